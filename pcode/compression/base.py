@@ -1,0 +1,66 @@
+"""What every compressor is: vector -> message -> added into vectors."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+
+from pcode.layout import Layout
+
+
+@dataclass(frozen=True)
+class Message:
+    """One node's message of one step.
+
+    Attributes:
+        payload: the bytes on the wire: flat uint8, `Compressor.message_bytes(layout)` long.
+        key: what both ends draw random numbers from (never on the wire): it depends on the run's
+            seed, the sender's rank and the step, so that the receiver can derive it.
+    """
+
+    payload: torch.Tensor
+    key: int = 0
+
+
+class Compressor(ABC):
+    """A compression operator Q that works on each tensor of a flat float32 vector separately.
+
+    A compressor holds its parameters and no state of a run; one object may serve many nodes and
+    threads. All vectors are flat, contiguous float32 tensors of layout.num_entries.
+    """
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def message_bytes(self, layout: Layout) -> int:
+        """Bytes of one message: exactly what is sent, the same for every step."""
+
+    @abstractmethod
+    def encode(
+        self, layout: Layout, value: torch.Tensor, reference: torch.Tensor | None, message: Message
+    ) -> None:
+        """Write Q(value - reference) into message.payload; no reference stands for zero.
+
+        Neither input is changed, and no copy of their difference need be made.
+        """
+
+    @abstractmethod
+    def accumulate(
+        self,
+        layout: Layout,
+        messages: Sequence[Message],
+        targets: Sequence[torch.Tensor],
+        weights: Sequence[Sequence[float]],
+    ) -> None:
+        """targets[k] += sum_m weights[k][m] * decoded messages[m], in the order of the messages.
+
+        A weight of 0 leaves the message out. With weight 1 every node adds the same bits.
+        """
+
+    def contraction(self, layout: Layout) -> float:
+        """delta of E||Q(v) - v||^2 <= (1 - delta) ||v||^2: the smallest over the tensors."""
+        return 1.0

