@@ -1,0 +1,120 @@
+"""How a flag is declared: one dataclass field holds its type, default, help and limits."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import typing
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from pcode.errors import UserError
+
+Reason = Callable[[Any], str | None]
+
+
+@dataclass(frozen=True)
+class Flag:
+    """What the parser needs to know of a field besides its name, type and default.
+
+    Attributes:
+        help: one line for `--help`.
+        aliases: other spellings, with their dashes.
+        choices: the accepted values, or empty for any.
+        not_built: values that belong to the flag set and are refused by name until they work.
+        built: False refuses every value but the default, by name, until the flag works.
+        minimum: the smallest accepted number.
+        irrelevant: gives the reason why the flag cannot matter in a configuration, or None.
+    """
+
+    help: str
+    aliases: tuple[str, ...] = ()
+    choices: tuple[Any, ...] = ()
+    not_built: tuple[Any, ...] = ()
+    built: bool = True
+    minimum: float | None = None
+    irrelevant: Reason | None = None
+
+
+def flag(default: Any, help: str, **limits: Any) -> Any:
+    """A dataclass field that is also a command-line flag; `limits` are those of Flag."""
+    return dataclasses.field(default=default, metadata={"flag": Flag(help, **limits)})
+
+
+def flag_of(field: dataclasses.Field[Any]) -> Flag:
+    """The declaration that `flag` left in the field."""
+    declared: Flag = field.metadata["flag"]
+    return declared
+
+
+def _parse_bool(text: str) -> bool:
+    words = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+    if text.lower() not in words:
+        raise ValueError("expected True or False")
+    return words[text.lower()]
+
+
+def _parse_scalar(kind: type, text: str) -> Any:
+    if kind is bool:
+        return _parse_bool(text)
+    if kind is float:
+        value = float(text)
+        if not math.isfinite(value):
+            raise ValueError("expected a finite number")
+        return value
+    return kind(text)
+
+
+NAMES = {bool: "True or False", int: "a whole number", float: "a number", str: "text"}
+
+
+def parse_value(name: str, kind: Any, text: str) -> Any:
+    """The value that `text` stands for, by the field's type.
+
+    Types: bool, int, float, str, tuple[T, ...] (comma-separated), and each of them `| None`
+    ("none" or an empty text; "auto" for a bool).
+
+    Raises:
+        UserError: the text is not of that type.
+    """
+    members = [member for member in typing.get_args(kind) if member is not type(None)]
+    optional = type(None) in typing.get_args(kind)
+    if optional:
+        kind = members[0]
+        if text.strip().lower() in ("none", "auto" if kind is bool else "none", ""):
+            return None
+    many = typing.get_origin(kind) is tuple
+    element = typing.get_args(kind)[0] if many else kind
+    try:
+        if many:
+            return tuple(_parse_scalar(element, part.strip()) for part in text.split(","))
+        return _parse_scalar(element, text.strip())
+    except ValueError:
+        expected = NAMES[element] + (", or several separated by commas" if many else "")
+        raise UserError(f"--{name} {text!r}: expected {expected}") from None
+
+
+def check_value(field: dataclasses.Field[Any], value: Any) -> None:
+    """Refuse what the field's declaration does not accept.
+
+    Raises:
+        UserError: an unknown choice, one that is not built yet, or a number below the minimum.
+    """
+    name, declared = field.name, flag_of(field)
+    if not declared.built and value != field.default:
+        raise UserError(f"--{name} {value}: not built yet; leave it at {field.default}")
+    if value in declared.not_built:
+        built = [choice for choice in declared.choices if choice not in declared.not_built]
+        instead = f"; built: {', '.join(map(str, built))}" if built else ""
+        raise UserError(f"--{name} {value}: not built yet{instead}")
+    if declared.choices and value not in declared.choices:
+        known = ", ".join(
+            f"{choice} (not built yet)" if choice in declared.not_built else str(choice)
+            for choice in declared.choices
+        )
+        raise UserError(f"--{name} {value}: expected one of {known}")
+    if declared.minimum is not None and value is not None:
+        for number in value if isinstance(value, tuple) else (value,):
+            if number < declared.minimum:
+                raise UserError(f"--{name} {number}: must be at least {declared.minimum:g}")
