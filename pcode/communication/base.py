@@ -8,6 +8,10 @@ from collections.abc import Mapping
 import torch
 
 
+# Pieces of `average`: n of them are in memory at a time.
+AVERAGED_ENTRIES = 1 << 20
+
+
 class Exchange(ABC):
     """An exchange under way. Its tensors must not be touched before wait() has returned."""
 
@@ -26,7 +30,9 @@ class Communicator(ABC):
     Attributes:
         rank: this node, from 0.
         num_nodes: how many there are.
-        bytes_sent: bytes this node has handed to `exchange` for its peers since the start.
+        bytes_sent: bytes this node has sent in `exchange` (exact: what was handed over) and
+            `all_reduce` (2 (n - 1) / n times the tensor, which the best algorithms send). What
+            evaluation gathers is not counted.
     """
 
     rank: int
@@ -58,7 +64,23 @@ class Communicator(ABC):
     def barrier(self) -> None:
         """Return when all nodes have called it."""
 
+    def _count_all_reduce(self, tensor: torch.Tensor) -> None:
+        self.bytes_sent += 2 * (self.num_nodes - 1) * tensor.nbytes // self.num_nodes
+
     def all_reduce_mean(self, tensor: torch.Tensor) -> None:
         """Replace `tensor` by its mean over all nodes, in place."""
         self.all_reduce(tensor)
         tensor.div_(self.num_nodes)
+
+    def average(self, tensor: torch.Tensor) -> None:
+        """Replace a flat `tensor` by its mean over all nodes, in place, piece by piece.
+
+        Slower than all_reduce_mean: the sum is taken in the order of ranks, so that every
+        backend gives the same bits. For what is averaged once, not at every step.
+        """
+        for piece in torch.split(tensor, AVERAGED_ENTRIES):
+            gathered = self.all_gather(piece)
+            total = gathered[0].clone()
+            for other in gathered[1:]:
+                total += other
+            piece.copy_(total.div_(self.num_nodes))

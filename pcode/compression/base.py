@@ -34,6 +34,8 @@ class Compressor(ABC):
     """
 
     name: ClassVar[str]
+    # gamma of the laws that have one, where the user gives none; found by tuning
+    default_consensus_stepsize: ClassVar[float] = 1.0
 
     @abstractmethod
     def message_bytes(self, layout: Layout) -> int:

@@ -8,7 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from pcode import compression, datasets, models, optim
 from pcode.config.fields import Reason, flag
+from pcode.datasets import partition
 
 RATIO_COMPRESSORS = ("compress_top_k", "compress_random_k")
 
@@ -126,22 +128,16 @@ class Data:
     data: str = flag(
         "digits",
         "data set",
-        choices=(
-            *("digits", "cifar10", "cifar100", "mnist", "svhn", "stl10", "imagenet"),
-            *("imagenet32", "imagenet64", "epsilon", "rcv1", "wikitext2", "ptb", "synthetic"),
-        ),
-        not_built=(
-            *("cifar10", "cifar100", "mnist", "svhn", "stl10", "imagenet"),
-            *("imagenet32", "imagenet64", "epsilon", "rcv1", "wikitext2", "ptb", "synthetic"),
-        ),
+        choices=(*datasets.DATASETS, *datasets.PLANNED),
+        not_built=datasets.PLANNED,
     )
     data_dir: str = flag("./data", "where data sets are kept", irrelevant=_only_if("data"))
     use_lmdb_data: bool = flag(False, "ImageNet from LMDB", irrelevant=_only_if("data", "imagenet"))
     partition_data: str = flag(
         "random",
         "how the training data is shared among nodes",
-        choices=("random", "sorted", "dirichlet", "none"),
-        not_built=("dirichlet",),
+        choices=(*partition.SCHEMES, *partition.PLANNED),
+        not_built=partition.PLANNED,
     )
     reshuffle_per_epoch: bool = flag(
         False,
@@ -157,14 +153,6 @@ class Data:
     )
 
 
-ARCHITECTURES = (
-    *("resnet8", "resnet20", "resnet32", "resnet44", "resnet56", "resnet110"),
-    *("resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "wideresnet28", "densenet"),
-    *("vgg11", "vgg13", "vgg16", "vgg19", "lenet", "mlp", "logistic_regression", "rnn_lm"),
-)
-BUILT_ARCHITECTURES = (*ARCHITECTURES[:6], "mlp")
-
-
 @dataclass(frozen=True)
 class Model:
     """Model"""
@@ -173,8 +161,8 @@ class Model:
         "resnet20",
         "architecture",
         aliases=("-a",),
-        choices=ARCHITECTURES,
-        not_built=tuple(name for name in ARCHITECTURES if name not in BUILT_ARCHITECTURES),
+        choices=(*models.MODELS, *models.PLANNED),
+        not_built=models.PLANNED,
     )
     densenet_growth_rate: int = flag(12, "", irrelevant=_only_if("arch", "densenet"))
     densenet_bc_mode: bool = flag(False, "", irrelevant=_only_if("arch", "densenet"))
@@ -199,8 +187,6 @@ class Model:
     rnn_weight_norm: bool = flag(False, "", irrelevant=_only_if("arch", "rnn_lm"))
 
 
-LAWS = ("sgd", "parallel_choco", "dcd_psgd", "ecd_psgd", "deep_squeeze", "ef_sign_sgd", "dgc")
-LAW_ALIASES = {"parallel_choco_v": "parallel_choco", "dcd": "dcd_psgd", "ecd": "ecd_psgd"}
 SCHEDULES = ("constant", "custom_multistep", "strict", "custom_one_cycle", "custom_convex_decay")
 
 
@@ -211,8 +197,11 @@ class Learning:
     optimizer: str = flag(
         "parallel_choco",
         "the law: how nodes step and mix",
-        choices=(*LAWS, *LAW_ALIASES),
-        not_built=(*LAWS[2:], "dcd", "ecd"),
+        choices=(*optim.LAWS, *optim.PLANNED, *optim.ALIASES),
+        not_built=(
+            *optim.PLANNED,
+            *(alias for alias, name in optim.ALIASES.items() if name in optim.PLANNED),
+        ),
     )
     lr: float = flag(0.1, "learning rate", minimum=0)
     momentum_factor: float = flag(0.9, "momentum of the local step", minimum=0)
@@ -306,9 +295,6 @@ class Learning:
     manual_seed: int = flag(6, "the one seed of the run", minimum=0)
 
 
-COMPRESSORS = ("none", "sign", "compress_top_k", "compress_random_k", "quantize_qsgd")
-
-
 @dataclass(frozen=True)
 class Graph:
     """Graph and compression"""
@@ -317,8 +303,8 @@ class Graph:
     comm_op: str = flag(
         "sign",
         "compressor",
-        choices=COMPRESSORS,
-        not_built=COMPRESSORS[2:],
+        choices=(*compression.COMPRESSORS, *compression.PLANNED),
+        not_built=compression.PLANNED,
         irrelevant=_compressing_law,
     )
     compress_ratio: float = flag(

@@ -15,8 +15,9 @@ from typing import Any, NoReturn
 import yaml
 
 from pcode.config.fields import check_value, flag_of, parse_value
-from pcode.config.options import LAW_ALIASES, Config
+from pcode.config.options import Config
 from pcode.errors import UserError
+from pcode.optim import ALIASES
 
 
 @dataclass(frozen=True)
@@ -133,9 +134,8 @@ def _read_file(path: str) -> dict[str, Any]:
 
 def _normalise(values: dict[str, Any]) -> None:
     """Bring aliases of values to the names that the code knows."""
-    law = values.get("optimizer")
-    values["optimizer"] = LAW_ALIASES.get(str(law), law)
-    if values.get("lr_schedule_scheme") == "MultiStepLR":
+    values["optimizer"] = ALIASES.get(values["optimizer"], values["optimizer"])
+    if values["lr_schedule_scheme"] == "MultiStepLR":
         values["lr_schedule_scheme"] = "custom_multistep"
 
 

@@ -1,0 +1,172 @@
+"""Time compressors on one CPU thread, in multiples of a copy of the vector.
+
+    python benchmarks/kernels.py [--repeats N] [--output PATH]
+
+The vector has the layout of ResNet-50: 25,557,032 float32 in 161 tensors. What is timed is what a
+node does in a step besides sending:
+
+- copy: one warm buffer of the vector's size into another (`torch.Tensor.copy_`), the unit;
+- encode: the message of value - reference;
+- accumulate: the own message into hat with weight 1 and into s with weight 1/3, and the message of
+  one neighbour into s with weight 1/3;
+- path: encode, then accumulate.
+
+All are called through the Compressor interface, once before anything is timed (which compiles),
+then in turn, N rounds; a multiple divides by the copy of its own round. Tables give the median
+and, in brackets, the smallest and the largest.
+
+Bytes are those that the definition has to read and write once, for each entry of the vector: at
+the copy's bytes per second (8 for each entry) they take the multiple in the last column. Less
+than that is possible, because a copy's stores also fetch the lines that they overwrite.
+
+The table goes to stdout; with --output all times go to a JSON file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numba
+import torch
+from torchvision.models import resnet50
+
+from pcode.compression import COMPRESSORS, Message, make_compressor
+from pcode.layout import Layout
+
+COPY_BYTES = 8.0
+WEIGHTS = ((1.0, 0.0), (1 / 3, 1 / 3))
+
+
+def resnet50_layout() -> Layout:
+    with torch.device("meta"):
+        return Layout.of(resnet50().named_parameters())
+
+
+def processor_name() -> str:
+    """The name the system gives to the processor, as far as it gives one."""
+    information = Path("/proc/cpuinfo")
+    lines = information.read_text().splitlines() if information.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
+
+
+class Parts:
+    """What is timed, by name, and the bytes that each has to touch for each entry."""
+
+    def __init__(self, layout: Layout) -> None:
+        vectors = [torch.randn(layout.num_entries) for _ in range(2)]
+        copied = torch.empty(layout.num_entries)
+        self.runs: dict[str, Callable[[], object]] = {"copy": lambda: copied.copy_(vectors[0])}
+        self.bytes: dict[str, float] = {"copy": COPY_BYTES}
+        for name in COMPRESSORS:
+            self._add(layout, name, *vectors)
+
+    def _add(self, layout: Layout, name: str, value: torch.Tensor, reference: torch.Tensor) -> None:
+        compressor = make_compressor(name)
+        num_bytes = compressor.message_bytes(layout)
+        own, neighbour = (Message(torch.zeros(num_bytes, dtype=torch.uint8)) for _ in range(2))
+        compressor.encode(layout, reference, value, neighbour)
+        hat, s = torch.zeros(layout.num_entries), torch.zeros(layout.num_entries)
+
+        def encode() -> None:
+            compressor.encode(layout, value, reference, own)
+
+        def accumulate() -> None:
+            compressor.accumulate(layout, (own, neighbour), (hat, s), WEIGHTS)
+
+        def path() -> None:
+            encode()
+            accumulate()
+
+        message = num_bytes / layout.num_entries
+        parts: tuple[tuple[Callable[[], None], float], ...] = (
+            (encode, 4 + 4 + message),
+            (accumulate, 2 * (4 + 4) + 2 * message),
+            (path, 24 + 3 * message),
+        )
+        for run, touched in parts:
+            self.runs[f"{name}: {run.__name__}"] = run
+            self.bytes[f"{name}: {run.__name__}"] = touched
+
+
+def measure(runs: dict[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:
+    """Seconds of each run, round by round."""
+    seconds: dict[str, list[float]] = {name: [] for name in runs}
+    for run in runs.values():
+        run()
+    for _ in range(repeats):
+        for name, run in runs.items():
+            start = time.perf_counter()
+            run()
+            seconds[name].append(time.perf_counter() - start)
+    return seconds
+
+
+def with_spread(values: list[float], digits: int) -> str:
+    low, middle, high = min(values), statistics.median(values), max(values)
+    return f"{middle:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+
+
+def main() -> None:
+    description, _, details = (__doc__ or "").partition("\n\n")
+    parser = argparse.ArgumentParser(
+        description=description,
+        epilog=details,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--repeats", type=int, default=25, help="rounds (default 25)")
+    parser.add_argument("--output", type=Path, help="JSON file for all times")
+    arguments = parser.parse_args()
+
+    torch.set_num_threads(1)
+    layout = resnet50_layout()
+    parts = Parts(layout)
+    seconds = measure(parts.runs, arguments.repeats)
+    multiples = {
+        name: [each / copy for each, copy in zip(times, seconds["copy"], strict=True)]
+        for name, times in seconds.items()
+    }
+    setting = {
+        "processor": processor_name(),
+        "versions": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "numba": numba.__version__,
+        },
+        "command": ["python", *sys.argv],
+        "num_threads": 1,
+        "num_entries": layout.num_entries,
+        "num_tensors": layout.num_tensors,
+        "repeats": arguments.repeats,
+    }
+
+    print(f"{layout.num_entries:,} float32 in {layout.num_tensors} tensors, one thread")
+    print(f"{setting['processor']}, {arguments.repeats} rounds\n")
+    print("| part | ms | copies | bytes per entry | copies at the copy's rate |")
+    print("|---|---|---|---|---|")
+    for name, times in seconds.items():
+        milliseconds = with_spread([1000 * each for each in times], 1)
+        touched = parts.bytes[name]
+        print(
+            f"| {name} | {milliseconds} | {with_spread(multiples[name], 2)} "
+            f"| {touched:.2f} | {touched / COPY_BYTES:.2f} |"
+        )
+    if arguments.output:
+        result = {
+            "setting": setting,
+            "bytes_per_entry": parts.bytes,
+            "seconds": seconds,
+            "copies": multiples,
+        }
+        arguments.output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

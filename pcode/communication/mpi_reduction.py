@@ -1,0 +1,112 @@
+"""Sums and other reductions of the ranks' tensors, in the order of ranks.
+
+Every result is the same on every rank and in every run, because the order of the operations does
+not depend on which message came first. bfloat16, float16 and the float8 types are summed and
+multiplied in float32 and rounded once, at the end. bool: sum and max are "or", product and min
+are "and", as for the sets they stand for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch.distributed import ReduceOp
+
+Combine = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+def _into(function: Callable[..., torch.Tensor]) -> Combine:
+    return lambda left, right, out: function(left, right, out=out)
+
+
+_ARITHMETIC: dict[str, Combine] = {
+    "SUM": _into(torch.add),
+    "AVG": _into(torch.add),
+    "PRODUCT": _into(torch.mul),
+}
+_ORDER: dict[str, Combine] = {"MIN": _into(torch.minimum), "MAX": _into(torch.maximum)}
+_BITS: dict[str, Combine] = {
+    "BAND": _into(torch.bitwise_and),
+    "BOR": _into(torch.bitwise_or),
+    "BXOR": _into(torch.bitwise_xor),
+}
+_LOGIC: dict[str, Combine] = {
+    "SUM": _into(torch.logical_or),
+    "MAX": _into(torch.logical_or),
+    "PRODUCT": _into(torch.logical_and),
+    "MIN": _into(torch.logical_and),
+}
+# torch adds no uint16, uint32 and uint64; their sums have the bits of the signed sums.
+_SIGNED = {
+    torch.uint16: torch.int16,
+    torch.uint32: torch.int32,
+    torch.uint64: torch.int64,
+}
+_WIDE = (torch.float32, torch.float64, torch.complex64, torch.complex128)
+
+
+class Reduction:
+    """One kind of reduction for one dtype.
+
+    Args:
+        op: of torch.distributed.
+        dtype: of the tensors.
+        num_ranks: how many tensors there are; AVG divides by it.
+
+    Raises:
+        ValueError: the operation is not defined for this dtype.
+    """
+
+    def __init__(self, op: ReduceOp | ReduceOp.RedOpType, dtype: torch.dtype, num_ranks: int):
+        name = next((known for known in _names() if op == getattr(ReduceOp, known)), str(op))
+        floating = dtype.is_floating_point or dtype.is_complex
+        table: dict[str, Combine]
+        if dtype == torch.bool:
+            table = {**_LOGIC, **_BITS}
+        elif dtype.is_complex:
+            table = _ARITHMETIC
+        elif floating:
+            table = {**_ARITHMETIC, **_ORDER}
+        else:
+            table = {**_ARITHMETIC, **_ORDER, **_BITS}
+            del table["AVG"]
+        if name not in table:
+            raise ValueError(f"reduction {name} is not defined for {dtype} over mpi")
+        self._combine = table[name]
+        self._divisor = num_ranks if name == "AVG" else 1
+        self._view = dtype if name in _ORDER else _SIGNED.get(dtype, dtype)
+        narrow = floating and dtype not in _WIDE
+        self._working = torch.float32 if narrow else self._view
+
+    def fold(self, rows: list[torch.Tensor], own: int, out: torch.Tensor) -> None:
+        """out = rows[0] op rows[1] op ..., evaluated in this order.
+
+        Args:
+            rows: one 1-D tensor of equal size per rank, two or more. The foreign ones are spoilt.
+            own: which of them is this rank's; it may be the memory of `out` and is not spoilt
+                otherwise.
+            out: 1-D, of the size and dtype of a row.
+        """
+        with torch.inference_mode():
+            target = out.view(self._view)
+            values = [row.view(self._view) for row in rows]
+            if self._working is not self._view:
+                total = values[0].to(self._working)
+                for value in values[1:]:
+                    self._combine(total, value.to(self._working), total)
+                if self._divisor != 1:
+                    total /= self._divisor
+                target.copy_(total)
+                return
+            total = values[0]
+            for index, value in enumerate(values[1:], start=1):
+                # `out` may be the own row: written only once that has been read.
+                last = index == len(values) - 1
+                total = self._combine(total, value, target if last or index >= own else total)
+            if self._divisor != 1:
+                target /= self._divisor
+
+
+def _names() -> tuple[str, ...]:
+    return (*_ARITHMETIC, *_ORDER, *_BITS)

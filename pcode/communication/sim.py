@@ -1,0 +1,190 @@
+"""Nodes simulated in this process: each runs its own code in turn and hands over at exchanges."""
+
+from __future__ import annotations
+
+import threading
+from collections import defaultdict, deque
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import TypeVar
+
+import torch
+
+from pcode.communication.base import Communicator, Exchange
+from pcode.errors import CommunicationError
+
+Result = TypeVar("Result")
+
+
+class Simulation:
+    """`num_nodes` nodes in this process, one running at a time.
+
+    Every node has a thread, so that its code is that of a node on a cluster. Exactly one thread
+    holds the baton; it passes it on, round robin, when it has to wait for another node. What
+    runs when therefore depends on the nodes' code alone, and never on the system's scheduler.
+    """
+
+    def __init__(self, num_nodes: int) -> None:
+        self.num_nodes = num_nodes
+        # (sender, receiver) -> messages that have not been received
+        self.mailboxes: defaultdict[tuple[int, int], deque[torch.Tensor]] = defaultdict(deque)
+        self.meetings: dict[int, dict[int, torch.Tensor]] = {}
+        self._batons = [threading.Semaphore(0) for _ in range(num_nodes)]
+        self._waiting: dict[int, Callable[[], bool]] = {}
+        self._running = set(range(num_nodes))
+        self._all_ended = threading.Event()
+        self._fault: tuple[int, BaseException] | None = None
+        self._interrupted = False
+
+    def run(self, node: Callable[[Communicator], Result]) -> list[Result]:
+        """Call `node` once for every node, with that node's communicator; their results.
+
+        Raises:
+            BaseException: the first that a node raised. The other nodes get a CommunicationError
+                at their next exchange, as they would when a peer dies.
+        """
+        results: dict[int, Result] = {}
+
+        def live(rank: int) -> None:
+            self._batons[rank].acquire()
+            try:
+                self.raise_if_over(rank, None, None)
+                results[rank] = node(SimCommunicator(self, rank))
+            except BaseException as error:  # it ends in the caller's thread, below
+                self._fault = self._fault or (rank, error)
+            finally:
+                self._running.discard(rank)
+                self._pass_on(rank)
+
+        threads = [
+            threading.Thread(target=live, args=(rank,), name=f"node-{rank}")
+            for rank in range(self.num_nodes)
+        ]
+        for thread in threads:
+            thread.start()
+        self._batons[0].release()
+        try:
+            self._all_ended.wait()
+        except BaseException:
+            self._interrupted = True
+            raise
+        finally:
+            for thread in threads:
+                thread.join()
+        if self._fault is not None:
+            raise self._fault[1]
+        return [results[rank] for rank in range(self.num_nodes)]
+
+    def wait_until(
+        self, rank: int, ready: Callable[[], bool], peer: int | None, step: int | None
+    ) -> None:
+        """Let the others run until `ready()`; called by the node that holds the baton.
+
+        Raises:
+            CommunicationError: another node failed, or no node can go on.
+        """
+        self.raise_if_over(rank, peer, step)
+        if ready():
+            return
+        self._waiting[rank] = ready
+        self._pass_on(rank)
+        self._batons[rank].acquire()
+        del self._waiting[rank]
+        self.raise_if_over(rank, peer, step)
+        if not ready():
+            raise CommunicationError(
+                "no node can go on: each waits for a message that none has sent",
+                rank=rank,
+                peer=peer,
+                step=step,
+            )
+
+    def raise_if_over(self, rank: int, peer: int | None, step: int | None) -> None:
+        """Raise a CommunicationError where the simulation was interrupted or a node failed."""
+        if self._interrupted:
+            raise CommunicationError("interrupted", rank=rank, step=step)
+        if self._fault is not None:
+            failed, error = self._fault
+            raise CommunicationError(
+                f"rank {failed} failed: {error}", rank=rank, peer=peer, step=step
+            )
+
+    def _pass_on(self, rank: int) -> None:
+        """Give the baton to the next node that can run, or to any when none can."""
+        order = [(rank + offset) % self.num_nodes for offset in range(1, self.num_nodes + 1)]
+        alive = [other for other in order if other in self._running]
+        if not alive:
+            self._all_ended.set()
+            return
+        over = self._interrupted or self._fault is not None
+        for other in alive:
+            if over or other not in self._waiting or self._waiting[other]():
+                self._batons[other].release()
+                return
+        # Deadlock: whoever is woken finds that its condition does not hold, and raises.
+        self._batons[alive[0]].release()
+
+
+class _SimExchange(Exchange):
+    def __init__(
+        self, nodes: Simulation, rank: int, incoming: Mapping[int, torch.Tensor], step: int | None
+    ) -> None:
+        self._nodes, self._rank, self._incoming, self._step = nodes, rank, incoming, step
+
+    def wait(self) -> None:
+        for peer, tensor in self._incoming.items():
+            mailbox = self._nodes.mailboxes[peer, self._rank]
+            self._nodes.wait_until(self._rank, partial(bool, mailbox), peer, self._step)
+            message = mailbox.popleft()
+            if message.shape != tensor.shape or message.dtype != tensor.dtype:
+                raise CommunicationError(
+                    f"{message.nbytes} bytes arrived where {tensor.nbytes} were expected",
+                    rank=self._rank,
+                    peer=peer,
+                    step=self._step,
+                )
+            tensor.copy_(message)
+
+
+class SimCommunicator(Communicator):
+    """One simulated node's view of the others."""
+
+    def __init__(self, nodes: Simulation, rank: int) -> None:
+        self.rank, self.num_nodes, self.bytes_sent = rank, nodes.num_nodes, 0
+        self._nodes = nodes
+        self._num_meetings = 0
+
+    def exchange(
+        self,
+        outgoing: Mapping[int, torch.Tensor],
+        incoming: Mapping[int, torch.Tensor],
+        step: int | None = None,
+    ) -> Exchange:
+        self._nodes.raise_if_over(self.rank, None, step)
+        # A message to several peers is copied once: the sender may change it after wait().
+        copies = {id(tensor): tensor.clone() for tensor in outgoing.values()}
+        for peer, tensor in outgoing.items():
+            self._nodes.mailboxes[self.rank, peer].append(copies[id(tensor)])
+            self.bytes_sent += tensor.nbytes
+        return _SimExchange(self._nodes, self.rank, incoming, step)
+
+    def all_reduce(self, tensor: torch.Tensor) -> None:
+        self._count_all_reduce(tensor)
+        total = torch.zeros_like(tensor)
+        for other in self.all_gather(tensor):
+            total += other
+        tensor.copy_(total)
+
+    def all_gather(self, tensor: torch.Tensor) -> list[torch.Tensor]:
+        # Meetings are counted by each node: all call the same ones in the same order.
+        number, self._num_meetings = self._num_meetings, self._num_meetings + 1
+        meeting = self._nodes.meetings.setdefault(number, {})
+        meeting[self.rank] = tensor.clone()
+        self._nodes.wait_until(
+            self.rank, lambda: len(meeting) == self.num_nodes, peer=None, step=None
+        )
+        self._nodes.meetings.pop(number, None)
+        return [meeting[rank] for rank in range(self.num_nodes)]
+
+    def barrier(self) -> None:
+        self.all_gather(torch.empty(0))

@@ -1,0 +1,208 @@
+"""Vectors of sixteen numbers, in memory and in registers, for kernels compiled by Numba.
+
+LLVM maps the sixteen lanes to whatever width the processor has, so that a kernel written with
+them gives the same bits on every machine: the order of the additions is in the program, nothing
+is reordered, and no multiplication is merged with an addition. Memory is named by its address,
+which needs no alignment; bits and bytes are in little-endian order.
+
+The functions below can only be called inside a `kernel`. There, FLOATS are sixteen float32,
+DOUBLES sixteen float64 and a MASK sixteen truth values, which memory holds as sixteen bits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from inspect import Parameter, Signature
+from typing import Any, TypeVar, cast
+
+from llvmlite import ir  # type: ignore[import-untyped]
+from numba import njit, types
+from numba.core import cgutils
+from numba.extending import intrinsic, models, register_model
+
+LANES = 16
+FLOATS_BYTES = 4 * LANES
+MASK_BYTES = LANES // 8
+
+_FLOAT, _DOUBLE, _BIT, _BYTE, _INT32 = (
+    ir.FloatType(),
+    ir.DoubleType(),
+    *(ir.IntType(bits) for bits in (1, 8, 32)),
+)
+_FLOATS, _DOUBLES, _MASK, _INTS = (
+    ir.VectorType(element, LANES) for element in (_FLOAT, _DOUBLE, _BIT, _INT32)
+)
+_PACKED_MASK = ir.IntType(LANES)
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+Operation = Callable[..., Any]
+
+
+def kernel(function: Function) -> Function:
+    """Compile with Numba at the first call; the kernel runs without the interpreter lock.
+
+    The result is not kept on disk: Numba's cache does not notice that a function in another file
+    (this one) has changed, and needs a directory that it can write to.
+    """
+    return cast(Function, njit(nogil=True, error_model="numpy")(function))
+
+
+class _Lanes(types.Type):  # type: ignore[misc]  # Numba has no types
+    """The Numba type of an LLVM vector."""
+
+    def __init__(self, name: str, vector: ir.VectorType) -> None:
+        super().__init__(name=name)
+        self.vector = vector
+
+
+@register_model(_Lanes)
+class _LanesModel(models.PrimitiveModel):  # type: ignore[misc]
+    def __init__(self, manager: Any, lanes: _Lanes) -> None:
+        super().__init__(manager, lanes, lanes.vector)
+
+
+FLOATS, DOUBLES, MASK = (
+    _Lanes("floats", _FLOATS),
+    _Lanes("doubles", _DOUBLES),
+    _Lanes("mask", _MASK),
+)
+_ADDRESS = _COUNT = types.int64
+
+
+def _operation(
+    name: str, result: types.Type, arguments: tuple[types.Type, ...], emit: Callable[..., Any]
+) -> Operation:
+    """A function for kernels: `emit(builder, *values)` writes its instructions."""
+
+    def define(_typing: Any, *_arguments: types.Type) -> tuple[Any, Callable[..., Any]]:
+        def generate(context: Any, builder: ir.IRBuilder, _signature: Any, values: Any) -> Any:
+            made = emit(builder, *values)
+            return context.get_dummy_value() if result is types.void else made
+
+        return result(*arguments), generate
+
+    define.__name__ = name
+    # Numba binds a call's arguments by name and cannot do so for a variable number of them.
+    names = ["typing", *(f"argument_{index}" for index in range(len(arguments)))]
+    define.__signature__ = Signature(  # type: ignore[attr-defined]
+        [Parameter(each, Parameter.POSITIONAL_OR_KEYWORD) for each in names]
+    )
+    return cast(Operation, intrinsic(define))
+
+
+def _pointer(builder: ir.IRBuilder, address: ir.Value, element: ir.Type) -> ir.Value:
+    return builder.inttoptr(address, element.as_pointer())
+
+
+def _load(element: ir.Type) -> Callable[..., ir.Value]:
+    return lambda builder, address: builder.load(_pointer(builder, address, element), align=1)
+
+
+def _store(element: ir.Type) -> Callable[..., ir.Value]:
+    return lambda builder, address, value: builder.store(
+        value, _pointer(builder, address, element), align=1
+    )
+
+
+def _load_first(element: ir.Type) -> Callable[..., ir.Value]:
+    def emit(builder: ir.IRBuilder, address: ir.Value, num_bytes: ir.Value) -> ir.Value:
+        place = cgutils.alloca_once(builder, element)
+        builder.store(ir.Constant(element, None), place)
+        cgutils.raw_memcpy(builder, place, _pointer(builder, address, _BYTE), num_bytes, 1)
+        return builder.load(place)
+
+    return emit
+
+
+def _store_first(element: ir.Type) -> Callable[..., None]:
+    def emit(
+        builder: ir.IRBuilder, address: ir.Value, num_bytes: ir.Value, value: ir.Value
+    ) -> None:
+        place = cgutils.alloca_once(builder, element)
+        builder.store(value, place)
+        cgutils.raw_memcpy(builder, _pointer(builder, address, _BYTE), place, num_bytes, 1)
+
+    return emit
+
+
+def _unpack(emit: Callable[..., ir.Value]) -> Callable[..., ir.Value]:
+    return lambda builder, *values: builder.bitcast(emit(builder, *values), _MASK)
+
+
+def _pack(emit: Callable[..., ir.Value]) -> Callable[..., ir.Value]:
+    return lambda builder, *values: emit(
+        builder, *values[:-1], builder.bitcast(values[-1], _PACKED_MASK)
+    )
+
+
+def _absolute(builder: ir.IRBuilder, floats: ir.Value) -> ir.Value:
+    all_but_sign = ir.Constant(_INTS, [0x7FFFFFFF] * LANES)
+    return builder.bitcast(builder.and_(builder.bitcast(floats, _INTS), all_but_sign), _FLOATS)
+
+
+def _broadcast(builder: ir.IRBuilder, number: ir.Value) -> ir.Value:
+    undefined = ir.Constant(_FLOATS, ir.Undefined)
+    first = builder.insert_element(undefined, number, _INT32(0))
+    return builder.shuffle_vector(first, undefined, ir.Constant(_INTS, [0] * LANES))
+
+
+def _total(builder: ir.IRBuilder, doubles: ir.Value) -> ir.Value:
+    sums = [builder.extract_element(doubles, _INT32(lane)) for lane in range(LANES)]
+    while len(sums) > 1:
+        half = len(sums) // 2
+        sums = [builder.fadd(sums[lane], sums[lane + half]) for lane in range(half)]
+    return sums[0]
+
+
+def _zero(element: ir.VectorType) -> ir.Constant:
+    return ir.Constant(element, None)
+
+
+# Memory. The `_first` variants touch only the first `num_bytes`; lanes beyond them read as 0.
+load_float = _operation("load_float", types.float32, (_ADDRESS,), _load(_FLOAT))
+store_float = _operation("store_float", types.void, (_ADDRESS, types.float32), _store(_FLOAT))
+load = _operation("load", FLOATS, (_ADDRESS,), _load(_FLOATS))
+store = _operation("store", types.void, (_ADDRESS, FLOATS), _store(_FLOATS))
+load_first = _operation("load_first", FLOATS, (_ADDRESS, _COUNT), _load_first(_FLOATS))
+store_first = _operation(
+    "store_first", types.void, (_ADDRESS, _COUNT, FLOATS), _store_first(_FLOATS)
+)
+load_mask = _operation("load_mask", MASK, (_ADDRESS,), _unpack(_load(_PACKED_MASK)))
+store_mask = _operation("store_mask", types.void, (_ADDRESS, MASK), _pack(_store(_PACKED_MASK)))
+load_mask_first = _operation(
+    "load_mask_first", MASK, (_ADDRESS, _COUNT), _unpack(_load_first(_PACKED_MASK))
+)
+store_mask_first = _operation(
+    "store_mask_first", types.void, (_ADDRESS, _COUNT, MASK), _pack(_store_first(_PACKED_MASK))
+)
+
+# Registers.
+zero_doubles = _operation("zero_doubles", DOUBLES, (), lambda builder: _zero(_DOUBLES))
+broadcast = _operation("broadcast", FLOATS, (types.float32,), _broadcast)
+add = _operation("add", FLOATS, (FLOATS, FLOATS), lambda builder, a, b: builder.fadd(a, b))
+subtract = _operation(
+    "subtract", FLOATS, (FLOATS, FLOATS), lambda builder, a, b: builder.fsub(a, b)
+)
+multiply = _operation(
+    "multiply", FLOATS, (FLOATS, FLOATS), lambda builder, a, b: builder.fmul(a, b)
+)
+negate = _operation("negate", FLOATS, (FLOATS,), lambda builder, a: builder.fneg(a))
+# Ordered: neither -0.0 nor NaN is below zero.
+is_below_zero = _operation(
+    "is_below_zero",
+    MASK,
+    (FLOATS,),
+    lambda builder, a: builder.fcmp_ordered("<", a, _zero(_FLOATS)),
+)
+select = _operation(
+    "select", FLOATS, (MASK, FLOATS, FLOATS), lambda builder, mask, a, b: builder.select(mask, a, b)
+)
+# sums + |a|, lane by lane, in float64.
+add_magnitudes = _operation(
+    "add_magnitudes",
+    DOUBLES,
+    (DOUBLES, FLOATS),
+    lambda builder, sums, a: builder.fadd(sums, builder.fpext(_absolute(builder, a), _DOUBLES)),
+)
+# The sum of the sixteen lanes, by halves.
+total = _operation("total", types.float64, (DOUBLES,), _total)

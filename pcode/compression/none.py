@@ -1,0 +1,48 @@
+"""No compression: Q(v) = v."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+import numpy as np
+import torch
+
+from pcode.compression.base import Compressor, Message
+from pcode.compression.kernels import dense
+from pcode.compression.memory import address_of, payload_address, reference_of, weight_matrix
+from pcode.layout import Layout
+
+
+class NoCompression(Compressor):
+    """Identity: the message is the 4 d bytes of the float32 difference."""
+
+    name: ClassVar[str] = "none"
+
+    def message_bytes(self, layout: Layout) -> int:
+        return 4 * layout.num_entries
+
+    def encode(
+        self, layout: Layout, value: torch.Tensor, reference: torch.Tensor | None, message: Message
+    ) -> None:
+        dense.difference(
+            address_of(layout, value),
+            *reference_of(layout, reference),
+            payload_address(message, self.message_bytes(layout)),
+            layout.num_entries,
+        )
+
+    def accumulate(
+        self,
+        layout: Layout,
+        messages: Sequence[Message],
+        targets: Sequence[torch.Tensor],
+        weights: Sequence[Sequence[float]],
+    ) -> None:
+        num_bytes = self.message_bytes(layout)
+        dense.accumulate(
+            np.array([address_of(layout, target) for target in targets], dtype=np.int64),
+            np.array([payload_address(each, num_bytes) for each in messages], dtype=np.int64),
+            weight_matrix(weights, len(targets), len(messages)),
+            layout.num_entries,
+        )

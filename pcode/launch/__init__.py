@@ -1,0 +1,22 @@
+"""Starting the nodes of a run: who am I, which mpirun, and how it ends."""
+
+from pcode.launch.devices import repeat_world, threads_per_node, world_notice
+from pcode.launch.environment import RankEnvironment, check_ranks, detect, rendezvous_address
+from pcode.launch.hostfile import Host, check_slots, read_hostfile
+from pcode.launch.mpirun import mpirun_command
+from pcode.launch.supervise import launch
+
+__all__ = [
+    "Host",
+    "RankEnvironment",
+    "check_ranks",
+    "check_slots",
+    "detect",
+    "launch",
+    "mpirun_command",
+    "read_hostfile",
+    "rendezvous_address",
+    "repeat_world",
+    "threads_per_node",
+    "world_notice",
+]

@@ -1,0 +1,166 @@
+"""Who am I? A rank of an MPI, torchrun or Slurm run, or the process that has to start one."""
+
+from __future__ import annotations
+
+import os
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from pcode.config.options import Launch
+from pcode.errors import UserError
+from pcode.launch.slurm import expand_nodelist, num_local_tasks, num_step_tasks, whole_number
+
+# Below the ports that Linux hands out by itself (from 32768 on).
+_FIRST_PORT, _NUM_PORTS = 12_000, 20_000
+
+
+@dataclass(frozen=True)
+class RankEnvironment:
+    """This process's place among the ranks, as the program that started them says.
+
+    Attributes:
+        kind: what started them: an MPI's mpirun (or srun with PMIx or PMI), torchrun or a
+            manager that sets the same variables, or a plain Slurm step.
+        rank: 0 .. num_ranks - 1.
+        num_ranks: over all machines.
+        local_rank: 0 .. num_local_ranks - 1.
+        num_local_ranks: on this machine.
+    """
+
+    kind: Literal["mpi", "torchrun", "slurm"]
+    rank: int
+    num_ranks: int
+    local_rank: int
+    num_local_ranks: int
+
+    def __post_init__(self) -> None:
+        if not (
+            self.rank < self.num_ranks and self.local_rank < self.num_local_ranks <= self.num_ranks
+        ):
+            raise UserError(
+                f"the {self.kind} environment contradicts itself: rank {self.rank} of "
+                f"{self.num_ranks}, local rank {self.local_rank} of {self.num_local_ranks}"
+            )
+
+
+def detect(environ: Mapping[str, str] = os.environ) -> RankEnvironment | None:
+    """The place of this process among ranks, or None where none were started.
+
+    The innermost launcher wins: torchrun under srun is torchrun, mpirun in a Slurm job is mpirun.
+    A step of one task (`srun --pty bash`) is a shell, not a rank.
+
+    Raises:
+        UserError: the variables are not numbers or contradict each other.
+    """
+    step_tasks = num_step_tasks(environ)
+    if "TORCHELASTIC_RUN_ID" in environ:
+        return _torchrun(environ)
+    if "OMPI_COMM_WORLD_RANK" in environ:
+        return RankEnvironment(
+            "mpi",
+            whole_number(environ, "OMPI_COMM_WORLD_RANK"),
+            whole_number(environ, "OMPI_COMM_WORLD_SIZE", minimum=1),
+            whole_number(environ, "OMPI_COMM_WORLD_LOCAL_RANK"),
+            whole_number(environ, "OMPI_COMM_WORLD_LOCAL_SIZE", minimum=1),
+        )
+    if step_tasks is not None and step_tasks > 1:
+        managed = "PMIX_RANK" in environ or "PMI_RANK" in environ
+        return RankEnvironment(
+            "mpi" if managed else "slurm",
+            whole_number(environ, "SLURM_PROCID"),
+            step_tasks,
+            whole_number(environ, "SLURM_LOCALID"),
+            num_local_tasks(environ),
+        )
+    if step_tasks is None and "PMI_RANK" in environ:
+        return _hydra(environ)
+    if step_tasks is None and "PMIX_RANK" in environ:
+        raise UserError(
+            "PMIX_RANK is in the environment, but not the number of ranks: "
+            "start the ranks with mpirun"
+        )
+    if "RANK" in environ and "WORLD_SIZE" in environ:
+        return _torchrun(environ)
+    return None
+
+
+def _torchrun(environ: Mapping[str, str]) -> RankEnvironment:
+    # Kubernetes' PyTorchJob starts one rank in each container and sets no local numbers.
+    alone = {"LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}
+    known = environ if "LOCAL_RANK" in environ else {**environ, **alone}
+    return RankEnvironment(
+        "torchrun",
+        whole_number(known, "RANK"),
+        whole_number(known, "WORLD_SIZE", minimum=1),
+        whole_number(known, "LOCAL_RANK"),
+        whole_number(known, "LOCAL_WORLD_SIZE", minimum=1),
+    )
+
+
+def _hydra(environ: Mapping[str, str]) -> RankEnvironment:
+    """The variables of MPICH's mpirun."""
+    return RankEnvironment(
+        "mpi",
+        whole_number(environ, "PMI_RANK"),
+        whole_number(environ, "PMI_SIZE", minimum=1),
+        whole_number(environ, "MPI_LOCALRANKID"),
+        whole_number(environ, "MPI_LOCALNRANKS", minimum=1),
+    )
+
+
+def check_ranks(environment: RankEnvironment, launch: Launch) -> None:
+    """Refuse ranks that do not fit the flags.
+
+    Raises:
+        UserError: another number of ranks than nodes, or ranks of a run that needs none.
+    """
+    started = f"{environment.num_ranks} ranks were started ({environment.kind})"
+    if launch.backend == "sim":
+        raise UserError(
+            f"--backend sim: {started}, but it runs all nodes in one process; "
+            "run it without mpirun, torchrun or srun"
+        )
+    if environment.num_ranks != launch.n_mpi_process:
+        raise UserError(
+            f"--n_mpi_process {launch.n_mpi_process}: {started}; give both the same number"
+        )
+
+
+def rendezvous_address(environ: Mapping[str, str] = os.environ) -> tuple[str, int]:
+    """Host and port at which the ranks of torch.distributed meet: rank 0 listens there.
+
+    MASTER_ADDR and MASTER_PORT where they are set. Otherwise every rank derives the same: in a
+    Slurm step, its first host and a port from the numbers of job and step; under Open MPI on a
+    single machine, that machine and a port from the name of the MPI job.
+
+    Raises:
+        UserError: the variables are malformed, or there is nothing to derive an address from.
+    """
+    if "MASTER_ADDR" in environ and "MASTER_PORT" in environ:
+        port = whole_number(environ, "MASTER_PORT", minimum=1)
+        if port >= 1 << 16:
+            raise UserError(f"MASTER_PORT={port} in the environment: expected at most 65535")
+        return environ["MASTER_ADDR"], port
+    found = detect(environ)
+    if found is not None and "OMPI_COMM_WORLD_RANK" in environ:
+        if found.num_local_ranks == found.num_ranks and "PMIX_NAMESPACE" in environ:
+            return "127.0.0.1", derived_port(environ["PMIX_NAMESPACE"])
+    elif num_step_tasks(environ) is not None:
+        nodes = environ.get("SLURM_STEP_NODELIST", environ.get("SLURM_JOB_NODELIST", ""))
+        first = next(expand_nodelist(nodes), None)
+        if first is None:
+            raise UserError("SLURM_STEP_NODELIST is not set in the environment of a Slurm step")
+        job = whole_number(environ, "SLURM_JOB_ID")
+        step = environ.get("SLURM_STEP_ID", environ.get("SLURM_STEPID"))
+        return first, derived_port(f"{job}.{step}")
+    raise UserError(
+        "MASTER_ADDR and MASTER_PORT are not set: set them to a host and a free port of rank 0, "
+        "with --mpi_env MASTER_ADDR=HOST,MASTER_PORT=PORT where mpirun starts the ranks"
+    )
+
+
+def derived_port(name: str) -> int:
+    """A port that everyone who knows the name of a job arrives at."""
+    return _FIRST_PORT + zlib.crc32(name.encode()) % _NUM_PORTS

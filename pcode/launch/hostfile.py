@@ -1,0 +1,103 @@
+"""The hostfile: `HOST slots=N` lines that say how many nodes each machine takes."""
+
+from __future__ import annotations
+
+import re
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pcode.errors import UserError
+
+# Also what `mpirun --host NAME:SLOTS,...` can hold: no colon, comma or blank.
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", re.ASCII)
+_SLOTS = re.compile(r"[0-9]{1,9}", re.ASCII)
+
+
+@dataclass(frozen=True)
+class Host:
+    """A machine and the number of nodes it takes."""
+
+    name: str
+    slots: int
+
+    def is_this_machine(self) -> bool:
+        """Whether the name is this machine's, by name or by a numeric address; no look-up."""
+        own = socket.gethostname().lower()
+        if self.name.lower() in ("localhost", own, own.partition(".")[0]):
+            return True
+        try:
+            address = socket.inet_pton(socket.AF_INET, self.name)
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+                probe.bind((socket.inet_ntop(socket.AF_INET, address), 0))
+        except OSError:  # not an address, or not one of this machine's
+            return False
+        return True
+
+
+def parse_hostfile(text: str, path: str) -> tuple[Host, ...]:
+    """The hosts of a hostfile's text, in its order.
+
+    A line is `HOST` (one slot) or `HOST slots=N`; `#` starts a comment; blank lines are skipped.
+
+    Args:
+        text: the content of the file.
+        path: its name, for messages.
+
+    Raises:
+        UserError: a malformed line, a host given twice, or no host at all.
+    """
+    hosts: dict[str, Host] = {}
+    # Not splitlines(), which also breaks at characters that no editor shows as a new line.
+    for number, line in enumerate(text.split("\n"), start=1):
+        words = line.partition("#")[0].split()
+        if not words:
+            continue
+        where = f"--hostfile {path}, line {number}"
+        name, *settings = words
+        if not _NAME.fullmatch(name):
+            raise UserError(f"{where}: {name!r} is not a host name; expected `HOST slots=N`")
+        slots = "1"
+        if settings:
+            key, equals, slots = settings[0].partition("=")
+            if len(settings) > 1 or key != "slots" or not equals:
+                unexpected = settings[1] if key == "slots" and equals else settings[0]
+                raise UserError(f"{where}: {unexpected!r}: expected `HOST slots=N`")
+        if not _SLOTS.fullmatch(slots) or int(slots) == 0:
+            raise UserError(f"{where}: slots={slots!r}: expected a whole number of at least 1")
+        if name.lower() in hosts:
+            raise UserError(f"{where}: {name} is given twice; add its slots up in one line")
+        hosts[name.lower()] = Host(name, int(slots))
+    if not hosts:
+        raise UserError(f"--hostfile {path}: no hosts in it; expected `HOST slots=N` lines")
+    return tuple(hosts.values())
+
+
+def read_hostfile(path: str) -> tuple[Host, ...]:
+    """The hosts of the file `path`; see `parse_hostfile`.
+
+    Raises:
+        UserError: the file cannot be read or is malformed.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"--hostfile {path}: {error.strerror}") from None
+    except ValueError:  # not UTF-8, or a NUL in the path
+        raise UserError(f"--hostfile {path!r}: not a text file") from None
+    return parse_hostfile(text, path)
+
+
+def check_slots(hosts: Sequence[Host], num_nodes: int) -> None:
+    """Refuse hosts that have no room for the run.
+
+    Raises:
+        UserError: fewer slots than nodes.
+    """
+    num_slots = sum(host.slots for host in hosts)
+    if num_slots < num_nodes:
+        raise UserError(
+            f"--n_mpi_process {num_nodes}: the hostfile has {num_slots} slots "
+            f"on {len(hosts)} hosts; raise slots= or lower --n_mpi_process"
+        )

@@ -1,0 +1,111 @@
+"""From the command line to a run: check, then describe, launch, or be a node."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from pcode.communication import DistributedCommunicator, Simulation
+from pcode.config import Config, parse
+from pcode.errors import CommunicationError, UserError
+from pcode.launch import (
+    RankEnvironment,
+    check_ranks,
+    detect,
+    launch,
+    mpirun_command,
+    threads_per_node,
+)
+from pcode.launch.connect import abort, connect, disconnect
+from pcode.training.describe import describe, headline
+from pcode.training.node import PROGRESS_VARIABLE, DivergenceError, run_node
+from pcode.training.plan import Plan, make_plan
+
+USER_ERROR_STATUS = 2
+SCRIPT = Path(sys.argv[0])
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Do what the flags ask for; the exit status.
+
+    0: done; 2: the flags cannot be followed, and nothing was written; 130, 143: interrupted;
+    anything else: a node failed.
+    """
+    try:
+        place = detect()
+        parsed = parse(arguments)
+        config = _resolve(parsed.config, parsed.given, place)
+        launched = place is None and config.launch.backend != "sim" and _num_nodes(config) > 1
+        command = mpirun_command(config.launch, arguments, SCRIPT) if launched else None
+        plan = make_plan(config)
+    except UserError as error:
+        # Every rank finds the same error: one of them reports it.
+        if place is None or place.rank == 0:
+            print(f"run.py: error: {error}", file=sys.stderr)
+        return USER_ERROR_STATUS
+    if place is None:
+        for warning in parsed.warnings:
+            print(f"run.py: warning: {warning}", file=sys.stderr)
+    if parsed.dry_run:
+        if place is None or place.rank == 0:
+            print(describe(plan, command))
+        return 0
+    if command is not None:
+        if sys.stderr.isatty():
+            os.environ[PROGRESS_VARIABLE] = "1"
+        return launch(command)
+    return _be_nodes(plan, place)
+
+
+def _num_nodes(config: Config) -> int:
+    return config.launch.n_mpi_process
+
+
+def _resolve(config: Config, given: frozenset[str], place: RankEnvironment | None) -> Config:
+    """Fill in what depends on where this process runs."""
+    options = config.launch
+    if place is not None:
+        if "n_mpi_process" not in given:
+            options = dataclasses.replace(options, n_mpi_process=place.num_ranks)
+        if place.kind != "mpi" and "backend" not in given:
+            options = dataclasses.replace(options, backend="gloo")
+        check_ranks(place, options)
+        if place.kind != "mpi" and options.backend == "mpi":
+            raise UserError(
+                f"--backend mpi: {place.kind} starts no MPI ranks; use mpirun, or --backend gloo"
+            )
+    here = options.n_mpi_process if place is None else place.num_local_ranks
+    threads = threads_per_node(options.num_threads, here)
+    return dataclasses.replace(config, launch=dataclasses.replace(options, num_threads=threads))
+
+
+def _be_nodes(plan: Plan, place: RankEnvironment | None) -> int:
+    """Run this process's node, or all of them."""
+    options = plan.config.launch
+    torch.set_num_threads(options.num_threads or 1)
+    if place is None or place.rank == 0:
+        print(*headline(plan), sep="\n", flush=True)
+    if place is None:
+        try:
+            Simulation(options.n_mpi_process).run(lambda node: run_node(plan, node))
+        except KeyboardInterrupt:
+            return 130
+        except (CommunicationError, DivergenceError) as error:
+            print(f"run.py: error: {error}", file=sys.stderr)
+            return 1
+        return 0
+    try:
+        connect(options, place)
+        run_node(plan, DistributedCommunicator())
+        disconnect()
+    except (CommunicationError, DivergenceError) as error:
+        abort(f"run.py: error: {error}")
+    except BaseException:  # the other ranks must not wait for this one, whatever happened
+        abort(traceback.format_exc())
+    return 0

@@ -1,0 +1,22 @@
+"""Which parameters are what."""
+
+from __future__ import annotations
+
+from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
+
+# _NormBase: batch and instance normalisation of any dimension.
+NORMALIZATIONS = (_NormBase, nn.GroupNorm, nn.LayerNorm)
+
+
+def normalization_parameters(model: nn.Module) -> set[str]:
+    """The names, as in model.named_parameters(), of scales and shifts of normalisation layers.
+
+    They get no weight decay.
+    """
+    return {
+        f"{prefix}.{name}" if prefix else name
+        for prefix, module in model.named_modules()
+        if isinstance(module, NORMALIZATIONS)
+        for name, _ in module.named_parameters(recurse=False)
+    }

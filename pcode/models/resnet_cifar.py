@@ -1,0 +1,87 @@
+"""Residual networks for small images."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from pcode.errors import UserError
+from pcode.models.base import ModelSpec
+
+WIDTHS = (16, 32, 64)
+
+
+class BasicBlock(nn.Module):
+    """Two 3 x 3 convolutions around which the input is added.
+
+    Where the shape changes, the input passes through a 1 x 1 convolution with batch
+    normalisation (He et al., section 3.3, option B).
+    """
+
+    def __init__(self, num_inputs: int, num_outputs: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(num_inputs, num_outputs, 3, stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(num_outputs)
+        self.conv2 = nn.Conv2d(num_outputs, num_outputs, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(num_outputs)
+        self.shortcut = nn.Sequential()
+        if stride != 1 or num_inputs != num_outputs:
+            self.shortcut.append(nn.Conv2d(num_inputs, num_outputs, 1, stride, bias=False))
+            self.shortcut.append(nn.BatchNorm2d(num_outputs))
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        outputs = functional.relu(self.bn1(self.conv1(inputs)), inplace=True)
+        outputs = self.bn2(self.conv2(outputs)).add_(self.shortcut(inputs))
+        return functional.relu(outputs, inplace=True)
+
+
+class ResNetCifar(nn.Module):
+    """ResNet-(6m + 2): a 3 x 3 convolution, three stages of m blocks, mean over pixels, linear.
+
+    Widths 16, 32, 64; the second and the third stage halve the image. Inputs are
+    N x num_channels x size x size of any size, outputs N x num_classes. ResNet-20 for 3 channels
+    and 10 classes has 272,474 parameters.
+
+    Source: He, Zhang, Ren, Sun, "Deep residual learning for image recognition", arXiv 1512.03385,
+    section 4.2; kernels from N(0, 2 / (k^2 c_in)), k x k pixels by c_in inputs (He et al., arXiv
+    1502.01852, equation 10). Differs in the shortcuts: option B, there option A.
+    """
+
+    def __init__(self, num_blocks: int, num_channels: int, num_classes: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(num_channels, WIDTHS[0], 3, padding=1, bias=False)
+        self.bn = nn.BatchNorm2d(WIDTHS[0])
+        blocks = []
+        num_inputs = WIDTHS[0]
+        for stage, width in enumerate(WIDTHS):
+            for block in range(num_blocks):
+                stride = 2 if stage > 0 and block == 0 else 1
+                blocks.append(BasicBlock(num_inputs, width, stride))
+                num_inputs = width
+        self.blocks = nn.Sequential(*blocks)
+        self.classifier = nn.Linear(num_inputs, num_classes)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        outputs = self.conv(inputs)
+        if outputs.is_cpu:  # a fifth less time per step than channels first, on 32 x 32 images
+            outputs = outputs.contiguous(memory_format=torch.channels_last)
+        outputs = functional.relu(self.bn(outputs), inplace=True)
+        outputs = self.blocks(outputs).mean(dim=(2, 3))
+        logits: torch.Tensor = self.classifier(outputs)
+        return logits
+
+
+def resnet_cifar(depth: int, spec: ModelSpec) -> ResNetCifar:
+    """The residual network of that depth, counted in layers with weights on the longest path.
+
+    Raises:
+        UserError: the depth is not 6m + 2 with m >= 1.
+    """
+    num_blocks, remainder = divmod(depth - 2, 6)
+    if num_blocks < 1 or remainder:
+        raise UserError(f"--arch resnet{depth}: depths are 8, 14, 20, ... (6m + 2)")
+    return ResNetCifar(num_blocks, spec.num_channels, spec.num_classes)

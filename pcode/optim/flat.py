@@ -1,0 +1,60 @@
+"""One flat store: parameters, gradients and momentum of a node as contiguous vectors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from pcode.errors import UserError
+from pcode.layout import Layout
+
+Groups = list[dict[str, Any]]
+
+
+class FlatStore:
+    """The vectors x (parameters) and g (gradients) of a node, and their layout.
+
+    The tensors of the groups lie back to back, group after group; every parameter's `data` and
+    `grad` become views, so that flattening costs nothing.
+
+    Args:
+        groups: param_groups of a torch.optim.Optimizer; all parameters float32, on one device.
+
+    Attributes:
+        x, g: flat float32 tensors of layout.num_entries.
+        slices: the part of the vectors that each group takes, in the order of the groups.
+    """
+
+    def __init__(self, groups: Groups) -> None:
+        self._parameters = [parameter for group in groups for parameter in group["params"]]
+        devices = {parameter.device for parameter in self._parameters}
+        if len(devices) != 1 or any(p.dtype != torch.float32 for p in self._parameters):
+            raise UserError("the parameters must be float32 tensors on one device")
+        self.layout = Layout.of((str(i), p) for i, p in enumerate(self._parameters))
+        self.slices, start = [], 0
+        for group in groups:
+            end = start + sum(parameter.numel() for parameter in group["params"])
+            self.slices.append(slice(start, end))
+            start = end
+        self.x = torch.empty(start, device=devices.pop())
+        self.g = torch.zeros_like(self.x)
+        self._gradients = self.layout.views(self.g)
+        for parameter, values, gradient in zip(
+            self._parameters, self.layout.views(self.x), self._gradients, strict=True
+        ):
+            values.copy_(parameter.data)
+            if parameter.grad is not None:
+                gradient.copy_(parameter.grad)
+            parameter.data, parameter.grad = values, gradient
+
+    def collect_gradients(self) -> None:
+        """Bring back gradients that something else (model.zero_grad()) took out of the store."""
+        for parameter, gradient in zip(self._parameters, self._gradients, strict=True):
+            if parameter.grad is gradient:
+                continue
+            if parameter.grad is None:
+                gradient.zero_()
+            else:
+                gradient.copy_(parameter.grad)
+            parameter.grad = gradient

@@ -1,0 +1,89 @@
+"""A round of compressed messages between a node and its neighbours."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from pcode.communication.base import Communicator, Exchange
+from pcode.compression.base import Compressor, Message
+from pcode.layout import Layout
+from pcode.seeding import derive_seed
+from pcode.timing import StepTimer
+from pcode.topology.base import Topology
+
+
+class Gossip:
+    """Buffers and order of a node's messages: one to and from each neighbour per round.
+
+    Messages are added in the order of ranks, its own among them, so that the sums do not depend
+    on which arrives first.
+
+    Args:
+        seed: the run's seed, from which both ends of an edge draw.
+        timer: gets the parts compress, wait and mix.
+    """
+
+    def __init__(
+        self,
+        communicator: Communicator,
+        topology: Topology,
+        compressor: Compressor,
+        layout: Layout,
+        *,
+        device: torch.device,
+        seed: int,
+        timer: StepTimer,
+    ) -> None:
+        self._communicator, self._compressor, self._layout = communicator, compressor, layout
+        self._seed, self._timer, self._rank = seed, timer, communicator.rank
+        self._neighbours = topology.neighbours(self._rank)
+        self.message_bytes = compressor.message_bytes(layout)
+        senders = sorted({self._rank, *self._neighbours})
+        self._payloads = {
+            sender: torch.empty(self.message_bytes, dtype=torch.uint8, device=device)
+            for sender in senders
+        }
+        weights = topology.weights(self._rank)
+        own = [float(sender == self._rank) for sender in senders]
+        mean = [weights.get(sender, 0.0) for sender in senders]
+        self._rows = {"own": own, "mixed": [w - delta for w, delta in zip(mean, own, strict=True)]}
+        self._under_way: tuple[Exchange, int] | None = None
+
+    def _message(self, sender: int, step: int) -> Message:
+        return Message(self._payloads[sender], derive_seed(self._seed, "message", sender, step))
+
+    def send(self, value: torch.Tensor, reference: torch.Tensor | None, step: int) -> None:
+        """q = Q(value - reference); start sending q to every neighbour and receiving theirs."""
+        own = self._message(self._rank, step)
+        with self._timer("compress"):
+            self._compressor.encode(self._layout, value, reference, own)
+        with self._timer("wait"):
+            exchange = self._communicator.exchange(
+                dict.fromkeys(self._neighbours, own.payload),
+                {peer: self._payloads[peer] for peer in self._neighbours},
+                step,
+            )
+        self._under_way = exchange, step
+
+    def receive(self, targets: Sequence[tuple[torch.Tensor, str]]) -> None:
+        """Wait for the round under way, if there is one, and add its messages.
+
+        Args:
+            targets: vectors, each with what is added to it: "own" for q_i, "mixed" for
+                sum_j w_ij q_j - q_i (over the neighbours and the node itself).
+        """
+        if self._under_way is None:
+            return
+        exchange, step = self._under_way
+        self._under_way = None
+        with self._timer("wait"):
+            exchange.wait()
+        with self._timer("mix"):
+            self._compressor.accumulate(
+                self._layout,
+                [self._message(sender, step) for sender in self._payloads],
+                [vector for vector, _ in targets],
+                [self._rows[kind] for _, kind in targets],
+            )

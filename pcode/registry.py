@@ -1,0 +1,28 @@
+"""Looking up what a flag names: one message for what is unknown and what is not built yet."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import TypeVar
+
+from pcode.errors import UserError
+
+T = TypeVar("T")
+
+
+def look_up(flag: str, value: str, built: Mapping[str, T], planned: Collection[str] = ()) -> T:
+    """built[value].
+
+    Args:
+        flag: the flag that holds the value, without dashes.
+        value: the name asked for.
+        built: what can be had, by name.
+        planned: names that the flag takes but that cannot be had yet.
+
+    Raises:
+        UserError: the name is planned or unknown; the message names flag, value and what is built.
+    """
+    if value in built:
+        return built[value]
+    reason = "is not built yet" if value in planned else "is not known"
+    raise UserError(f"--{flag} {value!r} {reason}; built: {', '.join(built)}")

@@ -1,0 +1,45 @@
+"""The 3-regular expander on the residues modulo a prime."""
+
+from __future__ import annotations
+
+from itertools import count
+
+import numpy as np
+
+from pcode.errors import UserError
+from pcode.topology.base import Topology, metropolis_weights
+
+
+def expander(num_nodes: int) -> Topology:
+    """Z_p, p = n prime: i has the neighbours i - 1, i + 1 and i^-1 modulo p, 1/3 each.
+
+    0 counts as its own inverse, and so are 1 and p - 1: their third is a self weight; no other
+    node has one. Where an inverse is also a neighbour on the cycle (i^2 +- i = 1 has a solution:
+    p = 2, p = 5 and p = +-1 modulo 5) two of the three coincide: there the weights are the
+    Metropolis weights of the edges that remain. The gap stays bounded away from 0 as p grows.
+
+    Source: Hoory, Linial, Wigderson, "Expander graphs and their applications", 2006, section 2.1.
+
+    Raises:
+        UserError: n is not prime; the message names the nearest primes.
+    """
+    if not _is_prime(num_nodes):
+        below = next((p for p in range(num_nodes - 1, 1, -1) if _is_prime(p)), None)
+        above = next(p for p in count(num_nodes + 1) if _is_prime(p))
+        near = f"{above}" if below is None else f"{below} or {above}"
+        raise UserError(f"graph 'expander' with n = {num_nodes}: n must be a prime, as {near}")
+    cycle = {frozenset((i, (i + 1) % num_nodes)) for i in range(num_nodes)}
+    chords = {frozenset((i, pow(i, -1, num_nodes))) for i in range(2, num_nodes - 1)}
+    if num_nodes > 2 and not cycle & chords:
+        thirds = np.zeros((num_nodes, num_nodes))
+        for i, j in map(tuple, cycle | chords):
+            thirds[i, j] = thirds[j, i] = 1 / 3
+        for i in (0, 1, num_nodes - 1):
+            thirds[i, i] = 1 / 3
+        return Topology("expander", thirds)
+    edges = ((min(edge), max(edge)) for edge in cycle | chords)
+    return Topology("expander", metropolis_weights(num_nodes, edges))
+
+
+def _is_prime(number: int) -> bool:
+    return number > 1 and all(number % divisor for divisor in range(2, int(number**0.5) + 1))

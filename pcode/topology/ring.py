@@ -1,0 +1,14 @@
+"""A ring of nodes."""
+
+from __future__ import annotations
+
+from pcode.topology.base import Topology, metropolis_weights
+
+
+def ring(num_nodes: int) -> Topology:
+    """The cycle 0, 1, ..., n - 1, 0: 1/3 for the node itself and for both sides.
+
+    Two nodes have one edge, not two: 1/2, 1/2. One node is alone: 1.
+    """
+    edges = ((i, (i + 1) % num_nodes) for i in range(num_nodes))
+    return Topology("ring", metropolis_weights(num_nodes, ((i, j) for i, j in edges if i != j)))

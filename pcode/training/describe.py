@@ -1,0 +1,87 @@
+"""A plan in words: what `--dry_run` prints, and the first lines of a run."""
+
+from __future__ import annotations
+
+from pcode.config import to_yaml
+from pcode.training.plan import Plan
+
+
+def headline(plan: Plan) -> list[str]:
+    """What a run does, in two lines."""
+    config, topology = plan.config, plan.topology
+    rates = [plan.schedule(rank) for rank in range(topology.num_nodes)]
+    peaks = sorted({f"{schedule.peak:g}" for schedule in rates}, key=float)
+    rate = peaks[0] if len(peaks) == 1 else f"{peaks[0]} to {peaks[-1]}"
+    law = f"{config.learning.optimizer}"
+    if plan.compresses:
+        law += f", {config.graph.comm_op}, gamma {config.graph.consensus_stepsize:g}"
+    return [
+        f"{config.model.arch} ({plan.layout.num_entries:,} parameters) on {config.data.data}, "
+        f"{topology.num_nodes} nodes, {topology.name}, spectral gap {topology.spectral_gap:.3g}",
+        f"{law}, learning rate {rate}, {plan.message_bytes:,} bytes a message, "
+        f"{plan.num_steps} steps",
+    ]
+
+
+def _graph(plan: Plan) -> list[str]:
+    topology = plan.topology
+    edges = [f"{i}-{j}" for i, j in topology.edges]
+    shown = " ".join(edges[:32]) + (" ..." if len(edges) > 32 else "")
+    degrees = [topology.degree(rank) for rank in range(topology.num_nodes)]
+    return [
+        f"graph: {topology.name}, {topology.num_nodes} nodes, {len(edges)} edges: {shown}",
+        f"  neighbours of a node: {min(degrees)} to {max(degrees)}",
+        f"  spectral gap rho: {topology.spectral_gap:.4g}",
+        f"  beta = ||I - W||: {topology.beta:.4g}",
+    ]
+
+
+def _gamma(plan: Plan) -> list[str]:
+    delta = plan.compressor.contraction(plan.layout)
+    guard = plan.topology.theoretical_gamma(delta)
+    return [
+        f"consensus step size gamma: {plan.config.graph.consensus_stepsize:g}",
+        f"  proved to converge (delta = {delta:.3g}): {guard:.3g}; tuned values are far larger",
+    ]
+
+
+def _traffic(plan: Plan) -> list[str]:
+    config, topology = plan.config, plan.topology
+    degrees = [topology.degree(rank) for rank in range(topology.num_nodes)]
+    full = 4 * plan.layout.num_entries
+    what = config.graph.comm_op if plan.compresses else "float32"
+    return [
+        f"message: {plan.message_bytes:,} bytes ({what}), "
+        f"{full / plan.message_bytes:.3g} times less than float32",
+        f"  a node sends {min(degrees)} to {max(degrees)} of them a step",
+        f"steps: {plan.num_steps}, {plan.steps_per_epoch} an epoch",
+    ]
+
+
+def _rates(plan: Plan) -> list[str]:
+    """The learning rate at the epochs where its course changes."""
+    lines = ["learning rate by epoch (rank 0):"]
+    schedule = plan.schedule(0)
+    end = plan.num_steps / plan.steps_per_epoch
+    for epoch in sorted({0.0, schedule.warmup_epochs, *schedule.milestones}):
+        if epoch <= end:
+            lines.append(f"  {epoch:g}: {schedule(epoch):.6g}")
+    others = {plan.schedule(rank).peak for rank in range(plan.topology.num_nodes)}
+    if len(others) > 1:
+        lines.append(f"  between nodes it peaks at {min(others):g} to {max(others):g}")
+    return lines
+
+
+def describe(plan: Plan, command: list[str] | None) -> str:
+    """All that `--dry_run` prints.
+
+    Args:
+        command: the mpirun command, or None where the nodes run in this process.
+    """
+    start = (
+        ["command:", "  " + " ".join(command)] if command else ["command: none, in this process"]
+    )
+    configuration = ["configuration:", *(f"  {line}" for line in to_yaml(plan.config).splitlines())]
+    gamma = _gamma(plan) if plan.compresses else []
+    parts = [*start, *configuration, *_graph(plan), *gamma, *_traffic(plan), *_rates(plan)]
+    return "\n".join(parts)

@@ -1,0 +1,292 @@
+"""The laws against NumPy steps written from the recursions, in float64.
+
+Two checks of 50 steps with given gradients. Step by step: NumPy takes each step from the law's own
+state, and every vector agrees to 1e-6. As a whole: NumPy takes all steps by itself; the law's
+float32 rounding alone adds up to some 1e-6 of the values there, so they agree to 1e-5.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from torch import nn
+
+from pcode.communication import Communicator, Simulation
+from pcode.compression import make_compressor
+from pcode.optim import DPSGD, AllReduceSGD, Law, ParallelChoco
+from pcode.topology import Topology, make_topology
+
+Array = npt.NDArray[np.float64]
+State = dict[str, Array]  # each n x d
+
+SHAPES = [(3, 5), (7,), (1,), (4, 2, 3)]
+SIZES = [15, 7, 1, 24]
+NUM_ENTRIES = sum(SIZES)
+NUM_STEPS = 50
+LR, MOMENTUM, WEIGHT_DECAY, GAMMA = 0.05, 0.9, 1e-2, 0.3
+GRAPHS = [("ring", 4), ("ring", 8), ("ring", 2), ("torus", 9), ("expander", 7), ("complete", 3)]
+
+
+def split(vector: Array) -> list[Array]:
+    return np.split(vector, np.cumsum(SIZES)[:-1])
+
+
+def draw(*numbers: int) -> Array:
+    values = np.random.default_rng(numbers).normal(size=NUM_ENTRIES)
+    return values.astype(np.float32).astype(np.float64)
+
+
+def gradient(step: int, rank: int) -> Array:
+    """The gradient that node `rank` gets at `step`, whatever its model."""
+    return draw(step, rank, 11)
+
+
+class Tensors(nn.Module):
+    """Some parameters without a forward pass."""
+
+    def __init__(self, start: Array) -> None:
+        super().__init__()
+        self.tensors = nn.ParameterList(
+            torch.tensor(piece.reshape(shape), dtype=torch.float32)
+            for piece, shape in zip(split(start), SHAPES, strict=True)
+        )
+
+    def give_gradient(self, values: Array) -> None:
+        for parameter, piece in zip(self.tensors, split(values), strict=True):
+            given = torch.tensor(piece, dtype=torch.float32).view_as(parameter)
+            parameter.grad = given if parameter.grad is None else parameter.grad.add_(given)
+
+    def flat(self) -> Array:
+        pieces = [parameter.detach().numpy().ravel() for parameter in self.tensors]
+        return np.concatenate(pieces).astype(np.float64)
+
+
+def local_options(nesterov: bool) -> dict[str, Any]:
+    return {"lr": LR, "momentum": MOMENTUM, "nesterov": nesterov, "weight_decay": WEIGHT_DECAY}
+
+
+def run(make: Callable[[nn.Module, Communicator], Law], num_nodes: int) -> list[State]:
+    """x and the law's other vectors of all nodes, before the first step and after each."""
+
+    def node(communicator: Communicator) -> list[dict[str, Array]]:
+        model = Tensors(draw(communicator.rank))
+        law = make(model, communicator)
+
+        def state() -> dict[str, Array]:
+            vectors = law.state_dict()["vectors"]
+            return {"x": model.flat(), **{k: v.double().numpy() for k, v in vectors.items()}}
+
+        states = [state()]
+        for step in range(NUM_STEPS):
+            law.zero_grad()
+            model.give_gradient(gradient(step, communicator.rank))
+            law.step()
+            states.append(state())
+        return states
+
+    nodes = Simulation(num_nodes).run(node)
+    return [
+        {name: np.stack([states[step][name] for states in nodes]) for name in nodes[0][0]}
+        for step in range(NUM_STEPS + 1)
+    ]
+
+
+def gradients(step: int, num_nodes: int) -> Array:
+    return np.stack([gradient(step, rank) for rank in range(num_nodes)])
+
+
+def local_step(state: State, g: Array, nesterov: bool) -> State:
+    """x - lr d and the new buf."""
+    d = g + WEIGHT_DECAY * state["x"]
+    buf = MOMENTUM * state["buf"] + d
+    d = d + MOMENTUM * buf if nesterov else buf
+    return {**state, "x": state["x"] - LR * d, "buf": buf}
+
+
+def sign(v: Array) -> Array:
+    """(||v||_1 / d) * s for every tensor of a node."""
+    return np.concatenate([np.abs(p).mean() * np.where(p < 0, -1.0, 1.0) for p in split(v)])
+
+
+OPERATORS: dict[str, Callable[[Array], Array]] = {"none": lambda v: v, "sign": sign}
+
+
+def choco_step(W: Array, Q: Callable[[Array], Array], nesterov: bool) -> Callable[..., State]:
+    def step(state: State, g: Array) -> State:
+        hat, s = state["hat"], state["z"] + state["hat"]
+        state = local_step(state, g, nesterov)
+        x = state["x"] + GAMMA * (s - hat)
+        q = np.stack([Q(row) for row in x - hat])
+        hat, s = hat + q, s + W @ q
+        return {**state, "x": x, "hat": hat, "z": s - hat}
+
+    return step
+
+
+def d_psgd_step(W: Array, nesterov: bool) -> Callable[..., State]:
+    def step(state: State, g: Array) -> State:
+        state = local_step(state, g, nesterov)
+        return {**state, "x": W @ state["x"]}
+
+    return step
+
+
+def all_reduce_step(nesterov: bool) -> Callable[..., State]:
+    def step(state: State, g: Array) -> State:
+        return local_step(state, np.broadcast_to(g.mean(axis=0), g.shape), nesterov)
+
+    return step
+
+
+def far(got: Array, want: Array) -> float:
+    """The largest difference, as a share of the largest value."""
+    return float(np.abs(got - want).max() / max(np.abs(want).max(), 1e-30))
+
+
+def check(states: list[State], step: Callable[..., State]) -> None:
+    num_nodes = len(states[0]["x"])
+    alone = states[0]
+    for number in range(NUM_STEPS):
+        g = gradients(number, num_nodes)
+        forced, alone = step(states[number], g), step(alone, g)
+        for name, got in states[number + 1].items():
+            # z is a difference of vectors of the size of x: its rounding is theirs.
+            scale = max(np.abs(forced[name]).max(), np.abs(forced["x"]).max())
+            assert np.abs(got - forced[name]).max() <= 1e-6 * scale, (name, number)
+    assert far(states[-1]["x"], alone["x"]) < 1e-5
+    assert far(states[-1]["x"], states[0]["x"]) > 0.1
+
+
+def choco(topology: Topology, name: str, nesterov: bool = False, **options: Any) -> list[State]:
+    given = {
+        **local_options(nesterov),
+        "compressor": make_compressor(name),
+        "consensus_stepsize": GAMMA,
+        **options,
+    }
+    return run(
+        lambda model, node: ParallelChoco(model.parameters(), node, topology, **given),
+        topology.num_nodes,
+    )
+
+
+def plain(law: type[Law], topology: Topology, nesterov: bool) -> list[State]:
+    return run(
+        lambda model, node: law(model.parameters(), node, topology, **local_options(nesterov)),
+        topology.num_nodes,
+    )
+
+
+@pytest.mark.parametrize("nesterov", [False, True])
+@pytest.mark.parametrize(("graph", "num_nodes"), GRAPHS)
+@pytest.mark.parametrize("name", ["none", "sign"])
+def test_choco_is_its_recursion(graph: str, num_nodes: int, name: str, nesterov: bool) -> None:
+    topology = make_topology(graph, num_nodes)
+    check(choco(topology, name, nesterov), choco_step(topology.matrix, OPERATORS[name], nesterov))
+
+
+@pytest.mark.parametrize("nesterov", [False, True])
+@pytest.mark.parametrize(("graph", "num_nodes"), GRAPHS)
+def test_d_psgd_is_its_recursion(graph: str, num_nodes: int, nesterov: bool) -> None:
+    topology = make_topology(graph, num_nodes)
+    check(plain(DPSGD, topology, nesterov), d_psgd_step(topology.matrix, nesterov))
+
+
+@pytest.mark.parametrize("nesterov", [False, True])
+@pytest.mark.parametrize("num_nodes", [4, 8])
+def test_all_reduce_sgd_is_its_recursion(num_nodes: int, nesterov: bool) -> None:
+    topology = make_topology("complete", num_nodes)
+    check(plain(AllReduceSGD, topology, nesterov), all_reduce_step(nesterov))
+
+
+def torch_sgd(start: Array, steps: Iterator[Array], nesterov: bool) -> Array:
+    model = Tensors(start)
+    optimizer = torch.optim.SGD(model.parameters(), **local_options(nesterov))
+    for g in steps:
+        optimizer.zero_grad()
+        model.give_gradient(g)
+        optimizer.step()
+    return model.flat()
+
+
+@pytest.mark.parametrize("nesterov", [False, True])
+@pytest.mark.parametrize("law", [AllReduceSGD, DPSGD, ParallelChoco])
+def test_one_node_is_torch_sgd(law: type[Law], nesterov: bool) -> None:
+    topology = make_topology("ring", 1)
+    if law is ParallelChoco:
+        states = choco(topology, "sign", nesterov)
+    else:
+        states = plain(law, topology, nesterov)
+    want = torch_sgd(draw(0), (gradient(step, 0) for step in range(NUM_STEPS)), nesterov)
+    assert far(states[-1]["x"][0], want) < 1e-6
+
+
+def test_all_reduce_sgd_is_torch_sgd_on_the_mean_gradient() -> None:
+    states = plain(AllReduceSGD, make_topology("complete", 4), nesterov=True)
+    for rank in range(4):
+        means = (gradients(step, 4).mean(axis=0) for step in range(NUM_STEPS))
+        want = torch_sgd(draw(rank), means, nesterov=True)
+        assert far(states[-1]["x"][rank], want) < 1e-5
+
+
+def test_d_psgd_on_the_complete_graph_is_all_reduce_sgd() -> None:
+    """The mean model moves by the mean step, and every node holds the mean after a step."""
+    states = plain(DPSGD, make_topology("complete", 4), nesterov=True)
+    start = np.mean([draw(rank) for rank in range(4)], axis=0)
+    means = (gradients(step, 4).mean(axis=0) for step in range(NUM_STEPS))
+    want = torch_sgd(start, means, nesterov=True)
+    for rank in range(4):
+        assert far(states[-1]["x"][rank], want) < 1e-5
+
+
+def test_uncompressed_choco_with_gamma_1_is_d_psgd_one_round_late() -> None:
+    """x_{t+1} = x_t - lr d_t + (W - I) x_t: mixing meets the models before the local step.
+
+    hat equals x once it has been sent, so the neighbours' previous models are mixed in.
+    """
+    topology = make_topology("ring", 4)
+    states = choco(topology, "none", consensus_stepsize=1.0)
+    for number in range(1, NUM_STEPS):
+        before = states[number]
+        stepped = local_step(before, gradients(number, 4), nesterov=False)["x"]
+        want = stepped + (topology.matrix - np.eye(4)) @ before["x"]
+        assert far(states[number + 1]["x"], want) < 1e-6
+
+
+@pytest.mark.parametrize("graph", ["ring", "complete"])
+@pytest.mark.parametrize("name", ["none", "sign"])
+def test_mixing_leaves_the_mean_alone(name: str, graph: str) -> None:
+    """Whatever Q does, the mean over nodes moves by the mean local step only."""
+    states = choco(make_topology(graph, 8), name, weight_decay=0.0, momentum=0.0)
+    for number in range(NUM_STEPS):
+        want = states[number]["x"].mean(axis=0) - LR * gradients(number, 8).mean(axis=0)
+        assert far(states[number + 1]["x"].mean(axis=0), want) < 1e-6
+    final = states[-1]["x"]
+    assert np.abs(final - final.mean(axis=0)).max() > 1e-2
+
+
+def test_memory_does_not_grow_with_the_degree() -> None:
+    """The vectors that a law of 2 and one of 14 neighbours hold, the messages aside."""
+
+    def count(num_nodes: int) -> int:
+        topology = make_topology("complete", num_nodes)
+
+        def node(communicator: Communicator) -> int:
+            law = ParallelChoco(
+                Tensors(draw(0)).parameters(),
+                communicator,
+                topology,
+                compressor=make_compressor("sign"),
+                consensus_stepsize=GAMMA,
+                lr=LR,
+            )
+            return sum(v.nbytes for v in vars(law).values() if isinstance(v, torch.Tensor))
+
+        return Simulation(num_nodes).run(node)[0]
+
+    assert count(3) == count(15) == 5 * 4 * NUM_ENTRIES
