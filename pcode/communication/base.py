@@ -7,7 +7,6 @@ from collections.abc import Mapping
 
 import torch
 
-
 # Pieces of `average`: n of them are in memory at a time.
 AVERAGED_ENTRIES = 1 << 20
 

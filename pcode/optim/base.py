@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import nn
+from torch.optim.sgd import sgd
 
 from pcode.communication.base import Communicator
 from pcode.errors import UserError
@@ -115,19 +116,21 @@ class Law(torch.optim.Optimizer):
         self.g.zero_()
 
     def local_step(self) -> None:
-        """x -= lr * d, with d = D(g); d is left in g."""
+        """x -= lr * d, with d = D(g), in one pass over the vectors."""
         with self.timer("local_update"):
             for group, part in zip(self.param_groups, self.store.slices, strict=True):
-                x, d, buf = self.x[part], self.g[part], self.buf[part]
-                if group["weight_decay"]:
-                    d.add_(x, alpha=group["weight_decay"])
-                if group["momentum"]:
-                    buf.mul_(group["momentum"]).add_(d)
-                    if group["nesterov"]:
-                        d.add_(buf, alpha=group["momentum"])
-                    else:
-                        d.copy_(buf)
-                x.add_(d, alpha=-group["lr"])
+                sgd(
+                    [self.x[part]],
+                    [self.g[part]],
+                    [self.buf[part]],
+                    fused=True,
+                    lr=group["lr"],
+                    momentum=group["momentum"],
+                    nesterov=group["nesterov"],
+                    weight_decay=group["weight_decay"],
+                    dampening=0.0,
+                    maximize=False,
+                )
 
     @property
     def message_bytes(self) -> int:

@@ -1,0 +1,64 @@
+"""What the benchmarks share: starting ranks, naming the machine, keeping figures."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import statistics
+import sys
+from collections.abc import Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pcode.config import make_config
+from pcode.launch import RankEnvironment, detect, launch, mpirun_command
+
+
+def processor_name() -> str:
+    """The name the system gives to the processor, as far as it gives one."""
+    information = Path("/proc/cpuinfo")
+    lines = information.read_text().splitlines() if information.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
+
+
+def start_ranks(num_ranks: int, script: str, arguments: Sequence[str]) -> RankEnvironment:
+    """This process's place; where it is no rank, start `num_ranks` of them and end with them."""
+    place = detect()
+    if place is None:
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
+        options = make_config(n_mpi_process=num_ranks).launch
+        sys.exit(launch(mpirun_command(options, arguments, Path(script))))
+    return place
+
+
+def spread(values: Sequence[float]) -> dict[str, float]:
+    """Median, quartiles and extremes of some repeats."""
+    lower, _, upper = statistics.quantiles(values, n=4)
+    return {
+        "median": statistics.median(values),
+        "lower_quartile": lower,
+        "upper_quartile": upper,
+        "min": min(values),
+        "max": max(values),
+    }
+
+
+def keep(path: Path | None, figures: dict[str, Any]) -> None:
+    """Write figures to a JSON file, with what they were measured on."""
+    if path is None:
+        return
+    facts = {
+        "date": datetime.now(timezone.utc).strftime("%Y-%m-%d"),
+        "processor": processor_name(),
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "command": " ".join(["python", os.path.relpath(sys.argv[0]), *sys.argv[1:]]),
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({**facts, **figures}, indent=1) + "\n", encoding="utf-8")

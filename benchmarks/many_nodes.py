@@ -1,0 +1,115 @@
+"""What simulating many nodes costs: a step of 64 nodes beside 64 plain forward/backward passes.
+
+    python benchmarks/many_nodes.py [--nodes 64] [--rounds N] [--output FILE.json]
+
+ResNet-20 on digits' 1 x 8 x 8 images and on 3 x 32 x 32, batch 32 per node, sign-CHOCO on a ring,
+one thread. In turn, so that both see the same machine:
+
+- plain: 64 forward/backward passes, on 64 models of their own, in a plain loop;
+- simulated: one step of each of 64 simulated nodes: forward, backward, local step, compression,
+  exchange and mixing.
+
+A round's ratio divides the two times of that round; the figure is the median over the rounds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from benchmarks.harness import keep, spread
+from pcode.communication import Communicator, Simulation
+from pcode.compression import make_compressor
+from pcode.models import make_model
+from pcode.optim import ParallelChoco
+from pcode.topology import make_topology
+
+BATCH_SIZE = 32
+
+
+def gradient(model: nn.Module, inputs: torch.Tensor, targets: torch.Tensor) -> None:
+    """A plain forward and backward pass."""
+    torch.autograd.backward(functional.cross_entropy(model(inputs), targets))
+
+
+def measure(num_nodes: int, rounds: int, shape: tuple[int, int]) -> dict[str, list[float]]:
+    """Seconds of every round of both kinds."""
+    channels, size = shape
+    inputs, targets = (
+        torch.randn(BATCH_SIZE, channels, size, size),
+        torch.randint(10, (BATCH_SIZE,)),
+    )
+    plain_models = [make_model("resnet20", channels, size, 10, seed=1) for _ in range(num_nodes)]
+    topology = make_topology("ring", num_nodes)
+    seconds: dict[str, list[float]] = {"plain": [], "simulated": []}
+
+    def plain() -> float:
+        begin = time.perf_counter()
+        for model in plain_models:
+            model.zero_grad()
+            gradient(model, inputs, targets)
+        return time.perf_counter() - begin
+
+    def node(communicator: Communicator) -> None:
+        model = make_model("resnet20", channels, size, 10, seed=1)
+        law = ParallelChoco(
+            model.parameters(),
+            communicator,
+            topology,
+            compressor=make_compressor("sign"),
+            consensus_stepsize=0.45,
+            lr=0.01,
+            momentum=0.9,
+            nesterov=True,
+            weight_decay=1e-4,
+        )
+        for round_number in range(rounds + 2):
+            # Between two barriers node 0 alone runs the plain passes, and then all take a step.
+            communicator.barrier()
+            reference = plain() if communicator.rank == 0 else 0.0
+            communicator.barrier()
+            begin = time.perf_counter()
+            law.zero_grad()
+            gradient(model, inputs, targets)
+            law.step()
+            law.finish()
+            communicator.barrier()
+            if communicator.rank == 0 and round_number > 1:
+                seconds["plain"].append(reference)
+                seconds["simulated"].append(time.perf_counter() - begin)
+
+    Simulation(num_nodes).run(node)
+    return seconds
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
+    parser.add_argument("--nodes", type=int, default=64)
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--output", type=Path)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    figures = {}
+    print("| images | nodes | plain (s) | simulated (s) | ratio | quartiles |")
+    print("|---|---:|---:|---:|---:|---:|")
+    for shape in ((1, 8), (3, 32)):
+        seconds = measure(arguments.nodes, arguments.rounds, shape)
+        pairs = zip(seconds["simulated"], seconds["plain"], strict=True)
+        ratio = spread([simulated / plain for simulated, plain in pairs])
+        name = f"{shape[0]} x {shape[1]} x {shape[1]}"
+        figures[name] = {"seconds": seconds, "ratio": ratio}
+        print(
+            f"| {name} | {arguments.nodes} | {spread(seconds['plain'])['median']:.2f} "
+            f"| {spread(seconds['simulated'])['median']:.2f} | {ratio['median']:.3f} "
+            f"| {ratio['lower_quartile']:.3f} to {ratio['upper_quartile']:.3f} |"
+        )
+    keep(arguments.output, {"nodes": arguments.nodes, "figures": figures})
+
+
+if __name__ == "__main__":
+    main()
