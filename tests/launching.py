@@ -11,6 +11,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+ROOT = Path(__file__).parent.parent
 ENDING_SECONDS = 5.0
 
 
@@ -25,11 +26,11 @@ def find_mpirun() -> str:
 def run_mpi(
     num_ranks: int, argv: Sequence[str], timeout: float, env: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """Run `python argv` on `num_ranks` ranks of this machine.
+    """Run `python argv` on `num_ranks` ranks of this machine, in the repository's root.
 
     Args:
         num_ranks: may exceed the number of cores.
-        argv: the script and its arguments, without the interpreter.
+        argv: the script (or "-m", module) and its arguments, without the interpreter.
         timeout: seconds, after which all of it is killed and the test fails.
         env: added to the environment.
 
@@ -46,6 +47,7 @@ def run_mpi(
     }
     process = subprocess.Popen(
         command,
+        cwd=ROOT,
         env=variables,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,

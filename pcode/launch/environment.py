@@ -6,11 +6,13 @@ import os
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from pcode.config.options import Launch
 from pcode.errors import UserError
 from pcode.launch.slurm import expand_nodelist, num_local_tasks, num_step_tasks, whole_number
+
+if TYPE_CHECKING:
+    from pcode.config.options import Launch
 
 # Below the ports that Linux hands out by itself (from 32768 on).
 _FIRST_PORT, _NUM_PORTS = 12_000, 20_000

@@ -9,11 +9,14 @@ import socket
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from pcode.config.options import Launch
 from pcode.errors import UserError
 from pcode.launch.environment import derived_port
 from pcode.launch.hostfile import Host, check_slots, read_hostfile
+
+if TYPE_CHECKING:
+    from pcode.config.options import Launch
 
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 
@@ -93,13 +96,12 @@ def _placement(hosts: Sequence[Host]) -> list[str]:
     `--host` and not `--hostfile`: mpirun reads files by other rules (a host without slots has as
     many as cores; a file with CRLF, or a comma in its path, fails).
     """
+    # Without hosts mpirun counts one slot for each core, which is no limit for a trial run, and
+    # on a machine without an ssh client it does so with hosts too. Their slots are checked.
+    placement = ["--map-by", "slot:OVERSUBSCRIBE"]
     if hosts:
-        return [
-            *("--host", ",".join(f"{host.name}:{host.slots}" for host in hosts)),
-            *("--map-by", "slot"),
-        ]
-    # Without hosts mpirun counts one slot for each core, which is no limit for a trial run.
-    return ["--map-by", "slot:OVERSUBSCRIBE"]
+        placement += ["--host", ",".join(f"{host.name}:{host.slots}" for host in hosts)]
+    return placement
 
 
 def _cuda_ipc(launch: Launch) -> list[str]:

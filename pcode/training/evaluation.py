@@ -100,10 +100,10 @@ def evaluate(
         mean_model = copy.deepcopy(model)
         average_model(mean_model, communicator)
         if averaged:
-            share = slice(communicator.rank, None, communicator.num_nodes)
-            count = _count(mean_model, dataset.test_inputs[share], dataset.test_targets[share])
-            communicator.all_reduce(count)
-            averaged_top1 = 100 * float(count[0]) / num_samples
+            mine = slice(communicator.rank, None, communicator.num_nodes)
+            count = _count(mean_model, dataset.test_inputs[mine], dataset.test_targets[mine])
+            shares = communicator.all_gather(count)
+            averaged_top1 = 100 * sum(float(share[0]) for share in shares) / num_samples
         if consensus:
             distance = _consensus_distance(model, mean_model, communicator)
     return Evaluation(

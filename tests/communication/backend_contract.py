@@ -1,0 +1,131 @@
+"""What a backend of torch.distributed has to do, checked on each rank; started by mpirun.
+
+    mpirun -n N python -m tests.communication.backend_contract {mpi,gloo} FOLDER
+
+Writes FOLDER/RANK.json: the name of every check -> "" or the traceback of its failure. What is to
+come out is worked out with NumPy from all ranks' inputs, which every rank can generate.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import json
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.distributed as dist
+
+Array = npt.NDArray[np.generic]
+TIMEOUT = timedelta(seconds=15)
+CHECKS: dict[str, Callable[[], None]] = {}
+MPI_ONLY: set[str] = set()  # gloo does not offer what they check
+PARTS = [
+    "tests.communication.backend_collectives",
+    "tests.communication.backend_messages",
+    "tests.communication.backend_training",
+]
+
+INTEGERS = [torch.int8, torch.uint8, torch.int16, torch.int32, torch.int64]
+UNSIGNED = [torch.uint16, torch.uint32, torch.uint64]
+FLOATS = [torch.float32, torch.float64]
+HALVES = [torch.float16, torch.bfloat16]
+COMPLEX = [torch.complex64, torch.complex128]
+EIGHTS = [torch.float8_e4m3fn, torch.float8_e5m2]
+COPIED = [*INTEGERS, *UNSIGNED, *FLOATS, *HALVES, *COMPLEX, *EIGHTS, torch.bool]
+FOLDS: dict[str, Callable[[Array, Array], Array]] = {
+    "SUM": np.add,
+    "PRODUCT": np.multiply,
+    "MIN": np.minimum,
+    "MAX": np.maximum,
+    "BAND": np.bitwise_and,
+    "BOR": np.bitwise_or,
+    "BXOR": np.bitwise_xor,
+}
+
+
+def check(function: Callable[[], None]) -> Callable[[], None]:
+    """Register a check."""
+    CHECKS[function.__name__] = function
+    return function
+
+
+def mpi_only(function: Callable[[], None]) -> Callable[[], None]:
+    """Register a check of what gloo does not offer."""
+    MPI_ONLY.add(function.__name__)
+    return check(function)
+
+
+def on_mpi() -> bool:
+    """Whether the backend under test is ours."""
+    return "mpi" in dist.get_backend()
+
+
+def values(rank: int, shape: tuple[int, ...], dtype: torch.dtype, salt: int = 0) -> torch.Tensor:
+    """Small integers, so that no order of operations rounds; 1 to 3, signs where there are any."""
+    draw = torch.randint(1, 4, shape, generator=torch.Generator().manual_seed(97 * salt + rank))
+    if dtype == torch.bool:
+        return draw == 1
+    if dtype.is_signed:
+        draw = draw * (1 - 2 * (draw % 2))
+    if dtype.is_complex:
+        return torch.complex(draw.double(), draw.flip(0).double()).to(dtype)
+    return draw.to(dtype)
+
+
+def raw(tensor: torch.Tensor) -> bytes:
+    """The bytes of the values, for any dtype."""
+    return bytes(tensor.contiguous().view(-1).view(torch.uint8).tolist())
+
+
+def folded(name: str, arrays: list[Array]) -> Array:
+    """The reduction of the ranks' arrays by NumPy."""
+    return functools.reduce(FOLDS[name], arrays)
+
+
+def each(shape: tuple[int, ...], dtype: torch.dtype, salt: int = 0) -> list[torch.Tensor]:
+    """All ranks' values."""
+    return [values(rank, shape, dtype, salt) for rank in range(dist.get_world_size())]
+
+
+def main() -> None:
+    """Run all checks of a backend and write their outcomes."""
+    backend, folder = sys.argv[1], Path(sys.argv[2])
+    torch.set_num_threads(1)
+    if backend == "mpi":
+        from pcode.communication import mpi  # noqa: PLC0415  # initializes MPI
+
+        mpi.init_process_group(TIMEOUT)
+    else:
+        dist.init_process_group(
+            backend,
+            init_method=f"file://{folder}/store",
+            rank=int(os.environ["OMPI_COMM_WORLD_RANK"]),
+            world_size=int(os.environ["OMPI_COMM_WORLD_SIZE"]),
+            timeout=TIMEOUT,
+        )
+    for part in PARTS:
+        importlib.import_module(part)
+
+    outcomes: dict[str, str] = {}
+    for name, function in CHECKS.items():
+        if backend == "mpi" or name not in MPI_ONLY:
+            try:
+                function()
+                outcomes[name] = ""
+            except Exception:  # the test that started this asserts that there is none
+                outcomes[name] = traceback.format_exc()
+    (folder / f"{dist.get_rank()}.json").write_text(json.dumps(outcomes), encoding="utf-8")
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    # The parts register their checks with the module of this name, not with __main__.
+    importlib.import_module("tests.communication.backend_contract").main()

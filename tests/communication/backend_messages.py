@@ -1,0 +1,186 @@
+"""Messages, groups, threads and futures of a backend; see backend_contract."""
+
+from __future__ import annotations
+
+import threading
+import traceback
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch.distributed import ReduceOp
+
+from tests.communication.backend_contract import TIMEOUT, check, each, folded, mpi_only
+
+
+@check
+def tags_and_any_source() -> None:
+    """Messages by tag in another order than sent, and from whichever rank."""
+    rank, size = dist.get_rank(), dist.get_world_size()
+    to, come = (rank + 1) % size, (rank - 1) % size
+    sent = [dist.isend(torch.tensor([100.0 * tag + rank]), to, tag=tag) for tag in (1, 2, 3)]
+    for tag in (3, 1, 2):
+        tensor = torch.zeros(1)
+        assert dist.recv(tensor, come, tag=tag) == come
+        assert tensor.item() == 100.0 * tag + come
+    for work in sent:
+        assert work is not None
+        work.wait()
+    dist.barrier()
+    if rank == 0:
+        seen = set()
+        for _ in range(size - 1):
+            tensor = torch.zeros(1)
+            source = dist.recv(tensor, None, tag=9)
+            assert tensor.item() == source
+            seen.add(source)
+        assert seen == set(range(1, size))
+    else:
+        dist.send(torch.tensor([float(rank)]), 0, tag=9)
+    tensors = [torch.zeros(4), torch.full((4,), float(rank))]
+    operations = [dist.P2POp(dist.irecv, tensors[0], come), dist.P2POp(dist.isend, tensors[1], to)]
+    for work in dist.batch_isend_irecv(operations):
+        work.wait()
+    assert torch.equal(tensors[0], torch.full((4,), float(come)))
+
+
+@check
+def groups() -> None:
+    """Overlapping groups, their own ranks, messages and collectives that do not meet."""
+    rank, size = dist.get_rank(), dist.get_world_size()
+    members = list(range(size - 1, 0, -1))  # all but rank 0; torch sorts them
+    upper = dist.new_group(members, timeout=TIMEOUT)
+    pair = dist.new_group([0, size - 1], timeout=TIMEOUT)
+    everyone = dist.new_group(timeout=TIMEOUT)
+    tensor = torch.tensor([1.0 + rank])
+    if rank in members:
+        assert isinstance(upper, dist.ProcessGroup)
+        assert dist.get_rank(upper) == rank - 1
+        dist.all_reduce(tensor, group=upper)
+        assert tensor.item() == sum(1.0 + member for member in members)
+    if rank in (0, size - 1):
+        assert isinstance(pair, dist.ProcessGroup)
+        other = size - 1 - rank
+        got = torch.zeros(1)
+        work = dist.irecv(got, other, group=pair)
+        dist.send(torch.tensor([float(rank)]), other, group=pair)
+        assert work is not None
+        work.wait()
+        assert got.item() == other
+        dist.broadcast(got, size - 1, group=pair)
+        assert got.item() == (0 if rank == size - 1 else 0) or size == 1
+    assert isinstance(everyone, dist.ProcessGroup)
+    dist.barrier(everyone)
+    dist.destroy_process_group(everyone)
+    local = dist.new_group([0, 1], use_local_synchronization=True, timeout=TIMEOUT)
+    if rank < 2:
+        assert isinstance(local, dist.ProcessGroup)
+        dist.barrier(local)
+
+
+@check
+def objects() -> None:
+    """The collectives of Python objects."""
+    rank, size = dist.get_rank(), dist.get_world_size()
+    gathered: list[object] = [None] * size
+    dist.all_gather_object(gathered, {"rank": rank})
+    assert gathered == [{"rank": peer} for peer in range(size)]
+    shared: list[object] = [f"from {rank}", rank]
+    dist.broadcast_object_list(shared, src=size - 1)
+    assert shared == [f"from {size - 1}", size - 1]
+    mine: list[object] = [None]
+    dist.scatter_object_list(mine, [str(peer) for peer in range(size)] if rank == 0 else None)
+    assert mine == [str(rank)]
+
+
+@check
+def two_threads() -> None:
+    """Collectives of two groups and messages of a third, in flight from two threads."""
+    rank, size = dist.get_rank(), dist.get_world_size()
+    several = [dist.new_group(timeout=TIMEOUT) for _ in range(2)]
+    failures: list[str] = []
+
+    def work(index: int) -> None:
+        try:
+            for turn in range(30):
+                count = (10, 100_000)[turn % 2]
+                tensor = torch.full((count,), float(rank + index))
+                got = torch.zeros(count)
+                receiving = dist.irecv(got, (rank - 1) % size, tag=index)
+                reducing = dist.all_reduce(tensor, group=several[index], async_op=True)
+                dist.send(torch.full((count,), float(turn)), (rank + 1) % size, tag=index)
+                assert receiving is not None
+                assert reducing is not None
+                receiving.wait()
+                reducing.wait()
+                assert bool((got == turn).all())
+                assert bool((tensor == sum(range(size)) + size * index).all())
+        except Exception:  # reported by the check, in the main thread
+            failures.append(traceback.format_exc())
+
+    threads = [threading.Thread(target=work, args=(index,)) for index in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures, failures
+
+
+@check
+def futures() -> None:
+    """A future is completed without wait(), and its callback may communicate and wait."""
+    size = dist.get_world_size()
+    first = dist.all_reduce(torch.ones(3), async_op=True)
+    assert first is not None
+
+    def then(future: torch.futures.Future[list[torch.Tensor]]) -> float:
+        second = dist.all_reduce(future.value()[0], async_op=True)
+        assert second is not None
+        return float(second.get_future().wait()[0][0])
+
+    assert first.get_future().then(then).wait() == size * size
+    work = dist.all_reduce(torch.ones(3), async_op=True)
+    assert work is not None
+    work.wait()
+    assert work.is_completed()
+
+
+@mpi_only
+def refusals() -> None:
+    """What cannot be done is refused with its reason, on every rank alike."""
+    for tensor, op, words in [
+        (torch.ones(2, dtype=torch.int32), ReduceOp.AVG, ("AVG", "torch.int32")),
+        (torch.ones(2), ReduceOp.BXOR, ("BXOR", "torch.float32")),
+        (torch.ones(2, device="meta"), ReduceOp.SUM, ("meta", "host")),
+    ]:
+        try:
+            dist.all_reduce(tensor, op)
+        except ValueError as error:
+            assert all(word in str(error) for word in words), str(error)
+        else:
+            raise AssertionError(f"not refused: {words}")
+
+
+@mpi_only
+def messages_in_pieces() -> None:
+    """Messages longer than MPI's counts go in pieces (here of 1000 bytes)."""
+    from pcode.communication import mpi_exchange  # noqa: PLC0415  # initializes MPI
+
+    rank, size = dist.get_rank(), dist.get_world_size()
+    whole = mpi_exchange.PIECE_BYTES
+    dist.barrier()
+    mpi_exchange.PIECE_BYTES = 1000
+    try:
+        inputs = each((10_007,), torch.float32)
+        got = torch.zeros(10_007)
+        work = dist.irecv(got, (rank - 1) % size)
+        dist.send(inputs[rank], (rank + 1) % size)
+        assert work is not None
+        work.wait()
+        assert torch.equal(got, inputs[(rank - 1) % size])
+        tensor = inputs[rank].clone()
+        dist.all_reduce(tensor)
+        assert np.array_equal(tensor.numpy(), folded("SUM", [i.numpy() for i in inputs]))
+    finally:
+        dist.barrier()
+        mpi_exchange.PIECE_BYTES = whole

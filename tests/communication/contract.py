@@ -1,0 +1,181 @@
+"""The contract of every communicator, as checks that all nodes of a run call together.
+
+Under sim the test calls them in its own process. Under mpi and gloo this file is the program of
+the ranks: `contract.py BACKEND` runs all checks and rank 0 prints what came of each, as JSON;
+`contract.py BACKEND silent` is a run in which one rank never takes part.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+import traceback
+from collections.abc import Callable
+
+import numpy as np
+import torch
+
+from pcode.communication import Communicator, DistributedCommunicator
+from pcode.communication.base import AVERAGED_ENTRIES
+from pcode.config import make_config
+from pcode.errors import CommunicationError
+from pcode.launch import detect
+from pcode.launch.connect import abort, connect, disconnect
+
+LIMIT_SECONDS = 3.0
+SILENT_RANK = 1
+
+
+def neighbours(node: Communicator) -> list[int]:
+    """The two sides of a ring, one where they are the same."""
+    sides = {(node.rank - 1) % node.num_nodes, (node.rank + 1) % node.num_nodes}
+    return sorted(sides - {node.rank})
+
+
+def check_every_message_arrives(node: Communicator) -> None:
+    for dtype in (torch.uint8, torch.float32, torch.int64):
+        for size in (1, 1000, 100_003):
+            mine = torch.arange(size).add(node.rank).to(dtype)
+            got = {peer: torch.zeros(size, dtype=dtype) for peer in neighbours(node)}
+            node.exchange(dict.fromkeys(got, mine), got).wait()
+            for peer, tensor in got.items():
+                assert torch.equal(tensor, torch.arange(size).add(peer).to(dtype)), (dtype, size)
+
+
+def check_peers_may_get_different_messages(node: Communicator) -> None:
+    peers = neighbours(node)
+    got = {peer: torch.zeros(5) for peer in peers}
+    node.exchange({peer: torch.full((5,), 100.0 * node.rank + peer) for peer in peers}, got).wait()
+    for peer, tensor in got.items():
+        assert torch.equal(tensor, torch.full((5,), 100.0 * peer + node.rank))
+
+
+def check_exchanges_in_flight_arrive_in_order(node: Communicator) -> None:
+    peers = neighbours(node)
+    rounds = [{peer: torch.zeros(3000) for peer in peers} for _ in range(4)]
+    sent = [torch.full((3000,), 10.0 * node.rank + number) for number in range(4)]
+    exchanges = [
+        node.exchange(dict.fromkeys(peers, mine), got, step=number)
+        for number, (mine, got) in enumerate(zip(sent, rounds, strict=True))
+    ]
+    for number, exchange in enumerate(exchanges):
+        exchange.wait()
+        for peer, tensor in rounds[number].items():
+            assert torch.equal(tensor, torch.full((3000,), 10.0 * peer + number))
+
+
+def check_buffers_may_be_reused_after_wait(node: Communicator) -> None:
+    peers = neighbours(node)
+    mine = torch.zeros(50_000)
+    got = {peer: torch.zeros(50_000) for peer in peers}
+    for number in range(20):
+        mine.fill_(node.rank + 7.0 * number)
+        node.exchange(dict.fromkeys(peers, mine), got).wait()
+        for peer, tensor in got.items():
+            assert float(tensor[0]) == float(tensor[-1]) == peer + 7.0 * number
+
+
+def check_bytes_are_counted(node: Communicator) -> None:
+    peers, before = neighbours(node), node.bytes_sent
+    got = {peer: torch.zeros(777, dtype=torch.uint8) for peer in peers}
+    node.exchange(dict.fromkeys(peers, torch.ones(777, dtype=torch.uint8)), got).wait()
+    assert node.bytes_sent - before == 777 * len(peers)
+
+
+def check_all_reduce_sums(node: Communicator) -> None:
+    n = node.num_nodes
+    tensor = torch.arange(1000, dtype=torch.float32) * (node.rank + 1)
+    node.all_reduce(tensor)
+    assert torch.equal(tensor, torch.arange(1000, dtype=torch.float32) * (n * (n + 1) / 2))
+    tensor = torch.full((10,), float(node.rank), dtype=torch.float64)
+    node.all_reduce_mean(tensor)
+    assert torch.equal(tensor, torch.full((10,), (n - 1) / 2, dtype=torch.float64))
+
+
+def check_all_gather_is_in_the_order_of_ranks(node: Communicator) -> None:
+    for dtype in (torch.uint8, torch.float64):
+        gathered = node.all_gather(torch.full((4,), node.rank + 1, dtype=dtype))
+        assert [tensor.tolist() for tensor in gathered] == [
+            [rank + 1] * 4 for rank in range(node.num_nodes)
+        ]
+
+
+def check_average_adds_in_the_order_of_ranks(node: Communicator) -> None:
+    size = AVERAGED_ENTRIES + 5 if node.num_nodes < 8 else 5
+    draws = [
+        np.random.default_rng(rank).normal(size=size).astype(np.float32)
+        for rank in range(node.num_nodes)
+    ]
+    tensor = torch.tensor(draws[node.rank])
+    node.average(tensor)
+    total = draws[0].copy()
+    for draw in draws[1:]:
+        total += draw
+    assert np.array_equal(tensor.numpy(), total / np.float32(node.num_nodes))
+
+
+def check_barrier_waits_for_all(node: Communicator) -> None:
+    for _ in range(3):
+        node.barrier()
+
+
+CHECKS: dict[str, Callable[[Communicator], None]] = {
+    name: value for name, value in list(globals().items()) if name.startswith("check_")
+}
+
+
+def run_checks(node: Communicator) -> dict[str, str]:
+    """What came of each check on any node: an empty text where it holds on all."""
+    outcomes = {}
+    for name, check in CHECKS.items():
+        try:
+            check(node)
+            failure = ""
+        except AssertionError:
+            failure = f"rank {node.rank}: {traceback.format_exc()}"
+        text = torch.zeros(4000, dtype=torch.uint8)
+        encoded = failure.encode()[:4000]
+        text[: len(encoded)] = torch.tensor(list(encoded), dtype=torch.uint8)
+        gathered = node.all_gather(text)
+        outcomes[name] = "".join(bytes(t.tolist()).rstrip(b"\0").decode() for t in gathered)
+    return outcomes
+
+
+def wait_for_the_silent_rank(node: Communicator) -> str:
+    """Exchange in a ring where one rank has stopped; the error of this rank."""
+    peers = neighbours(node)
+    try:
+        for step in range(100):
+            got = {peer: torch.zeros(10) for peer in peers}
+            node.exchange(dict.fromkeys(peers, torch.zeros(10)), got, step).wait()
+            if node.rank == SILENT_RANK and step == 2:
+                time.sleep(20 * LIMIT_SECONDS)  # ended with the job, long before
+    except CommunicationError as error:
+        return str(error)
+    raise AssertionError("no error")
+
+
+def main(backend: str, silent: bool) -> None:
+    place = detect()
+    assert place is not None
+    limit = LIMIT_SECONDS if silent else 60.0
+    options = make_config(
+        backend=backend, time_limit_seconds=limit, n_mpi_process=place.num_ranks
+    ).launch
+    connect(options, place)
+    node = DistributedCommunicator()
+    if silent:
+        begin = time.monotonic()
+        error = wait_for_the_silent_rank(node)
+        took = time.monotonic() - begin
+        print(json.dumps({"rank": node.rank, "error": error, "seconds": took}), flush=True)
+        abort("ended by the test")
+    outcomes = run_checks(node)
+    if node.rank == 0:
+        print(json.dumps(outcomes))
+    disconnect()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2:] == ["silent"])

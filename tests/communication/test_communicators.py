@@ -1,0 +1,122 @@
+"""One contract for all communicators: simulated nodes, and processes over mpi and gloo."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from pathlib import Path
+
+import pytest
+import torch
+
+from pcode.communication import Communicator, Simulation
+from pcode.errors import CommunicationError
+from tests.communication.contract import (
+    CHECKS,
+    LIMIT_SECONDS,
+    SILENT_RANK,
+    neighbours,
+    run_checks,
+)
+from tests.launching import run_mpi
+
+PROGRAM = str(Path(__file__).with_name("contract.py"))
+
+
+@cache
+def outcomes(backend: str, num_nodes: int) -> dict[str, str]:
+    if backend == "sim":
+        return Simulation(num_nodes).run(run_checks)[0]
+    done = run_mpi(num_nodes, [PROGRAM, backend], timeout=120)
+    assert done.returncode == 0, done.stderr
+    found: dict[str, str] = json.loads(done.stdout)
+    return found
+
+
+@pytest.mark.parametrize("check", CHECKS)
+@pytest.mark.parametrize(
+    ("backend", "num_nodes"),
+    [("sim", 1), ("sim", 2), ("sim", 4), ("sim", 64), ("mpi", 2), ("mpi", 4), ("gloo", 3)],
+)
+def test_contract(backend: str, num_nodes: int, check: str) -> None:
+    assert outcomes(backend, num_nodes)[check] == ""
+
+
+@pytest.mark.parametrize("backend", ["mpi", "gloo"])
+def test_a_silent_rank_is_an_error_on_every_other(backend: str) -> None:
+    done = run_mpi(4, [PROGRAM, backend, "silent"], timeout=60)
+    assert done.returncode != 0
+    # mpirun may run the lines of two ranks together.
+    decoder, text, reports = json.JSONDecoder(), done.stdout.strip(), {}
+    while text:
+        report, end = decoder.raw_decode(text)
+        reports[report["rank"]] = report
+        text = text[end:].strip()
+    assert set(reports) == {0, 1, 2, 3} - {SILENT_RANK}
+    for rank, report in reports.items():
+        assert f"rank {rank}" in report["error"] or f"rank {SILENT_RANK}" in report["error"]
+        assert "step" in report["error"]
+        assert report["seconds"] < 3 * LIMIT_SECONDS
+    beside = {(SILENT_RANK - 1) % 4, (SILENT_RANK + 1) % 4}
+    named = [reports[rank]["error"] for rank in beside]
+    assert any(f"peer {SILENT_RANK}, step 3" in error for error in named), named
+
+
+def test_simulated_nodes_take_turns_in_the_same_order() -> None:
+    def trace(num_nodes: int) -> list[tuple[int, int]]:
+        seen: list[tuple[int, int]] = []
+
+        def node(communicator: Communicator) -> None:
+            peers = neighbours(communicator)
+            for step in range(5):
+                seen.append((communicator.rank, step))
+                got = {peer: torch.zeros(1) for peer in peers}
+                communicator.exchange(dict.fromkeys(peers, torch.zeros(1)), got, step).wait()
+
+        Simulation(num_nodes).run(node)
+        return seen
+
+    first = trace(16)
+    assert len(first) == 16 * 5
+    assert all(trace(16) == first for _ in range(3))
+
+
+def test_a_failing_simulated_node_ends_all_and_its_error_is_the_run_s() -> None:
+    errors: dict[int, CommunicationError] = {}
+
+    def node(communicator: Communicator) -> None:
+        peers = neighbours(communicator)
+        for step in range(10):
+            if communicator.rank == 2 and step == 3:
+                raise ZeroDivisionError("node 2 broke")
+            got = {peer: torch.zeros(1) for peer in peers}
+            try:
+                communicator.exchange(dict.fromkeys(peers, torch.zeros(1)), got, step).wait()
+            except CommunicationError as error:
+                errors[communicator.rank] = error
+                raise
+
+    with pytest.raises(ZeroDivisionError, match="node 2 broke"):
+        Simulation(5).run(node)
+    assert set(errors) == {0, 1, 3, 4}
+    assert all("rank 2 failed: node 2 broke" in str(error) for error in errors.values())
+    assert all(error.step is not None for error in errors.values())
+
+
+def test_simulated_nodes_that_wait_for_each_other_are_an_error_not_a_hang() -> None:
+    def node(communicator: Communicator) -> None:
+        peer = 1 - communicator.rank
+        communicator.exchange({}, {peer: torch.zeros(1)}, step=7).wait()
+
+    with pytest.raises(CommunicationError, match=r"rank 0, peer 1, step 7: no node can go on"):
+        Simulation(2).run(node)
+
+
+def test_a_simulated_message_of_another_size_is_an_error() -> None:
+    def node(communicator: Communicator) -> None:
+        peer = 1 - communicator.rank
+        sent, expected = torch.zeros(4), torch.zeros(5)
+        communicator.exchange({peer: sent}, {peer: expected}, step=0).wait()
+
+    with pytest.raises(CommunicationError, match="16 bytes arrived where 20 were expected"):
+        Simulation(2).run(node)

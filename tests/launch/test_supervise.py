@@ -1,0 +1,146 @@
+"""Real mpirun runs: exit status, signals, and no process left whatever happens."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.launch.conftest import Launched
+
+ODD_ARGUMENTS = ("a b", 'q"uote', "it's", "", "é", "new\nline", "$HOME", "*", "\\", "-x", "-n", "9")
+
+
+def test_ranks_get_the_arguments_and_end_with_0_though_there_are_more_than_cores(
+    launched: Launched,
+) -> None:
+    num_ranks = 2 * (os.cpu_count() or 1)
+    launched.start("report", *ODD_ARGUMENTS, n_mpi_process=num_ranks)
+    for event in launched.events("report", num_ranks):
+        assert event["num_ranks"] == num_ranks
+        assert event["arguments"] == list(ODD_ARGUMENTS)
+    assert launched.status() == 0
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1", socket.gethostname()])
+def test_hostfile_of_this_machine_needs_no_ssh(
+    launched: Launched, tmp_path: Path, host: str
+) -> None:
+    hostfile = tmp_path / "hosts, of mine"
+    hostfile.write_bytes(f"# here\r\n{host} slots=3\r\n".encode())
+    (tmp_path / "else where").mkdir()
+    launched.start(
+        "report",
+        environ={"PATH": "/nonexistent"},
+        n_mpi_process=3,
+        hostfile=str(hostfile),
+        mpi_env="LAUNCH_TEST=a b=c,OTHER=",
+        work_dir=str(tmp_path / "else where"),
+        mpi_path=str(Path(sys.executable).parents[1]),
+        python_path=sys.executable,
+    )
+    for event in launched.events("report", 3):
+        assert event["variable"] == "a b=c"
+        assert event["folder"] == str(tmp_path / "else where")
+    assert launched.status() == 0
+
+
+def test_status_of_a_failing_rank_and_the_others_end(launched: Launched) -> None:
+    launched.start("fail", "3")
+    assert launched.status() == 3
+
+
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+)
+def test_ending_signals_reach_the_ranks(launched: Launched, number: int, status: int) -> None:
+    launched.start("wait")
+    launched.events("ready")
+    launched.launcher.send_signal(number)
+    launched.events("SIGTERM")
+    assert launched.status() == status
+
+
+def test_ranks_that_ignore_signals_end(launched: Launched) -> None:
+    launched.start("ignore")
+    launched.events("ready")
+    launched.launcher.send_signal(signal.SIGINT)
+    launched.events("SIGTERM")
+    assert launched.status() == 130
+
+
+def test_ranks_inside_mpi_end(launched: Launched) -> None:
+    launched.start("receive")
+    launched.events("ready")
+    launched.launcher.send_signal(signal.SIGINT)
+    assert launched.status() == 130
+
+
+def test_user_signals_and_unfinished_lines_pass_through(launched: Launched) -> None:
+    launched.start("wait", n_mpi_process=1)
+    launched.events("ready", 1)
+    launched.read_errors(b"\rworking")
+    launched.launcher.send_signal(signal.SIGUSR1)
+    launched.events("SIGUSR1", 1)
+    assert launched.status() == 0
+
+
+def test_second_ctrl_c_does_not_wait_for_mpirun(launched: Launched) -> None:
+    launched.start("ignore")
+    launched.events("ready")
+    launched.mpirun().suspend()
+    launched.launcher.send_signal(signal.SIGINT)
+    os.kill(launched.launcher.pid, signal.SIGINT)
+    assert launched.status() == 130
+
+
+def test_mpirun_that_does_not_end_is_killed(launched: Launched) -> None:
+    launched.start("ignore", limit=0.2)
+    launched.events("ready")
+    launched.mpirun().suspend()
+    launched.launcher.send_signal(signal.SIGTERM)
+    launched.read_errors(b"run.py: mpirun did not end within 0.2 s")
+    assert launched.status() == 143
+
+
+def test_killed_mpirun_leaves_no_rank(launched: Launched) -> None:
+    launched.start("ignore")
+    launched.events("ready")
+    launched.mpirun().kill()
+    assert launched.status() == 137
+
+
+def test_killed_rank_ends_the_run(launched: Launched) -> None:
+    launched.start("ignore")
+    ready = launched.events("ready")
+    os.kill(ready[1]["pid"], signal.SIGKILL)
+    assert launched.status() == 137
+
+
+def test_killed_launcher_leaves_no_rank(launched: Launched) -> None:
+    launched.start("ignore")
+    launched.events("ready")
+    launched.launcher.kill()
+    launched.await_end()
+    launched.events("SIGTERM")
+
+
+def test_children_of_ranks_end(launched: Launched) -> None:
+    launched.start("leave_child")
+    launched.events("child")
+    assert launched.status() == 0
+
+
+def test_ignored_signal_stays_ignored(launched: Launched) -> None:
+    launched.start("wait", prefix=("nohup",))
+    launched.events("ready")
+    launched.launcher.send_signal(signal.SIGHUP)
+    launched.launcher.send_signal(signal.SIGUSR1)
+    launched.events("SIGUSR1")
+    assert launched.status() == 0
