@@ -47,7 +47,7 @@ class MPIProcessGroup(_Base):  # type: ignore[misc]
         store: of torch, or None.
         world_ranks: the members' ranks in MPI.COMM_WORLD, in the order of their ranks here.
         timeout: the time limit of every operation.
-        name: the same on all members, and another one for every group.
+        name: by which C++ finds it; another one for every group of this process.
 
     Raises:
         UserError: the MPI library does not allow several threads.
@@ -74,8 +74,9 @@ class MPIProcessGroup(_Base):  # type: ignore[misc]
 
         def create() -> tuple[MPI.Intracomm, MPI.Intracomm]:
             group = MPI.COMM_WORLD.Get_group().Incl(ranks)
-            # Members of groups that are made at once find each other by the name.
-            tag = zlib.crc32(name.encode()) % (1 << 20)
+            # Of groups that are made at once by several threads. Not from the name: torch numbers
+            # groups differently on ranks that need not take part in making one.
+            tag = zlib.crc32(repr(ranks).encode()) % (1 << 20)
             messages = MPI.COMM_WORLD.Create_group(group, tag)
             group.Free()
             return messages, messages.Dup()

@@ -106,6 +106,8 @@ def _supervise(process: subprocess.Popen[bytes], signals: int) -> int | None:
             elif number in _ENDING and ended_by is None:
                 process.send_signal(number)
                 ended_by, deadline = number, time.monotonic() + END_LIMIT_SECONDS
+                if number == signal.SIGINT:
+                    _say("ending the ranks; Ctrl-C again kills them at once")
             elif number in _ENDING:
                 process.kill()
                 deadline = None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 
 import torch
 import torch.distributed as dist
@@ -25,9 +24,8 @@ PER_RANK = 6
 def network() -> nn.Module:
     """A small network, the same on every rank."""
     torch.manual_seed(5)
-    return nn.Sequential(
-        nn.Linear(12, 32), nn.Tanh(), nn.Linear(32, 32), nn.Tanh(), nn.Linear(32, 3)
-    )
+    middle = [nn.Linear(32, 32), nn.Tanh()]
+    return nn.Sequential(nn.Linear(12, 32), nn.Tanh(), *middle, nn.Linear(32, 3))
 
 
 def batches(step: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -152,16 +150,9 @@ def local_sgd() -> None:
     def plain(model: nn.Module) -> torch.optim.Optimizer:
         return torch.optim.SGD(model.parameters(), lr=0.1)
 
-    def result(
-        model: nn.Module, optimizer: torch.optim.Optimizer, share: bool
-    ) -> list[torch.Tensor]:
-        train(model, optimizer, share)
-        return [parameter.detach() for parameter in model.parameters()]
-
-    make: Callable[[], nn.Module] = network
-    model = make()
+    model, reference = network(), network()
     averager = PeriodicModelAverager(period=1)
-    found = result(model, PostLocalSGDOptimizer(plain(model), averager), share=True)
-    reference = make()
-    for value, expected in zip(found, result(reference, plain(reference), False), strict=True):
+    train(model, PostLocalSGDOptimizer(plain(model), averager), share=True)
+    train(reference, plain(reference), share=False)
+    for value, expected in zip(model.parameters(), reference.parameters(), strict=True):
         torch.testing.assert_close(value, expected, rtol=1e-5, atol=1e-6)

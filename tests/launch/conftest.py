@@ -92,7 +92,7 @@ class Launched:
 
     def await_end(self) -> None:
         """Wait until every process of the launch is gone."""
-        gone, left = psutil.wait_procs(self.processes(), timeout=LIMIT_SECONDS)
+        _, left = psutil.wait_procs(self.processes(), timeout=LIMIT_SECONDS)
         assert left == []
 
     def read_errors(self, text: bytes) -> None:

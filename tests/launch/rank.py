@@ -70,6 +70,9 @@ class Rank:
         """End well and leave a process behind, in a session of its own."""
         child = subprocess.Popen(
             [sys.executable, "-c", "import signal; signal.pause()", self._channel.name],
+            # mpirun waits for whoever holds a rank's output.
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
         self._tell("child", child=child.pid)

