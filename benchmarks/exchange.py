@@ -97,6 +97,7 @@ def measure(backend: str, output: Path, repeats: int, largest: int) -> None:
         def exchange(outgoing: torch.Tensor = outgoing, incoming: torch.Tensor = incoming) -> None:
             works = [dist.irecv(incoming, 1 - rank, group), dist.isend(outgoing, 1 - rank, group)]
             for work in works:
+                assert work is not None
                 work.wait()
 
         def copy(target: torch.Tensor = target, outgoing: torch.Tensor = outgoing) -> None:

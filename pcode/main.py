@@ -21,6 +21,7 @@ from pcode.launch import (
     launch,
     mpirun_command,
     threads_per_node,
+    world_notice,
 )
 from pcode.launch.connect import abort, connect, disconnect
 from pcode.training.describe import describe, headline
@@ -28,6 +29,7 @@ from pcode.training.node import PROGRESS_VARIABLE, DivergenceError, run_node
 from pcode.training.plan import Plan, make_plan
 
 USER_ERROR_STATUS = 2
+INTERRUPTED_STATUS = 130
 SCRIPT = Path(sys.argv[0])
 
 
@@ -37,6 +39,13 @@ def main(arguments: Sequence[str]) -> int:
     0: done; 2: the flags cannot be followed, and nothing was written; 130, 143: interrupted;
     anything else: a node failed.
     """
+    try:
+        return _main(arguments)
+    except KeyboardInterrupt:
+        return INTERRUPTED_STATUS
+
+
+def _main(arguments: Sequence[str]) -> int:
     try:
         place = detect()
         parsed = parse(arguments)
@@ -50,8 +59,10 @@ def main(arguments: Sequence[str]) -> int:
             print(f"run.py: error: {error}", file=sys.stderr)
         return USER_ERROR_STATUS
     if place is None:
-        for warning in parsed.warnings:
-            print(f"run.py: warning: {warning}", file=sys.stderr)
+        notice = world_notice(config.launch.world, _num_nodes(config))
+        notices = [notice] if notice is not None and "world" in parsed.given else []
+        for line in (*parsed.warnings, *notices):
+            print(f"run.py: warning: {line}", file=sys.stderr)
     if parsed.dry_run:
         if place is None or place.rank == 0:
             print(describe(plan, command))
@@ -94,8 +105,6 @@ def _be_nodes(plan: Plan, place: RankEnvironment | None) -> int:
     if place is None:
         try:
             Simulation(options.n_mpi_process).run(lambda node: run_node(plan, node))
-        except KeyboardInterrupt:
-            return 130
         except (CommunicationError, DivergenceError) as error:
             print(f"run.py: error: {error}", file=sys.stderr)
             return 1
@@ -104,6 +113,8 @@ def _be_nodes(plan: Plan, place: RankEnvironment | None) -> int:
         connect(options, place)
         run_node(plan, DistributedCommunicator())
         disconnect()
+    except UserError as error:
+        abort(f"run.py: error: {error}" if place.rank == 0 else "", USER_ERROR_STATUS)
     except (CommunicationError, DivergenceError) as error:
         abort(f"run.py: error: {error}")
     except BaseException:  # the other ranks must not wait for this one, whatever happened

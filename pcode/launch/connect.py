@@ -8,11 +8,10 @@ from datetime import timedelta
 from typing import NoReturn
 
 import torch.distributed as dist
-from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 from pcode.communication import mpi
 from pcode.config.options import Launch
-from pcode.errors import CommunicationError
+from pcode.errors import CommunicationError, UserError
 from pcode.launch.environment import RankEnvironment, rendezvous_address
 
 
@@ -21,17 +20,27 @@ def connect(launch: Launch, place: RankEnvironment) -> None:
 
     Raises:
         CommunicationError: the other ranks cannot be reached.
-        UserError: no MPI library, or no address at which the ranks could meet.
+        UserError: no MPI library, the wrong one, or no address at which the ranks could meet.
     """
     limit = timedelta(seconds=launch.time_limit_seconds)
     if launch.backend == "mpi":
         mpi.init_process_group(limit)
+        if dist.get_world_size() != place.num_ranks:
+            raise UserError(
+                f"--backend mpi: {place.num_ranks} processes were started, but MPI counts "
+                f"{dist.get_world_size()}: they were started by another MPI than the installed one"
+            )
         return
     host, port = rendezvous_address()
+    # torchrun has a store of its own at that address; elsewhere rank 0 opens one.
+    method = "env://" if place.kind == "torchrun" else f"tcp://{host}:{port}"
     try:
-        store = TCPStore(host, port, place.num_ranks, place.rank == 0, limit)
         dist.init_process_group(
-            launch.backend, store=store, rank=place.rank, world_size=place.num_ranks, timeout=limit
+            launch.backend,
+            init_method=method,
+            rank=place.rank,
+            world_size=place.num_ranks,
+            timeout=limit,
         )
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[0]
@@ -46,14 +55,15 @@ def disconnect() -> None:
     dist.destroy_process_group()
 
 
-def abort(message: str) -> NoReturn:
-    """Print `message` and end this process with status 1, and with it the others'.
+def abort(message: str, status: int = 1) -> NoReturn:
+    """Print `message`, if any, and end this process, and with it the others.
 
     For a rank whose run has failed: the others may wait for it, so nothing that needs them
     (finalising MPI, interpreter exit handlers of a backend) is tried.
     """
-    print(message, file=sys.stderr, flush=True)
+    if message:
+        print(message, file=sys.stderr, flush=True)
     sys.stdout.flush()
     if dist.is_initialized() and "mpi" in dist.get_backend():
-        mpi.abort(1)
-    os._exit(1)
+        mpi.abort(status)
+    os._exit(status)

@@ -123,8 +123,11 @@ def _variables(launch: Launch, hosts: Sequence[Host], remote: bool) -> list[str]
     """NAME=VALUE for each variable that the ranks get besides the environment of their host."""
     variables: dict[str, str] = {}
     if remote and launch.backend in ("gloo", "nccl"):
-        # Rank 0 runs on the first host, and the other hosts must find it by that name.
-        first = socket.gethostname() if hosts[0].is_this_machine() else hosts[0].name
+        # Rank 0 runs on the first host, which the others know by the user's name for it; they know
+        # nothing of this machine by "localhost".
+        name = hosts[0].name
+        loopback = name.lower() == "localhost" or name.startswith("127.")
+        first = socket.gethostname() if loopback else name
         variables["MASTER_ADDR"] = first
         variables["MASTER_PORT"] = str(derived_port(f"{first} {os.getpid()}"))
     for part in launch.mpi_env.split(",") if launch.mpi_env is not None else ():

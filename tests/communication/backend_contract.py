@@ -95,6 +95,13 @@ def each(shape: tuple[int, ...], dtype: torch.dtype, salt: int = 0) -> list[torc
     return [values(rank, shape, dtype, salt) for rank in range(dist.get_world_size())]
 
 
+def names(backend: str) -> list[str]:
+    """The checks for a backend, in the order in which they run."""
+    for part in PARTS:
+        importlib.import_module(part)
+    return [name for name in CHECKS if backend == "mpi" or name not in MPI_ONLY]
+
+
 def main() -> None:
     """Run all checks of a backend and write their outcomes."""
     backend, folder = sys.argv[1], Path(sys.argv[2])
@@ -111,17 +118,14 @@ def main() -> None:
             world_size=int(os.environ["OMPI_COMM_WORLD_SIZE"]),
             timeout=TIMEOUT,
         )
-    for part in PARTS:
-        importlib.import_module(part)
 
     outcomes: dict[str, str] = {}
-    for name, function in CHECKS.items():
-        if backend == "mpi" or name not in MPI_ONLY:
-            try:
-                function()
-                outcomes[name] = ""
-            except Exception:  # the test that started this asserts that there is none
-                outcomes[name] = traceback.format_exc()
+    for name in names(backend):
+        try:
+            CHECKS[name]()
+            outcomes[name] = ""
+        except Exception:  # the test that started this asserts that there is none
+            outcomes[name] = traceback.format_exc()
     (folder / f"{dist.get_rank()}.json").write_text(json.dumps(outcomes), encoding="utf-8")
     dist.destroy_process_group()
 

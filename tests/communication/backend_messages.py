@@ -82,7 +82,9 @@ def groups_made_by_their_members_alone() -> None:
         local = dist.new_group([0, 1], use_local_synchronization=True, timeout=TIMEOUT)
         assert isinstance(local, dist.ProcessGroup)
         dist.barrier(local)
-    dist.barrier(dist.new_group(timeout=TIMEOUT))
+    everyone = dist.new_group(timeout=TIMEOUT)
+    assert isinstance(everyone, dist.ProcessGroup)
+    dist.barrier(everyone)
 
 
 @check
@@ -114,7 +116,9 @@ def two_threads() -> None:
                 tensor = torch.full((count,), float(rank + index))
                 got = torch.zeros(count)
                 receiving = dist.irecv(got, (rank - 1) % size, tag=index)
-                reducing = dist.all_reduce(tensor, group=several[index], async_op=True)
+                group = several[index]
+                assert isinstance(group, dist.ProcessGroup)
+                reducing = dist.all_reduce(tensor, group=group, async_op=True)
                 dist.send(torch.full((count,), float(turn)), (rank + 1) % size, tag=index)
                 assert receiving is not None
                 assert reducing is not None

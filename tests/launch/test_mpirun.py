@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import socket
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -79,6 +80,13 @@ def test_ranks_on_several_hosts_are_told_where_to_meet(tmp_path: Path, backend: 
         "MASTER_ADDR=here",
         "MASTER_PORT=9",
     ]
+
+
+def test_other_hosts_do_not_meet_at_localhost(tmp_path: Path) -> None:
+    path = tmp_path / "hosts"
+    path.write_text("localhost slots=2\ntwo.invalid slots=4\n")
+    words = command(hostfile=str(path), backend="gloo")
+    assert follows(words, "-x", f"MASTER_ADDR={socket.gethostname()}")
 
 
 def test_mpi_env() -> None:

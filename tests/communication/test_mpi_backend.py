@@ -1,0 +1,160 @@
+"""The mpi backend keeps the contract of torch.distributed, as gloo does, and its time limits."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.communication import backend_contract, backend_faults
+from tests.launching import run_mpi
+
+RUNS = [("mpi", 2), ("mpi", 3), ("mpi", 4), ("gloo", 3)]
+START_SECONDS = 60.0  # a generous limit: 4 ranks on 2 busy cores import torch
+
+
+@pytest.fixture(scope="module")
+def outcomes(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Outcomes of the contract, by backend and number of ranks; each started once."""
+
+    @cache
+    def run(backend: str, num_ranks: int) -> list[dict[str, str]]:
+        folder = tmp_path_factory.mktemp(f"{backend}{num_ranks}")
+        argv = ["-m", "tests.communication.backend_contract", backend, str(folder)]
+        done = run_mpi(num_ranks, argv, timeout=2 * START_SECONDS)
+        assert done.returncode == 0, done.stderr
+        return [read(folder, rank) for rank in range(num_ranks)]
+
+    return run
+
+
+def read(folder: Path, rank: int) -> Any:
+    """What a rank has written."""
+    return json.loads((folder / f"{rank}.json").read_text(encoding="utf-8"))
+
+
+def contract() -> list[Any]:
+    """Every check of the contract under every backend that offers what it checks."""
+    return [
+        pytest.param(backend, num_ranks, name, id=f"{backend}-{num_ranks}-{name}")
+        for backend, num_ranks in RUNS
+        for name in backend_contract.names(backend)
+    ]
+
+
+@pytest.mark.parametrize(("backend", "num_ranks", "name"), contract())
+def test_contract(outcomes: Any, backend: str, num_ranks: int, name: str) -> None:
+    failures = {
+        rank: found[name] for rank, found in enumerate(outcomes(backend, num_ranks)) if found[name]
+    }
+    assert not failures, "\n".join(f"rank {rank}: {text}" for rank, text in failures.items())
+
+
+def test_silent_rank_is_named_on_all_ranks_within_the_limit(tmp_path: Path) -> None:
+    argv = ["-m", "tests.communication.backend_faults", "silent", str(tmp_path)]
+    done = run_mpi(4, argv, timeout=START_SECONDS)
+    assert done.returncode == backend_faults.STATUS, done.stderr
+    limit = backend_faults.LIMIT_SECONDS
+    first, told, waiting = (read(tmp_path, rank) for rank in range(3))
+    assert not (tmp_path / "3.json").exists()
+    message = f"rank 0, peer 3: no message within {limit:g} s (recv, 40 bytes)"
+    assert first["kind"] == "CommunicationError"
+    assert (first["rank"], first["peer"], first["text"]) == (0, 3, message)
+    assert limit <= first["seconds"] < limit + 0.5
+    assert (told["kind"], told["rank"], told["peer"]) == ("CommunicationError", 1, 0)
+    assert told["text"] == f"rank 1, peer 0: rank 0 reported: {message}"
+    assert limit <= told["seconds"] < limit + 0.5
+    assert f"rank 0 reported: {message}" in waiting["text"]
+    assert limit <= waiting["seconds"] < limit + 0.5
+
+
+def test_collective_names_the_rank_that_has_not_come(tmp_path: Path) -> None:
+    argv = ["-m", "tests.communication.backend_faults", "all_reduce", str(tmp_path)]
+    done = run_mpi(3, argv, timeout=START_SECONDS)
+    assert done.returncode != 0
+    for rank in range(2):
+        found = read(tmp_path, rank)
+        assert (found["rank"], found["peer"]) == (rank, 2), found
+        assert f"rank {rank}, peer 2: " in done.stderr
+
+
+def test_message_of_another_size_ends_the_job_without_abort(tmp_path: Path) -> None:
+    argv = ["-m", "tests.communication.backend_faults", "mismatch", str(tmp_path)]
+    done = run_mpi(2, argv, timeout=START_SECONDS)
+    assert done.returncode != 0
+    message = "rank 0, peer 1: received 36 bytes where 40 were expected"
+    assert read(tmp_path, 0)["text"] == message
+    assert read(tmp_path, 1)["text"] == f"rank 1, peer 0: rank 0 reported: {message}"
+    assert message in done.stderr
+
+
+PROGRAM = """
+
+import torch
+import torch.distributed as dist
+from torch.distributed.optim import ZeroRedundancyOptimizer
+from torch.nn.parallel import DistributedDataParallel
+
+dist.init_process_group(backend="mpi")
+assert dist.get_backend() == "mpi" and dist.is_backend_available("mpi")
+model = DistributedDataParallel(torch.nn.Linear(3, 1))
+optimizer = ZeroRedundancyOptimizer(model.parameters(), torch.optim.SGD, lr=0.1)
+model(torch.full((2, 3), float(dist.get_rank()))).sum().backward()
+optimizer.step()
+half = dist.new_group([1])
+if dist.get_rank() == 1:
+    dist.all_reduce(torch.ones(1), group=half)
+    if sys.argv[1] == "fail":
+        raise ZeroDivisionError("on rank 1 alone")
+weights = [torch.zeros(1, 3) for _ in range(dist.get_world_size())]
+dist.all_gather(weights, model.module.weight.detach())
+assert torch.equal(weights[0], weights[1])
+print("done", dist.get_rank(), dist.get_world_size())
+dist.destroy_process_group()
+"""
+
+
+def test_program_that_knows_only_torch_runs_unchanged(tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(PROGRAM, encoding="utf-8")
+    done = run_mpi(2, ["-m", "pcode.communication.mpi", str(program), "-"], START_SECONDS)
+    assert done.returncode == 0, done.stderr
+    assert sorted(done.stdout.split("\n")) == ["", "done 0 2", "done 1 2"]
+
+
+def test_failure_of_one_rank_ends_the_program_on_all(tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(PROGRAM, encoding="utf-8")
+    done = run_mpi(2, ["-m", "pcode.communication.mpi", str(program), "fail"], START_SECONDS)
+    assert done.returncode == 1
+    assert "ZeroDivisionError: on rank 1 alone" in done.stderr
+
+
+IGNITE = """
+import ignite.distributed as idist
+import torch
+
+def training(local_rank):
+    assert idist.backend() == "mpi"
+    total = idist.all_reduce(idist.get_rank() + 1)
+    gathered = idist.all_gather(torch.tensor([float(idist.get_rank())]))
+    model = idist.auto_model(torch.nn.Linear(2, 1))
+    model(torch.ones(1, 2)).sum().backward()
+    print("done", total, gathered.tolist(), type(model).__name__)
+
+with idist.Parallel(backend="mpi") as parallel:
+    parallel.run(training)
+"""
+
+
+def test_pytorch_ignite_runs_unchanged(tmp_path: Path) -> None:
+    pytest.importorskip("ignite", reason="needs pytorch-ignite")
+    program = tmp_path / "program.py"
+    program.write_text(IGNITE, encoding="utf-8")
+    done = run_mpi(2, ["-m", "pcode.communication.mpi", str(program)], START_SECONDS)
+    assert done.returncode == 0, done.stderr
+    expected = "done 3 [0.0, 1.0] DistributedDataParallel"
+    assert [line for line in done.stdout.splitlines() if "done" in line] == [expected] * 2

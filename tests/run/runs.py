@@ -1,0 +1,54 @@
+"""Starting run.py as a user does, and reading what it leaves."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+RUN = str(Path(__file__).parents[2] / "run.py")
+LIMIT_SECONDS = 280
+
+
+def run(
+    folder: Path, *flags: str, before: Sequence[str] = (), **variables: str
+) -> subprocess.CompletedProcess[str]:
+    """`python run.py FLAGS` in `folder`, where its checkpoints go.
+
+    Args:
+        before: what starts the interpreter, if not the test itself.
+        variables: added to the environment; one thread for each node unless they say otherwise.
+    """
+    return subprocess.run(
+        [*before, sys.executable, RUN, "--checkpoint", "runs", *flags],
+        cwd=folder,
+        env={**os.environ, "OMP_NUM_THREADS": "1", **variables},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_SECONDS,
+        check=False,
+    )
+
+
+def run_folder(folder: Path) -> Path:
+    """The one run's folder in `folder`."""
+    (found,) = (folder / "runs").glob("*/*/*/*")
+    return found
+
+
+def summary(folder: Path) -> dict[str, Any]:
+    """summary.json of the one run in `folder`."""
+    content: dict[str, Any] = json.loads((run_folder(folder) / "summary.json").read_text())
+    return content
+
+
+def finished(folder: Path, *flags: str, **options: Any) -> dict[str, Any]:
+    """The summary of a run that has to end well."""
+    done = run(folder, *flags, **options)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return summary(folder)
