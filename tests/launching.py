@@ -42,6 +42,8 @@ def run_mpi(
     variables = {
         **os.environ,
         "OMP_NUM_THREADS": "1",
+        # MPI waits by polling: more ranks than cores have to give way to each other.
+        "OMPI_MCA_mpi_yield_when_idle": "1",
         "OMPI_ALLOW_RUN_AS_ROOT": "1",
         "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
         **(env or {}),

@@ -10,12 +10,14 @@ with Open MPI 5.0: all-reduce of 64 MB on two local ranks, four times).
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 
 import torch
 from mpi4py import MPI
 from torch.distributed import ReduceOp
 
+from pcode.communication.mpi_future import Callbacks
 from pcode.communication.mpi_progress import Steps, Transfer
 from pcode.communication.mpi_reduction import Reduction
 
@@ -90,11 +92,12 @@ class Exchanger:
         self.comm, self._world_ranks = comm, world_ranks
         self.rank, self.size = comm.Get_rank(), comm.Get_size()
         self._peers = [peer for peer in range(self.size) if peer != self.rank]
-        self._numbers = itertools.count()
+        self._numbers: defaultdict[int, Iterator[int]] = defaultdict(itertools.count)
 
     def number(self) -> int:
         """The tag of the next collective; the same on every rank, in the order of the calls."""
-        return next(self._numbers) % TAGS
+        depth = Callbacks.depth()
+        return depth * TAGS + next(self._numbers[depth]) % TAGS
 
     def send(self, tensor: torch.Tensor, peer: int, tag: int) -> list[Transfer]:
         """Start sending a contiguous tensor to a rank of the group."""

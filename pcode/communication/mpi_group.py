@@ -21,6 +21,7 @@ from torch.distributed.distributed_c10d import (
 )
 
 from pcode.communication.mpi_exchange import Exchanger, Landing, readable
+from pcode.communication.mpi_future import Callbacks
 from pcode.communication.mpi_progress import PROGRESS, Operation, Steps, within
 from pcode.communication.mpi_reduction import Reduction
 from pcode.errors import UserError
@@ -70,6 +71,7 @@ class MPIProcessGroup(_Base):  # type: ignore[misc]
             super().__init__(store, rank, len(ranks))
         self._name, self._description = name, "undefined"
         self._limit = timeout.total_seconds()
+        self._callbacks = Callbacks()
         PROGRESS.start(self._limit)
 
         def create() -> tuple[MPI.Intracomm, MPI.Intracomm]:
@@ -91,7 +93,9 @@ class MPIProcessGroup(_Base):  # type: ignore[misc]
             if opts.timeout > timedelta(0):
                 limit = opts.timeout.total_seconds()
             background = opts.asyncOp
-        return Operation(name, steps, result, limit, background)
+        return Operation(
+            name, steps, result, limit=limit, background=background, callbacks=self._callbacks
+        )
 
     # Messages between two ranks
 

@@ -27,8 +27,8 @@ from typing import TypeVar
 import torch
 from mpi4py import MPI
 from torch.distributed import Work
-from torch.futures import Future
 
+from pcode.communication.mpi_future import Callbacks, OrderedFuture
 from pcode.errors import CommunicationError
 
 SPIN_SECONDS = 100e-6  # full-speed testing since the last movement, before the first sleep
@@ -102,21 +102,30 @@ class Operation(Work):
         result: the tensors that a future of this operation holds.
         limit: seconds that wait() waits, from its call; a future counts from now.
         background: whether the helper thread moves it on while nobody waits.
+        callbacks: where its future is completed.
     """
 
     def __init__(
-        self, name: str, steps: Steps, result: list[torch.Tensor], limit: float, background: bool
+        self,
+        name: str,
+        steps: Steps,
+        result: list[torch.Tensor],
+        *,
+        limit: float,
+        background: bool,
+        callbacks: Callbacks,
     ) -> None:
         super().__init__()
         PROGRESS.raise_fault()
         self.name, self.limit = name, limit
+        self.ended: threading.Event | None = None
+        self._background, self._callbacks = background, callbacks
         self.started = self.moved = time.perf_counter()
         self._steps, self._result = steps, result
         self._lock = threading.Lock()
         self._done = False
         self._error: Exception | None = None
-        self._future: Future[list[torch.Tensor]] | None = None
-        self._resolved = False
+        self._future: OrderedFuture | None = None
         self._source = -1
         self._transfers: list[Transfer] = []
         try:
@@ -158,7 +167,7 @@ class Operation(Work):
             self._lock.release()
         if isinstance(self._error, CommunicationError):
             PROGRESS.report(self._error)
-        self._resolve()
+        self._signal()
         return True
 
     def fail(self, error: CommunicationError) -> None:
@@ -168,7 +177,7 @@ class Operation(Work):
                 return
             self._error, self._done = error, True
             PROGRESS.abandoned.append(self)
-        self._resolve()
+        self._signal()
 
     def late(self, limit: float) -> CommunicationError:
         """The error of a time limit, from the transfers that are not through."""
@@ -211,36 +220,31 @@ class Operation(Work):
             raise self._error
         return True
 
-    def get_future(self) -> Future[list[torch.Tensor]]:
-        """A future of the result, completed by the helper thread or by wait()."""
+    def get_future(self) -> OrderedFuture:
+        """A future of the result."""
         with self._lock:
-            first, done = self._future is None, self._done
-            if self._future is None:
-                self._future = Future()
-        if first and done:
-            self._resolve()
-        elif first:
+            if self._future is not None:
+                return self._future
+            self._future, self.ended = OrderedFuture(self._callbacks), threading.Event()
+        self._callbacks.add(self._resolve)
+        if self._done:
+            self._signal()
+        elif not self._background:
             PROGRESS.add(self)
         return self._future
 
+    def _signal(self) -> None:
+        if self.ended is not None:
+            self.ended.set()
+
     def _resolve(self) -> None:
-        with self._lock:
-            future = self._future
-            if future is None or self._resolved:
-                return
-            self._resolved = True
-
-        def complete() -> None:
-            if self._error is None:
-                future.set_result(self._result)
-            else:
-                future.set_exception(self._error)  # type: ignore[arg-type]  # torch's hint is wrong
-
-        if threading.current_thread() is PROGRESS.thread:
-            # Callbacks may wait for further operations, which need the helper thread.
-            threading.Thread(target=complete, name="mpi-future", daemon=True).start()
+        assert self._future is not None
+        assert self.ended is not None
+        self.ended.wait()
+        if self._error is None:
+            self._future.set_result(self._result)
         else:
-            complete()
+            self._future.set_exception(self._error)
 
     def is_completed(self) -> bool:
         """Whether it has ended, with or without an error."""
@@ -350,7 +354,7 @@ class Progress:
                 moved |= time.perf_counter() - before > MOVED_SECONDS
                 if self.fault is not None:
                     operation.fail(operation.told(self.fault))
-                elif operation._future is not None and now > operation.started + operation.limit:
+                elif operation.ended is not None and now > operation.started + operation.limit:
                     error = operation.late(operation.limit)
                     self.report(error)
                     operation.fail(error)

@@ -1,0 +1,107 @@
+"""A user's mistake: one line that names it, exit status 2, nothing written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from pcode.main import main
+from tests.run.runs import run
+
+# flags, what the line has to name
+MISTAKES = [
+    ("--no_such_flag 1", "--no_such_flag"),
+    ("--comm_op zip", "--comm_op zip"),
+    ("--optimizer dcd_psgd", "not built yet"),
+    ("--data imagenet", "not built yet"),
+    ("--arch resnet50", "not built yet"),
+    ("--backend pigeon", "--backend pigeon"),
+    ("--graph_topology moebius", "--graph_topology 'moebius'"),
+    ("--graph_topology social", "not built yet"),
+    ("--graph_topology expander --n_mpi_process 8", "n = 8"),
+    ("--graph_topology missing.txt", "missing.txt"),
+    ("--graph_topology triangle.txt --n_mpi_process 4", "triangle.txt"),
+    ("--graph_topology broken.txt --n_mpi_process 3", "line 2"),
+    ("--graph_topology apart.txt --n_mpi_process 4", "not connected"),
+    ("--n_mpi_process 0", "--n_mpi_process 0"),
+    ("--n_mpi_process 2000 --backend sim", "2000"),
+    ("--hostfile missing", "--hostfile missing"),
+    ("--hostfile malformed", "line 1"),
+    ("--hostfile small --n_mpi_process 4", "slots"),
+    ("--hostfile .", "--hostfile ."),
+    ("--world a,b", "--world"),
+    ("--world 0,,1", "--world"),
+    ("--config missing.yaml", "missing.yaml"),
+    ("--config broken.yaml", "broken.yaml"),
+    ("--config .", "--config ."),
+    ("--mpi_path nowhere", "--mpi_path"),
+    ("--python_path nowhere/python", "--python_path"),
+    ("--work_dir nowhere", "--work_dir"),
+    ("--mpi_env A", "--mpi_env"),
+    ("--lr_schedule_scheme custom_multistep", "--lr_change_epochs"),
+    ("--lr_scaleup True --lr_scaleup_factor some", "--lr_scaleup_factor some"),
+    ("--consensus_stepsize 1.5", "--consensus_stepsize 1.5"),
+    ("--consensus_stepsize 0", "--consensus_stepsize 0"),
+    ("--momentum_factor 0 --use_nesterov True", "--use_nesterov"),
+    ("--experiment ../elsewhere", "--experiment"),
+    ("--timestamp a/b", "--timestamp"),
+    ("--drop_rate 2 --arch mlp", "--drop_rate"),
+    ("--backend nccl", "--backend nccl"),
+]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    files = {
+        "triangle.txt": "0 1\n1 2\n2 0\n",
+        "broken.txt": "0 1\n1 x\n",
+        "apart.txt": "0 1\n2 3\n",
+        "malformed": "a b c d\n",
+        "small": "localhost slots=2\n",
+        "broken.yaml": "lr: [",
+    }
+    for name, content in files.items():
+        (tmp_path / name).write_text(content)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize(("flags", "named"), MISTAKES)
+def test_a_mistake_is_one_line(
+    folder: Path, capsys: pytest.CaptureFixture[str], flags: str, named: str
+) -> None:
+    before = sorted(folder.rglob("*"))
+    assert main(flags.split()) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.count("\n") == 1
+    assert printed.err.startswith("run.py: error: ")
+    assert named in printed.err
+    assert sorted(folder.rglob("*")) == before
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_cuda_without_a_gpu_says_so(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--on_cuda", "True"]) == 2
+    assert "--on_cuda True: this machine has no GPU" in capsys.readouterr().err
+
+
+def test_a_run_that_exists_is_not_overwritten(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    taken = folder / "data/checkpoint/digits/resnet20/demo/mine"
+    taken.mkdir(parents=True)
+    assert main(["--timestamp", "mine"]) == 2
+    assert "--timestamp mine" in capsys.readouterr().err
+    assert list(taken.iterdir()) == []
+
+
+@pytest.mark.parametrize("flags", ["--lr fast", "--graph_topology expander --n_mpi_process 8"])
+def test_from_the_shell(folder: Path, flags: str) -> None:
+    done = run(folder, *flags.split())
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("run.py: error: ")
+    assert done.stderr.count("\n") == 1
+    assert not (folder / "runs").exists()

@@ -1,0 +1,35 @@
+"""A rank that takes some CHOCO steps on ResNet-20 and does nothing else over MPI."""
+
+from __future__ import annotations
+
+import sys
+
+from torch.distributed import destroy_process_group
+
+from pcode.communication import DistributedCommunicator, mpi
+from pcode.compression import make_compressor
+from pcode.models import make_model
+from pcode.optim import ParallelChoco
+from pcode.topology import make_topology
+
+
+def main(num_steps: int, comm_op: str) -> None:
+    mpi.init_process_group()
+    node = DistributedCommunicator()
+    law = ParallelChoco(
+        make_model("resnet20", 3, 32, 10, seed=1).parameters(),
+        node,
+        make_topology("ring", node.num_nodes),
+        compressor=make_compressor(comm_op),
+        consensus_stepsize=0.4,
+        lr=0.1,
+    )
+    for _ in range(num_steps):
+        law.step()
+    law.finish()
+    print(law.message_bytes, node.bytes_sent, flush=True)
+    destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), sys.argv[2])
