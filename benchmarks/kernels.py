@@ -25,10 +25,7 @@ The table goes to stdout; with --output all times go to a JSON file.
 from __future__ import annotations
 
 import argparse
-import json
-import platform
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -37,6 +34,7 @@ import numba
 import torch
 from torchvision.models import resnet50
 
+from harness import keep, processor_name
 from pcode.compression import COMPRESSORS, Message, make_compressor
 from pcode.layout import Layout
 
@@ -47,14 +45,6 @@ WEIGHTS = ((1.0, 0.0), (1 / 3, 1 / 3))
 def resnet50_layout() -> Layout:
     with torch.device("meta"):
         return Layout.of(resnet50().named_parameters())
-
-
-def processor_name() -> str:
-    """The name the system gives to the processor, as far as it gives one."""
-    information = Path("/proc/cpuinfo")
-    lines = information.read_text().splitlines() if information.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
 
 
 class Parts:
@@ -133,22 +123,8 @@ def main() -> None:
         name: [each / copy for each, copy in zip(times, seconds["copy"], strict=True)]
         for name, times in seconds.items()
     }
-    setting = {
-        "processor": processor_name(),
-        "versions": {
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "numba": numba.__version__,
-        },
-        "command": ["python", *sys.argv],
-        "num_threads": 1,
-        "num_entries": layout.num_entries,
-        "num_tensors": layout.num_tensors,
-        "repeats": arguments.repeats,
-    }
-
     print(f"{layout.num_entries:,} float32 in {layout.num_tensors} tensors, one thread")
-    print(f"{setting['processor']}, {arguments.repeats} rounds\n")
+    print(f"{processor_name()}, {arguments.repeats} rounds\n")
     print("| part | ms | copies | bytes per entry | copies at the copy's rate |")
     print("|---|---|---|---|---|")
     for name, times in seconds.items():
@@ -158,14 +134,15 @@ def main() -> None:
             f"| {name} | {milliseconds} | {with_spread(multiples[name], 2)} "
             f"| {touched:.2f} | {touched / COPY_BYTES:.2f} |"
         )
-    if arguments.output:
-        result = {
-            "setting": setting,
-            "bytes_per_entry": parts.bytes,
-            "seconds": seconds,
-            "copies": multiples,
-        }
-        arguments.output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    figures = {
+        "numba": numba.__version__,
+        "num_entries": layout.num_entries,
+        "num_tensors": layout.num_tensors,
+        "bytes_per_entry": parts.bytes,
+        "seconds": seconds,
+        "copies": multiples,
+    }
+    keep(arguments.output, figures)
 
 
 if __name__ == "__main__":

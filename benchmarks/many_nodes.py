@@ -22,7 +22,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from benchmarks.harness import keep, spread
+from harness import keep, spread
 from pcode.communication import Communicator, Simulation
 from pcode.compression import make_compressor
 from pcode.models import make_model

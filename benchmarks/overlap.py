@@ -26,7 +26,7 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from benchmarks.harness import keep, spread, start_ranks
+from harness import keep, spread, start_ranks
 from pcode.communication import Communicator, DistributedCommunicator, mpi
 from pcode.compression import make_compressor
 from pcode.models import make_model

@@ -18,8 +18,8 @@ from mpi4py import MPI
 from torch.distributed import ReduceOp
 
 from pcode.communication.mpi_future import Callbacks
-from pcode.communication.mpi_progress import Steps, Transfer
 from pcode.communication.mpi_reduction import Reduction
+from pcode.communication.mpi_work import Steps, Transfer
 
 PIECE_BYTES = 1 << 30  # of a message: counts of MPI end at 2^31 - 1
 ONE_ROUND_BYTES = 256 << 10  # received per rank, up to which an all-reduce is one round

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable
 from queue import SimpleQueue
@@ -59,15 +60,13 @@ class OrderedFuture(Future[Any]):
         super().__init__()
         self._callbacks = callbacks
 
-    def then(self, callback: Callable[[Future[Any]], Any]) -> OrderedFuture:  # type: ignore[override]
+    def then(self, callback: Callable[[Future[Any]], Any]) -> OrderedFuture:
         """A future of callback(this future), called when this one has been completed."""
         following = OrderedFuture(self._callbacks)
 
         def run() -> None:
-            try:
+            with contextlib.suppress(Exception):  # the callback meets it in this future's value
                 self.wait()
-            except Exception:  # the callback meets it when it asks for the value
-                pass
             try:
                 following.set_result(callback(self))
             except Exception as error:  # raised by whoever waits for `following`

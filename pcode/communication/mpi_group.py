@@ -22,8 +22,9 @@ from torch.distributed.distributed_c10d import (
 
 from pcode.communication.mpi_exchange import Exchanger, Landing, readable
 from pcode.communication.mpi_future import Callbacks
-from pcode.communication.mpi_progress import PROGRESS, Operation, Steps, within
+from pcode.communication.mpi_progress import PROGRESS, within
 from pcode.communication.mpi_reduction import Reduction
+from pcode.communication.mpi_work import Operation, Steps
 from pcode.errors import UserError
 
 Tensors = list[torch.Tensor]

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
 from pcode.compression import make_compressor
 from pcode.layout import Layout
 from pcode.models import make_model
@@ -31,16 +29,15 @@ def counted(folder: Path) -> dict[tuple[int, int], tuple[int, int]]:
     return found
 
 
-@pytest.mark.parametrize("comm_op", ["sign", "none"])
-def test_mpi_is_handed_what_is_counted(tmp_path: Path, comm_op: str) -> None:
-    num_ranks = 4
+def test_mpi_is_handed_what_is_counted(tmp_path: Path) -> None:
+    num_ranks = 3
     totals = []
     for num_steps in (3, 10):
         folder = tmp_path / str(num_steps)
         folder.mkdir()
         done = run_mpi(
             num_ranks,
-            [PROGRAM, str(num_steps), comm_op],
+            [PROGRAM, str(num_steps)],
             timeout=120,
             env={
                 "OMPI_MCA_pml_monitoring_enable": "2",
@@ -58,9 +55,6 @@ def test_mpi_is_handed_what_is_counted(tmp_path: Path, comm_op: str) -> None:
             few, many = totals[0][rank, peer], totals[1][rank, peer]
             assert many[0] - few[0] == 7 * message_bytes
             assert many[1] - few[1] == 7
-        assert totals[1].get((rank, (rank + 2) % num_ranks)) == totals[0].get(
-            (rank, (rank + 2) % num_ranks)
-        )
 
 
 def test_sign_sends_a_bit_for_each_entry_and_a_norm_for_each_tensor() -> None:

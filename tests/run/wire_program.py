@@ -13,14 +13,14 @@ from pcode.optim import ParallelChoco
 from pcode.topology import make_topology
 
 
-def main(num_steps: int, comm_op: str) -> None:
+def main(num_steps: int) -> None:
     mpi.init_process_group()
     node = DistributedCommunicator()
     law = ParallelChoco(
         make_model("resnet20", 3, 32, 10, seed=1).parameters(),
         node,
         make_topology("ring", node.num_nodes),
-        compressor=make_compressor(comm_op),
+        compressor=make_compressor("sign"),
         consensus_stepsize=0.4,
         lr=0.1,
     )
@@ -32,4 +32,4 @@ def main(num_steps: int, comm_op: str) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), sys.argv[2])
+    main(int(sys.argv[1]))
