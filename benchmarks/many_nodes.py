@@ -25,6 +25,7 @@ from torch.nn import functional
 from harness import keep, spread
 from pcode.communication import Communicator, Simulation
 from pcode.compression import make_compressor
+from pcode.memory import keep_freed_memory
 from pcode.models import make_model
 from pcode.optim import ParallelChoco
 from pcode.topology import make_topology
@@ -94,6 +95,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
+    keep_freed_memory()
     figures = {}
     print("| images | nodes | plain (s) | simulated (s) | ratio | quartiles |")
     print("|---|---:|---:|---:|---:|---:|")

@@ -24,6 +24,7 @@ from pcode.launch import (
     world_notice,
 )
 from pcode.launch.connect import abort, connect, disconnect
+from pcode.memory import keep_freed_memory
 from pcode.training.describe import describe, headline
 from pcode.training.node import PROGRESS_VARIABLE, DivergenceError, run_node
 from pcode.training.plan import Plan, make_plan
@@ -100,6 +101,7 @@ def _be_nodes(plan: Plan, place: RankEnvironment | None) -> int:
     """Run this process's node, or all of them."""
     options = plan.config.launch
     torch.set_num_threads(options.num_threads or 1)
+    keep_freed_memory()
     if place is None or place.rank == 0:
         print(*headline(plan), sep="\n", flush=True)
     if place is None:

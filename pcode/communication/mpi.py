@@ -4,15 +4,20 @@
 that torch.distributed has for tensors in host memory (see mpi_group). A PyTorch built with MPI
 keeps its own. Three ways to use it, all of them under `mpirun -n N`:
 
-- `init_process_group(timeout)` of this module. torch.distributed gets rank and size from MPI and
-  a store on rank 0, so that groups of other backends and use_local_synchronization work on top.
-  torch.distributed.get_backend() is then "cpu:mpi".
-- `register()`, then `torch.distributed.init_process_group("mpi")`. As with a PyTorch built with
-  MPI, torch takes rank and size from MPI, ignores the environment, and has no store.
+- `init_process_group(timeout)` of this module.
+- `register()`, then `torch.distributed.init_process_group("mpi", timeout=...)`. As with a PyTorch
+  built with MPI, rank and size come from MPI, and the environment (env://) is not needed.
 - `mpirun -n N python -m pcode.communication.mpi [-m] PROGRAM ARGUMENTS` runs a program that calls
   `torch.distributed.init_process_group("mpi")` as it stands. It also sets RANK, WORLD_SIZE,
   LOCAL_RANK, MASTER_ADDR and MASTER_PORT, and an exception that the program does not catch ends
   the job on all ranks.
+
+A PyTorch built with MPI has no store. Here there is one, on rank 0, so that groups of other
+backends (gloo, nccl) can be made on top. `register()` therefore replaces the placeholder that
+torch's init_process_group makes for "mpi": one name in torch.distributed.distributed_c10d, tested
+with torch 2.11 to 2.15. torch refuses use_local_synchronization for the backend "mpi", but takes
+it for backend="cpu:mpi". New groups have torch's own default time limit (30 minutes), not that of
+the default group, unless they are given one. Tensors of other devices and sparse ones are refused.
 
 Time limits. Operation.wait() raises a CommunicationError when the group's timeout has passed since
 the call; the rank that notices tells all others, whose waits raise within a tenth of a second.
@@ -33,8 +38,8 @@ from datetime import timedelta
 from typing import Any
 
 import torch.distributed as dist
-from torch.distributed import TCPStore, distributed_c10d  # type: ignore[attr-defined]
-from torch.distributed.distributed_c10d import Backend, Store
+from torch.distributed import Store, TCPStore, distributed_c10d  # type: ignore[attr-defined]
+from torch.distributed.distributed_c10d import Backend
 
 from pcode.errors import UserError
 
@@ -42,7 +47,7 @@ DEFAULT_TIMEOUT = timedelta(minutes=30)  # torch's for backends other than NCCL
 PROBE_SECONDS = 2.0  # for each address of rank 0 that another rank tries
 SIOCGIFADDR = 0x8915  # Linux: the IPv4 address of an interface
 
-_state: dict[str, Any] = {"registered": False, "timeout": DEFAULT_TIMEOUT, "made": {}}
+_state: dict[str, Any] = {"timeout": DEFAULT_TIMEOUT, "made": {}}
 
 
 def register() -> None:
@@ -62,8 +67,8 @@ def register() -> None:
         # Before torch 2.14 the name does not go through the registered backends: torch calls
         # ProcessGroupMPI.create, a class that only builds with MPI contain.
         distributed_c10d.ProcessGroupMPI = _ProcessGroupMPI  # type: ignore[assignment,misc]
+    distributed_c10d.Store = _store  # type: ignore[assignment,misc]
     distributed_c10d._MPI_AVAILABLE = True
-    _state["registered"] = True
 
 
 def init_process_group(timeout: timedelta = DEFAULT_TIMEOUT) -> None:
@@ -78,17 +83,7 @@ def init_process_group(timeout: timedelta = DEFAULT_TIMEOUT) -> None:
     """
     register()
     _state["timeout"] = timeout
-    if not _state["registered"]:  # a PyTorch built with MPI
-        dist.init_process_group("mpi", timeout=timeout)
-        return
-    world = _mpi().COMM_WORLD
-    dist.init_process_group(
-        "cpu:mpi",  # by this name torch takes a store; by "mpi" alone it takes none
-        store=_store(timeout),
-        rank=world.Get_rank(),
-        world_size=world.Get_size(),
-        timeout=timeout,
-    )
+    dist.init_process_group("mpi", timeout=timeout)
 
 
 def abort(status: int = 1, grace: float = 2.0) -> None:
@@ -148,11 +143,11 @@ class _ProcessGroupMPI:
         return MPIProcessGroup(None, members, _state["timeout"], f"{members}/{count}")
 
 
-def _store(timeout: timedelta) -> Store:
-    """A store on rank 0, at the first of its addresses that this rank reaches."""
+def _store() -> Store:
+    """A store on rank 0, at the first of its addresses that this rank reaches; collective."""
     from pcode.communication.mpi_progress import within  # noqa: PLC0415  # initializes MPI
 
-    world = _mpi().COMM_WORLD
+    world, timeout = _mpi().COMM_WORLD, _state["timeout"]
     server, offer = None, None
     if world.Get_rank() == 0:
         server = TCPStore("0.0.0.0", 0, is_master=True, wait_for_workers=False, timeout=timeout)

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from mpi4py import MPI
-from torch.distributed import ProcessGroup, ReduceOp
+from torch.distributed import ProcessGroup, ReduceOp, Store  # type: ignore[attr-defined]
 from torch.distributed.distributed_c10d import (
     AllreduceOptions,
     BroadcastOptions,
@@ -17,7 +17,6 @@ from torch.distributed.distributed_c10d import (
     ReduceOptions,
     ReduceScatterOptions,
     ScatterOptions,
-    Store,
 )
 
 from pcode.communication.mpi_exchange import Exchanger, Landing, readable
@@ -88,14 +87,22 @@ class MPIProcessGroup(_Base):  # type: ignore[misc]
         self._messages = Exchanger(messages, ranks)
         self._collectives = Exchanger(collectives, ranks)
 
-    def _start(self, name: str, steps: Steps, result: Tensors, opts: Any = None) -> Operation:
+    def _start(
+        self, name: str, steps: Steps, result: Tensors, opts: Any = None, one_step: bool = False
+    ) -> Operation:
         limit, background = self._limit, True
         if opts is not None:
             if opts.timeout > timedelta(0):
                 limit = opts.timeout.total_seconds()
             background = opts.asyncOp
         return Operation(
-            name, steps, result, limit=limit, background=background, callbacks=self._callbacks
+            name,
+            steps,
+            result,
+            limit=limit,
+            background=background,
+            one_step=one_step,
+            callbacks=self._callbacks,
         )
 
     # Messages between two ranks
@@ -104,13 +111,13 @@ class MPIProcessGroup(_Base):  # type: ignore[misc]
         """Start sending one tensor to a rank of the group."""
         (tensor,) = tensors
         steps = self._messages.point_to_point(tensor, dst, tag, receiving=False)
-        return self._start("send", steps, tensors)
+        return self._start("send", steps, tensors, one_step=True)
 
     def recv(self, tensors: Tensors, src: int, tag: int) -> Operation:
         """Start receiving one tensor from a rank of the group."""
         (tensor,) = tensors
         steps = self._messages.point_to_point(tensor, src, tag, receiving=True)
-        return self._start("recv", steps, tensors)
+        return self._start("recv", steps, tensors, one_step=True)
 
     def recv_anysource(self, tensors: Tensors, tag: int) -> Operation:
         """Start receiving one tensor from whichever rank sends one first."""

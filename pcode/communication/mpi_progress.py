@@ -16,6 +16,7 @@ because MPI may still write to it.
 from __future__ import annotations
 
 import atexit
+import os
 import sys
 import threading
 import time
@@ -50,6 +51,7 @@ class Progress:
         self.thread: threading.Thread | None = None
         self.abandoned: list[Operation] = []
         self._operations: deque[Operation] = deque()
+        self._driven: set[int] = set()  # ids of operations that a thread waits for
         self._wake = threading.Event()
         self._lock = threading.Lock()
         self._parked = False
@@ -89,45 +91,46 @@ class Progress:
 
     def drive(self, operation: Operation, limit: float) -> None:
         """Test until the operation has ended; after `limit` seconds, or a notice, it fails."""
-        deadline = time.perf_counter() + limit
-        before = time.perf_counter()
+        self._driven.add(id(operation))
+        try:
+            self._drive(operation, limit)
+        finally:
+            self._driven.discard(id(operation))
+
+    def _drive(self, operation: Operation, limit: float) -> None:
+        moved = before = time.perf_counter()
+        deadline = before + limit
         while not operation.poll():
             now = time.perf_counter()
-            if now > deadline:
-                error = operation.late(limit)
-                self.report(error)
-                operation.fail(error)
+            if now > deadline and self._expired(operation, limit):
                 return
-            idle = now - operation.moved
-            if now - before < MOVED_SECONDS and idle > SPIN_SECONDS:
+            if now - before > MOVED_SECONDS:
+                moved = now
+            idle = now - max(moved, operation.moved)
+            if idle < SPIN_SECONDS:
+                os.sched_yield()  # to another rank that is ready, if there is one
+            else:
                 self.look(now)
                 if self.fault is not None:
-                    operation.fail(operation.told(self.fault))
+                    operation.fail_as_told(self.fault)
                     return
                 time.sleep(min(max(idle / 10, SHORTEST_SLEEP), LONGEST_SLEEP))
-                now = time.perf_counter()
-            before = now
+            before = time.perf_counter()
+
+    def _expired(self, operation: Operation, limit: float) -> bool:
+        """Whether it is late, which is reported then."""
+        error = operation.late(limit)
+        if error is None:
+            return False
+        self.report(error)
+        operation.fail(error)
+        return True
 
     def _run(self) -> None:
         pause, busy = SHORTEST_SLEEP, time.perf_counter()
         while not self._stopping:
             now = time.perf_counter()
-            moved = False
-            for _ in range(len(self._operations)):
-                operation = self._operations.popleft()
-                before = time.perf_counter()
-                if operation.poll():
-                    moved = True
-                    continue
-                moved |= time.perf_counter() - before > MOVED_SECONDS
-                if self.fault is not None:
-                    operation.fail(operation.told(self.fault))
-                elif operation.ended is not None and now > operation.started + operation.limit:
-                    error = operation.late(operation.limit)
-                    self.report(error)
-                    operation.fail(error)
-                else:
-                    self._operations.append(operation)
+            moved = self._poll_all(now)
             if self._operations:
                 self.look(now)
                 busy = now
@@ -135,7 +138,29 @@ class Progress:
                 self._park()
                 busy = time.perf_counter()
             pause = SHORTEST_SLEEP if moved else min(2 * pause, LONGEST_SLEEP)
-            time.sleep(pause)
+            # Who waits for an operation moves the messages of all; two would be in the way.
+            time.sleep(LONGEST_SLEEP if self._driven else pause)
+
+    def _poll_all(self, now: float) -> bool:
+        """Move the operations on; return whether anything has moved."""
+        moved = False
+        tested = bool(self._driven)
+        for _ in range(len(self._operations)):
+            operation = self._operations.popleft()
+            if operation.done or (self.fault is not None and operation.fail_as_told(self.fault)):
+                continue
+            self._operations.append(operation)
+            # Whoever has just started one is likely to wait for it at once.
+            young = now - operation.started < LONGEST_SLEEP
+            driven = id(operation) in self._driven
+            if young or driven or (tested and not operation.needs_polling()):
+                continue
+            before = time.perf_counter()
+            moved |= operation.poll() or time.perf_counter() - before > MOVED_SECONDS
+            tested = True
+            if operation.ended is not None and now > operation.started + operation.limit:
+                self._expired(operation, operation.limit)
+        return moved
 
     def _park(self) -> None:
         self._wake.clear()

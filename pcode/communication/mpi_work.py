@@ -76,6 +76,7 @@ class Operation(Work):
         result: the tensors that a future of this operation holds.
         limit: seconds that wait() waits, from its call; a future counts from now.
         background: whether the helper thread moves it on while nobody waits.
+        one_step: whether it is only messages: a test of any operation moves these.
         callbacks: where its future is completed.
     """
 
@@ -87,6 +88,7 @@ class Operation(Work):
         *,
         limit: float,
         background: bool,
+        one_step: bool,
         callbacks: Callbacks,
     ) -> None:
         super().__init__()
@@ -94,10 +96,11 @@ class Operation(Work):
         self.name, self.limit = name, limit
         self.ended: threading.Event | None = None
         self._background, self._callbacks = background, callbacks
+        self._one_step = one_step
         self.started = self.moved = time.perf_counter()
         self._steps, self._result = steps, result
         self._lock = threading.Lock()
-        self._done = False
+        self.done = False
         self._error: Exception | None = None
         self._future: OrderedFuture | None = None
         self._source = -1
@@ -107,7 +110,7 @@ class Operation(Work):
         except CommunicationError as error:
             PROGRESS.report(error)
             raise
-        if background and not self._done:
+        if background and not self.done:
             PROGRESS.add(self)
 
     def _next_step(self) -> None:
@@ -116,16 +119,20 @@ class Operation(Work):
         except MPI.Exception as error:
             raise CommunicationError(f"{self.name}: {error}", rank=PROGRESS.rank) from error
         if transfers is None:
-            self._done = True
+            self.done = True
         else:
             self._transfers = transfers
 
+    def needs_polling(self) -> bool:
+        """Whether only its own tests move it on or complete what others wait for."""
+        return self.ended is not None or not self._one_step
+
     def poll(self) -> bool:
         """Move on as far as possible without waiting; return whether it has ended."""
-        if self._done or not self._lock.acquire(blocking=False):
-            return self._done
+        if self.done or not self._lock.acquire(blocking=False):
+            return self.done
         try:
-            while not self._done:
+            while not self.done:
                 while self._transfers:
                     transfer = self._transfers[-1]
                     if not transfer.test(PROGRESS.rank):
@@ -135,7 +142,7 @@ class Operation(Work):
                     self._transfers.pop()
                 self._next_step()
         except Exception as error:  # handed to whoever waits
-            self._error, self._done = error, True
+            self._error, self.done = error, True
             PROGRESS.abandoned.append(self)
         finally:
             self._lock.release()
@@ -147,15 +154,24 @@ class Operation(Work):
     def fail(self, error: CommunicationError) -> None:
         """End it with this error unless it has ended; its memory stays allocated."""
         with self._lock:
-            if self._done:
+            if self.done:
                 return
-            self._error, self._done = error, True
+            self._error, self.done = error, True
             PROGRESS.abandoned.append(self)
         self._signal()
 
-    def late(self, limit: float) -> CommunicationError:
-        """The error of a time limit, from the transfers that are not through."""
-        transfers = list(self._transfers)
+    def late(self, limit: float) -> CommunicationError | None:
+        """The error of a time limit, from the transfers that are not through; None without one."""
+        with self._lock:
+            try:
+                self._transfers = [
+                    transfer for transfer in self._transfers if not transfer.test(PROGRESS.rank)
+                ]
+            except CommunicationError as error:
+                return error
+            transfers = self._transfers
+        if not transfers:
+            return None
         incoming = [transfer for transfer in transfers if transfer.receiving]
         missing = incoming or transfers
         peers = sorted({transfer.peer for transfer in missing if transfer.peer is not None})
@@ -171,12 +187,12 @@ class Operation(Work):
             peer=peers[0] if len(peers) == 1 else None,
         )
 
-    def told(self, notice: CommunicationError) -> CommunicationError:
-        """The error when another rank has reported one while this one waits."""
+    def fail_as_told(self, notice: CommunicationError) -> bool:
+        """End it because another rank, or another operation, has reported an error."""
         peers = {transfer.peer for transfer in list(self._transfers)}
-        return CommunicationError(
-            notice.reason, rank=PROGRESS.rank, peer=peers.pop() if len(peers) == 1 else None
-        )
+        peer = peers.pop() if len(peers) == 1 else None
+        self.fail(CommunicationError(notice.reason, rank=PROGRESS.rank, peer=peer))
+        return True
 
     def wait(self, timeout: timedelta | None = None) -> bool:
         """Return True when the operation has ended.
@@ -201,7 +217,7 @@ class Operation(Work):
                 return self._future
             self._future, self.ended = OrderedFuture(self._callbacks), threading.Event()
         self._callbacks.add(self._resolve)
-        if self._done:
+        if self.done:
             self._signal()
         elif not self._background:
             PROGRESS.add(self)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +21,7 @@ class Flag:
     Attributes:
         help: one line for `--help`.
         aliases: other spellings, with their dashes.
-        choices: the accepted values, or empty for any.
+        choices: the accepted values, or empty for any; a registry is read at every use.
         not_built: values that belong to the flag set and are refused by name until they work.
         built: False refuses every value but the default, by name, until the flag works.
         minimum: the smallest accepted number.
@@ -30,8 +30,8 @@ class Flag:
 
     help: str
     aliases: tuple[str, ...] = ()
-    choices: tuple[Any, ...] = ()
-    not_built: tuple[Any, ...] = ()
+    choices: Collection[Any] = ()
+    not_built: Collection[Any] = ()
     built: bool = True
     minimum: float | None = None
     irrelevant: Reason | None = None
@@ -104,16 +104,11 @@ def check_value(field: dataclasses.Field[Any], value: Any) -> None:
     name, declared = field.name, flag_of(field)
     if not declared.built and value != field.default:
         raise UserError(f"--{name} {value}: not built yet; leave it at {field.default}")
-    if value in declared.not_built:
-        built = [choice for choice in declared.choices if choice not in declared.not_built]
-        instead = f"; built: {', '.join(map(str, built))}" if built else ""
-        raise UserError(f"--{name} {value}: not built yet{instead}")
     if declared.choices and value not in declared.choices:
-        known = ", ".join(
-            f"{choice} (not built yet)" if choice in declared.not_built else str(choice)
-            for choice in declared.choices
+        reason = "not built yet" if value in declared.not_built else "not known"
+        raise UserError(
+            f"--{name} {value}: {reason}; built: {', '.join(map(str, declared.choices))}"
         )
-        raise UserError(f"--{name} {value}: expected one of {known}")
     if declared.minimum is not None and value is not None:
         for number in value if isinstance(value, tuple) else (value,):
             if number < declared.minimum:

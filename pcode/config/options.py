@@ -128,7 +128,7 @@ class Data:
     data: str = flag(
         "digits",
         "data set",
-        choices=(*datasets.DATASETS, *datasets.PLANNED),
+        choices=datasets.DATASETS,
         not_built=datasets.PLANNED,
     )
     data_dir: str = flag("./data", "where data sets are kept", irrelevant=_only_if("data"))
@@ -136,7 +136,7 @@ class Data:
     partition_data: str = flag(
         "random",
         "how the training data is shared among nodes",
-        choices=(*partition.SCHEMES, *partition.PLANNED),
+        choices=partition.SCHEMES,
         not_built=partition.PLANNED,
     )
     reshuffle_per_epoch: bool = flag(
@@ -161,7 +161,7 @@ class Model:
         "resnet20",
         "architecture",
         aliases=("-a",),
-        choices=(*models.MODELS, *models.PLANNED),
+        choices=models.MODELS,
         not_built=models.PLANNED,
     )
     densenet_growth_rate: int = flag(12, "", irrelevant=_only_if("arch", "densenet"))
@@ -187,9 +187,6 @@ class Model:
     rnn_weight_norm: bool = flag(False, "", irrelevant=_only_if("arch", "rnn_lm"))
 
 
-SCHEDULES = ("constant", "custom_multistep", "strict", "custom_one_cycle", "custom_convex_decay")
-
-
 @dataclass(frozen=True)
 class Learning:
     """Learning"""
@@ -197,11 +194,8 @@ class Learning:
     optimizer: str = flag(
         "parallel_choco",
         "the law: how nodes step and mix",
-        choices=(*optim.LAWS, *optim.PLANNED, *optim.ALIASES),
-        not_built=(
-            *optim.PLANNED,
-            *(alias for alias, name in optim.ALIASES.items() if name in optim.PLANNED),
-        ),
+        choices=optim.LAWS,
+        not_built=optim.PLANNED,
     )
     lr: float = flag(0.1, "learning rate", minimum=0)
     momentum_factor: float = flag(0.9, "momentum of the local step", minimum=0)
@@ -217,8 +211,8 @@ class Learning:
         "constant",
         "how the learning rate changes",
         aliases=("--lr_scheduler",),
-        choices=(*SCHEDULES, "reduce_on_plateau", "MultiStepLR"),
-        not_built=(*SCHEDULES[2:], "reduce_on_plateau"),
+        choices=("constant", "custom_multistep"),
+        not_built=("strict", "custom_one_cycle", "custom_convex_decay", "reduce_on_plateau"),
     )
     lr_change_epochs: tuple[float, ...] | None = flag(
         None,
@@ -303,7 +297,7 @@ class Graph:
     comm_op: str = flag(
         "sign",
         "compressor",
-        choices=(*compression.COMPRESSORS, *compression.PLANNED),
+        choices=compression.COMPRESSORS,
         not_built=compression.PLANNED,
         irrelevant=_compressing_law,
     )

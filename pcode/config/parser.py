@@ -68,6 +68,7 @@ def _fields() -> dict[str, tuple[str, dataclasses.Field[Any], Any]]:
 def _make_parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="run.py",
+        usage="python run.py [--FLAG VALUE ...]",
         description="Decentralized training with compressed communication. "
         "--config FILE.yaml holds any flag; the command line wins over the file.",
         allow_abbrev=False,
@@ -84,9 +85,8 @@ def _make_parser() -> argparse.ArgumentParser:
             text = declared.help or "accepted; not needed or not built yet"
             if not declared.built:
                 text += " (not built yet)"
-            built = [c for c in declared.choices if c not in declared.not_built and c is not None]
-            if built:
-                text += f"; one of {', '.join(map(str, built))}"
+            if declared.choices:
+                text += f"; one of {', '.join(map(str, declared.choices))}"
             if declared.not_built:
                 text += f"; not built yet: {', '.join(map(str, declared.not_built))}"
             default = field.default
@@ -146,9 +146,9 @@ def make_config(**flags: Any) -> Config:
         UserError: a value that is not accepted.
     """
     values = {name: field.default for name, (_, field, _) in _fields().items()} | flags
+    _normalise(values)
     for name, (_, field, _) in _fields().items():
         check_value(field, values[name])
-    _normalise(values)
     return Config(
         **{
             group: kind(**{field.name: values[field.name] for field in dataclasses.fields(kind)})

@@ -79,7 +79,7 @@ def groups() -> None:
 def groups_made_by_their_members_alone() -> None:
     """The other ranks need not call new_group, and later groups of all can be made."""
     if dist.get_rank() < 2:
-        local = dist.new_group([0, 1], use_local_synchronization=True, timeout=TIMEOUT)
+        local = dist.new_group([0, 1], TIMEOUT, backend="cpu:mpi", use_local_synchronization=True)
         assert isinstance(local, dist.ProcessGroup)
         dist.barrier(local)
     everyone = dist.new_group(timeout=TIMEOUT)

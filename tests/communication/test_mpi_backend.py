@@ -92,6 +92,7 @@ def test_message_of_another_size_ends_the_job_without_abort(tmp_path: Path) -> N
 
 
 PROGRAM = """
+import sys
 
 import torch
 import torch.distributed as dist

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from compressor_contract import CompressorContract, Floats, bits_of, normal
 
 import pcode.compression
 from pcode.compression import COMPRESSORS, Compressor, Message, make_compressor
 from pcode.errors import UserError
 from pcode.layout import Layout
+from tests.compression.compressor_contract import CompressorContract, Floats, bits_of, normal
 
 
 class TestNone(CompressorContract):
