@@ -26,7 +26,8 @@ from pcode.launch import (
 from pcode.launch.connect import abort, connect, disconnect
 from pcode.memory import keep_freed_memory
 from pcode.training.describe import describe, headline
-from pcode.training.node import PROGRESS_VARIABLE, DivergenceError, run_node
+from pcode.training.loop import PROGRESS_VARIABLE, run_node
+from pcode.training.node import DivergenceError
 from pcode.training.plan import Plan, make_plan
 
 USER_ERROR_STATUS = 2
@@ -62,6 +63,8 @@ def _main(arguments: Sequence[str]) -> int:
     if place is None:
         notice = world_notice(config.launch.world, _num_nodes(config))
         notices = [notice] if notice is not None and "world" in parsed.given else []
+        if config.launch.on_cuda is None and torch.cuda.is_available():
+            notices.append("--on_cuda: training on GPUs is not built yet; on the CPU")
         for line in (*parsed.warnings, *notices):
             print(f"run.py: warning: {line}", file=sys.stderr)
     if parsed.dry_run:

@@ -103,6 +103,7 @@ class Launch:
         None,
         "where messages are exchanged; none: where the model is",
         choices=(None, "cpu", "cuda"),
+        irrelevant=lambda _: "the model is on the CPU, and so are its messages",
     )
     num_threads: int | None = flag(
         None, "CPU threads of a node; none: cores / nodes on this machine", minimum=1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -97,6 +98,10 @@ def _check_folder(config: Config) -> None:
     for name, value in (("experiment", watch.experiment), ("timestamp", watch.timestamp)):
         if value is not None and (Path(value).name != value or "\0" in value):
             raise UserError(f"--{name} {value!r}: must be the name of one folder")
+    place = Path(watch.checkpoint, config.data.data, config.model.arch, watch.experiment).absolute()
+    existing = next(folder for folder in (place, *place.parents) if folder.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        raise UserError(f"--checkpoint {watch.checkpoint}: cannot write into {existing}")
     if watch.timestamp is not None and run_folder(config, watch.timestamp).exists():
         raise UserError(
             f"--timestamp {watch.timestamp}: the run {run_folder(config, watch.timestamp)} exists"

@@ -49,6 +49,7 @@ MISTAKES = [
     ("--timestamp a/b", "--timestamp"),
     ("--drop_rate 2 --arch mlp", "--drop_rate"),
     ("--backend nccl", "--backend nccl"),
+    ("--checkpoint small", "--checkpoint small"),
 ]
 
 

@@ -13,7 +13,7 @@ from pcode.compression import COMPRESSORS
 from pcode.config import make_config
 from pcode.optim import LAWS
 from pcode.topology import TOPOLOGIES
-from pcode.training.node import run_node
+from pcode.training.loop import run_node
 from pcode.training.plan import make_plan
 from tests.launching import run_mpi
 
