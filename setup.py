@@ -10,6 +10,7 @@ TEST = [
     "hypothesis>=6.100",
     "psutil>=5.9",
     "networkx>=3.0",
+    "pytorch-ignite>=0.5",
 ]
 DEV = [
     *TEST,

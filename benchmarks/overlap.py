@@ -29,7 +29,7 @@ from torch.nn import functional
 from harness import keep, spread, start_ranks
 from pcode.communication import Communicator, DistributedCommunicator, mpi
 from pcode.compression import make_compressor
-from pcode.memory import keep_freed_memory
+from pcode.memory import use_memory_well
 from pcode.models import make_model
 from pcode.optim import Law, ParallelChoco
 from pcode.topology import make_topology
@@ -76,7 +76,7 @@ class Step:
 def measure(rounds: int, block: int, image_size: int, output: Path | None) -> None:
     """One rank's part; rank 0 prints and keeps the figures."""
     torch.set_num_threads(1)
-    keep_freed_memory()
+    use_memory_well()
     mpi.init_process_group()
     communicator = DistributedCommunicator()
     kinds = ("local", "overlapped", "sequential")

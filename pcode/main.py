@@ -21,18 +21,16 @@ from pcode.launch import (
     launch,
     mpirun_command,
     threads_per_node,
-    world_notice,
 )
 from pcode.launch.connect import abort, connect, disconnect
-from pcode.memory import keep_freed_memory
+from pcode.memory import use_memory_well
 from pcode.training.describe import describe, headline
-from pcode.training.loop import PROGRESS_VARIABLE, run_node
+from pcode.training.loop import LAUNCHER_VARIABLE, run_node
 from pcode.training.node import DivergenceError
 from pcode.training.plan import Plan, make_plan
 
 USER_ERROR_STATUS = 2
 INTERRUPTED_STATUS = 130
-SCRIPT = Path(sys.argv[0])
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -48,38 +46,41 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _main(arguments: Sequence[str]) -> int:
+    use_memory_well()
     try:
         place = detect()
         parsed = parse(arguments)
         config = _resolve(parsed.config, parsed.given, place)
-        launched = place is None and config.launch.backend != "sim" and _num_nodes(config) > 1
-        command = mpirun_command(config.launch, arguments, SCRIPT) if launched else None
+        command = _command(config, arguments) if place is None else None
         plan = make_plan(config)
     except UserError as error:
         # Every rank finds the same error: one of them reports it.
         if place is None or place.rank == 0:
             print(f"run.py: error: {error}", file=sys.stderr)
         return USER_ERROR_STATUS
-    if place is None:
-        notice = world_notice(config.launch.world, _num_nodes(config))
-        notices = [notice] if notice is not None and "world" in parsed.given else []
-        if config.launch.on_cuda is None and torch.cuda.is_available():
+    first = place is None or place.rank == 0
+    if first and LAUNCHER_VARIABLE not in os.environ:  # what the launcher has said is said
+        notices = list(parsed.warnings)
+        if parsed.config.launch.on_cuda is None and torch.cuda.is_available():
             notices.append("--on_cuda: training on GPUs is not built yet; on the CPU")
-        for line in (*parsed.warnings, *notices):
+        for line in notices:
             print(f"run.py: warning: {line}", file=sys.stderr)
     if parsed.dry_run:
-        if place is None or place.rank == 0:
+        if first:
             print(describe(plan, command))
         return 0
     if command is not None:
-        if sys.stderr.isatty():
-            os.environ[PROGRESS_VARIABLE] = "1"
+        os.environ[LAUNCHER_VARIABLE] = "terminal" if sys.stderr.isatty() else "pipe"
         return launch(command)
     return _be_nodes(plan, place)
 
 
-def _num_nodes(config: Config) -> int:
-    return config.launch.n_mpi_process
+def _command(config: Config, arguments: Sequence[str]) -> list[str] | None:
+    """The mpirun that starts the nodes, or None where they run in this process."""
+    if config.launch.backend == "sim" or config.launch.n_mpi_process == 1:
+        return None
+    handed_on = [argument for argument in arguments if argument != "--dry_run"]
+    return mpirun_command(config.launch, handed_on, Path(sys.argv[0]))
 
 
 def _resolve(config: Config, given: frozenset[str], place: RankEnvironment | None) -> Config:
@@ -104,7 +105,6 @@ def _be_nodes(plan: Plan, place: RankEnvironment | None) -> int:
     """Run this process's node, or all of them."""
     options = plan.config.launch
     torch.set_num_threads(options.num_threads or 1)
-    keep_freed_memory()
     if place is None or place.rank == 0:
         print(*headline(plan), sep="\n", flush=True)
     if place is None:

@@ -25,4 +25,4 @@ def look_up(flag: str, value: str, built: Mapping[str, T], planned: Collection[s
     if value in built:
         return built[value]
     reason = "is not built yet" if value in planned else "is not known"
-    raise UserError(f"--{flag} {value!r} {reason}; built: {', '.join(built)}")
+    raise UserError(f"--{flag} {value!r} {reason}; built: {', '.join(map(str, built))}")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 
-import numpy as np
 import torch
 
 
@@ -27,8 +26,3 @@ def derive_seed(seed: int, purpose: str, *numbers: int) -> int:
 def torch_generator(seed: int, purpose: str, *numbers: int) -> torch.Generator:
     """A CPU generator seeded with derive_seed."""
     return torch.Generator().manual_seed(derive_seed(seed, purpose, *numbers))
-
-
-def numpy_generator(seed: int, purpose: str, *numbers: int) -> np.random.Generator:
-    """A counter-based NumPy generator seeded with derive_seed."""
-    return np.random.Generator(np.random.Philox(key=derive_seed(seed, purpose, *numbers)))

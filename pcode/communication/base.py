@@ -52,8 +52,8 @@ class Communicator(ABC):
         """
 
     @abstractmethod
-    def all_reduce(self, tensor: torch.Tensor) -> None:
-        """Replace `tensor` by its sum over all nodes, in place."""
+    def all_reduce(self, tensor: torch.Tensor, step: int | None = None) -> None:
+        """Replace `tensor` by its sum over all nodes, in place; `step` is named in errors."""
 
     @abstractmethod
     def all_gather(self, tensor: torch.Tensor) -> list[torch.Tensor]:
@@ -66,9 +66,9 @@ class Communicator(ABC):
     def _count_all_reduce(self, tensor: torch.Tensor) -> None:
         self.bytes_sent += 2 * (self.num_nodes - 1) * tensor.nbytes // self.num_nodes
 
-    def all_reduce_mean(self, tensor: torch.Tensor) -> None:
-        """Replace `tensor` by its mean over all nodes, in place."""
-        self.all_reduce(tensor)
+    def all_reduce_mean(self, tensor: torch.Tensor, step: int | None = None) -> None:
+        """Replace `tensor` by its mean over all nodes, in place; `step` is named in errors."""
+        self.all_reduce(tensor, step)
         tensor.div_(self.num_nodes)
 
     def average(self, tensor: torch.Tensor) -> None:

@@ -76,9 +76,9 @@ class DistributedCommunicator(Communicator):
             works = dist.batch_isend_irecv(operations) if operations else []
         return _DistributedExchange(operations, works, self.rank, step)
 
-    def all_reduce(self, tensor: torch.Tensor) -> None:
+    def all_reduce(self, tensor: torch.Tensor, step: int | None = None) -> None:
         self._count_all_reduce(tensor)
-        with _naming(self.rank, None, None):
+        with _naming(self.rank, None, step):
             dist.all_reduce(tensor)
 
     def all_gather(self, tensor: torch.Tensor) -> list[torch.Tensor]:

@@ -14,10 +14,11 @@ keeps its own. Three ways to use it, all of them under `mpirun -n N`:
 
 A PyTorch built with MPI has no store. Here there is one, on rank 0, so that groups of other
 backends (gloo, nccl) can be made on top. `register()` therefore replaces the placeholder that
-torch's init_process_group makes for "mpi": one name in torch.distributed.distributed_c10d, tested
-with torch 2.11 to 2.15. torch refuses use_local_synchronization for the backend "mpi", but takes
-it for backend="cpu:mpi". New groups have torch's own default time limit (30 minutes), not that of
-the default group, unless they are given one. Tensors of other devices and sparse ones are refused.
+torch's init_process_group makes for "mpi" (the name Store in torch.distributed.distributed_c10d,
+which torch calls nowhere else; read in 2.11, tested with 2.13 and 2.15). torch refuses
+use_local_synchronization for the backend "mpi", but takes it for backend="cpu:mpi". New groups
+have torch's own default time limit (30 minutes), not that of the default group, unless they are
+given one. Tensors of other devices and sparse ones are refused.
 
 Time limits. Operation.wait() raises a CommunicationError when the group's timeout has passed since
 the call; the rank that notices tells all others, whose waits raise within a tenth of a second.
@@ -35,7 +36,7 @@ import socket
 import struct
 import sys
 from datetime import timedelta
-from typing import Any
+from typing import Any, NoReturn
 
 import torch.distributed as dist
 from torch.distributed import Store, TCPStore, distributed_c10d  # type: ignore[attr-defined]
@@ -53,13 +54,17 @@ _state: dict[str, Any] = {"timeout": DEFAULT_TIMEOUT, "made": {}}
 def register() -> None:
     """Make "mpi" a backend of torch.distributed; nothing to do where it is one already.
 
-    torch.distributed.is_mpi_available() is True afterwards. Initializes MPI.
+    torch.distributed.is_mpi_available() is True afterwards. Initializes MPI. Asks torch, by an
+    environment variable that it reads at its first allocation, to place tensors of 2 MB and more
+    in huge pages, unless the user has set it: an exchange of 64 MB on one host then takes 1.1
+    copies of the tensor instead of 1.45.
 
     Raises:
         UserError: mpi4py or an MPI library is missing.
     """
     if dist.is_mpi_available():
         return
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     _mpi()
     if hasattr(Backend, "_ensure_backend_registered"):
         Backend.register_backend("mpi", _create, extended_api=True, devices=["cpu"])
@@ -86,7 +91,7 @@ def init_process_group(timeout: timedelta = DEFAULT_TIMEOUT) -> None:
     dist.init_process_group("mpi", timeout=timeout)
 
 
-def abort(status: int = 1, grace: float = 2.0) -> None:
+def abort(status: int = 1, grace: float = 2.0) -> NoReturn:
     """End the job on all ranks; does not return.
 
     To be called by a rank that has raised a CommunicationError and printed it: MPI cannot be

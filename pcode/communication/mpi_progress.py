@@ -16,13 +16,14 @@ because MPI may still write to it.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
 import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 from mpi4py import MPI
 
@@ -60,6 +61,7 @@ class Progress:
         self._sent: list[tuple[MPI.Request, bytes]] = []
         self._leaving: set[int] = set()
         self._looked = 0.0
+        self._deaf = False
         atexit.register(self._at_exit)
 
     def start(self, limit: float) -> None:
@@ -172,41 +174,53 @@ class Progress:
 
     def report(self, error: CommunicationError) -> None:
         """Make this the fault of the process and tell all ranks, unless there is one already."""
-        with self._lock:
-            if self.fault is not None:
-                return
-            self.fault = error
-        self._tell(FAULT, str(error).encode()[:MAX_NOTICE_BYTES])
+        if self._set_fault(error):
+            self._tell(FAULT, str(error).encode()[:MAX_NOTICE_BYTES])
 
     def _tell(self, tag: int, text: bytes) -> None:
         if self._notices is None:  # the start itself has failed
             return
         for peer in range(self._notices.Get_size()):
             if peer != self.rank:
-                request = self._notices.Isend([text, MPI.BYTE], dest=peer, tag=tag)
-                self._sent.append((request, text))
+                with contextlib.suppress(MPI.Exception):  # a dead rank cannot be told
+                    request = self._notices.Isend([text, MPI.BYTE], dest=peer, tag=tag)
+                    self._sent.append((request, text))
 
     def look(self, now: float) -> None:
         """Take other ranks' notices, if the last look is long enough ago."""
-        if now - self._looked < NOTICE_SECONDS or self._notices is None:
+        if now - self._looked < NOTICE_SECONDS or self._notices is None or self._deaf:
             return
         self._looked = now
         status = MPI.Status()
-        # A matched probe: two threads may look at the same time.
-        while (message := self._notices.Improbe(MPI.ANY_SOURCE, MPI.ANY_TAG, status)) is not None:
-            text = bytearray(status.Get_count(MPI.BYTE))
-            message.Recv([text, MPI.BYTE])
-            source = status.Get_source()
-            if status.Get_tag() == LEAVING:
-                self._leaving.add(source)
-                continue
-            with self._lock:
-                if self.fault is None:
-                    self.fault = CommunicationError(
-                        f"rank {source} reported: {text.decode(errors='replace')}", rank=self.rank
-                    )
+        try:
+            # Matched probes: two threads may look at the same time.
+            while (message := self._notices.Improbe(status=status)) is not None:
+                text = bytearray(status.Get_count(MPI.BYTE))
+                message.Recv([text, MPI.BYTE])
+                self._take(status.Get_source(), status.Get_tag(), text.decode(errors="replace"))
+        except MPI.Exception as error:
+            # With fault tolerance (mpirun --with-ft ulfm) a rank's death comes to light here.
+            self._deaf = True
+            dead = MPI.Group.Translate_ranks(self._notices.Get_failed())
+            reason = f"{error} (of ranks {', '.join(map(str, dead))})" if dead else str(error)
+            peer = dead[0] if len(dead) == 1 else None
+            self._set_fault(CommunicationError(reason, rank=self.rank, peer=peer))
 
-    def abort(self, status: int, grace: float) -> None:
+    def _take(self, source: int, tag: int, text: str) -> None:
+        if tag == LEAVING:
+            self._leaving.add(source)
+        else:
+            self._set_fault(CommunicationError(f"rank {source} reported: {text}", rank=self.rank))
+
+    def _set_fault(self, error: CommunicationError) -> bool:
+        """Make this the fault of the process; return whether there was none before."""
+        with self._lock:
+            if self.fault is not None:
+                return False
+            self.fault = error
+        return True
+
+    def abort(self, status: int, grace: float) -> NoReturn:
         """End all ranks of the job; does not return (see pcode.communication.mpi.abort)."""
         sys.stdout.flush()
         sys.stderr.flush()
@@ -219,6 +233,7 @@ class Progress:
                 self.look(time.perf_counter())
                 time.sleep(LONGEST_SLEEP)
         MPI.COMM_WORLD.Abort(status)
+        os._exit(status)  # should MPI have returned
 
     def _at_exit(self) -> None:
         self._stopping = True

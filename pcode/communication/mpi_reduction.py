@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from torch.distributed import ReduceOp
 
@@ -20,12 +21,19 @@ def _into(function: Callable[..., torch.Tensor]) -> Combine:
     return lambda left, right, out: function(left, right, out=out)
 
 
+def _by_numpy(function: np.ufunc) -> Combine:
+    return lambda left, right, out: torch.from_numpy(
+        function(left.numpy(), right.numpy(), out=out.numpy())
+    )
+
+
 _ARITHMETIC: dict[str, Combine] = {
     "SUM": _into(torch.add),
     "AVG": _into(torch.add),
     "PRODUCT": _into(torch.mul),
 }
 _ORDER: dict[str, Combine] = {"MIN": _into(torch.minimum), "MAX": _into(torch.maximum)}
+_UNSIGNED_ORDER: dict[str, Combine] = {"MIN": _by_numpy(np.minimum), "MAX": _by_numpy(np.maximum)}
 _BITS: dict[str, Combine] = {
     "BAND": _into(torch.bitwise_and),
     "BOR": _into(torch.bitwise_or),
@@ -37,7 +45,7 @@ _LOGIC: dict[str, Combine] = {
     "PRODUCT": _into(torch.logical_and),
     "MIN": _into(torch.logical_and),
 }
-# torch adds no uint16, uint32 and uint64; their sums have the bits of the signed sums.
+# torch neither adds nor (before 2.14) orders these; their sums have the bits of the signed sums.
 _SIGNED = {
     torch.uint16: torch.int16,
     torch.uint32: torch.int32,
@@ -71,6 +79,8 @@ class Reduction:
         else:
             table = {**_ARITHMETIC, **_ORDER, **_BITS}
             del table["AVG"]
+            if dtype in _SIGNED:
+                table.update(_UNSIGNED_ORDER)
         if name not in table:
             raise ValueError(f"reduction {name} is not defined for {dtype} over mpi")
         self._combine = table[name]

@@ -190,7 +190,7 @@ class Operation(Work):
     def fail_as_told(self, notice: CommunicationError) -> bool:
         """End it because another rank, or another operation, has reported an error."""
         peers = {transfer.peer for transfer in list(self._transfers)}
-        peer = peers.pop() if len(peers) == 1 else None
+        peer = peers.pop() if len(peers) == 1 else notice.peer
         self.fail(CommunicationError(notice.reason, rank=PROGRESS.rank, peer=peer))
         return True
 

@@ -168,20 +168,24 @@ class SimCommunicator(Communicator):
             self.bytes_sent += tensor.nbytes
         return _SimExchange(self._nodes, self.rank, incoming, step)
 
-    def all_reduce(self, tensor: torch.Tensor) -> None:
+    def all_reduce(self, tensor: torch.Tensor, step: int | None = None) -> None:
         self._count_all_reduce(tensor)
         total = torch.zeros_like(tensor)
-        for other in self.all_gather(tensor):
+        for other in self._meet(tensor, step):
             total += other
         tensor.copy_(total)
 
     def all_gather(self, tensor: torch.Tensor) -> list[torch.Tensor]:
+        return self._meet(tensor, None)
+
+    def _meet(self, tensor: torch.Tensor, step: int | None) -> list[torch.Tensor]:
+        """Every node's tensor, once all have come."""
         # Meetings are counted by each node: all call the same ones in the same order.
         number, self._num_meetings = self._num_meetings, self._num_meetings + 1
         meeting = self._nodes.meetings.setdefault(number, {})
         meeting[self.rank] = tensor.clone()
         self._nodes.wait_until(
-            self.rank, lambda: len(meeting) == self.num_nodes, peer=None, step=None
+            self.rank, lambda: len(meeting) == self.num_nodes, peer=None, step=step
         )
         self._nodes.meetings.pop(number, None)
         return [meeting[rank] for rank in range(self.num_nodes)]

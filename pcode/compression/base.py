@@ -33,7 +33,8 @@ class Compressor(ABC):
     threads. All vectors are flat, contiguous float32 tensors of layout.num_entries.
     """
 
-    name: ClassVar[str]
+    # The flags that the constructor takes, by the same names.
+    flags: ClassVar[tuple[str, ...]] = ()
     # gamma of the laws that have one, where the user gives none; found by tuning
     default_consensus_stepsize: ClassVar[float] = 1.0
 
@@ -63,6 +64,9 @@ class Compressor(ABC):
         A weight of 0 leaves the message out. With weight 1 every node adds the same bits.
         """
 
+    @abstractmethod
     def contraction(self, layout: Layout) -> float:
-        """delta of E||Q(v) - v||^2 <= (1 - delta) ||v||^2: the smallest over the tensors."""
-        return 1.0
+        """delta of E||Q(v) - v||^2 <= (1 - delta) ||v||^2: the smallest over the tensors.
+
+        Where it depends on v, that of normally distributed entries.
+        """

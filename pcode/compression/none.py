@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
 
 import numpy as np
 import torch
@@ -16,8 +15,6 @@ from pcode.layout import Layout
 
 class NoCompression(Compressor):
     """Identity: the message is the 4 d bytes of the float32 difference."""
-
-    name: ClassVar[str] = "none"
 
     def message_bytes(self, layout: Layout) -> int:
         return 4 * layout.num_entries
@@ -46,3 +43,6 @@ class NoCompression(Compressor):
             weight_matrix(weights, len(targets), len(messages)),
             layout.num_entries,
         )
+
+    def contraction(self, layout: Layout) -> float:
+        return 1.0

@@ -42,7 +42,6 @@ class Sign(Compressor):
     one bit has no room for 0.
     """
 
-    name: ClassVar[str] = "sign"
     # Tuned for a ring of 8: arXiv 1907.09356, appendix.
     default_consensus_stepsize: ClassVar[float] = 0.45
 

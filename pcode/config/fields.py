@@ -10,8 +10,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from pcode.errors import UserError
+from pcode.registry import look_up
 
 Reason = Callable[[Any], str | None]
+
+LARGEST_NUMBER = 2**31 - 1
 
 
 @dataclass(frozen=True)
@@ -24,7 +27,7 @@ class Flag:
         choices: the accepted values, or empty for any; a registry is read at every use.
         not_built: values that belong to the flag set and are refused by name until they work.
         built: False refuses every value but the default, by name, until the flag works.
-        minimum: the smallest accepted number.
+        minimum, maximum: the smallest and the largest accepted number.
         irrelevant: gives the reason why the flag cannot matter in a configuration, or None.
     """
 
@@ -34,6 +37,7 @@ class Flag:
     not_built: Collection[Any] = ()
     built: bool = True
     minimum: float | None = None
+    maximum: float = LARGEST_NUMBER
     irrelevant: Reason | None = None
 
 
@@ -63,17 +67,24 @@ def _parse_scalar(kind: type, text: str) -> Any:
         if not math.isfinite(value):
             raise ValueError("expected a finite number")
         return value
+    if kind is str and not text.isprintable():
+        raise ValueError("expected printable text")
     return kind(text)
 
 
-NAMES = {bool: "True or False", int: "a whole number", float: "a number", str: "text"}
+NAMES = {bool: "True or False", int: "a whole number", float: "a number", str: "printable text"}
+
+
+def shortened(text: str) -> str:
+    """A text as it can stand in one line of an error."""
+    return repr(text if len(text) <= 80 else text[:77] + "...")
 
 
 def parse_value(name: str, kind: Any, text: str) -> Any:
     """The value that `text` stands for, by the field's type.
 
     Types: bool, int, float, str, tuple[T, ...] (comma-separated), and each of them `| None`
-    ("none" or an empty text; "auto" for a bool).
+    ("none", YAML's "null" and "~", or an empty text; "auto" for a bool).
 
     Raises:
         UserError: the text is not of that type.
@@ -82,7 +93,7 @@ def parse_value(name: str, kind: Any, text: str) -> Any:
     optional = type(None) in typing.get_args(kind)
     if optional:
         kind = members[0]
-        if text.strip().lower() in ("none", "auto" if kind is bool else "none", ""):
+        if text.strip().lower() in ("none", "null", "~", "", *(["auto"] if kind is bool else [])):
             return None
     many = typing.get_origin(kind) is tuple
     element = typing.get_args(kind)[0] if many else kind
@@ -92,7 +103,7 @@ def parse_value(name: str, kind: Any, text: str) -> Any:
         return _parse_scalar(element, text.strip())
     except ValueError:
         expected = NAMES[element] + (", or several separated by commas" if many else "")
-        raise UserError(f"--{name} {text!r}: expected {expected}") from None
+        raise UserError(f"--{name} {shortened(text)}: expected {expected}") from None
 
 
 def check_value(field: dataclasses.Field[Any], value: Any) -> None:
@@ -103,13 +114,13 @@ def check_value(field: dataclasses.Field[Any], value: Any) -> None:
     """
     name, declared = field.name, flag_of(field)
     if not declared.built and value != field.default:
-        raise UserError(f"--{name} {value}: not built yet; leave it at {field.default}")
-    if declared.choices and value not in declared.choices:
-        reason = "not built yet" if value in declared.not_built else "not known"
-        raise UserError(
-            f"--{name} {value}: {reason}; built: {', '.join(map(str, declared.choices))}"
-        )
-    if declared.minimum is not None and value is not None:
-        for number in value if isinstance(value, tuple) else (value,):
-            if number < declared.minimum:
-                raise UserError(f"--{name} {number}: must be at least {declared.minimum:g}")
+        raise UserError(f"--{name} {value!r} is not built yet; leave it at {field.default}")
+    if declared.choices:
+        look_up(name, value, {choice: choice for choice in declared.choices}, declared.not_built)
+    for number in value if isinstance(value, tuple) else (value,):
+        if isinstance(number, bool) or not isinstance(number, int | float):
+            continue
+        if declared.minimum is not None and number < declared.minimum:
+            raise UserError(f"--{name} {number}: must be at least {declared.minimum:g}")
+        if number > declared.maximum:
+            raise UserError(f"--{name}: too large; at most {declared.maximum:g}")

@@ -12,8 +12,6 @@ from pcode import compression, datasets, models, optim
 from pcode.config.fields import Reason, flag
 from pcode.datasets import partition
 
-RATIO_COMPRESSORS = ("compress_top_k", "compress_random_k")
-
 
 def _only_if(name: str, *values: Any) -> Reason:
     """The flag matters only where the flag `name` has one of `values`."""
@@ -27,21 +25,33 @@ def _only_if(name: str, *values: Any) -> Reason:
     return reason
 
 
-def _only_compressed(*names: str) -> Reason:
+def _law(config: Config) -> type[optim.Law]:
+    """The law, as on a graph that is not complete."""
+    return optim.LAWS[config.learning.optimizer][1]
+
+
+def _only_if_law_takes(name: str) -> Reason:
     def reason(config: Config) -> str | None:
-        if config.graph.comm_op in names and config.learning.optimizer != "sgd":
+        if name in _law(config).flags:
             return None
-        if config.learning.optimizer == "sgd":
-            return "it has no effect with --optimizer sgd, which does not compress"
+        return f"it has no effect with --optimizer {config.learning.optimizer}"
+
+    return reason
+
+
+def _only_if_compressor_takes(name: str) -> Reason:
+    def reason(config: Config) -> str | None:
+        if name in compression.COMPRESSORS[config.graph.comm_op].flags:
+            return _compressing_law(config)
         return f"it has no effect with --comm_op {config.graph.comm_op}"
 
     return reason
 
 
 def _compressing_law(config: Config) -> str | None:
-    if config.learning.optimizer == "sgd":
-        return "--optimizer sgd sends the parameters or gradients themselves"
-    return None
+    if _law(config).compresses:
+        return None
+    return f"--optimizer {config.learning.optimizer} sends the parameters or gradients themselves"
 
 
 def _mpi_launch(config: Config) -> str | None:
@@ -60,20 +70,37 @@ def _not_needed(config: Config) -> str:
     return "it is not needed any more"
 
 
-def _label(config: Config) -> None:
+def _without_gpus(config: Config) -> str:
+    return "no node uses a GPU"
+
+
+def _simulated(config: Config) -> str | None:
+    return "simulated nodes need no time limit" if config.launch.backend == "sim" else None
+
+
+def _evaluating(config: Config) -> str | None:
+    if config.watch.train_fast:
+        return "--train_fast True evaluates at the end only, and then all of it"
     return None
+
+
+def _scaling_up(config: Config) -> str | None:
+    if config.learning.lr_scaleup:
+        return None
+    return "without --lr_scaleup True the rate starts at its final value"
 
 
 @dataclass(frozen=True)
 class Launch:
     """Launch and devices"""
 
-    n_mpi_process: int = flag(2, "number of nodes", minimum=1)
+    n_mpi_process: int = flag(2, "number of nodes", minimum=1, maximum=4096)
     n_sub_process: int = flag(1, "GPUs of each node", minimum=1, built=False)
     world: tuple[int, ...] = flag(
         (0,),
         "GPU id of every GPU of the run, node after node; repeated cyclically when short",
         minimum=0,
+        irrelevant=_without_gpus,
     )
     hostfile: str | None = flag(
         None, "file of `HOST slots=N` lines; none: this machine", irrelevant=_mpi_launch
@@ -96,20 +123,27 @@ class Launch:
         None, "working directory on the hosts; none: this one", irrelevant=_mpi_launch
     )
     use_ipc: bool = flag(
-        False, "CUDA IPC in the MPI's shared-memory transport", irrelevant=_mpi_launch
+        False, "CUDA IPC in the MPI's shared-memory transport", irrelevant=_without_gpus
     )
-    on_cuda: bool | None = flag(None, "train on GPUs; none: where there is one")
+    on_cuda: bool | None = flag(None, "train on GPUs (not built yet); auto: no")
     comm_device: str | None = flag(
         None,
         "where messages are exchanged; none: where the model is",
         choices=(None, "cpu", "cuda"),
-        irrelevant=lambda _: "the model is on the CPU, and so are its messages",
+        irrelevant=_without_gpus,
     )
     num_threads: int | None = flag(
-        None, "CPU threads of a node; none: cores / nodes on this machine", minimum=1
+        None,
+        "CPU threads of a node; none: cores / nodes on this machine",
+        minimum=1,
+        maximum=4096,
     )
     time_limit_seconds: float = flag(
-        300.0, "a message that takes longer ends the run with an error", minimum=0.001
+        300.0,
+        "a message that takes longer ends the run with an error",
+        minimum=0.001,
+        maximum=1e7,
+        irrelevant=_simulated,
     )
     num_workers: int = flag(
         2, "data loading processes", aliases=("-j",), minimum=0, irrelevant=_in_memory
@@ -118,8 +152,8 @@ class Launch:
     local_rank: int | None = flag(None, "", irrelevant=_not_needed)
     remote_exec: bool = flag(False, "", irrelevant=_not_needed)
     clean_python: bool = flag(False, "", irrelevant=_not_needed)
-    user: str | None = flag(None, "a label of the run", irrelevant=_label)
-    project: str | None = flag(None, "a label of the run", irrelevant=_label)
+    user: str | None = flag(None, "a label of the run")
+    project: str | None = flag(None, "a label of the run")
 
 
 @dataclass(frozen=True)
@@ -169,9 +203,15 @@ class Model:
     densenet_bc_mode: bool = flag(False, "", irrelevant=_only_if("arch", "densenet"))
     densenet_compression: float = flag(0.5, "", irrelevant=_only_if("arch", "densenet"))
     wideresnet_widen_factor: int = flag(4, "", irrelevant=_only_if("arch", "wideresnet28"))
-    mlp_num_layers: int = flag(2, "hidden layers", minimum=1, irrelevant=_only_if("arch", "mlp"))
+    mlp_num_layers: int = flag(
+        2,
+        "linear layers, with the classifier",
+        minimum=1,
+        maximum=1000,
+        irrelevant=_only_if("arch", "mlp"),
+    )
     mlp_hidden_size: int = flag(
-        128, "units of a hidden layer", minimum=1, irrelevant=_only_if("arch", "mlp")
+        128, "units of a hidden layer", minimum=1, maximum=65536, irrelevant=_only_if("arch", "mlp")
     )
     drop_rate: float = flag(
         0.0,
@@ -264,7 +304,9 @@ class Learning:
         "graph: neighbours and self; world: nodes; or a number",
         irrelevant=_only_if("lr_scaleup", True),
     )
-    lr_warmup: bool = flag(False, "start at lr and reach the scaled lr linearly")
+    lr_warmup: bool = flag(
+        False, "start at lr and reach the scaled lr linearly", irrelevant=_scaling_up
+    )
     lr_warmup_epochs: float = flag(
         5, "epochs of warm-up", minimum=0, irrelevant=_only_if("lr_warmup", True)
     )
@@ -303,34 +345,38 @@ class Graph:
         irrelevant=_compressing_law,
     )
     compress_ratio: float = flag(
-        0.9, "share that is dropped", irrelevant=_only_compressed(*RATIO_COMPRESSORS)
+        0.9, "share that is dropped", irrelevant=_only_if_compressor_takes("compress_ratio")
     )
     quantize_level: int = flag(
-        8, "bits of a magnitude", irrelevant=_only_compressed("quantize_qsgd")
+        8, "bits of a magnitude", irrelevant=_only_if_compressor_takes("quantize_level")
     )
     is_biased: bool = flag(
         True,
         "biased form of the compressor",
-        irrelevant=_only_compressed("compress_random_k", "quantize_qsgd"),
+        irrelevant=_only_if_compressor_takes("is_biased"),
     )
-    majority_vote: bool = flag(False, "", irrelevant=_only_if("optimizer", "ef_sign_sgd"))
-    mask_momentum: bool = flag(False, "", irrelevant=_only_if("optimizer", "dgc"))
+    majority_vote: bool = flag(False, "", irrelevant=_only_if_law_takes("majority_vote"))
+    mask_momentum: bool = flag(False, "", irrelevant=_only_if_law_takes("mask_momentum"))
     comm_algo: str | None = flag(None, "", irrelevant=_not_needed)
     compress_warmup_values: tuple[float, ...] = flag(
-        (0.75, 0.9375, 0.984375, 0.996, 0.999), "", irrelevant=_only_if("optimizer", "dgc")
+        (0.75, 0.9375, 0.984375, 0.996, 0.999),
+        "",
+        irrelevant=_only_if_law_takes("compress_warmup_values"),
     )
-    compress_warmup_epochs: int = flag(0, "", irrelevant=_only_if("optimizer", "dgc"))
+    compress_warmup_epochs: int = flag(
+        0, "", irrelevant=_only_if_law_takes("compress_warmup_epochs")
+    )
     consensus_stepsize: float | None = flag(
         None,
         "gamma; none: by compressor",
         aliases=("--choco_consenus_stepsize",),
         minimum=0,
-        irrelevant=_only_if("optimizer", "parallel_choco", "deep_squeeze"),
+        irrelevant=_only_if_law_takes("consensus_stepsize"),
     )
     overlap: bool = flag(
         True,
         "exchange while the next gradient is computed; the same numbers come out",
-        irrelevant=_only_if("optimizer", "parallel_choco"),
+        irrelevant=_only_if_law_takes("overlap"),
     )
 
 
@@ -339,9 +385,11 @@ class Watch:
     """Watching, evaluating, keeping"""
 
     evaluate: bool = flag(False, "evaluate a checkpoint", aliases=("-e",), built=False)
-    eval_freq: int = flag(1, "epochs between evaluations", minimum=1)
-    evaluate_avg: bool = flag(False, "evaluate the averaged model as well")
-    evaluate_consensus: bool = flag(False, "measure the consensus distance at each evaluation")
+    eval_freq: int = flag(1, "epochs between evaluations", minimum=1, irrelevant=_evaluating)
+    evaluate_avg: bool = flag(False, "evaluate the averaged model as well", irrelevant=_evaluating)
+    evaluate_consensus: bool = flag(
+        False, "measure the consensus distance at each evaluation", irrelevant=_evaluating
+    )
     train_fast: bool = flag(False, "no evaluation before the end")
     track_time: bool = flag(True, "measure the parts of a step")
     track_detailed_time: bool = flag(False, "also per tensor", built=False)

@@ -42,7 +42,7 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         if message.startswith("unrecognized arguments: "):
-            unknown = message.removeprefix("unrecognized arguments: ").split()[0]
+            unknown = (message.removeprefix("unrecognized arguments: ").split() or ["''"])[0]
             known = [f"--{name}" for name in _fields()]
             near = difflib.get_close_matches(unknown.split("=")[0], known, n=1)
             message = f"{unknown}: no such flag" + (f"; did you mean {near[0]}?" if near else "")
@@ -106,13 +106,14 @@ def _make_parser() -> argparse.ArgumentParser:
 def _read_file(path: str) -> dict[str, Any]:
     """The flags of a YAML file, as text."""
     try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        # BaseLoader keeps every value as the text that stands there, as on the command line.
+        content = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=yaml.BaseLoader)
     except OSError as error:
         raise UserError(f"--config {path}: {error.strerror}") from None
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
+    except (UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"--config {path}: not a YAML file: {reason}") from None
-    if content is None:
+    if content in (None, ""):
         return {}
     if not isinstance(content, dict):
         raise UserError(f"--config {path}: expected `flag: value` lines")
@@ -127,8 +128,9 @@ def _read_file(path: str) -> dict[str, Any]:
             raise UserError(f"--config {path}: no flag is called {name!r}{hint}")
         if isinstance(value, dict):
             raise UserError(f"--config {path}: {name}: expected a value, not a mapping")
-        parts = value if isinstance(value, list) else [value]
-        found[names[name]] = "none" if value is None else ",".join(map(str, parts))
+        if names[name] in found:
+            raise UserError(f"--config {path}: {names[name]} stands there under two names")
+        found[names[name]] = ",".join(map(str, value)) if isinstance(value, list) else value
     return found
 
 

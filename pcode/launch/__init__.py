@@ -1,6 +1,6 @@
 """Starting the nodes of a run: who am I, which mpirun, and how it ends."""
 
-from pcode.launch.devices import repeat_world, threads_per_node, world_notice
+from pcode.launch.devices import threads_per_node
 from pcode.launch.environment import RankEnvironment, check_ranks, detect, rendezvous_address
 from pcode.launch.hostfile import Host, check_slots, read_hostfile
 from pcode.launch.mpirun import mpirun_command
@@ -16,7 +16,5 @@ __all__ = [
     "mpirun_command",
     "read_hostfile",
     "rendezvous_address",
-    "repeat_world",
     "threads_per_node",
-    "world_notice",
 ]

@@ -1,30 +1,12 @@
-"""Which GPU and how many CPU threads a node gets."""
+"""How many CPU threads a node gets."""
 
 from __future__ import annotations
 
-import itertools
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from pcode.errors import UserError
-
-
-def repeat_world(world: Sequence[int], num_gpus: int) -> tuple[int, ...]:
-    """The GPU id of each of the run's `num_gpus` GPUs: `world`, repeated cyclically when short.
-
-    The published command gives 8 ids for 16 nodes.
-    """
-    return tuple(itertools.islice(itertools.cycle(world), num_gpus))
-
-
-def world_notice(world: Sequence[int], num_gpus: int) -> str | None:
-    """A line for the user where `world` has another length than the run has GPUs."""
-    if len(world) == num_gpus:
-        return None
-    ids = ",".join(map(str, world))
-    what = "repeated cyclically" if len(world) < num_gpus else f"the first {num_gpus} are used"
-    return f"--world {ids}: {len(world)} ids for {num_gpus} GPUs; {what}"
 
 
 def threads_per_node(

@@ -5,7 +5,6 @@ A new model is one file with a function of ModelSpec and one line in MODELS.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from functools import partial
 
@@ -59,8 +58,7 @@ def make_model(
     They are drawn from (seed, "model"); torch's default generator is left as it was.
 
     Args:
-        arch: a name in MODELS, or `resnet` and any depth 6m + 2 that is not the depth of one of
-            the ImageNet family's.
+        arch: a name in MODELS.
         num_channels, image_size: inputs are N x num_channels x image_size x image_size.
         num_classes: outputs are N x num_classes.
         seed: the run's seed.
@@ -72,11 +70,7 @@ def make_model(
     spec = ModelSpec(
         num_channels, image_size, num_classes, mlp_num_layers, mlp_hidden_size, drop_rate
     )
-    depth = re.fullmatch(r"resnet([0-9]{1,4})", arch)
-    if depth and arch not in PLANNED:
-        build: Callable[[ModelSpec], nn.Module] = partial(resnet_cifar, int(depth[1]))
-    else:
-        build = look_up("arch", arch, MODELS, PLANNED)
+    build = look_up("arch", arch, MODELS, PLANNED)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(derive_seed(seed, "model"))
         return build(spec)

@@ -53,14 +53,17 @@ def make_law(
     topology: Topology,
     *,
     local: Mapping[str, Any],
+    flags: Mapping[str, Any],
     gossip: Mapping[str, Any],
 ) -> Law:
     """A node's law.
 
     Args:
         local: options of the local step: lr, momentum, nesterov, weight_decay.
-        gossip: options of laws that compress: compressor, consensus_stepsize, overlap, seed.
+        flags: every flag of the run; the law gets those that it takes.
+        gossip: what laws that compress get: compressor, seed.
     """
     kind = law_class(name, topology)
-    options = {**local, **gossip} if kind.compresses else dict(local)
-    return kind(params, communicator, topology, **options)
+    taken = {flag: flags[flag] for flag in kind.flags}
+    given = gossip if kind.compresses else {}
+    return kind(params, communicator, topology, **local, **taken, **given)

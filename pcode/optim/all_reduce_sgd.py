@@ -10,5 +10,5 @@ class AllReduceSGD(Law):
 
     def _recursion(self) -> None:
         with self.timer("wait"):
-            self.communicator.all_reduce_mean(self.g)
+            self.communicator.all_reduce_mean(self.g, self.num_steps)
         self.local_step()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Callable, Iterable
 from typing import Any, ClassVar
 
@@ -51,10 +50,12 @@ class Law(torch.optim.Optimizer):
         x, g, buf: the flat vectors of parameters, gradients and momentum.
         num_steps: steps taken.
         timer: where the time of a step goes (local_update, compress, wait, mix).
-        compresses: whether the law sends compressed messages (and takes a compressor).
+        compresses: whether the law sends compressed messages: it takes a compressor and a seed.
+        flags: the flags that the constructor takes besides, by the same names.
     """
 
     compresses: ClassVar[bool] = False
+    flags: ClassVar[tuple[str, ...]] = ()
 
     def __init__(
         self,
@@ -87,9 +88,9 @@ class Law(torch.optim.Optimizer):
         self.num_steps = 0
         self.timer = StepTimer()
 
-    @abstractmethod
     def _recursion(self) -> None:
         """One step of the law, from the gradients in g."""
+        raise NotImplementedError
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
@@ -106,6 +107,16 @@ class Law(torch.optim.Optimizer):
         self._recursion()
         self.num_steps += 1
         return loss
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """As the constructor does; afterwards the layout of the vectors is fixed.
+
+        Raises:
+            UserError: the law exists already.
+        """
+        if hasattr(self, "store"):
+            raise UserError("parameters cannot be added to a law: its vectors are laid out")
+        super().add_param_group(param_group)
 
     def finish(self) -> None:
         """Complete what is under way between nodes: after training, before keeping the state."""
@@ -154,6 +165,7 @@ class Law(torch.optim.Optimizer):
     @torch.no_grad()
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over a state_dict() of the same law over the same parameters."""
+        self.finish()
         vectors = self._vectors()
         if vectors.keys() != state_dict["vectors"].keys():
             raise UserError(

@@ -12,6 +12,12 @@ from pcode.layout import Layout
 Groups = list[dict[str, Any]]
 
 
+def flat_layout(groups: Groups) -> Layout:
+    """The tensors of param_groups back to back, group after group, named by their position."""
+    parameters = (parameter for group in groups for parameter in group["params"])
+    return Layout.of((str(index), parameter) for index, parameter in enumerate(parameters))
+
+
 class FlatStore:
     """The vectors x (parameters) and g (gradients) of a node, and their layout.
 
@@ -31,7 +37,7 @@ class FlatStore:
         devices = {parameter.device for parameter in self._parameters}
         if len(devices) != 1 or any(p.dtype != torch.float32 for p in self._parameters):
             raise UserError("the parameters must be float32 tensors on one device")
-        self.layout = Layout.of((str(i), p) for i, p in enumerate(self._parameters))
+        self.layout = flat_layout(groups)
         self.slices, start = [], 0
         for group in groups:
             end = start + sum(parameter.numel() for parameter in group["params"])

@@ -39,6 +39,7 @@ class ParallelChoco(Law):
     """
 
     compresses = True
+    flags = ("consensus_stepsize", "overlap")
 
     def __init__(
         self,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+
 from pcode.config import to_yaml
 from pcode.training.plan import Plan
 
@@ -41,7 +43,7 @@ def _gamma(plan: Plan) -> list[str]:
     guard = plan.topology.theoretical_gamma(delta)
     return [
         f"consensus step size gamma: {plan.config.graph.consensus_stepsize:g}",
-        f"  proved to converge (delta = {delta:.3g}): {guard:.3g}; tuned values are far larger",
+        f"  the theory's for delta = {delta:.3g}: {guard:.3g}; tuned values are far larger",
     ]
 
 
@@ -79,7 +81,7 @@ def describe(plan: Plan, command: list[str] | None) -> str:
         command: the mpirun command, or None where the nodes run in this process.
     """
     start = (
-        ["command:", "  " + " ".join(command)] if command else ["command: none, in this process"]
+        ["command:", "  " + shlex.join(command)] if command else ["command: none, in this process"]
     )
     configuration = ["configuration:", *(f"  {line}" for line in to_yaml(plan.config).splitlines())]
     gamma = _gamma(plan) if plan.compresses else []

@@ -21,8 +21,8 @@ from pcode.training.node import Node, parameters_digest
 from pcode.training.plan import Plan, run_folder
 from pcode.training.records import Records
 
-# Set by the launcher where its standard error is a terminal: a rank's own never is.
-PROGRESS_VARIABLE = "PCODE_PROGRESS"
+# The launcher sets it to "terminal" where its standard error is one: a rank's own never is.
+LAUNCHER_VARIABLE = "PCODE_LAUNCHER"
 # The first step compiles the kernel that encodes, the second the one that decodes.
 UNTIMED_STEPS = 2
 
@@ -45,7 +45,7 @@ def _open_records(plan: Plan, communicator: Communicator) -> Records:
     """Make the run's folder, in which every node then makes its own."""
     start = _gather_floats(communicator, [time.time()])[0][0]
     named = datetime.fromtimestamp(start).strftime("%Y-%m-%d_%H-%M-%S-%f")
-    folder = run_folder(plan.config, plan.config.watch.timestamp or named)
+    folder = run_folder(plan.config, plan.timestamp or named)
     if communicator.rank == 0:
         folder.mkdir(parents=True)
     communicator.barrier()
@@ -81,9 +81,11 @@ class Run:
         """Train, evaluate and keep; the summary, the same on every node."""
         watch, plan, node = self.plan.config.watch, self.plan, self.node
         last_loss = math.nan
-        shown = self.is_first and (sys.stderr.isatty() or PROGRESS_VARIABLE in os.environ)
+        terminal = sys.stderr.isatty() or os.environ.get(LAUNCHER_VARIABLE) == "terminal"
         begin = time.perf_counter()
-        with tqdm(total=plan.num_steps, unit="step", disable=not shown, leave=False) as bar:
+        with tqdm(
+            total=plan.num_steps, unit="step", disable=not (self.is_first and terminal), leave=False
+        ) as bar:
             for epoch in range(plan.num_epochs):
                 losses = self._train_epoch(epoch, bar)
                 ended = epoch + 1 == plan.num_epochs
@@ -91,7 +93,8 @@ class Run:
                 due = (epoch + 1) % watch.eval_freq == 0 and not watch.train_fast
                 if due and not ended:
                     self._evaluate(epoch + 1, last_loss, watch.evaluate_avg, begin)
-        node.law.finish()
+        seconds = self._step_seconds()
+        node.finish()
         before = evaluate(
             node.model, plan.dataset, self.communicator, averaged=True, consensus=True
         )
@@ -104,7 +107,7 @@ class Run:
             final = before
         self._report(plan.num_epochs, last_loss, before, begin)
         self.best_top1 = max(self.best_top1, final.test_top1)
-        summary = self._summarise(last_loss, before, final)
+        summary = self._summarise(last_loss, seconds, before, final)
         self.records.write_model(node.model)
         self.communicator.barrier()
         if self.is_first:
@@ -135,14 +138,15 @@ class Run:
         return losses
 
     def _record_training(self, step: int, loss: float) -> None:
-        watch, node = self.plan.config.watch, self.node
-        seconds = node.step_seconds() if watch.track_time else {}
-        rate = node.law.param_groups[0]["lr"]
+        rate = self.node.law.param_groups[0]["lr"]
+        seconds = self._step_seconds()
         self.records.write(
             "train", step, {"loss": loss, "learning_rate": rate, "step_seconds": seconds}
         )
-        if watch.display_tracked_time and seconds:
-            self.say(_time_table(seconds))
+
+    def _step_seconds(self) -> dict[str, float] | None:
+        """This node's, where it is to be measured."""
+        return self.node.step_seconds() if self.plan.config.watch.track_time else None
 
     def _evaluate(self, epoch: int, loss: float, averaged: bool, begin: float) -> None:
         consensus = self.plan.config.watch.evaluate_consensus
@@ -179,11 +183,15 @@ class Run:
             text += f", consensus distance {result.consensus_distance:.3g}"
         self.records.write("evaluation", self.node.law.num_steps, values)
         self.say(text)
+        seconds = self._step_seconds()
+        if self.plan.config.watch.display_tracked_time and seconds is not None:
+            self.say(_time_table(seconds))
 
-    def _summarise(self, loss: float, before: Evaluation, final: Evaluation) -> dict[str, Any]:
+    def _summarise(
+        self, loss: float, seconds: dict[str, float] | None, before: Evaluation, final: Evaluation
+    ) -> dict[str, Any]:
         plan, node, communicator = self.plan, self.node, self.communicator
         digest = torch.frombuffer(bytearray(parameters_digest(node.model)), dtype=torch.uint8)
-        seconds = _mean(communicator, node.step_seconds())
         sent = [row[0] for row in _gather_floats(communicator, [float(communicator.bytes_sent)])]
         return {
             "test_top1": final.test_top1,
@@ -198,7 +206,7 @@ class Run:
             "message_bytes": plan.message_bytes,
             "bytes_sent_per_step": sum(sent) / len(sent) / node.law.num_steps,
             "bytes_sent_total": int(sum(sent)),
-            "step_seconds": seconds if plan.config.watch.track_time else None,
+            "step_seconds": _mean(communicator, seconds) if seconds is not None else None,
             "parameters_sha256": [
                 bytes(row.tolist()).hex() for row in communicator.all_gather(digest)
             ],

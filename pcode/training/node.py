@@ -48,12 +48,8 @@ class Node:
                 "momentum": learning.momentum_factor,
                 "nesterov": learning.use_nesterov,
             },
-            gossip={
-                "compressor": plan.compressor,
-                "consensus_stepsize": config.graph.consensus_stepsize,
-                "overlap": config.graph.overlap,
-                "seed": self.seed,
-            },
+            flags=config.flat(),
+            gossip={"compressor": plan.compressor, "seed": self.seed},
         )
         self.timer = self.law.timer
         self.timed_steps = 0
@@ -94,10 +90,23 @@ class Node:
         self.timer.reset()
         self.timed_steps, self.timed_seconds = 0, 0.0
 
-    def step_seconds(self) -> dict[str, float]:
-        """Mean seconds of a step and of its parts, over this node's timed steps."""
+    def step_seconds(self) -> dict[str, float] | None:
+        """Mean seconds of a step and of its parts; None where none was timed."""
+        if self.timed_steps == 0:
+            return None
         parts = {"total": self.timed_seconds, **self.timer.seconds}
-        return {name: seconds / max(self.timed_steps, 1) for name, seconds in parts.items()}
+        return {name: seconds / self.timed_steps for name, seconds in parts.items()}
+
+    def finish(self) -> None:
+        """Take in the last messages.
+
+        Raises:
+            DivergenceError: the parameters are not finite.
+            CommunicationError: an exchange failed.
+        """
+        self.law.finish()
+        if not bool(self.law.x.isfinite().all()):
+            raise DivergenceError(f"rank {self.rank}: the parameters are not finite numbers")
 
 
 def parameters_digest(model: nn.Module) -> bytes:

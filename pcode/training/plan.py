@@ -10,15 +10,18 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from pcode.compression import Compressor, make_compressor
+from pcode.compression import COMPRESSORS, Compressor
 from pcode.config import Config
 from pcode.datasets import Dataset, batches_per_epoch, load_dataset, partition_indices
 from pcode.errors import UserError
 from pcode.layout import Layout
 from pcode.models import make_model, normalization_parameters
 from pcode.optim import law_class, parameter_groups
+from pcode.optim.flat import flat_layout
 from pcode.topology import Topology, make_topology
 from pcode.training.schedule import Schedule, make_schedule
+
+LONGEST_NAME_BYTES = 255  # of a file on the usual file systems
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,7 @@ class Plan:
         message_bytes: one message to one neighbour (for all-reduce: the vector that is reduced).
         steps_per_epoch: the same on every node.
         num_steps: steps of each node in the whole run.
+        timestamp: the name of the run, or None for the time of its start.
     """
 
     config: Config
@@ -42,6 +46,7 @@ class Plan:
     message_bytes: int
     steps_per_epoch: int
     num_steps: int
+    timestamp: str | None
 
     @property
     def num_epochs(self) -> int:
@@ -89,15 +94,17 @@ def _check_devices(config: Config) -> None:
     if config.launch.on_cuda:
         raise UserError("--on_cuda True: training on GPUs is not built yet; --on_cuda False")
     if config.launch.backend == "nccl":
-        raise UserError("--backend nccl: needs GPUs; --backend mpi or gloo")
+        raise UserError("--backend nccl: training on GPUs is not built yet; --backend mpi or gloo")
 
 
 def _check_folder(config: Config) -> None:
     """A run's folder is CHECKPOINT/DATA/ARCH/EXPERIMENT/TIMESTAMP."""
     watch = config.watch
     for name, value in (("experiment", watch.experiment), ("timestamp", watch.timestamp)):
-        if value is not None and (Path(value).name != value or "\0" in value):
+        if value is not None and (Path(value).name != value or value == ".."):
             raise UserError(f"--{name} {value!r}: must be the name of one folder")
+        if value is not None and len(os.fsencode(value)) > LONGEST_NAME_BYTES:
+            raise UserError(f"--{name}: longer than {LONGEST_NAME_BYTES} bytes")
     place = Path(watch.checkpoint, config.data.data, config.model.arch, watch.experiment).absolute()
     existing = next(folder for folder in (place, *place.parents) if folder.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
@@ -123,16 +130,16 @@ def make_plan(config: Config) -> Plan:
     _check_devices(config)
     _check_folder(config)
     learning, num_nodes = config.learning, config.launch.n_mpi_process
-    topology = make_topology(config.graph.graph_topology, num_nodes)
-    compressor = make_compressor(config.graph.comm_op)
-    gamma = config.graph.consensus_stepsize
-    if gamma is None:
-        gamma = compressor.default_consensus_stepsize
-    if not 0 < gamma <= 1:
-        raise UserError(f"--consensus_stepsize {gamma:g}: must be above 0 and at most 1")
     if learning.use_nesterov and learning.momentum_factor == 0:
         raise UserError("--use_nesterov True: needs a --momentum_factor above 0")
+    topology = _topology(config)
     make_schedule(config, topology, rank=0)
+    compressor_class = COMPRESSORS[config.graph.comm_op]
+    flags = config.flat()
+    compressor = compressor_class(**{flag: flags[flag] for flag in compressor_class.flags})
+    law = law_class(learning.optimizer, topology)
+    timestamp = config.watch.timestamp
+    config = _resolve(config, compressor if "consensus_stepsize" in law.flags else None)
     dataset = load_dataset(config.data.data, config.data.data_dir)
     steps_per_epoch = batches_per_epoch(
         len(dataset.train_targets), num_nodes, config.data.batch_size
@@ -140,18 +147,47 @@ def make_plan(config: Config) -> Plan:
     num_steps = steps_per_epoch * learning.num_epochs
     if learning.stop_criteria == "iteration":
         num_steps = -(-learning.num_iterations // num_nodes)
-    config = dataclasses.replace(
-        config,
-        data=dataclasses.replace(
-            config.data, base_batch_size=config.data.base_batch_size or config.data.batch_size
-        ),
-        graph=dataclasses.replace(config.graph, consensus_stepsize=gamma),
-    )
     plan = Plan(
-        config, topology, dataset, compressor, Layout((), ()), 0, steps_per_epoch, num_steps
+        config=config,
+        topology=topology,
+        dataset=dataset,
+        compressor=compressor,
+        layout=Layout((), ()),
+        message_bytes=0,
+        steps_per_epoch=steps_per_epoch,
+        num_steps=num_steps,
+        timestamp=timestamp,
     )
     plan.partition(epoch=0)
-    groups = parameter_groups(plan.model(), 0.0, normalization_parameters(plan.model()))
-    layout = Layout.of((str(i), p) for i, p in enumerate(p for g in groups for p in g["params"]))
-    message_bytes = compressor.message_bytes(layout) if plan.compresses else 4 * layout.num_entries
+    model = plan.model()
+    layout = flat_layout(parameter_groups(model, 0.0, normalization_parameters(model)))
+    message_bytes = compressor.message_bytes(layout) if law.compresses else 4 * layout.num_entries
     return dataclasses.replace(plan, layout=layout, message_bytes=message_bytes)
+
+
+def _topology(config: Config) -> Topology:
+    name, num_nodes = config.graph.graph_topology, config.launch.n_mpi_process
+    try:
+        return make_topology(name, num_nodes)
+    except UserError as error:
+        if str(error).startswith("--"):
+            raise
+        flags = f"--graph_topology {name} --n_mpi_process {num_nodes}"
+        raise UserError(f"{flags}: {error}") from None
+
+
+def _resolve(config: Config, compressor: Compressor | None) -> Config:
+    """Fill in what was left to the run; `compressor` where the law has a gamma."""
+    gamma = None
+    if compressor is not None:
+        gamma = config.graph.consensus_stepsize
+        gamma = compressor.default_consensus_stepsize if gamma is None else gamma
+        if not 0 < gamma <= 1:
+            raise UserError(f"--consensus_stepsize {gamma:g}: must be above 0 and at most 1")
+    return dataclasses.replace(
+        config,
+        launch=dataclasses.replace(config.launch, on_cuda=False),
+        graph=dataclasses.replace(config.graph, consensus_stepsize=gamma),
+        # Its name is the folder's; a run started from config.yaml gets a folder of its own.
+        watch=dataclasses.replace(config.watch, timestamp=None),
+    )

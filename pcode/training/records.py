@@ -35,13 +35,13 @@ class Records:
 
     def __init__(self, folder: Path, rank: int) -> None:
         self.folder, self._rank = folder, rank
-        (folder / str(rank)).mkdir()
+        (folder / str(rank)).mkdir(parents=True)
         self._log = (folder / str(rank) / "log.jsonl").open("w", encoding="utf-8")
         self._board = SummaryWriter(str(folder / "tensorboard")) if rank == 0 else None
 
     def write(self, kind: str, step: int, values: Mapping[str, Any]) -> None:
         """One line of log.jsonl; rank 0 shows its numbers in TensorBoard as well."""
-        json.dump({"kind": kind, "step": step, **values}, self._log)
+        json.dump({"kind": kind, "step": step, **values}, self._log, allow_nan=False)
         self._log.write("\n")
         self._log.flush()
         if self._board is not None:
@@ -53,7 +53,9 @@ class Records:
         write_whole(self.folder / "config.yaml", to_yaml(config))
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
-        write_whole(self.folder / "summary.json", json.dumps(summary, indent=2) + "\n")
+        write_whole(
+            self.folder / "summary.json", json.dumps(summary, indent=2, allow_nan=False) + "\n"
+        )
 
     def write_model(self, model: nn.Module) -> None:
         """The node's final model, as a state_dict for torch.load(weights_only=True)."""

@@ -139,21 +139,31 @@ def two_threads() -> None:
 
 @check
 def futures() -> None:
-    """A future is completed without wait(), and its callback may communicate and wait."""
+    """A future is completed without wait(), before and after which callbacks may be added."""
     size = dist.get_world_size()
-    first = dist.all_reduce(torch.ones(3), async_op=True)
-    assert first is not None
+    work = dist.all_reduce(torch.ones(3), async_op=True)
+    assert work is not None
+    future = work.get_future()
+    assert future.then(lambda done: float(done.value()[0][0])).wait() == size
+    assert future.then(lambda done: float(done.value()[0][1])).wait() == size
+    work.wait()
+    assert work.is_completed()
+
+
+@mpi_only
+def callbacks_that_communicate() -> None:
+    """A callback starts an operation and waits for it, while the program starts others."""
+    size = dist.get_world_size()
 
     def then(future: torch.futures.Future[list[torch.Tensor]]) -> float:
         second = dist.all_reduce(future.value()[0], async_op=True)
         assert second is not None
         return float(second.get_future().wait()[0][0])
 
-    assert first.get_future().then(then).wait() == size * size
-    work = dist.all_reduce(torch.ones(3), async_op=True)
-    assert work is not None
-    work.wait()
-    assert work.is_completed()
+    for count in (1, 0, 30_000, 5) * 5:  # the empty ones are complete at once on some ranks
+        works = [dist.all_reduce(torch.ones(count + 1), async_op=True) for _ in range(3)]
+        results = [work.get_future().then(then) for work in works if work is not None]
+        assert [result.wait() for result in results] == [size * size] * 3
 
 
 @mpi_only

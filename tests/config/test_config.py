@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -11,24 +12,40 @@ from hypothesis import strategies as st
 from pcode.config import make_config, parse, to_yaml
 from pcode.errors import UserError
 
-# The published flag set.
-FLAGS = """
-n_mpi_process n_sub_process world hostfile backend python_path mpi_path mpi_env work_dir use_ipc
-on_cuda comm_device local_rank remote_exec clean_python user project num_workers pin_memory
-data data_dir use_lmdb_data partition_data reshuffle_per_epoch batch_size base_batch_size arch
-densenet_growth_rate densenet_bc_mode densenet_compression wideresnet_widen_factor mlp_num_layers
-mlp_hidden_size drop_rate rnn_n_hidden rnn_n_layers rnn_bptt_len rnn_clip rnn_use_pretrained_emb
-rnn_tie_weights rnn_weight_norm optimizer lr momentum_factor use_nesterov weight_decay adam_beta_1
-adam_beta_2 adam_eps local_adam_memory_treatment lr_schedule_scheme lr_change_epochs lr_fields
-lr_scale_indicators lr_decay lr_gamma lr_mu lr_alpha lr_onecycle_low lr_onecycle_high
-lr_onecycle_extra_low lr_onecycle_num_epoch lr_scaleup lr_scaleup_type lr_scaleup_factor lr_warmup
-lr_warmup_epochs num_epochs num_iterations stop_criteria clip_grad clip_grad_val local_step
-turn_on_local_step_from avg_model manual_seed graph_topology comm_op compress_ratio quantize_level
-is_biased majority_vote mask_momentum comm_algo compress_warmup_values compress_warmup_epochs
-consensus_stepsize evaluate eval_freq evaluate_avg evaluate_consensus train_fast track_time
-track_detailed_time display_tracked_time summary_freq checkpoint experiment timestamp resume
-checkpoint_index save_all_models save_some_models
-""".split()
+# The published flag set, with its defaults.
+DEFAULTS: dict[str, Any] = {
+    **{"n_mpi_process": 2, "n_sub_process": 1, "world": (0,), "hostfile": None, "backend": "mpi"},
+    **{"python_path": None, "mpi_path": None, "mpi_env": None, "work_dir": None},
+    **{"use_ipc": False, "on_cuda": None, "comm_device": None, "local_rank": None},
+    **{"remote_exec": False, "clean_python": False, "user": None, "project": None},
+    **{"num_workers": 2, "pin_memory": True, "data": "digits", "data_dir": "./data"},
+    **{"use_lmdb_data": False, "partition_data": "random", "reshuffle_per_epoch": False},
+    **{"batch_size": 32, "base_batch_size": None, "arch": "resnet20"},
+    **{"densenet_growth_rate": 12, "densenet_bc_mode": False, "densenet_compression": 0.5},
+    **{"wideresnet_widen_factor": 4, "mlp_num_layers": 2, "mlp_hidden_size": 128},
+    **{"drop_rate": 0.0, "rnn_n_hidden": 200, "rnn_n_layers": 2, "rnn_bptt_len": 35},
+    **{"rnn_clip": 0.25, "rnn_use_pretrained_emb": False, "rnn_tie_weights": True},
+    **{"rnn_weight_norm": False, "optimizer": "parallel_choco", "lr": 0.1},
+    **{"momentum_factor": 0.9, "use_nesterov": False, "weight_decay": 1e-4, "adam_beta_1": 0.9},
+    **{"adam_beta_2": 0.999, "adam_eps": 1e-8, "local_adam_memory_treatment": None},
+    **{"lr_schedule_scheme": "constant", "lr_change_epochs": None, "lr_fields": None},
+    **{"lr_scale_indicators": None, "lr_decay": 10.0, "lr_gamma": None, "lr_mu": None},
+    **{"lr_alpha": None, "lr_onecycle_low": 0.15, "lr_onecycle_high": 3.0},
+    **{"lr_onecycle_extra_low": 0.0015, "lr_onecycle_num_epoch": 46, "lr_scaleup": False},
+    **{"lr_scaleup_type": "linear", "lr_scaleup_factor": "graph", "lr_warmup": False},
+    **{"lr_warmup_epochs": 5, "num_epochs": 5, "num_iterations": 32000},
+    **{"stop_criteria": "epoch", "clip_grad": False, "clip_grad_val": None, "local_step": 1},
+    **{"turn_on_local_step_from": 0, "avg_model": False, "manual_seed": 6},
+    **{"graph_topology": "ring", "comm_op": "sign", "compress_ratio": 0.9, "quantize_level": 8},
+    **{"is_biased": True, "majority_vote": False, "mask_momentum": False, "comm_algo": None},
+    **{"compress_warmup_values": (0.75, 0.9375, 0.984375, 0.996, 0.999)},
+    **{"compress_warmup_epochs": 0, "consensus_stepsize": None, "evaluate": False},
+    **{"eval_freq": 1, "evaluate_avg": False, "evaluate_consensus": False, "train_fast": False},
+    **{"track_time": True, "track_detailed_time": False, "display_tracked_time": False},
+    **{"summary_freq": 100, "checkpoint": "./data/checkpoint", "experiment": "demo"},
+    **{"timestamp": None, "resume": None, "checkpoint_index": None, "save_all_models": False},
+    **{"save_some_models": None},
+}
 
 PUBLISHED = (
     "--arch resnet20 --optimizer parallel_choco --avg_model True --experiment demo --data digits "
@@ -45,9 +62,9 @@ PUBLISHED = (
 ).split()
 
 
-@pytest.mark.parametrize("name", FLAGS)
-def test_every_flag_takes_its_default(name: str) -> None:
-    value = make_config().flat()[name]
+@pytest.mark.parametrize(("name", "value"), DEFAULTS.items())
+def test_every_flag_has_its_default_and_takes_it(name: str, value: Any) -> None:
+    assert make_config().flat()[name] == value
     text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
     parsed = parse([f"--{name}", text])
     assert parsed.config == make_config()
@@ -71,6 +88,19 @@ def test_a_flag_without_effect_is_one_warning_that_says_why() -> None:
         "--comm_op: --optimizer sgd sends the parameters or gradients themselves",
     )
     assert parse(["--lr", "0.2"]).warnings == ()
+
+
+def test_a_yaml_file_means_what_stands_there(tmp_path: Path) -> None:
+    file = tmp_path / "flags.yaml"
+    file.write_text("timestamp: 2026-13-45\nexperiment: 010\nuser: ~\nproject: null\nlr: .5\n")
+    config = parse(["--config", str(file)]).config
+    assert (config.watch.timestamp, config.watch.experiment) == ("2026-13-45", "010")
+    assert (config.launch.user, config.launch.project, config.learning.lr) == (None, None, 0.5)
+
+
+def test_an_empty_word_is_no_flag() -> None:
+    with pytest.raises(UserError, match="no such flag"):
+        parse([""])
 
 
 @pytest.mark.parametrize(
@@ -105,7 +135,18 @@ def test_the_command_line_wins_over_the_file_and_the_file_over_the_default(tmp_p
 
 def test_a_written_configuration_is_read_back_without_warnings(tmp_path: Path) -> None:
     file = tmp_path / "config.yaml"
-    config = parse(["--lr", "0.03", "--world", "1,2", "--timestamp", "12", "--arch", "mlp"]).config
+    config = parse(
+        [
+            "--lr_scheduler",
+            "MultiStepLR",
+            "--lr_milestones",
+            "1,2",
+            "--timestamp",
+            "12",
+            "--arch",
+            "mlp",
+        ]
+    ).config
     file.write_text(to_yaml(config))
     again = parse(["--config", str(file)])
     assert again.config == config
@@ -113,6 +154,15 @@ def test_a_written_configuration_is_read_back_without_warnings(tmp_path: Path) -
 
 
 BAD = [
+    "--batch_size 100000000000000000000",
+    "--n_mpi_process 1000000",
+    "--num_threads 1000000",
+    "--mlp_hidden_size 1000000000000",
+    "--time_limit_seconds 1e300",
+    "--num_iterations 1" + "0" * 400,
+    "--num_iterations 1" + "0" * 5000,
+    "--optimizer a\x0bb",
+    "--checkpoint a\x00b",
     "--no_such_flag 1",
     "--num_epoch 3",
     "--lr fast",
@@ -147,10 +197,10 @@ BAD = [
 @pytest.mark.parametrize("arguments", BAD)
 def test_bad_flags_are_one_line(arguments: str) -> None:
     with pytest.raises(UserError) as caught:
-        parse(arguments.split())
+        parse(arguments.split(" "))
     message = str(caught.value)
     assert "\n" not in message
-    assert arguments.split(maxsplit=1)[0].lstrip("-") in message
+    assert arguments.split(" ", maxsplit=1)[0].lstrip("-") in message
 
 
 @pytest.mark.parametrize(
@@ -164,6 +214,10 @@ def test_bad_flags_are_one_line(arguments: str) -> None:
         b"lr: text",
         b"just words",
         b"1: 2",
+        b"[" * 3000,
+        b"num_epochs: 1" + b"0" * 5000,
+        b"lr: 1\nlr_milestones: 3\nlr_change_epochs: 4",
+        b'checkpoint: "a\\0b"',
     ],
 )
 def test_a_bad_file_is_one_line(tmp_path: Path, content: bytes) -> None:

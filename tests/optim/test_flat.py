@@ -129,6 +129,7 @@ def test_a_restored_law_goes_on_as_if_never_stopped(overlap: bool) -> None:
         train(model, law, range(5, 9))
         law.finish()
         other_model, other = start()
+        train(other_model, other, range(3))  # with overlap, a round is under way then
         other.load_state_dict(kept)
         with torch.no_grad():
             for parameter, value in zip(other_model.parameters(), weights, strict=True):
@@ -147,6 +148,8 @@ def test_what_cannot_be_trained_is_refused() -> None:
         alone(nn.Linear(2, 2).double())
     with pytest.raises(UserError, match="momentum"):
         alone(nn.Linear(2, 2), nesterov=True)
+    with pytest.raises(UserError, match="laid out"):
+        alone(nn.Linear(2, 2)).add_param_group({"params": [nn.Parameter(torch.ones(1))]})
 
     def node(communicator: Communicator) -> None:
         DPSGD(nn.Linear(1, 1).parameters(), communicator, make_topology("ring", 4), lr=0.1)

@@ -90,6 +90,14 @@ def test_after_a_signal(
     assert started[0].processes() == []
 
 
+@pytest.mark.parametrize("backend", ["mpi", "gloo"])
+def test_after_a_rank_failed(tmp_path: Path, started: list[Started], backend: str) -> None:
+    """The loss of some rank is no number after a few steps of such a length."""
+    started.append(Started(tmp_path, "--lr", "1e30", "--backend", backend))
+    assert started[0].status() == 1
+    assert started[0].processes() == []
+
+
 def test_after_ctrl_c_of_simulated_nodes(tmp_path: Path, started: list[Started]) -> None:
     started.append(Started(tmp_path, "--num_epochs", "1000", "--backend", "sim"))
     started[0].await_text(b"epoch   1:")

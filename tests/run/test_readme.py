@@ -16,14 +16,7 @@ from pcode.topology import TOPOLOGIES
 from pcode.training.loop import run_node
 from pcode.training.plan import make_plan
 from tests.launching import run_mpi
-
-README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
-
-
-def program(name: str) -> str:
-    found = re.search(rf"<!-- tested: {name} -->\n```python\n(.*?)```", README, re.DOTALL)
-    assert found is not None
-    return found[1]
+from tests.readme import program
 
 
 def test_the_own_training_loop(tmp_path: Path) -> None:
