@@ -36,7 +36,7 @@ SPIN_SECONDS = 100e-6  # full-speed testing since the last movement, before the 
 SHORTEST_SLEEP, LONGEST_SLEEP = 20e-6, 1e-3
 MOVED_SECONDS = 5e-6  # a test that takes longer than this has moved data: test again at once
 NOTICE_SECONDS = 0.1  # between looks for other ranks' notices
-LINGER_SECONDS = 0.05  # the helper thread parks when there was nothing to do for so long
+LINGER_SECONDS = 0.002  # the helper thread parks when there was nothing to do for so long
 FAULT, LEAVING = 1, 2  # tags of notices
 MAX_NOTICE_BYTES = 2000
 
