@@ -101,7 +101,7 @@ def _check_folder(config: Config) -> None:
     """A run's folder is CHECKPOINT/DATA/ARCH/EXPERIMENT/TIMESTAMP."""
     watch = config.watch
     for name, value in (("experiment", watch.experiment), ("timestamp", watch.timestamp)):
-        if value is not None and (Path(value).name != value or value == ".."):
+        if value is not None and (value in ("", "..") or Path(value).name != value):
             raise UserError(f"--{name} {value!r}: must be the name of one folder")
         if value is not None and len(os.fsencode(value)) > LONGEST_NAME_BYTES:
             raise UserError(f"--{name}: longer than {LONGEST_NAME_BYTES} bytes")

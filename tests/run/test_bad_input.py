@@ -48,6 +48,7 @@ MISTAKES = [
     ("--experiment ../elsewhere", "--experiment"),
     ("--timestamp a/b", "--timestamp"),
     ("--experiment ..", "--experiment"),
+    ("--experiment=", "--experiment"),
     ("--experiment " + "x" * 300, "--experiment"),
     ("--drop_rate 2 --arch mlp", "--drop_rate"),
     ("--backend nccl", "--backend nccl"),
