@@ -14,7 +14,7 @@ from pcode.registry import look_up
 
 Reason = Callable[[Any], str | None]
 
-LARGEST_NUMBER = 2**31 - 1
+LARGEST_INTEGER = 2**31 - 1
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,8 @@ class Flag:
         choices: the accepted values, or empty for any; a registry is read at every use.
         not_built: values that belong to the flag set and are refused by name until they work.
         built: False refuses every value but the default, by name, until the flag works.
-        minimum, maximum: the smallest and the largest accepted number.
+        minimum, maximum: the smallest and the largest accepted number; a whole number is never
+            larger than LARGEST_INTEGER.
         irrelevant: gives the reason why the flag cannot matter in a configuration, or None.
     """
 
@@ -37,7 +38,7 @@ class Flag:
     not_built: Collection[Any] = ()
     built: bool = True
     minimum: float | None = None
-    maximum: float = LARGEST_NUMBER
+    maximum: float | None = None
     irrelevant: Reason | None = None
 
 
@@ -122,5 +123,8 @@ def check_value(field: dataclasses.Field[Any], value: Any) -> None:
             continue
         if declared.minimum is not None and number < declared.minimum:
             raise UserError(f"--{name} {number}: must be at least {declared.minimum:g}")
-        if number > declared.maximum:
-            raise UserError(f"--{name}: too large; at most {declared.maximum:g}")
+        maximum = declared.maximum
+        if maximum is None and isinstance(number, int):
+            maximum = LARGEST_INTEGER
+        if maximum is not None and number > maximum:
+            raise UserError(f"--{name}: too large; at most {maximum:g}")
