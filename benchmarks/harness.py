@@ -26,13 +26,18 @@ def processor_name() -> str:
     return names[0] if names else platform.processor()
 
 
+def run_ranks(num_ranks: int, script: str, arguments: Sequence[str]) -> int:
+    """Run `script` on `num_ranks` ranks of this machine, one thread each; their exit status."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    options = make_config(n_mpi_process=num_ranks).launch
+    return launch(mpirun_command(options, arguments, Path(script)))
+
+
 def start_ranks(num_ranks: int, script: str, arguments: Sequence[str]) -> RankEnvironment:
     """This process's place; where it is no rank, start `num_ranks` of them and end with them."""
     place = detect()
     if place is None:
-        os.environ.setdefault("OMP_NUM_THREADS", "1")
-        options = make_config(n_mpi_process=num_ranks).launch
-        sys.exit(launch(mpirun_command(options, arguments, Path(script))))
+        sys.exit(run_ranks(num_ranks, script, arguments))
     return place
 
 

@@ -64,6 +64,27 @@ def payload_address(message: Message, num_bytes: int) -> int:
     return _address(message.payload, torch.uint8, num_bytes)
 
 
+def accumulate_arguments(
+    layout: Layout,
+    messages: Sequence[Message],
+    targets: Sequence[torch.Tensor],
+    weights: Sequence[Sequence[float]],
+    num_bytes: int,
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
+    """What every accumulating kernel starts with: addresses of targets and payloads, weights.
+
+    Raises like `address_of`, and ValueError where there is not one weight for each pair.
+
+    Args:
+        num_bytes: of a payload.
+    """
+    return (
+        np.array([address_of(layout, target) for target in targets], dtype=np.int64),
+        np.array([payload_address(each, num_bytes) for each in messages], dtype=np.int64),
+        weight_matrix(weights, len(targets), len(messages)),
+    )
+
+
 def weight_matrix(
     weights: Sequence[Sequence[float]], num_targets: int, num_messages: int
 ) -> NDArray[np.float32]:

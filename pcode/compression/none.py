@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 
 from pcode.compression.base import Compressor, Message
 from pcode.compression.kernels import dense
-from pcode.compression.memory import address_of, payload_address, reference_of, weight_matrix
+from pcode.compression.memory import (
+    accumulate_arguments,
+    address_of,
+    payload_address,
+    reference_of,
+)
 from pcode.layout import Layout
 
 
@@ -37,12 +41,8 @@ class NoCompression(Compressor):
         weights: Sequence[Sequence[float]],
     ) -> None:
         num_bytes = self.message_bytes(layout)
-        dense.accumulate(
-            np.array([address_of(layout, target) for target in targets], dtype=np.int64),
-            np.array([payload_address(each, num_bytes) for each in messages], dtype=np.int64),
-            weight_matrix(weights, len(targets), len(messages)),
-            layout.num_entries,
-        )
+        given = accumulate_arguments(layout, messages, targets, weights, num_bytes)
+        dense.accumulate(*given, layout.num_entries)
 
     def contraction(self, layout: Layout) -> float:
         return 1.0

@@ -7,17 +7,16 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import ClassVar
 
-import numpy as np
 import torch
 
 from pcode.compression.base import Compressor, Message
 from pcode.compression.kernels import sign as kernels
 from pcode.compression.memory import (
+    accumulate_arguments,
     address_of,
     payload_address,
     reference_of,
     sizes_of,
-    weight_matrix,
 )
 from pcode.layout import Layout
 
@@ -66,12 +65,8 @@ class Sign(Compressor):
         weights: Sequence[Sequence[float]],
     ) -> None:
         num_bytes = self.message_bytes(layout)
-        kernels.accumulate(
-            np.array([address_of(layout, target) for target in targets], dtype=np.int64),
-            np.array([payload_address(each, num_bytes) for each in messages], dtype=np.int64),
-            weight_matrix(weights, len(targets), len(messages)),
-            sizes_of(layout),
-        )
+        given = accumulate_arguments(layout, messages, targets, weights, num_bytes)
+        kernels.accumulate(*given, sizes_of(layout))
 
     def contraction(self, layout: Layout) -> float:
         """2 / pi, what a normally distributed v has.

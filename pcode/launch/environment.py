@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 # Below the ports that Linux hands out by itself (from 32768 on).
 _FIRST_PORT, _NUM_PORTS = 12_000, 20_000
+_OPEN_MPI = ("RANK", "SIZE", "LOCAL_RANK", "LOCAL_SIZE")
+
+Kind = Literal["mpi", "torchrun", "slurm"]
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,7 @@ class RankEnvironment:
         num_local_ranks: on this machine.
     """
 
-    kind: Literal["mpi", "torchrun", "slurm"]
+    kind: Kind
     rank: int
     num_ranks: int
     local_rank: int
@@ -60,13 +63,8 @@ def detect(environ: Mapping[str, str] = os.environ) -> RankEnvironment | None:
     if "TORCHELASTIC_RUN_ID" in environ:
         return _torchrun(environ)
     if "OMPI_COMM_WORLD_RANK" in environ:
-        return RankEnvironment(
-            "mpi",
-            whole_number(environ, "OMPI_COMM_WORLD_RANK"),
-            whole_number(environ, "OMPI_COMM_WORLD_SIZE", minimum=1),
-            whole_number(environ, "OMPI_COMM_WORLD_LOCAL_RANK"),
-            whole_number(environ, "OMPI_COMM_WORLD_LOCAL_SIZE", minimum=1),
-        )
+        world = "OMPI_COMM_WORLD_"
+        return _read("mpi", environ, *(world + name for name in _OPEN_MPI))
     if step_tasks is not None and step_tasks > 1:
         managed = "PMIX_RANK" in environ or "PMI_RANK" in environ
         return RankEnvironment(
@@ -77,7 +75,8 @@ def detect(environ: Mapping[str, str] = os.environ) -> RankEnvironment | None:
             num_local_tasks(environ),
         )
     if step_tasks is None and "PMI_RANK" in environ:
-        return _hydra(environ)
+        # MPICH's mpirun
+        return _read("mpi", environ, "PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID", "MPI_LOCALNRANKS")
     if step_tasks is None and "PMIX_RANK" in environ:
         raise UserError(
             "PMIX_RANK is in the environment, but not the number of ranks: "
@@ -92,23 +91,18 @@ def _torchrun(environ: Mapping[str, str]) -> RankEnvironment:
     # Kubernetes' PyTorchJob starts one rank in each container and sets no local numbers.
     alone = {"LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}
     known = environ if "LOCAL_RANK" in environ else {**environ, **alone}
-    return RankEnvironment(
-        "torchrun",
-        whole_number(known, "RANK"),
-        whole_number(known, "WORLD_SIZE", minimum=1),
-        whole_number(known, "LOCAL_RANK"),
-        whole_number(known, "LOCAL_WORLD_SIZE", minimum=1),
-    )
+    return _read("torchrun", known, "RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
 
 
-def _hydra(environ: Mapping[str, str]) -> RankEnvironment:
-    """The variables of MPICH's mpirun."""
+def _read(kind: Kind, environ: Mapping[str, str], *names: str) -> RankEnvironment:
+    """The place that four variables tell: rank, number of ranks, and both on this machine."""
+    rank, num_ranks, local_rank, num_local_ranks = names
     return RankEnvironment(
-        "mpi",
-        whole_number(environ, "PMI_RANK"),
-        whole_number(environ, "PMI_SIZE", minimum=1),
-        whole_number(environ, "MPI_LOCALRANKID"),
-        whole_number(environ, "MPI_LOCALNRANKS", minimum=1),
+        kind,
+        whole_number(environ, rank),
+        whole_number(environ, num_ranks, minimum=1),
+        whole_number(environ, local_rank),
+        whole_number(environ, num_local_ranks, minimum=1),
     )
 
 
