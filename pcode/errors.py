@@ -1,4 +1,4 @@
-"""The two kinds of failure that a run knows."""
+"""The kinds of failure that a run knows."""
 
 from __future__ import annotations
 
@@ -30,3 +30,19 @@ class CommunicationError(RuntimeError):
         if step is not None:
             where += f", step {step}"
         super().__init__(f"{where}: {reason}")
+
+
+class DivergenceError(RuntimeError):
+    """The training loss or a vector of a node is no longer made of finite numbers."""
+
+
+class NotFiniteError(DivergenceError):
+    """What was to be compressed holds NaN or infinity.
+
+    Args:
+        tensor: its name in the layout.
+    """
+
+    def __init__(self, tensor: str) -> None:
+        self.tensor = tensor
+        super().__init__(f"tensor {tensor} holds NaN or infinity")

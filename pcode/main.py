@@ -13,7 +13,7 @@ import torch
 
 from pcode.communication import DistributedCommunicator, Simulation
 from pcode.config import Config, parse
-from pcode.errors import CommunicationError, UserError
+from pcode.errors import CommunicationError, DivergenceError, UserError
 from pcode.launch import (
     RankEnvironment,
     check_ranks,
@@ -26,7 +26,6 @@ from pcode.launch.connect import abort, connect, disconnect
 from pcode.memory import use_memory_well
 from pcode.training.describe import describe, headline
 from pcode.training.loop import LAUNCHER_VARIABLE, run_node
-from pcode.training.node import DivergenceError
 from pcode.training.plan import Plan, make_plan
 
 USER_ERROR_STATUS = 2

@@ -49,6 +49,10 @@ class Compressor(ABC):
         """Write Q(value - reference) into message.payload; no reference stands for zero.
 
         Neither input is changed, and no copy of their difference need be made.
+
+        Raises:
+            NotFiniteError: a difference that Q reads is NaN or infinite; the error names the
+                first such tensor, and the payload is then of no use.
         """
 
     @abstractmethod

@@ -11,14 +11,11 @@ from torch import nn
 from torch.nn import functional
 
 from pcode.communication import Communicator
+from pcode.errors import DivergenceError
 from pcode.models import normalization_parameters
 from pcode.optim import Law, make_law, parameter_groups
 from pcode.seeding import derive_seed
 from pcode.training.plan import Plan
-
-
-class DivergenceError(RuntimeError):
-    """The training loss is no longer a finite number."""
 
 
 class Node:
