@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -56,7 +57,7 @@ def run(kernel: Callable[..., None], num_segments: int, *arguments: Any) -> None
     bounds = [num_segments * index // num_threads for index in range(num_threads + 1)]
     others = [
         _pool(num_threads - 1).submit(kernel, *arguments, first, last)
-        for first, last in zip(bounds[1:], bounds[2:], strict=False)
+        for first, last in pairwise(bounds[1:])
     ]
     kernel(*arguments, 0, bounds[1])
     for other in others:
