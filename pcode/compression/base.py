@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
+from typing_extensions import Self
 
 from pcode.layout import Layout
 
@@ -37,6 +38,13 @@ class Compressor(ABC):
     flags: ClassVar[tuple[str, ...]] = ()
     # gamma of the laws that have one, where the user gives none; found by tuning
     default_consensus_stepsize: ClassVar[float] = 1.0
+
+    def with_options(self, **changes: object) -> Self:
+        """The same compressor with other options.
+
+        The options are attributes by the names of the flags.
+        """
+        return type(self)(**{flag: getattr(self, flag) for flag in self.flags} | changes)
 
     @abstractmethod
     def message_bytes(self, layout: Layout) -> int:
