@@ -1,0 +1,16 @@
+"""Consensus alone, without gradients: how fast compressed gossip averages, and with which gamma."""
+
+from __future__ import annotations
+
+from pcode.consensus.gossip import Consensus, Course, gossip, slowest_mode
+from pcode.consensus.search import GammaSearch, Trial, search_gamma
+
+__all__ = [
+    "Consensus",
+    "Course",
+    "GammaSearch",
+    "Trial",
+    "gossip",
+    "search_gamma",
+    "slowest_mode",
+]
