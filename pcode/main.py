@@ -59,7 +59,8 @@ def _main(arguments: Sequence[str]) -> int:
         return USER_ERROR_STATUS
     first = place is None or place.rank == 0
     if first and LAUNCHER_VARIABLE not in os.environ:  # what the launcher has said is said
-        notices = list(parsed.warnings)
+        name = plan.config.learning.optimizer
+        notices = [*parsed.warnings, *(f"--optimizer {name}: {doubt}" for doubt in plan.doubts)]
         if parsed.config.launch.on_cuda is None and torch.cuda.is_available():
             notices.append("--on_cuda: training on GPUs is not built yet; on the CPU")
         for line in notices:

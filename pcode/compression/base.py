@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from typing_extensions import Self
 
 from pcode.layout import Layout
 
@@ -39,7 +38,7 @@ class Compressor(ABC):
     # gamma of the laws that have one, where the user gives none; found by tuning
     default_consensus_stepsize: ClassVar[float] = 1.0
 
-    def with_options(self, **changes: object) -> Self:
+    def with_options(self, **changes: object) -> Compressor:
         """The same compressor with other options.
 
         The options are attributes by the names of the flags.

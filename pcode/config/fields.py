@@ -7,7 +7,7 @@ import math
 import typing
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from pcode.errors import UserError
 from pcode.registry import look_up
@@ -85,13 +85,21 @@ def parse_value(name: str, kind: Any, text: str) -> Any:
     """The value that `text` stands for, by the field's type.
 
     Types: bool, int, float, str, tuple[T, ...] (comma-separated), and each of them `| None`
-    ("none", YAML's "null" and "~", or an empty text; "auto" for a bool).
+    ("none", YAML's "null" and "~", or an empty text; "auto" for a bool) and `| Literal[WORD]`.
 
     Raises:
         UserError: the text is not of that type.
     """
-    members = [member for member in typing.get_args(kind) if member is not type(None)]
-    optional = type(None) in typing.get_args(kind)
+    members = typing.get_args(kind)
+    optional = type(None) in members
+    words = [
+        word
+        for member in members
+        if typing.get_origin(member) is Literal
+        for word in typing.get_args(member)
+    ]
+    if text.strip() in words:
+        return text.strip()
     if optional:
         kind = members[0]
         if text.strip().lower() in ("none", "null", "~", "", *(["auto"] if kind is bool else [])):
@@ -104,6 +112,7 @@ def parse_value(name: str, kind: Any, text: str) -> Any:
         return _parse_scalar(element, text.strip())
     except ValueError:
         expected = NAMES[element] + (", or several separated by commas" if many else "")
+        expected += "".join(f" or {word}" for word in words)
         raise UserError(f"--{name} {shortened(text)}: expected {expected}") from None
 
 

@@ -6,7 +6,7 @@ A field's name is the flag's name; its type, default and `flag(...)` are all the
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from pcode import compression, datasets, models, optim
 from pcode.config.fields import Reason, flag
@@ -64,6 +64,10 @@ def _mpi_launch(config: Config) -> str | None:
 
 def _in_memory(config: Config) -> str | None:
     return f"--data {config.data.data} lies in memory as tensors"
+
+
+def _several_local_steps(config: Config) -> str | None:
+    return "--local_step is 1" if config.learning.local_step == 1 else None
 
 
 def _not_needed(config: Config) -> str:
@@ -236,17 +240,30 @@ class Learning:
         "parallel_choco",
         "the law: how nodes step and mix",
         choices=optim.LAWS,
-        not_built=optim.PLANNED,
     )
+    local_optimizer: str = flag("sgd", "the local step", choices=("sgd", "adam"))
     lr: float = flag(0.1, "learning rate", minimum=0)
-    momentum_factor: float = flag(0.9, "momentum of the local step", minimum=0)
-    use_nesterov: bool = flag(False, "Nesterov momentum")
+    momentum_factor: float = flag(
+        0.9, "momentum of the local step", minimum=0, irrelevant=_only_if("local_optimizer", "sgd")
+    )
+    use_nesterov: bool = flag(
+        False, "Nesterov momentum", irrelevant=_only_if("local_optimizer", "sgd")
+    )
     weight_decay: float = flag(1e-4, "L2 penalty; none on normalisation parameters", minimum=0)
-    adam_beta_1: float = flag(0.9, "", irrelevant=lambda _: "the local step is SGD")
-    adam_beta_2: float = flag(0.999, "", irrelevant=lambda _: "the local step is SGD")
-    adam_eps: float = flag(1e-8, "", irrelevant=lambda _: "the local step is SGD")
+    adam_beta_1: float = flag(
+        0.9, "decay of Adam's first moment", irrelevant=_only_if("local_optimizer", "adam")
+    )
+    adam_beta_2: float = flag(
+        0.999, "decay of Adam's second moment", irrelevant=_only_if("local_optimizer", "adam")
+    )
+    adam_eps: float = flag(
+        1e-8, "added to Adam's denominator", irrelevant=_only_if("local_optimizer", "adam")
+    )
     local_adam_memory_treatment: str | None = flag(
-        None, "", irrelevant=lambda _: "the local step is SGD"
+        None,
+        "Adam's moments at an exchange: none keeps them, reset starts them again",
+        choices=optim.MEMORY_TREATMENTS,
+        irrelevant=_only_if("local_optimizer", "adam"),
     )
     lr_schedule_scheme: str = flag(
         "constant",
@@ -320,13 +337,13 @@ class Learning:
         irrelevant=_only_if("stop_criteria", "iteration"),
     )
     stop_criteria: str = flag("epoch", "what ends a run", choices=("epoch", "iteration"))
-    clip_grad: bool = flag(False, "clip gradients", built=False)
+    clip_grad: bool = flag(False, "clip the gradient (dgc: of each tensor) to clip_grad_val")
     clip_grad_val: float | None = flag(
-        None, "norm to clip to", irrelevant=_only_if("clip_grad", True)
+        None, "norm to clip to", minimum=0, irrelevant=_only_if("clip_grad", True)
     )
-    local_step: int = flag(1, "local steps between exchanges", minimum=1, built=False)
+    local_step: int = flag(1, "local steps from one exchange to the next", minimum=1)
     turn_on_local_step_from: int = flag(
-        0, "first epoch of local steps", irrelevant=_only_if("local_step")
+        0, "first epoch with --local_step", minimum=0, irrelevant=_several_local_steps
     )
     avg_model: bool = flag(False, "average the nodes' models when training ends")
     manual_seed: int = flag(6, "the one seed of the run", minimum=0)
@@ -355,20 +372,32 @@ class Graph:
         "biased form of the compressor",
         irrelevant=_only_if_compressor_takes("is_biased"),
     )
-    majority_vote: bool = flag(False, "", irrelevant=_only_if_law_takes("majority_vote"))
-    mask_momentum: bool = flag(False, "", irrelevant=_only_if_law_takes("mask_momentum"))
+    majority_vote: bool = flag(
+        False,
+        "ef_sign_sgd: step by the sign of the nodes' votes",
+        irrelevant=_only_if_law_takes("majority_vote"),
+    )
+    mask_momentum: bool = flag(
+        False,
+        "dgc: no momentum left where a coordinate was sent",
+        irrelevant=_only_if_law_takes("mask_momentum"),
+    )
     comm_algo: str | None = flag(None, "", irrelevant=_not_needed)
     compress_warmup_values: tuple[float, ...] = flag(
         (0.75, 0.9375, 0.984375, 0.996, 0.999),
-        "",
+        "dgc: share that is dropped in each epoch of the warm-up",
+        minimum=0,
         irrelevant=_only_if_law_takes("compress_warmup_values"),
     )
     compress_warmup_epochs: int = flag(
-        0, "", irrelevant=_only_if_law_takes("compress_warmup_epochs")
+        0,
+        "dgc: epochs of the warm-up",
+        minimum=0,
+        irrelevant=_only_if_law_takes("compress_warmup_epochs"),
     )
-    consensus_stepsize: float | None = flag(
+    consensus_stepsize: float | Literal["auto"] | None = flag(
         None,
-        "gamma; none: by compressor",
+        "gamma; none: by compressor; auto: by a short search on the run's graph and compressor",
         aliases=("--choco_consenus_stepsize",),
         minimum=0,
         irrelevant=_only_if_law_takes("consensus_stepsize"),

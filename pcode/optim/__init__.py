@@ -12,14 +12,27 @@ from pcode.communication.base import Communicator
 from pcode.optim.all_reduce_sgd import AllReduceSGD
 from pcode.optim.base import Law, parameter_groups
 from pcode.optim.d_psgd import DPSGD
+from pcode.optim.dcd_psgd import DCDPSGD
+from pcode.optim.deep_squeeze import DeepSqueeze
+from pcode.optim.dgc import DGC
+from pcode.optim.ecd_psgd import ECDPSGD
+from pcode.optim.ef_sign_sgd import EFSignSGD
+from pcode.optim.local import MEMORY_TREATMENTS, AdamOptions
 from pcode.optim.parallel_choco import ParallelChoco
 from pcode.registry import look_up
 from pcode.topology.base import Topology
 
 __all__ = [
+    "DCDPSGD",
+    "DGC",
     "DPSGD",
+    "ECDPSGD",
     "LAWS",
+    "MEMORY_TREATMENTS",
+    "AdamOptions",
     "AllReduceSGD",
+    "DeepSqueeze",
+    "EFSignSGD",
     "Law",
     "ParallelChoco",
     "law_class",
@@ -31,18 +44,22 @@ __all__ = [
 LAWS: dict[str, tuple[type[Law], type[Law]]] = {
     "sgd": (AllReduceSGD, DPSGD),
     "parallel_choco": (ParallelChoco, ParallelChoco),
+    "dcd_psgd": (DCDPSGD, DCDPSGD),
+    "ecd_psgd": (ECDPSGD, ECDPSGD),
+    "deep_squeeze": (DeepSqueeze, DeepSqueeze),
+    "ef_sign_sgd": (EFSignSGD, EFSignSGD),
+    "dgc": (DGC, DGC),
 }
 ALIASES = {"parallel_choco_v": "parallel_choco", "dcd": "dcd_psgd", "ecd": "ecd_psgd"}
-PLANNED = ("dcd_psgd", "ecd_psgd", "deep_squeeze", "ef_sign_sgd", "dgc")
 
 
 def law_class(name: str, topology: Topology) -> type[Law]:
     """The law of that name or alias on that graph.
 
     Raises:
-        UserError: the name is unknown or not built yet.
+        UserError: the name is unknown.
     """
-    centralized, decentralized = look_up("optimizer", ALIASES.get(name, name), LAWS, PLANNED)
+    centralized, decentralized = look_up("optimizer", ALIASES.get(name, name), LAWS)
     return centralized if topology.name == "complete" else decentralized
 
 
@@ -59,7 +76,7 @@ def make_law(
     """A node's law.
 
     Args:
-        local: options of the local step: lr, momentum, nesterov, weight_decay.
+        local: options of the local step, as Law takes them.
         flags: every flag of the run; the law gets those that it takes.
         gossip: what laws that compress get: compressor, seed.
     """

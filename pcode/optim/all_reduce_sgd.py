@@ -6,9 +6,20 @@ from pcode.optim.base import Law
 
 
 class AllReduceSGD(Law):
-    """g <- mean_j g_j ; D ; x -= lr d. The graph must be complete; every node keeps the same x."""
+    """g <- mean_j g_j ; D ; x -= lr d. The graph must be complete; every node keeps the same x.
+
+    With several local steps from one exchange to the next it is local SGD (Stich, ICLR 2019, arXiv
+    1805.09767): the last one is followed by x <- mean_j x_j.
+    """
+
+    centralized = True
 
     def _recursion(self) -> None:
+        averages_models = self.steps_per_exchange > 1
+        if averages_models:
+            self.local_step()
         with self.timer("wait"):
-            self.communicator.all_reduce_mean(self.g, self.num_steps)
-        self.local_step()
+            averaged = self.x if averages_models else self.g
+            self.communicator.all_reduce_mean(averaged, self.num_steps)
+        if not averages_models:
+            self.local_step()

@@ -7,13 +7,19 @@ from typing import Any, ClassVar
 
 import torch
 from torch import nn
-from torch.optim.sgd import sgd
 
 from pcode.communication.base import Communicator
+from pcode.compression.base import Compressor
 from pcode.errors import UserError
+from pcode.layout import Layout
 from pcode.optim.flat import FlatStore
+from pcode.optim.local import AdamOptions, LocalAdam, LocalSGD, LocalStep
 from pcode.timing import StepTimer
 from pcode.topology.base import Topology
+
+# What the eigenvalues of a matrix of a few thousand weights are known to.
+ROUNDING = 1e-9
+COUNTS = ("num_steps", "num_exchanges", "_steps_since_exchange", "epoch")
 
 
 def parameter_groups(
@@ -27,8 +33,11 @@ def parameter_groups(
     spared = set(without_decay)
     named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     groups = [
-        {"params": [p for name, p in named if name not in spared], "weight_decay": weight_decay},
-        {"params": [p for name, p in named if name in spared], "weight_decay": 0.0},
+        {
+            "params": [(name, p) for name, p in named if (name in spared) == exempt],
+            "weight_decay": 0.0 if exempt else weight_decay,
+        }
+        for exempt in (False, True)
     ]
     return [group for group in groups if group["params"]]
 
@@ -36,25 +45,41 @@ def parameter_groups(
 class Law(torch.optim.Optimizer):
     """A node's state and recursion. `step()` is called by all nodes equally often.
 
-    The local step D (all laws): d = g + weight_decay * x ; buf = momentum * buf + d (the first
-    buf is d) ; with nesterov d = d + momentum * buf, else d = buf. It is that of torch.optim.SGD
-    with dampening 0. Only x is ever exchanged, never buf.
+    The local step D is that of torch.optim.SGD with dampening 0, or of torch.optim.Adam. Only x is
+    ever exchanged, never momentum.
 
     Args:
-        params: parameters or param_groups, as for torch.optim.SGD; lr, momentum, nesterov and
-            weight_decay may differ between groups and be changed between steps (schedulers).
+        params: parameters or param_groups, named or not, as for torch.optim.SGD; lr, momentum,
+            nesterov and weight_decay may differ between groups and be changed between steps
+            (schedulers).
         communicator: this node's view of the others.
         topology: the graph; communicator.num_nodes nodes.
+        compressor: Q, for the laws that send compressed messages.
+        adam: makes the local step Adam's, which takes neither momentum nor nesterov.
+        local_step: local steps from one exchange to the next, the one that exchanges included.
+        turn_on_local_step_from: the epoch from which local_step holds; before, it is 1.
 
     Attributes:
-        x, g, buf: the flat vectors of parameters, gradients and momentum.
-        num_steps: steps taken.
+        x, g: the flat vectors of parameters and gradients.
+        local: the local step, with its vectors.
+        num_steps, num_exchanges: how many there were.
+        epoch: the fractional epoch, which the training loop sets before each step.
         timer: where the time of a step goes (local_update, compress, wait, mix).
         compresses: whether the law sends compressed messages: it takes a compressor and a seed.
+        centralized: whether every node needs every other's message, with equal weights.
+        time_varying: whether the edges may change from round to round.
+        takes_adam, takes_local_steps: whether the recursion is defined with them.
         flags: the flags that the constructor takes besides, by the same names.
+
+    Raises:
+        UserError: what `refuse` says.
     """
 
     compresses: ClassVar[bool] = False
+    centralized: ClassVar[bool] = False
+    time_varying: ClassVar[bool] = False
+    takes_adam: ClassVar[bool] = True
+    takes_local_steps: ClassVar[bool] = True
     flags: ClassVar[tuple[str, ...]] = ()
 
     def __init__(
@@ -63,10 +88,14 @@ class Law(torch.optim.Optimizer):
         communicator: Communicator,
         topology: Topology,
         *,
+        compressor: Compressor | None = None,
         lr: float,
         momentum: float = 0.0,
         nesterov: bool = False,
         weight_decay: float = 0.0,
+        adam: AdamOptions | None = None,
+        local_step: int = 1,
+        turn_on_local_step_from: float = 0.0,
     ) -> None:
         if nesterov and momentum == 0:
             raise UserError("nesterov needs a momentum above 0")
@@ -74,6 +103,7 @@ class Law(torch.optim.Optimizer):
             raise UserError(
                 f"the graph has {topology.num_nodes} nodes, the run {communicator.num_nodes}"
             )
+        self.refuse(topology, compressor=compressor, adam=adam, local_step=local_step)
         defaults = {
             "lr": lr,
             "momentum": momentum,
@@ -84,12 +114,59 @@ class Law(torch.optim.Optimizer):
         self.communicator, self.topology = communicator, topology
         self.store = FlatStore(self.param_groups)
         self.layout, self.x, self.g = self.store.layout, self.store.x, self.store.g
-        self.buf = torch.zeros_like(self.x)
-        self.num_steps = 0
+        self.local: LocalStep = (
+            LocalSGD(self.store, self.param_groups)
+            if adam is None
+            else LocalAdam(self.store, self.param_groups, adam)
+        )
+        self._local_step, self._turn_on_from = local_step, turn_on_local_step_from
+        self._steps_since_exchange = 0
+        self.num_steps = self.num_exchanges = 0
+        self.epoch = 0.0
         self.timer = StepTimer()
 
+    @classmethod
+    def refuse(
+        cls,
+        topology: Topology,
+        *,
+        compressor: Compressor | None = None,
+        adam: AdamOptions | None = None,
+        local_step: int = 1,
+        **flags: Any,
+    ) -> None:
+        """Refuse what the law cannot work with; flags are those that it takes besides.
+
+        Raises:
+            UserError: the reason, and what would do.
+        """
+        if cls.centralized and topology.spectral_gap < 1 - ROUNDING:
+            raise UserError(
+                "it is centralized: every node adds every node's message, which a graph "
+                f"{topology.name!r} does not bring; --graph_topology complete, or a decentralized "
+                "law, as parallel_choco"
+            )
+        if adam is not None and not cls.takes_adam:
+            raise UserError(
+                "its error feedback is defined for the direction of SGD; --local_optimizer sgd"
+            )
+        if local_step > 1 and not cls.takes_local_steps:
+            raise UserError(
+                "it compresses every gradient, so that each step exchanges; --local_step 1"
+            )
+
+    @classmethod
+    def doubts(cls, topology: Topology, compressor: Compressor, layout: Layout) -> list[str]:
+        """Reasons, from the papers, why it may fail with this compressor on this graph."""
+        return []
+
+    @property
+    def steps_per_exchange(self) -> int:
+        """Local steps from one exchange to the next, at this epoch."""
+        return self._local_step if self.epoch >= self._turn_on_from else 1
+
     def _recursion(self) -> None:
-        """One step of the law, from the gradients in g."""
+        """One step of the law that exchanges, from the gradients in g."""
         raise NotImplementedError
 
     @torch.no_grad()
@@ -104,7 +181,14 @@ class Law(torch.optim.Optimizer):
             with torch.enable_grad():
                 loss = closure()
         self.store.collect_gradients()
-        self._recursion()
+        self._steps_since_exchange += 1
+        if self._steps_since_exchange >= self.steps_per_exchange:
+            self._recursion()
+            self._steps_since_exchange = 0
+            self.num_exchanges += 1
+            self.local.exchanged()
+        else:
+            self.local_step()
         self.num_steps += 1
         return loss
 
@@ -129,19 +213,12 @@ class Law(torch.optim.Optimizer):
     def local_step(self) -> None:
         """x -= lr * d, with d = D(g), in one pass over the vectors."""
         with self.timer("local_update"):
-            for group, part in zip(self.param_groups, self.store.slices, strict=True):
-                sgd(
-                    [self.x[part]],
-                    [self.g[part]],
-                    [self.buf[part]],
-                    fused=True,
-                    lr=group["lr"],
-                    momentum=group["momentum"],
-                    nesterov=group["nesterov"],
-                    weight_decay=group["weight_decay"],
-                    dampening=0.0,
-                    maximize=False,
-                )
+            self.local.step()
+
+    def apply(self, direction: torch.Tensor) -> None:
+        """x -= lr * direction, a vector that the nodes agreed on."""
+        for group, part in zip(self.param_groups, self.store.slices, strict=True):
+            self.x[part].add_(direction[part], alpha=-group["lr"])
 
     @property
     def message_bytes(self) -> int:
@@ -150,17 +227,18 @@ class Law(torch.optim.Optimizer):
 
     def _vectors(self) -> dict[str, torch.Tensor]:
         """The vectors that are the state of a law besides x."""
-        return {"buf": self.buf}
+        return dict(self.local.vectors)
 
     def state_dict(self) -> dict[str, Any]:
         """The whole state besides the parameters themselves, after finish()."""
         self.finish()
         groups = [
-            {name: value for name, value in group.items() if name != "params"}
+            {name: value for name, value in group.items() if name not in ("params", "param_names")}
             for group in self.param_groups
         ]
         vectors = {name: vector.clone() for name, vector in self._vectors().items()}
-        return {"num_steps": self.num_steps, "param_groups": groups, "vectors": vectors}
+        counts = {name: getattr(self, name) for name in COUNTS}
+        return {**counts, "param_groups": groups, "vectors": vectors}
 
     @torch.no_grad()
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -171,7 +249,8 @@ class Law(torch.optim.Optimizer):
             raise UserError(
                 f"the state holds {', '.join(state_dict['vectors'])}, not {', '.join(vectors)}"
             )
-        self.num_steps = state_dict["num_steps"]
+        for name in COUNTS:
+            setattr(self, name, state_dict[name])
         for group, saved in zip(self.param_groups, state_dict["param_groups"], strict=True):
             group.update(saved)
         for name, vector in vectors.items():

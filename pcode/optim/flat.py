@@ -13,9 +13,20 @@ Groups = list[dict[str, Any]]
 
 
 def flat_layout(groups: Groups) -> Layout:
-    """The tensors of param_groups back to back, group after group, named by their position."""
-    parameters = (parameter for group in groups for parameter in group["params"])
-    return Layout.of((str(index), parameter) for index, parameter in enumerate(parameters))
+    """The tensors of param_groups back to back, group after group.
+
+    They have the names that the groups give them, as `param_names` (a torch optimizer's groups) or
+    in pairs (what such an optimizer is made from), else their positions.
+    """
+    pairs: list[tuple[str, torch.Tensor]] = []
+    for group in groups:
+        names = group.get("param_names", ())
+        for index, entry in enumerate(group["params"]):
+            if isinstance(entry, tuple):
+                pairs.append(entry)
+            else:
+                pairs.append((names[index] if names else str(len(pairs)), entry))
+    return Layout.of(pairs)
 
 
 class FlatStore:

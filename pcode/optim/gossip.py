@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 
 from pcode.communication.base import Communicator, Exchange
 from pcode.compression.base import Compressor, Message
+from pcode.errors import DivergenceError, NotFiniteError
 from pcode.layout import Layout
 from pcode.seeding import derive_seed
 from pcode.timing import StepTimer
@@ -48,17 +49,28 @@ class Gossip:
         weights = topology.weights(self._rank)
         own = [float(sender == self._rank) for sender in senders]
         mean = [weights.get(sender, 0.0) for sender in senders]
-        self._rows = {"own": own, "mixed": [w - delta for w, delta in zip(mean, own, strict=True)]}
+        self._rows = {
+            "own": own,
+            "mean": mean,
+            "mixed": [w - delta for w, delta in zip(mean, own, strict=True)],
+        }
         self._under_way: tuple[Exchange, int] | None = None
 
     def _message(self, sender: int, step: int) -> Message:
         return Message(self._payloads[sender], derive_seed(self._seed, "message", sender, step))
 
     def send(self, value: torch.Tensor, reference: torch.Tensor | None, step: int) -> None:
-        """q = Q(value - reference); start sending q to every neighbour and receiving theirs."""
+        """q = Q(value - reference); start sending q to every neighbour and receiving theirs.
+
+        Raises:
+            DivergenceError: what is to be compressed is not finite; names rank, step and tensor.
+        """
         own = self._message(self._rank, step)
         with self._timer("compress"):
-            self._compressor.encode(self._layout, value, reference, own)
+            try:
+                self._compressor.encode(self._layout, value, reference, own)
+            except NotFiniteError as error:
+                raise DivergenceError(f"rank {self._rank}, step {step}: {error}") from None
         with self._timer("wait"):
             exchange = self._communicator.exchange(
                 dict.fromkeys(self._neighbours, own.payload),
@@ -67,23 +79,45 @@ class Gossip:
             )
         self._under_way = exchange, step
 
-    def receive(self, targets: Sequence[tuple[torch.Tensor, str]]) -> None:
+    def add_own(self, target: torch.Tensor) -> None:
+        """target += q_i, for the round under way; the others' messages need not be there."""
+        assert self._under_way is not None, "nothing was sent"
+        with self._timer("mix"):
+            own = self._message(self._rank, self._under_way[1])
+            self._compressor.accumulate(self._layout, [own], [target], [[1.0]])
+
+    def receive(self, targets: Sequence[tuple[torch.Tensor, str, float]]) -> None:
         """Wait for the round under way, if there is one, and add its messages.
 
         Args:
-            targets: vectors, each with what is added to it: "own" for q_i, "mixed" for
-                sum_j w_ij q_j - q_i (over the neighbours and the node itself).
+            targets: vectors, each with what is added to it and the factor before it: "own" for
+                q_i, "mean" for sum_j w_ij q_j, "mixed" for sum_j w_ij q_j - q_i (sums over the
+                neighbours and the node itself).
         """
-        if self._under_way is None:
+        messages = self._arrived()
+        if not messages:
             return
+        with self._timer("mix"):
+            self._compressor.accumulate(
+                self._layout,
+                messages,
+                [vector for vector, _, _ in targets],
+                [[factor * w for w in self._rows[kind]] for _, kind, factor in targets],
+            )
+
+    def receive_each(self, target: torch.Tensor) -> Iterator[torch.Tensor]:
+        """Wait for the round under way and give its messages one by one, by rank, in target."""
+        for message in self._arrived():
+            with self._timer("mix"):
+                self._compressor.accumulate(self._layout, [message], [target.zero_()], [[1.0]])
+            yield target
+
+    def _arrived(self) -> list[Message]:
+        """The messages of the round under way, once they are all there, in the order of ranks."""
+        if self._under_way is None:
+            return []
         exchange, step = self._under_way
         self._under_way = None
         with self._timer("wait"):
             exchange.wait()
-        with self._timer("mix"):
-            self._compressor.accumulate(
-                self._layout,
-                [self._message(sender, step) for sender in self._payloads],
-                [vector for vector, _ in targets],
-                [self._rows[kind] for _, kind in targets],
-            )
+        return [self._message(sender, step) for sender in self._payloads]

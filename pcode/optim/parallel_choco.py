@@ -8,13 +8,11 @@ from typing import Any
 import torch
 
 from pcode.communication.base import Communicator
-from pcode.compression.base import Compressor
-from pcode.optim.base import Law
-from pcode.optim.gossip import Gossip
+from pcode.optim.compressed import OverlappingLaw
 from pcode.topology.base import Topology
 
 
-class ParallelChoco(Law):
+class ParallelChoco(OverlappingLaw):
     """x -= lr d ; x += gamma z ; q = Q(x - hat) ; exchange q ; hat += q ; z += sum_j w_ij q_j - q.
 
     hat is the public copy of x that the neighbours also know, z = sum_j w_ij hat_j - hat how far
@@ -32,14 +30,10 @@ class ParallelChoco(Law):
     the copies that were complete one round earlier, which is what lets the two overlap.
 
     Args:
-        compressor: Q.
         consensus_stepsize: gamma, in (0, 1].
-        overlap: False waits for the exchange within the step; the same numbers come out.
-        seed: the run's seed, for compressors that draw.
     """
 
-    compresses = True
-    flags = ("consensus_stepsize", "overlap")
+    flags = ("consensus_stepsize", *OverlappingLaw.flags)
 
     def __init__(
         self,
@@ -47,42 +41,21 @@ class ParallelChoco(Law):
         communicator: Communicator,
         topology: Topology,
         *,
-        compressor: Compressor,
         consensus_stepsize: float,
-        overlap: bool = True,
-        seed: int = 0,
-        **local: Any,
+        **options: Any,
     ) -> None:
-        super().__init__(params, communicator, topology, **local)
-        self.gamma, self.overlap = consensus_stepsize, overlap
+        super().__init__(params, communicator, topology, **options)
+        self.gamma = consensus_stepsize
         self.hat, self.z = torch.zeros_like(self.x), torch.zeros_like(self.x)
-        self._gossip = Gossip(
-            communicator,
-            topology,
-            compressor,
-            self.layout,
-            device=self.x.device,
-            seed=seed,
-            timer=self.timer,
-        )
 
-    def _recursion(self) -> None:
-        self.finish()
+    def _step_and_send(self) -> None:
         self.local_step()
         with self.timer("mix"):
             self.x.add_(self.z, alpha=self.gamma)
         self._gossip.send(self.x, self.hat, self.num_steps)
-        if not self.overlap:
-            self.finish()
 
-    @torch.no_grad()
-    def finish(self) -> None:
-        """hat += q ; z += sum_j w_ij q_j - q, for the round under way, if there is one."""
-        self._gossip.receive([(self.hat, "own"), (self.z, "mixed")])
-
-    @property
-    def message_bytes(self) -> int:
-        return self._gossip.message_bytes
+    def _take_in(self) -> None:
+        self._gossip.receive([(self.hat, "own", 1.0), (self.z, "mixed", 1.0)])
 
     def _vectors(self) -> dict[str, torch.Tensor]:
         return {**super()._vectors(), "hat": self.hat, "z": self.z}

@@ -9,20 +9,25 @@ from pcode.training.plan import Plan
 
 
 def headline(plan: Plan) -> list[str]:
-    """What a run does, in two lines."""
+    """What a run does, in two or three lines, after the curve of gamma where it was searched."""
     config, topology = plan.config, plan.topology
     rates = [plan.schedule(rank) for rank in range(topology.num_nodes)]
     peaks = sorted({f"{schedule.peak:g}" for schedule in rates}, key=float)
     rate = peaks[0] if len(peaks) == 1 else f"{peaks[0]} to {peaks[-1]}"
     law = f"{config.learning.optimizer}"
     if plan.compresses:
-        law += f", {config.graph.comm_op}, gamma {config.graph.consensus_stepsize:g}"
-    return [
+        law += f", {config.graph.comm_op}"
+    if config.graph.consensus_stepsize is not None:
+        law += f", gamma {config.graph.consensus_stepsize:g}"
+    lines = [
         f"{config.model.arch} ({plan.layout.num_entries:,} parameters) on {config.data.data}, "
         f"{topology.num_nodes} nodes, {topology.name}, spectral gap {topology.spectral_gap:.3g}",
         f"{law}, learning rate {rate}, {plan.message_bytes:,} bytes a message, "
         f"{plan.num_steps} steps",
     ]
+    if plan.compresses:
+        lines.append(f"{config.graph.comm_op}: {getattr(plan.compressor, 'description', '')}")
+    return [*(plan.search.lines() if plan.search else ()), *lines]
 
 
 def _graph(plan: Plan) -> list[str]:
@@ -42,16 +47,17 @@ def _gamma(plan: Plan) -> list[str]:
     delta = plan.compressor.contraction(plan.layout)
     guard = plan.topology.theoretical_gamma(delta)
     return [
+        *(plan.search.lines() if plan.search else ()),
         f"consensus step size gamma: {plan.config.graph.consensus_stepsize:g}",
         f"  the theory's for delta = {delta:.3g}: {guard:.3g}; tuned values are far larger",
     ]
 
 
 def _traffic(plan: Plan) -> list[str]:
-    config, topology = plan.config, plan.topology
+    topology = plan.topology
     degrees = [topology.degree(rank) for rank in range(topology.num_nodes)]
     full = 4 * plan.layout.num_entries
-    what = config.graph.comm_op if plan.compresses else "float32"
+    what = getattr(plan.compressor, "description", "") if plan.compresses else "float32"
     return [
         f"message: {plan.message_bytes:,} bytes ({what}), "
         f"{full / plan.message_bytes:.3g} times less than float32",
@@ -84,6 +90,6 @@ def describe(plan: Plan, command: list[str] | None) -> str:
         ["command:", "  " + shlex.join(command)] if command else ["command: none, in this process"]
     )
     configuration = ["configuration:", *(f"  {line}" for line in to_yaml(plan.config).splitlines())]
-    gamma = _gamma(plan) if plan.compresses else []
+    gamma = _gamma(plan) if plan.config.graph.consensus_stepsize is not None else []
     parts = [*start, *configuration, *_graph(plan), *gamma, *_traffic(plan), *_rates(plan)]
     return "\n".join(parts)

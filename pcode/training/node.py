@@ -28,7 +28,7 @@ class Node:
 
     def __init__(self, plan: Plan, communicator: Communicator) -> None:
         self.plan, self.communicator, self.rank = plan, communicator, communicator.rank
-        config, learning = plan.config, plan.config.learning
+        learning = plan.config.learning
         self.seed = learning.manual_seed
         self.schedule = plan.schedule(self.rank)
         self.model = plan.model()
@@ -40,14 +40,12 @@ class Node:
             groups,
             communicator,
             plan.topology,
-            local={
-                "lr": learning.lr,
-                "momentum": learning.momentum_factor,
-                "nesterov": learning.use_nesterov,
-            },
-            flags=config.flat(),
+            local=plan.local,
+            flags=plan.config.flat(),
             gossip={"compressor": plan.compressor, "seed": self.seed},
         )
+        clips_here = learning.clip_grad and "clip_grad" not in self.law.flags
+        self.clip_norm = learning.clip_grad_val if clips_here else None
         self.timer = self.law.timer
         self.timed_steps = 0
         self.timed_seconds = 0.0
@@ -56,7 +54,7 @@ class Node:
         """One step on the samples of `batch`; the loss before it.
 
         Raises:
-            DivergenceError: the loss is not finite.
+            DivergenceError: the loss, or what is to be compressed, is not finite.
             CommunicationError: an exchange failed.
         """
         step, dataset = self.law.num_steps, self.plan.dataset
@@ -64,7 +62,8 @@ class Node:
         with self.timer("data"):
             inputs = dataset.train_inputs.index_select(0, batch)
             targets = dataset.train_targets.index_select(0, batch)
-        rate = self.schedule(step / self.plan.steps_per_epoch)
+        self.law.epoch = step / self.plan.steps_per_epoch
+        rate = self.schedule(self.law.epoch)
         for group in self.law.param_groups:
             group["lr"] = rate
         # Dropout draws from torch's global generator: it starts from this step's own number.
@@ -74,6 +73,8 @@ class Node:
         with self.timer("backward"):
             self.law.zero_grad()
             loss.backward()
+            if self.clip_norm is not None:
+                nn.utils.clip_grad_norm_(self.model.parameters(), self.clip_norm)
         self.law.step()
         self.timed_steps += 1
         self.timed_seconds += time.perf_counter() - start

@@ -6,6 +6,7 @@ import dataclasses
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -16,12 +17,14 @@ from pcode.datasets import Dataset, batches_per_epoch, load_dataset, partition_i
 from pcode.errors import UserError
 from pcode.layout import Layout
 from pcode.models import make_model, normalization_parameters
-from pcode.optim import law_class, parameter_groups
+from pcode.optim import AdamOptions, Law, law_class, parameter_groups
 from pcode.optim.flat import flat_layout
 from pcode.topology import Topology, make_topology
 from pcode.training.schedule import Schedule, make_schedule
 
 LONGEST_NAME_BYTES = 255  # of a file on the usual file systems
+
+GammaSearch = Any
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,8 @@ class Plan:
         steps_per_epoch: the same on every node.
         num_steps: steps of each node in the whole run.
         timestamp: the name of the run, or None for the time of its start.
+        doubts: reasons why the law may fail with this compressor on this graph.
+        search: how gamma was found, where that was left to a search.
     """
 
     config: Config
@@ -47,6 +52,8 @@ class Plan:
     steps_per_epoch: int
     num_steps: int
     timestamp: str | None
+    doubts: tuple[str, ...] = ()
+    search: GammaSearch | None = None
 
     @property
     def num_epochs(self) -> int:
@@ -56,6 +63,11 @@ class Plan:
     @property
     def compresses(self) -> bool:
         return law_class(self.config.learning.optimizer, self.topology).compresses
+
+    @property
+    def local(self) -> dict[str, Any]:
+        """Options of the local step."""
+        return local_options(self.config)
 
     def schedule(self, rank: int) -> Schedule:
         return make_schedule(self.config, self.topology, rank)
@@ -84,6 +96,27 @@ class Plan:
             self.config.learning.manual_seed,
             epoch if data.reshuffle_per_epoch else 0,
         )
+
+
+def local_options(config: Config) -> dict[str, Any]:
+    """What a law takes for its local step, besides the weight decay of its groups."""
+    learning = config.learning
+    adam = None
+    if learning.local_optimizer == "adam":
+        adam = AdamOptions(
+            learning.adam_beta_1,
+            learning.adam_beta_2,
+            learning.adam_eps,
+            learning.local_adam_memory_treatment,
+        )
+    return {
+        "lr": learning.lr,
+        "momentum": learning.momentum_factor,
+        "nesterov": learning.use_nesterov,
+        "adam": adam,
+        "local_step": learning.local_step,
+        "turn_on_local_step_from": learning.turn_on_local_step_from,
+    }
 
 
 def _check_devices(config: Config) -> None:
@@ -132,14 +165,16 @@ def make_plan(config: Config) -> Plan:
     learning, num_nodes = config.learning, config.launch.n_mpi_process
     if learning.use_nesterov and learning.momentum_factor == 0:
         raise UserError("--use_nesterov True: needs a --momentum_factor above 0")
+    if learning.clip_grad and not learning.clip_grad_val:
+        raise UserError("--clip_grad True: needs a --clip_grad_val above 0")
     topology = _topology(config)
     make_schedule(config, topology, rank=0)
     compressor_class = COMPRESSORS[config.graph.comm_op]
     flags = config.flat()
     compressor = compressor_class(**{flag: flags[flag] for flag in compressor_class.flags})
     law = law_class(learning.optimizer, topology)
+    _check_law(law, config, topology, compressor if law.compresses else None)
     timestamp = config.watch.timestamp
-    config = _resolve(config, compressor if "consensus_stepsize" in law.flags else None)
     dataset = load_dataset(config.data.data, config.data.data_dir)
     steps_per_epoch = batches_per_epoch(
         len(dataset.train_targets), num_nodes, config.data.batch_size
@@ -161,8 +196,53 @@ def make_plan(config: Config) -> Plan:
     plan.partition(epoch=0)
     model = plan.model()
     layout = flat_layout(parameter_groups(model, 0.0, normalization_parameters(model)))
-    message_bytes = compressor.message_bytes(layout) if law.compresses else 4 * layout.num_entries
-    return dataclasses.replace(plan, layout=layout, message_bytes=message_bytes)
+    gamma, search = None, None
+    if "consensus_stepsize" in law.flags:
+        gamma, search = _gamma(config, topology, compressor, layout)
+    return dataclasses.replace(
+        plan,
+        config=_resolve(config, gamma),
+        layout=layout,
+        message_bytes=compressor.message_bytes(layout)
+        if law.compresses
+        else 4 * layout.num_entries,
+        doubts=tuple(law.doubts(topology, compressor, layout)) if law.compresses else (),
+        search=search,
+    )
+
+
+def _check_law(
+    law: type[Law], config: Config, topology: Topology, compressor: Compressor | None
+) -> None:
+    flags, local = config.flat(), local_options(config)
+    try:
+        law.refuse(
+            topology,
+            compressor=compressor,
+            adam=local["adam"],
+            local_step=local["local_step"],
+            **{flag: flags[flag] for flag in law.flags},
+        )
+    except UserError as error:
+        if str(error).startswith("--"):
+            raise
+        raise UserError(f"--optimizer {config.learning.optimizer}: {error}") from None
+
+
+def _gamma(
+    config: Config, topology: Topology, compressor: Compressor, layout: Layout
+) -> tuple[float, GammaSearch | None]:
+    """The consensus step size, and how it was found where that was left to a search."""
+    gamma = config.graph.consensus_stepsize
+    if gamma == "auto":
+        from pcode.consensus import search_gamma
+
+        search = search_gamma(topology, compressor, layout, config.learning.manual_seed)
+        return search.best, search
+    gamma = compressor.default_consensus_stepsize if gamma is None else gamma
+    if not 0 < gamma <= 1:
+        raise UserError(f"--consensus_stepsize {gamma:g}: must be above 0 and at most 1")
+    return gamma, None
 
 
 def _topology(config: Config) -> Topology:
@@ -176,14 +256,8 @@ def _topology(config: Config) -> Topology:
         raise UserError(f"{flags}: {error}") from None
 
 
-def _resolve(config: Config, compressor: Compressor | None) -> Config:
-    """Fill in what was left to the run; `compressor` where the law has a gamma."""
-    gamma = None
-    if compressor is not None:
-        gamma = config.graph.consensus_stepsize
-        gamma = compressor.default_consensus_stepsize if gamma is None else gamma
-        if not 0 < gamma <= 1:
-            raise UserError(f"--consensus_stepsize {gamma:g}: must be above 0 and at most 1")
+def _resolve(config: Config, gamma: float | None) -> Config:
+    """Fill in what was left to the run; gamma is None where the law has none."""
     return dataclasses.replace(
         config,
         launch=dataclasses.replace(config.launch, on_cuda=False),

@@ -11,101 +11,32 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 import torch
-from torch import nn
 
 from pcode.communication import Communicator, Simulation
 from pcode.compression import make_compressor
-from pcode.optim import DPSGD, AllReduceSGD, Law, ParallelChoco
+from pcode.optim import DCDPSGD, DPSGD, ECDPSGD, AllReduceSGD, Law, ParallelChoco
 from pcode.topology import Topology, make_topology
+from tests.optim.recursions import (
+    GAMMA,
+    LR,
+    NUM_ENTRIES,
+    NUM_STEPS,
+    Array,
+    State,
+    Tensors,
+    draw,
+    far,
+    gradient,
+    gradients,
+    local_options,
+    local_step,
+    run,
+    split,
+)
 
-Array = npt.NDArray[np.float64]
-State = dict[str, Array]  # each n x d
-
-SHAPES = [(3, 5), (7,), (1,), (4, 2, 3)]
-SIZES = [15, 7, 1, 24]
-NUM_ENTRIES = sum(SIZES)
-NUM_STEPS = 50
-LR, MOMENTUM, WEIGHT_DECAY, GAMMA = 0.05, 0.9, 1e-2, 0.3
 GRAPHS = [("ring", 4), ("ring", 8), ("ring", 2), ("torus", 9), ("expander", 7), ("complete", 3)]
-
-
-def split(vector: Array) -> list[Array]:
-    return np.split(vector, np.cumsum(SIZES)[:-1])
-
-
-def draw(*numbers: int) -> Array:
-    values = np.random.default_rng(numbers).normal(size=NUM_ENTRIES)
-    return values.astype(np.float32).astype(np.float64)
-
-
-def gradient(step: int, rank: int) -> Array:
-    """The gradient that node `rank` gets at `step`, whatever its model."""
-    return draw(step, rank, 11)
-
-
-class Tensors(nn.Module):
-    """Some parameters without a forward pass."""
-
-    def __init__(self, start: Array) -> None:
-        super().__init__()
-        self.tensors = nn.ParameterList(
-            torch.tensor(piece.reshape(shape), dtype=torch.float32)
-            for piece, shape in zip(split(start), SHAPES, strict=True)
-        )
-
-    def give_gradient(self, values: Array) -> None:
-        for parameter, piece in zip(self.tensors, split(values), strict=True):
-            given = torch.tensor(piece, dtype=torch.float32).view_as(parameter)
-            parameter.grad = given if parameter.grad is None else parameter.grad.add_(given)
-
-    def flat(self) -> Array:
-        pieces = [parameter.detach().numpy().ravel() for parameter in self.tensors]
-        return np.concatenate(pieces).astype(np.float64)
-
-
-def local_options(nesterov: bool) -> dict[str, Any]:
-    return {"lr": LR, "momentum": MOMENTUM, "nesterov": nesterov, "weight_decay": WEIGHT_DECAY}
-
-
-def run(make: Callable[[nn.Module, Communicator], Law], num_nodes: int) -> list[State]:
-    """x and the law's other vectors of all nodes, before the first step and after each."""
-
-    def node(communicator: Communicator) -> list[dict[str, Array]]:
-        model = Tensors(draw(communicator.rank))
-        law = make(model, communicator)
-
-        def state() -> dict[str, Array]:
-            vectors = law.state_dict()["vectors"]
-            return {"x": model.flat(), **{k: v.double().numpy() for k, v in vectors.items()}}
-
-        states = [state()]
-        for step in range(NUM_STEPS):
-            law.zero_grad()
-            model.give_gradient(gradient(step, communicator.rank))
-            law.step()
-            states.append(state())
-        return states
-
-    nodes = Simulation(num_nodes).run(node)
-    return [
-        {name: np.stack([states[step][name] for states in nodes]) for name in nodes[0][0]}
-        for step in range(NUM_STEPS + 1)
-    ]
-
-
-def gradients(step: int, num_nodes: int) -> Array:
-    return np.stack([gradient(step, rank) for rank in range(num_nodes)])
-
-
-def local_step(state: State, g: Array, nesterov: bool) -> State:
-    """x - lr d and the new buf."""
-    d = g + WEIGHT_DECAY * state["x"]
-    buf = MOMENTUM * state["buf"] + d
-    d = d + MOMENTUM * buf if nesterov else buf
-    return {**state, "x": state["x"] - LR * d, "buf": buf}
 
 
 def sign(v: Array) -> Array:
@@ -141,11 +72,6 @@ def all_reduce_step(nesterov: bool) -> Callable[..., State]:
         return local_step(state, np.broadcast_to(g.mean(axis=0), g.shape), nesterov)
 
     return step
-
-
-def far(got: Array, want: Array) -> float:
-    """The largest difference, as a share of the largest value."""
-    return float(np.abs(got - want).max() / max(np.abs(want).max(), 1e-30))
 
 
 def check(states: list[State], step: Callable[..., State]) -> None:
@@ -294,25 +220,34 @@ def tensors(owner: object) -> list[torch.Tensor]:
     return list(found.values())
 
 
-def test_memory_does_not_grow_with_the_degree() -> None:
-    """The vectors that a law of 2 and one of 14 neighbours hold, the messages aside.
+@pytest.mark.parametrize("law_class", [ParallelChoco, DCDPSGD, ECDPSGD])
+def test_memory_does_not_grow_with_the_degree(law_class: type[Law]) -> None:
+    """The vectors that a law of 2 and one of 14 neighbours hold after two steps, messages aside.
 
-    x, g, buf, hat and z; mailboxes of the simulation are empty before the first step.
+    x, g, buf and two more.
     """
+
+    options: dict[str, Any] = {"consensus_stepsize": GAMMA} if law_class is ParallelChoco else {}
 
     def count(num_nodes: int) -> int:
         topology = make_topology("complete", num_nodes)
 
         def node(communicator: Communicator) -> int:
-            law = ParallelChoco(
-                Tensors(draw(0)).parameters(),
+            model = Tensors(draw(0))
+            law = law_class(
+                model.parameters(),
                 communicator,
                 topology,
                 compressor=make_compressor("sign"),
-                consensus_stepsize=GAMMA,
                 lr=LR,
+                **options,
             )
-            return sum(v.nbytes for v in tensors(law) if v.dtype == torch.float32)
+            for _ in range(2):
+                law.step()
+            law.finish()
+            communicator.barrier()
+            held = [v for v in tensors(law) if v.dtype == torch.float32]
+            return sum(v.nbytes for v in held if v.numel() >= NUM_ENTRIES)
 
         return Simulation(num_nodes).run(node)[0]
 

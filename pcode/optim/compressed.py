@@ -1,0 +1,123 @@
+"""What laws that send compressed messages share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, ClassVar
+
+import torch
+
+from pcode.communication.base import Communicator
+from pcode.compression.base import Compressor
+from pcode.errors import UserError
+from pcode.layout import Layout
+from pcode.optim.base import Law
+from pcode.optim.gossip import Gossip
+from pcode.topology.base import Topology
+
+
+class CompressedLaw(Law):
+    """A law that sends compressed messages.
+
+    Args:
+        compressor: Q.
+        seed: the run's seed, for compressors that draw.
+    """
+
+    compresses = True
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        communicator: Communicator,
+        topology: Topology,
+        *,
+        compressor: Compressor,
+        seed: int = 0,
+        **local: Any,
+    ) -> None:
+        super().__init__(params, communicator, topology, compressor=compressor, **local)
+        self.compressor, self._seed = compressor, seed
+        self._gossip = self._gossip_of(compressor)
+
+    def _gossip_of(self, compressor: Compressor) -> Gossip:
+        return Gossip(
+            self.communicator,
+            self.topology,
+            compressor,
+            self.layout,
+            device=self.x.device,
+            seed=self._seed,
+            timer=self.timer,
+        )
+
+    @property
+    def message_bytes(self) -> int:
+        return self._gossip.message_bytes
+
+    @classmethod
+    def doubts(cls, topology: Topology, compressor: Compressor, layout: Layout) -> list[str]:
+        delta = compressor.contraction(layout)
+        if delta > 0:
+            return super().doubts(topology, compressor, layout)
+        return [
+            f"with these flags the compression is no contraction (it may add {1 - delta:.3g} times "
+            "what it is given), which error feedback needs (arXiv 1907.09356, Assumption 1): "
+            "expect divergence; --is_biased True"
+        ]
+
+
+class OverlappingLaw(CompressedLaw):
+    """A law whose exchange is needed by the next step only: it runs while that gradient is taken.
+
+    Args:
+        overlap: False waits for the exchange within the step; the same numbers come out.
+    """
+
+    flags: ClassVar[tuple[str, ...]] = ("overlap",)
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        communicator: Communicator,
+        topology: Topology,
+        *,
+        overlap: bool = True,
+        **options: Any,
+    ) -> None:
+        super().__init__(params, communicator, topology, **options)
+        self.overlap = overlap
+
+    def _step_and_send(self) -> None:
+        """The recursion up to the start of the exchange."""
+        raise NotImplementedError
+
+    def _take_in(self) -> None:
+        """The rest of the recursion, for the round under way, if there is one."""
+        raise NotImplementedError
+
+    def _recursion(self) -> None:
+        self.finish()
+        self._step_and_send()
+        if not self.overlap:
+            self.finish()
+
+    @torch.no_grad()
+    def finish(self) -> None:
+        self._take_in()
+
+
+def require_equal_start(law: Law) -> None:
+    """Refuse a first step from models that differ between nodes; all nodes call it.
+
+    Raises:
+        UserError: they differ.
+    """
+    if law.num_exchanges > 0:
+        return
+    ends = torch.stack([law.x.double().sum(), law.x.double().square().sum()]).cpu()
+    if any(not torch.equal(ends, other) for other in law.communicator.all_gather(ends)):
+        raise UserError(
+            f"{type(law).__name__} needs the same model on every node at its first step; "
+            "average or broadcast the nodes' parameters first"
+        )

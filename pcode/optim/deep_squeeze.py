@@ -1,0 +1,51 @@
+"""DeepSqueeze: neighbours send their compressed models, with error feedback."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+
+from pcode.communication.base import Communicator
+from pcode.optim.compressed import CompressedLaw
+from pcode.topology.base import Topology
+
+
+class DeepSqueeze(CompressedLaw):
+    """x -= lr d ; e += x ; c = Q(e) ; e -= c ; x += gamma (sum_j w_ij c_j - c_i).
+
+    e, what compression has left out so far, starts at 0. The next gradient is taken at an x that
+    holds this round's messages, so that the exchange cannot be hidden behind it.
+
+    Source: Tang et al., "DeepSqueeze: decentralization meets error-compensated compression", 2019,
+    arXiv 1907.07346, Algorithm 1. Difference: momentum and weight decay in the local step.
+
+    Args:
+        consensus_stepsize: gamma, in (0, 1] (eta in the paper).
+    """
+
+    flags = ("consensus_stepsize",)
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        communicator: Communicator,
+        topology: Topology,
+        *,
+        consensus_stepsize: float,
+        **options: Any,
+    ) -> None:
+        super().__init__(params, communicator, topology, **options)
+        self.gamma = consensus_stepsize
+        self.e = torch.zeros_like(self.x)
+
+    def _recursion(self) -> None:
+        self.local_step()
+        with self.timer("mix"):
+            self.e.add_(self.x)
+        self._gossip.send(self.e, None, self.num_steps)
+        self._gossip.receive([(self.e, "own", -1.0), (self.x, "mixed", self.gamma)])
+
+    def _vectors(self) -> dict[str, torch.Tensor]:
+        return {**super()._vectors(), "e": self.e}

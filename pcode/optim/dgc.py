@@ -1,0 +1,136 @@
+"""Deep gradient compression: all nodes send the largest part of what they have gathered to all."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+
+from pcode.communication.base import Communicator
+from pcode.compression.base import Compressor
+from pcode.errors import UserError
+from pcode.optim.compressed import CompressedLaw
+from pcode.optim.local import AdamOptions, LocalSGD
+from pcode.topology.base import Topology
+
+# Keeps the clipping factor of an all-zero tensor finite, as torch.nn.utils.clip_grad_norm_ does.
+NORM_EPSILON = 1e-6
+
+
+class DGC(CompressedLaw):
+    """v = d + e ; q = Q(v) ; e = v, 0 where q is not ; x -= (lr / n) sum_j q_j.
+
+    e, what was not sent so far, starts at 0; d is the direction of the local step. Q selects
+    coordinates (top-k, random-k). Nodes that start equal stay equal, bit for bit.
+
+    - Clipping: each tensor of g + weight_decay x is scaled to a norm of at most
+      clip_grad_val / sqrt(n) before momentum.
+    - Masking (mask_momentum): buf = 0 where q is not.
+    - Warm-up: in epoch i < compress_warmup_epochs the share that is dropped is
+      compress_warmup_values[i] (the last one where there are fewer), afterwards the compressor's.
+
+    Source: Lin et al., "Deep gradient compression", ICLR 2018, arXiv 1712.01887, sections 3.1 to
+    3.3. Differences: the paper's velocity u is buf and its sum v is e; with nesterov d is that of
+    torch.optim.SGD; a coordinate that was selected with the value 0 is not masked.
+
+    Args:
+        clip_grad, clip_grad_val: whether and to what norm to clip.
+        mask_momentum, compress_warmup_values, compress_warmup_epochs: as above.
+    """
+
+    centralized = True
+    takes_adam = takes_local_steps = False
+    flags = (
+        "clip_grad",
+        "clip_grad_val",
+        "mask_momentum",
+        "compress_warmup_values",
+        "compress_warmup_epochs",
+    )
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        communicator: Communicator,
+        topology: Topology,
+        *,
+        clip_grad: bool = False,
+        clip_grad_val: float | None = None,
+        mask_momentum: bool = False,
+        compress_warmup_values: Sequence[float] = (),
+        compress_warmup_epochs: int = 0,
+        **options: Any,
+    ) -> None:
+        super().__init__(params, communicator, topology, **options)
+        self._clip_norm = math.inf
+        if clip_grad and clip_grad_val is not None:
+            self._clip_norm = clip_grad_val / math.sqrt(topology.num_nodes)
+        self.mask_momentum = mask_momentum
+        self._warmup_ratios = tuple(compress_warmup_values)
+        self._warmup_epochs = compress_warmup_epochs if self._warmup_ratios else 0
+        self._stage: float | None = None
+        self.e = torch.zeros_like(self.x)
+
+    @classmethod
+    def refuse(
+        cls,
+        topology: Topology,
+        *,
+        compressor: Compressor | None = None,
+        adam: AdamOptions | None = None,
+        local_step: int = 1,
+        **flags: Any,
+    ) -> None:
+        super().refuse(topology, compressor=compressor, adam=adam, local_step=local_step)
+        if compressor is None:
+            return
+        if "compress_ratio" not in compressor.flags:
+            raise UserError(
+                "it gathers the coordinates that are not sent, and this compressor sends all; "
+                "--comm_op compress_top_k or compress_random_k"
+            )
+        for ratio in flags.get("compress_warmup_values", ()):
+            compressor.with_options(compress_ratio=ratio)
+
+    def _warm_up(self) -> None:
+        """Use the compressor of this epoch."""
+        stage = None
+        if self.epoch < self._warmup_epochs:
+            stage = self._warmup_ratios[min(int(self.epoch), len(self._warmup_ratios) - 1)]
+        if stage != self._stage:
+            self._stage, final = stage, self.compressor
+            self._gossip = self._gossip_of(
+                final if stage is None else final.with_options(compress_ratio=stage)
+            )
+
+    def _clip(self) -> None:
+        """Scale each tensor of g to its largest norm."""
+        tensors = self.layout.views(self.g)
+        norms = torch.stack(torch._foreach_norm(tensors))
+        factors = (self._clip_norm / (norms + NORM_EPSILON)).clamp_(max=1.0)
+        torch._foreach_mul_(tensors, list(factors.unbind()))
+
+    def _recursion(self) -> None:
+        assert isinstance(self.local, LocalSGD)
+        self._warm_up()
+        with self.timer("local_update"):
+            self.local.add_weight_decay()
+            if self._clip_norm < math.inf:
+                self._clip()
+            self.local.add_direction(self.e)
+        self._gossip.send(self.e, None, self.num_steps)
+        # g is free from here on
+        self._gossip.add_own(self.g.zero_())
+        with self.timer("mix"):
+            sent = self.g != 0
+            self.e.masked_fill_(sent, 0.0)
+            if self.mask_momentum:
+                self.local.buf.masked_fill_(sent, 0.0)
+        self._gossip.receive([(self.g.zero_(), "mean", 1.0)])
+        with self.timer("local_update"):
+            self.apply(self.g)
+
+    def _vectors(self) -> dict[str, torch.Tensor]:
+        return {**super()._vectors(), "e": self.e}

@@ -1,0 +1,151 @@
+"""The local step of a node: SGD with momentum, or Adam."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch.optim.adam import adam
+from torch.optim.sgd import sgd
+
+from pcode.errors import UserError
+from pcode.optim.flat import FlatStore, Groups
+
+MEMORY_TREATMENTS = (None, "reset")
+
+
+@dataclass(frozen=True)
+class AdamOptions:
+    """What makes a law's local step Adam's; lr and weight_decay are the law's own.
+
+    Attributes:
+        beta_1, beta_2, eps: as for torch.optim.Adam.
+        memory_treatment: what an exchange does to the moments: None (each node keeps its own) or
+            "reset" (they start again from 0).
+    """
+
+    beta_1: float = 0.9
+    beta_2: float = 0.999
+    eps: float = 1e-8
+    memory_treatment: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("beta_1", "beta_2"):
+            if not 0 <= getattr(self, name) < 1:
+                raise UserError(f"--adam_{name} {getattr(self, name):g}: must be in [0, 1)")
+        if self.eps <= 0:
+            raise UserError(f"--adam_eps {self.eps:g}: must be above 0")
+        if self.memory_treatment not in MEMORY_TREATMENTS:
+            raise UserError(
+                f"--local_adam_memory_treatment {self.memory_treatment!r}: "
+                f"one of {', '.join(map(str, MEMORY_TREATMENTS))}"
+            )
+
+
+class LocalStep:
+    """x -= lr d in one pass over the vectors.
+
+    Args:
+        store: x and g.
+        groups: param_groups of the law, in the order of store.slices.
+
+    Attributes:
+        vectors: what it keeps from step to step, by name.
+    """
+
+    vectors: dict[str, torch.Tensor]
+
+    def __init__(self, store: FlatStore, groups: Groups) -> None:
+        self.store, self.groups = store, groups
+
+    def step(self) -> None:
+        """One local step, from the gradients in store.g."""
+        raise NotImplementedError
+
+    def exchanged(self) -> None:
+        """The node has mixed with the others."""
+
+
+class LocalSGD(LocalStep):
+    """d = g + weight_decay x ; buf = momentum buf + d ; with nesterov d += momentum buf, else buf.
+
+    The first buf is d. It is torch.optim.SGD with dampening 0.
+    """
+
+    def __init__(self, store: FlatStore, groups: Groups) -> None:
+        super().__init__(store, groups)
+        self.buf = torch.zeros_like(store.x)
+        self.vectors = {"buf": self.buf}
+
+    def step(self) -> None:
+        for group, part in zip(self.groups, self.store.slices, strict=True):
+            self._step(self.store.x, group["lr"], group["weight_decay"], group, part)
+
+    def add_weight_decay(self) -> None:
+        """g += weight_decay x."""
+        for group, part in zip(self.groups, self.store.slices, strict=True):
+            self.store.g[part].add_(self.store.x[part], alpha=group["weight_decay"])
+
+    def add_direction(self, target: torch.Tensor) -> None:
+        """target += d without weight decay, instead of x -= lr d."""
+        for group, part in zip(self.groups, self.store.slices, strict=True):
+            self._step(target, -1.0, 0.0, group, part)
+
+    def _step(
+        self,
+        target: torch.Tensor,
+        lr: float,
+        weight_decay: float,
+        group: dict[str, object],
+        part: slice,
+    ) -> None:
+        sgd(
+            [target[part]],
+            [self.store.g[part]],
+            [self.buf[part]],
+            fused=True,
+            lr=lr,
+            momentum=group["momentum"],  # type: ignore[arg-type]
+            nesterov=group["nesterov"],  # type: ignore[arg-type]
+            weight_decay=weight_decay,
+            dampening=0.0,
+            maximize=False,
+        )
+
+
+class LocalAdam(LocalStep):
+    """Adam (Kingma and Ba, 2015, Algorithm 1) with L2 weight decay: torch.optim.Adam."""
+
+    def __init__(self, store: FlatStore, groups: Groups, options: AdamOptions) -> None:
+        super().__init__(store, groups)
+        self.options = options
+        self.vectors = {
+            "exp_avg": torch.zeros_like(store.x),
+            "exp_avg_sq": torch.zeros_like(store.x),
+            "adam_steps": torch.zeros(len(groups), device=store.x.device),
+        }
+
+    def step(self) -> None:
+        first, second, steps = self.vectors.values()
+        for index, (group, part) in enumerate(zip(self.groups, self.store.slices, strict=True)):
+            adam(
+                [self.store.x[part]],
+                [self.store.g[part]],
+                [first[part]],
+                [second[part]],
+                [],
+                [steps[index]],
+                fused=True,
+                amsgrad=False,
+                beta1=self.options.beta_1,
+                beta2=self.options.beta_2,
+                lr=group["lr"],
+                weight_decay=group["weight_decay"],
+                eps=self.options.eps,
+                maximize=False,
+            )
+
+    def exchanged(self) -> None:
+        if self.options.memory_treatment == "reset":
+            for vector in self.vectors.values():
+                vector.zero_()

@@ -1,0 +1,158 @@
+"""Running a law on simulated nodes with given gradients, and what its compressors saw."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from pcode.communication import Communicator, Simulation
+from pcode.compression import Compressor, Message
+from pcode.layout import Layout
+from pcode.optim import Law
+
+Array = npt.NDArray[np.float64]
+State = dict[str, Array]  # each n x d
+
+SHAPES = [(3, 5), (7,), (1,), (4, 2, 3)]
+SIZES = [15, 7, 1, 24]
+NUM_ENTRIES = sum(SIZES)
+NUM_STEPS = 50
+LR, MOMENTUM, WEIGHT_DECAY, GAMMA = 0.05, 0.9, 1e-2, 0.3
+
+
+def split(vector: Array) -> list[Array]:
+    return np.split(vector, np.cumsum(SIZES)[:-1])
+
+
+def draw(*numbers: int) -> Array:
+    values = np.random.default_rng(numbers).normal(size=NUM_ENTRIES)
+    return values.astype(np.float32).astype(np.float64)
+
+
+def gradient(step: int, rank: int) -> Array:
+    """The gradient that node `rank` gets at `step`, whatever its model."""
+    return draw(step, rank, 11)
+
+
+def gradients(step: int, num_nodes: int) -> Array:
+    return np.stack([gradient(step, rank) for rank in range(num_nodes)])
+
+
+class Tensors(nn.Module):
+    """Some parameters without a forward pass."""
+
+    def __init__(self, start: Array) -> None:
+        super().__init__()
+        self.tensors = nn.ParameterList(
+            torch.tensor(piece.reshape(shape), dtype=torch.float32)
+            for piece, shape in zip(split(start), SHAPES, strict=True)
+        )
+
+    def give_gradient(self, values: Array) -> None:
+        for parameter, piece in zip(self.tensors, split(values), strict=True):
+            given = torch.tensor(piece, dtype=torch.float32).view_as(parameter)
+            parameter.grad = given if parameter.grad is None else parameter.grad.add_(given)
+
+    def flat(self) -> Array:
+        pieces = [parameter.detach().numpy().ravel() for parameter in self.tensors]
+        return np.concatenate(pieces).astype(np.float64)
+
+
+class Recorder(Compressor):
+    """A compressor that also keeps what it was given and what it made of it, step by step."""
+
+    def __init__(self, compressor: Compressor) -> None:
+        self.compressor = compressor
+        self.flags = compressor.flags  # type: ignore[misc]
+        self.given: list[Array] = []
+        self.made: list[Array] = []
+
+    def message_bytes(self, layout: Layout) -> int:
+        return self.compressor.message_bytes(layout)
+
+    def encode(
+        self, layout: Layout, value: torch.Tensor, reference: torch.Tensor | None, message: Message
+    ) -> None:
+        self.compressor.encode(layout, value, reference, message)
+        made = torch.zeros_like(value)
+        self.compressor.accumulate(layout, [message], [made], [[1.0]])
+        wide = value.double() - (0 if reference is None else reference.double())
+        self.given.append(wide.numpy())
+        self.made.append(made.double().numpy())
+
+    def accumulate(
+        self,
+        layout: Layout,
+        messages: Sequence[Message],
+        targets: Sequence[torch.Tensor],
+        weights: Sequence[Sequence[float]],
+    ) -> None:
+        self.compressor.accumulate(layout, messages, targets, weights)
+
+    def contraction(self, layout: Layout) -> float:
+        return self.compressor.contraction(layout)
+
+
+def local_options(nesterov: bool) -> dict[str, Any]:
+    return {"lr": LR, "momentum": MOMENTUM, "nesterov": nesterov, "weight_decay": WEIGHT_DECAY}
+
+
+def run(
+    make: Callable[[nn.Module, Communicator], Law],
+    num_nodes: int,
+    *,
+    start: Callable[[int], Array] = draw,
+    epoch: Callable[[int], float] = lambda step: 0.0,
+    num_steps: int = NUM_STEPS,
+) -> list[State]:
+    """x and the law's other vectors of all nodes, before the first step and after each.
+
+    Args:
+        start: the initial x of a rank.
+        epoch: the fractional epoch of a step.
+    """
+
+    def node(communicator: Communicator) -> list[dict[str, Array]]:
+        model = Tensors(start(communicator.rank))
+        law = make(model, communicator)
+
+        def state() -> dict[str, Array]:
+            vectors = law.state_dict()["vectors"]
+            return {"x": model.flat(), **{k: v.double().numpy() for k, v in vectors.items()}}
+
+        states = [state()]
+        for step in range(num_steps):
+            law.epoch = epoch(step)
+            law.zero_grad()
+            model.give_gradient(gradient(step, communicator.rank))
+            law.step()
+            states.append(state())
+        return states
+
+    nodes = Simulation(num_nodes).run(node)
+    return [
+        {name: np.stack([states[step][name] for states in nodes]) for name in nodes[0][0]}
+        for step in range(num_steps + 1)
+    ]
+
+
+def direction(state: State, g: Array, nesterov: bool) -> tuple[Array, Array]:
+    """d and the new buf, of a g that holds the weight decay already."""
+    buf = MOMENTUM * state["buf"] + g
+    return (g + MOMENTUM * buf if nesterov else buf), buf
+
+
+def local_step(state: State, g: Array, nesterov: bool) -> State:
+    """x - lr d and the new buf."""
+    d, buf = direction(state, g + WEIGHT_DECAY * state["x"], nesterov)
+    return {**state, "x": state["x"] - LR * d, "buf": buf}
+
+
+def far(got: Array, want: Array) -> float:
+    """The largest difference, as a share of the largest value."""
+    return float(np.abs(got - want).max() / max(np.abs(want).max(), 1e-30))
