@@ -1,0 +1,1 @@
+"""Programs beside run.py: `python -m pcode.tools.NAME --help`."""
