@@ -9,6 +9,7 @@ from __future__ import annotations
 from pcode.compression.base import Compressor, Message
 from pcode.compression.none import NoCompression
 from pcode.compression.sign import Sign
+from pcode.compression.top_k import TopK
 from pcode.registry import look_up
 
 __all__ = ["COMPRESSORS", "Compressor", "Message", "make_compressor"]
@@ -16,8 +17,9 @@ __all__ = ["COMPRESSORS", "Compressor", "Message", "make_compressor"]
 COMPRESSORS: dict[str, type[Compressor]] = {
     "none": NoCompression,
     "sign": Sign,
+    "compress_top_k": TopK,
 }
-PLANNED = ("compress_top_k", "compress_random_k", "quantize_qsgd")
+PLANNED = ("compress_random_k", "quantize_qsgd")
 
 
 def make_compressor(name: str, **options: object) -> Compressor:

@@ -6,7 +6,8 @@ is reordered, and no multiplication is merged with an addition. Memory is named 
 which needs no alignment; bits and bytes are in little-endian order.
 
 The functions below can only be called inside a `kernel`. There, FLOATS are sixteen float32,
-DOUBLES sixteen float64 and a MASK sixteen truth values, which memory holds as sixteen bits.
+DOUBLES sixteen float64, INTS sixteen int32 and a MASK sixteen truth values, which memory holds as
+sixteen bits.
 """
 
 from __future__ import annotations
@@ -24,10 +25,10 @@ LANES = 16
 FLOATS_BYTES = 4 * LANES
 MASK_BYTES = LANES // 8
 
-_FLOAT, _DOUBLE, _BIT, _BYTE, _INT32 = (
+_FLOAT, _DOUBLE, _BIT, _BYTE, _INT32, _INT64 = (
     ir.FloatType(),
     ir.DoubleType(),
-    *(ir.IntType(bits) for bits in (1, 8, 32)),
+    *(ir.IntType(bits) for bits in (1, 8, 32, 64)),
 )
 _FLOATS, _DOUBLES, _MASK, _INTS = (
     ir.VectorType(element, LANES) for element in (_FLOAT, _DOUBLE, _BIT, _INT32)
@@ -61,10 +62,11 @@ class _LanesModel(models.PrimitiveModel):  # type: ignore[misc]
         super().__init__(manager, lanes, lanes.vector)
 
 
-FLOATS, DOUBLES, MASK = (
+FLOATS, DOUBLES, MASK, INTS = (
     _Lanes("floats", _FLOATS),
     _Lanes("doubles", _DOUBLES),
     _Lanes("mask", _MASK),
+    _Lanes("ints", _INTS),
 )
 _ADDRESS = _COUNT = types.int64
 
@@ -135,15 +137,42 @@ def _pack(emit: Callable[..., ir.Value]) -> Callable[..., ir.Value]:
     )
 
 
-def _absolute(builder: ir.IRBuilder, floats: ir.Value) -> ir.Value:
+def _store_selected(builder: ir.IRBuilder, address: ir.Value, mask: ir.Value, a: ir.Value) -> None:
+    suffix = {_FLOATS: "f32", _INTS: "i32"}[a.type]
+    place = _pointer(builder, address, a.type.element)
+    function = ir.FunctionType(ir.VoidType(), [a.type, place.type, _MASK])
+    name = f"llvm.masked.compressstore.v{LANES}{suffix}"
+    builder.call(cgutils.get_or_insert_function(builder.module, function, name), [a, place, mask])
+
+
+def _count(builder: ir.IRBuilder, mask: ir.Value) -> ir.Value:
+    return builder.zext(builder.ctpop(builder.bitcast(mask, _PACKED_MASK)), _INT64)
+
+
+def _magnitude_bits(builder: ir.IRBuilder, floats: ir.Value) -> ir.Value:
     all_but_sign = ir.Constant(_INTS, [0x7FFFFFFF] * LANES)
-    return builder.bitcast(builder.and_(builder.bitcast(floats, _INTS), all_but_sign), _FLOATS)
+    return builder.and_(builder.bitcast(floats, _INTS), all_but_sign)
+
+
+def _absolute(builder: ir.IRBuilder, floats: ir.Value) -> ir.Value:
+    return builder.bitcast(_magnitude_bits(builder, floats), _FLOATS)
 
 
 def _broadcast(builder: ir.IRBuilder, number: ir.Value) -> ir.Value:
-    undefined = ir.Constant(_FLOATS, ir.Undefined)
+    undefined = ir.Constant(ir.VectorType(number.type, LANES), ir.Undefined)
     first = builder.insert_element(undefined, number, _INT32(0))
     return builder.shuffle_vector(first, undefined, ir.Constant(_INTS, [0] * LANES))
+
+
+def _larger(builder: ir.IRBuilder, a: ir.Value, b: ir.Value) -> ir.Value:
+    return builder.select(builder.icmp_signed(">", a, b), a, b)
+
+
+def _largest(builder: ir.IRBuilder, ints: ir.Value) -> ir.Value:
+    found = builder.extract_element(ints, _INT32(0))
+    for lane in range(1, LANES):
+        found = _larger(builder, found, builder.extract_element(ints, _INT32(lane)))
+    return found
 
 
 def _total(builder: ir.IRBuilder, doubles: ir.Value) -> ir.Value:
@@ -206,3 +235,39 @@ add_magnitudes = _operation(
 )
 # The sum of the sixteen lanes, by halves.
 total = _operation("total", types.float64, (DOUBLES,), _total)
+
+# Memory: the selected lanes, side by side; nothing beyond them is written.
+store_selected = _operation("store_selected", types.void, (_ADDRESS, MASK, FLOATS), _store_selected)
+store_selected_ints = _operation(
+    "store_selected_ints", types.void, (_ADDRESS, MASK, INTS), _store_selected
+)
+load_ints = _operation("load_ints", INTS, (_ADDRESS,), _load(_INTS))
+# Memory: words of 64 bits.
+load_word = _operation("load_word", types.int64, (_ADDRESS,), _load(_INT64))
+store_word = _operation("store_word", types.void, (_ADDRESS, types.int64), _store(_INT64))
+load_word_first = _operation(
+    "load_word_first", types.int64, (_ADDRESS, _COUNT), _load_first(_INT64)
+)
+store_word_first = _operation(
+    "store_word_first", types.void, (_ADDRESS, _COUNT, types.int64), _store_first(_INT64)
+)
+
+# Registers.
+count = _operation("count", types.int64, (MASK,), _count)
+ones = _operation("ones", types.int64, (types.int64,), lambda builder, word: builder.ctpop(word))
+# Of a word that is not 0.
+trailing_zeros = _operation(
+    "trailing_zeros", types.int64, (types.int64,), lambda builder, word: builder.cttz(word, _BIT(1))
+)
+broadcast_int = _operation("broadcast_int", INTS, (types.int32,), _broadcast)
+lane_numbers = _operation(
+    "lane_numbers", INTS, (), lambda builder: ir.Constant(_INTS, list(range(LANES)))
+)
+add_ints = _operation("add_ints", INTS, (INTS, INTS), lambda builder, a, b: builder.add(a, b))
+is_at_least = _operation(
+    "is_at_least", MASK, (INTS, INTS), lambda builder, a, b: builder.icmp_signed(">=", a, b)
+)
+larger = _operation("larger", INTS, (INTS, INTS), _larger)
+largest = _operation("largest", types.int32, (INTS,), _largest)
+# The bits of |a|, whose order as integers is that of the magnitudes; NaN comes after infinity.
+magnitude_bits = _operation("magnitude_bits", INTS, (FLOATS,), _magnitude_bits)
