@@ -9,7 +9,6 @@ TEST = [
     "pytest-timeout>=2.3",
     "hypothesis>=6.100",
     "psutil>=5.9",
-    "networkx>=3.0",
     "pytorch-ignite>=0.5",
 ]
 DEV = [
@@ -18,7 +17,6 @@ DEV = [
     "mypy>=2.0",
     "types-PyYAML",
     "types-tqdm",
-    "matplotlib>=3.8",
 ]
 
 setup(
@@ -41,6 +39,9 @@ setup(
         "numba>=0.60",
         "pyyaml>=6.0",
         "scikit-learn>=1.4",
+        "scipy>=1.11",
+        "matplotlib>=3.8",
+        "networkx>=3.0",
         "tensorboardX>=2.6",
         "tqdm>=4.66",
     ],

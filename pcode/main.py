@@ -14,6 +14,7 @@ import torch
 from pcode.communication import DistributedCommunicator, Simulation
 from pcode.config import Config, parse
 from pcode.errors import CommunicationError, DivergenceError, UserError
+from pcode.exit_status import DIVERGED, INTERRUPTED, USER_ERROR
 from pcode.launch import (
     RankEnvironment,
     check_ranks,
@@ -28,20 +29,16 @@ from pcode.training.describe import describe, headline
 from pcode.training.loop import LAUNCHER_VARIABLE, run_node
 from pcode.training.plan import Plan, make_plan
 
-USER_ERROR_STATUS = 2
-INTERRUPTED_STATUS = 130
-
 
 def main(arguments: Sequence[str]) -> int:
     """Do what the flags ask for; the exit status.
 
-    0: done; 2: the flags cannot be followed, and nothing was written; 130, 143: interrupted;
-    anything else: a node failed.
+    0: done; those of pcode.exit_status; 143: SIGTERM; anything else: a node failed.
     """
     try:
         return _main(arguments)
     except KeyboardInterrupt:
-        return INTERRUPTED_STATUS
+        return INTERRUPTED
 
 
 def _main(arguments: Sequence[str]) -> int:
@@ -56,7 +53,7 @@ def _main(arguments: Sequence[str]) -> int:
         # Every rank finds the same error: one of them reports it.
         if place is None or place.rank == 0:
             print(f"run.py: error: {error}", file=sys.stderr)
-        return USER_ERROR_STATUS
+        return USER_ERROR
     first = place is None or place.rank == 0
     if first and LAUNCHER_VARIABLE not in os.environ:  # what the launcher has said is said
         name = plan.config.learning.optimizer
@@ -70,6 +67,9 @@ def _main(arguments: Sequence[str]) -> int:
             print(describe(plan, command))
         return 0
     if command is not None:
+        if plan.search is not None:  # the ranks need not search again
+            print(*plan.search.lines(), sep="\n", flush=True)
+            command += ["--consensus_stepsize", repr(plan.search.best)]
         os.environ[LAUNCHER_VARIABLE] = "terminal" if sys.stderr.isatty() else "pipe"
         return launch(command)
     return _be_nodes(plan, place)
@@ -112,16 +112,18 @@ def _be_nodes(plan: Plan, place: RankEnvironment | None) -> int:
             Simulation(options.n_mpi_process).run(lambda node: run_node(plan, node))
         except (CommunicationError, DivergenceError) as error:
             print(f"run.py: error: {error}", file=sys.stderr)
-            return 1
+            return DIVERGED if isinstance(error, DivergenceError) else 1
         return 0
     try:
         connect(options, place)
         run_node(plan, DistributedCommunicator())
         disconnect()
     except UserError as error:
-        abort(f"run.py: error: {error}" if place.rank == 0 else "", USER_ERROR_STATUS)
-    except (CommunicationError, DivergenceError) as error:
+        abort(f"run.py: error: {error}" if place.rank == 0 else "", USER_ERROR)
+    except CommunicationError as error:
         abort(f"run.py: error: {error}")
+    except DivergenceError as error:
+        abort(f"run.py: error: {error}", DIVERGED)
     except BaseException:  # the other ranks must not wait for this one, whatever happened
         abort(traceback.format_exc())
     return 0

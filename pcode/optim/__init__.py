@@ -20,7 +20,7 @@ from pcode.optim.ef_sign_sgd import EFSignSGD
 from pcode.optim.local import MEMORY_TREATMENTS, AdamOptions
 from pcode.optim.parallel_choco import ParallelChoco
 from pcode.registry import look_up
-from pcode.topology.base import Topology
+from pcode.topology.base import Graph
 
 __all__ = [
     "DCDPSGD",
@@ -53,7 +53,7 @@ LAWS: dict[str, tuple[type[Law], type[Law]]] = {
 ALIASES = {"parallel_choco_v": "parallel_choco", "dcd": "dcd_psgd", "ecd": "ecd_psgd"}
 
 
-def law_class(name: str, topology: Topology) -> type[Law]:
+def law_class(name: str, topology: Graph) -> type[Law]:
     """The law of that name or alias on that graph.
 
     Raises:
@@ -67,7 +67,7 @@ def make_law(
     name: str,
     params: Iterable[Any],
     communicator: Communicator,
-    topology: Topology,
+    topology: Graph,
     *,
     local: Mapping[str, Any],
     flags: Mapping[str, Any],

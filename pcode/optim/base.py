@@ -15,7 +15,7 @@ from pcode.layout import Layout
 from pcode.optim.flat import FlatStore
 from pcode.optim.local import AdamOptions, LocalAdam, LocalSGD, LocalStep
 from pcode.timing import StepTimer
-from pcode.topology.base import Topology
+from pcode.topology.base import Graph, Topology
 
 # What the eigenvalues of a matrix of a few thousand weights are known to.
 ROUNDING = 1e-9
@@ -86,7 +86,7 @@ class Law(torch.optim.Optimizer):
         self,
         params: Iterable[Any],
         communicator: Communicator,
-        topology: Topology,
+        topology: Graph,
         *,
         compressor: Compressor | None = None,
         lr: float,
@@ -128,7 +128,7 @@ class Law(torch.optim.Optimizer):
     @classmethod
     def refuse(
         cls,
-        topology: Topology,
+        topology: Graph,
         *,
         compressor: Compressor | None = None,
         adam: AdamOptions | None = None,
@@ -140,6 +140,12 @@ class Law(torch.optim.Optimizer):
         Raises:
             UserError: the reason, and what would do.
         """
+        if not (cls.time_varying or isinstance(topology, Topology)):
+            raise UserError(
+                "its nodes keep copies of what their neighbours have sent, which are right only "
+                f"where every link is used in every round; with {topology.name!r}, whose links "
+                "change, use --optimizer sgd (D-PSGD)"
+            )
         if cls.centralized and topology.spectral_gap < 1 - ROUNDING:
             raise UserError(
                 "it is centralized: every node adds every node's message, which a graph "

@@ -37,6 +37,7 @@ class CompressedLaw(Law):
         **local: Any,
     ) -> None:
         super().__init__(params, communicator, topology, compressor=compressor, **local)
+        self.topology: Topology = topology
         self.compressor, self._seed = compressor, seed
         self._gossip = self._gossip_of(compressor)
 

@@ -13,7 +13,7 @@ from pcode.compression.base import Compressor
 from pcode.errors import UserError
 from pcode.optim.compressed import CompressedLaw
 from pcode.optim.local import AdamOptions, LocalSGD
-from pcode.topology.base import Topology
+from pcode.topology.base import Graph, Topology
 
 # Keeps the clipping factor of an all-zero tensor finite, as torch.nn.utils.clip_grad_norm_ does.
 NORM_EPSILON = 1e-6
@@ -76,7 +76,7 @@ class DGC(CompressedLaw):
     @classmethod
     def refuse(
         cls,
-        topology: Topology,
+        topology: Graph,
         *,
         compressor: Compressor | None = None,
         adam: AdamOptions | None = None,

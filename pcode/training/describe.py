@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 
 from pcode.config import to_yaml
+from pcode.topology import Topology
 from pcode.training.plan import Plan
 
 
@@ -32,24 +33,30 @@ def headline(plan: Plan) -> list[str]:
 
 def _graph(plan: Plan) -> list[str]:
     topology = plan.topology
-    edges = [f"{i}-{j}" for i, j in topology.edges]
-    shown = " ".join(edges[:32]) + (" ..." if len(edges) > 32 else "")
     degrees = [topology.degree(rank) for rank in range(topology.num_nodes)]
-    return [
-        f"graph: {topology.name}, {topology.num_nodes} nodes, {len(edges)} edges: {shown}",
+    lines = [
+        f"graph: {topology.name}, {topology.num_nodes} nodes",
         f"  neighbours of a node: {min(degrees)} to {max(degrees)}",
         f"  spectral gap rho: {topology.spectral_gap:.4g}",
-        f"  beta = ||I - W||: {topology.beta:.4g}",
     ]
+    if isinstance(topology, Topology):
+        edges = [f"{i}-{j}" for i, j in topology.edges]
+        shown = " ".join(edges[:32]) + (" ..." if len(edges) > 32 else "")
+        lines[0] += f", {len(edges)} edges: {shown}"
+        lines.append(f"  beta = ||I - W||: {topology.beta:.4g}")
+    return lines
 
 
 def _gamma(plan: Plan) -> list[str]:
     delta = plan.compressor.contraction(plan.layout)
-    guard = plan.topology.theoretical_gamma(delta)
+    assert isinstance(plan.topology, Topology), "no law with gamma takes another graph"
+    guard = "none, it is no contraction"
+    if delta > 0:
+        guard = f"{plan.topology.theoretical_gamma(delta):.3g}; tuned values are far larger"
     return [
         *(plan.search.lines() if plan.search else ()),
         f"consensus step size gamma: {plan.config.graph.consensus_stepsize:g}",
-        f"  the theory's for delta = {delta:.3g}: {guard:.3g}; tuned values are far larger",
+        f"  the theory's for delta = {delta:.3g}: {guard}",
     ]
 
 

@@ -13,18 +13,17 @@ from torch import nn
 
 from pcode.compression import COMPRESSORS, Compressor
 from pcode.config import Config
+from pcode.consensus import GammaSearch, search_gamma
 from pcode.datasets import Dataset, batches_per_epoch, load_dataset, partition_indices
 from pcode.errors import UserError
 from pcode.layout import Layout
 from pcode.models import make_model, normalization_parameters
 from pcode.optim import AdamOptions, Law, law_class, parameter_groups
 from pcode.optim.flat import flat_layout
-from pcode.topology import Topology, make_topology
+from pcode.topology import Graph, Topology, make_graph
 from pcode.training.schedule import Schedule, make_schedule
 
 LONGEST_NAME_BYTES = 255  # of a file on the usual file systems
-
-GammaSearch = Any
 
 
 @dataclass(frozen=True)
@@ -44,7 +43,7 @@ class Plan:
     """
 
     config: Config
-    topology: Topology
+    topology: Graph
     dataset: Dataset
     compressor: Compressor
     layout: Layout
@@ -196,9 +195,12 @@ def make_plan(config: Config) -> Plan:
     plan.partition(epoch=0)
     model = plan.model()
     layout = flat_layout(parameter_groups(model, 0.0, normalization_parameters(model)))
-    gamma, search = None, None
-    if "consensus_stepsize" in law.flags:
-        gamma, search = _gamma(config, topology, compressor, layout)
+    gamma, search, doubts = None, None, []
+    if law.compresses:
+        assert isinstance(topology, Topology), "no such law takes another graph"
+        doubts = law.doubts(topology, compressor, layout)
+        if "consensus_stepsize" in law.flags:
+            gamma, search = _gamma(config, topology, compressor, layout)
     return dataclasses.replace(
         plan,
         config=_resolve(config, gamma),
@@ -206,13 +208,13 @@ def make_plan(config: Config) -> Plan:
         message_bytes=compressor.message_bytes(layout)
         if law.compresses
         else 4 * layout.num_entries,
-        doubts=tuple(law.doubts(topology, compressor, layout)) if law.compresses else (),
+        doubts=tuple(doubts),
         search=search,
     )
 
 
 def _check_law(
-    law: type[Law], config: Config, topology: Topology, compressor: Compressor | None
+    law: type[Law], config: Config, topology: Graph, compressor: Compressor | None
 ) -> None:
     flags, local = config.flat(), local_options(config)
     try:
@@ -235,8 +237,6 @@ def _gamma(
     """The consensus step size, and how it was found where that was left to a search."""
     gamma = config.graph.consensus_stepsize
     if gamma == "auto":
-        from pcode.consensus import search_gamma
-
         search = search_gamma(topology, compressor, layout, config.learning.manual_seed)
         return search.best, search
     gamma = compressor.default_consensus_stepsize if gamma is None else gamma
@@ -245,10 +245,10 @@ def _gamma(
     return gamma, None
 
 
-def _topology(config: Config) -> Topology:
+def _topology(config: Config) -> Graph:
     name, num_nodes = config.graph.graph_topology, config.launch.n_mpi_process
     try:
-        return make_topology(name, num_nodes)
+        return make_graph(name, num_nodes, config.learning.manual_seed)
     except UserError as error:
         if str(error).startswith("--"):
             raise

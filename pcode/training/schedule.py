@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from pcode.config.options import Config
 from pcode.errors import UserError
-from pcode.topology.base import Topology
+from pcode.topology.base import Graph
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Schedule:
         return rate * factor**passed
 
 
-def _scale(config: Config, topology: Topology, rank: int) -> float:
+def _scale(config: Config, topology: Graph, rank: int) -> float:
     """How much larger than --lr the final learning rate of a node is."""
     learning, data = config.learning, config.data
     if not learning.lr_scaleup:
@@ -55,7 +55,7 @@ def _scale(config: Config, topology: Topology, rank: int) -> float:
     return math.sqrt(scale) if learning.lr_scaleup_type == "sqrt" else scale
 
 
-def make_schedule(config: Config, topology: Topology, rank: int) -> Schedule:
+def make_schedule(config: Config, topology: Graph, rank: int) -> Schedule:
     """A node's schedule; nodes of an irregular graph differ with `--lr_scaleup_factor graph`.
 
     Raises:
