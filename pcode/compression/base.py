@@ -35,8 +35,16 @@ class Compressor(ABC):
 
     # The flags that the constructor takes, by the same names.
     flags: ClassVar[tuple[str, ...]] = ()
-    # gamma of the laws that have one, where the user gives none; found by tuning
-    default_consensus_stepsize: ClassVar[float] = 1.0
+
+    @property
+    def default_consensus_stepsize(self) -> float:
+        """gamma of the laws that have one, where the user gives none; found by tuning."""
+        return 1.0
+
+    @property
+    def description(self) -> str:
+        """What is sent, in words for a run's first lines."""
+        return (self.__doc__ or type(self).__name__).strip().partition("\n")[0].rstrip(".")
 
     def with_options(self, **changes: object) -> Compressor:
         """The same compressor with other options.
@@ -79,5 +87,6 @@ class Compressor(ABC):
     def contraction(self, layout: Layout) -> float:
         """delta of E||Q(v) - v||^2 <= (1 - delta) ||v||^2: the smallest over the tensors.
 
-        Where it depends on v, that of normally distributed entries.
+        Where it depends on v, that of normally distributed entries. Zero or less means that none
+        is known: the bound, 1 - delta >= 1, then holds, but Q is no contraction.
         """

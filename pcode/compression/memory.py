@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from pcode.compression.base import Message
 from pcode.compression.kernels.lanes import LANES
-from pcode.errors import UserError
+from pcode.compression.parallel import segments_of
+from pcode.errors import NotFiniteError, UserError
 from pcode.layout import Layout
 
 _ZEROS = np.zeros(LANES, dtype=np.float32)
@@ -100,3 +101,15 @@ def weight_matrix(
             f"got shape {matrix.shape}"
         )
     return matrix
+
+
+def check_finite(layout: Layout, sums: NDArray[np.float64]) -> None:
+    """Raise NotFiniteError for the tensor of the first segment whose sum is NaN or infinite.
+
+    Args:
+        sums: one number for each of `segments_of(layout)`.
+    """
+    finite = np.isfinite(sums)
+    if not finite.all():
+        tensor = segments_of(layout)[finite.argmin(), 0]
+        raise NotFiniteError(layout.names[tensor])

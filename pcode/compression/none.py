@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 
 from pcode.compression.base import Compressor, Message
@@ -11,14 +12,18 @@ from pcode.compression.kernels import dense
 from pcode.compression.memory import (
     accumulate_arguments,
     address_of,
+    check_finite,
     payload_address,
     reference_of,
 )
+from pcode.compression.parallel import run_segments, segments_of
 from pcode.layout import Layout
 
 
 class NoCompression(Compressor):
     """Identity: the message is the 4 d bytes of the float32 difference."""
+
+    description = "all entries as float32"
 
     def message_bytes(self, layout: Layout) -> int:
         return 4 * layout.num_entries
@@ -26,12 +31,16 @@ class NoCompression(Compressor):
     def encode(
         self, layout: Layout, value: torch.Tensor, reference: torch.Tensor | None, message: Message
     ) -> None:
-        dense.difference(
+        sums = np.empty(len(segments_of(layout)))
+        run_segments(
+            dense.difference,
+            layout.sizes,
             address_of(layout, value),
             *reference_of(layout, reference),
             payload_address(message, self.message_bytes(layout)),
-            layout.num_entries,
+            sums,
         )
+        check_finite(layout, sums)
 
     def accumulate(
         self,
@@ -42,7 +51,7 @@ class NoCompression(Compressor):
     ) -> None:
         num_bytes = self.message_bytes(layout)
         given = accumulate_arguments(layout, messages, targets, weights, num_bytes)
-        dense.accumulate(*given, layout.num_entries)
+        run_segments(dense.accumulate, layout.sizes, *given)
 
     def contraction(self, layout: Layout) -> float:
         return 1.0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from itertools import pairwise
@@ -21,7 +21,8 @@ SEGMENTS_PER_THREAD = 4
 
 
 @lru_cache(maxsize=64)
-def _segments(sizes: tuple[int, ...]) -> NDArray[np.int64]:
+def segments_of_sizes(sizes: tuple[int, ...]) -> NDArray[np.int64]:
+    """The segments of a layout with tensors of these sizes, as `segments_of` gives them."""
     rows, offset = [], 0
     for tensor, size in enumerate(sizes):
         rows += [
@@ -39,12 +40,32 @@ def segments_of(layout: Layout) -> NDArray[np.int64]:
     the tensor (a multiple of SEGMENT_ENTRIES) and the segment's entries. They depend on the layout
     alone, so that what is summed segment by segment has the same bits on any number of threads.
     """
-    return _segments(layout.sizes)
+    return segments_of_sizes(layout.sizes)
+
+
+@lru_cache(maxsize=64)
+def _bounds(sizes: tuple[int, ...], num_threads: int) -> tuple[int, ...]:
+    """The first segment of each thread and the number of all, about as many entries for each."""
+    ends = np.cumsum(segments_of_sizes(sizes)[:, 3])
+    num_threads = max(1, min(num_threads, sum(sizes) // (SEGMENTS_PER_THREAD * SEGMENT_ENTRIES)))
+    shares = sum(sizes) * np.arange(1, num_threads) / num_threads
+    return 0, *np.searchsorted(ends, shares).tolist(), len(ends)
 
 
 @lru_cache(maxsize=8)
 def _pool(num_threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(num_threads, thread_name_prefix="compression")
+
+
+def _call(kernel: Callable[..., None], bounds: Sequence[int], arguments: tuple[Any, ...]) -> None:
+    num_others = len(bounds) - 2
+    others = [
+        _pool(num_others).submit(kernel, *arguments, first, last)
+        for first, last in pairwise(bounds[1:])
+    ]
+    kernel(*arguments, bounds[0], bounds[1])
+    for other in others:
+        other.result()
 
 
 def run(kernel: Callable[..., None], num_segments: int, *arguments: Any) -> None:
@@ -54,11 +75,18 @@ def run(kernel: Callable[..., None], num_segments: int, *arguments: Any) -> None
     the interpreter lock. It returns when all have returned.
     """
     num_threads = max(1, min(torch.get_num_threads(), num_segments // SEGMENTS_PER_THREAD))
-    bounds = [num_segments * index // num_threads for index in range(num_threads + 1)]
-    others = [
-        _pool(num_threads - 1).submit(kernel, *arguments, first, last)
-        for first, last in pairwise(bounds[1:])
-    ]
-    kernel(*arguments, 0, bounds[1])
-    for other in others:
-        other.result()
+    _call(
+        kernel,
+        [num_segments * index // num_threads for index in range(num_threads + 1)],
+        arguments,
+    )
+
+
+def run_segments(kernel: Callable[..., None], sizes: tuple[int, ...], *arguments: Any) -> None:
+    """Like `run`, over the segments of tensors of these sizes, which may be small and many.
+
+    The ranges have about as many entries; segments[first:last] are those of `segments_of_sizes`,
+    which the kernel takes before `first` and `last`.
+    """
+    bounds = _bounds(sizes, torch.get_num_threads())
+    _call(kernel, bounds, (*arguments, segments_of_sizes(sizes)))

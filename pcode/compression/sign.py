@@ -5,25 +5,29 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import ClassVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from pcode.compression.base import Compressor, Message
 from pcode.compression.kernels import sign as kernels
 from pcode.compression.memory import (
     accumulate_arguments,
     address_of,
+    check_finite,
     payload_address,
     reference_of,
     sizes_of,
 )
+from pcode.compression.parallel import run_segments, segments_of
 from pcode.layout import Layout
 
 
 @lru_cache(maxsize=64)
-def _message_bytes(sizes: tuple[int, ...]) -> int:
-    return sum((size + 7) // 8 + 4 for size in sizes)
+def _places(sizes: tuple[int, ...]) -> NDArray[np.int64]:
+    """Where the bits of each tensor begin in the message and, last, the bytes of the message."""
+    return np.cumsum([4 * len(sizes), *((size + 7) // 8 for size in sizes)], dtype=np.int64)
 
 
 class Sign(Compressor):
@@ -31,10 +35,9 @@ class Sign(Compressor):
 
     The message holds a float32 ||v||_1 / d for each tensor, then for each tensor ceil(d / 8)
     bytes of bits, 1 where v < 0, entry i at bit i % 8 of byte i // 8; the last byte ends in
-    zeros. Numbers are little-endian. Zero and -0.0 count as positive, as does NaN, but a NaN
-    or an infinity also makes its tensor's norm one. The norm is summed in float64, in an order
-    fixed by the tensor alone. A weight is rounded to float32, and so is its product with the
-    norm, before that is added or subtracted.
+    zeros. Numbers are little-endian. Zero and -0.0 count as positive. The norm is summed in
+    float64, where finite entries cannot overflow, in an order fixed by the tensor alone. A weight
+    is rounded to float32, and so is its product with the norm, before that is added or subtracted.
 
     Source: the sign compression of Koloskova et al., ICLR 2020 (arXiv 1907.09356), which is the
     scaled sign of Karimireddy et al., ICML 2019 (arXiv 1901.09847). Difference: sign(0) is +1, as
@@ -42,20 +45,29 @@ class Sign(Compressor):
     """
 
     # Tuned for a ring of 8: arXiv 1907.09356, appendix.
-    default_consensus_stepsize: ClassVar[float] = 0.45
+    default_consensus_stepsize = 0.45
+    description = "1 bit an entry and the mean magnitude of each tensor"
 
     def message_bytes(self, layout: Layout) -> int:
-        return _message_bytes(layout.sizes)
+        return int(_places(layout.sizes)[-1])
 
     def encode(
         self, layout: Layout, value: torch.Tensor, reference: torch.Tensor | None, message: Message
     ) -> None:
-        kernels.encode(
+        payload = payload_address(message, self.message_bytes(layout))
+        segments = segments_of(layout)
+        sums = np.empty(len(segments))
+        run_segments(
+            kernels.encode,
+            layout.sizes,
             address_of(layout, value),
             *reference_of(layout, reference),
-            payload_address(message, self.message_bytes(layout)),
-            sizes_of(layout),
+            payload,
+            _places(layout.sizes),
+            sums,
         )
+        check_finite(layout, sums)
+        kernels.write_means(payload, sizes_of(layout), sums, segments)
 
     def accumulate(
         self,
@@ -66,7 +78,7 @@ class Sign(Compressor):
     ) -> None:
         num_bytes = self.message_bytes(layout)
         given = accumulate_arguments(layout, messages, targets, weights, num_bytes)
-        kernels.accumulate(*given, sizes_of(layout))
+        run_segments(kernels.accumulate, layout.sizes, *given, _places(layout.sizes))
 
     def contraction(self, layout: Layout) -> float:
         """2 / pi, what a normally distributed v has.

@@ -9,6 +9,7 @@ from pcode.compression.kernels.lanes import (
     FLOATS_BYTES,
     LANES,
     add,
+    add_magnitudes,
     broadcast,
     kernel,
     load,
@@ -17,6 +18,8 @@ from pcode.compression.kernels.lanes import (
     store,
     store_first,
     subtract,
+    total,
+    zero_doubles,
 )
 
 # Entries of a target that stay in the first-level cache (16 KiB) while all messages are added.
@@ -25,24 +28,46 @@ BLOCK = 4096
 
 @kernel
 def difference(
-    value: int, reference: int, reference_stride: int, result: int, num_entries: int
+    value: int,
+    reference: int,
+    reference_stride: int,
+    result: int,
+    sums: NDArray[np.float64],
+    segments: NDArray[np.int64],
+    first: int,
+    last: int,
 ) -> None:
-    """result = value - reference.
+    """result = value - reference in segments first..last - 1.
 
     Args:
         value, reference, result: addresses.
         reference_stride: bytes from one entry of the reference to the next; 0 where the reference
             is one group of lanes that stands for all.
-        num_entries: entries of each vector.
+        sums: set to 0 for each segment where every entry of the result is finite, else to NaN.
+        segments: as `segments_of` gives them.
     """
-    for _ in range(num_entries // LANES):
-        store(result, subtract(load(value), load(reference)))
-        value += FLOATS_BYTES
-        reference += LANES * reference_stride
-        result += FLOATS_BYTES
-    rest = 4 * (num_entries % LANES)
-    if rest > 0:
-        store_first(result, rest, subtract(load_first(value, rest), load_first(reference, rest)))
+    zeros = broadcast(np.float32(0))
+    for segment in range(first, last):
+        entry = segments[segment, 1] + segments[segment, 2]
+        size = segments[segment, 3]
+        from_ = value + 4 * entry
+        minus = reference + reference_stride * entry
+        to = result + 4 * entry
+        # 0 times what is not finite is NaN.
+        flags = zeros
+        for _ in range(size // LANES):
+            entries = subtract(load(from_), load(minus))
+            store(to, entries)
+            flags = add(flags, multiply(zeros, entries))
+            from_ += FLOATS_BYTES
+            minus += LANES * reference_stride
+            to += FLOATS_BYTES
+        rest = 4 * (size % LANES)
+        if rest > 0:
+            entries = subtract(load_first(from_, rest), load_first(minus, rest))
+            store_first(to, rest, entries)
+            flags = add(flags, multiply(zeros, entries))
+        sums[segment] = total(add_magnitudes(zero_doubles(), flags))
 
 
 @kernel
@@ -64,20 +89,23 @@ def accumulate(
     targets: NDArray[np.int64],
     payloads: NDArray[np.int64],
     weights: NDArray[np.float32],
-    num_entries: int,
+    segments: NDArray[np.int64],
+    first: int,
+    last: int,
 ) -> None:
     """targets[k] += weights[k, m] * payload m, in one pass over the memory of the targets.
 
     Args:
-        targets, payloads: addresses of num_entries float32 each.
+        targets, payloads: addresses of float32 vectors.
         weights: targets x messages; where it is 0 the message is left out.
-        num_entries: entries of each vector.
+        segments: as `segments_of` gives them; first..last - 1 are worked on.
     """
-    for start in range(0, num_entries, BLOCK):
-        size = min(BLOCK, num_entries - start)
-        for k in range(targets.size):
-            for m in range(payloads.size):
-                if weights[k, m] != 0:
-                    _add_scaled(
-                        targets[k] + 4 * start, payloads[m] + 4 * start, weights[k, m], size
-                    )
+    for segment in range(first, last):
+        entry = segments[segment, 1] + segments[segment, 2]
+        for start in range(0, segments[segment, 3], BLOCK):
+            size = min(BLOCK, segments[segment, 3] - start)
+            place = 4 * (entry + start)
+            for k in range(targets.size):
+                for m in range(payloads.size):
+                    if weights[k, m] != 0:
+                        _add_scaled(targets[k] + place, payloads[m] + place, weights[k, m], size)

@@ -37,37 +37,62 @@ BLOCK = 4096
 
 @kernel
 def encode(
-    value: int, reference: int, reference_stride: int, payload: int, sizes: NDArray[np.int64]
+    value: int,
+    reference: int,
+    reference_stride: int,
+    payload: int,
+    places: NDArray[np.int64],
+    sums: NDArray[np.float64],
+    segments: NDArray[np.int64],
+    first: int,
+    last: int,
 ) -> None:
-    """Write the message of value - reference, reading both once.
+    """Write the bits of value - reference, reading both once, and sum magnitudes by segment.
 
     Args:
         value, reference, payload: addresses.
         reference_stride: bytes from one entry of the reference to the next; 0 where the reference
             is one group of lanes that stands for all.
-        sizes: entries of each tensor.
+        places: where the bits of each tensor begin in the payload, in bytes.
+        sums: set to the sum of the magnitudes of each segment.
+        segments: as `segments_of` gives them; first..last - 1 are worked on.
     """
-    norm = payload
-    bits = payload + 4 * sizes.size
-    for size in sizes:
-        sums = zero_doubles()
+    for segment in range(first, last):
+        tensor, offset, start, size = segments[segment]
+        from_ = value + 4 * (offset + start)
+        minus = reference + reference_stride * (offset + start)
+        bits = payload + places[tensor] + start // 8
+        magnitudes = zero_doubles()
         for _ in range(size // LANES):
-            difference = subtract(load(value), load(reference))
+            difference = subtract(load(from_), load(minus))
             store_mask(bits, is_below_zero(difference))
-            sums = add_magnitudes(sums, difference)
-            value += FLOATS_BYTES
-            reference += LANES * reference_stride
+            magnitudes = add_magnitudes(magnitudes, difference)
+            from_ += FLOATS_BYTES
+            minus += LANES * reference_stride
             bits += MASK_BYTES
         rest = size % LANES
         if rest > 0:
-            difference = subtract(load_first(value, 4 * rest), load_first(reference, 4 * rest))
+            difference = subtract(load_first(from_, 4 * rest), load_first(minus, 4 * rest))
             store_mask_first(bits, (rest + 7) // 8, is_below_zero(difference))
-            sums = add_magnitudes(sums, difference)
-            value += 4 * rest
-            reference += rest * reference_stride
-            bits += (rest + 7) // 8
-        store_float(norm, np.float32(total(sums) / max(size, 1)))
-        norm += 4
+            magnitudes = add_magnitudes(magnitudes, difference)
+        sums[segment] = total(magnitudes)
+
+
+@kernel
+def write_means(
+    payload: int,
+    sizes: NDArray[np.int64],
+    sums: NDArray[np.float64],
+    segments: NDArray[np.int64],
+) -> None:
+    """Write the mean magnitude of each tensor, the sums of its segments added in order."""
+    segment = 0
+    for tensor in range(sizes.size):
+        magnitudes = 0.0
+        while segment < sums.size and segments[segment, 0] == tensor:
+            magnitudes += sums[segment]
+            segment += 1
+        store_float(payload + 4 * tensor, np.float32(magnitudes / max(sizes[tensor], 1)))
 
 
 @kernel
@@ -90,29 +115,29 @@ def accumulate(
     targets: NDArray[np.int64],
     payloads: NDArray[np.int64],
     weights: NDArray[np.float32],
-    sizes: NDArray[np.int64],
+    places: NDArray[np.int64],
+    segments: NDArray[np.int64],
+    first: int,
+    last: int,
 ) -> None:
     """targets[k] += weights[k, m] * message m, in one pass over the memory of the targets.
 
     Args:
         targets, payloads: addresses.
         weights: targets x messages; where it is 0 the message is left out.
-        sizes: entries of each tensor.
+        places: where the bits of each tensor begin in a payload, in bytes.
+        segments: as `segments_of` gives them; first..last - 1 are worked on.
     """
-    first = 0
-    bits = 4 * sizes.size
-    for tensor in range(sizes.size):
-        size = sizes[tensor]
-        for start in range(0, size, BLOCK):
-            num_entries = min(BLOCK, size - start)
+    for segment in range(first, last):
+        tensor, offset, begin, size = segments[segment]
+        for start in range(begin, begin + size, BLOCK):
+            num_entries = min(BLOCK, begin + size - start)
             for k in range(targets.size):
                 for m in range(payloads.size):
                     if weights[k, m] != 0:
                         _add_signs(
-                            targets[k] + 4 * (first + start),
-                            payloads[m] + bits + start // 8,
+                            targets[k] + 4 * (offset + start),
+                            payloads[m] + places[tensor] + start // 8,
                             weights[k, m] * load_float(payloads[m] + 4 * tensor),
                             num_entries,
                         )
-        first += size
-        bits += (size + 7) // 8
