@@ -171,6 +171,9 @@ class Law(torch.optim.Optimizer):
         """Local steps from one exchange to the next, at this epoch."""
         return self._local_step if self.epoch >= self._turn_on_from else 1
 
+    def _start(self) -> None:
+        """What has to be done before the first step."""
+
     def _recursion(self) -> None:
         """One step of the law that exchanges, from the gradients in g."""
         raise NotImplementedError
@@ -187,6 +190,8 @@ class Law(torch.optim.Optimizer):
             with torch.enable_grad():
                 loss = closure()
         self.store.collect_gradients()
+        if self.num_steps == 0:
+            self._start()
         self._steps_since_exchange += 1
         if self._steps_since_exchange >= self.steps_per_exchange:
             self._recursion()

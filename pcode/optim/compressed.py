@@ -109,16 +109,14 @@ class OverlappingLaw(CompressedLaw):
 
 
 def require_equal_start(law: Law) -> None:
-    """Refuse a first step from models that differ between nodes; all nodes call it.
+    """Refuse to start from models that differ between nodes; all nodes call it.
 
     Raises:
         UserError: they differ.
     """
-    if law.num_exchanges > 0:
-        return
     ends = torch.stack([law.x.double().sum(), law.x.double().square().sum()]).cpu()
     if any(not torch.equal(ends, other) for other in law.communicator.all_gather(ends)):
         raise UserError(
-            f"{type(law).__name__} needs the same model on every node at its first step; "
+            f"{type(law).__name__} needs the same model on every node at the start; "
             "average or broadcast the nodes' parameters first"
         )

@@ -47,10 +47,11 @@ class DCDPSGD(OverlappingLaw):
             "diverged with 2 bits and with random-k of 10 % and 1 %"
         ]
 
+    def _start(self) -> None:
+        require_equal_start(self)
+        self.hat.copy_(self.x)
+
     def _step_and_send(self) -> None:
-        if self.num_exchanges == 0:
-            require_equal_start(self)
-            self.hat.copy_(self.x)
         self.local_step()
         with self.timer("mix"):
             self.x.add_(self.z)

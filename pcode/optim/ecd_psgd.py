@@ -51,11 +51,12 @@ class ECDPSGD(OverlappingLaw):
             "of 16 bits only: 59.1 % with 8 bits, below 20 % or divergence with all others"
         ]
 
+    def _start(self) -> None:
+        require_equal_start(self)
+        self.s.copy_(self.x)
+        self.last_x.copy_(self.x)
+
     def _step_and_send(self) -> None:
-        if self.num_exchanges == 0:
-            require_equal_start(self)
-            self.s.copy_(self.x)
-            self.last_x.copy_(self.x)
         half_t = (self.num_exchanges + 1) / 2
         self.local_step()
         with self.timer("mix"):
