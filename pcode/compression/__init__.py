@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from pcode.compression.base import Compressor, Message
 from pcode.compression.none import NoCompression
+from pcode.compression.qsgd import QSGD
 from pcode.compression.sign import Sign
 from pcode.compression.top_k import TopK
 from pcode.registry import look_up
@@ -18,8 +19,9 @@ COMPRESSORS: dict[str, type[Compressor]] = {
     "none": NoCompression,
     "sign": Sign,
     "compress_top_k": TopK,
+    "quantize_qsgd": QSGD,
 }
-PLANNED = ("compress_random_k", "quantize_qsgd")
+PLANNED = ("compress_random_k",)
 
 
 def make_compressor(name: str, **options: object) -> Compressor:

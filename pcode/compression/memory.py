@@ -103,13 +103,23 @@ def weight_matrix(
     return matrix
 
 
-def check_finite(layout: Layout, sums: NDArray[np.float64]) -> None:
-    """Raise NotFiniteError for the tensor of the first segment whose sum is NaN or infinite.
+def finite_totals(layout: Layout, sums: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The total of each tensor, the sums of its segments added in order.
 
     Args:
         sums: one number for each of `segments_of(layout)`.
+
+    Raises:
+        NotFiniteError: a total is NaN or infinite; the error names the first such tensor.
     """
-    finite = np.isfinite(sums)
+    totals = np.zeros(layout.num_tensors)
+    np.add.at(totals, segments_of(layout)[:, 0], sums)
+    finite = np.isfinite(totals)
     if not finite.all():
-        tensor = segments_of(layout)[finite.argmin(), 0]
-        raise NotFiniteError(layout.names[tensor])
+        raise NotFiniteError(layout.names[finite.argmin()])
+    return totals
+
+
+def write_floats(message: Message, numbers: NDArray[np.float64]) -> None:
+    """Write numbers as little-endian float32 to the start of a payload."""
+    message.payload.numpy()[: 4 * numbers.size].view("<f4")[:] = numbers

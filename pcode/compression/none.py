@@ -12,7 +12,7 @@ from pcode.compression.kernels import dense
 from pcode.compression.memory import (
     accumulate_arguments,
     address_of,
-    check_finite,
+    finite_totals,
     payload_address,
     reference_of,
 )
@@ -40,7 +40,7 @@ class NoCompression(Compressor):
             payload_address(message, self.message_bytes(layout)),
             sums,
         )
-        check_finite(layout, sums)
+        finite_totals(layout, sums)
 
     def accumulate(
         self,

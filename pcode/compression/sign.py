@@ -15,10 +15,11 @@ from pcode.compression.kernels import sign as kernels
 from pcode.compression.memory import (
     accumulate_arguments,
     address_of,
-    check_finite,
+    finite_totals,
     payload_address,
     reference_of,
     sizes_of,
+    write_floats,
 )
 from pcode.compression.parallel import run_segments, segments_of
 from pcode.layout import Layout
@@ -54,20 +55,17 @@ class Sign(Compressor):
     def encode(
         self, layout: Layout, value: torch.Tensor, reference: torch.Tensor | None, message: Message
     ) -> None:
-        payload = payload_address(message, self.message_bytes(layout))
-        segments = segments_of(layout)
-        sums = np.empty(len(segments))
+        sums = np.empty(len(segments_of(layout)))
         run_segments(
             kernels.encode,
             layout.sizes,
             address_of(layout, value),
             *reference_of(layout, reference),
-            payload,
+            payload_address(message, self.message_bytes(layout)),
             _places(layout.sizes),
             sums,
         )
-        check_finite(layout, sums)
-        kernels.write_means(payload, sizes_of(layout), sums, segments)
+        write_floats(message, finite_totals(layout, sums) / np.maximum(sizes_of(layout), 1))
 
     def accumulate(
         self,

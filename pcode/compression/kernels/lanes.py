@@ -68,10 +68,10 @@ FLOATS, DOUBLES, MASK, INTS = (
     _Lanes("mask", _MASK),
     _Lanes("ints", _INTS),
 )
-_ADDRESS = _COUNT = types.int64
+ADDRESS = COUNT = types.int64
 
 
-def _operation(
+def operation(
     name: str, result: types.Type, arguments: tuple[types.Type, ...], emit: Callable[..., Any]
 ) -> Operation:
     """A function for kernels: `emit(builder, *values)` writes its instructions."""
@@ -96,17 +96,17 @@ def _pointer(builder: ir.IRBuilder, address: ir.Value, element: ir.Type) -> ir.V
     return builder.inttoptr(address, element.as_pointer())
 
 
-def _load(element: ir.Type) -> Callable[..., ir.Value]:
+def load_of(element: ir.Type) -> Callable[..., ir.Value]:
     return lambda builder, address: builder.load(_pointer(builder, address, element), align=1)
 
 
-def _store(element: ir.Type) -> Callable[..., ir.Value]:
+def store_of(element: ir.Type) -> Callable[..., ir.Value]:
     return lambda builder, address, value: builder.store(
         value, _pointer(builder, address, element), align=1
     )
 
 
-def _load_first(element: ir.Type) -> Callable[..., ir.Value]:
+def load_first_of(element: ir.Type) -> Callable[..., ir.Value]:
     def emit(builder: ir.IRBuilder, address: ir.Value, num_bytes: ir.Value) -> ir.Value:
         place = cgutils.alloca_once(builder, element)
         builder.store(ir.Constant(element, None), place)
@@ -116,7 +116,7 @@ def _load_first(element: ir.Type) -> Callable[..., ir.Value]:
     return emit
 
 
-def _store_first(element: ir.Type) -> Callable[..., None]:
+def store_first_of(element: ir.Type) -> Callable[..., None]:
     def emit(
         builder: ir.IRBuilder, address: ir.Value, num_bytes: ir.Value, value: ir.Value
     ) -> None:
@@ -188,86 +188,81 @@ def _zero(element: ir.VectorType) -> ir.Constant:
 
 
 # Memory. The `_first` variants touch only the first `num_bytes`; lanes beyond them read as 0.
-load_float = _operation("load_float", types.float32, (_ADDRESS,), _load(_FLOAT))
-store_float = _operation("store_float", types.void, (_ADDRESS, types.float32), _store(_FLOAT))
-load = _operation("load", FLOATS, (_ADDRESS,), _load(_FLOATS))
-store = _operation("store", types.void, (_ADDRESS, FLOATS), _store(_FLOATS))
-load_first = _operation("load_first", FLOATS, (_ADDRESS, _COUNT), _load_first(_FLOATS))
-store_first = _operation(
-    "store_first", types.void, (_ADDRESS, _COUNT, FLOATS), _store_first(_FLOATS)
+load_float = operation("load_float", types.float32, (ADDRESS,), load_of(_FLOAT))
+store_float = operation("store_float", types.void, (ADDRESS, types.float32), store_of(_FLOAT))
+load = operation("load", FLOATS, (ADDRESS,), load_of(_FLOATS))
+store = operation("store", types.void, (ADDRESS, FLOATS), store_of(_FLOATS))
+load_first = operation("load_first", FLOATS, (ADDRESS, COUNT), load_first_of(_FLOATS))
+store_first = operation(
+    "store_first", types.void, (ADDRESS, COUNT, FLOATS), store_first_of(_FLOATS)
 )
-load_mask = _operation("load_mask", MASK, (_ADDRESS,), _unpack(_load(_PACKED_MASK)))
-store_mask = _operation("store_mask", types.void, (_ADDRESS, MASK), _pack(_store(_PACKED_MASK)))
-load_mask_first = _operation(
-    "load_mask_first", MASK, (_ADDRESS, _COUNT), _unpack(_load_first(_PACKED_MASK))
+load_mask = operation("load_mask", MASK, (ADDRESS,), _unpack(load_of(_PACKED_MASK)))
+store_mask = operation("store_mask", types.void, (ADDRESS, MASK), _pack(store_of(_PACKED_MASK)))
+load_mask_first = operation(
+    "load_mask_first", MASK, (ADDRESS, COUNT), _unpack(load_first_of(_PACKED_MASK))
 )
-store_mask_first = _operation(
-    "store_mask_first", types.void, (_ADDRESS, _COUNT, MASK), _pack(_store_first(_PACKED_MASK))
+store_mask_first = operation(
+    "store_mask_first", types.void, (ADDRESS, COUNT, MASK), _pack(store_first_of(_PACKED_MASK))
 )
 
 # Registers.
-zero_doubles = _operation("zero_doubles", DOUBLES, (), lambda builder: _zero(_DOUBLES))
-broadcast = _operation("broadcast", FLOATS, (types.float32,), _broadcast)
-add = _operation("add", FLOATS, (FLOATS, FLOATS), lambda builder, a, b: builder.fadd(a, b))
-subtract = _operation(
-    "subtract", FLOATS, (FLOATS, FLOATS), lambda builder, a, b: builder.fsub(a, b)
-)
-multiply = _operation(
-    "multiply", FLOATS, (FLOATS, FLOATS), lambda builder, a, b: builder.fmul(a, b)
-)
-negate = _operation("negate", FLOATS, (FLOATS,), lambda builder, a: builder.fneg(a))
+zero_doubles = operation("zero_doubles", DOUBLES, (), lambda builder: _zero(_DOUBLES))
+broadcast = operation("broadcast", FLOATS, (types.float32,), _broadcast)
+add = operation("add", FLOATS, (FLOATS, FLOATS), lambda builder, a, b: builder.fadd(a, b))
+subtract = operation("subtract", FLOATS, (FLOATS, FLOATS), lambda builder, a, b: builder.fsub(a, b))
+multiply = operation("multiply", FLOATS, (FLOATS, FLOATS), lambda builder, a, b: builder.fmul(a, b))
+negate = operation("negate", FLOATS, (FLOATS,), lambda builder, a: builder.fneg(a))
+absolute = operation("absolute", FLOATS, (FLOATS,), _absolute)
 # Ordered: neither -0.0 nor NaN is below zero.
-is_below_zero = _operation(
+is_below_zero = operation(
     "is_below_zero",
     MASK,
     (FLOATS,),
     lambda builder, a: builder.fcmp_ordered("<", a, _zero(_FLOATS)),
 )
-select = _operation(
+select = operation(
     "select", FLOATS, (MASK, FLOATS, FLOATS), lambda builder, mask, a, b: builder.select(mask, a, b)
 )
 # sums + |a|, lane by lane, in float64.
-add_magnitudes = _operation(
+add_magnitudes = operation(
     "add_magnitudes",
     DOUBLES,
     (DOUBLES, FLOATS),
     lambda builder, sums, a: builder.fadd(sums, builder.fpext(_absolute(builder, a), _DOUBLES)),
 )
 # The sum of the sixteen lanes, by halves.
-total = _operation("total", types.float64, (DOUBLES,), _total)
+total = operation("total", types.float64, (DOUBLES,), _total)
 
 # Memory: the selected lanes, side by side; nothing beyond them is written.
-store_selected = _operation("store_selected", types.void, (_ADDRESS, MASK, FLOATS), _store_selected)
-store_selected_ints = _operation(
-    "store_selected_ints", types.void, (_ADDRESS, MASK, INTS), _store_selected
+store_selected = operation("store_selected", types.void, (ADDRESS, MASK, FLOATS), _store_selected)
+store_selected_ints = operation(
+    "store_selected_ints", types.void, (ADDRESS, MASK, INTS), _store_selected
 )
-load_ints = _operation("load_ints", INTS, (_ADDRESS,), _load(_INTS))
+load_ints = operation("load_ints", INTS, (ADDRESS,), load_of(_INTS))
 # Memory: words of 64 bits.
-load_word = _operation("load_word", types.int64, (_ADDRESS,), _load(_INT64))
-store_word = _operation("store_word", types.void, (_ADDRESS, types.int64), _store(_INT64))
-load_word_first = _operation(
-    "load_word_first", types.int64, (_ADDRESS, _COUNT), _load_first(_INT64)
-)
-store_word_first = _operation(
-    "store_word_first", types.void, (_ADDRESS, _COUNT, types.int64), _store_first(_INT64)
+load_word = operation("load_word", types.int64, (ADDRESS,), load_of(_INT64))
+store_word = operation("store_word", types.void, (ADDRESS, types.int64), store_of(_INT64))
+load_word_first = operation("load_word_first", types.int64, (ADDRESS, COUNT), load_first_of(_INT64))
+store_word_first = operation(
+    "store_word_first", types.void, (ADDRESS, COUNT, types.int64), store_first_of(_INT64)
 )
 
 # Registers.
-count = _operation("count", types.int64, (MASK,), _count)
-ones = _operation("ones", types.int64, (types.int64,), lambda builder, word: builder.ctpop(word))
+count = operation("count", types.int64, (MASK,), _count)
+ones = operation("ones", types.int64, (types.int64,), lambda builder, word: builder.ctpop(word))
 # Of a word that is not 0.
-trailing_zeros = _operation(
+trailing_zeros = operation(
     "trailing_zeros", types.int64, (types.int64,), lambda builder, word: builder.cttz(word, _BIT(1))
 )
-broadcast_int = _operation("broadcast_int", INTS, (types.int32,), _broadcast)
-lane_numbers = _operation(
+broadcast_int = operation("broadcast_int", INTS, (types.int32,), _broadcast)
+lane_numbers = operation(
     "lane_numbers", INTS, (), lambda builder: ir.Constant(_INTS, list(range(LANES)))
 )
-add_ints = _operation("add_ints", INTS, (INTS, INTS), lambda builder, a, b: builder.add(a, b))
-is_at_least = _operation(
+add_ints = operation("add_ints", INTS, (INTS, INTS), lambda builder, a, b: builder.add(a, b))
+is_at_least = operation(
     "is_at_least", MASK, (INTS, INTS), lambda builder, a, b: builder.icmp_signed(">=", a, b)
 )
-larger = _operation("larger", INTS, (INTS, INTS), _larger)
-largest = _operation("largest", types.int32, (INTS,), _largest)
+larger = operation("larger", INTS, (INTS, INTS), _larger)
+largest = operation("largest", types.int32, (INTS,), _largest)
 # The bits of |a|, whose order as integers is that of the magnitudes; NaN comes after infinity.
-magnitude_bits = _operation("magnitude_bits", INTS, (FLOATS,), _magnitude_bits)
+magnitude_bits = operation("magnitude_bits", INTS, (FLOATS,), _magnitude_bits)

@@ -1,0 +1,170 @@
+"""Random rounding to a few bits for each entry, and one scale per tensor."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from pcode.compression.base import Compressor, Message
+from pcode.compression.draws import words_of
+from pcode.compression.kernels import qsgd as kernels
+from pcode.compression.memory import (
+    accumulate_arguments,
+    address_of,
+    finite_totals,
+    payload_address,
+    reference_of,
+    write_floats,
+)
+from pcode.compression.none import NoCompression
+from pcode.compression.parallel import run_segments, segments_of
+from pcode.errors import UserError
+from pcode.layout import Layout
+
+LEVELS = (1, 2, 4, 8, 16, 32)
+# gamma by level: the tuning of arXiv 1907.09356 for a ring of 8; level 1 continues its trend.
+_CONSENSUS_STEPSIZES = {1: 0.01, 2: 0.025, 4: 0.075, 8: 0.2, 16: 0.2, 32: 1.0}
+# One unit in the last place below the largest float32: s times (it / s) rounded is finite.
+_LARGEST_NORM = float(np.nextafter(np.finfo(np.float32).max, np.float32(0)))
+
+
+@lru_cache(maxsize=64)
+def _places(sizes: tuple[int, ...], level: int) -> NDArray[np.int64]:
+    """Where signs and magnitudes of each tensor begin, in bytes; last, the message's end, twice."""
+    places, place = [], 4 * len(sizes)
+    for size in sizes:
+        places.append((place, place + (size + 7) // 8))
+        place = places[-1][1] + (size * level + 7) // 8
+    return np.array([*places, (place, place)], dtype=np.int64)
+
+
+class QSGD(Compressor):
+    """Random rounding: Q(v) = ||v||_2 * sign(v) * xi / s, s = 2^b - 1, for each tensor.
+
+    xi is s |v| / ||v||_2 rounded down, or up with the probability of its fraction. Biased, Q is
+    that times 1 / (1 + min(d / s^2, sqrt(d) / s)), which makes it a contraction. 32 bits are the
+    identity, and the message then is that of NoCompression.
+
+    The message holds a float32 scale for each tensor, then for each tensor ceil(d / 8) bytes of
+    signs, 1 where v < 0, and ceil(d b / 8) bytes of magnitudes xi at b bits; entry 0 is in the
+    lowest bits, and what is left of a last byte is zero. Numbers are little-endian. The scale is
+    ||v||_2 / s with the factor of the biased form, computed in float64 and rounded once, so that
+    both ends multiply xi by the same number; the weight is rounded to float32 and multiplies that
+    product. The norm is summed in float64, in an order fixed by the tensor alone; one above
+    float32's largest number counts as that, which changes the steps but no expectation.
+
+    What is rounded up is decided by 31 bits that depend on the message's key, the tensor's number
+    and the entry's number within it (`kernels.quantized.draw`), not on the number of threads.
+
+    Source: QSGD of Alistarh et al., NeurIPS 2017 (arXiv 1610.02132), in the form of Koloskova et
+    al., ICML 2019 (arXiv 1902.00340, section 3.5). Difference: s is 2^b - 1, so that the integers
+    0..s fill b bits, and the sign takes another one.
+
+    Args:
+        quantize_level: b, bits of a magnitude: 1, 2, 4, 8, 16 or 32.
+        is_biased: scale Q so that it is a contraction.
+
+    Raises:
+        UserError: no such level.
+    """
+
+    flags: ClassVar[tuple[str, ...]] = ("quantize_level", "is_biased")
+
+    def __init__(self, quantize_level: int = 8, is_biased: bool = True) -> None:
+        if quantize_level not in LEVELS:
+            raise UserError(f"--quantize_level {quantize_level}: must be 1, 2, 4, 8, 16 or 32")
+        self.quantize_level, self.is_biased = quantize_level, is_biased
+        self._identity = NoCompression() if quantize_level == 32 else None
+
+    @property
+    def default_consensus_stepsize(self) -> float:
+        return _CONSENSUS_STEPSIZES[self.quantize_level]
+
+    @property
+    def description(self) -> str:
+        if self._identity is not None:
+            return self._identity.description
+        form = "biased" if self.is_biased else "unbiased"
+        return f"{self.quantize_level}-bit magnitudes and a sign, rounded at random, {form}"
+
+    def _variance(self, size: int) -> float:
+        """min(d / s^2, sqrt(d) / s): E||Q(v) - v||^2 / ||v||^2 of the unbiased form, at most."""
+        s = (1 << self.quantize_level) - 1
+        return min(size / s**2, math.sqrt(size) / s)
+
+    def message_bytes(self, layout: Layout) -> int:
+        if self._identity is not None:
+            return self._identity.message_bytes(layout)
+        return int(_places(layout.sizes, self.quantize_level)[-1, 0])
+
+    def encode(
+        self, layout: Layout, value: torch.Tensor, reference: torch.Tensor | None, message: Message
+    ) -> None:
+        if self._identity is not None:
+            return self._identity.encode(layout, value, reference, message)
+        payload = payload_address(message, self.message_bytes(layout))
+        inputs = (address_of(layout, value), *reference_of(layout, reference))
+        sums = np.empty(len(segments_of(layout)))
+        run_segments(kernels.sum_squares, layout.sizes, *inputs, sums)
+        norms = np.minimum(np.sqrt(finite_totals(layout, sums)), _LARGEST_NORM)
+        write_floats(message, self._scales(layout, norms))
+        run_segments(
+            kernels.encoder(self.quantize_level),
+            layout.sizes,
+            *inputs,
+            payload,
+            _places(layout.sizes, self.quantize_level),
+            self._factors(norms),
+            words_of(message.key, layout.num_tensors, 2),
+        )
+        return None
+
+    def _scales(self, layout: Layout, norms: NDArray[np.float64]) -> NDArray[np.float64]:
+        """What the integers of each tensor are multiplied by."""
+        scales = norms / ((1 << self.quantize_level) - 1)
+        if self.is_biased:
+            scales /= [1 + self._variance(size) for size in layout.sizes]
+        return scales
+
+    def _factors(self, norms: NDArray[np.float64]) -> NDArray[np.float32]:
+        """Two factors whose product is s / ||v||_2, num_tensors x 2.
+
+        The first is a power of two that brings the norm near 1, as s / ||v||_2 itself may be too
+        large or too small for float32.
+        """
+        powers = np.ldexp(1.0, np.clip(-np.frexp(norms)[1], -126, 127))
+        s = (1 << self.quantize_level) - 1
+        rest = np.divide(s, norms * powers, out=np.zeros_like(norms), where=norms > 0)
+        return np.stack([powers, rest], axis=1).astype(np.float32)
+
+    def accumulate(
+        self,
+        layout: Layout,
+        messages: Sequence[Message],
+        targets: Sequence[torch.Tensor],
+        weights: Sequence[Sequence[float]],
+    ) -> None:
+        if self._identity is not None:
+            return self._identity.accumulate(layout, messages, targets, weights)
+        num_bytes = self.message_bytes(layout)
+        given = accumulate_arguments(layout, messages, targets, weights, num_bytes)
+        run_segments(
+            kernels.accumulator(self.quantize_level),
+            layout.sizes,
+            *given,
+            _places(layout.sizes, self.quantize_level),
+        )
+        return None
+
+    def contraction(self, layout: Layout) -> float:
+        """1 / (1 + m), unbiased 1 - m, with m = min(d / s^2, sqrt(d) / s) of the largest tensor."""
+        if self._identity is not None:
+            return self._identity.contraction(layout)
+        most = self._variance(max(layout.sizes, default=0))
+        return 1 / (1 + most) if self.is_biased else 1 - most
