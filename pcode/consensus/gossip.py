@@ -31,8 +31,8 @@ class Consensus:
 
     Source: CHOCO-Gossip of Koloskova, Stich, Jaggi, "Decentralized stochastic optimization and
     gossip algorithms with compressed communication", ICML 2019, arXiv 1902.00340. Differences:
-    z stands for sum_j w_ij hat_j - hat_i; it is float64 here, so that the mean stays where it is
-    through 1e5 rounds. A compressor that draws does not draw what it draws for the law.
+    z stands for sum_j w_ij hat_j - hat_i; it and x are float64 here, so that the mean stays where
+    it is through 1e5 rounds. A compressor that draws does not draw what it draws for the law.
 
     Args:
         layout: the tensors of one node.
@@ -41,7 +41,7 @@ class Consensus:
         seed: for compressors that draw.
 
     Attributes:
-        x: n x d float32.
+        x: n x d float64.
     """
 
     def __init__(
@@ -60,12 +60,12 @@ class Consensus:
         self._compressor, self._gamma, self._seed = compressor, gamma, seed
         self._layout = Layout.of_sizes(layout.sizes * n)
         self._num_rounds = 0
-        self.x = start.to(torch.float32, copy=True).contiguous()
-        self._hat, self._q = torch.zeros(2, n * d)
-        self._z = torch.zeros(n, d, dtype=torch.float64)
+        self.x = start.to(torch.float64, copy=True)
+        self._z = torch.zeros_like(self.x)
+        self._single, self._hat, self._q = torch.zeros(3, n * d)
         self._laplacian = csr_array(topology.matrix - np.eye(n))
         self._payload = torch.empty(compressor.message_bytes(self._layout), dtype=torch.uint8)
-        self._mean = self.x.mean(dim=0, dtype=torch.float64).to(torch.float32)
+        self._mean = self.x.mean(dim=0)
         self._unit = self._distance() or 1.0
 
     def round(self) -> None:
@@ -76,7 +76,8 @@ class Consensus:
         """
         self._num_rounds += 1
         message = Message(self._payload, derive_seed(self._seed, "consensus", self._num_rounds))
-        self._compressor.encode(self._layout, self.x.view(-1), self._hat, message)
+        self._single.copy_(self.x.view(-1))
+        self._compressor.encode(self._layout, self._single, self._hat, message)
         self._q.zero_()
         self._compressor.accumulate(self._layout, [message], [self._hat, self._q], [[1.0], [1.0]])
         self._z += torch.from_numpy(self._laplacian @ self._q.view_as(self.x).numpy())

@@ -15,8 +15,9 @@ from pcode.layout import Layout
 from pcode.seeding import torch_generator
 from pcode.topology.base import Topology
 
-# Entries of all nodes together: the fewest and the most that are tried on.
-FEWEST_ENTRIES, MOST_ENTRIES = 1 << 16, 1 << 20
+# Entries of all nodes together that a trial starts from, and the most of them times rounds, which
+# is what a trial's time goes with (some .3 s).
+FEWEST_ENTRIES, MOST_WORK = 1 << 16, 1 << 25
 # A cut vector will do whose delta is so near (relatively) to the whole one's.
 DELTA_TOLERANCE = 0.1
 # Rounds in which hat catches up with x, as multiples of 1 / delta, and their limits.
@@ -99,7 +100,7 @@ def search_gamma(
 
     Gammas from 1 downwards by halves, then by sixths of an octave around the best. Vectors are
     cut: whole tensors, the largest first, and of the last one a part, to the fewest entries for
-    which delta is that of the model, up to MOST_ENTRIES. Where it still is not (qsgd, whose delta
+    which delta is that of the model, within MOST_WORK. Where it still is not (qsgd, whose delta
     falls with the largest tensor), gamma is scaled by the ratio of both, as in Theorem 2 of arXiv
     1902.00340 for small delta.
 
@@ -111,10 +112,10 @@ def search_gamma(
     """
     n = topology.num_nodes
     delta = compressor.contraction(layout)
-    cut = _cut_to_quality(compressor, layout, delta, n)
     # Unbiased forms may be no contraction at all.
     effort = CATCH_UP / max(delta, CATCH_UP / MOST_ROUNDS)
     num_rounds = max(FEWEST_ROUNDS, round(effort))
+    cut = _cut_to_quality(compressor, layout, n, MOST_WORK // num_rounds)
     share = cut.num_entries / max(layout.num_entries, 1)
     if n == 1 or cut.num_entries == 0:
         return GammaSearch(1.0, (), num_rounds, cut.num_entries, share, 1.0)
@@ -176,12 +177,13 @@ def _cut(layout: Layout, num_entries: int) -> Layout:
     return Layout.of_sizes(sizes)
 
 
-def _cut_to_quality(compressor: Compressor, layout: Layout, delta: float, n: int) -> Layout:
-    """The fewest entries whose contraction is delta, up to DELTA_TOLERANCE, or the most."""
+def _cut_to_quality(compressor: Compressor, layout: Layout, n: int, most_entries: int) -> Layout:
+    """The fewest entries with the layout's delta up to DELTA_TOLERANCE, within most_entries."""
+    delta = compressor.contraction(layout)
     num_entries = -(-FEWEST_ENTRIES // n)
     while True:
         cut = _cut(layout, num_entries)
         near = abs(compressor.contraction(cut) - delta) <= DELTA_TOLERANCE * abs(delta)
-        if near or cut.num_entries == layout.num_entries or 2 * n * num_entries > MOST_ENTRIES:
+        if near or cut.num_entries == layout.num_entries or 2 * n * num_entries > most_entries:
             return cut
         num_entries *= 2

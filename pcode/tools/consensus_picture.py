@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 from pcode.consensus import Measurement
 
 LINE_STYLES: tuple[Any, ...] = ("-", (0, (6, 2)), (0, (4, 1, 1, 1)), (0, (2, 1)))
-LOWEST_ERROR, HIGHEST_ERROR = 1e-6, 10.0
+LOWEST_ERROR, HIGHEST_ERROR = 1e-6, 2.0
 
 
 def draw_course(panel: Axes, measurement: Measurement, *, unit: float = 1.0, **line: Any) -> None:
@@ -39,10 +39,10 @@ def draw_prediction(panel: Axes, measurement: Measurement, **line: Any) -> None:
     panel.plot([first, last], [error * math.exp(decay * (last - first)), error], **line)
 
 
-def finish_panel(panel: Axes) -> None:
-    """Scales and grid of an error panel."""
+def finish_panel(panel: Axes, lowest: float = LOWEST_ERROR) -> None:
+    """Scales and grid of an error panel, down to `lowest` or where rounding takes over."""
     panel.set_yscale("log")
-    panel.set_ylim(LOWEST_ERROR, HIGHEST_ERROR)
+    panel.set_ylim(max(lowest, LOWEST_ERROR), HIGHEST_ERROR)
     panel.set_xlim(left=0)
     panel.grid(alpha=0.25, linewidth=0.6)
     panel.spines[["top", "right"]].set_visible(False)
