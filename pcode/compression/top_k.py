@@ -22,7 +22,7 @@ from pcode.compression.memory import (
     payload_address,
     reference_of,
 )
-from pcode.compression.parallel import run, segments_of
+from pcode.compression.parallel import run, run_segments, segments_of
 from pcode.errors import NotFiniteError, UserError
 from pcode.layout import Layout
 
@@ -51,17 +51,19 @@ class Plan(NamedTuple):
     code: elias_fano.Code
 
 
-def _sample(size: int, kept: int) -> tuple[int, int]:
-    """Groups in a tensor's sample, and the rank in it of a threshold that is almost never too high.
+def _sample(size: int, kept: int) -> tuple[int, int, int]:
+    """Groups in a tensor's sample, and two ranks in it that almost always enclose the threshold.
 
-    The rank is that of the last kept entry, and four standard deviations more.
+    They are four standard deviations from the rank of the last kept entry, and a bit more, as the
+    entries of a group may be alike. 0 stands for a rank that the sample does not have.
     """
     if size <= SAMPLED_ABOVE:
-        return 0, 0
+        return 0, 0, 0
     num_groups = max(LEAST_GROUPS, size // (LANES * GROUPS_PER_SAMPLED))
     expected = LANES * num_groups * kept / size
-    rank = int(expected + 4 * math.sqrt(expected)) + LANES
-    return (num_groups, rank) if rank < LANES * num_groups else (0, 0)
+    margin = 4 * math.sqrt(expected) + LANES
+    below = int(expected + margin)
+    return num_groups, max(0, int(expected - margin)), below if below < LANES * num_groups else 0
 
 
 @lru_cache(maxsize=64)
@@ -70,15 +72,15 @@ def _plan(layout: Layout, compress_ratio: float) -> Plan:
     for offset, size, kept in zip(
         layout.offsets, layout.sizes, kept_of(layout, compress_ratio), strict=True
     ):
-        num_groups, rank = _sample(size, kept)
-        rows.append((offset, size, kept, before, num_groups, rank))
+        num_groups, above, below = _sample(size, kept)
+        rows.append((offset, size, kept, before, num_groups, above, below))
         # Twice what is expected: segments differ.
-        shares.append(min(1.0, 2 * rank / (LANES * num_groups)) if rank else 1.0)
+        shares.append(min(1.0, 2 * below / (LANES * num_groups)) if below else 1.0)
         before += kept
     segments = segments_of(layout)
     in_segments = np.ceil(np.array(shares)[segments[:, kernels.TENSOR]] * segments[:, 3])
     return Plan(
-        np.array(rows, dtype=np.int64).reshape(-1, 6),
+        np.array(rows, dtype=np.int64).reshape(-1, 7),
         np.concatenate([[0], np.cumsum(in_segments)]).astype(np.int64),
         elias_fano.code_of(before, layout.num_entries),
     )
@@ -140,38 +142,21 @@ class TopK(Compressor):
         difference = kernels.Difference(address_of(layout, value), *reference_of(layout, reference))
         payload = payload_address(message, self.message_bytes(layout))
         tensors, room, code = self._plan(layout)
-        segments = segments_of(layout)
         candidates = kernels.Candidates(
             np.empty(room[-1], dtype=np.int32),
             np.empty(room[-1], dtype=np.uint32),
-            np.empty((len(segments), 2), dtype=np.int64),
+            np.empty((len(room) - 1, 2), dtype=np.int64),
         )
-        thresholds = np.empty(layout.num_tensors, dtype=np.int32)
+        brackets = np.empty((layout.num_tensors, 2), dtype=np.int64)
         is_finite = np.ones(layout.num_tensors, dtype=np.bool_)
-        found = (candidates, thresholds)
-        run(
-            kernels.collect,
-            len(segments),
-            difference,
-            segments,
-            tensors,
-            room,
-            *found,
-            is_finite,
-        )
+        found = candidates, brackets
+        run_segments(kernels.collect, layout.sizes, difference, tensors, room, *found, is_finite)
         if not is_finite.all():
             raise NotFiniteError(layout.names[int(is_finite.argmin())])
         positions = np.empty(code.num_positions, dtype=np.uint32)
-        run(
-            kernels.select, len(segments), difference, segments, tensors, *found, payload, positions
-        )
-        run(
-            elias_fano.encode,
-            code.num_chunks,
-            positions,
-            code,
-            payload + 4 * code.num_positions,
-        )
+        run_segments(kernels.select, layout.sizes, difference, tensors, *found, payload, positions)
+        code_address = payload + 4 * code.num_positions
+        run(elias_fano.encode, code.num_chunks, positions, code, code_address)
 
     def accumulate(
         self,
@@ -182,8 +167,7 @@ class TopK(Compressor):
     ) -> None:
         num_bytes = self.message_bytes(layout)
         given = accumulate_arguments(layout, messages, targets, weights, num_bytes)
-        segments = segments_of(layout)
-        run(kernels.accumulate, len(segments), *given, self._plan(layout).code, segments)
+        run_segments(kernels.accumulate, layout.sizes, *given, self._plan(layout).code)
 
     def contraction(self, layout: Layout) -> float:
         kept = kept_of(layout, self.compress_ratio)

@@ -44,7 +44,8 @@ def plain_decode(data: bytes, num_positions: int, num_places: int) -> list[int]:
     low_bits = max(0, math.floor(math.log2(num_places / num_positions)))
     bits = [(byte >> place) & 1 for byte in data for place in range(8)]
     high = bits[(num_positions * low_bits + 7) // 8 * 8 :]
-    positions, zeros = [], 0
+    positions: list[int] = []
+    zeros = 0
     for bit in high:
         if bit:
             first = len(positions) * low_bits

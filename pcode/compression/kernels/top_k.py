@@ -41,9 +41,10 @@ MAGNITUDE_BITS = 0x7FFFFFFF
 ROUNDS = ((20, 11), (10, 10), (0, 10))
 # Decoded positions that stay in the first-level cache while they are added to all targets.
 BLOCK = 1024
-# Columns of the table of tensors. SAMPLE_GROUPS groups of lanes are the sample, whose entry of
-# rank SAMPLE_RANK is the estimated threshold; with rank 0 every entry but zeros is a candidate.
-OFFSET, SIZE, KEPT, KEPT_BEFORE, SAMPLE_GROUPS, SAMPLE_RANK = range(6)
+# Columns of the table of tensors. SAMPLE_GROUPS groups of lanes are the sample; the threshold is
+# expected between its entries of ranks RANK_ABOVE and RANK_BELOW, the largest having rank 1. With
+# RANK_BELOW 0 every entry but zeros is a candidate, with RANK_ABOVE 0 the bracket has no end.
+OFFSET, SIZE, KEPT, KEPT_BEFORE, SAMPLE_GROUPS, RANK_ABOVE, RANK_BELOW = range(7)
 # Columns of the table of segments, as pcode.compression.parallel makes it.
 TENSOR, START, ENTRIES = 0, 2, 3
 
@@ -191,10 +192,10 @@ def _threshold(
 @kernel
 def _estimate(
     difference: Difference, tensor: NDArray[np.int64], segments: NDArray[np.int64]
-) -> int:
-    """A threshold that probably a few more entries of the tensor reach than are kept."""
-    if tensor[SAMPLE_RANK] == 0:
-        return 1
+) -> tuple[int, int]:
+    """A bracket that probably holds the threshold: at least the first, less than the second."""
+    if tensor[RANK_BELOW] == 0:
+        return 1, INFINITY_BITS
     num_groups = tensor[SAMPLE_GROUPS]
     stride = tensor[SIZE] // (LANES * num_groups) * LANES
     size = LANES * num_groups
@@ -206,20 +207,22 @@ def _estimate(
     for group in range(num_groups):
         position = tensor[OFFSET] + group * stride
         _collect(difference, position, LANES, 0, sample, LANES * group, size)
-    threshold, _ = _threshold(difference, segments, 0, 1, tensor[SAMPLE_RANK], sample, sample)
-    # What is not finite has to be a candidate wherever it is.
-    return min(max(threshold, 1), INFINITY_BITS)
+    below, _ = _threshold(difference, segments, 0, 1, tensor[RANK_BELOW], sample, sample)
+    above = INFINITY_BITS
+    if tensor[RANK_ABOVE] > 0:
+        above, _ = _threshold(difference, segments, 0, 1, tensor[RANK_ABOVE], sample, sample)
+    return max(below, 1), above
 
 
 @kernel
 def collect(
     difference: Difference,
-    segments: NDArray[np.int64],
     tensors: NDArray[np.int64],
     room: NDArray[np.int64],
     candidates: Candidates,
-    thresholds: NDArray[np.int32],
+    brackets: NDArray[np.int64],
     is_finite: NDArray[np.bool_],
+    segments: NDArray[np.int64],
     first: int,
     last: int,
 ) -> None:
@@ -227,19 +230,23 @@ def collect(
 
     Args:
         room: the candidates that there is room for before each segment, and in all.
-        thresholds: to be written, for each tensor.
+        brackets: to be written, for each tensor.
         is_finite: set to False for tensors that are not.
     """
     at, end = room[first], room[last]
-    threshold = 1
     for segment in range(first, last):
         tensor = segments[segment, TENSOR]
         if segment == first or segments[segment, START] == 0:
-            threshold = _estimate(difference, tensors[tensor], segments)
-            thresholds[tensor] = threshold
+            brackets[tensor] = _estimate(difference, tensors[tensor], segments)
         position = tensors[tensor, OFFSET] + segments[segment, START]
         number, top = _collect(
-            difference, position, segments[segment, ENTRIES], threshold, candidates, at, end
+            difference,
+            position,
+            segments[segment, ENTRIES],
+            brackets[tensor, 0],
+            candidates,
+            at,
+            end,
         )
         if top >= INFINITY_BITS:
             is_finite[tensor] = False
@@ -248,6 +255,37 @@ def collect(
         candidates.spans[segment, 1] = number if fits else -1
         if fits:
             at += number
+
+
+@kernel
+def _narrow(
+    candidates: Candidates, first: int, last: int, size: int, limit: int
+) -> tuple[Candidates, int]:
+    """The bits of those candidates of segments first to last - 1 that are less than the limit.
+
+    Also returns the number of the others.
+
+    Args:
+        size: the number of all.
+    """
+    bits = np.empty(size, dtype=np.int32)
+    below = broadcast_int(np.int32(limit - 1))
+    found = 0
+    for segment in range(first, last):
+        start, number = candidates.spans[segment]
+        whole = start + number // LANES * LANES
+        for index in range(start, whole, LANES):
+            entries = load_ints(_address(candidates.bits) + 4 * index)
+            magnitudes = magnitude_bits(load(_address(candidates.bits) + 4 * index))
+            selected = is_at_least(below, magnitudes)
+            store_selected_ints(_address(bits) + 4 * found, selected, entries)
+            found += count(selected)
+        for index in range(whole, start + number):
+            if candidates.bits[index] & MAGNITUDE_BITS < limit:
+                bits[found] = candidates.bits[index]
+                found += 1
+    spans = np.array([[0, found]], dtype=np.int64)
+    return Candidates(bits, candidates.positions, spans), size - found
 
 
 @kernel
@@ -317,12 +355,12 @@ def _keep(
 @kernel
 def select(
     difference: Difference,
-    segments: NDArray[np.int64],
     tensors: NDArray[np.int64],
     candidates: Candidates,
-    thresholds: NDArray[np.int32],
+    brackets: NDArray[np.int64],
     values: int,
     kept_positions: NDArray[np.uint32],
+    segments: NDArray[np.int64],
     first: int,
     last: int,
 ) -> None:
@@ -354,11 +392,20 @@ def select(
         wanted = tensors[tensor, KEPT]
         if not are_at_hand or num_candidates < wanted:
             candidates.spans[begin:end, 1] = -1
-        if are_at_hand and num_candidates < wanted and thresholds[tensor] == 1:
+        if are_at_hand and num_candidates < wanted and brackets[tensor, 0] == 1:
+            # All others are zeros.
             threshold, ties = 0, wanted - num_candidates
         else:
+            narrowed, larger_ones = candidates, 0
+            among = begin, end
+            if are_at_hand and num_candidates >= wanted:
+                narrow, num_above = _narrow(
+                    candidates, begin, end, num_candidates, brackets[tensor, 1]
+                )
+                if num_above < wanted:
+                    narrowed, larger_ones, among = narrow, num_above, (0, 1)
             threshold, ties = _threshold(
-                difference, segments, begin, end, wanted, candidates, spare
+                difference, segments, *among, wanted - larger_ones, narrowed, spare
             )
         kept = tensors[tensor, KEPT_BEFORE]
         stop = kept + wanted
