@@ -1,10 +1,12 @@
-"""A graph of nodes and the validated matrix with which they mix."""
+"""Graphs of nodes and the validated weights with which they mix."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import count
 
 import numpy as np
 import numpy.typing as npt
@@ -18,14 +20,86 @@ Matrix = npt.NDArray[np.float64]
 TOLERANCE = 1e-12
 
 
-@dataclass(frozen=True, eq=False)
-class Topology:
-    """A gossip matrix W (arXiv 1907.09356, Definition 1) and the graph that it implies.
+class Mixing(ABC):
+    """One round of mixing, x_i <- sum_j w_ij x_j, with a doubly stochastic n x n matrix W.
 
-    Nodes i and j are neighbours where w_ij > 0. Ranks count from 0.
+    Ranks count from 0. W need not be symmetric: node i hears node j where w_ij > 0.
+    """
+
+    @abstractmethod
+    def weights(self, rank: int) -> dict[int, float]:
+        """w_ij of those that the rank hears and, where it is not 0, of itself, sorted by rank j."""
+
+    @abstractmethod
+    def senders(self, rank: int) -> tuple[int, ...]:
+        """Whom the rank hears, sorted, without itself."""
+
+    @abstractmethod
+    def receivers(self, rank: int) -> tuple[int, ...]:
+        """Who hears the rank, sorted, without itself."""
+
+    @abstractmethod
+    def mix(self, values: Matrix) -> Matrix:
+        """W @ values, for the n rows of all nodes."""
+
+
+class Graph(ABC):
+    """Who mixes with whom, round after round: the same always (Topology), or not (TimeVarying).
+
+    Attributes:
+        name: what messages call the graph: a topology's name or the path of a file.
+    """
+
+    name: str
+
+    @property
+    @abstractmethod
+    def num_nodes(self) -> int:
+        """n."""
+
+    @property
+    @abstractmethod
+    def spectral_gap(self) -> float:
+        """1 - the factor by which a round shrinks the nodes' disagreement: 1 is perfect."""
+
+    @abstractmethod
+    def degree(self, rank: int) -> int:
+        """How many others the rank hears in a round, at most."""
+
+    @abstractmethod
+    def at(self, step: int) -> Mixing:
+        """The mixing of round `step`, from 0."""
+
+
+class TimeVarying(Graph):
+    """A graph that changes from round to round.
 
     Args:
-        name: what messages call the graph: a topology's name or the path of a file.
+        name: as in Graph.
+        num_nodes: n.
+
+    Attributes:
+        period: rounds after which it repeats itself, or None where it never does.
+    """
+
+    period: int | None
+
+    def __init__(self, name: str, num_nodes: int) -> None:
+        self.name, self._num_nodes = name, num_nodes
+
+    @property
+    def num_nodes(self) -> int:
+        return self._num_nodes
+
+
+@dataclass(frozen=True, eq=False)
+class Topology(Graph, Mixing):
+    """A gossip matrix W (arXiv 1907.09356, Definition 1) and the graph that it implies.
+
+    Nodes i and j are neighbours where w_ij > 0. Every round mixes with the same W.
+
+    Args:
+        name: as in Graph.
         matrix: W, n x n; kept as a read-only float64 copy.
 
     Raises:
@@ -89,6 +163,22 @@ class Topology:
         """The neighbours of a rank, sorted, without itself."""
         return tuple(int(j) for j in np.flatnonzero(self.matrix[rank]) if j != rank)
 
+    def at(self, step: int) -> Topology:
+        """Itself: every round mixes with the same W."""
+        return self
+
+    def senders(self, rank: int) -> tuple[int, ...]:
+        """The neighbours of the rank."""
+        return self.neighbours(rank)
+
+    def receivers(self, rank: int) -> tuple[int, ...]:
+        """The neighbours of the rank: W is symmetric."""
+        return self.neighbours(rank)
+
+    def mix(self, values: Matrix) -> Matrix:
+        """W @ values, for the n rows of all nodes."""
+        return self.matrix @ values
+
     def weights(self, rank: int) -> dict[int, float]:
         """w_ij of the rank's neighbours and, where it is not 0, of itself, sorted by rank j."""
         row = self.matrix[rank]
@@ -132,21 +222,20 @@ class Topology:
         )
 
 
-def metropolis_weights(num_nodes: int, edges: Iterable[tuple[int, int]]) -> Matrix:
-    """The matrix with w_ij = 1 / (1 + max(deg_i, deg_j)) on edges and the rest on the diagonal.
+def check_num_nodes(name: str, num_nodes: int, fits: Callable[[int], bool], rule: str) -> None:
+    """Refuse a number of nodes that a topology does not have.
 
-    Symmetric and doubly stochastic for every graph. The edges may come in any order and
-    direction and more than once; none joins a node to itself.
+    Args:
+        name: the topology's.
+        fits: whether a number of nodes, from 1, will do; some number above every other one does.
+        rule: what it must be, in words ("a prime").
 
-    Source: Xiao and Boyd, "Fast linear iterations for distributed averaging", 2004, section 4.2.
+    Raises:
+        UserError: it does not fit; the message names the nearest numbers that do.
     """
-    pairs = sorted({(min(i, j), max(i, j)) for i, j in edges})
-    degrees = [0] * num_nodes
-    for i, j in pairs:
-        degrees[i] += 1
-        degrees[j] += 1
-    matrix = np.zeros((num_nodes, num_nodes))
-    for i, j in pairs:
-        matrix[i, j] = matrix[j, i] = 1 / (1 + max(degrees[i], degrees[j]))
-    np.fill_diagonal(matrix, 1 - matrix.sum(axis=1))
-    return matrix
+    if fits(num_nodes):
+        return
+    below = next((n for n in range(num_nodes - 1, 0, -1) if fits(n)), None)
+    above = next(n for n in count(num_nodes + 1) if fits(n))
+    near = f"{above}" if below is None else f"{below} or {above}"
+    raise UserError(f"graph {name!r} with n = {num_nodes}: n must be {rule}, as {near}")

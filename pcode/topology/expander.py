@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from itertools import count
-
 import numpy as np
 
-from pcode.errors import UserError
-from pcode.topology.base import Topology, metropolis_weights
+from pcode.topology.base import Topology, check_num_nodes
+from pcode.topology.weights import metropolis_weights
 
 
 def expander(num_nodes: int) -> Topology:
@@ -23,11 +21,7 @@ def expander(num_nodes: int) -> Topology:
     Raises:
         UserError: n is not prime; the message names the nearest primes.
     """
-    if not _is_prime(num_nodes):
-        below = next((p for p in range(num_nodes - 1, 1, -1) if _is_prime(p)), None)
-        above = next(p for p in count(num_nodes + 1) if _is_prime(p))
-        near = f"{above}" if below is None else f"{below} or {above}"
-        raise UserError(f"graph 'expander' with n = {num_nodes}: n must be a prime, as {near}")
+    check_num_nodes("expander", num_nodes, _is_prime, "a prime")
     cycle = {frozenset((i, (i + 1) % num_nodes)) for i in range(num_nodes)}
     chords = {frozenset((i, pow(i, -1, num_nodes))) for i in range(2, num_nodes - 1)}
     if num_nodes > 2 and not cycle & chords:

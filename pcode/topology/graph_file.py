@@ -8,7 +8,8 @@ from typing import NoReturn
 import numpy as np
 
 from pcode.errors import UserError
-from pcode.topology.base import Topology, metropolis_weights
+from pcode.topology.base import Topology
+from pcode.topology.weights import metropolis_weights
 
 # A line's number in the file, from 1, and its words.
 Line = tuple[int, list[str]]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from pcode.topology.base import Topology, metropolis_weights
+from pcode.topology.base import Topology
+from pcode.topology.weights import metropolis_weights
 
 
 def ring(num_nodes: int) -> Topology:

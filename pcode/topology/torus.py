@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 
-from pcode.topology.base import Topology, metropolis_weights
+from pcode.topology.base import Topology
+from pcode.topology.weights import metropolis_weights
 
 
 def torus(num_nodes: int) -> Topology:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from pcode.errors import UserError
-from pcode.topology import PLANNED, TOPOLOGIES, Topology, make_topology
+from pcode.topology import TOPOLOGIES, Topology, make_topology
 
 KNOWN_GAPS = [
     *[("complete", n, 1.0) for n in (1, 2, 3, 8, 16)],
@@ -130,9 +130,3 @@ def test_less_than_one_node_is_refused(name: str, num_nodes: int) -> None:
 def test_an_unknown_name_is_refused_with_the_known_ones() -> None:
     with pytest.raises(UserError, match=r"graph_topology 'rign' is not known; .*complete, ring"):
         make_topology("rign", 4)
-
-
-@pytest.mark.parametrize("name", PLANNED)
-def test_a_planned_name_is_refused_as_such(name: str) -> None:
-    with pytest.raises(UserError, match=f"'{name}' is not built yet; built: complete, ring"):
-        make_topology(name, 4)

@@ -1,0 +1,16 @@
+"""Nodes in a line."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+from pcode.topology.base import Topology
+from pcode.topology.weights import metropolis_weights
+
+
+def chain(num_nodes: int) -> Topology:
+    """The path 0, 1, ..., n - 1: 1/3 for each neighbour, the rest for the node itself.
+
+    A chain of two is 1/2, 1/2.
+    """
+    return Topology("chain", metropolis_weights(num_nodes, pairwise(range(num_nodes))))

@@ -1,0 +1,35 @@
+"""Drawing graphs until one is connected."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import networkx as nx
+
+from pcode.errors import UserError
+from pcode.seeding import derive_seed
+
+MAX_ATTEMPTS = 1000
+
+
+def connected_edges(
+    name: str, num_nodes: int, seed: int, draw: Callable[[int], nx.Graph], hint: str
+) -> list[tuple[int, int]]:
+    """The edges of the first connected graph among draw(seed of attempt 0), draw(1), ...
+
+    Args:
+        name: the topology's.
+        seed: the run's, from which all attempts' are derived.
+        draw: a graph of the nodes 0 to num_nodes - 1 from a seed.
+        hint: what would do where no graph is connected.
+
+    Raises:
+        UserError: none of MAX_ATTEMPTS graphs is connected.
+    """
+    for attempt in range(MAX_ATTEMPTS):
+        graph = draw(derive_seed(seed, "topology", attempt))
+        if nx.is_connected(graph):
+            return list(graph.edges())
+    raise UserError(
+        f"graph {name!r} with n = {num_nodes}: none of {MAX_ATTEMPTS} drawn is connected; {hint}"
+    )

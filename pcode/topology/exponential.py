@@ -1,0 +1,20 @@
+"""Neighbours at distances 1, 2, 4, ... around a circle."""
+
+from __future__ import annotations
+
+from pcode.topology.base import Topology
+from pcode.topology.weights import metropolis_weights
+
+
+def exponential(num_nodes: int) -> Topology:
+    """Node i has the neighbours i +- 2^k modulo n, 2^k <= n/2: 1/(degree + 1) each and itself.
+
+    Source: Ying et al., "Exponential graph is provably efficient for decentralized deep
+    training", 2021, arXiv 2110.13363. Difference: their static graph is directed. There node i
+    hears only one side, 2^k < n, with ceil(log2 n) messages a round and a W that is not
+    symmetric; CHOCO-SGD needs a symmetric one, so here both sides are heard, with up to twice
+    the messages. `one_peer_exponential` is their graph of one message a round.
+    """
+    distances = [1 << k for k in range(num_nodes.bit_length() - 1)]
+    edges = ((i, (i + distance) % num_nodes) for i in range(num_nodes) for distance in distances)
+    return Topology("exponential", metropolis_weights(num_nodes, edges))

@@ -1,0 +1,46 @@
+"""One message a round, over distances 1, 2, 4, ... in turn."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from pcode.topology.base import TimeVarying
+from pcode.topology.one_peer import OnePeer
+
+
+class OnePeerExponential(TimeVarying):
+    """Round t: node i sends to i + 2^(t mod T) modulo n, T = ceil(log2 n); 1/2 and 1/2.
+
+    W_t = (I + P_t) / 2 is doubly stochastic but, from three nodes on, not symmetric. Where n is
+    a power of 2, T rounds average exactly.
+
+    The spectral gap is that of the period, a round: 1 - ||W_T ... W_1 - 11'/n||_2^(1/T); it is 1
+    where n is a power of 2.
+
+    Source: Ying et al., "Exponential graph is provably efficient for decentralized deep
+    training", 2021, arXiv 2110.13363, section 4.
+    """
+
+    def __init__(self, num_nodes: int) -> None:
+        super().__init__("one_peer_exponential", num_nodes)
+        self.period = max(1, (num_nodes - 1).bit_length())
+        ranks = np.arange(num_nodes)
+        self._rounds = [OnePeer((ranks - (1 << k)) % num_nodes) for k in range(self.period)]
+        self._spectral_gap: float | None = None
+
+    @property
+    def spectral_gap(self) -> float:
+        if self._spectral_gap is None:
+            product = np.eye(self.num_nodes)
+            for mixing in self._rounds:
+                product = mixing.mix(product)
+            # The entries are multiples of a power of 2, without rounding: 0 where they are 1/n.
+            left = float(np.linalg.norm(product - 1 / self.num_nodes, 2))
+            self._spectral_gap = 1 - left ** (1 / len(self._rounds))
+        return self._spectral_gap
+
+    def degree(self, rank: int) -> int:
+        return min(1, self.num_nodes - 1)
+
+    def at(self, step: int) -> OnePeer:
+        return self._rounds[step % len(self._rounds)]

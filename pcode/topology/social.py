@@ -1,0 +1,30 @@
+"""A social network: who attended which party."""
+
+from __future__ import annotations
+
+import networkx as nx
+
+from pcode.errors import UserError
+from pcode.topology.base import Topology
+from pcode.topology.weights import local_degree_weights
+
+
+def social(num_nodes: int) -> Topology:
+    """18 women of a southern town in the 1930s and the 14 events that they attended, n = 32.
+
+    Ranks 0 to 17 are the women, Evelyn Jefferson to Flora Price, 18 to 31 the events E1 to E14,
+    both in the order of networkx.davis_southern_women_graph. A woman and an event that she
+    attended are neighbours. The weights are the local-degree weights, so that some nodes have no
+    self weight.
+
+    Source: Davis, Gardner, Gardner, "Deep South", 1941.
+
+    Raises:
+        UserError: n is not 32.
+    """
+    graph = nx.davis_southern_women_graph()
+    if num_nodes != len(graph):
+        raise UserError(f"graph 'social' with n = {num_nodes}: n must be {len(graph)}")
+    ranks = {node: rank for rank, node in enumerate(graph)}
+    edges = ((ranks[woman], ranks[event]) for woman, event in graph.edges())
+    return Topology("social", local_degree_weights(num_nodes, edges))
