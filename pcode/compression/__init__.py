@@ -9,6 +9,7 @@ from __future__ import annotations
 from pcode.compression.base import Compressor, Message
 from pcode.compression.none import NoCompression
 from pcode.compression.qsgd import QSGD
+from pcode.compression.random_k import RandomK
 from pcode.compression.sign import Sign
 from pcode.compression.top_k import TopK
 from pcode.registry import look_up
@@ -19,9 +20,10 @@ COMPRESSORS: dict[str, type[Compressor]] = {
     "none": NoCompression,
     "sign": Sign,
     "compress_top_k": TopK,
+    "compress_random_k": RandomK,
     "quantize_qsgd": QSGD,
 }
-PLANNED = ("compress_random_k",)
+PLANNED: tuple[str, ...] = ()
 
 
 def make_compressor(name: str, **options: object) -> Compressor:

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from pcode.compression.base import Message
 from pcode.compression.kernels.lanes import LANES
-from pcode.compression.parallel import segments_of
 from pcode.errors import NotFiniteError, UserError
 from pcode.layout import Layout
 
@@ -20,13 +19,18 @@ _ZEROS_ADDRESS = _ZEROS.ctypes.data
 
 
 @lru_cache(maxsize=64)
-def _array(sizes: tuple[int, ...]) -> NDArray[np.int64]:
-    return np.array(sizes, dtype=np.int64)
+def _array(numbers: tuple[int, ...]) -> NDArray[np.int64]:
+    return np.array(numbers, dtype=np.int64)
 
 
 def sizes_of(layout: Layout) -> NDArray[np.int64]:
     """The entries of each tensor, in an array made once per layout."""
     return _array(layout.sizes)
+
+
+def offsets_of(layout: Layout) -> NDArray[np.int64]:
+    """Where each tensor begins, in entries, in an array made once per layout."""
+    return _array(layout.offsets)
 
 
 def _address(tensor: torch.Tensor, dtype: torch.dtype, size: int) -> int:
@@ -103,17 +107,20 @@ def weight_matrix(
     return matrix
 
 
-def finite_totals(layout: Layout, sums: NDArray[np.float64]) -> NDArray[np.float64]:
+def finite_totals(
+    layout: Layout, segments: NDArray[np.int64], sums: NDArray[np.float64]
+) -> NDArray[np.float64]:
     """The total of each tensor, the sums of its segments added in order.
 
     Args:
-        sums: one number for each of `segments_of(layout)`.
+        segments: num_segments x 4; the first column holds the tensor's number.
+        sums: one number for each segment.
 
     Raises:
         NotFiniteError: a total is NaN or infinite; the error names the first such tensor.
     """
     totals = np.zeros(layout.num_tensors)
-    np.add.at(totals, segments_of(layout)[:, 0], sums)
+    np.add.at(totals, segments[:, 0], sums)
     finite = np.isfinite(totals)
     if not finite.all():
         raise NotFiniteError(layout.names[finite.argmin()])

@@ -31,7 +31,8 @@ class NoCompression(Compressor):
     def encode(
         self, layout: Layout, value: torch.Tensor, reference: torch.Tensor | None, message: Message
     ) -> None:
-        sums = np.empty(len(segments_of(layout)))
+        segments = segments_of(layout)
+        sums = np.empty(len(segments))
         run_segments(
             dense.difference,
             layout.sizes,
@@ -40,7 +41,7 @@ class NoCompression(Compressor):
             payload_address(message, self.message_bytes(layout)),
             sums,
         )
-        finite_totals(layout, sums)
+        finite_totals(layout, segments, sums)
 
     def accumulate(
         self,

@@ -18,6 +18,7 @@ from pcode.layout import Layout
 SEGMENT_ENTRIES = 1 << 16
 # A thread is worth waking (some 30 microseconds) for this many segments (1 MB) or more.
 SEGMENTS_PER_THREAD = 4
+ENTRIES_PER_THREAD = SEGMENTS_PER_THREAD * SEGMENT_ENTRIES
 
 
 @lru_cache(maxsize=64)
@@ -44,10 +45,14 @@ def segments_of(layout: Layout) -> NDArray[np.int64]:
 
 
 @lru_cache(maxsize=64)
-def _bounds(sizes: tuple[int, ...], num_threads: int) -> tuple[int, ...]:
-    """The first segment of each thread and the number of all, about as many entries for each."""
+def _bounds(sizes: tuple[int, ...], num_threads: int, entries: int) -> tuple[int, ...]:
+    """The first segment of each thread and the number of all, about as many entries for each.
+
+    Args:
+        entries: a thread has so many or more.
+    """
     ends = np.cumsum(segments_of_sizes(sizes)[:, 3])
-    num_threads = max(1, min(num_threads, sum(sizes) // (SEGMENTS_PER_THREAD * SEGMENT_ENTRIES)))
+    num_threads = max(1, min(num_threads, sum(sizes) // entries))
     shares = sum(sizes) * np.arange(1, num_threads) / num_threads
     return 0, *np.searchsorted(ends, shares).tolist(), len(ends)
 
@@ -82,11 +87,19 @@ def run(kernel: Callable[..., None], num_segments: int, *arguments: Any) -> None
     )
 
 
-def run_segments(kernel: Callable[..., None], sizes: tuple[int, ...], *arguments: Any) -> None:
+def run_segments(
+    kernel: Callable[..., None],
+    sizes: tuple[int, ...],
+    *arguments: Any,
+    entries_per_thread: int = ENTRIES_PER_THREAD,
+) -> None:
     """Like `run`, over the segments of tensors of these sizes, which may be small and many.
 
     The ranges have about as many entries; segments[first:last] are those of `segments_of_sizes`,
     which the kernel takes before `first` and `last`.
+
+    Args:
+        entries_per_thread: what is worth waking a thread for.
     """
-    bounds = _bounds(sizes, torch.get_num_threads())
+    bounds = _bounds(sizes, torch.get_num_threads(), entries_per_thread)
     _call(kernel, bounds, (*arguments, segments_of_sizes(sizes)))

@@ -110,9 +110,10 @@ class QSGD(Compressor):
             return self._identity.encode(layout, value, reference, message)
         payload = payload_address(message, self.message_bytes(layout))
         inputs = (address_of(layout, value), *reference_of(layout, reference))
-        sums = np.empty(len(segments_of(layout)))
+        segments = segments_of(layout)
+        sums = np.empty(len(segments))
         run_segments(kernels.sum_squares, layout.sizes, *inputs, sums)
-        norms = np.minimum(np.sqrt(finite_totals(layout, sums)), _LARGEST_NORM)
+        norms = np.minimum(np.sqrt(finite_totals(layout, segments, sums)), _LARGEST_NORM)
         write_floats(message, self._scales(layout, norms))
         run_segments(
             kernels.encoder(self.quantize_level),

@@ -55,7 +55,8 @@ class Sign(Compressor):
     def encode(
         self, layout: Layout, value: torch.Tensor, reference: torch.Tensor | None, message: Message
     ) -> None:
-        sums = np.empty(len(segments_of(layout)))
+        segments = segments_of(layout)
+        sums = np.empty(len(segments))
         run_segments(
             kernels.encode,
             layout.sizes,
@@ -65,7 +66,9 @@ class Sign(Compressor):
             _places(layout.sizes),
             sums,
         )
-        write_floats(message, finite_totals(layout, sums) / np.maximum(sizes_of(layout), 1))
+        write_floats(
+            message, finite_totals(layout, segments, sums) / np.maximum(sizes_of(layout), 1)
+        )
 
     def accumulate(
         self,

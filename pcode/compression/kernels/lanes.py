@@ -149,6 +149,15 @@ def _count(builder: ir.IRBuilder, mask: ir.Value) -> ir.Value:
     return builder.zext(builder.ctpop(builder.bitcast(mask, _PACKED_MASK)), _INT64)
 
 
+def _prefetch(builder: ir.IRBuilder, address: ir.Value) -> None:
+    place = _pointer(builder, address, _BYTE)
+    function = ir.FunctionType(ir.VoidType(), [place.type, _INT32, _INT32, _INT32])
+    # To be read, to be kept in all caches, data.
+    hints = [_INT32(0), _INT32(3), _INT32(1)]
+    prefetch = cgutils.get_or_insert_function(builder.module, function, "llvm.prefetch.p0")
+    builder.call(prefetch, [place, *hints])
+
+
 def _magnitude_bits(builder: ir.IRBuilder, floats: ir.Value) -> ir.Value:
     all_but_sign = ir.Constant(_INTS, [0x7FFFFFFF] * LANES)
     return builder.and_(builder.bitcast(floats, _INTS), all_but_sign)
@@ -190,6 +199,8 @@ def _zero(element: ir.VectorType) -> ir.Constant:
 # Memory. The `_first` variants touch only the first `num_bytes`; lanes beyond them read as 0.
 load_float = operation("load_float", types.float32, (ADDRESS,), load_of(_FLOAT))
 store_float = operation("store_float", types.void, (ADDRESS, types.float32), store_of(_FLOAT))
+# Has the line of the address fetched, which need not be readable, and does not wait for it.
+prefetch = operation("prefetch", types.void, (ADDRESS,), _prefetch)
 load = operation("load", FLOATS, (ADDRESS,), load_of(_FLOATS))
 store = operation("store", types.void, (ADDRESS, FLOATS), store_of(_FLOATS))
 load_first = operation("load_first", FLOATS, (ADDRESS, COUNT), load_first_of(_FLOATS))
