@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import math
 from pathlib import Path
+from typing import Any
 
-from pcode.compression import make_compressor
+import pytest
+import torch
+from torchvision.models import resnet50
+
+from pcode.compression import Message, make_compressor
+from pcode.compression.kept import kept_of
 from pcode.layout import Layout
 from pcode.models import make_model
 from tests.launching import run_mpi
@@ -29,7 +37,16 @@ def counted(folder: Path) -> dict[tuple[int, int], tuple[int, int]]:
     return found
 
 
-def test_mpi_is_handed_what_is_counted(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("sign", {}),
+        ("compress_top_k", {"compress_ratio": 0.99}),
+        ("compress_random_k", {"compress_ratio": 0.99}),
+        ("quantize_qsgd", {"quantize_level": 4}),
+    ],
+)
+def test_mpi_is_handed_what_is_counted(tmp_path: Path, name: str, options: dict[str, Any]) -> None:
     num_ranks = 3
     totals = []
     for num_steps in (3, 10):
@@ -37,7 +54,7 @@ def test_mpi_is_handed_what_is_counted(tmp_path: Path) -> None:
         folder.mkdir()
         done = run_mpi(
             num_ranks,
-            [PROGRAM, str(num_steps)],
+            [PROGRAM, str(num_steps), name, json.dumps(options)],
             timeout=120,
             env={
                 "OMPI_MCA_pml_monitoring_enable": "2",
@@ -57,9 +74,41 @@ def test_mpi_is_handed_what_is_counted(tmp_path: Path) -> None:
             assert many[1] - few[1] == 7
 
 
-def test_sign_sends_a_bit_for_each_entry_and_a_norm_for_each_tensor() -> None:
-    layout = Layout.of(make_model("resnet20", 3, 32, 10, seed=1).named_parameters())
-    assert layout.num_entries == 272_474
-    want = sum(-(-size // 8) + 4 for size in layout.sizes)
-    assert make_compressor("sign").message_bytes(layout) == want
-    assert want == 34_060 + 4 * layout.num_tensors
+def resnet_layout(name: str) -> Layout:
+    with torch.device("meta"):
+        model = resnet50() if name == "resnet50" else make_model(name, 3, 32, 10, seed=1)
+    return Layout.of(model.named_parameters())
+
+
+@pytest.mark.parametrize(("arch", "num_entries"), [("resnet20", 272_474), ("resnet50", 25_557_032)])
+def test_messages_are_as_small_as_the_theory_allows(arch: str, num_entries: int) -> None:
+    """Bits of a message that was encoded, less the norms: for each entry, or each that is kept."""
+    layout = resnet_layout(arch)
+    assert layout.num_entries == num_entries
+    kept = {ratio: sum(kept_of(layout, ratio)) for ratio in (0.5, 0.9, 0.99)}
+    norms = 32 * layout.num_tensors
+    # The last byte of a tensor's bits is filled up.
+    filled = 8 * layout.num_tensors
+    assert bits(layout, "none") == 32 * num_entries
+    assert 0 <= bits(layout, "sign") - norms - num_entries < filled
+    for ratio, num_kept in kept.items():
+        assert bits(layout, "compress_random_k", compress_ratio=ratio) == 32 * num_kept
+        positions = num_kept * (2 + math.log2(num_entries / num_kept))
+        got = bits(layout, "compress_top_k", compress_ratio=ratio)
+        assert 32 * num_kept < got <= 32 * num_kept + positions + 16
+    assert got <= 41 * kept[0.99]
+    for level in (1, 2, 4, 8, 16):
+        got = bits(layout, "quantize_qsgd", quantize_level=level)
+        assert 0 <= got - norms - (level + 1) * num_entries < 2 * filled
+    assert bits(layout, "quantize_qsgd", quantize_level=32) == 32 * num_entries
+
+
+def bits(layout: Layout, name: str, **options: Any) -> int:
+    """Bits of a message, all of which the compressor has written."""
+    compressor = make_compressor(name, **options)
+    payload = torch.zeros(compressor.message_bytes(layout), dtype=torch.uint8)
+    value = torch.randn(layout.num_entries, generator=torch.Generator().manual_seed(1))
+    compressor.encode(layout, value, None, Message(payload))
+    last = payload[-4:].clone()
+    assert last.any(), "the end of the payload is not written"
+    return 8 * payload.numel()

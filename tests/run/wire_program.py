@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 
 from torch.distributed import destroy_process_group
@@ -13,14 +14,14 @@ from pcode.optim import ParallelChoco
 from pcode.topology import make_topology
 
 
-def main(num_steps: int) -> None:
+def main(num_steps: int, name: str, options: str) -> None:
     mpi.init_process_group()
     node = DistributedCommunicator()
     law = ParallelChoco(
         make_model("resnet20", 3, 32, 10, seed=1).parameters(),
         node,
         make_topology("ring", node.num_nodes),
-        compressor=make_compressor("sign"),
+        compressor=make_compressor(name, **json.loads(options)),
         consensus_stepsize=0.4,
         lr=0.1,
     )
@@ -32,4 +33,4 @@ def main(num_steps: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    main(int(sys.argv[1]), *sys.argv[2:])

@@ -1,0 +1,120 @@
+"""Every law with every compressor on one node of several: what it ends with, as a digest."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from pcode.communication import Communicator, DistributedCommunicator
+from pcode.compression import make_compressor
+from pcode.config import make_config
+from pcode.errors import UserError
+from pcode.launch import detect
+from pcode.launch.connect import connect, disconnect
+from pcode.optim import LAWS, law_class, make_law
+from pcode.optim.compressed import OverlappingLaw
+from pcode.topology import make_graph
+
+NUM_STEPS = 6
+COMPRESSIONS: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("none", {}),
+    ("sign", {}),
+    ("compress_top_k", {"compress_ratio": 0.9}),
+    ("compress_random_k", {"compress_ratio": 0.9, "is_biased": True}),
+    ("compress_random_k", {"compress_ratio": 0.9, "is_biased": False}),
+    *(
+        ("quantize_qsgd", {"quantize_level": level, "is_biased": biased})
+        for level in (1, 2, 4, 8, 16, 32)
+        for biased in (True, False)
+    ),
+)
+GRAPHS = ("ring", "star", "complete", "one_peer_exponential", "random_matching")
+
+
+class Pairing(NamedTuple):
+    law: str
+    graph: str
+    compression: str
+    options: dict[str, Any]
+    overlap: bool
+
+
+def pairings() -> Iterator[Pairing]:
+    """All that is not refused."""
+    for law in LAWS:
+        for graph_name in GRAPHS:
+            graph = make_graph(graph_name, 4)
+            kind = law_class(law, graph)
+            for compression, options in COMPRESSIONS if kind.compresses else (("none", {}),):
+                try:
+                    kind.refuse(graph, compressor=make_compressor(compression, **options))
+                except UserError:
+                    continue
+                for overlap in (True, False) if issubclass(kind, OverlappingLaw) else (False,):
+                    yield Pairing(law, graph_name, compression, options, overlap)
+
+
+def train(node: Communicator, pairing: Pairing) -> str:
+    """A few steps on data of the node's own; digest of parameters and vectors, and bytes sent.
+
+    Raises:
+        AssertionError: the bytes are not those of one message to each receiver in each step.
+    """
+    law, graph_name, compression, options, overlap = pairing
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(20, 16), nn.ReLU(), nn.Linear(16, 3))
+    graph = make_graph(graph_name, node.num_nodes)
+    flags = make_config(consensus_stepsize=0.05, overlap=overlap, optimizer=law).flat()
+    optimizer = make_law(
+        law,
+        model.named_parameters(),
+        node,
+        graph,
+        local={"lr": 0.05, "momentum": 0.9},
+        flags=flags,
+        gossip={"compressor": make_compressor(compression, **options), "seed": 3},
+    )
+    before = node.bytes_sent
+    draw = torch.Generator().manual_seed(node.rank)
+    for _ in range(NUM_STEPS):
+        inputs = torch.randn(8, 20, generator=draw)
+        targets = torch.randint(3, (8,), generator=draw)
+        optimizer.zero_grad()
+        functional.cross_entropy(model(inputs), targets).backward()
+        optimizer.step()
+    state = optimizer.state_dict()["vectors"]
+    sent = node.bytes_sent - before
+    centralized_sgd = law == "sgd" and graph_name == "complete"
+    if not centralized_sgd:
+        receivers = [len(graph.at(step).receivers(node.rank)) for step in range(NUM_STEPS)]
+        assert sent == sum(receivers) * optimizer.message_bytes, (law, graph_name, compression)
+    digest = hashlib.sha256()
+    for vector in (optimizer.x, *state.values()):
+        digest.update(vector.numpy().tobytes())
+    # The sums of an all-reduce may come in any order.
+    return str(sent) if centralized_sgd else f"{digest.hexdigest()} {sent}"
+
+
+def digests(node: Communicator) -> dict[str, str]:
+    """Of this node, by pairing."""
+    return {json.dumps(pairing): train(node, pairing) for pairing in pairings()}
+
+
+def main(backend: str) -> None:
+    place = detect()
+    assert place is not None, "to be started by mpirun"
+    connect(make_config(n_mpi_process=place.num_ranks, backend=backend).launch, place)
+    found = digests(DistributedCommunicator())
+    print(f"RANK {place.rank} " + json.dumps(found), flush=True)
+    disconnect()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
