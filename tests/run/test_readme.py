@@ -30,11 +30,11 @@ def test_the_own_training_loop(tmp_path: Path) -> None:
 
 
 def test_extensions_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for registry, added in ((COMPRESSORS, "half"), (TOPOLOGIES, "star"), (LAWS, "local")):
+    for registry, added in ((COMPRESSORS, "half"), (TOPOLOGIES, "tree"), (LAWS, "local")):
         monkeypatch.setitem(registry, added, None)  # removed at the end
     for name in ("compressor", "topology", "law"):
         exec(program(name), {})
-    for flags in ({"comm_op": "half", "graph_topology": "star"}, {"optimizer": "local"}):
+    for flags in ({"comm_op": "half", "graph_topology": "tree"}, {"optimizer": "local"}):
         config = make_config(
             **flags, n_mpi_process=4, arch="mlp", num_epochs=3, checkpoint=str(tmp_path)
         )
