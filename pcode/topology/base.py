@@ -40,7 +40,7 @@ class Mixing(ABC):
 
     @abstractmethod
     def mix(self, values: Matrix) -> Matrix:
-        """W @ values, for the n rows of all nodes."""
+        """W @ values: n rows, a node each, or n numbers."""
 
 
 class Graph(ABC):
@@ -176,7 +176,7 @@ class Topology(Graph, Mixing):
         return self.neighbours(rank)
 
     def mix(self, values: Matrix) -> Matrix:
-        """W @ values, for the n rows of all nodes."""
+        """W @ values: n rows, a node each, or n numbers."""
         return self.matrix @ values
 
     def weights(self, rank: int) -> dict[int, float]:

@@ -32,13 +32,13 @@ def random_regular(num_nodes: int, seed: int, degree: float = 4) -> Topology:
 
     if degree < 1 or degree != int(degree):
         raise refuse("the degree must be a whole number from 1, as random_regular:4")
-    degree = int(degree)
     if num_nodes == 1:
         raise refuse("one node has no neighbours; n must be at least 2")
     if degree >= num_nodes:
         raise refuse(
-            f"the degree must be below n; n = {degree + 1} or random_regular:{num_nodes - 1}"
+            f"the degree must be below n; n = {degree + 1:g} or random_regular:{num_nodes - 1}"
         )
+    degree = int(degree)
     if num_nodes * degree % 2:
         raise refuse(f"n or the degree must be even; random_regular:{degree - 1} or {degree + 1}")
     if degree == 1 and num_nodes > 2:
