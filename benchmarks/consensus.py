@@ -49,8 +49,8 @@ SETTINGS = (
     Setting("ring", 32, "random", 2000),
     Setting("torus", 32, "random", 400),
     Setting("social", 32, "random", 400),
-    Setting("ring", 1000, "slowest", 30_000),
-    Setting("torus", 1000, "slowest", 4_000),
+    Setting("ring", 1000, "slowest", 10_000),
+    Setting("torus", 1000, "slowest", 2_000),
 )
 
 

@@ -16,8 +16,8 @@ from pcode.seeding import torch_generator
 from pcode.topology.base import Topology
 
 # Entries of all nodes together that a trial starts from, and the most of them times rounds, which
-# is what a trial's time goes with (some .3 s).
-FEWEST_ENTRIES, MOST_WORK = 1 << 16, 1 << 25
+# is what a trial's time goes with (some .2 s).
+FEWEST_ENTRIES, MOST_WORK = 1 << 15, 1 << 24
 # A cut vector will do whose delta is so near (relatively) to the whole one's.
 DELTA_TOLERANCE = 0.1
 # Rounds in which hat catches up with x, as multiples of 1 / delta, and their limits.

@@ -56,8 +56,8 @@ def test_the_same_on_every_rank_and_better_than_its_neighbours(compressor: Compr
     costs = {trial.gamma: trial.cost for trial in search.trials}
     assert costs[search.best] <= 1.01 * min(costs.values())
     assert min(costs) < search.best / 2
-    assert search.num_entries == 8192
-    assert search.share == pytest.approx(8192 / LAYOUT.num_entries)
+    assert search.num_entries == 4096
+    assert search.share == pytest.approx(4096 / LAYOUT.num_entries)
 
 
 def test_near_the_tuned_value_for_sign_on_a_ring_of_8() -> None:
@@ -77,8 +77,8 @@ def test_gammas_that_diverge_are_shown() -> None:
 def test_what_is_cut_off_makes_gamma_smaller() -> None:
     topology = make_topology("ring", 16)
     search = search_gamma(topology, Longer(), LAYOUT, seed=6)
-    assert search.num_entries == 16384
-    assert search.scale == pytest.approx((16384 / 300_000) ** 0.25)
+    assert search.num_entries == 8192
+    assert search.scale == pytest.approx((8192 / 300_000) ** 0.25)
     chosen = [trial.gamma * search.scale for trial in search.trials]
     assert search.best in chosen
     assert "harder" in search.lines()[0]
