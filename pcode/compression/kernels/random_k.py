@@ -23,8 +23,8 @@ def _word(key: np.uint64, number: int) -> np.uint64:
     z = key + np.uint64(number + 1) * np.uint64(0x9E3779B97F4A7C15)
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    z ^= z >> np.uint64(31)
-    return z
+    last: np.uint64 = z ^ (z >> np.uint64(31))
+    return last
 
 
 @kernel
