@@ -39,6 +39,8 @@ INFINITY_BITS = 0x7F800000
 MAGNITUDE_BITS = 0x7FFFFFFF
 # A magnitude's 31 bits are searched in rounds: the lowest bit of each round and their number.
 ROUNDS = ((20, 11), (10, 10), (0, 10))
+# Numba compiles a function anew for each literal among its arguments.
+NONE, ALL_LANES = np.int64(0), np.int64(LANES)
 # Decoded positions that stay in the first-level cache while they are added to all targets.
 BLOCK = 1024
 # Columns of the table of tensors. SAMPLE_GROUPS groups of lanes are the sample; the threshold is
@@ -154,7 +156,7 @@ def _read(
         return candidates.bits[begin : begin + number], candidates.positions[begin : begin + number]
     position = segments[segment, 1] + segments[segment, START]
     number, _ = _collect(
-        difference, position, segments[segment, ENTRIES], threshold, spare, 0, spare.bits.size
+        difference, position, segments[segment, ENTRIES], threshold, spare, NONE, spare.bits.size
     )
     return spare.bits[:number], spare.positions[:number]
 
@@ -163,13 +165,11 @@ def _read(
 def _threshold(
     difference: Difference,
     segments: NDArray[np.int64],
-    first: int,
-    last: int,
     rank: int,
     candidates: Candidates,
     spare: Candidates,
 ) -> tuple[int, int]:
-    """The magnitude (its bits) of that rank in segments first to last - 1, 1 for the largest.
+    """The magnitude (its bits) of that rank in all segments, 1 for the largest.
 
     Also returns how many entries of just that magnitude are among the largest `rank` ones.
     """
@@ -177,7 +177,7 @@ def _threshold(
     histogram = np.empty(1 << 11, dtype=np.int64)
     for shift, width in ROUNDS:
         histogram[:] = 0
-        for segment in range(first, last):
+        for segment in range(candidates.spans.shape[0]):
             least = prefix << (shift + width)
             bits, _ = _read(difference, segments, segment, least, candidates, spare)
             _count_digits(bits, prefix, shift, width, histogram)
@@ -206,12 +206,12 @@ def _estimate(
     )
     for group in range(num_groups):
         position = tensor[OFFSET] + group * stride
-        _collect(difference, position, LANES, 0, sample, LANES * group, size)
-    below, _ = _threshold(difference, segments, 0, 1, tensor[RANK_BELOW], sample, sample)
-    above = INFINITY_BITS
-    if tensor[RANK_ABOVE] > 0:
-        above, _ = _threshold(difference, segments, 0, 1, tensor[RANK_ABOVE], sample, sample)
-    return max(below, 1), above
+        _collect(difference, position, ALL_LANES, NONE, sample, LANES * group, size)
+    bracket = np.array([1, INFINITY_BITS])
+    for side, rank in enumerate((tensor[RANK_BELOW], tensor[RANK_ABOVE])):
+        if rank > 0:
+            bracket[side], _ = _threshold(difference, segments, rank, sample, sample)
+    return max(bracket[0], 1), bracket[1]
 
 
 @kernel
@@ -258,10 +258,8 @@ def collect(
 
 
 @kernel
-def _narrow(
-    candidates: Candidates, first: int, last: int, size: int, limit: int
-) -> tuple[Candidates, int]:
-    """The bits of those candidates of segments first to last - 1 that are less than the limit.
+def _narrow(candidates: Candidates, size: int, limit: int) -> tuple[Candidates, int]:
+    """The bits of those candidates that are less than the limit.
 
     Also returns the number of the others.
 
@@ -271,8 +269,7 @@ def _narrow(
     bits = np.empty(size, dtype=np.int32)
     below = broadcast_int(np.int32(limit - 1))
     found = 0
-    for segment in range(first, last):
-        start, number = candidates.spans[segment]
+    for start, number in candidates.spans:
         whole = start + number // LANES * LANES
         for index in range(start, whole, LANES):
             entries = load_ints(_address(candidates.bits) + 4 * index)
@@ -353,6 +350,31 @@ def _keep(
 
 
 @kernel
+def _select_threshold(
+    difference: Difference,
+    segments: NDArray[np.int64],
+    wanted: int,
+    bracket: NDArray[np.int64],
+    candidates: Candidates,
+    spare: Candidates,
+) -> tuple[int, int]:
+    """As `_threshold`, from the candidates, which are given up where they do not do."""
+    are_at_hand = candidates.spans[:, 1].min() >= 0
+    num_candidates = candidates.spans[:, 1].sum()
+    if are_at_hand and num_candidates >= wanted:
+        narrowed, num_above = _narrow(candidates, num_candidates, bracket[1])
+        if num_above < wanted:
+            candidates = narrowed
+            wanted -= num_above
+    else:
+        candidates.spans[:, 1] = -1
+        if are_at_hand and bracket[0] == 1:
+            # All others are zeros.
+            return 0, wanted - num_candidates
+    return _threshold(difference, segments, wanted, candidates, spare)
+
+
+@kernel
 def select(
     difference: Difference,
     tensors: NDArray[np.int64],
@@ -370,9 +392,7 @@ def select(
         values: address of the message's values.
         kept_positions: to be written, of all tensors.
     """
-    longest = 0
-    for segment in range(segments.shape[0]):
-        longest = max(longest, segments[segment, ENTRIES])
+    longest = segments[:, ENTRIES].max() if first < last else 0
     spare = Candidates(
         np.empty(longest + LANES, dtype=np.int32),
         np.empty(longest + LANES, dtype=np.uint32),
@@ -382,36 +402,19 @@ def select(
         if segments[begin, START] > 0:
             continue
         tensor = segments[begin, TENSOR]
-        end = begin
-        num_candidates = 0
-        are_at_hand = True
+        end = begin + 1
         while end < segments.shape[0] and segments[end, TENSOR] == tensor:
-            num_candidates += candidates.spans[end, 1]
-            are_at_hand &= candidates.spans[end, 1] >= 0
             end += 1
-        wanted = tensors[tensor, KEPT]
-        if not are_at_hand or num_candidates < wanted:
-            candidates.spans[begin:end, 1] = -1
-        if are_at_hand and num_candidates < wanted and brackets[tensor, 0] == 1:
-            # All others are zeros.
-            threshold, ties = 0, wanted - num_candidates
-        else:
-            narrowed, larger_ones = candidates, 0
-            among = begin, end
-            if are_at_hand and num_candidates >= wanted:
-                narrow, num_above = _narrow(
-                    candidates, begin, end, num_candidates, brackets[tensor, 1]
-                )
-                if num_above < wanted:
-                    narrowed, larger_ones, among = narrow, num_above, (0, 1)
-            threshold, ties = _threshold(
-                difference, segments, *among, wanted - larger_ones, narrowed, spare
-            )
-        kept = tensors[tensor, KEPT_BEFORE]
+        own_segments = segments[begin:end]
+        own = Candidates(candidates.bits, candidates.positions, candidates.spans[begin:end])
+        kept, wanted = tensors[tensor, KEPT_BEFORE], tensors[tensor, KEPT]
         stop = kept + wanted
-        for segment in range(begin, end):
+        threshold, ties = _select_threshold(
+            difference, own_segments, wanted, brackets[tensor], own, spare
+        )
+        for segment in range(end - begin):
             if kept < stop:
-                bits, positions = _read(difference, segments, segment, threshold, candidates, spare)
+                bits, positions = _read(difference, own_segments, segment, threshold, own, spare)
                 ties, kept = _keep(bits, positions, threshold, ties, kept, values, kept_positions)
 
 
