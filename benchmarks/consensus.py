@@ -27,7 +27,7 @@ from pcode.compression import COMPRESSORS, make_compressor
 from pcode.consensus import Measurement, measure
 from pcode.layout import Layout
 from pcode.tools.consensus import table
-from pcode.tools.consensus_picture import draw_course, draw_prediction, finish_panel
+from pcode.tools.consensus_picture import HIGHEST_ERROR, draw_course, draw_prediction, finish_panel
 from pcode.topology import make_topology
 
 NUM_ENTRIES = 16
@@ -75,21 +75,25 @@ def draw(panels: Sequence[tuple[Setting, list[Measurement]]], path: Path) -> Non
     figure = Figure(figsize=(10, 6), layout="constrained")
     places = figure.subplots(2, 3).flat
     for place, (setting, measurements) in zip(places, panels, strict=False):
-        finish_panel(place, lowest=min(each.course.errors[-1] for each in measurements))
+        slow = setting.start == "slowest"
+        lowest = min(each.course.errors[-1] for each in measurements)
+        finish_panel(place, lowest=lowest, highest=1.02 if slow else HIGHEST_ERROR)
         place.set_title(f"{setting.graph}, {setting.num_nodes:,} nodes", fontsize=10)
         place.set_xlabel("round")
         for index, each in enumerate(measurements):
-            draw_course(place, each, color=f"C{index}", label=each.compressor)
+            # The first one, none, shows from under a compressor that is as fast.
+            width = 1.5 if index else 4.0
+            draw_course(place, each, color=f"C{index}", label=each.compressor, linewidth=width)
             draw_prediction(place, each, color=f"C{index}", linestyle=":", linewidth=2.5, alpha=0.6)
             decay = each.course.decay()
             words = "" if decay is None else f"{decay:.2g}  ({each.predicted_decay:.2g})"
             place.text(
-                0.98,
-                0.97 - 0.08 * index,
+                0.04 if slow else 0.98,
+                (0.38 if slow else 0.97) - 0.08 * index,
                 words,
                 color=f"C{index}",
                 fontsize=8,
-                ha="right",
+                ha="left" if slow else "right",
                 va="top",
                 transform=place.transAxes,
             )

@@ -39,10 +39,10 @@ def draw_prediction(panel: Axes, measurement: Measurement, **line: Any) -> None:
     panel.plot([first, last], [error * math.exp(decay * (last - first)), error], **line)
 
 
-def finish_panel(panel: Axes, lowest: float = LOWEST_ERROR) -> None:
+def finish_panel(panel: Axes, lowest: float = LOWEST_ERROR, highest: float = HIGHEST_ERROR) -> None:
     """Scales and grid of an error panel, down to `lowest` or where rounding takes over."""
     panel.set_yscale("log")
-    panel.set_ylim(max(lowest, LOWEST_ERROR), HIGHEST_ERROR)
+    panel.set_ylim(max(lowest, LOWEST_ERROR), highest)
     panel.set_xlim(left=0)
     panel.grid(alpha=0.25, linewidth=0.6)
     panel.spines[["top", "right"]].set_visible(False)
