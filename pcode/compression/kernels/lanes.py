@@ -21,6 +21,8 @@ from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic, models, register_model
 
+from pcode.compression.kernels import cache
+
 LANES = 16
 FLOATS_BYTES = 4 * LANES
 MASK_BYTES = LANES // 8
@@ -40,12 +42,9 @@ Operation = Callable[..., Any]
 
 
 def kernel(function: Function) -> Function:
-    """Compile with Numba at the first call; the kernel runs without the interpreter lock.
-
-    The result is not kept on disk: Numba's cache does not notice that a function in another file
-    (this one) has changed, and needs a directory that it can write to.
-    """
-    return cast(Function, njit(nogil=True, error_model="numpy")(function))
+    """Compile with Numba at the first call; the kernel runs without the interpreter lock."""
+    with cache.kept() as keep:
+        return cast(Function, njit(nogil=True, error_model="numpy", cache=keep)(function))
 
 
 class _Lanes(types.Type):  # type: ignore[misc]  # Numba has no types
