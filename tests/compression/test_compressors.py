@@ -171,8 +171,21 @@ class TestRefusals:
             compressor.encode(layout, torch.zeros(6, device="meta"), None, Message(payload))
 
 
-def test_unknown_and_planned_names_are_refused() -> None:
+def test_unknown_name_is_refused() -> None:
     with pytest.raises(UserError, match=r"'sing' is not known; built: none, sign"):
         make_compressor("sing")
-    with pytest.raises(UserError, match="'compress_top_k' is not built yet"):
-        make_compressor("compress_top_k")
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("none", "all entries as float32"),
+        ("sign", "1 bit an entry and the mean magnitude of each tensor"),
+    ],
+)
+def test_words_for_the_first_lines(name: str, words: str) -> None:
+    assert make_compressor(name).description == words
+
+
+def test_words_are_the_docstring_where_there_are_no_others() -> None:
+    assert TestExampleOfTheReadme().make().description

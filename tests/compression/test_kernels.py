@@ -9,34 +9,46 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from pcode.compression import COMPRESSORS, Message, make_compressor
+from pcode.compression.parallel import ENTRIES_PER_THREAD, SEGMENT_ENTRIES, run_segments
 from pcode.layout import Layout
 
 LAYOUT = Layout.of_sizes([100_003, 16, 3])
+# Worth three threads, and shared among them within a tensor, even where few entries are kept.
+LARGE_LAYOUT = Layout.of_sizes([*[50] * 100, 1_700_000, 16, 65_536, 3])
 
 
-def digest_of_a_round(name: str, seed: int = 0) -> str:
-    """The bits of a message and of what it adds."""
+def digest_of_a_round(name: str, seed: int = 0, layout: Layout = LAYOUT) -> str:
+    """The bits of two messages and of what they add."""
     generator = torch.Generator().manual_seed(seed)
     value, reference, target = (
-        torch.randn(LAYOUT.num_entries, generator=generator) for _ in range(3)
+        torch.randn(layout.num_entries, generator=generator) for _ in range(3)
     )
     compressor = make_compressor(name)
-    message = Message(torch.empty(compressor.message_bytes(LAYOUT), dtype=torch.uint8))
-    compressor.encode(LAYOUT, value, reference, message)
-    compressor.accumulate(LAYOUT, [message, message], [target], [[0.3, 0.7]])
-    data = message.payload.numpy().tobytes() + target.numpy().tobytes()
-    return hashlib.sha256(data).hexdigest()
+    messages = [
+        Message(torch.empty(compressor.message_bytes(layout), dtype=torch.uint8), key)
+        for key in (1, 2)
+    ]
+    compressor.encode(layout, value, reference, messages[0])
+    compressor.encode(layout, reference, None, messages[1])
+    compressor.accumulate(layout, messages, [target], [[0.3, 0.7]])
+    digest = hashlib.sha256(target.numpy().tobytes())
+    for message in messages:
+        digest.update(message.payload.numpy().tobytes())
+    return digest.hexdigest()
 
 
 ELSEWHERE = """
-from pcode.compression.kernels import dense, sign
-assert not sign.encode.signatures and not dense.difference.signatures, "compiled by an import"
-from test_kernels import digest_of_a_round
-print(digest_of_a_round("none"), digest_of_a_round("sign"))
+from pcode.compression.kernels import dense, random_k, sign, top_k
+for kernel in (dense.difference, random_k.encode, sign.encode, top_k.select):
+    assert not kernel.signatures, "compiled by an import"
+from test_kernels import COMPRESSORS, digest_of_a_round
+print(*map(digest_of_a_round, COMPRESSORS))
 """
 
 
@@ -60,7 +72,7 @@ def test_a_processor_without_wide_vectors_gives_the_same_bits(tmp_path: Path) ->
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == [digest_of_a_round("none"), digest_of_a_round("sign")]
+    assert done.stdout.split() == [*map(digest_of_a_round, COMPRESSORS)]
 
 
 @pytest.mark.parametrize("name", COMPRESSORS)
@@ -68,3 +80,35 @@ def test_one_compressor_serves_many_threads(name: str) -> None:
     with ThreadPoolExecutor(4) as pool:
         digests = list(pool.map(digest_of_a_round, [name] * 8, range(8)))
     assert digests == [digest_of_a_round(name, seed) for seed in range(8)]
+
+
+@pytest.mark.parametrize("name", COMPRESSORS)
+def test_bits_do_not_depend_on_the_number_of_threads(name: str) -> None:
+    before = torch.get_num_threads()
+    digests = set()
+    try:
+        for num_threads in (1, 2, 3):
+            torch.set_num_threads(num_threads)
+            digests.add(digest_of_a_round(name, layout=LARGE_LAYOUT))
+    finally:
+        torch.set_num_threads(before)
+    assert len(digests) == 1
+
+
+def test_threads_share_entries_and_stay_asleep_for_few() -> None:
+    shares: list[int] = []
+
+    def count(segments: NDArray[np.int64], first: int, last: int) -> None:
+        shares.append(int(segments[first:last, 3].sum()))
+
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        for sizes in (LARGE_LAYOUT.sizes, (50,) * 5000, (600_000,), (0,), ()):
+            shares.clear()
+            run_segments(count, sizes)
+            assert sum(shares) == sum(sizes)
+            assert len(shares) == max(1, min(3, sum(sizes) // ENTRIES_PER_THREAD))
+            assert max(shares) - min(shares) <= 2 * SEGMENT_ENTRIES
+    finally:
+        torch.set_num_threads(before)
