@@ -43,7 +43,9 @@ Operation = Callable[..., Any]
 
 def kernel(function: Function) -> Function:
     """Compile with Numba at the first call; the kernel runs without the interpreter lock."""
-    with cache.kept() as keep:
+    with cache.kept() as can_keep:
+        # Numba finds a closure again only if all that it encloses is pickled to the same bytes.
+        keep = can_keep and function.__closure__ is None
         return cast(Function, njit(nogil=True, error_model="numpy", cache=keep)(function))
 
 
