@@ -1,11 +1,12 @@
-"""Time compressors on one CPU thread, in multiples of a copy of the vector.
+"""Time compressors on CPU threads, in multiples of a copy of the vector by one thread.
 
-    python benchmarks/kernels.py [--repeats N] [--output PATH]
+    python benchmarks/kernels.py [--threads N ...] [--repeats N] [--output PATH]
 
 The vector has the layout of ResNet-50: 25,557,032 float32 in 161 tensors. What is timed is what a
 node does in a step besides sending:
 
-- copy: one warm buffer of the vector's size into another (`torch.Tensor.copy_`), the unit;
+- copy: one warm buffer of the vector's size into another (`torch.Tensor.copy_`), the unit, always
+  on one thread;
 - encode: the message of value - reference;
 - accumulate: the own message into hat with weight 1 and into s with weight 1/3, and the message of
   one neighbour into s with weight 1/3;
@@ -13,11 +14,13 @@ node does in a step besides sending:
 
 All are called through the Compressor interface, once before anything is timed (which compiles),
 then in turn, N rounds; a multiple divides by the copy of its own round. Tables give the median
-and, in brackets, the smallest and the largest.
+and, in brackets, the smallest and the largest, for each number of threads; the rounds of one
+number follow those of another.
 
-Bytes are those that the definition has to read and write once, for each entry of the vector: at
-the copy's bytes per second (8 for each entry) they take the multiple in the last column. Less
-than that is possible, because a copy's stores also fetch the lines that they overwrite.
+Bytes are the fewest that a dense pass reads and writes, for each entry of the vector: at the copy's
+bytes per second (8 for each entry) they take the multiple in the last column. Less than that is
+possible, because a copy's stores also fetch the lines that they overwrite, and because random-k
+reads only what it keeps.
 
 The table goes to stdout; with --output all times go to a JSON file.
 """
@@ -28,6 +31,7 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numba
@@ -35,10 +39,18 @@ import torch
 from torchvision.models import resnet50
 
 from harness import keep, processor_name
-from pcode.compression import COMPRESSORS, Message, make_compressor
+from pcode.compression import Compressor, Message, make_compressor
 from pcode.layout import Layout
 
 COPY_BYTES = 8.0
+CASES: tuple[tuple[str, str, dict[str, object]], ...] = (
+    ("none", "none", {}),
+    ("sign", "sign", {}),
+    ("top-k .99", "compress_top_k", {"compress_ratio": 0.99}),
+    ("random-k .99", "compress_random_k", {"compress_ratio": 0.99}),
+    ("qsgd 4", "quantize_qsgd", {"quantize_level": 4}),
+    ("qsgd 8", "quantize_qsgd", {"quantize_level": 8}),
+)
 WEIGHTS = ((1.0, 0.0), (1 / 3, 1 / 3))
 
 
@@ -55,13 +67,21 @@ class Parts:
         copied = torch.empty(layout.num_entries)
         self.runs: dict[str, Callable[[], object]] = {"copy": lambda: copied.copy_(vectors[0])}
         self.bytes: dict[str, float] = {"copy": COPY_BYTES}
-        for name in COMPRESSORS:
-            self._add(layout, name, *vectors)
+        for label, name, options in CASES:
+            self._add(layout, label, make_compressor(name, **options), *vectors)
 
-    def _add(self, layout: Layout, name: str, value: torch.Tensor, reference: torch.Tensor) -> None:
-        compressor = make_compressor(name)
+    def _add(
+        self,
+        layout: Layout,
+        label: str,
+        compressor: Compressor,
+        value: torch.Tensor,
+        reference: torch.Tensor,
+    ) -> None:
         num_bytes = compressor.message_bytes(layout)
-        own, neighbour = (Message(torch.zeros(num_bytes, dtype=torch.uint8)) for _ in range(2))
+        own, neighbour = (
+            Message(torch.zeros(num_bytes, dtype=torch.uint8), key) for key in range(2)
+        )
         compressor.encode(layout, reference, value, neighbour)
         hat, s = torch.zeros(layout.num_entries), torch.zeros(layout.num_entries)
 
@@ -82,21 +102,35 @@ class Parts:
             (path, 24 + 3 * message),
         )
         for run, touched in parts:
-            self.runs[f"{name}: {run.__name__}"] = run
-            self.bytes[f"{name}: {run.__name__}"] = touched
+            self.runs[f"{label}: {run.__name__}"] = run
+            self.bytes[f"{label}: {run.__name__}"] = touched
 
 
-def measure(runs: dict[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:
-    """Seconds of each run, round by round."""
+@dataclass(frozen=True)
+class Times:
+    """What was measured with one number of threads, run by run and round by round."""
+
+    seconds: dict[str, list[float]]
+    # of a copy on one thread in the same round
+    copies: dict[str, list[float]]
+
+
+def measure(runs: dict[str, Callable[[], object]], repeats: int, num_threads: int) -> Times:
+    """Time each run `repeats` times; the copy is always on one thread."""
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     for run in runs.values():
         run()
     for _ in range(repeats):
         for name, run in runs.items():
+            torch.set_num_threads(1 if name == "copy" else num_threads)
             start = time.perf_counter()
             run()
             seconds[name].append(time.perf_counter() - start)
-    return seconds
+    copies = {
+        name: [each / copy for each, copy in zip(times, seconds["copy"], strict=True)]
+        for name, times in seconds.items()
+    }
+    return Times(seconds, copies)
 
 
 def with_spread(values: list[float], digits: int) -> str:
@@ -111,36 +145,36 @@ def main() -> None:
         epilog=details,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument(
+        "--threads", type=int, nargs="+", default=[1, 2], help="numbers of threads (default 1 2)"
+    )
     parser.add_argument("--repeats", type=int, default=25, help="rounds (default 25)")
     parser.add_argument("--output", type=Path, help="JSON file for all times")
     arguments = parser.parse_args()
 
-    torch.set_num_threads(1)
     layout = resnet50_layout()
     parts = Parts(layout)
-    seconds = measure(parts.runs, arguments.repeats)
-    multiples = {
-        name: [each / copy for each, copy in zip(times, seconds["copy"], strict=True)]
-        for name, times in seconds.items()
+    measured = {
+        num_threads: measure(parts.runs, arguments.repeats, num_threads)
+        for num_threads in arguments.threads
     }
-    print(f"{layout.num_entries:,} float32 in {layout.num_tensors} tensors, one thread")
+    print(f"{layout.num_entries:,} float32 in {layout.num_tensors} tensors")
     print(f"{processor_name()}, {arguments.repeats} rounds\n")
-    print("| part | ms | copies | bytes per entry | copies at the copy's rate |")
-    print("|---|---|---|---|---|")
-    for name, times in seconds.items():
-        milliseconds = with_spread([1000 * each for each in times], 1)
-        touched = parts.bytes[name]
-        print(
-            f"| {name} | {milliseconds} | {with_spread(multiples[name], 2)} "
-            f"| {touched:.2f} | {touched / COPY_BYTES:.2f} |"
-        )
+    print("| part | threads | ms | copies | bytes per entry | copies at the copy's rate |")
+    print("|---|---|---|---|---|---|")
+    for name, touched in parts.bytes.items():
+        for num_threads, times in measured.items():
+            milliseconds = with_spread([1000 * each for each in times.seconds[name]], 1)
+            print(
+                f"| {name} | {num_threads} | {milliseconds} | {with_spread(times.copies[name], 2)} "
+                f"| {touched:.2f} | {touched / COPY_BYTES:.2f} |"
+            )
     figures = {
         "numba": numba.__version__,
         "num_entries": layout.num_entries,
         "num_tensors": layout.num_tensors,
         "bytes_per_entry": parts.bytes,
-        "seconds": seconds,
-        "copies": multiples,
+        "threads": {num_threads: asdict(times) for num_threads, times in measured.items()},
     }
     keep(arguments.output, figures)
 
