@@ -107,26 +107,13 @@ def weight_matrix(
     return matrix
 
 
-def finite_totals(
-    layout: Layout, segments: NDArray[np.int64], sums: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """The total of each tensor, the sums of its segments added in order.
+def check_finite(layout: Layout, segments: NDArray[np.int64], sums: NDArray[np.float64]) -> None:
+    """Raise NotFiniteError for the tensor of the first segment whose sum is NaN or infinite.
 
     Args:
         segments: num_segments x 4; the first column holds the tensor's number.
         sums: one number for each segment.
-
-    Raises:
-        NotFiniteError: a total is NaN or infinite; the error names the first such tensor.
     """
-    totals = np.zeros(layout.num_tensors)
-    np.add.at(totals, segments[:, 0], sums)
-    finite = np.isfinite(totals)
+    finite = np.isfinite(sums)
     if not finite.all():
-        raise NotFiniteError(layout.names[finite.argmin()])
-    return totals
-
-
-def write_floats(message: Message, numbers: NDArray[np.float64]) -> None:
-    """Write numbers as little-endian float32 to the start of a payload."""
-    message.payload.numpy()[: 4 * numbers.size].view("<f4")[:] = numbers
+        raise NotFiniteError(layout.names[segments[finite.argmin(), 0]])

@@ -12,7 +12,7 @@ from pcode.compression.kernels import dense
 from pcode.compression.memory import (
     accumulate_arguments,
     address_of,
-    finite_totals,
+    check_finite,
     payload_address,
     reference_of,
 )
@@ -41,7 +41,7 @@ class NoCompression(Compressor):
             payload_address(message, self.message_bytes(layout)),
             sums,
         )
-        finite_totals(layout, segments, sums)
+        check_finite(layout, segments, sums)
 
     def accumulate(
         self,

@@ -17,10 +17,9 @@ from pcode.compression.kernels import qsgd as kernels
 from pcode.compression.memory import (
     accumulate_arguments,
     address_of,
-    finite_totals,
+    check_finite,
     payload_address,
     reference_of,
-    write_floats,
 )
 from pcode.compression.none import NoCompression
 from pcode.compression.parallel import run_segments, segments_of
@@ -113,8 +112,13 @@ class QSGD(Compressor):
         segments = segments_of(layout)
         sums = np.empty(len(segments))
         run_segments(kernels.sum_squares, layout.sizes, *inputs, sums)
-        norms = np.minimum(np.sqrt(finite_totals(layout, segments, sums)), _LARGEST_NORM)
-        write_floats(message, self._scales(layout, norms))
+        check_finite(layout, segments, sums)
+        squares = np.zeros(layout.num_tensors)
+        # One after the other, unlike np.sum.
+        np.add.at(squares, segments[:, 0], sums)
+        norms = np.minimum(np.sqrt(squares), _LARGEST_NORM)
+        scales = self._scales(layout, norms)
+        message.payload.numpy()[: 4 * scales.size].view("<f4")[:] = scales
         run_segments(
             kernels.encoder(self.quantize_level),
             layout.sizes,

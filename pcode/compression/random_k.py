@@ -19,7 +19,7 @@ from pcode.compression.kernels import random_k as kernels
 from pcode.compression.memory import (
     accumulate_arguments,
     address_of,
-    finite_totals,
+    check_finite,
     offsets_of,
     payload_address,
     reference_of,
@@ -109,7 +109,7 @@ class RandomK(Compressor):
             sums,
             entries_per_thread=ENTRIES_PER_THREAD,
         )
-        finite_totals(layout, segments, sums)
+        check_finite(layout, segments, sums)
 
     def accumulate(
         self,

@@ -15,11 +15,10 @@ from pcode.compression.kernels import sign as kernels
 from pcode.compression.memory import (
     accumulate_arguments,
     address_of,
-    finite_totals,
+    check_finite,
     payload_address,
     reference_of,
     sizes_of,
-    write_floats,
 )
 from pcode.compression.parallel import run_segments, segments_of
 from pcode.layout import Layout
@@ -55,6 +54,7 @@ class Sign(Compressor):
     def encode(
         self, layout: Layout, value: torch.Tensor, reference: torch.Tensor | None, message: Message
     ) -> None:
+        payload = payload_address(message, self.message_bytes(layout))
         segments = segments_of(layout)
         sums = np.empty(len(segments))
         run_segments(
@@ -62,13 +62,12 @@ class Sign(Compressor):
             layout.sizes,
             address_of(layout, value),
             *reference_of(layout, reference),
-            payload_address(message, self.message_bytes(layout)),
+            payload,
             _places(layout.sizes),
             sums,
         )
-        write_floats(
-            message, finite_totals(layout, segments, sums) / np.maximum(sizes_of(layout), 1)
-        )
+        check_finite(layout, segments, sums)
+        kernels.write_means(payload, sizes_of(layout), segments, sums)
 
     def accumulate(
         self,

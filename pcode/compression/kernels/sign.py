@@ -23,6 +23,7 @@ from pcode.compression.kernels.lanes import (
     select,
     store,
     store_first,
+    store_float,
     store_mask,
     store_mask_first,
     subtract,
@@ -75,6 +76,27 @@ def encode(
             store_mask_first(bits, (rest + 7) // 8, is_below_zero(difference))
             magnitudes = add_magnitudes(magnitudes, difference)
         sums[segment] = total(magnitudes)
+
+
+@kernel
+def write_means(
+    payload: int, sizes: NDArray[np.int64], segments: NDArray[np.int64], sums: NDArray[np.float64]
+) -> None:
+    """Write the mean magnitude of each tensor, the sums of its segments added in order.
+
+    Args:
+        payload: address.
+        sizes: entries of each tensor.
+        segments: as `segments_of` gives them.
+        sums: of the magnitudes of each segment.
+    """
+    segment = 0
+    for tensor in range(sizes.size):
+        magnitudes = 0.0
+        while segment < sums.size and segments[segment, 0] == tensor:
+            magnitudes += sums[segment]
+            segment += 1
+        store_float(payload + 4 * tensor, np.float32(magnitudes / max(sizes[tensor], 1)))
 
 
 @kernel
