@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import ClassVar
@@ -41,6 +40,13 @@ def _places(sizes: tuple[int, ...], level: int) -> NDArray[np.int64]:
         places.append((place, place + (size + 7) // 8))
         place = places[-1][1] + (size * level + 7) // 8
     return np.array([*places, (place, place)], dtype=np.int64)
+
+
+@lru_cache(maxsize=64)
+def _errors(sizes: tuple[int, ...], level: int) -> NDArray[np.float64]:
+    """min(d / s^2, sqrt(d) / s) of each tensor: E||Q(v) - v||^2 / ||v||^2, unbiased, at most."""
+    d, s = np.array(sizes, dtype=np.float64), (1 << level) - 1
+    return np.minimum(d / s**2, np.sqrt(d) / s)
 
 
 class QSGD(Compressor):
@@ -92,11 +98,6 @@ class QSGD(Compressor):
         form = "biased" if self.is_biased else "unbiased"
         return f"{self.quantize_level}-bit magnitudes and a sign, rounded at random, {form}"
 
-    def _variance(self, size: int) -> float:
-        """min(d / s^2, sqrt(d) / s): E||Q(v) - v||^2 / ||v||^2 of the unbiased form, at most."""
-        s = (1 << self.quantize_level) - 1
-        return min(size / s**2, math.sqrt(size) / s)
-
     def message_bytes(self, layout: Layout) -> int:
         if self._identity is not None:
             return self._identity.message_bytes(layout)
@@ -134,7 +135,7 @@ class QSGD(Compressor):
         """What the integers of each tensor are multiplied by."""
         scales = norms / ((1 << self.quantize_level) - 1)
         if self.is_biased:
-            scales /= [1 + self._variance(size) for size in layout.sizes]
+            scales /= 1 + _errors(layout.sizes, self.quantize_level)
         return scales
 
     def _factors(self, norms: NDArray[np.float64]) -> NDArray[np.float32]:
@@ -171,5 +172,5 @@ class QSGD(Compressor):
         """1 / (1 + m), unbiased 1 - m, with m = min(d / s^2, sqrt(d) / s) of the largest tensor."""
         if self._identity is not None:
             return self._identity.contraction(layout)
-        most = self._variance(max(layout.sizes, default=0))
+        most = float(_errors(layout.sizes, self.quantize_level).max(initial=0))
         return 1 / (1 + most) if self.is_biased else 1 - most
