@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from pcode.communication import Communicator
 from pcode.datasets import Dataset
+from pcode.errors import DivergenceError
 
 EVALUATION_BATCH_SIZE = 512
 
@@ -72,7 +73,7 @@ def average_model(model: nn.Module, communicator: Communicator) -> None:
 def _consensus_distance(model: nn.Module, averaged: nn.Module, communicator: Communicator) -> float:
     squared = torch.zeros(1, dtype=torch.float64)
     for own, mean in zip(model.parameters(), averaged.parameters(), strict=True):
-        squared += (own - mean).square().sum(dtype=torch.float64)
+        squared += torch.linalg.vector_norm(own - mean, dtype=torch.float64).square()
     communicator.average(squared)
     return math.sqrt(float(squared))
 
@@ -92,6 +93,9 @@ def evaluate(
     Args:
         averaged: evaluate the averaged model as well.
         consensus: measure the consensus distance as well.
+
+    Raises:
+        DivergenceError: on every node, where the test loss is not finite.
     """
     counts = communicator.all_gather(_count(model, dataset.test_inputs, dataset.test_targets))
     num_samples = len(dataset.test_targets)
@@ -106,9 +110,12 @@ def evaluate(
             averaged_top1 = 100 * sum(float(share[0]) for share in shares) / num_samples
         if consensus:
             distance = _consensus_distance(model, mean_model, communicator)
+    test_loss = sum(float(count[1]) for count in counts) / num_samples / len(counts)
+    if not math.isfinite(test_loss):
+        raise DivergenceError(f"the test loss, mean over nodes, is {test_loss}")
     return Evaluation(
         test_top1_per_node=[100 * float(count[0]) / num_samples for count in counts],
-        test_loss=sum(float(count[1]) for count in counts) / num_samples / len(counts),
+        test_loss=test_loss,
         averaged_model_test_top1=averaged_top1,
         consensus_distance=distance,
     )
