@@ -23,7 +23,6 @@ COMPRESSORS: dict[str, type[Compressor]] = {
     "compress_random_k": RandomK,
     "quantize_qsgd": QSGD,
 }
-PLANNED: tuple[str, ...] = ()
 
 
 def make_compressor(name: str, **options: object) -> Compressor:
@@ -32,4 +31,4 @@ def make_compressor(name: str, **options: object) -> Compressor:
     Raises:
         UserError: no compressor has that name.
     """
-    return look_up("comm_op", name, COMPRESSORS, PLANNED)(**options)
+    return look_up("comm_op", name, COMPRESSORS)(**options)

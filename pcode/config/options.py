@@ -358,7 +358,6 @@ class Graph:
         "sign",
         "compressor",
         choices=compression.COMPRESSORS,
-        not_built=compression.PLANNED,
         irrelevant=_compressing_law,
     )
     compress_ratio: float = flag(

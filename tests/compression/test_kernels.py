@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +15,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+import pcode
 from pcode.compression import COMPRESSORS, Message, make_compressor
 from pcode.compression.parallel import ENTRIES_PER_THREAD, SEGMENT_ENTRIES, run_segments
 from pcode.layout import Layout
@@ -49,6 +51,15 @@ for kernel in (dense.difference, random_k.encode, sign.encode, top_k.select):
     assert not kernel.signatures, "compiled by an import"
 from test_kernels import COMPRESSORS, digest_of_a_round
 print(*map(digest_of_a_round, COMPRESSORS))
+assert sign.encode.stats.cache_path is None, "kept where nothing can be"
+"""
+# Where a kernel's machine code came from: read from disk, and compiled.
+COUNTS = """
+from test_kernels import digest_of_a_round
+from pcode.compression.kernels import sign
+digest_of_a_round("sign")
+stats = sign.encode.stats
+print(sum(stats.cache_hits.values()), sum(stats.cache_misses.values()))
 """
 
 
@@ -56,16 +67,20 @@ def test_a_processor_without_wide_vectors_gives_the_same_bits(tmp_path: Path) ->
     # Nothing can be written below a file: the kernels must do without a cache.
     nowhere = str(tmp_path / "file")
     Path(nowhere).touch()
+    package = Path(pcode.__file__).parent
+    shutil.copytree(package, tmp_path / "pcode", ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / "pcode/compression/kernels/__pycache__").touch()
     environment = os.environ | {
         "NUMBA_CPU_NAME": "generic",
         "NUMBA_CPU_FEATURES": "",
         "NUMBA_CACHE_DIR": nowhere,
         "HOME": nowhere,
         "XDG_CACHE_HOME": nowhere,
-        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path]),
+        "PYTHONPATH": os.pathsep.join([str(tmp_path), str(Path(__file__).parent), *sys.path]),
     }
     done = subprocess.run(
         [sys.executable, "-c", ELSEWHERE],
+        cwd=tmp_path,
         env=environment,
         capture_output=True,
         text=True,
@@ -73,6 +88,17 @@ def test_a_processor_without_wide_vectors_gives_the_same_bits(tmp_path: Path) ->
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == [*map(digest_of_a_round, COMPRESSORS)]
+
+
+def test_a_second_process_need_not_compile() -> None:
+    places = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    command = [sys.executable, "-c", COUNTS]
+    environment = os.environ | {"PYTHONPATH": places}
+    for _ in range(2):
+        done = subprocess.run(
+            command, env=environment, capture_output=True, text=True, check=True, timeout=120
+        )
+    assert done.stdout.split() == ["1", "0"]
 
 
 @pytest.mark.parametrize("name", COMPRESSORS)
