@@ -11,6 +11,7 @@ from typing import Any, Literal
 from pcode import compression, datasets, models, optim
 from pcode.config.fields import Reason, flag
 from pcode.datasets import partition
+from pcode.topology import DRAWN, TOPOLOGIES
 
 
 def _only_if(name: str, *values: Any) -> Reason:
@@ -353,7 +354,9 @@ class Learning:
 class Graph:
     """Graph and compression"""
 
-    graph_topology: str = flag("ring", "name of a topology, or the file of a graph")
+    graph_topology: str = flag(
+        "ring", f"the file of a graph, or one of {', '.join((*TOPOLOGIES, *DRAWN))}"
+    )
     comm_op: str = flag(
         "sign",
         "compressor",
