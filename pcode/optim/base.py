@@ -19,7 +19,7 @@ from pcode.topology.base import Graph, Topology
 
 # What the eigenvalues of a matrix of a few thousand weights are known to.
 ROUNDING = 1e-9
-COUNTS = ("num_steps", "num_exchanges", "_steps_since_exchange", "epoch")
+COUNTS = ("num_steps", "num_exchanges", "steps_since_exchange", "epoch")
 
 
 def parameter_groups(
@@ -62,7 +62,7 @@ class Law(torch.optim.Optimizer):
     Attributes:
         x, g: the flat vectors of parameters and gradients.
         local: the local step, with its vectors.
-        num_steps, num_exchanges: how many there were.
+        num_steps, num_exchanges, steps_since_exchange: how many there were.
         epoch: the fractional epoch, which the training loop sets before each step.
         timer: where the time of a step goes (local_update, compress, wait, mix).
         compresses: whether the law sends compressed messages: it takes a compressor and a seed.
@@ -120,7 +120,7 @@ class Law(torch.optim.Optimizer):
             else LocalAdam(self.store, self.param_groups, adam)
         )
         self._local_step, self._turn_on_from = local_step, turn_on_local_step_from
-        self._steps_since_exchange = 0
+        self.steps_since_exchange = 0
         self.num_steps = self.num_exchanges = 0
         self.epoch = 0.0
         self.timer = StepTimer()
@@ -192,10 +192,10 @@ class Law(torch.optim.Optimizer):
         self.store.collect_gradients()
         if self.num_steps == 0:
             self._start()
-        self._steps_since_exchange += 1
-        if self._steps_since_exchange >= self.steps_per_exchange:
+        self.steps_since_exchange += 1
+        if self.steps_since_exchange >= self.steps_per_exchange:
             self._recursion()
-            self._steps_since_exchange = 0
+            self.steps_since_exchange = 0
             self.num_exchanges += 1
             self.local.exchanged()
         else:

@@ -16,7 +16,7 @@ import pytest
 import torch
 from torch import nn
 
-from pcode.communication import Communicator
+from pcode.communication import Communicator, Simulation
 from pcode.compression import COMPRESSORS, make_compressor
 from pcode.errors import DivergenceError, UserError
 from pcode.layout import Layout
@@ -517,3 +517,49 @@ def test_what_is_not_finite_names_rank_step_and_tensor(
 
     with pytest.raises(DivergenceError, match=r"rank 2, step 3: tensor tensors\.2 holds NaN or"):
         run(make, 4)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_restored_law_goes_on_as_if_never_stopped(name: str) -> None:
+    case = CASES[name]
+    topology = make_topology(*case.graphs[0])
+
+    def node(communicator: Communicator) -> None:
+        def start() -> tuple[Tensors, Law]:
+            model = Tensors(same_start(0))
+            compressor = make_compressor("compress_random_k", compress_ratio=0.5)
+            law = case.law(
+                model.named_parameters(),
+                communicator,
+                topology,
+                compressor=compressor,
+                seed=5,
+                **local_options(True),
+                **({} if case.centralized else {"local_step": 3}),
+                **case.options,
+            )
+            return model, law
+
+        def train(model: Tensors, law: Law, steps: range) -> None:
+            for step in steps:
+                law.zero_grad()
+                model.give_gradient(gradients(step, 4)[communicator.rank])
+                law.step()
+
+        model, law = start()
+        train(model, law, range(7))
+        kept, x = law.state_dict(), law.x.clone()
+        train(model, law, range(7, 20))
+        other_model, other = start()
+        train(other_model, other, range(3))  # with overlap, a round is under way then
+        other.load_state_dict(kept)
+        other.x.copy_(x)
+        train(other_model, other, range(7, 20))
+        want, got = law.state_dict(), other.state_dict()
+        assert torch.equal(other.x, law.x)
+        assert all(
+            torch.equal(got["vectors"][key], want["vectors"][key]) for key in want["vectors"]
+        )
+        assert not torch.equal(other.x, x)
+
+    Simulation(4).run(node)
