@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections import defaultdict, deque
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TypeVar
@@ -26,8 +26,8 @@ class Simulation:
 
     def __init__(self, num_nodes: int) -> None:
         self.num_nodes = num_nodes
-        # (sender, receiver) -> messages that have not been received
-        self.mailboxes: defaultdict[tuple[int, int], deque[torch.Tensor]] = defaultdict(deque)
+        # (sender, receiver) -> messages that have not been received, by number
+        self.mailboxes: defaultdict[tuple[int, int], dict[int, torch.Tensor]] = defaultdict(dict)
         self.meetings: dict[int, dict[int, torch.Tensor]] = {}
         self._batons = [threading.Semaphore(0) for _ in range(num_nodes)]
         self._waiting: dict[int, Callable[[], bool]] = {}
@@ -126,16 +126,29 @@ class Simulation:
 
 
 class _SimExchange(Exchange):
+    """Messages to come.
+
+    Args:
+        numbers: which message of each peer to this node, from 0.
+    """
+
     def __init__(
-        self, nodes: Simulation, rank: int, incoming: Mapping[int, torch.Tensor], step: int | None
+        self,
+        nodes: Simulation,
+        rank: int,
+        incoming: Mapping[int, torch.Tensor],
+        numbers: Mapping[int, int],
+        step: int | None,
     ) -> None:
-        self._nodes, self._rank, self._incoming, self._step = nodes, rank, incoming, step
+        self._nodes, self._rank, self._step = nodes, rank, step
+        self._incoming, self._numbers = incoming, numbers
 
     def wait(self) -> None:
         for peer, tensor in self._incoming.items():
-            mailbox = self._nodes.mailboxes[peer, self._rank]
-            self._nodes.wait_until(self._rank, partial(bool, mailbox), peer, self._step)
-            message = mailbox.popleft()
+            mailbox, number = self._nodes.mailboxes[peer, self._rank], self._numbers[peer]
+            arrived = partial(mailbox.__contains__, number)
+            self._nodes.wait_until(self._rank, arrived, peer, self._step)
+            message = mailbox.pop(number)
             if message.shape != tensor.shape or message.dtype != tensor.dtype:
                 raise CommunicationError(
                     f"{message.nbytes} bytes arrived where {tensor.nbytes} were expected",
@@ -153,6 +166,8 @@ class SimCommunicator(Communicator):
         self.rank, self.num_nodes, self.bytes_sent = rank, nodes.num_nodes, 0
         self._nodes = nodes
         self._num_meetings = 0
+        self._num_sent: Counter[int] = Counter()
+        self._num_expected: Counter[int] = Counter()
 
     def exchange(
         self,
@@ -164,9 +179,13 @@ class SimCommunicator(Communicator):
         # A message to several peers is copied once: the sender may change it after wait().
         copies = {id(tensor): tensor.clone() for tensor in outgoing.values()}
         for peer, tensor in outgoing.items():
-            self._nodes.mailboxes[self.rank, peer].append(copies[id(tensor)])
+            mailbox = self._nodes.mailboxes[self.rank, peer]
+            mailbox[self._num_sent[peer]] = copies[id(tensor)]
             self.bytes_sent += tensor.nbytes
-        return _SimExchange(self._nodes, self.rank, incoming, step)
+        numbers = {peer: self._num_expected[peer] for peer in incoming}
+        self._num_sent.update(outgoing.keys())
+        self._num_expected.update(incoming.keys())
+        return _SimExchange(self._nodes, self.rank, incoming, numbers, step)
 
     def all_reduce(self, tensor: torch.Tensor, step: int | None = None) -> None:
         self._count_all_reduce(tensor)
