@@ -7,12 +7,24 @@ import numpy as np
 import pytest
 
 from pcode.errors import UserError
-from pcode.topology import TOPOLOGIES, Topology, make_topology
+from pcode.topology import DRAWN, TOPOLOGIES, Topology, make_graph, make_topology
+
+TIME_VARYING = ("one_peer_exponential", "random_matching")
 
 KNOWN_GAPS = [
     *[("complete", n, 1.0) for n in (1, 2, 3, 8, 16)],
     *[("ring", n, gap) for n, gap in ((1, 1.0), (2, 1.0), (4, 0.667), (8, 0.195), (16, 0.0507))],
     *[("torus", n, gap) for n, gap in ((9, 0.600), (16, 0.400), (25, 0.276), (32, 0.117))],
+    *[("margulis_expander", n, gap) for n, gap in ((1, 1.0), (16, 0.461), (25, 0.307))],
+    ("social", 32, 0.0903),
+    *[("ring_ext", n, gap) for n, gap in ((4, 1.0), (8, 0.500), (16, 0.146))],
+    ("data_center", 8, 0.195),
+    *[
+        ("hypercube", n, gap)
+        for n, gap in ((1, 1.0), (2, 1.0), (4, 0.667), (8, 0.500), (32, 0.333))
+    ],
+    *[("star", n, gap) for n, gap in ((2, 1.0), (4, 0.25), (10, 0.1))],
+    *[("chain", n, gap) for n, gap in ((2, 1.0), (3, 0.333))],
     *[("expander", n, gap) for n, gap in ((7, 0.295), (13, 0.172), (17, 0.145), (23, 0.122))],
 ]
 
@@ -47,11 +59,34 @@ def test_power_iteration_finds_the_same_gap(name: str, num_nodes: int, gap: floa
     assert gap_by_power_iteration(topology) == pytest.approx(topology.spectral_gap, abs=1e-6)
 
 
-@pytest.mark.parametrize("num_nodes", range(1, 65))
-@pytest.mark.parametrize("name", TOPOLOGIES)
+def fits(name: str, num_nodes: int) -> bool:
+    """Whether the topology has so many nodes, said a second time."""
+    name, _, degree = name.partition(":")
+    if name == "random_regular":
+        regular = int(degree or 4)
+        return regular < num_nodes and regular * num_nodes % 2 == 0
+    rules = {
+        "expander": is_prime(num_nodes),
+        "margulis_expander": num_nodes in {k * k for k in range(1, 12)},
+        "social": num_nodes == 32,
+        "ring_ext": num_nodes in range(4, 129, 2),
+        "hypercube": num_nodes in (1, 2, 4, 8, 16, 32, 64, 128),
+    }
+    return rules.get(name, True)
+
+
+STATIC = [
+    *(name for name in (*TOPOLOGIES, *DRAWN) if name not in TIME_VARYING),
+    "random_regular:3",
+    "erdos_renyi:0.3",
+]
+
+
+@pytest.mark.parametrize("num_nodes", range(1, 129))
+@pytest.mark.parametrize("name", STATIC)
 def test_every_n_is_valid_or_refused_by_name_and_n(name: str, num_nodes: int) -> None:
-    if name == "expander" and not is_prime(num_nodes):
-        with pytest.raises(UserError, match=rf"'{name}' with n = {num_nodes}: .*prime"):
+    if not fits(name, num_nodes):
+        with pytest.raises(UserError, match=rf"'{name}\S*' with n = {num_nodes}: .*\d$"):
             make_topology(name, num_nodes)
         return
     topology = make_topology(name, num_nodes)
@@ -121,12 +156,102 @@ def test_expander_names_the_primes_near(num_nodes: int, near: str) -> None:
 
 
 @pytest.mark.parametrize("num_nodes", [0, -1])
-@pytest.mark.parametrize("name", TOPOLOGIES)
+@pytest.mark.parametrize("name", [*TOPOLOGIES, *DRAWN, "random_regular:3"])
 def test_less_than_one_node_is_refused(name: str, num_nodes: int) -> None:
     with pytest.raises(UserError, match=f"'{name}' with n = {num_nodes}"):
-        make_topology(name, num_nodes)
+        make_graph(name, num_nodes)
 
 
 def test_an_unknown_name_is_refused_with_the_known_ones() -> None:
     with pytest.raises(UserError, match=r"graph_topology 'rign' is not known; .*complete, ring"):
         make_topology("rign", 4)
+
+
+@pytest.mark.parametrize("num_nodes", [16, 25])
+def test_margulis_edges_are_those_of_the_eight_maps(num_nodes: int) -> None:
+    k = int(num_nodes**0.5)
+    edges = set()
+    for node in range(num_nodes):
+        x, y = divmod(node, k)
+        for u, v in ((x + 2 * y, y), (x + 2 * y + 1, y), (x, y + 2 * x), (x, y + 2 * x + 1)):
+            other = k * (u % k) + v % k
+            edges.add((min(node, other), max(node, other)))
+    topology = make_topology("margulis_expander", num_nodes)
+    assert set(topology.edges) == {(i, j) for i, j in edges if i != j}
+    degree = [sum(node in edge for edge in edges) for node in range(num_nodes)]
+    for i, j in topology.edges:
+        assert topology.weights(i)[j] == pytest.approx(1 / max(degree[i], degree[j]))
+
+
+def test_social_is_the_women_then_the_events() -> None:
+    topology = make_topology("social", 32)
+    assert all(woman < 18 <= event for woman, event in topology.edges)
+    assert topology.neighbours(0) == (18, 19, 20, 21, 22, 23, 25, 26)  # Evelyn: E1-6, E8, E9
+    degree = [topology.degree(rank) for rank in range(32)]
+    for i, j in topology.edges:
+        assert topology.weights(i)[j] == 1 / max(degree[i], degree[j])
+    assert sum(rank not in topology.weights(rank) for rank in range(32)) == 5
+
+
+def test_ring_ext_and_exponential_weights() -> None:
+    assert make_topology("ring_ext", 8).weights(1) == pytest.approx(
+        dict.fromkeys((0, 1, 2, 5), 1 / 4)
+    )
+    assert make_topology("exponential", 9).weights(0) == pytest.approx(
+        dict.fromkeys((0, 1, 2, 4, 5, 7, 8), 1 / 7)
+    )
+
+
+@pytest.mark.parametrize("name", ["random_regular", "random_regular:7", "erdos_renyi"])
+def test_seeds_reproduce_and_differ(name: str) -> None:
+    one, again, other = (make_topology(name, 20, seed).matrix for seed in (6, 6, 7))
+    np.testing.assert_array_equal(one, again)
+    assert (one != other).any()
+
+
+@pytest.mark.parametrize("degree", [1, 2, 5, 98, 99])
+def test_random_regular_is_regular(degree: int) -> None:
+    topology = make_topology(f"random_regular:{degree}", 2 if degree == 1 else 100)
+    for rank in range(topology.num_nodes):
+        assert topology.degree(rank) == degree
+        assert list(topology.weights(rank).values()) == pytest.approx(
+            [1 / (degree + 1)] * (degree + 1)
+        )
+
+
+def test_erdos_renyi_has_the_edges_of_its_probability() -> None:
+    share = len(make_topology("erdos_renyi:0.3", 100).edges) / (100 * 99 / 2)
+    assert share == pytest.approx(0.3, abs=0.03)
+    assert len(make_topology("erdos_renyi:1", 10).edges) == 45
+
+
+@pytest.mark.parametrize(
+    ("name", "num_nodes", "reason"),
+    [
+        ("random_regular", 4, "n = 4: .*below n; n = 5 or random_regular:3"),
+        ("random_regular:3", 5, "n = 5: .*even; random_regular:2 or 4"),
+        ("random_regular:1", 4, "not connected; random_regular:2"),
+        ("random_regular:2.5", 8, "whole number"),
+        ("random_regular:0", 8, "from 1"),
+        ("random_regular:1e+300", 8, "below n"),
+        ("random_regular:", 8, "'' is not a number"),
+        ("erdos_renyi:nan", 8, "'nan' is not a number"),
+        ("erdos_renyi:0", 8, "from 1e-12 to 1"),
+        ("erdos_renyi:1.5", 8, "from 1e-12 to 1"),
+        ("erdos_renyi:0.001", 50, "none of 1000 .* 0.078"),
+        ("ring:3", 8, "ring has no parameter; .*random_regular, erdos_renyi"),
+        ("random_matching:3", 8, "no parameter"),
+        ("rign:3", 8, "'rign:3' is not known"),
+        ("random_matching", 8, "changes from round to round"),
+    ],
+)
+def test_parameters_that_will_not_do(name: str, num_nodes: int, reason: str) -> None:
+    with pytest.raises(UserError, match=reason) as refusal:
+        make_topology(name, num_nodes)
+    assert name in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_user_s_function_of_n_wins(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(TOPOLOGIES, "erdos_renyi", TOPOLOGIES["ring"])
+    assert make_topology("erdos_renyi", 8).name == "ring"

@@ -1,0 +1,124 @@
+"""Graphs that change from round to round."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from pcode.topology import Mixing, TimeVarying, Topology, make_graph
+from pcode.topology.base import Matrix
+from pcode.topology.one_peer import OnePeer
+
+NAMES = ["one_peer_exponential", "random_matching"]
+
+
+def graph_of(name: str, num_nodes: int, seed: int = 6) -> TimeVarying:
+    graph = make_graph(name, num_nodes, seed)
+    assert isinstance(graph, TimeVarying)
+    return graph
+
+
+def matrix(mixing: Mixing, num_nodes: int) -> Matrix:
+    """W from the weights of every rank."""
+    W = np.zeros((num_nodes, num_nodes))
+    for i in range(num_nodes):
+        for j, weight in mixing.weights(i).items():
+            W[i, j] = weight
+    return W
+
+
+@pytest.mark.parametrize("num_nodes", [*range(1, 18), 31, 32, 33, 128])
+@pytest.mark.parametrize("name", NAMES)
+def test_every_round_is_doubly_stochastic(name: str, num_nodes: int) -> None:
+    graph = graph_of(name, num_nodes)
+    assert 0 < graph.spectral_gap <= 1
+    for step in range(9):
+        mixing = graph.at(step)
+        W = matrix(mixing, num_nodes)
+        assert (W >= 0).all()
+        assert (W.sum(axis=0) == 1).all()
+        assert (W.sum(axis=1) == 1).all()
+        np.testing.assert_array_equal(mixing.mix(np.eye(num_nodes)), W)
+        for rank in range(num_nodes):
+            heard = [j for j in np.flatnonzero(W[rank]) if j != rank]
+            hearing = [j for j in np.flatnonzero(W[:, rank]) if j != rank]
+            assert list(mixing.senders(rank)) == heard
+            assert list(mixing.receivers(rank)) == hearing
+            assert len(heard) <= graph.degree(rank) <= 1
+
+
+@pytest.mark.parametrize("num_nodes", [1, 2, 4, 8, 64])
+def test_one_peer_exponential_averages_exactly(num_nodes: int) -> None:
+    graph = graph_of("one_peer_exponential", num_nodes)
+    assert graph.period == max(1, int(np.log2(num_nodes)))
+    for first in (0, 3):
+        product = np.eye(num_nodes)
+        for step in range(first, first + graph.period):
+            product = graph.at(step).mix(product)
+        assert (product == 1 / num_nodes).all()
+    assert graph.spectral_gap == 1
+
+
+@pytest.mark.parametrize("num_nodes", [3, 5, 12, 33])
+def test_the_gap_of_one_peer_exponential_is_that_of_its_period(num_nodes: int) -> None:
+    graph = graph_of("one_peer_exponential", num_nodes)
+    assert graph.period is not None
+    product = np.eye(num_nodes)
+    for step in range(graph.period):
+        product = matrix(graph.at(step), num_nodes) @ product
+    left = np.linalg.norm(product - 1 / num_nodes, 2)
+    assert graph.spectral_gap == pytest.approx(1 - left ** (1 / graph.period))
+
+
+def test_one_peer_exponential_sends_to_its_peers_in_turn() -> None:
+    graph = graph_of("one_peer_exponential", 8)
+    assert [graph.at(step).receivers(6) for step in range(4)] == [(7,), (0,), (2,), (7,)]
+    assert [graph.at(step).senders(0) for step in range(4)] == [(7,), (6,), (4,), (7,)]
+
+
+@pytest.mark.parametrize("num_nodes", [2, 5, 8])
+def test_matchings_pair_everybody_and_cover_all_pairs(num_nodes: int) -> None:
+    graph = graph_of("random_matching", num_nodes)
+    seen = set()
+    for step in range(200):
+        mixing = graph.at(step)
+        peers = [mixing.senders(rank) for rank in range(num_nodes)]
+        assert sum(peer == () for peer in peers) == num_nodes % 2
+        for rank, peer in enumerate(peers):
+            assert mixing.receivers(rank) == peer
+            if peer:
+                assert peers[peer[0]] == (rank,)
+                seen.add((rank, peer[0]))
+    assert len(seen) == num_nodes * (num_nodes - 1)
+
+
+def test_matchings_come_from_seed_and_step() -> None:
+    one, again, other = (graph_of("random_matching", 16, seed) for seed in (6, 6, 7))
+    rounds = [
+        [graph.at(step).senders(rank) for step in (5, 0, 99) for rank in range(16)]
+        for graph in (one, again, other)
+    ]
+    assert rounds[0] == rounds[1] != rounds[2]
+    assert one.at(5) is one.at(5)
+
+
+@pytest.mark.parametrize("num_nodes", [3, 4, 9, 10])
+def test_the_gap_of_random_matching_is_the_expected_one(num_nodes: int) -> None:
+    """(1 - gap)^2 is the second eigenvalue of E[W'W], here of a mean over many rounds."""
+    graph = graph_of("random_matching", num_nodes)
+    rounds = [matrix(graph.at(step), num_nodes) for step in range(4000)]
+    mean = np.mean([W.T @ W for W in rounds], axis=0)
+    assert (1 - graph.spectral_gap) ** 2 == pytest.approx(np.linalg.eigvalsh(mean)[-2], abs=0.05)
+
+
+def test_a_static_graph_mixes_alike_in_every_round() -> None:
+    ring = make_graph("ring", 5)
+    assert isinstance(ring, Topology)
+    assert ring.at(7) is ring
+    assert ring.senders(0) == ring.receivers(0) == ring.neighbours(0)
+    np.testing.assert_array_equal(ring.mix(np.eye(5)), ring.matrix)
+
+
+def test_sources_must_be_a_permutation() -> None:
+    with pytest.raises(ValueError, match="no permutation"):
+        OnePeer(np.array([0, 0, 1]))
