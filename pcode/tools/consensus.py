@@ -15,7 +15,7 @@ import typing
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NoReturn
+from typing import Literal
 
 from pcode.compression import COMPRESSORS, Compressor
 from pcode.config.fields import check_value, flag, flag_of, parse_value
@@ -23,9 +23,9 @@ from pcode.consensus import Measurement, measure
 from pcode.errors import UserError
 from pcode.layout import Layout
 from pcode.registry import look_up
+from pcode.tools.command import Parser, call
 from pcode.topology import make_topology
 
-USER_ERROR_STATUS = 2
 TARGET_ERROR = 1e-3
 PICTURES = (".png", ".pdf", ".svg")
 
@@ -86,13 +86,8 @@ def table(measurements: Sequence[Measurement]) -> list[str]:
     return lines
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UserError(message)
-
-
 def _parse(arguments: Sequence[str]) -> Options:
-    parser = _Parser(
+    parser = Parser(
         prog="python -m pcode.tools.consensus",
         description=(__doc__ or "").split("\n", maxsplit=1)[0],
         allow_abbrev=False,
@@ -184,12 +179,7 @@ def _run(arguments: Sequence[str]) -> None:
 
 def main(arguments: Sequence[str]) -> int:
     """Measure what the flags ask for; 0, or 2 where they cannot be followed."""
-    try:
-        _run(arguments)
-    except UserError as error:
-        print(f"consensus: error: {error}", file=sys.stderr)
-        return USER_ERROR_STATUS
-    return 0
+    return call("consensus", _run, arguments)
 
 
 if __name__ == "__main__":

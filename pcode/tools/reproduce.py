@@ -7,8 +7,8 @@ table1: DCD-, ECD- and CHOCO-SGD with eleven compressors on a ring of 8 (arXiv 1
 rehearsed on scikit-learn's digits: ResNet-20, batch 16 a node, shares drawn anew every epoch,
 nesterov momentum .9, weight decay 1e-4, the learning rate .1 divided by 10 at one half and three
 quarters; gamma is each compressor's default, the paper's tuned one; random-k and qsgd are unbiased
-for DCD and ECD, as their theory asks, and biased (contractions) for CHOCO. Every run is simulated in a
-process of its own, `jobs` at a time; a finished one (its folder has a summary, or says that it
+for DCD and ECD, as their theory asks, and biased (contractions) for CHOCO. Every run is simulated
+in a process of its own, `jobs` at a time; a finished one (its folder has a summary, or says that it
 diverged) is not run again.
 """
 
@@ -20,7 +20,7 @@ import os
 import statistics
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +32,8 @@ from matplotlib.lines import Line2D
 from tqdm import tqdm
 
 from pcode.errors import UserError
-from pcode.exit_status import DIVERGED, USER_ERROR
+from pcode.exit_status import DIVERGED
+from pcode.tools.command import Parser, call
 
 ROOT = Path(__file__).parents[2]
 LAWS = {
@@ -214,11 +215,7 @@ def draw(results: Results, path: Path) -> None:
     figure.savefig(path, dpi=150)
 
 
-def _parse(arguments: list[str] | None) -> argparse.Namespace:
-    class Parser(argparse.ArgumentParser):
-        def error(self, message: str) -> Any:
-            raise UserError(message)
-
+def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     description, _, details = (__doc__ or "").partition("\n\n")
     parser = Parser(
         prog="reproduce",
@@ -241,12 +238,8 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     return parsed
 
 
-def main(arguments: list[str] | None = None) -> int:
-    try:
-        options = _parse(arguments)
-    except UserError as error:
-        print(f"reproduce: error: {error}", file=sys.stderr)
-        return USER_ERROR
+def _run(arguments: Sequence[str]) -> None:
+    options = _parse(arguments)
     seeds = range(1, options.seeds + 1)
     results = run_all(CELLS, seeds, options.epochs, options.folder, options.jobs)
     table = markdown(results)
@@ -263,8 +256,12 @@ def main(arguments: list[str] | None = None) -> int:
         content = {"epochs": options.epochs, "seeds": list(seeds), "cells": rows}
         options.output.parent.mkdir(parents=True, exist_ok=True)
         options.output.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    return 0
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run a table; the exit status, 2 for a mistake."""
+    return call("reproduce", _run, arguments)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))
