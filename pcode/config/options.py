@@ -68,7 +68,33 @@ def _in_memory(config: Config) -> str | None:
 
 
 def _several_local_steps(config: Config) -> str | None:
-    return "--local_step is 1" if config.learning.local_step == 1 else None
+    learning = config.learning
+    if learning.local_step == 1:
+        return "--local_step is 1"
+    if (
+        learning.stop_criteria == "epoch"
+        and learning.turn_on_local_step_from >= learning.num_epochs
+    ):
+        return f"training ends after --num_epochs {learning.num_epochs}"
+    return None
+
+
+def _masking(config: Config) -> str | None:
+    if config.learning.momentum_factor == 0:
+        return "there is no momentum with --momentum_factor 0"
+    return _only_if_law_takes("mask_momentum")(config)
+
+
+def _warming_up(config: Config) -> str | None:
+    if config.graph.compress_warmup_epochs == 0:
+        return "there is no warm-up with --compress_warmup_epochs 0"
+    return _only_if_law_takes("compress_warmup_values")(config)
+
+
+def _biasing(config: Config) -> str | None:
+    if config.graph.comm_op == "quantize_qsgd" and config.graph.quantize_level == 32:
+        return "--quantize_level 32 keeps all bits"
+    return _only_if_compressor_takes("is_biased")(config)
 
 
 def _not_needed(config: Config) -> str:
@@ -372,7 +398,7 @@ class Graph:
     is_biased: bool = flag(
         True,
         "biased form of the compressor",
-        irrelevant=_only_if_compressor_takes("is_biased"),
+        irrelevant=_biasing,
     )
     majority_vote: bool = flag(
         False,
@@ -382,14 +408,14 @@ class Graph:
     mask_momentum: bool = flag(
         False,
         "dgc: no momentum left where a coordinate was sent",
-        irrelevant=_only_if_law_takes("mask_momentum"),
+        irrelevant=_masking,
     )
     comm_algo: str | None = flag(None, "", irrelevant=_not_needed)
     compress_warmup_values: tuple[float, ...] = flag(
         (0.75, 0.9375, 0.984375, 0.996, 0.999),
         "dgc: share that is dropped in each epoch of the warm-up",
         minimum=0,
-        irrelevant=_only_if_law_takes("compress_warmup_values"),
+        irrelevant=_warming_up,
     )
     compress_warmup_epochs: int = flag(
         0,

@@ -6,10 +6,10 @@ from pcode.optim.base import Law
 
 
 class AllReduceSGD(Law):
-    """g <- mean_j g_j ; D ; x -= lr d. The graph must be complete; every node keeps the same x.
+    """g <- mean_j g_j ; D ; x -= lr d, on the complete graph; nodes that start equal stay equal.
 
     With several local steps from one exchange to the next it is local SGD (Stich, ICLR 2019, arXiv
-    1805.09767): the last one is followed by x <- mean_j x_j.
+    1805.09767): the last one is followed by x <- mean_j x_j, and only then are nodes equal.
     """
 
     centralized = True

@@ -97,7 +97,7 @@ class Law(torch.optim.Optimizer):
         local_step: int = 1,
         turn_on_local_step_from: float = 0.0,
     ) -> None:
-        if nesterov and momentum == 0:
+        if nesterov and momentum == 0 and adam is None:
             raise UserError("nesterov needs a momentum above 0")
         if topology.num_nodes != communicator.num_nodes:
             raise UserError(
@@ -164,6 +164,11 @@ class Law(torch.optim.Optimizer):
     @classmethod
     def doubts(cls, topology: Topology, compressor: Compressor, layout: Layout) -> list[str]:
         """Reasons, from the papers, why it may fail with this compressor on this graph."""
+        return []
+
+    @classmethod
+    def remarks(cls, **flags: Any) -> list[str]:
+        """What a run should say of the law before it starts; flags are those that it takes."""
         return []
 
     @property

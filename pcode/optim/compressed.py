@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 from typing import Any, ClassVar
 
@@ -114,9 +115,17 @@ def require_equal_start(law: Law) -> None:
     Raises:
         UserError: they differ.
     """
-    ends = torch.stack([law.x.double().sum(), law.x.double().square().sum()]).cpu()
-    if any(not torch.equal(ends, other) for other in law.communicator.all_gather(ends)):
+    digest = hashlib.sha256(law.x.cpu().numpy().tobytes()).digest()
+    own = torch.frombuffer(bytearray(digest), dtype=torch.uint8).to(law.x.device)
+    if any(not torch.equal(own, other) for other in law.communicator.all_gather(own)):
         raise UserError(
             f"{type(law).__name__} needs the same model on every node at the start; "
             "average or broadcast the nodes' parameters first"
         )
+
+
+def doubt_bias(compressor: Compressor) -> list[str]:
+    """What laws whose theory asks for unbiased compression say of one that is biased."""
+    if not getattr(compressor, "is_biased", False):
+        return []
+    return ["its theory asks for unbiased compression (arXiv 1803.06443): --is_biased False"]

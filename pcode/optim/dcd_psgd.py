@@ -11,7 +11,7 @@ import torch
 from pcode.communication.base import Communicator
 from pcode.compression.base import Compressor
 from pcode.layout import Layout
-from pcode.optim.compressed import OverlappingLaw, require_equal_start
+from pcode.optim.compressed import OverlappingLaw, doubt_bias, require_equal_start
 from pcode.topology.base import Topology
 
 
@@ -38,13 +38,15 @@ class DCDPSGD(OverlappingLaw):
     def doubts(cls, topology: Topology, compressor: Compressor, layout: Layout) -> list[str]:
         alpha = math.sqrt(1 - compressor.contraction(layout))
         bound = topology.spectral_gap / (2 * topology.beta) if topology.num_nodes > 1 else math.inf
+        doubts = doubt_bias(compressor)
         if alpha < bound:
-            return []
+            return doubts
         return [
+            *doubts,
             f"its theory asks for a relative compression error below gap / (2 beta) = {bound:.3g} "
             f"on this graph (arXiv 1803.06443, Theorem 1); here it is {alpha:.3g}. In arXiv "
             "1907.09356, table 1, it held with sign and top-k, collapsed with qsgd of 4 bits and "
-            "diverged with 2 bits and with random-k of 10 % and 1 %"
+            "diverged with 2 bits and with random-k of 10 % and 1 %",
         ]
 
     def _start(self) -> None:

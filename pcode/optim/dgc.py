@@ -92,7 +92,18 @@ class DGC(CompressedLaw):
                 "--comm_op compress_top_k or compress_random_k"
             )
         for ratio in flags.get("compress_warmup_values", ()):
-            compressor.with_options(compress_ratio=ratio)
+            if not 0 <= ratio < 1:
+                raise UserError(f"--compress_warmup_values {ratio:g}: must be in [0, 1)")
+
+    @classmethod
+    def remarks(cls, **flags: Any) -> list[str]:
+        epochs, ratios = flags["compress_warmup_epochs"], flags["compress_warmup_values"]
+        if not epochs:
+            return []
+        shares = ", ".join(f"{100 * ratio:g} %" for ratio in ratios[:epochs])
+        return [
+            f"warm-up of {epochs} epochs, which drop {shares} in turn, and send more than later"
+        ]
 
     def _warm_up(self) -> None:
         """Use the compressor of this epoch."""

@@ -11,7 +11,7 @@ import torch
 from pcode.communication.base import Communicator
 from pcode.compression.base import Compressor
 from pcode.layout import Layout
-from pcode.optim.compressed import OverlappingLaw, require_equal_start
+from pcode.optim.compressed import OverlappingLaw, doubt_bias, require_equal_start
 from pcode.topology.base import Topology
 
 # 16 bits, the one compression that the paper's table shows to hold, has an error of some 1e-3.
@@ -42,13 +42,15 @@ class ECDPSGD(OverlappingLaw):
     @classmethod
     def doubts(cls, topology: Topology, compressor: Compressor, layout: Layout) -> list[str]:
         error = math.sqrt(1 - compressor.contraction(layout))
+        doubts = doubt_bias(compressor)
         if error < HARMLESS_ERROR or topology.num_nodes == 1:
-            return []
+            return doubts
         return [
+            *doubts,
             "its theory asks for unbiased compression whose error is bounded, while what it "
             "extrapolates grows with the number of steps (arXiv 1803.06443, Assumption 2); here "
             f"the relative error is {error:.3g}. In arXiv 1907.09356, table 1, it held with qsgd "
-            "of 16 bits only: 59.1 % with 8 bits, below 20 % or divergence with all others"
+            "of 16 bits only: 59.1 % with 8 bits, below 20 % or divergence with all others",
         ]
 
     def _start(self) -> None:

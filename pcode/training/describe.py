@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 
 from pcode.config import to_yaml
+from pcode.optim import AllReduceSGD
 from pcode.topology import Topology
 from pcode.training.plan import Plan
 
@@ -27,8 +28,13 @@ def headline(plan: Plan) -> list[str]:
         f"{plan.num_steps} steps",
     ]
     if plan.compresses:
-        lines.append(f"{config.graph.comm_op}: {getattr(plan.compressor, 'description', '')}")
+        lines.append(f"{config.graph.comm_op}: {plan.compressor.description}")
+    lines += [f"{config.learning.optimizer}: {remark}" for remark in plan.remarks]
     return [*(plan.search.lines() if plan.search else ()), *lines]
+
+
+def _from_to(numbers: list[int]) -> str:
+    return " to ".join(str(number) for number in sorted({min(numbers), max(numbers)}))
 
 
 def _graph(plan: Plan) -> list[str]:
@@ -36,7 +42,7 @@ def _graph(plan: Plan) -> list[str]:
     degrees = [topology.degree(rank) for rank in range(topology.num_nodes)]
     lines = [
         f"graph: {topology.name}, {topology.num_nodes} nodes",
-        f"  neighbours of a node: {min(degrees)} to {max(degrees)}",
+        f"  neighbours of a node: {_from_to(degrees)}",
         f"  spectral gap rho: {topology.spectral_gap:.4g}",
     ]
     if isinstance(topology, Topology):
@@ -56,19 +62,26 @@ def _gamma(plan: Plan) -> list[str]:
     return [
         *(plan.search.lines() if plan.search else ()),
         f"consensus step size gamma: {plan.config.graph.consensus_stepsize:g}",
-        f"  the theory's for delta = {delta:.3g}: {guard}",
+        f"  that of CHOCO-SGD's theory for delta = {delta:.3g}: {guard}",
     ]
 
 
 def _traffic(plan: Plan) -> list[str]:
-    topology = plan.topology
+    learning, topology, full = plan.config.learning, plan.topology, 4 * plan.layout.num_entries
     degrees = [topology.degree(rank) for rank in range(topology.num_nodes)]
-    full = 4 * plan.layout.num_entries
-    what = getattr(plan.compressor, "description", "") if plan.compresses else "float32"
+    often = "a step"
+    if learning.local_step > 1:
+        often = (
+            f"every {learning.local_step} steps, from epoch {learning.turn_on_local_step_from} on"
+        )
+    what = plan.compressor.description if plan.compresses else "float32"
+    sent = f"a node sends {_from_to(degrees)} of them {often}"
+    if plan.law is AllReduceSGD:
+        sent = f"it is summed over all nodes, once {often}"
     return [
         f"message: {plan.message_bytes:,} bytes ({what}), "
         f"{full / plan.message_bytes:.3g} times less than float32",
-        f"  a node sends {min(degrees)} to {max(degrees)} of them a step",
+        f"  {sent}",
         f"steps: {plan.num_steps}, {plan.steps_per_epoch} an epoch",
     ]
 

@@ -60,8 +60,18 @@ class Plan:
         return -(-self.num_steps // self.steps_per_epoch)
 
     @property
+    def law(self) -> type[Law]:
+        return law_class(self.config.learning.optimizer, self.topology)
+
+    @property
     def compresses(self) -> bool:
-        return law_class(self.config.learning.optimizer, self.topology).compresses
+        return self.law.compresses
+
+    @property
+    def remarks(self) -> list[str]:
+        """What is to be said of the law before it starts."""
+        flags = self.config.flat()
+        return self.law.remarks(**{flag: flags[flag] for flag in self.law.flags})
 
     @property
     def local(self) -> dict[str, Any]:
@@ -162,7 +172,8 @@ def make_plan(config: Config) -> Plan:
     _check_devices(config)
     _check_folder(config)
     learning, num_nodes = config.learning, config.launch.n_mpi_process
-    if learning.use_nesterov and learning.momentum_factor == 0:
+    uses_momentum = learning.local_optimizer == "sgd"
+    if uses_momentum and learning.use_nesterov and learning.momentum_factor == 0:
         raise UserError("--use_nesterov True: needs a --momentum_factor above 0")
     if learning.clip_grad and not learning.clip_grad_val:
         raise UserError("--clip_grad True: needs a --clip_grad_val above 0")
