@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from pcode.compression.base import Compressor, Message
 from pcode.compression.draws import words_of
 from pcode.compression.kernels import qsgd as kernels
+from pcode.compression.kernels.quantized import WIDTHS
 from pcode.compression.memory import (
     accumulate_arguments,
     address_of,
@@ -25,7 +26,7 @@ from pcode.compression.parallel import run_segments, segments_of
 from pcode.errors import UserError
 from pcode.layout import Layout
 
-LEVELS = (1, 2, 4, 8, 16, 32)
+LEVELS = (*WIDTHS, 32)
 # gamma by level: the tuning of arXiv 1907.09356 for a ring of 8; level 1 continues its trend.
 _CONSENSUS_STEPSIZES = {1: 0.01, 2: 0.025, 4: 0.075, 8: 0.2, 16: 0.2, 32: 1.0}
 # One unit in the last place below the largest float32: s times (it / s) rounded is finite.
@@ -65,7 +66,8 @@ class QSGD(Compressor):
     float32's largest number counts as that, which changes the steps but no expectation.
 
     What is rounded up is decided by 31 bits that depend on the message's key, the tensor's number
-    and the entry's number within it (`kernels.quantized.draw`), not on the number of threads.
+    and the entry's number within it (`kernels.quantized.draw`), not on the number of threads;
+    entries 2^32 apart share them.
 
     Source: QSGD of Alistarh et al., NeurIPS 2017 (arXiv 1610.02132), in the form of Koloskova et
     al., ICML 2019 (arXiv 1902.00340, section 3.5). Difference: s is 2^b - 1, so that the integers
@@ -121,10 +123,11 @@ class QSGD(Compressor):
         scales = self._scales(layout, norms)
         message.payload.numpy()[: 4 * scales.size].view("<f4")[:] = scales
         run_segments(
-            kernels.encoder(self.quantize_level),
+            kernels.encode,
             layout.sizes,
             *inputs,
             payload,
+            self.quantize_level,
             _places(layout.sizes, self.quantize_level),
             self._factors(norms),
             words_of(message.key, layout.num_tensors, 2),
@@ -161,9 +164,10 @@ class QSGD(Compressor):
         num_bytes = self.message_bytes(layout)
         given = accumulate_arguments(layout, messages, targets, weights, num_bytes)
         run_segments(
-            kernels.accumulator(self.quantize_level),
+            kernels.accumulate,
             layout.sizes,
             *given,
+            self.quantize_level,
             _places(layout.sizes, self.quantize_level),
         )
         return None

@@ -13,10 +13,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from numba import config
 from numpy.typing import NDArray
 
 import pcode
 from pcode.compression import COMPRESSORS, Message, make_compressor
+from pcode.compression.kernels import cache
 from pcode.compression.parallel import ENTRIES_PER_THREAD, SEGMENT_ENTRIES, run_segments
 from pcode.layout import Layout
 
@@ -25,13 +27,13 @@ LAYOUT = Layout.of_sizes([100_003, 16, 3])
 LARGE_LAYOUT = Layout.of_sizes([*[50] * 100, 1_700_000, 16, 65_536, 3])
 
 
-def digest_of_a_round(name: str, seed: int = 0, layout: Layout = LAYOUT) -> str:
+def digest_of_a_round(name: str, seed: int = 0, layout: Layout = LAYOUT, **options: object) -> str:
     """The bits of two messages and of what they add."""
     generator = torch.Generator().manual_seed(seed)
     value, reference, target = (
         torch.randn(layout.num_entries, generator=generator) for _ in range(3)
     )
-    compressor = make_compressor(name)
+    compressor = make_compressor(name, **options)
     messages = [
         Message(torch.empty(compressor.message_bytes(layout), dtype=torch.uint8), key)
         for key in (1, 2)
@@ -46,21 +48,44 @@ def digest_of_a_round(name: str, seed: int = 0, layout: Layout = LAYOUT) -> str:
 
 
 ELSEWHERE = """
-from pcode.compression.kernels import dense, random_k, sign, top_k
-for kernel in (dense.difference, random_k.encode, sign.encode, top_k.select):
+from pcode.compression.kernels import dense, qsgd, random_k, sign, top_k
+for kernel in (dense.difference, qsgd.encode, random_k.encode, sign.encode, top_k.select):
     assert not kernel.signatures, "compiled by an import"
 from test_kernels import COMPRESSORS, digest_of_a_round
 print(*map(digest_of_a_round, COMPRESSORS))
 assert sign.encode.stats.cache_path is None, "kept where nothing can be"
 """
-# Where a kernel's machine code came from: read from disk, and compiled.
+# Where the machine code of the kernels came from, file by file: read from disk, and compiled.
 COUNTS = """
+from numba.core.dispatcher import Dispatcher
+from pcode.compression.kernels import dense, elias_fano, qsgd, random_k, sign, top_k
+from test_kernels import COMPRESSORS, digest_of_a_round
+for name in COMPRESSORS:
+    digest_of_a_round(name)
+digest_of_a_round("quantize_qsgd", quantize_level=4)
+for module in (dense, elias_fano, qsgd, random_k, sign, top_k):
+    kernels = [each for each in vars(module).values() if isinstance(each, Dispatcher)]
+    hits = sum(sum(each.stats.cache_hits.values()) for each in kernels)
+    print(module.__name__, hits, sum(sum(each.stats.cache_misses.values()) for each in kernels))
+"""
+WHERE = """
 from test_kernels import digest_of_a_round
 from pcode.compression.kernels import sign
 digest_of_a_round("sign")
-stats = sign.encode.stats
-print(sum(stats.cache_hits.values()), sum(stats.cache_misses.values()))
+print(sign.encode.stats.cache_path)
 """
+
+
+def run_here(program: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    places = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    return subprocess.run(
+        [sys.executable, "-c", program],
+        env=os.environ | {"PYTHONPATH": places} | environment,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=240,
+    )
 
 
 def test_a_processor_without_wide_vectors_gives_the_same_bits(tmp_path: Path) -> None:
@@ -91,14 +116,42 @@ def test_a_processor_without_wide_vectors_gives_the_same_bits(tmp_path: Path) ->
 
 
 def test_a_second_process_need_not_compile() -> None:
-    places = os.pathsep.join([str(Path(__file__).parent), *sys.path])
-    command = [sys.executable, "-c", COUNTS]
-    environment = os.environ | {"PYTHONPATH": places}
-    for _ in range(2):
-        done = subprocess.run(
-            command, env=environment, capture_output=True, text=True, check=True, timeout=120
-        )
-    assert done.stdout.split() == ["1", "0"]
+    run_here(COUNTS)
+    counts = [line.split() for line in run_here(COUNTS).stdout.splitlines()]
+    assert len(counts) == 6
+    for module, hits, misses in counts:
+        assert int(hits) > 0, module
+        assert int(misses) == 0, module
+
+
+def test_a_place_that_the_user_has_set_for_numba_wins(tmp_path: Path) -> None:
+    place = tmp_path / "set"
+    done = run_here(WHERE, NUMBA_CACHE_DIR=str(place))
+    (kept,) = place.iterdir()
+    assert kept.name.startswith("kernels-")
+    assert Path(done.stdout.strip()).is_relative_to(kept)
+
+
+@pytest.mark.parametrize(
+    ("setting", "cache_home", "found"),
+    [("", "", False), ("", "relative", False), ("relative", "", True)],
+)
+def test_only_the_user_places_kernels_in_the_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, setting: str, cache_home: str, found: bool
+) -> None:
+    nowhere = tmp_path / "file"
+    nowhere.touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cache, "HERE", nowhere)
+    monkeypatch.setattr(config, "CACHE_DIR", setting)
+    # What os.path.expanduser gives for a user without a home.
+    monkeypatch.setenv("HOME", "~")
+    monkeypatch.setenv("XDG_CACHE_HOME", cache_home)
+    folder = cache.folder.__wrapped__()
+    assert (folder is not None) == found
+    if folder is not None:
+        assert Path(folder).parent == tmp_path / "relative"
+    assert {*tmp_path.iterdir()} == {nowhere, *[tmp_path / "relative"] * found}
 
 
 @pytest.mark.parametrize("name", COMPRESSORS)

@@ -1,4 +1,4 @@
-"""Where compiled kernels are kept, so that only the first run on a machine compiles them."""
+"""Where compiled kernels are kept, so that a later run need not compile them."""
 
 from __future__ import annotations
 
@@ -26,11 +26,21 @@ def _digest() -> str:
     return digest.hexdigest()[:16]
 
 
+def _places() -> Iterator[Path]:
+    """What the user has set for Numba, beside the sources, and the user's cache."""
+    if config.CACHE_DIR:
+        yield Path(config.CACHE_DIR).absolute()
+    yield HERE / "__pycache__"
+    home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    # "~" stays as it is for a user without a home.
+    if os.path.isabs(home):
+        yield Path(home, "choco-sgd")
+
+
 @cache
 def folder() -> str | None:
-    """A folder for these sources: beside them, else the user's cache; None: nothing can be kept."""
-    home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    for place in (HERE / "__pycache__", Path(home, "choco-sgd")):
+    """A folder for these sources, in the first place that can be written; None where none can."""
+    for place in _places():
         found = place / f"kernels-{_digest()}"
         try:
             found.mkdir(parents=True, exist_ok=True)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any
 
 from llvmlite import ir  # type: ignore[import-untyped]
 from numba import types
@@ -14,7 +15,6 @@ from pcode.compression.kernels.lanes import (
     FLOATS,
     INTS,
     LANES,
-    Operation,
     load_first_of,
     load_of,
     operation,
@@ -22,6 +22,8 @@ from pcode.compression.kernels.lanes import (
     store_of,
 )
 
+# Bits of a magnitude.
+WIDTHS = (1, 2, 4, 8, 16)
 _INTS, _FLOATS, _DOUBLES = (each.vector for each in (INTS, FLOATS, DOUBLES))
 
 
@@ -92,39 +94,62 @@ to_floats = operation("to_floats", FLOATS, (INTS,), lambda builder, a: builder.s
 add_squares = operation("add_squares", DOUBLES, (DOUBLES, FLOATS), _add_squares)
 
 
-class PackedMemory(NamedTuple):
-    """Sixteen non-negative integers in 2 * bits bytes of memory, the first in the lowest bits.
-
-    The `_first` variants touch only the first `num_bytes`; lanes beyond them read as 0.
-    """
-
-    load: Operation
-    store: Operation
-    load_first: Operation
-    store_first: Operation
-
-
-def packed_memory(bits: int) -> PackedMemory:
-    """Memory that holds integers at so many bits: 1, 2, 4, 8 or 16."""
+def _element(bits: int) -> ir.VectorType:
+    """What memory holds of sixteen integers of so many bits."""
     width = max(bits, 8)
-    element = _integers(width, LANES * bits // width)
+    return _integers(width, LANES * bits // width)
 
-    def packing(emit: Any) -> Any:
-        return lambda builder, *values: emit(
-            builder, *values[:-1], _pack(builder, values[-1], bits)
-        )
 
-    def unpacking(emit: Any) -> Any:
-        return lambda builder, *values: _unpack(builder, emit(builder, *values), bits)
+def _store_packed(emit_of: Callable[[ir.Type], Any]) -> Callable[..., None]:
+    """The store for every width, among which the program chooses by its first argument."""
 
-    return PackedMemory(
-        operation("load_packed", INTS, (ADDRESS,), unpacking(load_of(element))),
-        operation("store_packed", types.void, (ADDRESS, INTS), packing(store_of(element))),
-        operation("load_packed_first", INTS, (ADDRESS, COUNT), unpacking(load_first_of(element))),
-        operation(
-            "store_packed_first",
-            types.void,
-            (ADDRESS, COUNT, INTS),
-            packing(store_first_of(element)),
-        ),
-    )
+    def emit(builder: ir.IRBuilder, bits: ir.Value, *values: ir.Value) -> None:
+        end = builder.append_basic_block("stored")
+        switch = builder.switch(bits, end)
+        for width in WIDTHS:
+            block = builder.append_basic_block(f"store_{width}")
+            switch.add_case(bits.type(width), block)
+            builder.position_at_end(block)
+            emit_of(_element(width))(builder, *values[:-1], _pack(builder, values[-1], width))
+            builder.branch(end)
+        builder.position_at_end(end)
+
+    return emit
+
+
+def _load_packed(emit_of: Callable[[ir.Type], Any]) -> Callable[..., ir.Value]:
+    """As `_store_packed`; another width than these reads as zeros."""
+
+    def emit(builder: ir.IRBuilder, bits: ir.Value, *values: ir.Value) -> ir.Value:
+        end = builder.append_basic_block("loaded")
+        loaded = [(_all(_INTS, 0), builder.block)]
+        switch = builder.switch(bits, end)
+        for width in WIDTHS:
+            block = builder.append_basic_block(f"load_{width}")
+            switch.add_case(bits.type(width), block)
+            builder.position_at_end(block)
+            ints = _unpack(builder, emit_of(_element(width))(builder, *values), width)
+            loaded.append((ints, builder.block))
+            builder.branch(end)
+        builder.position_at_end(end)
+        result = builder.phi(_INTS)
+        for ints, block in loaded:
+            result.add_incoming(ints, block)
+        return result
+
+    return emit
+
+
+# Sixteen non-negative integers in 2 * bits bytes of memory, the first in the lowest bits; bits is
+# one of WIDTHS. The `_first` variants touch only the first `num_bytes`; lanes beyond them read as
+# 0.
+load_packed = operation("load_packed", INTS, (COUNT, ADDRESS), _load_packed(load_of))
+store_packed = operation(
+    "store_packed", types.void, (COUNT, ADDRESS, INTS), _store_packed(store_of)
+)
+load_packed_first = operation(
+    "load_packed_first", INTS, (COUNT, ADDRESS, COUNT), _load_packed(load_first_of)
+)
+store_packed_first = operation(
+    "store_packed_first", types.void, (COUNT, ADDRESS, COUNT, INTS), _store_packed(store_first_of)
+)
