@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import NoReturn
 
 from pcode.errors import UserError
 from pcode.exit_status import USER_ERROR
+
+# Of pictures.
+FORMATS = (".png", ".pdf", ".svg")
 
 
 class Parser(argparse.ArgumentParser):
@@ -16,6 +21,23 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise UserError(message)
+
+
+def check_file(flag: str, path: Path | None, suffixes: Sequence[str] = ()) -> None:
+    """Refuse a file that could not be written at the end.
+
+    Args:
+        suffixes: those that will do; none stands for all.
+
+    Raises:
+        UserError: another suffix, a folder that is not there, or one that cannot be written to.
+    """
+    if path is None:
+        return
+    if suffixes and path.suffix.lower() not in suffixes:
+        raise UserError(f"--{flag} {path}: the suffix must be one of {', '.join(suffixes)}")
+    if path.is_dir() or not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
+        raise UserError(f"--{flag} {path}: cannot be written; name a file in an existing folder")
 
 
 def call(name: str, run: Callable[[Sequence[str]], None], arguments: Sequence[str]) -> int:

@@ -6,14 +6,13 @@ python -m pcode.tools.graph --graph_topology social --n_mpi_process 32 --picture
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from pcode.errors import UserError
-from pcode.tools.command import Parser, call
-from pcode.tools.graph_picture import FORMATS, draw
+from pcode.tools.command import FORMATS, Parser, call, check_file
+from pcode.tools.graph_picture import draw
 from pcode.topology import Graph, Topology, make_graph
 
 MAX_NODES = 4096  # as many as a run may have
@@ -26,13 +25,6 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--manual_seed", type=int, default=6, help="for what is drawn at random")
     parser.add_argument("--picture", type=Path, help="file to draw the graph into")
     return parser.parse_args(arguments)
-
-
-def _check_picture(path: Path) -> None:
-    if path.suffix.lower() not in FORMATS:
-        raise UserError(f"--picture {path}: the suffix must be one of {', '.join(FORMATS)}")
-    if path.is_dir() or not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
-        raise UserError(f"--picture {path}: cannot be written; name a file in an existing folder")
 
 
 def summary(graph: Graph) -> list[str]:
@@ -61,8 +53,7 @@ def _run(arguments: Sequence[str]) -> None:
     if options.n_mpi_process > MAX_NODES:
         raise UserError(f"--n_mpi_process {options.n_mpi_process}: at most {MAX_NODES}")
     graph = make_graph(options.graph_topology, options.n_mpi_process, options.manual_seed)
-    if options.picture is not None:
-        _check_picture(options.picture)
+    check_file("picture", options.picture, FORMATS)
     print("\n".join(summary(graph)))
     if options.picture is not None:
         draw(graph, options.picture)

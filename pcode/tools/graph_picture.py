@@ -13,7 +13,6 @@ from matplotlib.figure import Figure
 
 from pcode.topology import Graph, Mixing, TimeVarying, Topology
 
-FORMATS = (".png", ".pdf", ".svg")
 ROUNDS_SHOWN = 4
 CIRCULAR = (
     "ring",

@@ -7,14 +7,16 @@ table1: DCD-, ECD- and CHOCO-SGD with eleven compressors on a ring of 8 (arXiv 1
 rehearsed on scikit-learn's digits: ResNet-20, batch 16 a node, shares drawn anew every epoch,
 nesterov momentum .9, weight decay 1e-4, the learning rate .1 divided by 10 at one half and three
 quarters; gamma is each compressor's default, the paper's tuned one; random-k and qsgd are unbiased
-for DCD and ECD, as their theory asks, and biased (contractions) for CHOCO. Every run is simulated
-in a process of its own, `jobs` at a time; a finished one (its folder has a summary, or says that it
-diverged) is not run again.
+for DCD and ECD, as their theory asks, and biased (contractions) for CHOCO. The paper tuned the rate
+for each cell; here it is the same for all. "div": the loss or a vector is no longer finite; a run
+that sits at chance (10 %) has a figure. Every run is simulated in a process of its own, `jobs` at a
+time; a finished one of the same flags is not run again.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import statistics
@@ -33,7 +35,7 @@ from tqdm import tqdm
 
 from pcode.errors import UserError
 from pcode.exit_status import DIVERGED
-from pcode.tools.command import Parser, call
+from pcode.tools.command import FORMATS, Parser, call, check_file
 
 ROOT = Path(__file__).parents[2]
 LAWS = {
@@ -84,27 +86,32 @@ class Cell:
     law: str
     compression: str
 
+    def flags(self, seed: int, epochs: int) -> tuple[str, ...]:
+        """Those of run.py."""
+        return (
+            *(*COMMON, *LAWS[self.law], *COMPRESSIONS.get(self.compression, ())),
+            *("--num_epochs", f"{epochs}", "--manual_seed", f"{seed}"),
+            *("--lr_change_epochs", f"{epochs / 2:g},{3 * epochs / 4:g}"),
+        )
+
     def run(self, seed: int, epochs: int, folder: Path) -> float | None:
         """Test top-1 (%) of one run, or None where it diverged; from its folder where it ran.
 
         Raises:
             RuntimeError: run.py failed otherwise.
         """
-        name = f"{self.law}-{self.compression}-{epochs}-{seed}".replace(" ", "").replace("%", "")
+        flags = self.flags(seed, epochs)
+        digest = hashlib.sha256(" ".join(flags).encode()).hexdigest()[:8]
+        name = f"{self.law}-{self.compression}-{seed}-{digest}".replace(" ", "").replace("%", "")
         found = sorted(folder.glob(f"digits/resnet20/{name}/*/summary.json"))
         if found:
             return float(json.loads(found[-1].read_text())["test_top1"])
         diverged = folder / f"{name}.diverged"
         if diverged.exists():
             return None
+        places = ("--checkpoint", str(folder), "--experiment", name)
         done = subprocess.run(
-            [
-                *(sys.executable, str(ROOT / "run.py"), *COMMON, *LAWS[self.law]),
-                *COMPRESSIONS.get(self.compression, ()),
-                *("--num_epochs", f"{epochs}"),
-                *("--lr_change_epochs", f"{epochs / 2:g},{3 * epochs / 4:g}"),
-                *("--manual_seed", f"{seed}", "--checkpoint", str(folder), "--experiment", name),
-            ],
+            [sys.executable, str(ROOT / "run.py"), *flags, *places],
             env={**os.environ, "OMP_NUM_THREADS": "1"},
             capture_output=True,
             text=True,
@@ -185,7 +192,8 @@ def draw(results: Results, path: Path) -> None:
     baseline = results[Cell("all-reduce", NOT_COMPRESSED)]
     ended = [each for each in baseline if each is not None]
     for law, panel in zip(laws, panels, strict=True):
-        panel.axhline(statistics.mean(ended), color="tab:gray", linewidth=1)
+        if ended:
+            panel.axhline(statistics.mean(ended), color="tab:gray", linewidth=1)
         for index, compression in enumerate(COMPRESSIONS):
             figures = results[Cell(law, compression)]
             good = [each for each in figures if each is not None]
@@ -211,7 +219,6 @@ def draw(results: Results, path: Path) -> None:
     ]
     handles = [Line2D([], [], **{"linestyle": "", **key}) for key in keys]
     figure.legend(handles=handles, loc="outside upper center", ncols=4, frameon=False)
-    path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150)
 
 
@@ -229,12 +236,16 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="at a time [cores]")
     parser.add_argument("--folder", type=Path, default=Path("data/table1"), help="of the runs")
     parser.add_argument("--markdown", type=Path, help="file for the table")
-    parser.add_argument("--picture", type=Path, default=Path("table1.png"))
+    parser.add_argument("--picture", type=Path, help=f"file to draw into ({', '.join(FORMATS)})")
     parser.add_argument("--output", type=Path, help="JSON file for all figures")
     parsed = parser.parse_args(arguments)
     for name in ("epochs", "seeds", "jobs"):
         if getattr(parsed, name) < 1:
             raise UserError(f"--{name} {getattr(parsed, name)}: must be at least 1")
+    for name in ("markdown", "picture", "output"):
+        check_file(name, getattr(parsed, name), FORMATS if name == "picture" else ())
+    if parsed.folder.exists() and not parsed.folder.is_dir():
+        raise UserError(f"--folder {parsed.folder}: is no folder")
     return parsed
 
 
@@ -245,16 +256,15 @@ def _run(arguments: Sequence[str]) -> None:
     table = markdown(results)
     print(table)
     if options.markdown is not None:
-        options.markdown.parent.mkdir(parents=True, exist_ok=True)
         options.markdown.write_text(table, encoding="utf-8")
-    draw(results, options.picture)
+    if options.picture is not None:
+        draw(results, options.picture)
     if options.output is not None:
         rows = [
             {"law": cell.law, "compression": cell.compression, "test_top1": figures}
             for cell, figures in results.items()
         ]
         content = {"epochs": options.epochs, "seeds": list(seeds), "cells": rows}
-        options.output.parent.mkdir(parents=True, exist_ok=True)
         options.output.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 

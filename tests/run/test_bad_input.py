@@ -20,7 +20,7 @@ MISTAKES = [
     (
         "--optimizer dgc --graph_topology complete --comm_op compress_top_k "
         "--compress_warmup_values .5,2",
-        "--compress_ratio 2",
+        "--compress_warmup_values 2",
     ),
     ("--optimizer ef_sign_sgd --graph_topology complete --local_step 2", "--local_step 1"),
     (

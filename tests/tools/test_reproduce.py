@@ -39,7 +39,17 @@ def test_cells_run_once_and_what_diverges_is_told_apart(tmp_path: Path) -> None:
     assert (tmp_path / "table.png").read_bytes().startswith(b"\x89PNG")
 
 
-@pytest.mark.parametrize("flags", ["", "table9", "table1 --epochs 0", "table1 --jobs x"])
+@pytest.mark.parametrize(
+    "flags",
+    [
+        "",
+        "table9",
+        "table1 --epochs 0",
+        "table1 --jobs x",
+        "table1 --picture x.txt",
+        "table1 --output nowhere/x.json",
+    ],
+)
 def test_a_mistake_is_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, flags: str
 ) -> None:
