@@ -1,12 +1,19 @@
-"""How many entries a sparsifier keeps of each tensor."""
+"""How many entries a sparsifier keeps of each tensor, and what follows from their share."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from fractions import Fraction
 from functools import lru_cache
 
+import numpy as np
+
 from pcode.errors import UserError
 from pcode.layout import Layout
+
+# Shares kept that gamma is tuned for, on a ring of 8: arXiv 1907.09356, appendix.
+TUNED_SHARES = (0.01, 0.1, 0.5)
 
 
 def check_ratio(compress_ratio: float) -> None:
@@ -18,15 +25,38 @@ def check_ratio(compress_ratio: float) -> None:
         )
 
 
+def _kept_share(compress_ratio: float) -> Fraction:
+    """1 - ratio, of the decimal that is written, not the binary fraction next to it."""
+    return 1 - Fraction(repr(float(compress_ratio)))
+
+
 def kept_entries(size: int, compress_ratio: float) -> int:
     """Entries kept of a tensor of `size`: size (1 - compress_ratio) rounded down, at least 1.
 
-    The ratio is the decimal that is written, not the binary fraction next to it: of 1000 entries
-    .9 keeps 100. An empty tensor keeps 0.
+    The ratio is taken as it is typed: of 1000 entries .9 keeps 100. An empty tensor keeps 0.
     """
     if size == 0:
         return 0
-    return max(1, int(size * (1 - Fraction(repr(float(compress_ratio))))))
+    return max(1, int(size * _kept_share(compress_ratio)))
+
+
+def kept_in_words(compress_ratio: float, which: str = "") -> str:
+    """What is kept and dropped, the ratio as it is typed, for a run's first lines.
+
+    Args:
+        which: of the entries are kept, with a space at the end.
+    """
+    percent = 100 * _kept_share(compress_ratio)
+    return (
+        f"keeps {which}{float(percent):g} % of the entries of each tensor "
+        f"(drops {float(100 - percent):g} %)"
+    )
+
+
+def consensus_stepsize(compress_ratio: float, tuned: Sequence[float]) -> float:
+    """gamma between the ones tuned for TUNED_SHARES, log over log; the nearest of them outside."""
+    share = math.log(_kept_share(compress_ratio))
+    return math.exp(np.interp(share, np.log(TUNED_SHARES), np.log(tuned)))
 
 
 @lru_cache(maxsize=64)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from fractions import Fraction
 from functools import lru_cache
 from typing import ClassVar
 
@@ -14,7 +12,7 @@ from numpy.typing import NDArray
 
 from pcode.compression.base import Compressor, Message
 from pcode.compression.draws import words_of
-from pcode.compression.kept import check_ratio, kept_of
+from pcode.compression.kept import check_ratio, consensus_stepsize, kept_in_words, kept_of
 from pcode.compression.kernels import random_k as kernels
 from pcode.compression.memory import (
     accumulate_arguments,
@@ -26,11 +24,13 @@ from pcode.compression.memory import (
     sizes_of,
 )
 from pcode.compression.parallel import run_segments, segments_of_sizes
+from pcode.errors import UserError
 from pcode.layout import Layout
 
-# log(share that is kept) and log(gamma): the tuning of arXiv 1907.09356 for a ring of 8.
-_LOG_SHARES = [math.log(share) for share in (0.01, 0.1, 0.5)]
-_LOG_STEPSIZES = [math.log(gamma) for gamma in (0.00625, 0.075, 0.45)]
+# gamma tuned for TUNED_SHARES.
+TUNED_STEPSIZES = (0.00625, 0.075, 0.45)
+# The kernels hold a tensor's size in 32 bits.
+MOST_ENTRIES = (1 << 32) - 1
 # An entry is a random access, some ten times the time of one that follows the last.
 ENTRIES_PER_THREAD = 1 << 14
 
@@ -62,7 +62,7 @@ class RandomK(Compressor):
         is_biased: leave the values as they are, which makes Q a contraction.
 
     Raises:
-        UserError: a ratio outside [0, 1).
+        UserError: a ratio outside [0, 1); or, from every method, a tensor has 2^32 entries or more.
     """
 
     flags: ClassVar[tuple[str, ...]] = ("compress_ratio", "is_biased")
@@ -73,26 +73,28 @@ class RandomK(Compressor):
 
     @property
     def default_consensus_stepsize(self) -> float:
-        """Between the tuned ones, and the nearest of them outside."""
-        share = math.log(1 - self.compress_ratio)
-        return math.exp(np.interp(share, _LOG_SHARES, _LOG_STEPSIZES))
+        return consensus_stepsize(self.compress_ratio, TUNED_STEPSIZES)
 
     @property
     def description(self) -> str:
-        dropped = Fraction(repr(self.compress_ratio)) * 100
-        return (
-            f"keeps {float(100 - dropped):g} % of the entries of each tensor "
-            f"(drops {float(dropped):g} %), drawn at random, "
-            f"{'biased' if self.is_biased else 'unbiased'}"
-        )
+        form = "biased" if self.is_biased else "unbiased"
+        return f"{kept_in_words(self.compress_ratio)}, drawn at random, {form}"
+
+    def _kept(self, layout: Layout) -> tuple[int, ...]:
+        largest = max(layout.sizes, default=0)
+        if largest > MOST_ENTRIES:
+            raise UserError(
+                f"random-k compresses at most {MOST_ENTRIES} entries of a tensor, not {largest}"
+            )
+        return kept_of(layout, self.compress_ratio)
 
     def message_bytes(self, layout: Layout) -> int:
-        return 4 * sum(kept_of(layout, self.compress_ratio))
+        return 4 * sum(self._kept(layout))
 
     def encode(
         self, layout: Layout, value: torch.Tensor, reference: torch.Tensor | None, message: Message
     ) -> None:
-        kept = kept_of(layout, self.compress_ratio)
+        kept = self._kept(layout)
         segments = segments_of_sizes(kept)
         sums = np.empty(len(segments))
         scales = _inverse_shares(kept if self.is_biased else layout.sizes, kept)
@@ -129,7 +131,7 @@ class RandomK(Compressor):
             if column.any():
                 run_segments(
                     kernels.accumulate,
-                    kept_of(layout, self.compress_ratio),
+                    self._kept(layout),
                     addresses,
                     payload,
                     column,
@@ -142,9 +144,7 @@ class RandomK(Compressor):
     def contraction(self, layout: Layout) -> float:
         """k / d, unbiased 2 - d / k, of the tensor that keeps the smallest share."""
         shares = [
-            kept / size
-            for kept, size in zip(kept_of(layout, self.compress_ratio), layout.sizes, strict=True)
-            if size
+            kept / size for kept, size in zip(self._kept(layout), layout.sizes, strict=True) if size
         ]
         share = min(shares, default=1.0)
         return share if self.is_biased else 2 - 1 / share

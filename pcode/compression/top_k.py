@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from pcode.compression.base import Compressor, Message
-from pcode.compression.kept import check_ratio, kept_of
+from pcode.compression.kept import check_ratio, consensus_stepsize, kept_in_words, kept_of
 from pcode.compression.kernels import elias_fano
 from pcode.compression.kernels import top_k as kernels
 from pcode.compression.kernels.lanes import LANES
@@ -32,8 +32,7 @@ SAMPLED_ABOVE = 1 << 13
 LEAST_GROUPS = 128
 GROUPS_PER_SAMPLED = 128
 MOST_ENTRIES = 1 << 32
-# gamma tuned for a ring of 8 at shares kept of 1, 10 and 50 %: arXiv 1907.09356, appendix.
-TUNED_SHARES = (0.01, 0.1, 0.5)
+# gamma tuned for TUNED_SHARES.
 TUNED_STEPSIZES = (0.0375, 0.04, 0.45)
 
 
@@ -113,17 +112,11 @@ class TopK(Compressor):
 
     @property
     def default_consensus_stepsize(self) -> float:
-        """Interpolated, over the logarithm of the share kept, between values found by tuning."""
-        share = math.log(1 - self.compress_ratio)
-        return float(np.interp(share, np.log(TUNED_SHARES), TUNED_STEPSIZES))
+        return consensus_stepsize(self.compress_ratio, TUNED_STEPSIZES)
 
     @property
     def description(self) -> str:
-        dropped = 100 * self.compress_ratio
-        return (
-            f"keeps the largest {100 - dropped:.6g} % of the entries of each tensor "
-            f"(drops {dropped:.6g} %)"
-        )
+        return kept_in_words(self.compress_ratio, "the largest ")
 
     def _plan(self, layout: Layout) -> Plan:
         if layout.num_entries > MOST_ENTRIES:

@@ -20,7 +20,7 @@ class TestNone(CompressorContract):
     def make(self) -> Compressor:
         return make_compressor("none")
 
-    def definition(self, v: Floats) -> Floats:
+    def definition(self, v: Floats, tensor: int) -> Floats:
         return v
 
     def delta(self, v: Floats) -> float:
@@ -43,7 +43,7 @@ class TestSign(CompressorContract):
     def make(self) -> Compressor:
         return make_compressor("sign")
 
-    def definition(self, v: Floats) -> Floats:
+    def definition(self, v: Floats, tensor: int) -> Floats:
         norm = np.float32(math.fsum(map(abs, v.tolist())) / max(v.size, 1))
         signed: Floats = np.where(v < 0, -norm, norm)
         return signed
@@ -105,7 +105,7 @@ class TestExampleOfTheReadme(CompressorContract):
         made: Compressor = names["Half"]()
         return made
 
-    def definition(self, v: Floats) -> Floats:
+    def definition(self, v: Floats, tensor: int) -> Floats:
         return v.astype(np.float16).astype(np.float32)
 
     def delta(self, v: Floats) -> float:

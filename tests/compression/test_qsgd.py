@@ -14,7 +14,13 @@ from pcode.compression import Compressor, Message, make_compressor
 from pcode.compression.none import NoCompression
 from pcode.errors import UserError
 from pcode.layout import Layout
-from tests.compression.compressor_contract import CompressorContract, Floats, bits_of, normal
+from tests.compression.compressor_contract import (
+    CompressorContract,
+    Floats,
+    bits_of,
+    normal,
+    variants,
+)
 
 LEVELS = (1, 2, 4, 8, 16)
 
@@ -64,7 +70,7 @@ def definition(v: Floats, u: NDArray[np.float64], level: int, is_biased: bool) -
 
 class QSGDContract(CompressorContract):
     level: ClassVar[int]
-    is_biased: ClassVar[bool] = True
+    is_biased: ClassVar[bool]
     # The sum of squares depends on the order.
     drawn_ulp = 1
     num_keys = 30
@@ -72,66 +78,22 @@ class QSGDContract(CompressorContract):
     def make(self) -> Compressor:
         return make_compressor("quantize_qsgd", quantize_level=self.level, is_biased=self.is_biased)
 
-    def definition(self, v: Floats) -> Floats:
-        return definition(v, draws_of(0, 0, v.size), self.level, self.is_biased)
-
-    def expected(self, layout: Layout, v: torch.Tensor) -> Floats:
-        parts = [
-            definition(view.numpy(), draws_of(0, tensor, view.numel()), self.level, self.is_biased)
-            for tensor, view in enumerate(layout.views(v))
-        ]
-        return 0 + np.concatenate([np.zeros(0, np.float32), *parts])
+    def definition(self, v: Floats, tensor: int) -> Floats:
+        return definition(v, draws_of(0, tensor, v.size), self.level, self.is_biased)
 
     def delta(self, v: Floats) -> float:
         bound = error_bound(v.size, self.level)
         return 1 / (1 + bound) if self.is_biased else 1 - bound
 
 
-class TestLevel1(QSGDContract):
-    level = 1
-
-
-class TestLevel2(QSGDContract):
-    level = 2
-
-
-class TestLevel4(QSGDContract):
-    level = 4
-
-
-class TestLevel8(QSGDContract):
-    level = 8
-
-
-class TestLevel16(QSGDContract):
-    level = 16
-
-
-class TestLevel1Unbiased(TestLevel1):
-    is_biased = False
-
-
-class TestLevel2Unbiased(TestLevel2):
-    is_biased = False
-
-
-class TestLevel4Unbiased(TestLevel4):
-    is_biased = False
-
-
-class TestLevel8Unbiased(TestLevel8):
-    is_biased = False
-
-
-class TestLevel16Unbiased(TestLevel16):
-    is_biased = False
+globals().update(variants(QSGDContract, level=LEVELS, is_biased=(True, False)))
 
 
 class TestLevel32(CompressorContract):
     def make(self) -> Compressor:
         return make_compressor("quantize_qsgd", quantize_level=32)
 
-    def definition(self, v: Floats) -> Floats:
+    def definition(self, v: Floats, tensor: int) -> Floats:
         return v
 
     def delta(self, v: Floats) -> float:

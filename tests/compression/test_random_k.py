@@ -17,7 +17,13 @@ from pcode.compression.kept import kept_entries, kept_of
 from pcode.compression.kernels.random_k import NUM_WORDS, SHUFFLED_ENTRIES, draw_positions
 from pcode.errors import NotFiniteError, UserError
 from pcode.layout import Layout
-from tests.compression.compressor_contract import CompressorContract, Floats, bits_of, normal
+from tests.compression.compressor_contract import (
+    CompressorContract,
+    Floats,
+    bits_of,
+    normal,
+    variants,
+)
 
 RATIOS = (0.5, 0.9, 0.99)
 Positions = NDArray[np.int64]
@@ -63,7 +69,7 @@ def drawn(key: int, size: int, kept: int) -> Positions:
 
 class RandomKContract(CompressorContract):
     ratio: ClassVar[float]
-    is_biased: ClassVar[bool] = True
+    is_biased: ClassVar[bool]
     # Times d / k still finite.
     largest = 2.0**118
     num_keys = 100
@@ -73,21 +79,12 @@ class RandomKContract(CompressorContract):
             "compress_random_k", compress_ratio=self.ratio, is_biased=self.is_biased
         )
 
-    def definition_of(self, v: Floats, tensor: int) -> Floats:
+    def definition(self, v: Floats, tensor: int) -> Floats:
         kept = kept_entries(v.size, self.ratio)
         positions = positions_of(0, tensor, v.size, kept)
         q = np.zeros_like(v)
         q[positions] = v[positions]
         return q if self.is_biased else q * np.float32(v.size / max(kept, 1))
-
-    def definition(self, v: Floats) -> Floats:
-        return self.definition_of(v, 0)
-
-    def expected(self, layout: Layout, v: torch.Tensor) -> Floats:
-        parts = [
-            self.definition_of(view.numpy(), tensor) for tensor, view in enumerate(layout.views(v))
-        ]
-        return 0 + np.concatenate([np.zeros(0, np.float32), *parts])
 
     def delta(self, v: Floats) -> float:
         share = kept_entries(v.size, self.ratio) / v.size
@@ -103,28 +100,7 @@ class RandomKContract(CompressorContract):
         assert int(target.isnan().sum()) == sum(kept_of(layout, self.ratio))
 
 
-class TestHalf(RandomKContract):
-    ratio = 0.5
-
-
-class TestTenth(RandomKContract):
-    ratio = 0.9
-
-
-class TestHundredth(RandomKContract):
-    ratio = 0.99
-
-
-class TestHalfUnbiased(TestHalf):
-    is_biased = False
-
-
-class TestTenthUnbiased(TestTenth):
-    is_biased = False
-
-
-class TestHundredthUnbiased(TestHundredth):
-    is_biased = False
+globals().update(variants(RandomKContract, ratio=RATIOS, is_biased=(True, False)))
 
 
 def deviations(counts: NDArray[np.int64], expected: NDArray[np.float64]) -> float:
@@ -248,6 +224,28 @@ def test_what_is_not_finite_is_found_where_it_is_drawn() -> None:
         view[int(positions[-1])] = math.inf
         with pytest.raises(NotFiniteError, match=f"tensor {tensor} holds NaN or infinity"):
             encoded(compressor, layout, v, 1)
+
+
+def test_tensor_beyond_sizes_of_32_bits_is_refused() -> None:
+    compressor = make_compressor("compress_random_k", compress_ratio=0.99)
+    largest = 2**32 - 1
+    layout = Layout.of_sizes([largest, largest])
+    assert compressor.message_bytes(layout) == 8 * kept_entries(largest, 0.99)
+    # The kernels themselves, at both ends of the largest tensor.
+    for first in (0, largest - 1000):
+        positions = np.empty(SHUFFLED_ENTRIES, dtype=np.uint32)
+        draw_positions(words_of(1, 1, NUM_WORDS)[0], largest, first, 1000, positions)
+        assert len(set(positions[:1000].tolist())) == 1000
+        assert positions[:1000].max() < largest
+    layout, empty = Layout.of_sizes([3, 2**32]), torch.empty(0)
+    message = Message(torch.empty(0, dtype=torch.uint8))
+    refused = "random-k compresses at most 4294967295 entries of a tensor, not 4294967296"
+    with pytest.raises(UserError, match=refused):
+        compressor.message_bytes(layout)
+    with pytest.raises(UserError, match=refused):
+        compressor.encode(layout, empty, None, message)
+    with pytest.raises(UserError, match=refused):
+        compressor.accumulate(layout, [message], [empty], [[1.0]])
 
 
 def test_contraction_is_that_of_the_smallest_share() -> None:

@@ -26,6 +26,7 @@ from tests.compression.compressor_contract import (
     Floats,
     bits_of,
     normal,
+    variants,
 )
 
 RATIOS = (0.0, 0.5, 0.9, 0.99)
@@ -70,7 +71,7 @@ class TopKContract(CompressorContract):
     def make(self) -> Compressor:
         return top_k(self.ratio)
 
-    def definition(self, v: Floats) -> Floats:
+    def definition(self, v: Floats, tensor: int) -> Floats:
         return definition(v, self.ratio)
 
     def delta(self, v: Floats) -> float:
@@ -92,20 +93,7 @@ class TopKContract(CompressorContract):
         assert not touched[-CANARY_ENTRIES:].any()
 
 
-class TestKeepsAll(TopKContract):
-    ratio = 0.0
-
-
-class TestKeepsHalf(TopKContract):
-    ratio = 0.5
-
-
-class TestKeepsATenth(TopKContract):
-    ratio = 0.9
-
-
-class TestKeepsAHundredth(TopKContract):
-    ratio = 0.99
+globals().update(variants(TopKContract, ratio=RATIOS))
 
 
 @pytest.mark.parametrize("ratio", RATIOS)
@@ -343,12 +331,13 @@ class TestParameters:
         for ratio, stepsize in tuned.items():
             assert top_k(ratio).default_consensus_stepsize == pytest.approx(stepsize)
         between = 1 - math.sqrt(0.5 * 0.1)
-        assert top_k(between).default_consensus_stepsize == pytest.approx((0.45 + 0.04) / 2)
+        assert top_k(between).default_consensus_stepsize == pytest.approx(math.sqrt(0.45 * 0.04))
 
     def test_description_says_what_is_kept(self) -> None:
-        assert top_k(0.99).description == (
-            "keeps the largest 1 % of the entries of each tensor (drops 99 %)"
-        )
+        for ratio, kept, dropped in ((0.99, "1", "99"), (0.999, "0.1", "99.9"), (0.0, "100", "0")):
+            assert top_k(ratio).description == (
+                f"keeps the largest {kept} % of the entries of each tensor (drops {dropped} %)"
+            )
 
     def test_contraction_is_the_smallest_share(self) -> None:
         assert top_k(0.9).contraction(Layout.of_sizes([10, 0, 199, 20])) == 19 / 199
