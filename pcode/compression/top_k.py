@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from pcode.compression.base import Compressor, Message
 from pcode.compression.kept import check_ratio, consensus_stepsize, kept_in_words, kept_of
-from pcode.compression.kernels import elias_fano
+from pcode.compression.kernels import elias_fano, sparse
 from pcode.compression.kernels import top_k as kernels
+from pcode.compression.kernels.candidates import TENSOR, Candidates, Difference
 from pcode.compression.kernels.lanes import LANES
 from pcode.compression.memory import (
     accumulate_arguments,
@@ -77,7 +78,7 @@ def _plan(layout: Layout, compress_ratio: float) -> Plan:
         shares.append(min(1.0, 2 * below / (LANES * num_groups)) if below else 1.0)
         before += kept
     segments = segments_of(layout)
-    in_segments = np.ceil(np.array(shares)[segments[:, kernels.TENSOR]] * segments[:, 3])
+    in_segments = np.ceil(np.array(shares)[segments[:, TENSOR]] * segments[:, 3])
     return Plan(
         np.array(rows, dtype=np.int64).reshape(-1, 7),
         np.concatenate([[0], np.cumsum(in_segments)]).astype(np.int64),
@@ -132,10 +133,10 @@ class TopK(Compressor):
     def encode(
         self, layout: Layout, value: torch.Tensor, reference: torch.Tensor | None, message: Message
     ) -> None:
-        difference = kernels.Difference(address_of(layout, value), *reference_of(layout, reference))
+        difference = Difference(address_of(layout, value), *reference_of(layout, reference))
         payload = payload_address(message, self.message_bytes(layout))
         tensors, room, code = self._plan(layout)
-        candidates = kernels.Candidates(
+        candidates = Candidates(
             np.empty(room[-1], dtype=np.int32),
             np.empty(room[-1], dtype=np.uint32),
             np.empty((len(room) - 1, 2), dtype=np.int64),
@@ -160,7 +161,7 @@ class TopK(Compressor):
     ) -> None:
         num_bytes = self.message_bytes(layout)
         given = accumulate_arguments(layout, messages, targets, weights, num_bytes)
-        run_segments(kernels.accumulate, layout.sizes, *given, self._plan(layout).code)
+        run_segments(sparse.accumulate, layout.sizes, *given, self._plan(layout).code)
 
     def contraction(self, layout: Layout) -> float:
         kept = kept_of(layout, self.compress_ratio)

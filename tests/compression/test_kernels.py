@@ -58,12 +58,12 @@ assert sign.encode.stats.cache_path is None, "kept where nothing can be"
 # Where the machine code of the kernels came from, file by file: read from disk, and compiled.
 COUNTS = """
 from numba.core.dispatcher import Dispatcher
-from pcode.compression.kernels import dense, elias_fano, qsgd, random_k, sign, top_k
+from pcode.compression.kernels import dense, elias_fano, qsgd, random_k, sign, sparse, top_k
 from test_kernels import COMPRESSORS, digest_of_a_round
 for name in COMPRESSORS:
     digest_of_a_round(name)
 digest_of_a_round("quantize_qsgd", quantize_level=4)
-for module in (dense, elias_fano, qsgd, random_k, sign, top_k):
+for module in (dense, elias_fano, qsgd, random_k, sign, sparse, top_k):
     kernels = [each for each in vars(module).values() if isinstance(each, Dispatcher)]
     hits = sum(sum(each.stats.cache_hits.values()) for each in kernels)
     print(module.__name__, hits, sum(sum(each.stats.cache_misses.values()) for each in kernels))
@@ -118,7 +118,7 @@ def test_a_processor_without_wide_vectors_gives_the_same_bits(tmp_path: Path) ->
 def test_a_second_process_need_not_compile() -> None:
     run_here(COUNTS)
     counts = [line.split() for line in run_here(COUNTS).stdout.splitlines()]
-    assert len(counts) == 6
+    assert len(counts) == 7
     for module, hits, misses in counts:
         assert int(hits) > 0, module
         assert int(misses) == 0, module
