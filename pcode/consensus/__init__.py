@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from pcode.consensus.gossip import Consensus, Course, gossip, slowest_mode
+from pcode.consensus.gossip import Consensus, Course, DeepSqueezeConsensus, gossip, slowest_mode
 from pcode.consensus.measurement import Measurement, measure
 from pcode.consensus.search import GammaSearch, Trial, search_gamma
 
 __all__ = [
     "Consensus",
     "Course",
+    "DeepSqueezeConsensus",
     "GammaSearch",
     "Measurement",
     "Trial",

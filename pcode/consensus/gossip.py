@@ -1,9 +1,10 @@
-"""CHOCO-Gossip on all nodes of a graph at once, and the course of its error."""
+"""The gossip of CHOCO and of DeepSqueeze on all nodes at once, and the course of its error."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -42,7 +43,10 @@ class Consensus:
 
     Attributes:
         x: n x d float64.
+        settles: whether what compression leaves out vanishes as the nodes come to agree.
     """
+
+    settles: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -62,7 +66,8 @@ class Consensus:
         self._num_rounds = 0
         self.x = start.to(torch.float64, copy=True)
         self._z = torch.zeros_like(self.x)
-        self._single, self._hat, self._q = torch.zeros(3, n * d)
+        # hat of CHOCO, e of DeepSqueeze.
+        self._memory, self._single, self._q = torch.zeros(3, n * d)
         self._laplacian = csr_array(topology.matrix - np.eye(n))
         self._payload = torch.empty(compressor.message_bytes(self._layout), dtype=torch.uint8)
         self._mean = self.x.mean(dim=0)
@@ -74,14 +79,21 @@ class Consensus:
         Raises:
             NotFiniteError: the compressor met NaN or infinity.
         """
+        self._single.copy_(self.x.view(-1))
+        self._z += self._exchange(self._single, self._memory, 1.0)
+        self.x.add_(self._z, alpha=self._gamma)
+
+    def _exchange(
+        self, value: torch.Tensor, reference: torch.Tensor | None, own: float
+    ) -> torch.Tensor:
+        """(W - I) q with q = Q(value - reference); adds own * q to the memory."""
         self._num_rounds += 1
         message = Message(self._payload, derive_seed(self._seed, "consensus", self._num_rounds))
-        self._single.copy_(self.x.view(-1))
-        self._compressor.encode(self._layout, self._single, self._hat, message)
+        self._compressor.encode(self._layout, value, reference, message)
         self._q.zero_()
-        self._compressor.accumulate(self._layout, [message], [self._hat, self._q], [[1.0], [1.0]])
-        self._z += torch.from_numpy(self._laplacian @ self._q.view_as(self.x).numpy())
-        self.x.add_(self._z, alpha=self._gamma)
+        targets = [self._memory, self._q]
+        self._compressor.accumulate(self._layout, [message], targets, [[own], [1.0]])
+        return torch.from_numpy(self._laplacian @ self._q.view_as(self.x).numpy())
 
     def _distance(self) -> float:
         return float(torch.linalg.vector_norm(self.x - self._mean))
@@ -90,6 +102,22 @@ class Consensus:
     def error(self) -> float:
         """sqrt(sum_i ||x_i - mean||^2) by that of the start, with the mean of the start."""
         return self._distance() / self._unit
+
+
+class DeepSqueezeConsensus(Consensus):
+    """e += x ; c = Q(e) ; e -= c ; x += gamma (W - I) c, from e = 0, on all nodes.
+
+    That is the recursion of `pcode.optim.DeepSqueeze` with gradients of 0. c holds x itself, not
+    a difference that vanishes: nodes that agree are driven apart, by gamma times what e changes.
+
+    Source: Algorithm 1 of Tang et al., arXiv 1907.07346.
+    """
+
+    settles = False
+
+    def round(self) -> None:
+        self._memory += self.x.view(-1)
+        self.x.add_(self._exchange(self._memory, None, -1.0), alpha=self._gamma)
 
 
 @dataclass(frozen=True)

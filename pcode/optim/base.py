@@ -10,6 +10,7 @@ from torch import nn
 
 from pcode.communication.base import Communicator
 from pcode.compression.base import Compressor
+from pcode.consensus import Consensus
 from pcode.errors import UserError
 from pcode.layout import Layout
 from pcode.optim.flat import FlatStore
@@ -70,6 +71,7 @@ class Law(torch.optim.Optimizer):
         time_varying: whether the edges may change from round to round.
         takes_adam, takes_local_steps: whether the recursion is defined with them.
         flags: the flags that the constructor takes besides, by the same names.
+        consensus: the recursion without gradients, of a law with a consensus step size.
 
     Raises:
         UserError: what `refuse` says.
@@ -81,6 +83,7 @@ class Law(torch.optim.Optimizer):
     takes_adam: ClassVar[bool] = True
     takes_local_steps: ClassVar[bool] = True
     flags: ClassVar[tuple[str, ...]] = ()
+    consensus: ClassVar[type[Consensus] | None] = None
 
     def __init__(
         self,
@@ -170,6 +173,11 @@ class Law(torch.optim.Optimizer):
     def remarks(cls, **flags: Any) -> list[str]:
         """What a run should say of the law before it starts; flags are those that it takes."""
         return []
+
+    @classmethod
+    def default_consensus_stepsize(cls, compressor: Compressor) -> float:
+        """gamma, of a law with one, where the user gives none."""
+        return compressor.default_consensus_stepsize
 
     @property
     def steps_per_exchange(self) -> int:

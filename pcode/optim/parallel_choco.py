@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from pcode.communication.base import Communicator
+from pcode.consensus import Consensus
 from pcode.optim.compressed import OverlappingLaw
 from pcode.topology.base import Topology
 
@@ -33,6 +34,7 @@ class ParallelChoco(OverlappingLaw):
         consensus_stepsize: gamma, in (0, 1].
     """
 
+    consensus = Consensus
     flags = ("consensus_stepsize", *OverlappingLaw.flags)
 
     def __init__(

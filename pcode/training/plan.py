@@ -211,7 +211,7 @@ def make_plan(config: Config) -> Plan:
         assert isinstance(topology, Topology), "no such law takes another graph"
         doubts = law.doubts(topology, compressor, layout)
         if "consensus_stepsize" in law.flags:
-            gamma, search = _gamma(config, topology, compressor, layout)
+            gamma, search = _gamma(config, law, topology, compressor, layout)
     return dataclasses.replace(
         plan,
         config=_resolve(config, gamma),
@@ -243,14 +243,16 @@ def _check_law(
 
 
 def _gamma(
-    config: Config, topology: Topology, compressor: Compressor, layout: Layout
+    config: Config, law: type[Law], topology: Topology, compressor: Compressor, layout: Layout
 ) -> tuple[float, GammaSearch | None]:
     """The consensus step size, and how it was found where that was left to a search."""
     gamma = config.graph.consensus_stepsize
     if gamma == "auto":
-        search = search_gamma(topology, compressor, layout, config.learning.manual_seed)
+        assert law.consensus is not None, "a law with gamma names its gossip"
+        seed = config.learning.manual_seed
+        search = search_gamma(topology, compressor, layout, seed, law.consensus)
         return search.best, search
-    gamma = compressor.default_consensus_stepsize if gamma is None else gamma
+    gamma = law.default_consensus_stepsize(compressor) if gamma is None else gamma
     if not 0 < gamma <= 1:
         raise UserError(f"--consensus_stepsize {gamma:g}: must be above 0 and at most 1")
     return gamma, None

@@ -10,9 +10,9 @@ import torch
 
 from pcode.communication import Communicator, Simulation
 from pcode.compression import COMPRESSORS, make_compressor
-from pcode.consensus import Consensus, Course, gossip, measure, slowest_mode
+from pcode.consensus import Consensus, Course, DeepSqueezeConsensus, gossip, measure, slowest_mode
 from pcode.layout import Layout
-from pcode.optim import ParallelChoco
+from pcode.optim import DeepSqueeze, ParallelChoco
 from pcode.topology import make_topology
 from tests.consensus.every_fourth import EveryFourth
 
@@ -27,14 +27,19 @@ def starting(num_nodes: int, num_entries: int = LAYOUT.num_entries) -> torch.Ten
 
 @pytest.mark.parametrize("name", ["none", "sign"])
 @pytest.mark.parametrize(("graph", "num_nodes"), [("ring", 8), ("torus", 9), ("complete", 3)])
-def test_it_is_the_law_without_gradients(graph: str, num_nodes: int, name: str) -> None:
+@pytest.mark.parametrize("kind", [ParallelChoco, DeepSqueeze])
+def test_it_is_the_law_without_gradients(
+    kind: type[ParallelChoco | DeepSqueeze], graph: str, num_nodes: int, name: str
+) -> None:
     topology, start = make_topology(graph, num_nodes), starting(num_nodes)
     num_rounds, gamma = 20, 0.4
+    # CHOCO mixes the last round in at the start of its next step.
+    num_steps = num_rounds + (kind is ParallelChoco)
 
     def node(communicator: Communicator) -> torch.Tensor:
         views = LAYOUT.views(start[communicator.rank].clone())
         params = [torch.nn.Parameter(view) for view in views]
-        law = ParallelChoco(
+        law = kind(
             params,
             communicator,
             topology,
@@ -42,23 +47,25 @@ def test_it_is_the_law_without_gradients(graph: str, num_nodes: int, name: str) 
             consensus_stepsize=gamma,
             lr=0.1,
         )
-        for _ in range(num_rounds + 1):  # the last round is mixed in at the start of a step
+        for _ in range(num_steps):
             law.zero_grad()
             law.step()
         law.finish()
         return law.x
 
     expected = torch.stack(Simulation(num_nodes).run(node))
-    consensus = Consensus(topology, make_compressor(name), LAYOUT, start, gamma=gamma)
+    assert kind.consensus is not None
+    consensus = kind.consensus(topology, make_compressor(name), LAYOUT, start, gamma=gamma)
     gossip(consensus, num_rounds)
     assert torch.linalg.vector_norm(consensus.x - expected) <= 1e-5 * expected.norm()
 
 
+@pytest.mark.parametrize("kind", [Consensus, DeepSqueezeConsensus])
 @pytest.mark.parametrize("name", COMPRESSORS)
-def test_the_mean_stays(name: str) -> None:
+def test_the_mean_stays(name: str, kind: type[Consensus]) -> None:
     compressor = make_compressor(name, **{flag: OPTIONS[flag] for flag in COMPRESSORS[name].flags})
     start = starting(32) + 3
-    consensus = Consensus(make_topology("torus", 32), compressor, LAYOUT, start, gamma=0.1)
+    consensus = kind(make_topology("torus", 32), compressor, LAYOUT, start, gamma=0.02)
     assert not gossip(consensus, 2000, every=100).diverged
     drift = consensus.x.mean(dim=0) - start.double().mean(dim=0)
     assert drift.abs().max() < 1e-12
