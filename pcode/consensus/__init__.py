@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pcode.consensus.gossip import Consensus, Course, DeepSqueezeConsensus, gossip, slowest_mode
-from pcode.consensus.measurement import Measurement, measure
+from pcode.consensus.measurement import Measurement, Setting, measure, setting_of
 from pcode.consensus.search import GammaSearch, Trial, search_gamma
 
 __all__ = [
@@ -12,9 +12,11 @@ __all__ = [
     "DeepSqueezeConsensus",
     "GammaSearch",
     "Measurement",
+    "Setting",
     "Trial",
     "gossip",
     "measure",
     "search_gamma",
+    "setting_of",
     "slowest_mode",
 ]

@@ -10,7 +10,6 @@ import torch
 
 from pcode.compression.base import Compressor
 from pcode.consensus.gossip import Consensus, Course, gossip, slowest_mode
-from pcode.consensus.search import search_gamma
 from pcode.layout import Layout
 from pcode.seeding import torch_generator
 from pcode.topology.base import Topology
@@ -19,17 +18,16 @@ MOST_RECORDS = 1000
 
 
 @dataclass(frozen=True)
-class Measurement:
-    """The gossip of one compressor on one graph.
+class Setting:
+    """One compressor on one graph.
 
     Attributes:
         graph, num_nodes, gap: of the graph.
         slowest: 1 - lambda_2; the gap, unless a negative eigenvalue is larger in size.
         compressor: its name and options, short.
-        delta, gamma: the compressor's quality, and the consensus step size used.
+        delta: the compressor's quality.
         message_bytes: one message to one neighbour.
         round_bytes: what a node sends a round, mean over the nodes.
-        course: the error by round.
     """
 
     graph: str
@@ -38,32 +36,66 @@ class Measurement:
     slowest: float
     compressor: str
     delta: float
-    gamma: float
     message_bytes: int
     round_bytes: float
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """The gossip of a setting.
+
+    Attributes:
+        gamma: the consensus step size used.
+        course: the error by round.
+    """
+
+    setting: Setting
+    gamma: float
     course: Course
 
     @property
     def predicted_decay(self) -> float:
         """What a round takes off the error where compression costs nothing."""
-        return self.gamma * self.slowest
+        return self.gamma * self.setting.slowest
 
     def figures(self) -> dict[str, Any]:
         """Everything measured, for a JSON file."""
-        derived = {"decay": self.course.decay(), "predicted_decay": self.predicted_decay}
-        return {**dataclasses.asdict(self), **derived}
+        return {
+            **dataclasses.asdict(self.setting),
+            "gamma": self.gamma,
+            "decay": self.course.decay(),
+            "predicted_decay": self.predicted_decay,
+            "course": dataclasses.asdict(self.course),
+        }
 
 
 def label(compressor: Compressor, name: str) -> str:
-    """A compressor's name and the options that matter, as in `top_k 0.99`."""
-    words = [name.removeprefix("compress_").removeprefix("quantize_")]
+    """What it is and what is kept, as in `top 1 %`, `random 25 % unbiased` and `qsgd 4`."""
+    words = [name.removeprefix("compress_").removeprefix("quantize_").removesuffix("_k")]
     for option in type(compressor).flags:
         value = getattr(compressor, option)
-        if not isinstance(value, bool):
-            words.append(f"{value:g}")
-        elif not value:
-            words.append(f"not {option.removeprefix('is_')}")
+        if option == "compress_ratio":
+            words.append(f"{100 * (1 - value):.6g} %")
+        elif option == "is_biased":
+            words += [] if value else ["unbiased"]
+        else:
+            words.append(str(value))
     return " ".join(words)
+
+
+def setting_of(topology: Topology, name: str, compressor: Compressor, layout: Layout) -> Setting:
+    """What is known before anything is played."""
+    message_bytes = compressor.message_bytes(layout)
+    return Setting(
+        graph=topology.name,
+        num_nodes=topology.num_nodes,
+        gap=topology.spectral_gap,
+        slowest=1 - slowest_mode(topology)[0],
+        compressor=label(compressor, name),
+        delta=compressor.contraction(layout),
+        message_bytes=message_bytes,
+        round_bytes=message_bytes * 2 * len(topology.edges) / topology.num_nodes,
+    )
 
 
 def starting_vectors(topology: Topology, num_entries: int, start: str, seed: int) -> torch.Tensor:
@@ -83,29 +115,12 @@ def measure(
     layout: Layout,
     *,
     rounds: int,
-    gamma: float | None = None,
+    gamma: float,
     start: str = "random",
     seed: int = 6,
 ) -> Measurement:
-    """Play the gossip; without a gamma, with the one that a search finds.
-
-    Raises:
-        UserError: the search finds none.
-    """
-    if gamma is None:
-        gamma = search_gamma(topology, compressor, layout, seed).best
+    """Play the gossip."""
     vectors = starting_vectors(topology, layout.num_entries, start, seed)
     consensus = Consensus(topology, compressor, layout, vectors, gamma=gamma, seed=seed)
-    message_bytes = compressor.message_bytes(layout)
-    return Measurement(
-        graph=topology.name,
-        num_nodes=topology.num_nodes,
-        gap=topology.spectral_gap,
-        slowest=1 - slowest_mode(topology)[0],
-        compressor=label(compressor, name),
-        delta=compressor.contraction(layout),
-        gamma=gamma,
-        message_bytes=message_bytes,
-        round_bytes=message_bytes * 2 * len(topology.edges) / topology.num_nodes,
-        course=gossip(consensus, rounds, every=-(-rounds // MOST_RECORDS)),
-    )
+    course = gossip(consensus, rounds, every=-(-rounds // MOST_RECORDS))
+    return Measurement(setting_of(topology, name, compressor, layout), gamma, course)

@@ -9,25 +9,26 @@ import argparse
 import dataclasses
 import importlib.util
 import json
-import os
 import sys
 import typing
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from pcode.compression import COMPRESSORS, Compressor
 from pcode.config.fields import check_value, flag, flag_of, parse_value
-from pcode.consensus import Measurement, measure
+from pcode.consensus import Measurement, Setting, measure, search_gamma, setting_of
 from pcode.errors import UserError
 from pcode.layout import Layout
 from pcode.registry import look_up
-from pcode.tools.command import Parser, call
-from pcode.topology import make_topology
+from pcode.tools.command import FORMATS, Parser, call, check_file
+from pcode.topology import Topology, make_topology
 
 TARGET_ERROR = 1e-3
-PICTURES = (".png", ".pdf", ".svg")
+# Of a node, with what a round computes in between.
+ENTRY_BYTES = 56
+MOST_GIB = 4
 
 
 @dataclass(frozen=True)
@@ -55,38 +56,50 @@ class Options:
     output: str | None = flag(None, "file for the figures (JSON)")
 
 
-def table(measurements: Sequence[Measurement]) -> list[str]:
-    """A Markdown table; decay is what a round takes off the error, measured and predicted."""
+def table(found: Sequence[Measurement | Setting]) -> list[str]:
+    """A Markdown table; decay is what a round takes off the error, measured and predicted.
+
+    Args:
+        found: what was measured, and the settings for which there is no gamma.
+    """
     columns = (
-        "graph|n|gap|compressor|delta|gamma|bytes a message|decay a round|gamma (1 - lambda_2)"
+        "graph|n|gap|compressor|delta|bytes a message|gamma|decay a round|gamma (1 - lambda_2)"
         f"|rounds to {TARGET_ERROR:g}|kB sent by a node"
     )
     lines = [f"| {columns.replace('|', ' | ')} |", "|---|--:|--:|---|" + "--:|" * 7]
-    for each in measurements:
-        decay, rounds = each.course.decay(), each.course.rounds_to(TARGET_ERROR)
-        reached = f"error {each.course.errors[-1]:.2g}"
-        ending = [reached, "-"]
-        if each.course.diverged:
-            ending = ["diverges", "-"]
-        elif rounds is not None:
-            ending = [f"{rounds:,}", f"{rounds * each.round_bytes / 1e3:,.4g}"]
+    for each in found:
+        setting = each if isinstance(each, Setting) else each.setting
         cells = [
-            each.graph,
-            f"{each.num_nodes:,}",
-            f"{each.gap:.3g}",
-            each.compressor,
-            f"{each.delta:.3g}",
-            f"{each.gamma:.3g}",
-            f"{each.message_bytes:,}",
-            "-" if decay is None else f"{decay:.3g}",
-            f"{each.predicted_decay:.3g}",
-            *ending,
+            setting.graph,
+            f"{setting.num_nodes:,}",
+            f"{setting.gap:.3g}",
+            setting.compressor,
+            f"{setting.delta:.3g}",
+            f"{setting.message_bytes:,}",
+            *(["no gamma found", *"----"] if isinstance(each, Setting) else _measured(each)),
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return lines
 
 
-def _parse(arguments: Sequence[str]) -> Options:
+def _measured(measurement: Measurement) -> list[str]:
+    course = measurement.course
+    decay, rounds = course.decay(), course.rounds_to(TARGET_ERROR)
+    ending = [f"error {course.errors[-1]:.2g}", "-"]
+    if course.diverged:
+        ending = ["diverges", "-"]
+    elif rounds is not None:
+        ending = [f"{rounds:,}", f"{rounds * measurement.setting.round_bytes / 1e3:,.4g}"]
+    return [
+        f"{measurement.gamma:.3g}",
+        "-" if decay is None else f"{decay:.3g}",
+        f"{measurement.predicted_decay:.3g}",
+        *ending,
+    ]
+
+
+def _parse(arguments: Sequence[str]) -> tuple[Options, set[str]]:
+    """The options, and the names of those given."""
     parser = Parser(
         prog="python -m pcode.tools.consensus",
         description=(__doc__ or "").split("\n", maxsplit=1)[0],
@@ -106,23 +119,39 @@ def _parse(arguments: Sequence[str]) -> Options:
     }
     for name, value in values.items():
         check_value(fields[name], value)
-    return Options(**values)
+    return Options(**values), set(values)
 
 
 def _check_files(options: Options) -> None:
-    for name, path in (("picture", options.picture), ("output", options.output)):
-        if path is None:
-            continue
-        parent = Path(path).parent
-        if not parent.is_dir() or not os.access(parent, os.W_OK) or Path(path).is_dir():
-            raise UserError(f"--{name} {path}: cannot write there")
+    if options.output is not None:
+        check_file("output", Path(options.output))
     if options.picture is not None:
-        if Path(options.picture).suffix not in PICTURES:
-            raise UserError(f"--picture {options.picture}: must end in {', '.join(PICTURES)}")
+        check_file("picture", Path(options.picture), FORMATS)
         if importlib.util.find_spec("matplotlib") is None:
             raise UserError(
                 f"--picture {options.picture}: needs matplotlib; pip install matplotlib"
             )
+
+
+def _check_size(options: Options) -> None:
+    gib = ENTRY_BYTES * options.n_mpi_process * sum(options.entries) / (1 << 30)
+    if gib > MOST_GIB:
+        raise UserError(
+            f"--n_mpi_process {options.n_mpi_process} --entries: {sum(options.entries):,} entries "
+            f"on every node take some {gib:,.0f} GiB; at most {MOST_GIB} will do"
+        )
+
+
+def _warn_of_unused(given: set[str], compressors: Iterable[Compressor]) -> None:
+    used = {option for compressor in compressors for option in type(compressor).flags}
+    unused = [
+        f"--{field.name}"
+        for field in dataclasses.fields(Options)
+        if field.name in given - used and any(field.name in c.flags for c in COMPRESSORS.values())
+    ]
+    if unused:
+        words = f"{', '.join(unused)}: no compressor in --comm_op takes it"
+        print(f"consensus: warning: {words}", file=sys.stderr)
 
 
 def _compressor(name: str, options: Options) -> Compressor:
@@ -140,35 +169,61 @@ def _gamma(compressor: Compressor, given: float | Literal["auto"] | None) -> flo
     return gamma
 
 
+def _cell(
+    topology: Topology, name: str, compressor: Compressor, gamma: float | None, options: Options
+) -> Measurement | Setting:
+    """What was measured, after the curve of the search if there is one; or only what is known."""
+    layout, seed = Layout.of_sizes(options.entries), options.manual_seed
+    if gamma is None:
+        setting = setting_of(topology, name, compressor, layout)
+        print(f"{setting.graph}, {setting.compressor}")
+        try:
+            search = search_gamma(topology, compressor, layout, seed)
+        except UserError as error:
+            print(error, end="\n\n", flush=True)
+            return setting
+        print(*search.lines(), sep="\n", end="\n\n", flush=True)
+        gamma = search.best
+    return measure(
+        topology,
+        name,
+        compressor,
+        layout,
+        rounds=options.rounds,
+        gamma=gamma,
+        start=options.start,
+        seed=seed,
+    )
+
+
 def _run(arguments: Sequence[str]) -> None:
-    options = _parse(arguments)
+    options, given = _parse(arguments)
     _check_files(options)
-    topologies = [make_topology(name, options.n_mpi_process) for name in options.graph_topology]
+    _check_size(options)
+    topologies = [
+        make_topology(name, options.n_mpi_process, options.manual_seed)
+        for name in options.graph_topology
+    ]
     compressors = {name: _compressor(name, options) for name in options.comm_op}
     gammas = {
         name: _gamma(compressor, options.consensus_stepsize)
         for name, compressor in compressors.items()
     }
-    layout = Layout.of_sizes(options.entries)
-    measurements = [
-        measure(
-            topology,
-            name,
-            compressor,
-            layout,
-            rounds=options.rounds,
-            gamma=gammas[name],
-            start=options.start,
-            seed=options.manual_seed,
-        )
+    _warn_of_unused(given, compressors.values())
+    found = [
+        _cell(topology, name, compressor, gammas[name], options)
         for topology in topologies
         for name, compressor in compressors.items()
     ]
-    print(*table(measurements), sep="\n")
+    print(*table(found), sep="\n")
+    measurements = [each for each in found if isinstance(each, Measurement)]
     if options.output is not None:
         content = {
             "options": dataclasses.asdict(options),
             "measurements": [each.figures() for each in measurements],
+            "without_gamma": [
+                dataclasses.asdict(each) for each in found if isinstance(each, Setting)
+            ],
         }
         Path(options.output).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     if options.picture is not None:

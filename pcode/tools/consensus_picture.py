@@ -50,20 +50,24 @@ def finish_panel(panel: Axes, lowest: float = LOWEST_ERROR, highest: float = HIG
 
 def draw(measurements: Sequence[Measurement], path: Path) -> None:
     """Two panels, rounds and bytes: compressors by colour, graphs by dashes."""
-    compressors = list(dict.fromkeys(each.compressor for each in measurements))
-    graphs = list(dict.fromkeys(each.graph for each in measurements))
+    compressors = list(dict.fromkeys(each.setting.compressor for each in measurements))
+    graphs = list(dict.fromkeys(each.setting.graph for each in measurements))
     colours = {name: f"C{index}" for index, name in enumerate(compressors)}
     styles = {name: LINE_STYLES[index % len(LINE_STYLES)] for index, name in enumerate(graphs)}
     figure = Figure(figsize=(9, 3.8), layout="constrained")
     by_round, by_bytes = figure.subplots(1, 2, sharey=True)
     for each in measurements:
-        line: dict[str, Any] = {"color": colours[each.compressor], "linestyle": styles[each.graph]}
+        line: dict[str, Any] = {
+            "color": colours[each.setting.compressor],
+            "linestyle": styles[each.setting.graph],
+        }
         draw_course(by_round, each, **line)
-        draw_course(by_bytes, each, unit=each.round_bytes / 1e3, **line)
+        draw_course(by_bytes, each, unit=each.setting.round_bytes / 1e3, **line)
     for panel in (by_round, by_bytes):
         finish_panel(panel)
     # Compressors differ by orders of magnitude in bytes, and all start at 0.
-    by_bytes.set_xscale("symlog", linthresh=min(each.round_bytes for each in measurements) / 1e3)
+    fewest = min((each.setting.round_bytes for each in measurements), default=1e3)
+    by_bytes.set_xscale("symlog", linthresh=fewest / 1e3)
     by_round.set_xlabel("round")
     by_bytes.set_xlabel("sent by one node (kB)")
     by_round.set_ylabel(r"$\|X-\bar{X}\|_F$ relative to the start")

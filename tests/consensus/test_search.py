@@ -8,13 +8,14 @@ import statistics
 import pytest
 import torch
 
-from pcode.compression import Compressor, Message, make_compressor
+from pcode.compression import Compressor, make_compressor
 from pcode.consensus import Consensus, DeepSqueezeConsensus, gossip, search_gamma
 from pcode.errors import UserError
 from pcode.layout import Layout
 from pcode.optim import DeepSqueeze, ParallelChoco
 from pcode.topology import make_topology
 from tests.consensus.every_fourth import EveryFourth
+from tests.consensus.wrong import Wrong
 
 LAYOUT = Layout.of_sizes([300_000, 5_000, 100])
 
@@ -24,16 +25,6 @@ class Longer(EveryFourth):
 
     def contraction(self, layout: Layout) -> float:
         return 1 / math.sqrt(math.sqrt(max(layout.sizes)))
-
-
-class Wrong(EveryFourth):
-    """No contraction: what is sent points away."""
-
-    def encode(
-        self, layout: Layout, value: torch.Tensor, reference: torch.Tensor | None, message: Message
-    ) -> None:
-        super().encode(layout, value, reference, message)
-        message.payload.view(torch.float32).mul_(-1000)
 
 
 @pytest.mark.parametrize("num_nodes", [2, 4])
