@@ -42,11 +42,12 @@ Operation = Callable[..., Any]
 
 
 def kernel(function: Function) -> Function:
-    """Compile with Numba at the first call; the kernel runs without the interpreter lock."""
+    """Compile with Numba at the first call; the kernel runs without the interpreter lock.
+
+    It is kept for later runs, which takes a function that encloses nothing.
+    """
     with cache.kept() as can_keep:
-        # Numba finds a closure again only if all that it encloses is pickled to the same bytes.
-        keep = can_keep and function.__closure__ is None
-        return cast(Function, njit(nogil=True, error_model="numpy", cache=keep)(function))
+        return cast(Function, njit(nogil=True, error_model="numpy", cache=can_keep)(function))
 
 
 class _Lanes(types.Type):  # type: ignore[misc]  # Numba has no types
