@@ -40,6 +40,8 @@ REPLAY_ROUNDS, REPLAY_PARTS, REPLAY_RECORD = 8000, 4, 50
 # Larger gammas show it sooner.
 REPLAY_MARGIN = 2 ** (1 / 6)
 REPLAY_ENTRIES, REPLAY_ENTRIES_OF_ALL = 1000, 1 << 14
+# Entries of all nodes times rounds at most; a message takes its time however few it has.
+REPLAY_WORK, REPLAY_MESSAGE = REPLAY_ROUNDS * REPLAY_ENTRIES_OF_ALL, 500
 # Errors of a part, in the geometric mean, by those of the best earlier part: more is growth.
 GROWTH = 1.5
 BAR_WIDTH = 40
@@ -132,9 +134,9 @@ def search_gamma(
     cut: whole tensors, the largest first, and of the last one a part, to the fewest entries for
     which delta is that of the model, within MOST_WORK. Where it still is not (qsgd, whose delta
     falls with the largest tensor), gamma is scaled by the ratio of both, as in Theorem 2 of arXiv
-    1902.00340 for small delta. The cheapest gamma is replayed for REPLAY_ROUNDS on fewer entries,
-    REPLAY_MARGIN times as large; while the error grows again, the next smaller one that was tried
-    takes its place.
+    1902.00340 for small delta. The cheapest gamma is replayed for REPLAY_ROUNDS (above 32
+    nodes within REPLAY_WORK) on fewer entries, REPLAY_MARGIN times as large; while the error grows
+    again, the next smaller one that was tried takes its place.
 
     The same arguments give the same gamma on every machine that rounds alike, whatever the number
     of threads.
@@ -175,11 +177,14 @@ def search_gamma(
     easier = compressor.contraction(cut)
     scale = delta / easier if 0 < delta < (1 - DELTA_TOLERANCE) * easier else 1.0
     short = _cut(layout, max(1, min(REPLAY_ENTRIES, REPLAY_ENTRIES_OF_ALL // n)))
+    work = n * max(short.num_entries, REPLAY_MESSAGE)
+    replay_rounds = min(REPLAY_ROUNDS, REPLAY_WORK // work)
     start = _start(topology, short, seed)
     grown: list[float] = []
     for best in (gamma * scale for gamma in _candidates(ordered)):
         gamma = min(1.0, REPLAY_MARGIN * best)
-        if not _grows(consensus(topology, compressor, short, start, gamma=gamma, seed=seed)):
+        replay = consensus(topology, compressor, short, start, gamma=gamma, seed=seed)
+        if not _grows(replay, replay_rounds):
             share = cut.num_entries / layout.num_entries
             done = tuple(grown)
             return GammaSearch(best, ordered, num_rounds, cut.num_entries, share, scale, done)
@@ -240,11 +245,11 @@ def _candidates(trials: Sequence[Trial]) -> Iterator[float]:
     return (each.gamma for each in finite if each.gamma <= best)
 
 
-def _grows(consensus: Consensus) -> bool:
+def _grows(consensus: Consensus, num_rounds: int) -> bool:
     """Whether the error becomes larger again than it was, or never smaller than at the start."""
     levels: list[float] = []
     for _ in range(REPLAY_PARTS):
-        course = gossip(consensus, REPLAY_ROUNDS // REPLAY_PARTS, every=REPLAY_RECORD)
+        course = gossip(consensus, -(-num_rounds // REPLAY_PARTS), every=REPLAY_RECORD)
         if course.diverged:
             return True
         errors = [max(error, ROUNDING_ERROR) for error in course.errors[1:]]
