@@ -111,6 +111,7 @@ def colour(name: str) -> str:
 def draw_panel(place: Axes, panel: Panel, measurements: Sequence[Measurement]) -> None:
     """Courses and predictions, with the names and both decays in a corner."""
     slow = panel.start == "slowest"
+    below = slow or not panel.searched
     lowest = min(each.course.errors[-1] for each in measurements)
     finish_panel(place, lowest=0.8 * lowest, highest=1.02 if slow else HIGHEST_ERROR)
     place.set_title(panel.title, fontsize=9)
@@ -123,12 +124,12 @@ def draw_panel(place: Axes, panel: Panel, measurements: Sequence[Measurement]) -
         decay = each.course.decay()
         measured = "-" if decay is None else f"{decay:.2g}"
         place.text(
-            0.03 if slow else 0.98,
-            (0.38 if slow else 0.97) - 0.07 * index,
+            0.03 if below else 0.98,
+            (0.38 if below else 0.97) - 0.07 * index,
             f"{name}: {measured} ({each.predicted_decay:.2g})",
             color=colour(name),
             fontsize=7,
-            ha="left" if slow else "right",
+            ha="left" if below else "right",
             va="top",
             transform=place.transAxes,
         )
