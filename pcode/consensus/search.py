@@ -90,9 +90,7 @@ class GammaSearch:
         if self.scale != 1:
             head += f", {self.scale:.3g} of the best there: the rest is harder to compress"
         if self.grown:
-            head += (
-                f"; from {self.grown[0]:.4g}, with which errors grow in {REPLAY_ROUNDS:,} rounds"
-            )
+            head += f"; stepped down from {self.grown[0]:.4g}, with which errors grow again"
         finite = [trial for trial in self.trials if math.isfinite(trial.cost)]
         chosen = min(finite, key=lambda trial: abs(trial.gamma * self.scale - self.best))
         lowest = min(trial.cost for trial in finite)
