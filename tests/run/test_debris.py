@@ -14,6 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from pcode.exit_status import DIVERGED
 from tests.run.runs import RUN
 
 LIMIT_SECONDS = 120.0
@@ -94,7 +95,7 @@ def test_after_a_signal(
 def test_after_a_rank_failed(tmp_path: Path, started: list[Started], backend: str) -> None:
     """The loss of some rank is no number after a few steps of such a length."""
     started.append(Started(tmp_path, "--lr", "1e30", "--backend", backend))
-    assert started[0].status() == 1
+    assert started[0].status() == DIVERGED
     assert started[0].processes() == []
 
 
