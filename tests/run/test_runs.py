@@ -12,6 +12,7 @@ import pytest
 import torch
 import yaml
 
+from pcode.exit_status import DIVERGED
 from tests.launching import find_mpirun
 from tests.run.runs import finished, run, run_folder, summary
 
@@ -197,7 +198,7 @@ def test_dry_run_tells_all_and_starts_nothing(tmp_path: Path) -> None:
 def test_a_diverging_run_ends_with_an_error_that_names_rank_and_step(tmp_path: Path) -> None:
     for backend in ("sim", "mpi"):
         done = run(tmp_path, *SMALL, "--lr", "1e30", "--backend", backend)
-        assert done.returncode == 1
+        assert done.returncode == DIVERGED
         assert "the training loss is" in done.stderr
         assert "rank " in done.stderr
         assert "step " in done.stderr
