@@ -1,13 +1,24 @@
-"""Looking up what a flag names: one message for what is unknown and what is not built yet."""
+"""What flags name: one message for what is unknown or not built yet, and who takes which."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 from pcode.errors import UserError
 
 T = TypeVar("T")
+
+
+class TakesFlags(Protocol):
+    """A law or a compressor: its class names the flags that its constructor takes."""
+
+    flags: ClassVar[tuple[str, ...]]
+
+
+def taken_by(kind: type[TakesFlags], flags: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of all flags that the constructor of `kind` takes."""
+    return {name: flags[name] for name in kind.flags}
 
 
 def look_up(flag: str, value: str, built: Mapping[str, T], planned: Collection[str] = ()) -> T:

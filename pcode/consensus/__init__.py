@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pcode.consensus.gossip import Consensus, Course, DeepSqueezeConsensus, gossip, slowest_mode
 from pcode.consensus.measurement import Measurement, Setting, measure, setting_of
-from pcode.consensus.search import GammaSearch, Trial, search_gamma
+from pcode.consensus.search import GammaSearch, Trial, check_gamma, search_gamma
 
 __all__ = [
     "Consensus",
@@ -14,6 +14,7 @@ __all__ = [
     "Measurement",
     "Setting",
     "Trial",
+    "check_gamma",
     "gossip",
     "measure",
     "search_gamma",

@@ -107,6 +107,12 @@ class GammaSearch:
         return [head, *table]
 
 
+def check_gamma(gamma: float) -> None:
+    """Raise UserError unless it can be a consensus step size."""
+    if not 0 < gamma <= 1:
+        raise UserError(f"--consensus_stepsize {gamma:g}: must be above 0 and at most 1")
+
+
 def search_gamma(
     topology: Topology,
     compressor: Compressor,

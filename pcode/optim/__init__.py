@@ -19,7 +19,7 @@ from pcode.optim.ecd_psgd import ECDPSGD
 from pcode.optim.ef_sign_sgd import EFSignSGD
 from pcode.optim.local import MEMORY_TREATMENTS, AdamOptions
 from pcode.optim.parallel_choco import ParallelChoco
-from pcode.registry import look_up
+from pcode.registry import look_up, taken_by
 from pcode.topology.base import Graph
 
 __all__ = [
@@ -81,6 +81,5 @@ def make_law(
         gossip: what laws that compress get: compressor, seed.
     """
     kind = law_class(name, topology)
-    taken = {flag: flags[flag] for flag in kind.flags}
     given = gossip if kind.compresses else {}
-    return kind(params, communicator, topology, **local, **taken, **given)
+    return kind(params, communicator, topology, **local, **taken_by(kind, flags), **given)

@@ -12,7 +12,7 @@ from pcode.communication.base import Communicator
 from pcode.compression.base import Compressor
 from pcode.errors import UserError
 from pcode.optim.compressed import CompressedLaw
-from pcode.optim.local import AdamOptions, LocalSGD
+from pcode.optim.local import LocalSGD
 from pcode.topology.base import Graph, Topology
 
 # Keeps the clipping factor of an all-zero tensor finite, as torch.nn.utils.clip_grad_norm_ does.
@@ -74,16 +74,9 @@ class DGC(CompressedLaw):
         self.e = torch.zeros_like(self.x)
 
     @classmethod
-    def refuse(
-        cls,
-        topology: Graph,
-        *,
-        compressor: Compressor | None = None,
-        adam: AdamOptions | None = None,
-        local_step: int = 1,
-        **flags: Any,
-    ) -> None:
-        super().refuse(topology, compressor=compressor, adam=adam, local_step=local_step)
+    def refuse(cls, topology: Graph, **given: Any) -> None:
+        super().refuse(topology, **given)
+        compressor: Compressor | None = given.get("compressor")
         if compressor is None:
             return
         if "compress_ratio" not in compressor.flags:
@@ -91,7 +84,7 @@ class DGC(CompressedLaw):
                 "it gathers the coordinates that are not sent, and this compressor sends all; "
                 "--comm_op compress_top_k or compress_random_k"
             )
-        for ratio in flags.get("compress_warmup_values", ()):
+        for ratio in given.get("compress_warmup_values", ()):
             if not 0 <= ratio < 1:
                 raise UserError(f"--compress_warmup_values {ratio:g}: must be in [0, 1)")
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import importlib.util
 import json
 import sys
 import typing
@@ -18,11 +17,19 @@ from typing import Literal
 
 from pcode.compression import COMPRESSORS, Compressor
 from pcode.config.fields import check_value, flag, flag_of, parse_value
-from pcode.consensus import Measurement, Setting, measure, search_gamma, setting_of
+from pcode.consensus import (
+    Measurement,
+    Setting,
+    check_gamma,
+    measure,
+    search_gamma,
+    setting_of,
+)
 from pcode.errors import UserError
 from pcode.layout import Layout
-from pcode.registry import look_up
+from pcode.registry import look_up, taken_by
 from pcode.tools.command import FORMATS, Parser, call, check_file
+from pcode.tools.consensus_picture import draw
 from pcode.topology import Topology, make_topology
 
 TARGET_ERROR = 1e-3
@@ -127,10 +134,6 @@ def _check_files(options: Options) -> None:
         check_file("output", Path(options.output))
     if options.picture is not None:
         check_file("picture", Path(options.picture), FORMATS)
-        if importlib.util.find_spec("matplotlib") is None:
-            raise UserError(
-                f"--picture {options.picture}: needs matplotlib; pip install matplotlib"
-            )
 
 
 def _check_size(options: Options) -> None:
@@ -156,7 +159,7 @@ def _warn_of_unused(given: set[str], compressors: Iterable[Compressor]) -> None:
 
 def _compressor(name: str, options: Options) -> Compressor:
     kind = look_up("comm_op", name, COMPRESSORS)
-    return kind(**{option: getattr(options, option) for option in kind.flags})
+    return kind(**taken_by(kind, vars(options)))
 
 
 def _gamma(compressor: Compressor, given: float | Literal["auto"] | None) -> float | None:
@@ -164,8 +167,7 @@ def _gamma(compressor: Compressor, given: float | Literal["auto"] | None) -> flo
     if given == "auto":
         return None
     gamma = compressor.default_consensus_stepsize if given is None else given
-    if not 0 < gamma <= 1:
-        raise UserError(f"--consensus_stepsize {gamma:g}: must be above 0 and at most 1")
+    check_gamma(gamma)
     return gamma
 
 
@@ -227,9 +229,7 @@ def _run(arguments: Sequence[str]) -> None:
         }
         Path(options.output).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     if options.picture is not None:
-        # Only pictures need matplotlib, which a training machine may not have.
-        picture = importlib.import_module("pcode.tools.consensus_picture")
-        picture.draw(measurements, Path(options.picture))
+        draw(measurements, Path(options.picture))
 
 
 def main(arguments: Sequence[str]) -> int:

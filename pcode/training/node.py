@@ -15,7 +15,7 @@ from pcode.errors import DivergenceError
 from pcode.models import normalization_parameters
 from pcode.optim import Law, make_law, parameter_groups
 from pcode.seeding import derive_seed
-from pcode.training.plan import Plan
+from pcode.training.plan import Plan, local_options
 
 
 class Node:
@@ -40,7 +40,7 @@ class Node:
             groups,
             communicator,
             plan.topology,
-            local=plan.local,
+            local=local_options(plan.config),
             flags=plan.config.flat(),
             gossip={"compressor": plan.compressor, "seed": self.seed},
         )

@@ -13,13 +13,14 @@ from torch import nn
 
 from pcode.compression import COMPRESSORS, Compressor
 from pcode.config import Config
-from pcode.consensus import GammaSearch, search_gamma
+from pcode.consensus import GammaSearch, check_gamma, search_gamma
 from pcode.datasets import Dataset, batches_per_epoch, load_dataset, partition_indices
 from pcode.errors import UserError
 from pcode.layout import Layout
 from pcode.models import make_model, normalization_parameters
 from pcode.optim import AdamOptions, Law, law_class, parameter_groups
 from pcode.optim.flat import flat_layout
+from pcode.registry import taken_by
 from pcode.topology import Graph, Topology, make_graph
 from pcode.training.schedule import Schedule, make_schedule
 
@@ -70,13 +71,7 @@ class Plan:
     @property
     def remarks(self) -> list[str]:
         """What is to be said of the law before it starts."""
-        flags = self.config.flat()
-        return self.law.remarks(**{flag: flags[flag] for flag in self.law.flags})
-
-    @property
-    def local(self) -> dict[str, Any]:
-        """Options of the local step."""
-        return local_options(self.config)
+        return self.law.remarks(**taken_by(self.law, self.config.flat()))
 
     def schedule(self, rank: int) -> Schedule:
         return make_schedule(self.config, self.topology, rank)
@@ -180,8 +175,7 @@ def make_plan(config: Config) -> Plan:
     topology = _topology(config)
     make_schedule(config, topology, rank=0)
     compressor_class = COMPRESSORS[config.graph.comm_op]
-    flags = config.flat()
-    compressor = compressor_class(**{flag: flags[flag] for flag in compressor_class.flags})
+    compressor = compressor_class(**taken_by(compressor_class, config.flat()))
     law = law_class(learning.optimizer, topology)
     _check_law(law, config, topology, compressor if law.compresses else None)
     timestamp = config.watch.timestamp
@@ -227,14 +221,14 @@ def make_plan(config: Config) -> Plan:
 def _check_law(
     law: type[Law], config: Config, topology: Graph, compressor: Compressor | None
 ) -> None:
-    flags, local = config.flat(), local_options(config)
+    local = local_options(config)
     try:
         law.refuse(
             topology,
             compressor=compressor,
             adam=local["adam"],
             local_step=local["local_step"],
-            **{flag: flags[flag] for flag in law.flags},
+            **taken_by(law, config.flat()),
         )
     except UserError as error:
         if str(error).startswith("--"):
@@ -253,8 +247,7 @@ def _gamma(
         search = search_gamma(topology, compressor, layout, seed, law.consensus)
         return search.best, search
     gamma = law.default_consensus_stepsize(compressor) if gamma is None else gamma
-    if not 0 < gamma <= 1:
-        raise UserError(f"--consensus_stepsize {gamma:g}: must be above 0 and at most 1")
+    check_gamma(gamma)
     return gamma, None
 
 
