@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-
-import networkx as nx
+from typing import Any
 
 from pcode.errors import UserError
 from pcode.seeding import derive_seed
+from pcode.topology.library import networkx
 
 MAX_ATTEMPTS = 1000
 
 
 def connected_edges(
-    name: str, num_nodes: int, seed: int, draw: Callable[[int], nx.Graph], hint: str
+    name: str, num_nodes: int, seed: int, draw: Callable[[int], Any], hint: str
 ) -> list[tuple[int, int]]:
     """The edges of the first connected graph among draw(seed of attempt 0), draw(1), ...
 
@@ -28,7 +28,7 @@ def connected_edges(
     """
     for attempt in range(MAX_ATTEMPTS):
         graph = draw(derive_seed(seed, "topology", attempt))
-        if nx.is_connected(graph):
+        if networkx().is_connected(graph):
             return list(graph.edges())
     raise UserError(
         f"graph {name!r} with n = {num_nodes}: none of {MAX_ATTEMPTS} drawn is connected; {hint}"

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import math
 
-import networkx as nx
-
 from pcode.errors import UserError
 from pcode.topology.base import Topology
 from pcode.topology.connected import connected_edges
+from pcode.topology.library import networkx
 from pcode.topology.weights import metropolis_weights
 
 # Far below what connects any number of nodes, and above where ln(1 - p) rounds to 0.
@@ -41,7 +40,7 @@ def erdos_renyi(num_nodes: int, seed: int, probability: float | None = None) -> 
         name,
         num_nodes,
         seed,
-        lambda attempt_seed: nx.fast_gnp_random_graph(num_nodes, p, seed=attempt_seed),
+        lambda attempt_seed: networkx().fast_gnp_random_graph(num_nodes, p, seed=attempt_seed),
         f"a probability from ln n / n = {threshold:.2g} on would do",
     )
     return Topology(name, metropolis_weights(num_nodes, edges))

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 
-import networkx as nx
-
 from pcode.topology.base import Topology, check_num_nodes
+from pcode.topology.library import networkx
 from pcode.topology.weights import local_degree_weights
 
 
@@ -28,6 +27,6 @@ def margulis_expander(num_nodes: int) -> Topology:
     name = "margulis_expander"
     check_num_nodes(name, num_nodes, lambda n: math.isqrt(n) ** 2 == n, "a square")
     side = math.isqrt(num_nodes)
-    points = nx.margulis_gabber_galil_graph(side).edges()
+    points = networkx().margulis_gabber_galil_graph(side).edges()
     edges = ((side * x + y, side * u + v) for (x, y), (u, v) in points)
     return Topology(name, local_degree_weights(num_nodes, edges))

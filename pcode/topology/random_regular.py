@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import networkx as nx
+from typing import Any
 
 from pcode.errors import UserError
 from pcode.topology.base import Topology
 from pcode.topology.connected import connected_edges
+from pcode.topology.library import networkx
 from pcode.topology.weights import metropolis_weights
 
 
@@ -44,11 +45,11 @@ def random_regular(num_nodes: int, seed: int, degree: float = 4) -> Topology:
     if degree == 1 and num_nodes > 2:
         raise refuse("pairs are not connected; random_regular:2 or more")
 
-    def draw(attempt_seed: int) -> nx.Graph:
-        sparse = nx.random_regular_graph(
+    def draw(attempt_seed: int) -> Any:
+        sparse = networkx().random_regular_graph(
             min(degree, num_nodes - 1 - degree), num_nodes, seed=attempt_seed
         )
-        return sparse if degree <= num_nodes - 1 - degree else nx.complement(sparse)
+        return sparse if degree <= num_nodes - 1 - degree else networkx().complement(sparse)
 
     edges = connected_edges(name, num_nodes, seed, draw, "a larger degree would do")
     return Topology(name, metropolis_weights(num_nodes, edges))

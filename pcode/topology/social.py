@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import networkx as nx
-
 from pcode.errors import UserError
 from pcode.topology.base import Topology
+from pcode.topology.library import networkx
 from pcode.topology.weights import local_degree_weights
 
 
@@ -22,7 +21,7 @@ def social(num_nodes: int) -> Topology:
     Raises:
         UserError: n is not 32.
     """
-    graph = nx.davis_southern_women_graph()
+    graph = networkx().davis_southern_women_graph()
     if num_nodes != len(graph):
         raise UserError(f"graph 'social' with n = {num_nodes}: n must be {len(graph)}")
     ranks = {node: rank for rank, node in enumerate(graph)}
