@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from pcode.errors import UserError
 
@@ -11,14 +11,15 @@ T = TypeVar("T")
 
 
 class TakesFlags(Protocol):
-    """A law or a compressor: its class names the flags that its constructor takes."""
+    """What names the flags that it takes: the class of a law or a compressor, a data set's source."""
 
-    flags: ClassVar[tuple[str, ...]]
+    @property
+    def flags(self) -> tuple[str, ...]: ...
 
 
-def taken_by(kind: type[TakesFlags], flags: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of all flags that the constructor of `kind` takes."""
-    return {name: flags[name] for name in kind.flags}
+def taken_by(taker: TakesFlags, flags: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of all flags that `taker` takes."""
+    return {name: flags[name] for name in taker.flags}
 
 
 def look_up(flag: str, value: str, built: Mapping[str, T], planned: Collection[str] = ()) -> T:

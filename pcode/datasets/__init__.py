@@ -5,47 +5,53 @@ A new data set is one file with a loader and one line in DATASETS.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
+from typing import Any
 
-from pcode.datasets.base import Dataset
-from pcode.datasets.batches import batches_per_epoch, epoch_batches
+from pcode.datasets.base import Batch, Dataset, Source
 from pcode.datasets.digits import load_digits_dataset
 from pcode.datasets.partition import partition_indices
-from pcode.registry import look_up
+from pcode.errors import UserError
+from pcode.registry import look_up, taken_by
 
 __all__ = [
     "DATASETS",
+    "Batch",
     "Dataset",
-    "batches_per_epoch",
-    "epoch_batches",
+    "Source",
+    "data_source",
     "load_dataset",
     "partition_indices",
 ]
 
-DATASETS: dict[str, Callable[[str], Dataset]] = {"digits": load_digits_dataset}
-PLANNED = (
-    "cifar10",
-    "cifar100",
-    "mnist",
-    "svhn",
-    "stl10",
-    "imagenet",
-    "imagenet8",
-    "imagenet16",
-    "imagenet32",
-    "imagenet64",
-    "epsilon",
-    "rcv1",
-    "wikitext2",
-    "ptb",
-    "synthetic",
-)
+DATASETS: dict[str, Source] = {"digits": Source(load_digits_dataset)}
 
 
-def load_dataset(name: str, data_dir: str) -> Dataset:
-    """The data set of that name; `data_dir` is where downloaded data lie.
+def data_source(name: str) -> Source:
+    """The source of the data set of that name, parameters included.
 
     Raises:
-        UserError: the name is unknown or not built yet.
+        UserError: the name is unknown, or takes no parameters and has some.
     """
-    return look_up("data", name, DATASETS, PLANNED)(data_dir)
+    kind, colon, _ = name.partition(":")
+    source = look_up("data", kind, DATASETS)
+    if colon and not source.parametric:
+        raise UserError(f"--data {name}: {kind} takes no parameters")
+    return source
+
+
+def load_dataset(name: str, flags: Mapping[str, Any]) -> Dataset:
+    """The data set of that name.
+
+    Args:
+        name: "NAME", or "NAME:PARAMETERS" of a parametric source.
+        flags: every flag of the run, by name; the source takes those that it needs.
+
+    Raises:
+        UserError: the name is unknown, or its files cannot be read.
+    """
+    source = data_source(name)
+    taken = taken_by(source, flags)
+    if source.parametric:
+        taken["parameters"] = name.partition(":")[2]
+    return source.load(**taken)

@@ -1,36 +1,97 @@
-"""What a data set is: tensors in memory."""
+"""What a data set is: samples that are dealt to nodes, and batches made of them."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 
+from pcode.datasets.batches import batches_per_epoch, epoch_batches
+from pcode.seeding import derive_seed
 
-@dataclass(frozen=True, eq=False)
-class Dataset:
-    """A classification data set of square images, ready for a model.
+# Inputs, as the model takes them, and targets (int64).
+Batch = tuple[torch.Tensor, torch.Tensor]
+
+TEST_BATCH_SIZE = 512
+
+
+class Dataset(ABC):
+    """A data set for one run: what a loader of DATASETS returns.
 
     Attributes:
         name: as `--data` names it.
-        train_inputs, test_inputs: float32, N x channels x height x width, normalised with the
-            training set's mean and standard deviation.
-        train_targets, test_targets: int64, N, from 0 to num_classes - 1.
-        num_classes: how many classes there are.
+        task: "classification" (targets: a class for each sample) or "language" (targets: the next
+            word at each place).
+        input_shape: of one sample: (channels, height, width), (features,), or () for words.
+        num_classes: classes, or words of the vocabulary.
+        train_targets: int64, one label for each training sample: what a partition deals.
+        labelled: whether train_targets tell samples apart; words have none.
+        num_test: what a test metric is a mean over: samples, or words.
     """
 
+    task: str = "classification"
+    labelled: bool = True
     name: str
-    train_inputs: torch.Tensor
-    train_targets: torch.Tensor
-    test_inputs: torch.Tensor
-    test_targets: torch.Tensor
+    input_shape: tuple[int, ...]
     num_classes: int
+    train_targets: torch.Tensor
+    num_test: int
 
-    @property
-    def num_channels(self) -> int:
-        return self.train_inputs.shape[1]
+    def batches_per_epoch(self, num_nodes: int, batch_size: int) -> int:
+        """Steps of an epoch, the same on every node: nodes meet at every step."""
+        return batches_per_epoch(len(self.train_targets), num_nodes, batch_size)
 
-    @property
-    def image_size(self) -> int:
-        """Height and width, in pixels."""
-        return self.train_inputs.shape[2]
+    def train_batches(
+        self,
+        share: torch.Tensor,
+        num_batches: int,
+        batch_size: int,
+        *,
+        seed: int,
+        rank: int,
+        epoch: int,
+    ) -> Iterator[Batch]:
+        """A node's batches of an epoch, num_batches of them.
+
+        Args:
+            share: the node's samples, positions in train_targets, int64.
+            num_batches: from batches_per_epoch.
+            seed, rank, epoch: what order and augmentation depend on, and on nothing else.
+        """
+        batches = epoch_batches(share, num_batches, batch_size, seed=seed, rank=rank, epoch=epoch)
+        seeds = [derive_seed(seed, "augment", rank, epoch, index) for index in range(len(batches))]
+        return self.read(batches, seeds)
+
+    @abstractmethod
+    def read(self, batches: Sequence[torch.Tensor], seeds: Sequence[int]) -> Iterator[Batch]:
+        """The training batches of these samples, in order.
+
+        Args:
+            batches: positions in train_targets, int64, a tensor for each batch.
+            seeds: for each batch, what its augmentation is drawn from.
+        """
+
+    @abstractmethod
+    def test_batches(self, part: int = 0, num_parts: int = 1) -> Iterator[Batch]:
+        """The test set, without augmentation, or one of num_parts disjoint shares of it.
+
+        The shares differ in size by as little as possible; one may be empty.
+        """
+
+
+@dataclass(frozen=True)
+class Source:
+    """How a data set is loaded.
+
+    Attributes:
+        load: called with the flags it takes, by their names (values as in the configuration); of a
+            parametric source also with `parameters`, what follows its name: "A:B" in "NAME:A:B".
+        flags: the flags that load takes.
+        parametric: whether its name may be followed by parameters.
+    """
+
+    load: Callable[..., Dataset]
+    flags: tuple[str, ...] = ()
+    parametric: bool = False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from pcode.datasets.base import Dataset
+from pcode.datasets.in_memory import InMemory
 from pcode.seeding import derive_seed
 
 # The split belongs to the data set, not to the run: every run is tested on the same digits.
@@ -12,16 +12,13 @@ SPLIT_SEED = 0
 TEST_SHARE = 5
 
 
-def load_digits_dataset(data_dir: str) -> Dataset:
+def load_digits_dataset() -> InMemory:
     """1437 digits for training and 360 for testing, 1 x 8 x 8, ten classes.
 
     Pixels (0 to 16) are divided by 16 and normalised with the mean and the standard deviation of
     all training pixels. The split is stratified: in an order by class and, within a class, by a
     fixed draw, every fifth digit is for testing. The draw is a hash of the digit's position, so
     that it changes with no version of any library.
-
-    Args:
-        data_dir: not used; the digits lie in scikit-learn's own folder.
 
     Source: UCI Optical Recognition of Handwritten Digits, test part, as in
     sklearn.datasets.load_digits; the published set has no split of these 1797 digits.
@@ -40,4 +37,4 @@ def load_digits_dataset(data_dir: str) -> Dataset:
     train = sorted(set(order) - set(test))
     deviation, mean = torch.std_mean(inputs[train], correction=0)
     inputs = (inputs - mean) / deviation
-    return Dataset("digits", inputs[train], targets[train], inputs[test], targets[test], 10)
+    return InMemory("digits", inputs[train], targets[train], inputs[test], targets[test], 10)
