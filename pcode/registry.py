@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 class TakesFlags(Protocol):
-    """What names the flags that it takes: the class of a law or a compressor, a data set's source."""
+    """What names the flags that it takes: a law's or compressor's class, a data set's source."""
 
     @property
     def flags(self) -> tuple[str, ...]: ...

@@ -10,7 +10,7 @@ from typing import Any
 
 from pcode.datasets.base import Batch, Dataset, Source
 from pcode.datasets.digits import load_digits_dataset
-from pcode.datasets.partition import partition_indices
+from pcode.datasets.partition import partition_indices, partition_scheme
 from pcode.errors import UserError
 from pcode.registry import look_up, taken_by
 
@@ -22,6 +22,7 @@ __all__ = [
     "data_source",
     "load_dataset",
     "partition_indices",
+    "partition_scheme",
 ]
 
 DATASETS: dict[str, Source] = {"digits": Source(load_digits_dataset)}

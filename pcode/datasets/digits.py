@@ -37,4 +37,11 @@ def load_digits_dataset() -> InMemory:
     train = sorted(set(order) - set(test))
     deviation, mean = torch.std_mean(inputs[train], correction=0)
     inputs = (inputs - mean) / deviation
-    return InMemory("digits", inputs[train], targets[train], inputs[test], targets[test], 10)
+    return InMemory(
+        "digits",
+        train_inputs=inputs[train],
+        train_targets=targets[train],
+        test_inputs=inputs[test],
+        test_targets=targets[test],
+        num_classes=10,
+    )

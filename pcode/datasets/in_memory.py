@@ -30,6 +30,7 @@ class InMemory(Dataset):
     def __init__(
         self,
         name: str,
+        *,
         train_inputs: torch.Tensor,
         train_targets: torch.Tensor,
         test_inputs: torch.Tensor,

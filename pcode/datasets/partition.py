@@ -2,56 +2,151 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
 import torch
 
 from pcode.errors import UserError
 from pcode.registry import look_up
-from pcode.seeding import torch_generator
+from pcode.seeding import derive_seed, torch_generator
+
+# alpha, and the smallest number of samples of a node
+DIRICHLET_DEFAULTS = (".5", "10")
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """How samples are dealt.
+
+    Attributes:
+        deal: from (targets, num_nodes, seed, epoch), and the scheme's parameters, every node's
+            samples.
+        drawn: whether they are drawn, so that another epoch's differ.
+        by_label: whether it needs samples with labels.
+        parametric: whether its name may be followed by ":A:B".
+    """
+
+    deal: Callable[..., list[torch.Tensor]]
+    drawn: bool = False
+    by_label: bool = False
+    parametric: bool = False
+
+
+def partition_scheme(name: str) -> Scheme:
+    """The scheme of that name, parameters included.
+
+    Raises:
+        UserError: the name is unknown, or takes no parameters and has some.
+    """
+    kind, colon, _ = name.partition(":")
+    scheme = look_up("partition_data", kind, SCHEMES)
+    if colon and not scheme.parametric:
+        raise UserError(f"--partition_data {name}: {kind} takes no parameters")
+    return scheme
 
 
 def partition_indices(
-    targets: torch.Tensor, num_nodes: int, scheme: str, seed: int, epoch: int
+    targets: torch.Tensor, num_nodes: int, name: str, seed: int, epoch: int
 ) -> list[torch.Tensor]:
     """The indices of every node's training samples, int64, in the order of ranks.
 
-    `random` and `sorted` give every sample to exactly one node; the numbers of samples of two
-    nodes differ by at most one.
+    All schemes but `none` give every sample to exactly one node.
 
     Args:
         targets: the training set's labels, N.
         num_nodes: n.
-        scheme: `random`: a permutation of all samples is cut into n pieces; `sorted`: the same
-            with the samples in the order of their labels (ties in the order of the data set);
-            `none`: every node holds all samples.
-        seed: the run's seed; `random` alone depends on it and on the epoch.
+        name: `random`: a permutation of all samples is cut into n pieces; `sorted`: the same with
+            the samples in the order of their labels (ties in the order of the data set); both
+            differ by at most one sample between nodes. `dirichlet[:ALPHA[:MINIMUM]]`: see
+            `dirichlet`. `none`: every node holds all samples.
+        seed: the run's seed; what is drawn depends on it and on the epoch.
         epoch: the epoch for which the samples are dealt; constant where they are dealt once.
 
     Raises:
-        UserError: the scheme is unknown or not built yet, or there are fewer samples than nodes.
+        UserError: the scheme is unknown, a parameter is out of its range, or there are too few
+            samples for the nodes.
     """
-    order = look_up("partition_data", scheme, SCHEMES, PLANNED)(targets, seed, epoch)
-    if scheme == "none":
-        return [order] * num_nodes
-    if num_nodes > len(order):
+    scheme = partition_scheme(name)
+    if scheme is not SCHEMES["none"] and num_nodes > len(targets):
         raise UserError(
-            f"--n_mpi_process {num_nodes}: some nodes would get none of the {len(order)} training "
-            f"samples; at most {len(order)} nodes, or --partition_data none"
+            f"--n_mpi_process {num_nodes}: some nodes would get none of the {len(targets)} "
+            f"training samples; at most {len(targets)} nodes, or --partition_data none"
         )
-    return list(order.tensor_split(num_nodes))
+    parameters = name.split(":")[1:]
+    return scheme.deal(targets, num_nodes, seed, epoch, *parameters)
 
 
-def _permutation(targets: torch.Tensor, seed: int, epoch: int) -> torch.Tensor:
+def _random(targets: torch.Tensor, num_nodes: int, seed: int, epoch: int) -> list[torch.Tensor]:
     generator = torch_generator(seed, "partition", epoch)
-    return torch.randperm(len(targets), generator=generator)
+    return list(torch.randperm(len(targets), generator=generator).tensor_split(num_nodes))
 
 
-def _by_label(targets: torch.Tensor, seed: int, epoch: int) -> torch.Tensor:
-    return torch.argsort(targets, stable=True)
+def _sorted(targets: torch.Tensor, num_nodes: int, seed: int, epoch: int) -> list[torch.Tensor]:
+    return list(torch.argsort(targets, stable=True).tensor_split(num_nodes))
 
 
-def _as_they_are(targets: torch.Tensor, seed: int, epoch: int) -> torch.Tensor:
-    return torch.arange(len(targets))
+def _none(targets: torch.Tensor, num_nodes: int, seed: int, epoch: int) -> list[torch.Tensor]:
+    return [torch.arange(len(targets))] * num_nodes
 
 
-SCHEMES = {"random": _permutation, "sorted": _by_label, "none": _as_they_are}
-PLANNED = ("dirichlet",)
+def dirichlet(
+    targets: torch.Tensor,
+    num_nodes: int,
+    seed: int,
+    epoch: int,
+    *parameters: str,
+) -> list[torch.Tensor]:
+    """Shares whose labels differ: those of each class are dealt by proportions from Dir(alpha).
+
+    A small alpha gives most of a class to few nodes, a large one the same to all. The proportions
+    are rounded so that every sample goes to exactly one node; a node below the minimum then gets
+    samples, drawn at random, of the node that has most.
+
+    Source: Yurochkin et al., "Bayesian nonparametric federated learning of neural networks", arXiv
+    1905.12022, section 4, which sets no minimum; Li et al., arXiv 2102.02079, draw again until all
+    nodes have 10 samples, which with many nodes and a small alpha may never happen.
+
+    Args:
+        parameters: alpha, above 0 (.5 unless given), and the smallest number of samples that a
+            node may have (10 unless given).
+
+    Raises:
+        UserError: a parameter that is no number or out of its range, or too many of them.
+    """
+    given = ":".join(["--partition_data dirichlet", *parameters])
+    try:
+        alpha, minimum = (*parameters, *DIRICHLET_DEFAULTS[len(parameters) :])
+        concentration, least = float(alpha), int(minimum)
+    except ValueError:
+        raise UserError(f"{given}: expected dirichlet:ALPHA:MINIMUM, as dirichlet:.5:10") from None
+    if not 0 < concentration < math.inf:
+        raise UserError(f"{given}: alpha must be above 0")
+    if not 1 <= least <= len(targets) // num_nodes:
+        raise UserError(
+            f"{given}: the minimum must be from 1 to {len(targets) // num_nodes}, with "
+            f"{len(targets)} samples for {num_nodes} nodes"
+        )
+    draw = np.random.default_rng(derive_seed(seed, "partition", epoch))
+    shares: list[list[int]] = [[] for _ in range(num_nodes)]
+    for label in torch.unique(targets):
+        samples = draw.permutation(torch.nonzero(targets == label).flatten().numpy())
+        proportions = draw.dirichlet(np.full(num_nodes, concentration))
+        cuts = np.rint(np.cumsum(proportions)[:-1] * len(samples)).astype(int)
+        for share, piece in zip(shares, np.split(samples, cuts), strict=True):
+            share.extend(piece.tolist())
+    for share in shares:
+        while len(share) < least:
+            richest = max(shares, key=len)
+            share.append(richest.pop(int(draw.integers(len(richest)))))
+    return [torch.tensor(sorted(share), dtype=torch.int64) for share in shares]
+
+
+SCHEMES = {
+    "random": Scheme(_random, drawn=True),
+    "sorted": Scheme(_sorted),
+    "dirichlet": Scheme(dirichlet, drawn=True, by_label=True, parametric=True),
+    "none": Scheme(_none),
+}

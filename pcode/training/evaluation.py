@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
 from torch import nn
-from torch.nn import functional
 
 from pcode.communication import Communicator
-from pcode.datasets import Dataset
+from pcode.datasets import Batch, Dataset
 from pcode.errors import DivergenceError
-
-EVALUATION_BATCH_SIZE = 512
+from pcode.training.tasks import TASKS, Task, cross_entropy
 
 
 @dataclass(frozen=True)
@@ -22,37 +21,37 @@ class Evaluation:
     """Results on the whole test set, the same on every node.
 
     Attributes:
-        test_top1_per_node: %, in the order of ranks.
+        per_node: the task's figure (top-1 in %, perplexity) of each node's model, by rank.
         test_loss: mean cross-entropy over nodes and samples.
-        averaged_model_test_top1: % of the averaged model, or None where it was not asked for.
+        averaged_model: the figure of the averaged model, or None where it was not asked for.
         consensus_distance: sqrt(mean_i ||x_i - mean||^2), or None where it was not asked for.
     """
 
-    test_top1_per_node: list[float]
+    per_node: list[float]
     test_loss: float
-    averaged_model_test_top1: float | None
+    averaged_model: float | None
     consensus_distance: float | None
 
     @property
-    def test_top1(self) -> float:
-        """%, mean over nodes."""
-        return sum(self.test_top1_per_node) / len(self.test_top1_per_node)
+    def mean(self) -> float:
+        """The figure, mean over nodes."""
+        return sum(self.per_node) / len(self.per_node)
 
 
 @torch.no_grad()
-def _count(model: nn.Module, inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """[correct predictions, summed loss], float64."""
+def _count(model: nn.Module, task: Task, batches: Iterable[Batch]) -> torch.Tensor:
+    """[correct predictions, summed loss, predictions], float64."""
     training = model.training
     model.eval()
-    correct, loss = 0, 0.0
-    for x, y in zip(
-        inputs.split(EVALUATION_BATCH_SIZE), targets.split(EVALUATION_BATCH_SIZE), strict=True
-    ):
-        outputs = model(x)
-        correct += int((outputs.argmax(dim=1) == y).sum())
-        loss += float(functional.cross_entropy(outputs, y, reduction="sum"))
+    correct, loss, count = 0, 0.0, 0
+    carried = None
+    for inputs, targets in batches:
+        outputs, carried = task.forward(model, inputs, carried)
+        correct += int((outputs.argmax(dim=-1) == targets).sum())
+        loss += float(cross_entropy(outputs, targets, reduction="sum"))
+        count += targets.numel()
     model.train(training)
-    return torch.tensor([correct, loss], dtype=torch.float64)
+    return torch.tensor([correct, loss, count], dtype=torch.float64)
 
 
 @torch.no_grad()
@@ -97,25 +96,25 @@ def evaluate(
     Raises:
         DivergenceError: on every node, where the test loss is not finite.
     """
-    counts = communicator.all_gather(_count(model, dataset.test_inputs, dataset.test_targets))
-    num_samples = len(dataset.test_targets)
-    averaged_top1 = distance = None
+    task = TASKS[dataset.task]
+    counts = communicator.all_gather(_count(model, task, dataset.test_batches()))
+    losses = [float(loss / count) for _, loss, count in counts]
+    test_loss = sum(losses) / len(losses)
+    if not math.isfinite(test_loss):
+        raise DivergenceError(f"the test loss, mean over nodes, is {test_loss}")
+    averaged_figure = distance = None
     if averaged or consensus:
         mean_model = copy.deepcopy(model)
         average_model(mean_model, communicator)
         if averaged:
-            mine = slice(communicator.rank, None, communicator.num_nodes)
-            count = _count(mean_model, dataset.test_inputs[mine], dataset.test_targets[mine])
-            shares = communicator.all_gather(count)
-            averaged_top1 = 100 * sum(float(share[0]) for share in shares) / num_samples
+            share = dataset.test_batches(communicator.rank, communicator.num_nodes)
+            shares = communicator.all_gather(_count(mean_model, task, share))
+            averaged_figure = task.figure(*torch.stack(shares).sum(dim=0).tolist())
         if consensus:
             distance = _consensus_distance(model, mean_model, communicator)
-    test_loss = sum(float(count[1]) for count in counts) / num_samples / len(counts)
-    if not math.isfinite(test_loss):
-        raise DivergenceError(f"the test loss, mean over nodes, is {test_loss}")
     return Evaluation(
-        test_top1_per_node=[100 * float(count[0]) / num_samples for count in counts],
+        per_node=[task.figure(*count.tolist()) for count in counts],
         test_loss=test_loss,
-        averaged_model_test_top1=averaged_top1,
+        averaged_model=averaged_figure,
         consensus_distance=distance,
     )

@@ -14,12 +14,12 @@ import torch
 from tqdm import tqdm
 
 from pcode.communication import Communicator
-from pcode.datasets import epoch_batches
+from pcode.errors import DivergenceError
 from pcode.timing import PARTS
 from pcode.training.evaluation import Evaluation, average_model, evaluate
 from pcode.training.node import Node, parameters_digest
 from pcode.training.plan import Plan, run_folder
-from pcode.training.records import Records
+from pcode.training.records import Records, model_file
 
 # The launcher sets it to "terminal" where its standard error is one: a rank's own never is.
 LAUNCHER_VARIABLE = "PCODE_LAUNCHER"
@@ -52,6 +52,8 @@ def _open_records(plan: Plan, communicator: Communicator) -> Records:
     records = Records(folder, communicator.rank)
     if communicator.rank == 0:
         records.write_config(plan.config)
+        if plan.config.data.partition_data != "none":
+            records.write_partition(plan.partition(epoch=0))
     return records
 
 
@@ -68,8 +70,10 @@ class Run:
         self.plan, self.communicator = plan, communicator
         self.is_first = communicator.rank == 0
         self.node = Node(plan, communicator)
+        self.task = self.node.task
         self.records = _open_records(plan, communicator)
-        self.best_top1 = -math.inf
+        self.best: float | None = None
+        self.train_seconds = 0.0
 
     def say(self, text: str) -> None:
         """A line on rank 0's standard output."""
@@ -80,59 +84,50 @@ class Run:
     def train(self) -> dict[str, Any]:
         """Train, evaluate and keep; the summary, the same on every node."""
         watch, plan, node = self.plan.config.watch, self.plan, self.node
-        last_loss = math.nan
+        loss = math.nan
         terminal = sys.stderr.isatty() or os.environ.get(LAUNCHER_VARIABLE) == "terminal"
-        begin = time.perf_counter()
         with tqdm(
             total=plan.num_steps, unit="step", disable=not (self.is_first and terminal), leave=False
         ) as bar:
             for epoch in range(plan.num_epochs):
+                begin = time.perf_counter()
                 losses = self._train_epoch(epoch, bar)
-                ended = epoch + 1 == plan.num_epochs
-                last_loss = sum(losses) / len(losses)
+                self.train_seconds += time.perf_counter() - begin
+                loss = sum(losses) / len(losses)
+                if watch.saves_model_after(epoch + 1):
+                    self.records.write_model(node.model, epoch + 1)
                 due = (epoch + 1) % watch.eval_freq == 0 and not watch.train_fast
-                if due and not ended:
-                    self._evaluate(epoch + 1, last_loss, watch.evaluate_avg, begin)
-        seconds = self._step_seconds()
+                if due and epoch + 1 < plan.num_epochs:
+                    result = self._evaluate(watch.evaluate_avg, watch.evaluate_consensus)
+                    self._report(result, loss)
         node.finish()
-        before = evaluate(
-            node.model, plan.dataset, self.communicator, averaged=True, consensus=True
-        )
-        if plan.config.learning.avg_model:
-            average_model(node.model, self.communicator)
-            final = evaluate(
-                node.model, plan.dataset, self.communicator, averaged=False, consensus=False
-            )
-        else:
-            final = before
-        self._report(plan.num_epochs, last_loss, before, begin)
-        self.best_top1 = max(self.best_top1, final.test_top1)
-        summary = self._summarise(last_loss, seconds, before, final)
-        self.records.write_model(node.model)
-        self.communicator.barrier()
-        if self.is_first:
-            self.records.write_summary(summary)
-        self.records.close()
-        return summary
+        return self._end(loss, "finished")
+
+    def evaluate(self, folder: Path) -> dict[str, Any]:
+        """Evaluate the models of a run; the summary, the same on every node.
+
+        Args:
+            folder: of that run.
+        """
+        index = self.plan.config.watch.checkpoint_index
+        file = model_file(folder, self.node.rank, index)
+        self.node.model.load_state_dict(torch.load(file, weights_only=True))
+        self.say(f"models of {folder}" + ("" if index is None else f" after epoch {index}"))
+        return self._end(None, "evaluated")
 
     def _train_epoch(self, epoch: int, bar: Any) -> list[float]:
         """The losses of the epoch's steps."""
-        plan, node = self.plan, self.node
-        batches = epoch_batches(
-            plan.partition(epoch)[node.rank],
-            plan.steps_per_epoch,
-            plan.config.data.batch_size,
-            seed=node.seed,
-            rank=node.rank,
-            epoch=epoch,
-        )
+        plan, node, watch = self.plan, self.node, self.plan.config.watch
+        batches = node.epoch_batches(epoch)
         losses: list[float] = []
-        for batch in batches[: plan.num_steps - node.law.num_steps]:
-            losses.append(node.train_step(batch))
+        for _ in range(min(plan.steps_per_epoch, plan.num_steps - node.law.num_steps)):
+            losses.append(node.train_step(batches))
             step = node.law.num_steps
             if step == UNTIMED_STEPS:
                 node.restart_timer()
-            if step % plan.config.watch.summary_freq == 0:
+            if watch.track_detailed_time:
+                self.records.write("step", step, {"step_seconds": node.last_step_seconds()})
+            if step % watch.summary_freq == 0:
                 self._record_training(step, losses[-1])
             bar.update()
         return losses
@@ -148,78 +143,144 @@ class Run:
         """This node's, where it is to be measured."""
         return self.node.step_seconds() if self.plan.config.watch.track_time else None
 
-    def _evaluate(self, epoch: int, loss: float, averaged: bool, begin: float) -> None:
-        consensus = self.plan.config.watch.evaluate_consensus
-        result = evaluate(
+    def _evaluate(self, averaged: bool, consensus: bool) -> Evaluation:
+        return evaluate(
             self.node.model,
             self.plan.dataset,
             self.communicator,
             averaged=averaged,
             consensus=consensus,
         )
-        self._report(epoch, loss, result, begin)
 
-    def _report(self, epoch: int, loss: float, result: Evaluation, begin: float) -> None:
-        self.best_top1 = max(self.best_top1, result.test_top1)
-        loss = _mean(self.communicator, {"loss": loss})["loss"]
-        values: dict[str, Any] = {
-            "epoch": epoch,
-            "train_loss": loss,
-            "test_top1": result.test_top1,
-            "node_test_top1": result.test_top1_per_node[self.communicator.rank],
+    def _end(self, loss: float | None, exit_reason: str) -> dict[str, Any]:
+        """Evaluate everything at the end, and keep it; the summary."""
+        seconds = self._step_seconds()
+        before = final = self._evaluate(averaged=True, consensus=True)
+        if self.plan.config.learning.avg_model:
+            average_model(self.node.model, self.communicator)
+            final = self._evaluate(averaged=False, consensus=False)
+        self._report(before, loss)
+        self._keep_best(final)
+        summary = self._summary(loss, seconds, before, final, exit_reason)
+        self.records.write_model(self.node.model)
+        self.communicator.barrier()
+        if self.is_first:
+            self.records.write_summary(summary)
+        self.records.close()
+        return summary
+
+    def _keep_best(self, result: Evaluation) -> None:
+        self.best = result.mean if self.best is None else self.task.best(self.best, result.mean)
+
+    def _report(self, result: Evaluation, loss: float | None) -> None:
+        """Say and record an evaluation; loss: the node's training loss, mean over the epoch."""
+        self._keep_best(result)
+        task, step = self.task, self.node.law.num_steps
+        epoch = step / self.plan.steps_per_epoch
+        worst = task.worst(result.per_node)
+        values: dict[str, Any] = {"epoch": epoch}
+        text = ""
+        if loss is not None:
+            values["train_loss"] = _mean(self.communicator, {"loss": loss})["loss"]
+            text = f"epoch {epoch:3g}: train loss {values['train_loss']:.4f}, "
+        values |= {
+            f"test_{task.metric}": result.mean,
+            f"worst_test_{task.metric}": worst,
+            f"node_test_{task.metric}": result.per_node[self.communicator.rank],
             "test_loss": result.test_loss,
             "bytes_sent": self.communicator.bytes_sent,
-            "seconds": time.perf_counter() - begin,
+            "seconds": self.train_seconds,
         }
-        text = (
-            f"epoch {epoch:3d}: train loss {loss:.4f}, test top-1 {result.test_top1:.2f} %"
-            f" (worst node {min(result.test_top1_per_node):.2f} %)"
-        )
-        if result.averaged_model_test_top1 is not None:
-            values["averaged_model_test_top1"] = result.averaged_model_test_top1
-            text += f", averaged model {result.averaged_model_test_top1:.2f} %"
+        text += f"test {task.label} {task.text(result.mean)} (worst node {task.text(worst)})"
+        if result.averaged_model is not None:
+            values[f"averaged_model_test_{task.metric}"] = result.averaged_model
+            text += f", averaged model {task.text(result.averaged_model)}"
         if result.consensus_distance is not None:
             values["consensus_distance"] = result.consensus_distance
             text += f", consensus distance {result.consensus_distance:.3g}"
-        self.records.write("evaluation", self.node.law.num_steps, values)
+        self.records.write("evaluation", step, values)
         self.say(text)
         seconds = self._step_seconds()
         if self.plan.config.watch.display_tracked_time and seconds is not None:
             self.say(_time_table(seconds))
 
-    def _summarise(
-        self, loss: float, seconds: dict[str, float] | None, before: Evaluation, final: Evaluation
-    ) -> dict[str, Any]:
-        plan, node, communicator = self.plan, self.node, self.communicator
-        digest = torch.frombuffer(bytearray(parameters_digest(node.model)), dtype=torch.uint8)
-        sent = [row[0] for row in _gather_floats(communicator, [float(communicator.bytes_sent)])]
+    def _known_figures(self, exit_reason: str) -> dict[str, Any]:
+        """What a summary can say of a run that ended in any way."""
+        plan, node = self.plan, self.node
+        num_steps = node.law.num_steps
         return {
-            "test_top1": final.test_top1,
-            "test_top1_per_node": final.test_top1_per_node,
-            "best_test_top1": self.best_top1,
-            "averaged_model_test_top1": before.averaged_model_test_top1,
-            "train_loss": _mean(communicator, {"loss": loss})["loss"],
-            "consensus_distance": before.consensus_distance,
+            f"test_{self.task.metric}": None,
+            f"test_{self.task.metric}_per_node": None,
+            f"worst_test_{self.task.metric}": None,
+            f"best_test_{self.task.metric}": self.best,
+            f"averaged_model_test_{self.task.metric}": None,
+            "train_loss": None,
+            "consensus_distance": None,
             "num_parameters": plan.layout.num_entries,
-            "num_steps": node.law.num_steps,
-            "num_epochs": node.law.num_steps / plan.steps_per_epoch,
+            "num_steps": num_steps,
+            "num_epochs": num_steps / plan.steps_per_epoch,
             "message_bytes": plan.message_bytes,
-            "bytes_sent_per_step": sum(sent) / len(sent) / node.law.num_steps,
+            "bytes_sent_per_step": None,
+            "bytes_sent_total": None,
+            "train_seconds": self.train_seconds,
+            "step_seconds": None,
+            "parameters_sha256": None,
+            "learning_rate": node.law.param_groups[0]["lr"],
+            "consensus_stepsize": plan.config.graph.consensus_stepsize,
+            "spectral_gap": plan.topology.spectral_gap,
+            "exit_reason": exit_reason,
+        }
+
+    def _summary(
+        self,
+        loss: float | None,
+        seconds: dict[str, float] | None,
+        before: Evaluation,
+        final: Evaluation,
+        exit_reason: str,
+    ) -> dict[str, Any]:
+        communicator, metric = self.communicator, self.task.metric
+        digest = torch.frombuffer(bytearray(parameters_digest(self.node.model)), dtype=torch.uint8)
+        sent = [row[0] for row in _gather_floats(communicator, [float(communicator.bytes_sent)])]
+        known = self._known_figures(exit_reason)
+        return known | {
+            f"test_{metric}": final.mean,
+            f"test_{metric}_per_node": final.per_node,
+            f"worst_test_{metric}": self.task.worst(final.per_node),
+            f"averaged_model_test_{metric}": before.averaged_model,
+            "train_loss": None if loss is None else _mean(communicator, {"loss": loss})["loss"],
+            "consensus_distance": before.consensus_distance,
+            "bytes_sent_per_step": sum(sent) / len(sent) / max(known["num_steps"], 1),
             "bytes_sent_total": int(sum(sent)),
             "step_seconds": _mean(communicator, seconds) if seconds is not None else None,
             "parameters_sha256": [
                 bytes(row.tolist()).hex() for row in communicator.all_gather(digest)
             ],
-            "learning_rate": node.law.param_groups[0]["lr"],
-            "consensus_stepsize": plan.config.graph.consensus_stepsize,
-            "spectral_gap": plan.topology.spectral_gap,
-            "exit_reason": "finished",
         }
+
+    def diverged(self, error: DivergenceError) -> None:
+        """Keep what this node knows of a run that it cannot go on with.
+
+        Every node may be the first to find out, and the others are ended with it.
+        """
+        self.records.write_summary(self._known_figures(f"diverged: {error}"))
+        self.records.close()
 
 
 def run_node(plan: Plan, communicator: Communicator) -> tuple[dict[str, Any], Path]:
-    """Train one node to the end; the run's summary and folder, the same on every node."""
+    """Train one node to the end, or evaluate it; the run's summary and folder, on every node.
+
+    Raises:
+        DivergenceError: after the summary has been written.
+    """
     run = Run(plan, communicator)
-    summary = run.train()
+    try:
+        if plan.evaluated_run is not None:
+            summary = run.evaluate(plan.evaluated_run)
+        else:
+            summary = run.train()
+    except DivergenceError as error:
+        run.diverged(error)
+        raise
     run.say(f"results: {run.records.folder}")
     return summary, run.records.folder

@@ -5,17 +5,23 @@ from __future__ import annotations
 import hashlib
 import math
 import time
+from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import nn
-from torch.nn import functional
 
 from pcode.communication import Communicator
+from pcode.datasets import Batch
 from pcode.errors import DivergenceError
 from pcode.models import normalization_parameters
 from pcode.optim import Law, make_law, parameter_groups
 from pcode.seeding import derive_seed
 from pcode.training.plan import Plan, local_options
+from pcode.training.tasks import TASKS, cross_entropy
+
+# No cross-entropy of a model that still learns comes near it.
+LARGEST_LOSS = 1e5
 
 
 class Node:
@@ -31,6 +37,8 @@ class Node:
         learning = plan.config.learning
         self.seed = learning.manual_seed
         self.schedule = plan.schedule(self.rank)
+        self.task = TASKS[plan.dataset.task]
+        self.carried: Any = None
         self.model = plan.model()
         groups = parameter_groups(
             self.model, learning.weight_decay, normalization_parameters(self.model)
@@ -44,24 +52,38 @@ class Node:
             flags=plan.config.flat(),
             gossip={"compressor": plan.compressor, "seed": self.seed},
         )
-        clips_here = learning.clip_grad and "clip_grad" not in self.law.flags
-        self.clip_norm = learning.clip_grad_val if clips_here else None
+        self.clip_norm = plan.clip_norm
         self.timer = self.law.timer
+        self._before_step = self.timer.seconds
         self.timed_steps = 0
-        self.timed_seconds = 0.0
+        self.timed_seconds = self.last_seconds = 0.0
 
-    def train_step(self, batch: torch.Tensor) -> float:
-        """One step on the samples of `batch`; the loss before it.
+    def epoch_batches(self, epoch: int) -> Iterator[Batch]:
+        """This node's batches of an epoch, in which nothing is carried over from the one before."""
+        plan = self.plan
+        self.carried = None
+        return plan.dataset.train_batches(
+            plan.partition(epoch)[self.rank],
+            plan.steps_per_epoch,
+            plan.config.data.batch_size,
+            seed=self.seed,
+            rank=self.rank,
+            epoch=epoch,
+        )
+
+    def train_step(self, batches: Iterator[Batch]) -> float:
+        """One step on the next batch; the loss before it.
 
         Raises:
-            DivergenceError: the loss, or what is to be compressed, is not finite.
+            DivergenceError: the loss is above LARGEST_LOSS, or it or what is to be compressed is
+                not finite.
             CommunicationError: an exchange failed.
         """
-        step, dataset = self.law.num_steps, self.plan.dataset
+        step = self.law.num_steps
         start = time.perf_counter()
+        self._before_step = dict(self.timer.seconds)
         with self.timer("data"):
-            inputs = dataset.train_inputs.index_select(0, batch)
-            targets = dataset.train_targets.index_select(0, batch)
+            inputs, targets = next(batches)
         self.law.epoch = step / self.plan.steps_per_epoch
         rate = self.schedule(self.law.epoch)
         for group in self.law.param_groups:
@@ -69,19 +91,28 @@ class Node:
         # Dropout draws from torch's global generator: it starts from this step's own number.
         torch.default_generator.manual_seed(derive_seed(self.seed, "forward", self.rank, step))
         with self.timer("forward"):
-            loss = functional.cross_entropy(self.model(inputs), targets)
+            outputs, self.carried = self.task.forward(self.model, inputs, self.carried)
+            loss = cross_entropy(outputs, targets)
         with self.timer("backward"):
             self.law.zero_grad()
             loss.backward()
             if self.clip_norm is not None:
                 nn.utils.clip_grad_norm_(self.model.parameters(), self.clip_norm)
         self.law.step()
+        self.last_seconds = time.perf_counter() - start
         self.timed_steps += 1
-        self.timed_seconds += time.perf_counter() - start
+        self.timed_seconds += self.last_seconds
         value = loss.item()
-        if not math.isfinite(value):
-            raise DivergenceError(f"rank {self.rank}, step {step}: the training loss is {value}")
+        if not (math.isfinite(value) and value <= LARGEST_LOSS):
+            raise DivergenceError(f"rank {self.rank}, step {step}: the training loss is {value:g}")
         return value
+
+    def last_step_seconds(self) -> dict[str, float]:
+        """Seconds of the last step and of its parts."""
+        parts = {
+            part: seconds - self._before_step[part] for part, seconds in self.timer.seconds.items()
+        }
+        return {"total": self.last_seconds, **parts}
 
     def restart_timer(self) -> None:
         """Forget the times of the steps so far."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import pickle
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from torch import nn
 from pcode.compression import COMPRESSORS, Compressor
 from pcode.config import Config
 from pcode.consensus import GammaSearch, check_gamma, search_gamma
-from pcode.datasets import Dataset, batches_per_epoch, load_dataset, partition_indices
+from pcode.datasets import Dataset, load_dataset, partition_indices, partition_scheme
 from pcode.errors import UserError
 from pcode.layout import Layout
 from pcode.models import make_model, normalization_parameters
@@ -22,6 +23,7 @@ from pcode.optim import AdamOptions, Law, law_class, parameter_groups
 from pcode.optim.flat import flat_layout
 from pcode.registry import taken_by
 from pcode.topology import Graph, Topology, make_graph
+from pcode.training.records import model_file
 from pcode.training.schedule import Schedule, make_schedule
 
 LONGEST_NAME_BYTES = 255  # of a file on the usual file systems
@@ -41,6 +43,7 @@ class Plan:
         timestamp: the name of the run, or None for the time of its start.
         doubts: reasons why the law may fail with this compressor on this graph.
         search: how gamma was found, where that was left to a search.
+        evaluated_run: the folder of the run whose models are to be evaluated, if no training is.
     """
 
     config: Config
@@ -54,6 +57,7 @@ class Plan:
     timestamp: str | None
     doubts: tuple[str, ...] = ()
     search: GammaSearch | None = None
+    evaluated_run: Path | None = None
 
     @property
     def num_epochs(self) -> int:
@@ -73,6 +77,16 @@ class Plan:
         """What is to be said of the law before it starts."""
         return self.law.remarks(**taken_by(self.law, self.config.flat()))
 
+    @property
+    def clip_norm(self) -> float | None:
+        """The norm to which the loop clips a node's gradient, where the law does not."""
+        learning = self.config.learning
+        if learning.clip_grad and "clip_grad" not in self.law.flags:
+            return learning.clip_grad_val
+        if self.dataset.task == "language":
+            return self.config.model.rnn_clip or None
+        return None
+
     def schedule(self, rank: int) -> Schedule:
         return make_schedule(self.config, self.topology, rank)
 
@@ -81,8 +95,8 @@ class Plan:
         options = self.config.model
         return make_model(
             options.arch,
-            self.dataset.num_channels,
-            self.dataset.image_size,
+            self.dataset.input_shape[0],
+            self.dataset.input_shape[1],
             self.dataset.num_classes,
             self.config.learning.manual_seed,
             mlp_num_layers=options.mlp_num_layers,
@@ -179,10 +193,8 @@ def make_plan(config: Config) -> Plan:
     law = law_class(learning.optimizer, topology)
     _check_law(law, config, topology, compressor if law.compresses else None)
     timestamp = config.watch.timestamp
-    dataset = load_dataset(config.data.data, config.data.data_dir)
-    steps_per_epoch = batches_per_epoch(
-        len(dataset.train_targets), num_nodes, config.data.batch_size
-    )
+    dataset = load_dataset(config.data.data, config.flat())
+    steps_per_epoch = dataset.batches_per_epoch(num_nodes, config.data.batch_size)
     num_steps = steps_per_epoch * learning.num_epochs
     if learning.stop_criteria == "iteration":
         num_steps = -(-learning.num_iterations // num_nodes)
@@ -197,6 +209,11 @@ def make_plan(config: Config) -> Plan:
         num_steps=num_steps,
         timestamp=timestamp,
     )
+    scheme = config.data.partition_data
+    if partition_scheme(scheme).by_label and not dataset.labelled:
+        raise UserError(
+            f"--partition_data {scheme}: --data {config.data.data} has no labels; random or sorted"
+        )
     plan.partition(epoch=0)
     model = plan.model()
     layout = flat_layout(parameter_groups(model, 0.0, normalization_parameters(model)))
@@ -215,7 +232,36 @@ def make_plan(config: Config) -> Plan:
         else 4 * layout.num_entries,
         doubts=tuple(doubts),
         search=search,
+        evaluated_run=_evaluated_run(config, model),
     )
+
+
+def _evaluated_run(config: Config, model: nn.Module) -> Path | None:
+    """The run whose models --evaluate True asks for, once they have been found to fit."""
+    watch = config.watch
+    if not watch.evaluate:
+        if watch.resume is not None:
+            raise UserError("--resume: training cannot be resumed yet; --evaluate True evaluates")
+        return None
+    if watch.resume is None:
+        raise UserError("--evaluate True: needs the folder of a run: --resume RUN")
+    folder = Path(watch.resume)
+    files = [
+        model_file(folder, rank, watch.checkpoint_index)
+        for rank in range(config.launch.n_mpi_process)
+    ]
+    missing = [file for file in files if not file.is_file()]
+    if missing:
+        raise UserError(f"--resume {folder}: there is no model {missing[0]}")
+    try:
+        state = torch.load(files[0], weights_only=True)
+        model.load_state_dict(state)
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, TypeError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(
+            f"--resume {folder}: {files[0]} does not hold this model: {reason}"
+        ) from None
+    return folder
 
 
 def _check_law(

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from tensorboardX import SummaryWriter
 from torch import nn
@@ -23,6 +24,21 @@ def write_whole(path: Path, content: str) -> None:
         file.write(content)
     os.chmod(name, 0o644)  # mkstemp's files are the owner's alone
     os.replace(name, path)
+
+
+def _numbers(values: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, float]]:
+    """Every number among the values and in those that are mappings, by its path."""
+    for name, value in values.items():
+        path = f"{prefix}/{name}"
+        if isinstance(value, Mapping):
+            yield from _numbers(value, path)
+        elif isinstance(value, int | float):
+            yield path, value
+
+
+def model_file(folder: Path, rank: int, epoch: int | None) -> Path:
+    """A node's model in a run's folder, after so many epochs; None: the final one."""
+    return folder / str(rank) / ("model.pt" if epoch is None else f"model_{epoch}.pt")
 
 
 class Records:
@@ -40,14 +56,19 @@ class Records:
         self._board = SummaryWriter(str(folder / "tensorboard")) if rank == 0 else None
 
     def write(self, kind: str, step: int, values: Mapping[str, Any]) -> None:
-        """One line of log.jsonl; rank 0 shows its numbers in TensorBoard as well."""
+        """One line of log.jsonl; rank 0 shows its numbers in TensorBoard as well.
+
+        Those of an evaluation stand there also over the bytes that the node has sent.
+        """
         json.dump({"kind": kind, "step": step, **values}, self._log, allow_nan=False)
         self._log.write("\n")
         self._log.flush()
         if self._board is not None:
-            for name, value in values.items():
-                if isinstance(value, int | float):
-                    self._board.add_scalar(f"{kind}/{name}", value, step)
+            for path, value in _numbers(values, kind):
+                self._board.add_scalar(path, value, step)
+            if "bytes_sent" in values:
+                for path, value in _numbers(values, f"{kind}_by_bytes_sent"):
+                    self._board.add_scalar(path, value, values["bytes_sent"])
 
     def write_config(self, config: Config) -> None:
         write_whole(self.folder / "config.yaml", to_yaml(config))
@@ -57,9 +78,18 @@ class Records:
             self.folder / "summary.json", json.dumps(summary, indent=2, allow_nan=False) + "\n"
         )
 
-    def write_model(self, model: nn.Module) -> None:
-        """The node's final model, as a state_dict for torch.load(weights_only=True)."""
-        torch.save(model.state_dict(), self.folder / str(self._rank) / "model.pt")
+    def write_partition(self, shares: Sequence[torch.Tensor]) -> None:
+        """partition.npz: the positions of each node's training samples, arrays named by rank."""
+        arrays: dict[str, Any] = {str(rank): share.numpy() for rank, share in enumerate(shares)}
+        np.savez_compressed(self.folder / "partition.npz", **arrays)
+
+    def write_model(self, model: nn.Module, epoch: int | None = None) -> None:
+        """The node's model, as a state_dict for torch.load(weights_only=True).
+
+        Args:
+            epoch: how many have passed, or None for the final model.
+        """
+        torch.save(model.state_dict(), model_file(self.folder, self._rank, epoch))
 
     def close(self) -> None:
         self._log.close()

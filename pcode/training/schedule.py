@@ -1,44 +1,69 @@
-"""The learning rate as a function of the fractional epoch."""
+"""A node's learning rate: its scheme, scaled up after a warm-up."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 from pcode.config.options import Config
 from pcode.errors import UserError
+from pcode.registry import taken_by
+from pcode.schedules import SCHEMES, Scheme, make_scheme
 from pcode.topology.base import Graph
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """Linear warm-up from `start` to `peak`, then division by `decay` at each milestone.
+    """rate(epoch) = scheme(epoch) * scale(epoch), where scale(epoch) climbs linearly from 1.
+
+    Warm-up acts on the factor of the scale-up alone, and so means the same for every scheme: a
+    scheme that is constant for so long climbs linearly from its own rate to the scaled one
+    (arXiv 1706.02677), any other follows its course, scaled up a little more at each step.
 
     Attributes:
-        start, peak: learning rates; equal where there is no warm-up.
-        warmup_epochs: length of the warm-up, in epochs.
-        milestones: epochs at which the rate changes, ascending.
-        decay: the divisor (below 1: a factor, as the original's flag is often given).
+        scheme: the rate before scale-up.
+        scale: the factor after the warm-up.
+        warmup_epochs: length of the warm-up, in epochs; 0: the whole factor from the first step.
     """
 
-    start: float
-    peak: float
+    scheme: Scheme
+    scale: float = 1.0
     warmup_epochs: float = 0.0
-    milestones: tuple[float, ...] = ()
-    decay: float = 10.0
 
     def __call__(self, epoch: float) -> float:
-        """The learning rate at a fractional epoch, from 0."""
-        factor = self.decay if self.decay < 1 else 1 / self.decay
-        passed = sum(epoch >= milestone for milestone in self.milestones)
-        rate = self.peak
+        """The learning rate at a fractional epoch, from 0 to the end of training."""
+        scale = self.scale
         if epoch < self.warmup_epochs:
-            rate = self.start + (self.peak - self.start) * epoch / self.warmup_epochs
-        return rate * factor**passed
+            scale = 1.0 + (self.scale - 1.0) * epoch / self.warmup_epochs
+        return self.scheme(epoch) * scale
+
+    @property
+    def peak(self) -> float:
+        """The scheme's largest rate, with the whole factor."""
+        return self.scheme.peak * self.scale
+
+    @property
+    def turning_points(self) -> tuple[float, ...]:
+        """Epochs within the training where the rate changes its course, ascending, from 0."""
+        points = {0.0, self.warmup_epochs, *self.scheme.turning_points}
+        return tuple(sorted(point for point in points if point <= self.scheme.end))
+
+    def observe(self, loss: float) -> None:
+        """Take in an epoch's training loss, the mean over the nodes: the same on every node."""
+        self.scheme.observe(loss)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run needs to know of the losses so far: plain numbers and texts."""
+        return self.scheme.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from what state_dict gave."""
+        self.scheme.load_state_dict(state)
 
 
 def _scale(config: Config, topology: Graph, rank: int) -> float:
-    """How much larger than --lr the final learning rate of a node is."""
+    """How much larger than its scheme's the final learning rate of a node is."""
     learning, data = config.learning, config.data
     if not learning.lr_scaleup:
         return 1.0
@@ -55,32 +80,21 @@ def _scale(config: Config, topology: Graph, rank: int) -> float:
     return math.sqrt(scale) if learning.lr_scaleup_type == "sqrt" else scale
 
 
-def make_schedule(config: Config, topology: Graph, rank: int) -> Schedule:
+def make_schedule(
+    config: Config, topology: Graph, rank: int, num_epochs_in_all: float
+) -> Schedule:
     """A node's schedule; nodes of an irregular graph differ with `--lr_scaleup_factor graph`.
 
+    Args:
+        num_epochs_in_all: when training ends, in epochs, not whole where it stops within one.
+
     Raises:
-        UserError: a factor that is no number, milestones missing or not ascending, decay 0.
+        UserError: a factor that is no number, or flags that the scheme cannot follow.
     """
     learning = config.learning
-    peak = learning.lr * _scale(config, topology, rank)
-    milestones: tuple[float, ...] = ()
-    if learning.lr_schedule_scheme == "custom_multistep":
-        if learning.lr_change_epochs is None:
-            raise UserError(
-                "--lr_schedule_scheme custom_multistep: needs --lr_change_epochs, as in 150,225"
-            )
-        milestones = learning.lr_change_epochs
-        if list(milestones) != sorted(set(milestones)):
-            raise UserError(
-                f"--lr_change_epochs {','.join(f'{m:g}' for m in milestones)}: must be ascending"
-            )
-    if learning.lr_decay <= 0:
-        raise UserError(f"--lr_decay {learning.lr_decay:g}: must be above 0")
-    warm = learning.lr_warmup
+    name = learning.lr_schedule_scheme
     return Schedule(
-        start=learning.lr if warm else peak,
-        peak=peak,
-        warmup_epochs=learning.lr_warmup_epochs if warm else 0.0,
-        milestones=milestones,
-        decay=learning.lr_decay,
+        make_scheme(name, num_epochs_in_all, **taken_by(SCHEMES[name], config.flat())),
+        scale=_scale(config, topology, rank),
+        warmup_epochs=learning.lr_warmup_epochs if learning.lr_warmup else 0.0,
     )

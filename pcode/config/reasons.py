@@ -1,0 +1,147 @@
+"""Why a flag cannot matter in a configuration: a function of the configuration for each reason.
+
+Each gives one line, or None where the flag matters.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from pcode import compression, datasets, optim
+from pcode.config.fields import Reason
+from pcode.datasets import partition
+
+if TYPE_CHECKING:
+    from pcode.config.options import Config
+
+
+def only_if(name: str, *values: Any) -> Reason:
+    """The flag matters only where the flag `name` has one of `values`."""
+
+    def reason(config: Config) -> str | None:
+        value = config.flat()[name]
+        if value in values:
+            return None
+        return f"it has no effect with --{name} {value}"
+
+    return reason
+
+
+def law(config: Config) -> type[optim.Law]:
+    """The law, as on a graph that is not complete."""
+    return optim.LAWS[config.learning.optimizer][1]
+
+
+def only_if_law_takes(name: str) -> Reason:
+    def reason(config: Config) -> str | None:
+        if name in law(config).flags:
+            return None
+        return f"it has no effect with --optimizer {config.learning.optimizer}"
+
+    return reason
+
+
+def only_if_compressor_takes(name: str) -> Reason:
+    def reason(config: Config) -> str | None:
+        if name in compression.COMPRESSORS[config.graph.comm_op].flags:
+            return compressing_law(config)
+        return f"it has no effect with --comm_op {config.graph.comm_op}"
+
+    return reason
+
+
+def compressing_law(config: Config) -> str | None:
+    if law(config).compresses:
+        return None
+    return f"--optimizer {config.learning.optimizer} sends the parameters or gradients themselves"
+
+
+def mpi_launch(config: Config) -> str | None:
+    if config.launch.backend == "sim":
+        return "--backend sim runs all nodes in this process"
+    if config.launch.n_mpi_process == 1:
+        return "one node runs in this process"
+    return None
+
+
+def several_local_steps(config: Config) -> str | None:
+    learning = config.learning
+    if learning.local_step == 1:
+        return "--local_step is 1"
+    if (
+        learning.stop_criteria == "epoch"
+        and learning.turn_on_local_step_from >= learning.num_epochs
+    ):
+        return f"training ends after --num_epochs {learning.num_epochs}"
+    return None
+
+
+def masking(config: Config) -> str | None:
+    if config.learning.momentum_factor == 0:
+        return "there is no momentum with --momentum_factor 0"
+    return only_if_law_takes("mask_momentum")(config)
+
+
+def warming_up(config: Config) -> str | None:
+    if config.graph.compress_warmup_epochs == 0:
+        return "there is no warm-up with --compress_warmup_epochs 0"
+    return only_if_law_takes("compress_warmup_values")(config)
+
+
+def biasing(config: Config) -> str | None:
+    if config.graph.comm_op == "quantize_qsgd" and config.graph.quantize_level == 32:
+        return "--quantize_level 32 keeps all bits"
+    return only_if_compressor_takes("is_biased")(config)
+
+
+def not_needed(config: Config) -> str:
+    return "it is not needed any more"
+
+
+def without_gpus(config: Config) -> str:
+    return "no node uses a GPU"
+
+
+def simulated(config: Config) -> str | None:
+    return "simulated nodes need no time limit" if config.launch.backend == "sim" else None
+
+
+def evaluating(config: Config) -> str | None:
+    if config.watch.train_fast:
+        return "--train_fast True evaluates at the end only, and then all of it"
+    return None
+
+
+def reading(name: str) -> Reason:
+    def reason(config: Config) -> str | None:
+        if name in datasets.data_source(config.data.data).flags:
+            return None
+        return f"--data {config.data.data} lies in memory as tensors"
+
+    return reason
+
+
+def drawing_shares(config: Config) -> str | None:
+    name = config.data.partition_data
+    if partition.partition_scheme(name).drawn:
+        return None
+    return f"it has no effect with --partition_data {name}"
+
+
+def saving_all(config: Config) -> str | None:
+    return "--save_all_models True keeps all" if config.watch.save_all_models else None
+
+
+def only_if_source_takes(name: str) -> Reason:
+    def reason(config: Config) -> str | None:
+        if name in datasets.data_source(config.data.data).flags:
+            return None
+        return f"it has no effect with --data {config.data.data}"
+
+    return reason
+
+
+def scaling_up(config: Config) -> str | None:
+    if config.learning.lr_scaleup:
+        return None
+    return "without --lr_scaleup True the rate starts at its final value"
