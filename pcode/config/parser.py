@@ -6,15 +6,15 @@ import argparse
 import dataclasses
 import difflib
 import typing
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Any, NoReturn
 
 import yaml
 
 from pcode.config.fields import check_value, flag_of, parse_value
+from pcode.config.files import read_flags
 from pcode.config.options import Config
 from pcode.errors import UserError
 from pcode.optim import ALIASES
@@ -70,7 +70,8 @@ def _make_parser() -> argparse.ArgumentParser:
         prog="run.py",
         usage="python run.py [--FLAG VALUE ...]",
         description="Decentralized training with compressed communication. "
-        "--config FILE.yaml holds any flag; the command line wins over the file.",
+        "--config FILE.yaml holds any flag; the command line wins over the file, and the file "
+        "over those that it names after `include:`.",
         allow_abbrev=False,
         argument_default=argparse.SUPPRESS,
     )
@@ -103,34 +104,12 @@ def _make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _read_file(path: str) -> dict[str, Any]:
-    """The flags of a YAML file, as text."""
-    try:
-        # BaseLoader keeps every value as the text that stands there, as on the command line.
-        content = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=yaml.BaseLoader)
-    except OSError as error:
-        raise UserError(f"--config {path}: {error.strerror}") from None
-    except (UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"--config {path}: not a YAML file: {reason}") from None
-    if content in (None, ""):
-        return {}
-    if not isinstance(content, dict):
-        raise UserError(f"--config {path}: expected `flag: value` lines")
-    names = {name: name for name in _fields()}
+@cache
+def _spellings() -> dict[str, str]:
+    """Every spelling of a flag, without its dashes -> its name."""
+    found = {name: name for name in _fields()}
     for name, (_, field, _) in _fields().items():
-        names.update({alias.lstrip("-"): name for alias in flag_of(field).aliases})
-    found = {}
-    for name, value in content.items():
-        if name not in names:
-            near = difflib.get_close_matches(str(name), names, n=1)
-            hint = f"; did you mean {near[0]}?" if near else ""
-            raise UserError(f"--config {path}: no flag is called {name!r}{hint}")
-        if isinstance(value, dict):
-            raise UserError(f"--config {path}: {name}: expected a value, not a mapping")
-        if names[name] in found:
-            raise UserError(f"--config {path}: {names[name]} stands there under two names")
-        found[names[name]] = ",".join(map(str, value)) if isinstance(value, list) else value
+        found.update({alias.lstrip("-"): name for alias in flag_of(field).aliases})
     return found
 
 
@@ -141,22 +120,46 @@ def _normalise(values: dict[str, Any]) -> None:
         values["lr_schedule_scheme"] = "custom_multistep"
 
 
-def make_config(**flags: Any) -> Config:
-    """A Config with these flags, checked; all others have their defaults.
+def _place(files: Mapping[str, str], name: str) -> str:
+    """What a message about a flag begins with: the file in which it stands, if any."""
+    return f"--config {files[name]}: " if name in files else ""
 
-    Raises:
-        UserError: a value that is not accepted.
-    """
-    values = {name: field.default for name, (_, field, _) in _fields().items()} | flags
+
+def _build(flags: Mapping[str, Any], files: Mapping[str, str]) -> Config:
+    """As make_config; `files` are the files in which flags stand, for messages."""
+    values = {name: field.default for name, (_, field, _) in _fields().items()} | dict(flags)
     _normalise(values)
     for name, (_, field, _) in _fields().items():
-        check_value(field, values[name])
+        try:
+            check_value(field, values[name])
+        except UserError as error:
+            raise UserError(f"{_place(files, name)}{error}") from None
     return Config(
         **{
             group: kind(**{field.name: values[field.name] for field in dataclasses.fields(kind)})
             for group, kind in _groups().items()
         }
     )
+
+
+def make_config(**flags: Any) -> Config:
+    """A Config with these flags, checked; all others have their defaults.
+
+    Raises:
+        UserError: a value that is not accepted.
+    """
+    return _build(flags, {})
+
+
+def _values(texts: Mapping[str, str], files: Mapping[str, str]) -> dict[str, Any]:
+    """What the texts of flags stand for."""
+    values = {}
+    for name, text in texts.items():
+        try:
+            values[name] = parse_value(name, _fields()[name][2], text)
+        except UserError as error:
+            raise UserError(f"{_place(files, name)}{error}") from None
+    return values
 
 
 def parse(arguments: Sequence[str]) -> Parsed:
@@ -168,16 +171,14 @@ def parse(arguments: Sequence[str]) -> Parsed:
     given = vars(_make_parser().parse_args(list(arguments)))
     dry_run = given.pop("dry_run", False)
     path = given.pop("config", None)
-    texts = _read_file(path) if path is not None else {}
-    from_file = set(texts) - set(given)
-    texts |= given
-    values = {name: parse_value(name, _fields()[name][2], text) for name, text in texts.items()}
-    config = make_config(**values)
+    in_files = read_flags(path, _spellings()) if path is not None else {}
+    files = {name: value.file for name, value in in_files.items() if name not in given}
+    texts = {name: value.text for name, value in in_files.items()} | given
+    values = _values(texts, files)
+    config = _build(values, files)
     # A file that a run wrote holds every flag: only what it changes is worth a warning.
     explicit = [
-        name
-        for name in texts
-        if name not in from_file or values[name] != _fields()[name][1].default
+        name for name in texts if name not in files or values[name] != _fields()[name][1].default
     ]
     reasons = {}
     for name in explicit:

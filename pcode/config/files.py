@@ -1,0 +1,103 @@
+"""YAML files of flags, which may include others."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pcode.errors import UserError
+
+INCLUDE = "include"
+
+
+@dataclass(frozen=True)
+class FileValue:
+    """A flag's value in a file, as the text that stands there.
+
+    Attributes:
+        text: as on the command line; a list is joined by commas.
+        file: where it stands.
+    """
+
+    text: str
+    file: str
+
+
+def read_flags(path: str, names: Mapping[str, str]) -> dict[str, FileValue]:
+    """The flags of a YAML file and of those that it includes.
+
+    `include: base.yaml`, or a list of files, stands for what these files hold; their paths are
+    relative to the file that names them. The file's own values win over included ones, and of
+    those the later.
+
+    Args:
+        names: every spelling of a flag, without its dashes -> its name.
+
+    Raises:
+        UserError: a file that cannot be read, is no list of flags or includes itself; the message
+            names the file in which the mistake stands.
+    """
+    return _read(path, names, ())
+
+
+def _read(path: str, names: Mapping[str, str], above: tuple[str, ...]) -> dict[str, FileValue]:
+    """As read_flags; `above` are the files that led here."""
+    content = _load(path, f"--config {above[-1]}: include {path}" if above else f"--config {path}")
+    chain = (*above, path)
+    found: dict[str, FileValue] = {}
+    for included in _included(path, content.pop(INCLUDE, [])):
+        place = Path(included).resolve()
+        if any(Path(file).resolve() == place for file in chain):
+            raise UserError(f"--config {path}: include {included}: a cycle, it leads here again")
+        found |= _read(included, names, chain)
+    return found | _own(path, content, names)
+
+
+def _load(path: str, named: str) -> dict[Any, Any]:
+    """What stands in a file; `named` says where its name stands, if it cannot be opened."""
+    where = f"--config {path}"
+    try:
+        # BaseLoader keeps every value as the text that stands there, as on the command line.
+        content = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=yaml.BaseLoader)
+    except OSError as error:
+        raise UserError(f"{named}: {error.strerror}") from None
+    except (UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{where}: not a YAML file: {reason}") from None
+    if content in (None, ""):
+        return {}
+    if not isinstance(content, dict):
+        raise UserError(f"{where}: expected `flag: value` lines")
+    return content
+
+
+def _included(path: str, value: Any) -> list[str]:
+    """The files that `path` includes."""
+    files = value if isinstance(value, list) else [value]
+    if not all(isinstance(file, str) and file and file.isprintable() for file in files):
+        raise UserError(
+            f"--config {path}: {INCLUDE}: expected the path of a file, or a list of them"
+        )
+    return [str(Path(path).parent / file) for file in files]
+
+
+def _own(path: str, content: dict[Any, Any], names: Mapping[str, str]) -> dict[str, FileValue]:
+    """The flags that stand in the file itself."""
+    found: dict[str, FileValue] = {}
+    for name, value in content.items():
+        if name not in names:
+            near = difflib.get_close_matches(str(name), [*names, INCLUDE], n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise UserError(f"--config {path}: no flag is called {name!r}{hint}")
+        if isinstance(value, dict):
+            raise UserError(f"--config {path}: {name}: expected a value, not a mapping")
+        if names[name] in found:
+            raise UserError(f"--config {path}: {names[name]} stands there under two names")
+        text = ",".join(map(str, value)) if isinstance(value, list) else value
+        found[names[name]] = FileValue(text, path)
+    return found
