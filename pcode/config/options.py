@@ -8,11 +8,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from pcode import compression, datasets, models, optim
+from pcode import compression, datasets, models, optim, schedules
 from pcode.config.fields import flag
 from pcode.config.reasons import (
     biasing,
     compressing_law,
+    decaying,
     drawing_shares,
     evaluating,
     masking,
@@ -21,7 +22,9 @@ from pcode.config.reasons import (
     only_if,
     only_if_compressor_takes,
     only_if_law_takes,
+    only_if_scheme_takes,
     only_if_source_takes,
+    rate_warming_up,
     reading,
     saving_all,
     scaling_up,
@@ -190,7 +193,12 @@ class Learning:
         choices=optim.LAWS,
     )
     local_optimizer: str = flag("sgd", "the local step", choices=("sgd", "adam"))
-    lr: float = flag(0.1, "learning rate", minimum=0)
+    lr: float = flag(
+        0.1,
+        "learning rate, before scale-up; that at the beginning where it changes",
+        minimum=0,
+        irrelevant=only_if_scheme_takes("lr"),
+    )
     momentum_factor: float = flag(
         0.9, "momentum of the local step", minimum=0, irrelevant=only_if("local_optimizer", "sgd")
     )
@@ -215,52 +223,72 @@ class Learning:
     )
     lr_schedule_scheme: str = flag(
         "constant",
-        "how the learning rate changes",
+        "how the learning rate changes, by the fractional epoch at every step",
         aliases=("--lr_scheduler",),
-        choices=("constant", "custom_multistep"),
-        not_built=("strict", "custom_one_cycle", "custom_convex_decay", "reduce_on_plateau"),
+        choices=schedules.SCHEMES,
     )
     lr_change_epochs: tuple[float, ...] | None = flag(
         None,
-        "epochs at which it changes",
+        "epochs at which it changes; strict: where a phase ends and the next begins",
         aliases=("--lr_milestones",),
         minimum=0,
-        irrelevant=only_if("lr_schedule_scheme", "custom_multistep", "strict"),
+        irrelevant=only_if_scheme_takes("lr_change_epochs"),
     )
-    lr_fields: str | None = flag(None, "", irrelevant=only_if("lr_schedule_scheme", "strict"))
-    lr_scale_indicators: str | None = flag(
-        None, "", irrelevant=only_if("lr_schedule_scheme", "strict")
+    lr_fields: str | None = flag(
+        None,
+        "strict: rates at the beginning and the end of each phase, before scale-up: a,b/c,d",
+        irrelevant=only_if_scheme_takes("lr_fields"),
+    )
+    lr_scale_indicators: tuple[int, ...] | None = flag(
+        None,
+        "strict: how each phase changes: 0 linear, 1 polynomial (power 2), 2 convex decay",
+        irrelevant=only_if_scheme_takes("lr_scale_indicators"),
     )
     lr_decay: float = flag(
         10.0,
-        "divide by this at each change (a value below 1 multiplies)",
-        irrelevant=only_if("lr_schedule_scheme", "custom_multistep"),
+        "divide the rate by this at each change (a value below 1 multiplies)",
+        irrelevant=only_if_scheme_takes("lr_decay"),
     )
     lr_gamma: float | None = flag(
-        None, "", irrelevant=only_if("lr_schedule_scheme", "custom_convex_decay")
+        None,
+        "convex decay: the rate before scale-up is lr_gamma / (lr_mu (lr_alpha + epochs))",
+        irrelevant=decaying,
     )
     lr_mu: float | None = flag(
-        None, "", irrelevant=only_if("lr_schedule_scheme", "custom_convex_decay")
+        None, "convex decay: divides the rate, as strong convexity does", irrelevant=decaying
     )
     lr_alpha: float | None = flag(
-        None, "", irrelevant=only_if("lr_schedule_scheme", "custom_convex_decay")
+        None, "convex decay: epochs to add to those since training began", irrelevant=decaying
     )
     lr_onecycle_low: float = flag(
-        0.15, "", irrelevant=only_if("lr_schedule_scheme", "custom_one_cycle")
+        0.15,
+        "one cycle: rate at its beginning and its end, before scale-up",
+        minimum=0,
+        irrelevant=only_if_scheme_takes("lr_onecycle_low"),
     )
     lr_onecycle_high: float = flag(
-        3.0, "", irrelevant=only_if("lr_schedule_scheme", "custom_one_cycle")
+        3.0,
+        "one cycle: rate at its middle, before scale-up",
+        minimum=0,
+        irrelevant=only_if_scheme_takes("lr_onecycle_high"),
     )
     lr_onecycle_extra_low: float = flag(
-        0.0015, "", irrelevant=only_if("lr_schedule_scheme", "custom_one_cycle")
+        0.0015,
+        "one cycle: rate at the end of training, before scale-up",
+        minimum=0,
+        irrelevant=only_if_scheme_takes("lr_onecycle_extra_low"),
     )
-    lr_onecycle_num_epoch: int = flag(
-        46, "", irrelevant=only_if("lr_schedule_scheme", "custom_one_cycle")
+    lr_onecycle_num_epoch: float = flag(
+        46,
+        "one cycle: its length in epochs; the rest of training goes from low to extra low",
+        irrelevant=only_if_scheme_takes("lr_onecycle_num_epoch"),
     )
-    lr_scaleup: bool = flag(False, "scale lr by batch_size / base_batch_size and the factor")
+    lr_scaleup: bool = flag(
+        False, "multiply the rates by batch_size / base_batch_size and lr_scaleup_factor"
+    )
     lr_scaleup_type: str = flag(
         "linear",
-        "how lr grows with the scale",
+        "multiply by it, or by its square root",
         choices=("linear", "sqrt"),
         irrelevant=only_if("lr_scaleup", True),
     )
@@ -270,11 +298,11 @@ class Learning:
         irrelevant=only_if("lr_scaleup", True),
     )
     lr_warmup: bool = flag(
-        False, "start at lr and reach the scaled lr linearly", irrelevant=scaling_up
+        False,
+        "begin without scale-up and reach it linearly; the scheme keeps its course meanwhile",
+        irrelevant=scaling_up,
     )
-    lr_warmup_epochs: float = flag(
-        5, "epochs of warm-up", minimum=0, irrelevant=only_if("lr_warmup", True)
-    )
+    lr_warmup_epochs: float = flag(5, "epochs of warm-up", minimum=0, irrelevant=rate_warming_up)
     num_epochs: int = flag(
         5, "epochs to train", minimum=1, irrelevant=only_if("stop_criteria", "epoch")
     )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from pcode import compression, datasets, optim
+from pcode import compression, datasets, optim, schedules
 from pcode.config.fields import Reason
 from pcode.datasets import partition
 
@@ -141,7 +141,31 @@ def only_if_source_takes(name: str) -> Reason:
     return reason
 
 
+def only_if_scheme_takes(name: str) -> Reason:
+    def reason(config: Config) -> str | None:
+        scheme = config.learning.lr_schedule_scheme
+        if name in schedules.SCHEMES[scheme].flags:
+            return None
+        return f"it has no effect with --lr_schedule_scheme {scheme}"
+
+    return reason
+
+
+def decaying(config: Config) -> str | None:
+    learning = config.learning
+    indicators = learning.lr_scale_indicators
+    if learning.lr_schedule_scheme == "strict" and indicators is not None and 2 not in indicators:
+        return "none of --lr_scale_indicators is 2, convex decay"
+    return only_if_scheme_takes("lr_gamma")(config)
+
+
 def scaling_up(config: Config) -> str | None:
     if config.learning.lr_scaleup:
         return None
-    return "without --lr_scaleup True the rate starts at its final value"
+    return "without --lr_scaleup True there is no larger rate to warm up to"
+
+
+def rate_warming_up(config: Config) -> str | None:
+    if not config.learning.lr_warmup:
+        return "it has no effect with --lr_warmup False"
+    return scaling_up(config)

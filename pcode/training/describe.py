@@ -88,12 +88,9 @@ def _traffic(plan: Plan) -> list[str]:
 
 def _rates(plan: Plan) -> list[str]:
     """The learning rate at the epochs where its course changes."""
-    lines = ["learning rate by epoch (rank 0):"]
     schedule = plan.schedule(0)
-    end = plan.num_steps / plan.steps_per_epoch
-    for epoch in sorted({0.0, schedule.warmup_epochs, *schedule.milestones}):
-        if epoch <= end:
-            lines.append(f"  {epoch:g}: {schedule(epoch):.6g}")
+    lines = [f"learning rate by epoch (rank 0): {schedule.scheme.description}"]
+    lines += [f"  {epoch:g}: {schedule(epoch):.6g}" for epoch in schedule.turning_points]
     others = {plan.schedule(rank).peak for rank in range(plan.topology.num_nodes)}
     if len(others) > 1:
         lines.append(f"  between nodes it peaks at {min(others):g} to {max(others):g}")

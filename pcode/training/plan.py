@@ -88,7 +88,9 @@ class Plan:
         return None
 
     def schedule(self, rank: int) -> Schedule:
-        return make_schedule(self.config, self.topology, rank)
+        """A node's learning rate; each call makes one of its own."""
+        end = self.num_steps / self.steps_per_epoch
+        return make_schedule(self.config, self.topology, rank, end)
 
     def model(self) -> nn.Module:
         """The model, initialised as on every node."""
@@ -187,7 +189,6 @@ def make_plan(config: Config) -> Plan:
     if learning.clip_grad and not learning.clip_grad_val:
         raise UserError("--clip_grad True: needs a --clip_grad_val above 0")
     topology = _topology(config)
-    make_schedule(config, topology, rank=0)
     compressor_class = COMPRESSORS[config.graph.comm_op]
     compressor = compressor_class(**taken_by(compressor_class, config.flat()))
     law = law_class(learning.optimizer, topology)
@@ -215,6 +216,7 @@ def make_plan(config: Config) -> Plan:
             f"--partition_data {scheme}: --data {config.data.data} has no labels; random or sorted"
         )
     plan.partition(epoch=0)
+    plan.schedule(rank=0)
     model = plan.model()
     layout = flat_layout(parameter_groups(model, 0.0, normalization_parameters(model)))
     gamma, search, doubts = None, None, []

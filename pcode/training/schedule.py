@@ -80,9 +80,7 @@ def _scale(config: Config, topology: Graph, rank: int) -> float:
     return math.sqrt(scale) if learning.lr_scaleup_type == "sqrt" else scale
 
 
-def make_schedule(
-    config: Config, topology: Graph, rank: int, num_epochs_in_all: float
-) -> Schedule:
+def make_schedule(config: Config, topology: Graph, rank: int, num_epochs_in_all: float) -> Schedule:
     """A node's schedule; nodes of an irregular graph differ with `--lr_scaleup_factor graph`.
 
     Args:

@@ -189,7 +189,6 @@ BAD = [
     "--arch alexnet",
     "--data cifar10",
     "--partition_data dirichlet",
-    "--lr_schedule_scheme strict",
     "--n_sub_process 2",
     "--local_step 0",
     "--clip_grad_val -1",

@@ -1,0 +1,56 @@
+"""Learning-rate schemes: the rate of a node before scale-up, as a function of the fractional epoch.
+
+A new scheme is one file with a subclass of Scheme and one line in SCHEMES.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pcode.errors import UserError
+from pcode.registry import look_up
+from pcode.schedules.base import Scheme
+from pcode.schedules.constant import Constant
+from pcode.schedules.convex_decay import ConvexDecay
+from pcode.schedules.multistep import MultiStep
+from pcode.schedules.one_cycle import OneCycle
+from pcode.schedules.reduce_on_plateau import ReduceOnPlateau
+from pcode.schedules.strict import Strict
+
+__all__ = [
+    "SCHEMES",
+    "Constant",
+    "ConvexDecay",
+    "MultiStep",
+    "OneCycle",
+    "ReduceOnPlateau",
+    "Scheme",
+    "Strict",
+    "make_scheme",
+]
+
+SCHEMES: dict[str, type[Scheme]] = {
+    "constant": Constant,
+    "custom_multistep": MultiStep,
+    "strict": Strict,
+    "custom_one_cycle": OneCycle,
+    "custom_convex_decay": ConvexDecay,
+    "reduce_on_plateau": ReduceOnPlateau,
+}
+
+
+def make_scheme(name: str, end: float, **options: Any) -> Scheme:
+    """The scheme of that name; the options are its own.
+
+    Args:
+        end: when training ends, in epochs.
+
+    Raises:
+        UserError: no scheme has that name, or it refuses its options.
+    """
+    try:
+        return look_up("lr_schedule_scheme", name, SCHEMES)(end, **options)
+    except UserError as error:
+        if str(error).startswith("--"):
+            raise
+        raise UserError(f"--lr_schedule_scheme {name}: {error}") from None

@@ -1,0 +1,83 @@
+"""What every learning-rate scheme is: fractional epoch -> learning rate before scale-up."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+from pcode.errors import UserError
+
+
+class Scheme(ABC):
+    """The learning rate before scale-up, as a function of the fractional epoch.
+
+    Args:
+        end: when training ends, in epochs; not whole where training stops within one.
+
+    Raises:
+        UserError: an option is missing or cannot be followed; a message that does not begin with
+            a flag is about the scheme.
+    """
+
+    # The flags that the constructor takes, by the same names.
+    flags: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, end: float) -> None:
+        self.end = end
+
+    @property
+    def description(self) -> str:
+        """What the rate does, in words: the first line of the docstring."""
+        return (self.__doc__ or type(self).__name__).strip().partition("\n")[0].rstrip(".")
+
+    @abstractmethod
+    def __call__(self, epoch: float) -> float:
+        """The rate of the step that starts at a fractional epoch, 0 <= epoch <= end."""
+
+    @property
+    def peak(self) -> float:
+        """The largest rate."""
+        return self(0.0)
+
+    @property
+    def turning_points(self) -> tuple[float, ...]:
+        """Epochs at which the rate changes its course; also the end, where it changes till then."""
+        return ()
+
+    def observe(self, loss: float) -> None:  # noqa: B027  # most schemes look at no loss
+        """Take in an epoch's training loss, the mean over the nodes: the same on every node."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run needs to know of the losses so far: plain numbers and texts."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:  # noqa: B027  # most have none
+        """Go on from what state_dict gave."""
+
+
+def in_words(numbers: Sequence[float]) -> str:
+    """Numbers as they stand in a flag."""
+    return ",".join(f"{number:g}" for number in numbers)
+
+
+def check_ascending(lr_change_epochs: Sequence[float]) -> None:
+    """
+    Raises:
+        UserError: an epoch is not later than the one before it.
+    """
+    if list(lr_change_epochs) != sorted(set(lr_change_epochs)):
+        raise UserError(f"--lr_change_epochs {in_words(lr_change_epochs)}: must be ascending")
+
+
+def decay_factor(lr_decay: float) -> float:
+    """What `--lr_decay` multiplies the rate by: a value below 1 itself, any other its inverse.
+
+    Raises:
+        UserError: it is not above 0.
+    """
+    if lr_decay <= 0:
+        raise UserError(
+            f"--lr_decay {lr_decay:g}: must be above 0, as 10 or 0.1 for a tenth of the rate"
+        )
+    return lr_decay if lr_decay < 1 else 1 / lr_decay

@@ -1,0 +1,154 @@
+"""A learning rate put together from phases."""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from collections.abc import Callable
+from itertools import pairwise
+from typing import ClassVar, NamedTuple
+
+from pcode.errors import UserError
+from pcode.schedules.base import Scheme, check_ascending, in_words
+from pcode.schedules.convex_decay import Rate, convex_rate
+
+
+class Phase(NamedTuple):
+    """A stretch of training with one formula for the rate.
+
+    Attributes:
+        begin: the epoch from which it holds, until the next phase begins.
+        rate: fractional epoch -> learning rate.
+        largest: its largest rate.
+    """
+
+    begin: float
+    rate: Rate
+    largest: float
+
+
+def _between(begin: float, end: float, course: Callable[[float], float]) -> Rate:
+    """A course over the share s of a phase that has passed, as a function of the epoch."""
+    return lambda epoch: course((epoch - begin) / (end - begin))
+
+
+def _linear(a: float, b: float) -> Callable[[float], float]:
+    return lambda s: a + (b - a) * s
+
+
+def _polynomial(a: float, b: float) -> Callable[[float], float]:
+    return lambda s: b + (a - b) * (1 - s) ** 2
+
+
+COURSES = {0: _linear, 1: _polynomial}
+CONVEX = 2
+
+
+def _boundaries(lr_change_epochs: tuple[float, ...], end: float) -> tuple[float, ...]:
+    """Where the phases begin and end: 0 and the end of training, each once, and what is given."""
+    check_ascending(lr_change_epochs)
+    if lr_change_epochs and lr_change_epochs[-1] > end:
+        raise UserError(
+            f"--lr_change_epochs {in_words(lr_change_epochs)}: training ends after {end:.6g} "
+            "epochs; leave out what is later, or train longer"
+        )
+    return tuple(sorted({0.0, *lr_change_epochs, end}))
+
+
+def _pairs(lr_fields: str) -> list[tuple[float, float]]:
+    """The rates at the beginning and the end of each phase."""
+    try:
+        pairs = [tuple(float(rate) for rate in pair.split(",")) for pair in lr_fields.split("/")]
+    except ValueError:
+        pairs = [()]
+    found = [(pair[0], pair[1]) for pair in pairs if len(pair) == 2]
+    if len(found) < len(pairs) or not all(0 <= rate < math.inf for pair in found for rate in pair):
+        raise UserError(
+            f"--lr_fields {lr_fields!r}: expected the rates, from 0 up, at the beginning and the "
+            "end of each phase, as 0.1,1/1,0.1 for two phases"
+        )
+    return found
+
+
+class Strict(Scheme):
+    """Phase after phase: linear, polynomial or convex decay.
+
+    The phases are delimited by 0, each of lr_change_epochs and the end of training; where a phase
+    ends and the next begins, the next one's rate holds. Writing s for the share of the phase that
+    has passed, from a to b: linear a + (b - a) s; polynomial b + (a - b) (1 - s)^2; convex decay
+    lr_gamma / (lr_mu (lr_alpha + t)) with t the epochs since *training* began, as ConvexDecay.
+
+    Args:
+        lr_change_epochs: ascending, within the training; none for a single phase. It may also
+            name 0 and the end.
+        lr_fields: a,b/c,d/...: the rates at the beginning and the end of each phase; those of a
+            phase of convex decay are not used.
+        lr_scale_indicators: a number for each phase: 0 linear, 1 polynomial, 2 convex decay.
+        lr_gamma, lr_mu, lr_alpha: of convex decay.
+    """
+
+    flags: ClassVar[tuple[str, ...]] = (
+        "lr_change_epochs",
+        "lr_fields",
+        "lr_scale_indicators",
+        "lr_gamma",
+        "lr_mu",
+        "lr_alpha",
+    )
+
+    def __init__(
+        self,
+        end: float,
+        *,
+        lr_change_epochs: tuple[float, ...] | None,
+        lr_fields: str | None,
+        lr_scale_indicators: tuple[int, ...] | None,
+        lr_gamma: float | None,
+        lr_mu: float | None,
+        lr_alpha: float | None,
+    ) -> None:
+        super().__init__(end)
+        if lr_fields is None:
+            raise UserError("needs --lr_fields, as 0.1,1/1,0.1 for two phases")
+        if lr_scale_indicators is None:
+            raise UserError("needs --lr_scale_indicators, as 0,1 for two phases")
+        boundaries, pairs = _boundaries(lr_change_epochs or (), end), _pairs(lr_fields)
+        indicators = in_words(lr_scale_indicators)
+        for flag, value, given in (
+            ("lr_fields", lr_fields, len(pairs)),
+            ("lr_scale_indicators", indicators, len(lr_scale_indicators)),
+        ):
+            if given != len(boundaries) - 1:
+                spans = ", ".join(f"{begin:g} to {end:g}" for begin, end in pairwise(boundaries))
+                raise UserError(
+                    f"--{flag} {value}: is for {given} phases; --lr_change_epochs and the end of "
+                    f"training give {len(boundaries) - 1} (epochs {spans})"
+                )
+        phases = []
+        for (begin, until), (a, b), kind in zip(
+            pairwise(boundaries), pairs, lr_scale_indicators, strict=True
+        ):
+            if kind == CONVEX:
+                rate = convex_rate(lr_gamma, lr_mu, lr_alpha, begin)
+                phases.append(Phase(begin, rate, rate(begin)))
+            elif kind in COURSES:
+                rate = _between(begin, until, COURSES[kind](a, b))
+                phases.append(Phase(begin, rate, max(a, b)))
+            else:
+                raise UserError(
+                    f"--lr_scale_indicators {indicators}: expected 0 (linear), 1 (polynomial) or "
+                    "2 (convex decay)"
+                )
+        self.phases = tuple(phases)
+
+    def __call__(self, epoch: float) -> float:
+        current = bisect_right(self.phases, epoch, key=lambda phase: phase.begin) - 1
+        return self.phases[current].rate(epoch)
+
+    @property
+    def peak(self) -> float:
+        return max(phase.largest for phase in self.phases)
+
+    @property
+    def turning_points(self) -> tuple[float, ...]:
+        return (*(phase.begin for phase in self.phases), self.end)
