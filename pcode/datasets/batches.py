@@ -25,17 +25,20 @@ def epoch_batches(
 ) -> list[torch.Tensor]:
     """A node's batches for an epoch, each the indices of its samples, int64.
 
-    The node's samples are shuffled and the first num_batches * batch_size are taken; the few
-    that remain are others in every epoch. A share smaller than a batch is one batch. Nodes that
-    all hold the whole training set (`--partition_data none`) thus shuffle all of it, each in its
+    The node's samples are shuffled and the first num_batches * batch_size are taken; those that
+    remain are others in every epoch. A share with fewer is gone through again, in another order,
+    until there are enough, and batches are no larger than the share. Nodes that all hold the whole training set (`--partition_data none`) thus shuffle all of it, each in its
     own order, and take one n-th of its batches each.
 
     Args:
-        indices: the node's samples.
+        indices: the node's samples, one at least.
         num_batches: from batches_per_epoch.
         batch_size: samples per batch.
         seed, rank, epoch: what the order depends on.
     """
     generator = torch_generator(seed, "order", rank, epoch)
-    order = indices[torch.randperm(len(indices), generator=generator)]
+    batch_size = min(batch_size, len(indices))
+    num_passes = -(-num_batches * batch_size // len(indices))
+    passes = [torch.randperm(len(indices), generator=generator) for _ in range(num_passes)]
+    order = indices[torch.cat(passes)]
     return list(torch.split(order[: num_batches * batch_size], batch_size))

@@ -8,7 +8,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pcode.datasets import batches_per_epoch, epoch_batches, partition_indices
+from pcode.datasets import partition_indices
+from pcode.datasets.batches import batches_per_epoch, epoch_batches
 
 
 def batches_of(
@@ -46,6 +47,17 @@ def test_the_digits_on_two_nodes() -> None:
 def test_a_small_share_is_one_batch() -> None:
     (batch,) = batches_of(torch.tensor([4, 8, 15]), batches_per_epoch(6, 2, 32), 32)
     assert sorted(batch) == [4, 8, 15]
+
+
+@given(st.integers(1, 40), st.integers(1, 9), st.integers(1, 12))
+def test_a_share_with_too_few_samples_is_gone_through_again(
+    num_samples: int, num_batches: int, batch_size: int
+) -> None:
+    batches = batches_of(torch.arange(num_samples) + 5, num_batches, batch_size)
+    assert [len(batch) for batch in batches] == [min(batch_size, num_samples)] * num_batches
+    times = torch.bincount(torch.tensor(list(chain.from_iterable(batches))) - 5)
+    times = torch.nn.functional.pad(times, (0, num_samples - len(times)))
+    assert times.max() - times.min() <= 1
 
 
 def test_the_order_depends_on_seed_rank_and_epoch_alone() -> None:

@@ -8,10 +8,10 @@ import torch
 from torch import nn
 
 from pcode.communication import Communicator, Simulation
-from pcode.datasets import load_dataset
+from pcode.datasets.digits import load_digits_dataset
 from pcode.training.evaluation import Evaluation, average_model, evaluate
 
-DIGITS = load_dataset("digits", "")
+DIGITS = load_digits_dataset()
 NUM_NODES = 3
 Array = npt.NDArray[np.float64]
 
@@ -78,10 +78,10 @@ def test_every_node_s_accuracy_and_that_of_the_averaged_model() -> None:
     models = [linear(rank) for rank in range(NUM_NODES)]
     want = [top1(arrays(model), running_mean(model).double().numpy()) for model in models]
     for result in results:
-        assert np.allclose(result.test_top1_per_node, want)
-        assert np.isclose(result.test_top1, np.mean(want))
-        assert result.averaged_model_test_top1 is not None
-        assert np.isclose(result.averaged_model_test_top1, top1(mean, running))
+        assert np.allclose(result.per_node, want)
+        assert np.isclose(result.mean, np.mean(want))
+        assert result.averaged_model is not None
+        assert np.isclose(result.averaged_model, top1(mean, running))
 
 
 def test_consensus_distance_is_the_root_mean_square_distance_from_the_mean() -> None:
