@@ -93,7 +93,8 @@ class Run:
                 begin = time.perf_counter()
                 losses = self._train_epoch(epoch, bar)
                 self.train_seconds += time.perf_counter() - begin
-                loss = sum(losses) / len(losses)
+                loss = _mean(self.communicator, {"loss": sum(losses) / len(losses)})["loss"]
+                node.schedule.observe(loss)
                 if watch.saves_model_after(epoch + 1):
                     self.records.write_model(node.model, epoch + 1)
                 due = (epoch + 1) % watch.eval_freq == 0 and not watch.train_fast
@@ -173,7 +174,7 @@ class Run:
         self.best = result.mean if self.best is None else self.task.best(self.best, result.mean)
 
     def _report(self, result: Evaluation, loss: float | None) -> None:
-        """Say and record an evaluation; loss: the node's training loss, mean over the epoch."""
+        """Say and record an evaluation; loss: in training, mean over nodes and epoch."""
         self._keep_best(result)
         task, step = self.task, self.node.law.num_steps
         epoch = step / self.plan.steps_per_epoch
@@ -181,8 +182,8 @@ class Run:
         values: dict[str, Any] = {"epoch": epoch}
         text = ""
         if loss is not None:
-            values["train_loss"] = _mean(self.communicator, {"loss": loss})["loss"]
-            text = f"epoch {epoch:3g}: train loss {values['train_loss']:.4f}, "
+            values["train_loss"] = loss
+            text = f"epoch {epoch:3g}: train loss {loss:.4f}, "
         values |= {
             f"test_{task.metric}": result.mean,
             f"worst_test_{task.metric}": worst,
@@ -248,7 +249,7 @@ class Run:
             f"test_{metric}_per_node": final.per_node,
             f"worst_test_{metric}": self.task.worst(final.per_node),
             f"averaged_model_test_{metric}": before.averaged_model,
-            "train_loss": None if loss is None else _mean(communicator, {"loss": loss})["loss"],
+            "train_loss": loss,
             "consensus_distance": before.consensus_distance,
             "bytes_sent_per_step": sum(sent) / len(sent) / max(known["num_steps"], 1),
             "bytes_sent_total": int(sum(sent)),

@@ -75,7 +75,7 @@ def test_dirichlet_gives_every_sample_to_one_node_and_each_its_minimum(
     targets = torch.tensor(labels)
     name = f"dirichlet:{alpha}:{minimum}"
     if minimum > len(labels) // num_nodes:
-        with pytest.raises(UserError, match="n_mpi_process|minimum must be"):
+        with pytest.raises(UserError, match=r"n_mpi_process|minimum must be"):
             partition_indices(targets, num_nodes, name, 6, 0)
         return
     shares = partition_indices(targets, num_nodes, name, 6, 0)
