@@ -62,7 +62,8 @@ def in_words(numbers: Sequence[float]) -> str:
 
 
 def check_ascending(lr_change_epochs: Sequence[float]) -> None:
-    """
+    """Refuse epochs that are not in order.
+
     Raises:
         UserError: an epoch is not later than the one before it.
     """

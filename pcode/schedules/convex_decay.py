@@ -41,9 +41,9 @@ def convex_rate(
 class ConvexDecay(Scheme):
     """lr_gamma / (lr_mu (lr_alpha + t)), t the epochs since training began.
 
-    The decay that the rates for strongly convex losses ask for (arXiv 1902.00340, theorem 4), with
-    t in fractional epochs where the theory has steps: mu is the strong convexity, or the weight
-    of the L2 penalty where nothing else is known of it.
+    The decay that the rates for strongly convex losses ask for, as that of CHOCO-SGD in
+    arXiv 1902.00340, with t in fractional epochs where the theory has steps. lr_mu is the strong
+    convexity of the loss, which an L2 penalty's weight bounds from below.
     """
 
     flags: ClassVar[tuple[str, ...]] = ("lr_gamma", "lr_mu", "lr_alpha")

@@ -27,7 +27,7 @@ class Phase(NamedTuple):
     largest: float
 
 
-def _between(begin: float, end: float, course: Callable[[float], float]) -> Rate:
+def _over(begin: float, end: float, course: Callable[[float], float]) -> Rate:
     """A course over the share s of a phase that has passed, as a function of the epoch."""
     return lambda epoch: course((epoch - begin) / (end - begin))
 
@@ -68,6 +68,16 @@ def _pairs(lr_fields: str) -> list[tuple[float, float]]:
             "end of each phase, as 0.1,1/1,0.1 for two phases"
         )
     return found
+
+
+def _check_count(given: str, count: int, spans: list[tuple[float, float]]) -> None:
+    """Refuse what is not given once for each phase."""
+    if count != len(spans):
+        listed = ", ".join(f"{begin:g} to {end:g}" for begin, end in spans)
+        raise UserError(
+            f"{given}: is for {count} of the phases that --lr_change_epochs and the end of "
+            f"training make; there are {len(spans)} (epochs {listed})"
+        )
 
 
 class Strict(Scheme):
@@ -112,33 +122,23 @@ class Strict(Scheme):
             raise UserError("needs --lr_fields, as 0.1,1/1,0.1 for two phases")
         if lr_scale_indicators is None:
             raise UserError("needs --lr_scale_indicators, as 0,1 for two phases")
-        boundaries, pairs = _boundaries(lr_change_epochs or (), end), _pairs(lr_fields)
-        indicators = in_words(lr_scale_indicators)
-        for flag, value, given in (
-            ("lr_fields", lr_fields, len(pairs)),
-            ("lr_scale_indicators", indicators, len(lr_scale_indicators)),
-        ):
-            if given != len(boundaries) - 1:
-                spans = ", ".join(f"{begin:g} to {end:g}" for begin, end in pairwise(boundaries))
-                raise UserError(
-                    f"--{flag} {value}: is for {given} phases; --lr_change_epochs and the end of "
-                    f"training give {len(boundaries) - 1} (epochs {spans})"
-                )
+        pairs, indicators = _pairs(lr_fields), in_words(lr_scale_indicators)
+        spans = list(pairwise(_boundaries(lr_change_epochs or (), end)))
+        _check_count(f"--lr_fields {lr_fields}", len(pairs), spans)
+        _check_count(f"--lr_scale_indicators {indicators}", len(lr_scale_indicators), spans)
+        if not set(lr_scale_indicators) <= {*COURSES, CONVEX}:
+            raise UserError(
+                f"--lr_scale_indicators {indicators}: expected 0 (linear), 1 (polynomial) or "
+                "2 (convex decay) for each phase"
+            )
         phases = []
-        for (begin, until), (a, b), kind in zip(
-            pairwise(boundaries), pairs, lr_scale_indicators, strict=True
-        ):
+        for (begin, until), (a, b), kind in zip(spans, pairs, lr_scale_indicators, strict=True):
             if kind == CONVEX:
                 rate = convex_rate(lr_gamma, lr_mu, lr_alpha, begin)
                 phases.append(Phase(begin, rate, rate(begin)))
-            elif kind in COURSES:
-                rate = _between(begin, until, COURSES[kind](a, b))
-                phases.append(Phase(begin, rate, max(a, b)))
             else:
-                raise UserError(
-                    f"--lr_scale_indicators {indicators}: expected 0 (linear), 1 (polynomial) or "
-                    "2 (convex decay)"
-                )
+                rate = _over(begin, until, COURSES[kind](a, b))
+                phases.append(Phase(begin, rate, max(a, b)))
         self.phases = tuple(phases)
 
     def __call__(self, epoch: float) -> float:
