@@ -11,6 +11,7 @@ from typing import Any
 from pcode.datasets.base import Batch, Dataset, Source
 from pcode.datasets.digits import load_digits_dataset
 from pcode.datasets.partition import partition_indices, partition_scheme
+from pcode.datasets.text import load_ptb, load_wikitext2
 from pcode.errors import UserError
 from pcode.registry import look_up, taken_by
 
@@ -25,7 +26,13 @@ __all__ = [
     "partition_scheme",
 ]
 
-DATASETS: dict[str, Source] = {"digits": Source(load_digits_dataset)}
+_TEXT_FLAGS = ("rnn_bptt_len", "batch_size", "n_mpi_process")
+
+DATASETS: dict[str, Source] = {
+    "digits": Source(load_digits_dataset),
+    "wikitext2": Source(load_wikitext2, ("data_dir", *_TEXT_FLAGS)),
+    "ptb": Source(load_ptb, ("data_dir", *_TEXT_FLAGS)),
+}
 
 
 def data_source(name: str) -> Source:

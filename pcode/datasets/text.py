@@ -1,0 +1,174 @@
+"""Texts: the Penn Treebank, WikiText-2, any text in their format, and one from a Markov chain."""
+
+from __future__ import annotations
+
+from bisect import bisect
+from collections import Counter
+from collections.abc import Iterator
+from itertools import accumulate
+from pathlib import Path
+
+import torch
+
+from pcode.datasets.text_columns import Text
+from pcode.errors import UserError
+from pcode.seeding import torch_generator
+
+END_OF_LINE = "<eos>"
+UNKNOWN = "<unk>"
+
+DEFAULT_VOCABULARY, DEFAULT_WORDS = 1_000, 100_000
+# As with the digits, every run has the same text.
+CHAIN_SEED = 0
+# Of the words that may follow a word: 1.75 bits, a perplexity of 3.36.
+SUCCESSORS = (1 / 2, 1 / 4, 1 / 8, 1 / 8)
+
+
+def load_ptb(data_dir: str, *, rnn_bptt_len: int, batch_size: int, n_mpi_process: int) -> Text:
+    """The Penn Treebank as prepared by Mikolov et al. (2010): 929,589 words for training, 10,000
+    different ones.
+
+    Read from DATA_DIR/ptb/ptb.train.txt and ptb.test.txt; the words are taken as they stand. Any
+    text in these two files will do: a sentence a line, words apart by blanks.
+
+    Raises:
+        UserError: a file cannot be read, or a text is too short.
+    """
+    return _from_files(
+        "ptb",
+        Path(data_dir, "ptb", "ptb.train.txt"),
+        Path(data_dir, "ptb", "ptb.test.txt"),
+        lower=False,
+        rnn_bptt_len=rnn_bptt_len,
+        batch_size=batch_size,
+        n_mpi_process=n_mpi_process,
+    )
+
+
+def load_wikitext2(
+    data_dir: str, *, rnn_bptt_len: int, batch_size: int, n_mpi_process: int
+) -> Text:
+    """WikiText-2 (Merity et al., arXiv 1609.07843) in lower case: 2,088,628 words for training.
+
+    Read from DATA_DIR/wikitext-2/wiki.train.tokens and wiki.test.tokens. Lower case, because the
+    28.95 M parameters of the CHOCO paper's LSTM are those of its 28,869 words; the published text
+    distinguishes 33,278.
+
+    Raises:
+        UserError: a file cannot be read, or a text is too short.
+    """
+    return _from_files(
+        "wikitext2",
+        Path(data_dir, "wikitext-2", "wiki.train.tokens"),
+        Path(data_dir, "wikitext-2", "wiki.test.tokens"),
+        lower=True,
+        rnn_bptt_len=rnn_bptt_len,
+        batch_size=batch_size,
+        n_mpi_process=n_mpi_process,
+    )
+
+
+def _from_files(
+    name: str,
+    train: Path,
+    test: Path,
+    *,
+    lower: bool,
+    rnn_bptt_len: int,
+    batch_size: int,
+    n_mpi_process: int,
+) -> Text:
+    """The two texts over the vocabulary of the first.
+
+    The vocabulary is the training text's words by falling frequency, words that are equally
+    frequent in the order of their first appearance; "<unk>" comes last if the text itself has
+    none, and stands for the words of the test text that are not in it.
+    """
+    train_words, test_words = (list(_words(name, file, lower)) for file in (train, test))
+    vocabulary = [word for word, _ in Counter(train_words).most_common()]
+    if UNKNOWN not in vocabulary:
+        vocabulary.append(UNKNOWN)
+    numbers = {word: number for number, word in enumerate(vocabulary)}
+    unknown = numbers[UNKNOWN]
+    return Text(
+        name,
+        train_words=torch.tensor([numbers[word] for word in train_words], dtype=torch.int64),
+        test_words=torch.tensor(
+            [numbers.get(word, unknown) for word in test_words], dtype=torch.int64
+        ),
+        vocabulary=vocabulary,
+        rnn_bptt_len=rnn_bptt_len,
+        batch_size=batch_size,
+        n_mpi_process=n_mpi_process,
+    )
+
+
+def _words(name: str, path: Path, lower: bool) -> Iterator[str]:
+    """The words of a file, with one more at the end of every line, also of an empty one."""
+    try:
+        with path.open(encoding="utf-8") as file:
+            for line in file:
+                yield from (line.lower() if lower else line).split()
+                yield END_OF_LINE
+    except UnicodeDecodeError:
+        raise UserError(f"--data {name}: {path} is not a text file (UTF-8)") from None
+    except OSError as error:
+        raise UserError(
+            f"--data {name}: {path} cannot be read: {error.strerror}; put the text there, or name "
+            "another folder with --data_dir"
+        ) from None
+
+
+def load_synthetic_text(
+    parameters: str, *, rnn_bptt_len: int, batch_size: int, n_mpi_process: int
+) -> Text:
+    """A text from a Markov chain: each word is followed by one of four, which are its own.
+
+    Three of these are drawn uniformly; the fourth is the next word of the vocabulary, so that all
+    words come up again and again. They follow with probability 1/2, 1/4, 1/8 and 1/8. The best that
+    can be reached is a perplexity of 3.36; who knows only how frequent words are has one of about
+    three quarters of the vocabulary. The test text, a tenth of the training text's length, goes on
+    where that ends.
+
+    Args:
+        parameters: "", "VOCABULARY" or "VOCABULARY:WORDS"; 1,000 words and a training text of
+            100,000 if not given.
+
+    Raises:
+        UserError: the parameters are no such numbers, or the text is too short.
+    """
+    name = "synthetic:text" + (f":{parameters}" if parameters else "")
+    num_words, length = _chain_size(name, parameters)
+    generator = torch_generator(CHAIN_SEED, "synthetic text")
+    drawn = torch.randint(num_words, (num_words, len(SUCCESSORS) - 1), generator=generator)
+    last = (torch.arange(num_words) + 1) % num_words
+    successors = torch.column_stack([drawn, last]).tolist()
+    bounds = list(accumulate(SUCCESSORS[:-1]))
+    draws = torch.rand(length + length // 10, generator=generator, dtype=torch.float64)
+    word, words = 0, []
+    for draw in draws.tolist():
+        words.append(word)
+        word = successors[word][bisect(bounds, draw)]
+    text = torch.tensor(words, dtype=torch.int64)
+    return Text(
+        name,
+        train_words=text[:length],
+        test_words=text[length:],
+        vocabulary=[f"word{number}" for number in range(num_words)],
+        rnn_bptt_len=rnn_bptt_len,
+        batch_size=batch_size,
+        n_mpi_process=n_mpi_process,
+    )
+
+
+def _chain_size(name: str, parameters: str) -> tuple[int, int]:
+    """Different words, and words of the training text."""
+    numbers = parameters.split(":") if parameters else []
+    sound = (number.isascii() and number.isdecimal() and len(number) < 10 for number in numbers)
+    if len(numbers) > 2 or not all(sound) or any(int(number) < 2 for number in numbers):
+        raise UserError(
+            f"--data {name}: must be synthetic:text[:VOCABULARY[:WORDS]] with whole numbers from 2 "
+            f"on, as synthetic:text:{DEFAULT_VOCABULARY}:{DEFAULT_WORDS}"
+        )
+    sizes = [*map(int, numbers), *(DEFAULT_VOCABULARY, DEFAULT_WORDS)[len(numbers) :]]
+    return sizes[0], sizes[1]
