@@ -74,7 +74,8 @@ def _scale(config: Config, topology: Graph, rank: int) -> float:
         factor = math.nan
     if not 0 < factor < math.inf:
         raise UserError(
-            f"--lr_scaleup_factor {learning.lr_scaleup_factor}: expected graph, world or a number"
+            f"--lr_scaleup_factor {learning.lr_scaleup_factor}: expected graph, world or a number "
+            "above 0"
         )
     scale = factor * data.batch_size / (data.base_batch_size or data.batch_size)
     return math.sqrt(scale) if learning.lr_scaleup_type == "sqrt" else scale

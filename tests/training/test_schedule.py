@@ -10,6 +10,8 @@ import pytest
 from pcode.config import make_config, parse
 from pcode.errors import UserError
 from pcode.topology import Topology, make_topology
+from pcode.training.describe import describe
+from pcode.training.plan import make_plan
 from pcode.training.schedule import Schedule, make_schedule
 
 END = 12.0
@@ -171,3 +173,32 @@ CONVEX = "--lr_gamma 1 --lr_mu 1 --lr_alpha 1"
 def test_flags_that_the_scheme_does_not_read_are_warned_of(given: str, warned: list[str]) -> None:
     warnings = parse(given.split()).warnings
     assert sorted(line.split(":")[0] for line in warnings) == sorted(f"--{name}" for name in warned)
+
+
+# 1437 digits over 4 nodes in batches of 32 are 11 steps an epoch; 300 / 4 are 75 steps of a node.
+STOPS_WITHIN_AN_EPOCH: dict[str, Any] = {
+    "backend": "sim",
+    "n_mpi_process": 4,
+    "arch": "mlp",
+    "stop_criteria": "iteration",
+    "num_iterations": 300,
+    "lr_schedule_scheme": "custom_one_cycle",
+}
+
+
+def test_a_run_ends_its_schedule_where_it_stops_and_says_where_the_rate_turns() -> None:
+    plan = make_plan(make_config(**STOPS_WITHIN_AN_EPOCH, lr_onecycle_num_epoch=2.0))
+    assert plan.schedule(3)(75 / 11) == pytest.approx(0.0015)
+    told = describe(plan, None).partition("learning rate by epoch")[2].splitlines()[1:]
+    assert told == ["  0: 0.15", "  1: 3", "  2: 0.15", "  6.81818: 0.0015"]
+
+
+def test_a_run_refuses_a_cycle_that_is_longer_than_it() -> None:
+    with pytest.raises(UserError, match=r"num_epoch 7: training ends after 6.81818 epochs"):
+        make_plan(make_config(**STOPS_WITHIN_AN_EPOCH, lr_onecycle_num_epoch=7.0))
+
+
+def test_a_run_tells_how_far_the_rates_of_its_nodes_differ() -> None:
+    flags: dict[str, Any] = {"backend": "sim", "n_mpi_process": 4, "arch": "mlp"}
+    plan = make_plan(make_config(**flags, graph_topology="star", lr_scaleup=True))
+    assert describe(plan, None).endswith("between nodes it peaks at 0.2 to 0.4")
