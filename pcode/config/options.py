@@ -12,6 +12,8 @@ from pcode import compression, datasets, models, optim, schedules
 from pcode.config.fields import flag
 from pcode.config.reasons import (
     biasing,
+    clipping_words,
+    compressing_densenet,
     compressing_law,
     decaying,
     drawing_shares,
@@ -22,6 +24,7 @@ from pcode.config.reasons import (
     only_if,
     only_if_compressor_takes,
     only_if_law_takes,
+    only_if_model_takes,
     only_if_scheme_takes,
     only_if_source_takes,
     rate_warming_up,
@@ -147,40 +150,89 @@ class Data:
 class Model:
     """Model"""
 
-    arch: str = flag(
-        "resnet20",
-        "architecture",
-        aliases=("-a",),
-        choices=models.MODELS,
-        not_built=models.PLANNED,
+    arch: str = flag("resnet20", f"architecture, one of {', '.join(models.NAMES)}", aliases=("-a",))
+    densenet_growth_rate: int = flag(
+        12,
+        "channels that a layer adds",
+        minimum=1,
+        maximum=65536,
+        irrelevant=only_if_model_takes("densenet_growth_rate"),
     )
-    densenet_growth_rate: int = flag(12, "", irrelevant=only_if("arch", "densenet"))
-    densenet_bc_mode: bool = flag(False, "", irrelevant=only_if("arch", "densenet"))
-    densenet_compression: float = flag(0.5, "", irrelevant=only_if("arch", "densenet"))
-    wideresnet_widen_factor: int = flag(4, "", irrelevant=only_if("arch", "wideresnet28"))
+    densenet_bc_mode: bool = flag(
+        False,
+        "bottleneck layers, and fewer channels after each block",
+        irrelevant=only_if_model_takes("densenet_bc_mode"),
+    )
+    densenet_compression: float = flag(
+        0.5,
+        "share of the channels that remains after a block, with densenet_bc_mode",
+        irrelevant=compressing_densenet,
+    )
+    wideresnet_widen_factor: int = flag(
+        4,
+        "how many times wider than 16, 32, 64 channels",
+        minimum=1,
+        maximum=4096,
+        irrelevant=only_if_model_takes("wideresnet_widen_factor"),
+    )
     mlp_num_layers: int = flag(
         2,
         "linear layers, with the classifier",
         minimum=1,
         maximum=1000,
-        irrelevant=only_if("arch", "mlp"),
+        irrelevant=only_if_model_takes("mlp_num_layers"),
     )
     mlp_hidden_size: int = flag(
-        128, "units of a hidden layer", minimum=1, maximum=65536, irrelevant=only_if("arch", "mlp")
+        128,
+        "units of a hidden layer",
+        minimum=1,
+        maximum=65536,
+        irrelevant=only_if_model_takes("mlp_hidden_size"),
     )
     drop_rate: float = flag(
-        0.0,
-        "dropout probability",
-        minimum=0,
-        irrelevant=only_if("arch", "mlp", "densenet", "wideresnet28", "rnn_lm"),
+        0.0, "dropout probability", minimum=0, irrelevant=only_if_model_takes("drop_rate")
     )
-    rnn_n_hidden: int = flag(200, "", irrelevant=only_if("arch", "rnn_lm"))
-    rnn_n_layers: int = flag(2, "", irrelevant=only_if("arch", "rnn_lm"))
-    rnn_bptt_len: int = flag(35, "", irrelevant=only_if("arch", "rnn_lm"))
-    rnn_clip: float = flag(0.25, "", irrelevant=only_if("arch", "rnn_lm"))
-    rnn_use_pretrained_emb: bool = flag(False, "", irrelevant=only_if("arch", "rnn_lm"))
-    rnn_tie_weights: bool = flag(True, "", irrelevant=only_if("arch", "rnn_lm"))
-    rnn_weight_norm: bool = flag(False, "", irrelevant=only_if("arch", "rnn_lm"))
+    rnn_n_hidden: int = flag(
+        200,
+        "units of an LSTM layer, and numbers that stand for a word",
+        minimum=1,
+        maximum=65536,
+        irrelevant=only_if_model_takes("rnn_n_hidden"),
+    )
+    rnn_n_layers: int = flag(
+        2,
+        "LSTM layers",
+        minimum=1,
+        maximum=1000,
+        irrelevant=only_if_model_takes("rnn_n_layers"),
+    )
+    rnn_bptt_len: int = flag(
+        35,
+        "words through which a gradient goes back",
+        minimum=1,
+        irrelevant=only_if_source_takes("rnn_bptt_len"),
+    )
+    rnn_clip: float = flag(
+        0.25,
+        "norm to which a language model's gradient is clipped; 0: none",
+        minimum=0,
+        irrelevant=clipping_words,
+    )
+    rnn_use_pretrained_emb: bool = flag(
+        False,
+        "start from the vectors of the file DATA_DIR/*.Nd.txt, N = rnn_n_hidden (GloVe's format)",
+        irrelevant=only_if_model_takes("rnn_n_hidden"),
+    )
+    rnn_tie_weights: bool = flag(
+        True,
+        "one matrix for words that come in and words that go out",
+        irrelevant=only_if_model_takes("rnn_tie_weights"),
+    )
+    rnn_weight_norm: bool = flag(
+        False,
+        "weight normalisation of the hidden-to-hidden matrices",
+        irrelevant=only_if_model_takes("rnn_weight_norm"),
+    )
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from pcode import compression, datasets, optim, schedules
+from pcode import compression, datasets, models, optim, schedules
 from pcode.config.fields import Reason
 from pcode.datasets import partition
 
@@ -130,6 +130,27 @@ def drawing_shares(config: Config) -> str | None:
 
 def saving_all(config: Config) -> str | None:
     return "--save_all_models True keeps all" if config.watch.save_all_models else None
+
+
+def only_if_model_takes(name: str) -> Reason:
+    def reason(config: Config) -> str | None:
+        if name in models.architecture(config.model.arch).flags:
+            return None
+        return f"it has no effect with --arch {config.model.arch}"
+
+    return reason
+
+
+def compressing_densenet(config: Config) -> str | None:
+    if not config.model.densenet_bc_mode:
+        return "it has no effect without --densenet_bc_mode True"
+    return only_if_model_takes("densenet_compression")(config)
+
+
+def clipping_words(config: Config) -> str | None:
+    if config.learning.clip_grad:
+        return "--clip_grad_val is what the gradient is clipped to"
+    return only_if_model_takes("rnn_n_hidden")(config)
 
 
 def only_if_source_takes(name: str) -> Reason:

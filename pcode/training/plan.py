@@ -6,6 +6,7 @@ import dataclasses
 import os
 import pickle
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,11 @@ from pcode.compression import COMPRESSORS, Compressor
 from pcode.config import Config
 from pcode.consensus import GammaSearch, check_gamma, search_gamma
 from pcode.datasets import Dataset, load_dataset, partition_indices, partition_scheme
+from pcode.datasets.embeddings import load_embeddings
+from pcode.datasets.text import Text
 from pcode.errors import UserError
 from pcode.layout import Layout
-from pcode.models import make_model, normalization_parameters
+from pcode.models import RNNLanguageModel, architecture, make_model, normalization_parameters
 from pcode.optim import AdamOptions, Law, law_class, parameter_groups
 from pcode.optim.flat import flat_layout
 from pcode.registry import taken_by
@@ -94,16 +97,26 @@ class Plan:
 
     def model(self) -> nn.Module:
         """The model, initialised as on every node."""
-        options = self.config.model
-        return make_model(
-            options.arch,
-            self.dataset.input_shape[0],
-            self.dataset.input_shape[1],
+        config = self.config
+        model = make_model(
+            config.model.arch,
+            self.dataset.input_shape,
             self.dataset.num_classes,
-            self.config.learning.manual_seed,
-            mlp_num_layers=options.mlp_num_layers,
-            mlp_hidden_size=options.mlp_hidden_size,
-            drop_rate=options.drop_rate,
+            config.learning.manual_seed,
+            config.flat(),
+        )
+        if isinstance(model, RNNLanguageModel) and self._embeddings is not None:
+            model.set_embeddings(*self._embeddings)
+        return model
+
+    @cached_property
+    def _embeddings(self) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """Pretrained vectors of the vocabulary's words, and for which there are some."""
+        config = self.config
+        if not config.model.rnn_use_pretrained_emb or not isinstance(self.dataset, Text):
+            return None
+        return load_embeddings(
+            config.data.data_dir, self.dataset.vocabulary, config.model.rnn_n_hidden
         )
 
     def partition(self, epoch: int) -> list[torch.Tensor]:
@@ -214,6 +227,11 @@ def make_plan(config: Config) -> Plan:
     if partition_scheme(scheme).by_label and not dataset.labelled:
         raise UserError(
             f"--partition_data {scheme}: --data {config.data.data} has no labels; random or sorted"
+        )
+    if architecture(config.model.arch).task != dataset.task:
+        raise UserError(
+            f"--arch {config.model.arch}: is a model for {architecture(config.model.arch).task}, "
+            f"and --data {config.data.data} is for {dataset.task}"
         )
     plan.partition(epoch=0)
     plan.schedule(rank=0)
