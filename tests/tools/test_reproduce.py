@@ -1,41 +1,165 @@
-"""A table of the paper, rehearsed for an epoch in a few of its cells."""
+"""Tables of the paper, rehearsed for an epoch or two in a few of their cells."""
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from pathlib import Path
 
 import pytest
 
-from pcode.tools.reproduce import CELLS, PAPER, Cell, draw, main, markdown, run_all
+from pcode.tools.reproduce import main
+from pcode.tools.reproduce_picture import draw
+from pcode.tools.reproduce_runs import ROOT, Results, Setting, is_rehearsal
+from pcode.tools.reproduce_tables import TABLES, Cell, Rehearsal
+from pcode.tools.reproduce_text import markdown
 
 
-def test_the_table_is_the_paper_s() -> None:
-    assert len(CELLS) == 1 + 3 * 11
-    assert PAPER["CHOCO"]["sign"] == 92.46
-    assert PAPER["CHOCO"]["random 1 %"] == 91.32
-    assert PAPER["DCD"]["qsgd 4"] == 23.56
-    assert PAPER["DCD"]["top 1 %"] == 89.79
-    assert PAPER["DCD"]["random 10 %"] is None
-    assert PAPER["ECD"]["qsgd 8"] == 59.11
-    assert PAPER["ECD"]["top 50 %"] == 17.03
+def cell(table: str, name: str) -> Cell:
+    """The cell of that name."""
+    (found,) = [cell for cell in TABLES[table].cells if cell.name == name]
+    return found
 
 
-def test_cells_run_once_and_what_diverges_is_told_apart(tmp_path: Path) -> None:
-    cells = [Cell("CHOCO", "sign"), Cell("DCD", "qsgd 2")]
-    results = run_all(cells, range(1, 2), 8, tmp_path, 2)
-    assert results[cells[1]] == [None]
-    assert all(figure is not None and figure > 80 for figure in results[cells[0]])
-    folders = sorted(tmp_path.glob("digits/resnet20/CHOCO-*/*"))
-    assert len(folders) == 1
-    assert run_all(cells, range(1, 2), 8, tmp_path, 2) == results
-    assert sorted(tmp_path.glob("digits/resnet20/CHOCO-*/*")) == folders
+def setting(table: str, data: str | None, epochs: int | None = None) -> Setting:
+    return Setting(TABLES[table], data, epochs, range(1, 4), Path("nowhere"))
 
-    whole = {cell: results[cells[cell.law == "DCD"]] for cell in CELLS}
-    table = markdown(whole)
-    (line,) = [line for line in table.splitlines() if line.startswith("| qsgd 2 |")]
-    assert line.split(" | ")[1:3] == ["div", "div"]
-    assert line.endswith(" | 91.41 |")
-    draw(whole, tmp_path / "table.png")
+
+def kept(folder: Path) -> list[Path]:
+    """The runs that a folder holds."""
+    return sorted(folder.glob("*/*/*/*/summary.json"))
+
+
+@pytest.mark.parametrize(
+    ("table", "name", "paper"),
+    [
+        ("table1", "all-reduce", 92.64),
+        ("table1", "choco-sign", 92.46),
+        ("table1", "choco-random-1", 91.32),
+        ("table1", "dcd-qsgd-4", 23.56),
+        ("table1", "dcd-top-1", 89.79),
+        ("table1", "dcd-random-10", "div"),
+        ("table1", "ecd-qsgd-8", 59.11),
+        ("table1", "ecd-top-50", 17.03),
+        ("social", "resnet20-centralized", 93.00),
+        ("social", "resnet20-choco-sign", 91.90),
+        ("social", "lstm-dpsgd", 96.33),
+        ("social", "lstm-choco-sign", 89.09),
+        ("scaling", "choco-torus-64", None),
+        ("datacenter", "all-reduce", 76.37),
+        ("datacenter", "choco-sign", 75.15),
+    ],
+)
+def test_the_figures_are_the_paper_s(table: str, name: str, paper: object) -> None:
+    assert cell(table, name).paper == paper
+
+
+def test_every_cell_has_a_place_and_a_file_and_every_file_a_cell() -> None:
+    assert {name: len(table.cells) for name, table in TABLES.items()} == {
+        **{"table1": 1 + 3 * 11, "scaling": 5 * 4, "social": 2 * 3, "datacenter": 2}
+    }
+    for name, table in TABLES.items():
+        places = {(cell.row, cell.column) for cell in table.cells}
+        assert len(places) == len(table.cells)
+        files = {file.stem for file in (ROOT / "configs" / name).glob("*.yaml")}
+        assert {file for file in files if not file.startswith("base")} == {
+            cell.name for cell in table.cells
+        }
+
+
+def test_the_paper_s_setting_is_that_of_the_files() -> None:
+    assert setting("table1", None).flags(cell("table1", "choco-sign"), 3) == [
+        *("--config", str(ROOT / "configs/table1/choco-sign.yaml"), "--manual_seed", "3")
+    ]
+    other = setting("table1", "svhn", 60).config(cell("table1", "choco-sign"), 3)
+    assert (other.data.data, other.data.batch_size, other.launch.backend) == ("svhn", 128, "mpi")
+    # half and three quarters of the run, as in the paper's of 300
+    assert (other.learning.num_epochs, other.learning.lr_change_epochs) == (60, (30.0, 45.0))
+
+
+@pytest.mark.parametrize("name", ["choco-top-10", "dcd-random-50", "ecd-qsgd-2"])
+def test_a_rehearsal_keeps_the_law_the_graph_and_the_compressor(name: str) -> None:
+    flags = setting("table1", "digits").config(cell("table1", name), 2).flat()
+    files = setting("table1", None).config(cell("table1", name), 2).flat()
+    kept_flags = ("optimizer", "graph_topology", "comm_op", "compress_ratio", "quantize_level")
+    kept_flags += ("is_biased", "n_mpi_process", "arch", "momentum_factor", "use_nesterov")
+    kept_flags += ("weight_decay", "reshuffle_per_epoch", "partition_data", "lr_schedule_scheme")
+    assert {flag: flags[flag] for flag in kept_flags} == {flag: files[flag] for flag in kept_flags}
+    expected = {
+        **{"data": "digits", "backend": "sim", "batch_size": 16, "num_epochs": 40, "lr": 0.1},
+        **{"lr_scaleup": False, "lr_warmup": False, "lr_change_epochs": (20.0, 30.0)},
+        **{"consensus_stepsize": None, "manual_seed": 2, "train_fast": True, "num_threads": 1},
+    }
+    assert {flag: flags[flag] for flag in expected} == expected
+
+
+def test_what_a_rehearsal_is() -> None:
+    assert [is_rehearsal(data) for data in ("digits", "synthetic:1x8x8", "cifar10", None)] == [
+        *(True, True, False, False)
+    ]
+
+
+def test_cells_run_once_and_what_diverges_is_told_apart(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs, table, output = tmp_path / "runs", tmp_path / "t.md", tmp_path / "t.json"
+    arguments = ["table1", "--data", "digits", "--epochs", "3", "--seeds", "1", "--jobs", "2"]
+    arguments += ["--cells", "dcd-random-1,all-reduce", "--folder", str(runs)]
+    arguments += ["--markdown", str(table), "--output", str(output)]
+    assert main(arguments) == 0
+    assert capsys.readouterr().out == table.read_text()
+    found = kept(runs)
+    assert len(found) == 2
+    measured = {cell["cell"]: cell["test_top1"] for cell in json.loads(output.read_text())["cells"]}
+    assert measured["dcd-random-1"] == [None]
+    (top1,) = measured["all-reduce"]
+    assert top1 > 80
+    lines = table.read_text().splitlines()
+    assert lines[0] == "| | DCD | paper |"
+    assert lines[2] == "| random 1 % | div | div |"
+    assert lines[4].startswith(
+        f"Without compression, all-reduce: {top1:.2f} (paper 92.64). Ours: digits, 3 epochs, 1 run"
+    )
+    assert main(arguments) == 0
+    assert kept(runs) == found
+    assert {
+        cell["cell"]: cell["test_top1"] for cell in json.loads(output.read_text())["cells"]
+    } == (measured)
+
+
+def test_a_run_that_fails_is_one_line_and_the_others_end(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scaling = TABLES["scaling"]
+    flags = {**scaling.rehearsal.flags, "choco-ring-4": "--graph_topology social"}
+    broken = dataclasses.replace(scaling, rehearsal=Rehearsal(1, flags))
+    monkeypatch.setitem(TABLES, "scaling", broken)
+    arguments = ["scaling", "--data", "digits", "--seeds", "1", "--folder", str(tmp_path)]
+    arguments += ["--cells", "choco-ring-4,all-reduce-4"]
+    assert main(arguments) == 1
+    printed = capsys.readouterr()
+    last = printed.err.splitlines()[-1]
+    assert last.startswith("reproduce: error: choco-ring-4, seed 1: ended with status 2: run.py: ")
+    assert "--graph_topology social" in last
+    assert len(kept(tmp_path)) == 1
+    header, _, row, *_ = printed.out.splitlines()
+    assert header == "| | all-reduce | CHOCO, sign, ring |"
+    assert row.startswith("| 4 nodes | ")
+    assert row.endswith(" | failed |")
+
+
+@pytest.mark.parametrize("table", ["table1", "scaling", "datacenter"])
+def test_a_table_and_its_picture(tmp_path: Path, table: str) -> None:
+    cells = TABLES[table].cells
+    figures: dict[Cell, list[float | None]] = {cell: [90.0, 92.0, None] for cell in cells}
+    figures[cells[-1]] = [None, None, None]
+    results = Results(figures)
+    lines = markdown(setting(table, "digits"), results).splitlines()
+    assert len({line.count("|") for line in lines if line.startswith("|")}) == 1
+    assert sum(line.count("91.00 ± 1.41 (1 of 3 div)") for line in lines) == len(cells) - 1
+    assert sum(line.count("| div |") for line in lines) >= 1
+    assert lines[-1].endswith(TABLES[table].remark)
+    draw(setting(table, "digits"), results, tmp_path / "table.png")
     assert (tmp_path / "table.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -45,7 +169,11 @@ def test_cells_run_once_and_what_diverges_is_told_apart(tmp_path: Path) -> None:
         "",
         "table9",
         "table1 --epochs 0",
+        "table1 --seeds 0",
         "table1 --jobs x",
+        "table1 --jobs 0",
+        "table1 --data nothing",
+        "table1 --cells choco-zip",
         "table1 --picture x.txt",
         "table1 --output nowhere/x.json",
     ],

@@ -1,0 +1,174 @@
+"""Running the cells of a table of the paper, and finding those that have run."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from tqdm import tqdm
+
+from pcode.config import Config, parse
+from pcode.exit_status import DIVERGED
+from pcode.tools.reproduce_tables import Cell, Table
+
+ROOT = Path(__file__).parents[2]
+# What a table is rehearsed on. Any other data set is trained on with the paper's own flags.
+REHEARSED = ("digits", "synthetic")
+_DEFAULTS = Config().flat()
+
+
+def is_rehearsal(data: str | None) -> bool:
+    """Whether the table's rehearsal applies on that data set; None is the files' own."""
+    return data is not None and data.partition(":")[0] in REHEARSED
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How the cells of a table are run.
+
+    Attributes:
+        table: whose cells.
+        data: instead of the files' own data set.
+        epochs: instead of the files' own number.
+        seeds: one run of each cell for each of them.
+        folder: where runs are kept.
+    """
+
+    table: Table
+    data: str | None
+    epochs: int | None
+    seeds: range
+    folder: Path
+
+    def flags(self, cell: Cell, seed: int) -> list[str]:
+        """Those of run.py, but for where the run is kept.
+
+        Raises:
+            UserError: the cell's file or one of the flags is wrong.
+        """
+        flags = ["--config", str(ROOT / "configs" / self.table.name / f"{cell.name}.yaml")]
+        flags += ["--data", self.data] if self.data is not None else []
+        epochs = self.epochs
+        if is_rehearsal(self.data):
+            rehearsal = self.table.rehearsal
+            epochs = epochs or rehearsal.epochs
+            for pattern, more in rehearsal.flags.items():
+                flags += more.split() if fnmatchcase(cell.name, pattern) else []
+        flags += ["--manual_seed", f"{seed}"]
+        if epochs is not None:
+            learning = parse(flags).config.learning
+            flags += ["--num_epochs", f"{epochs}"]
+            if learning.lr_change_epochs is not None:
+                share = epochs / learning.num_epochs
+                changes = ",".join(f"{epoch * share:g}" for epoch in learning.lr_change_epochs)
+                flags += ["--lr_change_epochs", changes]
+        return flags
+
+    def config(self, cell: Cell, seed: int) -> Config:
+        """Every flag of a run."""
+        return parse(self.flags(cell, seed)).config
+
+
+@dataclass(frozen=True)
+class Results:
+    """What came out.
+
+    Attributes:
+        figures: of each cell's runs in the order of the seeds, without those that failed; None
+            where a run diverged.
+        failures: a line for each run that failed otherwise.
+    """
+
+    figures: dict[Cell, list[float | None]] = field(default_factory=dict)
+    failures: list[str] = field(default_factory=list)
+
+    def ended(self, cell: Cell) -> list[float]:
+        """The figures of the runs that did not diverge."""
+        return [figure for figure in self.figures[cell] if figure is not None]
+
+    def num_diverged(self, cell: Cell) -> int:
+        return len(self.figures[cell]) - len(self.ended(cell))
+
+
+class RunFailedError(RuntimeError):
+    """A run ended for another reason than divergence; one line."""
+
+
+def _kept(folder: Path, experiment: str, metric: str) -> list[float | None]:
+    """The figures of an experiment's runs that have ended; None: diverged."""
+    figures: list[float | None] = []
+    for file in sorted(folder.glob(f"*/*/{experiment}/*/summary.json")):
+        summary = json.loads(file.read_text(encoding="utf-8"))
+        if summary["exit_reason"] == "finished":
+            figures.append(float(summary[f"test_{metric}"]))
+        elif summary["exit_reason"].startswith("diverged"):
+            figures.append(None)
+    return figures
+
+
+def _experiment(setting: Setting, cell: Cell, seed: int) -> str:
+    """A name for the run that no run of other flags has."""
+    flags = setting.config(cell, seed).flat()
+    changed = {name: value for name, value in flags.items() if value != _DEFAULTS[name]}
+    digest = hashlib.sha256(json.dumps(changed, sort_keys=True).encode()).hexdigest()
+    return f"{cell.name}-{seed}-{digest[:8]}"
+
+
+def run_cell(setting: Setting, cell: Cell, seed: int) -> float | None:
+    """The figure of one run, or None where it diverged; from its folder where it ran before.
+
+    Raises:
+        RunFailedError: run.py failed otherwise.
+    """
+    experiment = _experiment(setting, cell, seed)
+    figures = _kept(setting.folder, experiment, cell.metric)
+    if not figures:
+        places = ("--checkpoint", str(setting.folder), "--experiment", experiment)
+        done = subprocess.run(
+            [sys.executable, str(ROOT / "run.py"), *setting.flags(cell, seed), *places],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
+        )
+        figures = _kept(setting.folder, experiment, cell.metric)
+        if done.returncode not in (0, DIVERGED) or not figures:
+            said = done.stderr.strip().splitlines() or ["it said nothing"]
+            status = f"ended with status {done.returncode}"
+            raise RunFailedError(f"{cell.name}, seed {seed}: {status}: {said[-1]}")
+    return figures[-1]
+
+
+def run_all(setting: Setting, cells: Sequence[Cell], jobs: int) -> Results:
+    """Every cell with every seed, `jobs` at a time; a run that fails does not end the others.
+
+    Raises:
+        UserError: a cell's flags are wrong, before any run.
+    """
+    for cell in cells:
+        setting.config(cell, setting.seeds.start)
+    setting.folder.mkdir(parents=True, exist_ok=True)
+    results = Results({cell: [] for cell in cells})
+    work = [(cell, seed) for cell in cells for seed in setting.seeds]
+    with ThreadPoolExecutor(jobs) as pool, tqdm(total=len(work), unit="run") as bar:
+        runs = [pool.submit(run_cell, setting, cell, seed) for cell, seed in work]
+        try:
+            for (cell, _), run in zip(work, runs, strict=True):
+                try:
+                    results.figures[cell].append(run.result())
+                except RunFailedError as error:
+                    results.failures.append(str(error))
+                bar.update()
+        except BaseException:
+            # Those that have not begun are not begun.
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    return results
