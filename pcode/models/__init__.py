@@ -1,76 +1,173 @@
 """Models by name.
 
-A new model is one file with a function of ModelSpec and one line in MODELS.
+A new model is one file with a function that builds it and one line in MODELS.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import difflib
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from torch import nn
 
-from pcode.models.base import ModelSpec
-from pcode.models.mlp import mlp
+from pcode.errors import UserError
+from pcode.models.base import Architecture, UnfitInputsError
+from pcode.models.densenet import densenet
+from pcode.models.from_torchvision import (
+    torchvision_model,
+    torchvision_names,
+    torchvision_resnet,
+)
+from pcode.models.lenet import lenet
+from pcode.models.mlp import logistic_regression, mlp
 from pcode.models.parameters import normalization_parameters
 from pcode.models.resnet_cifar import resnet_cifar
-from pcode.registry import look_up
+from pcode.models.rnn_lm import RNNLanguageModel, rnn_lm
+from pcode.models.vgg import NUM_CONVOLUTIONS, vgg
+from pcode.models.wide_resnet import wide_resnet
+from pcode.registry import taken_by
 from pcode.seeding import derive_seed
 
-__all__ = ["MODELS", "ModelSpec", "make_model", "normalization_parameters"]
+__all__ = [
+    "MODELS",
+    "NAMES",
+    "Architecture",
+    "RNNLanguageModel",
+    "architecture",
+    "make_model",
+    "normalization_parameters",
+]
 
-MODELS: dict[str, Callable[[ModelSpec], nn.Module]] = {
-    **{f"resnet{depth}": partial(resnet_cifar, depth) for depth in (8, 14, 20, 32, 44, 56, 110)},
-    "mlp": mlp,
+
+@dataclass(frozen=True)
+class Family:
+    """Architectures of every depth 4 + m * step, m >= 1, each named by the family and its depth.
+
+    Attributes:
+        build: as Architecture.build, with the depth before the other arguments.
+        step: layers that one more block in every stage adds.
+        flags: as Architecture.flags.
+    """
+
+    build: Callable[..., nn.Module]
+    step: int
+    flags: tuple[str, ...]
+
+    def member(self, depth: int) -> Architecture:
+        """The architecture of that depth."""
+        return Architecture(partial(self.build, depth), self.flags)
+
+
+FAMILIES = {
+    "wideresnet": Family(wide_resnet, 6, ("wideresnet_widen_factor", "drop_rate")),
+    "densenet": Family(
+        densenet,
+        3,
+        ("densenet_growth_rate", "densenet_bc_mode", "densenet_compression", "drop_rate"),
+    ),
 }
-PLANNED = (
-    "resnet18",
-    "resnet34",
-    "resnet50",
-    "resnet101",
-    "resnet152",
-    "wideresnet28",
-    "densenet",
-    "vgg11",
-    "vgg13",
-    "vgg16",
-    "vgg19",
-    "lenet",
-    "logistic_regression",
-    "rnn_lm",
+MODELS: dict[str, Architecture] = {
+    **{
+        f"resnet{depth}": Architecture(partial(resnet_cifar, depth))
+        for depth in (8, 14, 20, 32, 44, 56, 110)
+    },
+    **{
+        name: Architecture(partial(torchvision_resnet, name))
+        for name in ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
+    },
+    "wideresnet28": FAMILIES["wideresnet"].member(28),
+    "densenet": FAMILIES["densenet"].member(40),
+    # As published for large images; the family has these depths as well.
+    **{
+        name: Architecture(partial(torchvision_model, name))
+        for name in ("densenet121", "densenet169")
+    },
+    **{f"vgg{depth}": Architecture(partial(vgg, depth)) for depth in NUM_CONVOLUTIONS},
+    "lenet": Architecture(lenet),
+    "mlp": Architecture(mlp, ("mlp_num_layers", "mlp_hidden_size", "drop_rate")),
+    "logistic_regression": Architecture(logistic_regression),
+    "rnn_lm": Architecture(
+        rnn_lm,
+        ("rnn_n_hidden", "rnn_n_layers", "rnn_tie_weights", "rnn_weight_norm", "drop_rate"),
+        task="language",
+    ),
+}
+PLANNED: tuple[str, ...] = ()
+# For help: what `architecture` takes.
+NAMES = (
+    *MODELS,
+    *(f"{name}DEPTH ({family.step}m + 4 layers)" for name, family in FAMILIES.items()),
+    "any model of torchvision for classification",
 )
+
+
+def architecture(name: str) -> Architecture:
+    """The architecture of that name.
+
+    Raises:
+        UserError: the name is unknown; the message names what is like it, or all that there is.
+    """
+    if name in MODELS:
+        return MODELS[name]
+    return _family_member(name) or _of_torchvision(name)
+
+
+def _family_member(name: str) -> Architecture | None:
+    match = re.fullmatch(r"([a-z]+)([1-9][0-9]{0,3})", name)
+    if match is None or match[1] not in FAMILIES:
+        return None
+    family, depth = FAMILIES[match[1]], int(match[2])
+    if depth > 4 and (depth - 4) % family.step == 0:
+        return family.member(depth)
+    return None
+
+
+def _of_torchvision(name: str) -> Architecture:
+    try:
+        names = torchvision_names()
+    except UserError as error:
+        raise UserError(f"--arch {name!r} is not known; {error}") from None
+    if name in names:
+        return Architecture(partial(torchvision_model, name))
+    near = difflib.get_close_matches(name.lower(), [*MODELS, *names])
+    hint = f"like it: {', '.join(near)}; " if near else ""
+    raise UserError(f"--arch {name!r} is not known; {hint}built: {', '.join(NAMES)}")
 
 
 def make_model(
     arch: str,
-    num_channels: int,
-    image_size: int,
+    input_shape: tuple[int, ...],
     num_classes: int,
     seed: int,
-    *,
-    mlp_num_layers: int = 2,
-    mlp_hidden_size: int = 128,
-    drop_rate: float = 0.0,
+    flags: Mapping[str, Any],
 ) -> nn.Module:
     """The model of that name, on the CPU, with the same initial parameters on every node.
 
     They are drawn from (seed, "model"); torch's default generator is left as it was.
 
     Args:
-        arch: a name in MODELS.
-        num_channels, image_size: inputs are N x num_channels x image_size x image_size.
-        num_classes: outputs are N x num_classes.
+        arch: a name that `architecture` knows.
+        input_shape: of one sample: (channels, height, width), (features,), or () for words.
+        num_classes: classes, or words of the vocabulary.
         seed: the run's seed.
-        mlp_num_layers, mlp_hidden_size, drop_rate: options of some models.
+        flags: every flag of the run; the model gets those that it takes.
 
     Raises:
-        UserError: the name is unknown or not built yet, or an option is out of its range.
+        UserError: the name is unknown, the model cannot take such samples, or one of its flags is
+            out of its range.
     """
-    spec = ModelSpec(
-        num_channels, image_size, num_classes, mlp_num_layers, mlp_hidden_size, drop_rate
-    )
-    build = look_up("arch", arch, MODELS, PLANNED)
+    kind = architecture(arch)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(derive_seed(seed, "model"))
-        return build(spec)
+        try:
+            return kind.build(input_shape, num_classes, **taken_by(kind, flags))
+        except UnfitInputsError as unfit:
+            samples = " x ".join(map(str, input_shape)) if input_shape else "words"
+            raise UserError(
+                f"--arch {arch}: takes {unfit}; the samples of this data set are {samples}"
+            ) from None

@@ -1,23 +1,50 @@
-"""What a model is built from."""
+"""What an architecture is, and how it says what it cannot take."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+
+from torch import nn
+
+from pcode.errors import UserError
+
+
+class UnfitInputsError(ValueError):
+    """An architecture cannot take such samples.
+
+    Args:
+        takes: what it takes, to be read after "takes".
+    """
 
 
 @dataclass(frozen=True)
-class ModelSpec:
-    """The data's shape and the options of all models; a model reads those that it has.
+class Architecture:
+    """How a model is made, and for what.
 
     Attributes:
-        num_channels, image_size: inputs are N x num_channels x image_size x image_size.
-        num_classes: outputs are N x num_classes.
-        mlp_num_layers, mlp_hidden_size, drop_rate: see mlp.py.
+        build: build(input_shape, num_classes, **flags) gives the model on torch's default device,
+            with initial parameters drawn from torch's default generator. `input_shape` is that of
+            one sample: (channels, height, width), (features,), or () for words; `num_classes` the
+            number of classes, or of words in the vocabulary. It raises UnfitInputsError where
+            samples of that shape do not fit, and UserError where a flag is out of its range.
+        flags: the flags that build takes, by the same names.
+        task: "classification" (outputs are N x num_classes) or "language" (see rnn_lm.py).
     """
 
-    num_channels: int
-    image_size: int
-    num_classes: int
-    mlp_num_layers: int
-    mlp_hidden_size: int
-    drop_rate: float
+    build: Callable[..., nn.Module]
+    flags: tuple[str, ...] = ()
+    task: str = "classification"
+
+
+def check_at_least_one(**flags: int) -> None:
+    """Refuse what is below 1."""
+    for name, value in flags.items():
+        if value < 1:
+            raise UserError(f"--{name} {value}: at least 1")
+
+
+def check_drop_rate(drop_rate: float) -> None:
+    """Refuse what is no probability of dropping, or drops all."""
+    if not 0 <= drop_rate < 1:
+        raise UserError(f"--drop_rate {drop_rate}: from 0 to below 1")

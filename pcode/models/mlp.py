@@ -1,33 +1,50 @@
-"""A multilayer perceptron."""
+"""Linear layers alone: a multilayer perceptron, and logistic regression."""
 
 from __future__ import annotations
 
+import math
+
 from torch import nn
 
-from pcode.errors import UserError
-from pcode.models.base import ModelSpec
+from pcode.models.base import UnfitInputsError, check_at_least_one, check_drop_rate
 
 
-def mlp(spec: ModelSpec) -> nn.Sequential:
-    """Linear layers over the flattened image, with ReLU and dropout between them.
+def mlp(
+    input_shape: tuple[int, ...],
+    num_classes: int,
+    *,
+    mlp_num_layers: int,
+    mlp_hidden_size: int,
+    drop_rate: float,
+) -> nn.Sequential:
+    """Linear layers over the flattened sample, with ReLU and dropout between them.
 
     `mlp_num_layers` counts the linear layers: the last one gives the classes, the others
-    `mlp_hidden_size` numbers each. Dropout draws from torch's default generator.
+    `mlp_hidden_size` numbers each. Dropout draws from torch's default generator. Initial values:
+    torch's, U(-1 / sqrt(inputs), 1 / sqrt(inputs)).
 
     Raises:
+        UnfitInputsError: the samples are words.
         UserError: an option is out of its range.
     """
-    if spec.mlp_num_layers < 1:
-        raise UserError(f"--mlp_num_layers {spec.mlp_num_layers}: at least 1")
-    if spec.mlp_hidden_size < 1:
-        raise UserError(f"--mlp_hidden_size {spec.mlp_hidden_size}: at least 1")
-    if not 0 <= spec.drop_rate < 1:
-        raise UserError(f"--drop_rate {spec.drop_rate}: from 0 to below 1")
+    check_at_least_one(mlp_num_layers=mlp_num_layers, mlp_hidden_size=mlp_hidden_size)
+    check_drop_rate(drop_rate)
+    if not input_shape:
+        raise UnfitInputsError("images or vectors")
     model = nn.Sequential(nn.Flatten())
-    num_inputs = spec.num_channels * spec.image_size**2
-    for _ in range(spec.mlp_num_layers - 1):
-        model.append(nn.Linear(num_inputs, spec.mlp_hidden_size))
+    num_inputs = math.prod(input_shape)
+    for _ in range(mlp_num_layers - 1):
+        model.append(nn.Linear(num_inputs, mlp_hidden_size))
         model.append(nn.ReLU(inplace=True))
-        model.append(nn.Dropout(spec.drop_rate))
-        num_inputs = spec.mlp_hidden_size
-    return model.append(nn.Linear(num_inputs, spec.num_classes))
+        model.append(nn.Dropout(drop_rate))
+        num_inputs = mlp_hidden_size
+    return model.append(nn.Linear(num_inputs, num_classes))
+
+
+def logistic_regression(input_shape: tuple[int, ...], num_classes: int) -> nn.Sequential:
+    """One linear layer over the flattened sample: multinomial logistic regression.
+
+    Raises:
+        UnfitInputsError: the samples are words.
+    """
+    return mlp(input_shape, num_classes, mlp_num_layers=1, mlp_hidden_size=1, drop_rate=0.0)

@@ -1,0 +1,133 @@
+"""Densely connected networks for small images."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from pcode.errors import UserError
+from pcode.models.base import check_at_least_one, check_drop_rate
+from pcode.models.images import fast_layout, he_normal, image_shape
+
+NUM_STAGES = 3
+BOTTLENECK = 4  # a 1 x 1 convolution gives so many times the growth rate
+
+
+def _convolution(num_inputs: int, num_outputs: int, size: int, drop_rate: float) -> nn.Sequential:
+    return nn.Sequential(
+        nn.BatchNorm2d(num_inputs),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(num_inputs, num_outputs, size, padding=size // 2, bias=False),
+        nn.Dropout(drop_rate),
+    )
+
+
+class DenseLayer(nn.Module):
+    """The inputs, and behind them `growth_rate` channels that are made of them."""
+
+    def __init__(
+        self, num_inputs: int, growth_rate: int, bottleneck: bool, drop_rate: float
+    ) -> None:
+        super().__init__()
+        self.new = nn.Sequential()
+        if bottleneck:
+            self.new.append(_convolution(num_inputs, BOTTLENECK * growth_rate, 1, drop_rate))
+            num_inputs = BOTTLENECK * growth_rate
+        self.new.append(_convolution(num_inputs, growth_rate, 3, drop_rate))
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return torch.cat([inputs, self.new(inputs)], dim=1)
+
+
+class DenseNet(nn.Module):
+    """A 3 x 3 convolution, three stages of dense layers, mean over pixels, linear.
+
+    A convolution and a mean over 2 x 2 pixels lie between two stages. Inputs are
+    N x num_channels x height x width of 4 x 4 or more, outputs N x num_classes. DenseNet-BC-100
+    with growth rate 12, for 3 channels and 10 classes, has 769,162 parameters. Dropout follows
+    every convolution but the first, and draws from torch's default generator.
+
+    Source: Huang, Liu, van der Maaten, Weinberger, "Densely connected convolutional networks",
+    arXiv 1608.06993, sections 3 and 4.2; initial kernels from he_normal.
+
+    Args:
+        num_layers: dense layers of a stage.
+        growth_rate: channels that a dense layer adds (k).
+        bottleneck: 1 x 1 convolutions before the 3 x 3 ones (B), and twice as many channels at the
+            beginning.
+        compression: share of the channels that goes on to the next stage (theta; C where below 1).
+    """
+
+    def __init__(
+        self,
+        num_channels: int,
+        num_classes: int,
+        *,
+        num_layers: int,
+        growth_rate: int,
+        bottleneck: bool,
+        compression: float,
+        drop_rate: float,
+    ) -> None:
+        super().__init__()
+        width = 2 * growth_rate if bottleneck else 16
+        self.conv = nn.Conv2d(num_channels, width, 3, padding=1, bias=False)
+        self.stages = nn.Sequential()
+        for stage in range(NUM_STAGES):
+            if stage > 0:
+                compressed = int(width * compression)
+                self.stages.append(_convolution(width, compressed, 1, drop_rate))
+                self.stages.append(nn.AvgPool2d(2))
+                width = compressed
+            for _ in range(num_layers):
+                self.stages.append(DenseLayer(width, growth_rate, bottleneck, drop_rate))
+                width += growth_rate
+        self.last = nn.Sequential(nn.BatchNorm2d(width), nn.ReLU(inplace=True))
+        self.classifier = nn.Linear(width, num_classes)
+        he_normal(self)
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        outputs = self.stages(fast_layout(self.conv(inputs)))
+        logits: torch.Tensor = self.classifier(self.last(outputs).mean(dim=(2, 3)))
+        return logits
+
+
+def densenet(
+    depth: int,
+    input_shape: tuple[int, ...],
+    num_classes: int,
+    *,
+    densenet_growth_rate: int,
+    densenet_bc_mode: bool,
+    densenet_compression: float,
+    drop_rate: float,
+) -> DenseNet:
+    """The densely connected network of that depth; compression is that of the BC form alone.
+
+    Args:
+        depth: 3m + 4 with m >= 1, for the BC form 6m + 4.
+
+    Raises:
+        UnfitInputsError: the samples are no images, or smaller than 4 x 4.
+        UserError: an option is out of its range, or the BC form does not have that depth.
+    """
+    check_at_least_one(densenet_growth_rate=densenet_growth_rate)
+    check_drop_rate(drop_rate)
+    num_convolutions = (depth - 4) // NUM_STAGES
+    if densenet_bc_mode and num_convolutions % 2:
+        raise UserError(
+            f"--densenet_bc_mode True: its depths are 10, 16, 22, ... (6m + 4), not {depth}"
+        )
+    # A narrower share leaves no channel of the few that a stage may have.
+    if densenet_bc_mode and not 0.1 <= densenet_compression <= 1:
+        raise UserError(f"--densenet_compression {densenet_compression}: from 0.1 to 1")
+    num_channels, _, _ = image_shape(input_shape, smallest=2 ** (NUM_STAGES - 1))
+    return DenseNet(
+        num_channels,
+        num_classes,
+        num_layers=num_convolutions // 2 if densenet_bc_mode else num_convolutions,
+        growth_rate=densenet_growth_rate,
+        bottleneck=densenet_bc_mode,
+        compression=densenet_compression if densenet_bc_mode else 1.0,
+        drop_rate=drop_rate,
+    )

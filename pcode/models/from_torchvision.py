@@ -1,0 +1,88 @@
+"""torchvision's models, without pretrained weights.
+
+torchvision is imported here when the first of them is asked for: the import takes a second.
+"""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import nn
+from torch.func import functional_call
+
+from pcode.errors import UserError
+from pcode.models.base import UnfitInputsError
+from pcode.models.images import image_shape
+
+# Those that would give a tuple while training: without their additional classifiers.
+WITHOUT_AUXILIARY: dict[str, dict[str, Any]] = {
+    name: {"aux_logits": False, "init_weights": True} for name in ("googlenet", "inception_v3")
+}
+
+
+def _models() -> ModuleType:
+    try:
+        import torchvision  # noqa: PLC0415 - slow, and seldom needed
+    # A torchvision made for another torch fails with RuntimeError.
+    except (ImportError, RuntimeError) as error:
+        raise UserError(f"torchvision is needed, and cannot be imported: {error}") from None
+    models: ModuleType = torchvision.models
+    return models
+
+
+def torchvision_names() -> list[str]:
+    """Its models for classification.
+
+    Raises:
+        UserError: torchvision cannot be imported.
+    """
+    models = _models()
+    names: list[str] = models.list_models(module=models)
+    return names
+
+
+def torchvision_resnet(name: str, input_shape: tuple[int, ...], num_classes: int) -> nn.Module:
+    """ResNet-18 to -152 for large images: torchvision's, for any number of channels.
+
+    Source: He, Zhang, Ren, Sun, "Deep residual learning for image recognition", arXiv 1512.03385,
+    table 1; initial values are torchvision's. ResNet-50 for 3 channels and 1000 classes has
+    25,557,032 parameters.
+
+    Raises:
+        UnfitInputsError: the samples are no images.
+        UserError: torchvision cannot be imported.
+    """
+    num_channels, _, _ = image_shape(input_shape)
+    model: nn.Module = _models().get_model(name, weights=None, num_classes=num_classes)
+    if num_channels != 3:
+        first = nn.Conv2d(num_channels, 64, 7, stride=2, padding=3, bias=False)
+        nn.init.kaiming_normal_(first.weight, mode="fan_out", nonlinearity="relu")
+        model.conv1 = first
+    return model
+
+
+def torchvision_model(name: str, input_shape: tuple[int, ...], num_classes: int) -> nn.Module:
+    """One of torchvision_names(), as torchvision makes it.
+
+    Raises:
+        UnfitInputsError: the samples are no images, or not such as this model takes.
+        UserError: torchvision cannot be imported.
+    """
+    image_shape(input_shape)
+    model: nn.Module = _models().get_model(
+        name, weights=None, num_classes=num_classes, **WITHOUT_AUXILIARY.get(name, {})
+    )
+    _try(model, input_shape)
+    return model
+
+
+def _try(model: nn.Module, input_shape: tuple[int, ...]) -> None:
+    """Find out whether the model takes such images: on torch's device for shapes alone."""
+    tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    shapes = {name: torch.empty_like(tensor, device="meta") for name, tensor in tensors.items()}
+    try:
+        functional_call(model, shapes, torch.empty(2, *input_shape, device="meta"))
+    except (RuntimeError, AssertionError, ValueError) as error:
+        raise UnfitInputsError(f"other images ({str(error).splitlines()[0]})") from None

@@ -1,0 +1,156 @@
+"""A recurrent language model."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.func import functional_call
+
+from pcode.errors import UserError
+from pcode.models.base import UnfitInputsError, check_at_least_one, check_drop_rate
+
+State = tuple[torch.Tensor, torch.Tensor]
+
+EMBEDDING_RANGE = 0.1
+
+
+class WeightNormLSTM(nn.LSTM):
+    """nn.LSTM whose hidden-to-hidden weights are g v / ||v||, row by row.
+
+    v is what nn.LSTM calls weight_hh_l0, weight_hh_l1, ...; g, one number for each row, is
+    `scales`, at first ||v||: the function is then that of nn.LSTM.
+
+    Source: Salimans, Kingma, "Weight normalization", arXiv 1602.07868, equation 2. Differs in the
+    initial g, which does not depend on data.
+    """
+
+    def __init__(self, input_size: int, hidden_size: int, num_layers: int, dropout: float) -> None:
+        super().__init__(input_size, hidden_size, num_layers, batch_first=True, dropout=dropout)
+        self.scales = nn.ParameterList(
+            torch.linalg.vector_norm(v.detach(), dim=1) for v in self._directions().values()
+        )
+
+    def _directions(self) -> dict[str, torch.Tensor]:
+        names = (f"weight_hh_l{layer}" for layer in range(self.num_layers))
+        return {name: self.get_parameter(name) for name in names}
+
+    def normalized_weights(self) -> dict[str, torch.Tensor]:
+        """The hidden-to-hidden weights g v / ||v||, by their names in nn.LSTM."""
+        return {
+            name: v * (g / torch.linalg.vector_norm(v, dim=1)).unsqueeze(1)
+            for (name, v), g in zip(self._directions().items(), self.scales, strict=True)
+        }
+
+
+class RNNLanguageModel(nn.Module):
+    """Embedding, LSTM layers, linear: the logits of the next word at each place.
+
+    Embeddings and LSTM layers have the same width. Dropout lies on the embeddings, between the
+    layers and on their outputs, and draws from torch's default generator. With 3 layers of 650,
+    tied weights and 28,869 words it has 28.95 M parameters.
+
+    Source: Zaremba, Sutskever, Vinyals, "Recurrent neural network regularization", arXiv
+    1409.2329; tied weights: Press, Wolf, arXiv 1608.05859. Initial values are those usual in
+    PyTorch: embedding and decoder U(-.1, .1), decoder bias 0, LSTM U(-1 / sqrt(width),
+    1 / sqrt(width)).
+
+    Args:
+        num_words: size of the vocabulary.
+        width: units of a layer.
+        tie_weights: the decoder's matrix is that of the embedding, one Parameter.
+        weight_norm: see WeightNormLSTM.
+    """
+
+    def __init__(
+        self,
+        num_words: int,
+        width: int,
+        num_layers: int,
+        *,
+        tie_weights: bool,
+        weight_norm: bool,
+        drop_rate: float,
+    ) -> None:
+        super().__init__()
+        self.dropout = nn.Dropout(drop_rate)
+        self.embedding = nn.Embedding(num_words, width)
+        between = drop_rate if num_layers > 1 else 0.0
+        self.lstm = (
+            WeightNormLSTM(width, width, num_layers, between)
+            if weight_norm
+            else nn.LSTM(width, width, num_layers, batch_first=True, dropout=between)
+        )
+        self.decoder = nn.Linear(width, num_words)
+        nn.init.uniform_(self.embedding.weight, -EMBEDDING_RANGE, EMBEDDING_RANGE)
+        nn.init.zeros_(self.decoder.bias)
+        if tie_weights:
+            self.decoder.weight = self.embedding.weight
+        else:
+            nn.init.uniform_(self.decoder.weight, -EMBEDDING_RANGE, EMBEDDING_RANGE)
+
+    def forward(
+        self, tokens: torch.Tensor, state: State | None = None
+    ) -> tuple[torch.Tensor, State]:
+        """Logits (batch, time, num_words), and the state after the last word.
+
+        Args:
+            tokens: int64, (batch, time).
+            state: that after the words before, (layers, batch, width) each; None: zeros.
+        """
+        inputs = self.dropout(self.embedding(tokens))
+        if isinstance(self.lstm, WeightNormLSTM):
+            weights = self.lstm.normalized_weights()
+            hidden, state = functional_call(self.lstm, weights, (inputs, state))
+        else:
+            hidden, state = self.lstm(inputs, state)
+        logits: torch.Tensor = self.decoder(self.dropout(hidden))
+        assert state is not None, "nn.LSTM gives one"
+        return logits, state
+
+    @torch.no_grad()
+    def set_embeddings(self, rows: torch.Tensor, known: torch.Tensor) -> None:
+        """Overwrite the embeddings of some words; with tied weights the decoder's as well.
+
+        Args:
+            rows: (num_words, width); only the rows of known words are read.
+            known: bool, (num_words,).
+
+        Raises:
+            UserError: the rows have another width, or are not one for each word.
+        """
+        num_words, width = self.embedding.weight.shape
+        if rows.shape[1] != width:
+            raise UserError(f"--rnn_n_hidden {width}: the embeddings have {rows.shape[1]} numbers")
+        if len(rows) != num_words or known.shape != (num_words,):
+            raise UserError(f"embeddings of {len(rows)} words for a vocabulary of {num_words}")
+        self.embedding.weight[known] = rows[known].to(self.embedding.weight)
+
+
+def rnn_lm(
+    input_shape: tuple[int, ...],
+    num_classes: int,
+    *,
+    rnn_n_hidden: int,
+    rnn_n_layers: int,
+    rnn_tie_weights: bool,
+    rnn_weight_norm: bool,
+    drop_rate: float,
+) -> RNNLanguageModel:
+    """The language model; `num_classes` is the number of words.
+
+    Raises:
+        UnfitInputsError: the samples are no words.
+        UserError: an option is out of its range.
+    """
+    check_at_least_one(rnn_n_hidden=rnn_n_hidden, rnn_n_layers=rnn_n_layers)
+    check_drop_rate(drop_rate)
+    if input_shape:
+        raise UnfitInputsError("words")
+    return RNNLanguageModel(
+        num_classes,
+        rnn_n_hidden,
+        rnn_n_layers,
+        tie_weights=rnn_tie_weights,
+        weight_norm=rnn_weight_norm,
+        drop_rate=drop_rate,
+    )

@@ -1,0 +1,102 @@
+"""Wide residual networks for small images."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from pcode.models.base import check_at_least_one, check_drop_rate
+from pcode.models.images import fast_layout, he_normal, image_shape
+
+WIDTHS = (16, 32, 64)
+
+
+class WideBlock(nn.Module):
+    """Two times normalisation, ReLU and 3 x 3 convolution, around which the input is added.
+
+    Dropout lies between the convolutions. Where the shape changes, what is added is a 1 x 1
+    convolution of the normalised, rectified input.
+    """
+
+    def __init__(self, num_inputs: int, num_outputs: int, stride: int, drop_rate: float) -> None:
+        super().__init__()
+        self.bn1 = nn.BatchNorm2d(num_inputs)
+        self.conv1 = nn.Conv2d(num_inputs, num_outputs, 3, stride, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(num_outputs)
+        self.dropout = nn.Dropout(drop_rate)
+        self.conv2 = nn.Conv2d(num_outputs, num_outputs, 3, padding=1, bias=False)
+        self.shortcut: nn.Conv2d | None = None
+        if stride != 1 or num_inputs != num_outputs:
+            self.shortcut = nn.Conv2d(num_inputs, num_outputs, 1, stride, bias=False)
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        rectified = functional.relu(self.bn1(inputs), inplace=True)
+        middle = functional.relu(self.bn2(self.conv1(rectified)), inplace=True)
+        outputs: torch.Tensor = self.conv2(self.dropout(middle))
+        return outputs.add_(inputs if self.shortcut is None else self.shortcut(rectified))
+
+
+class WideResNet(nn.Module):
+    """WRN-(6m + 4)-k: a 3 x 3 convolution, three stages of m blocks, mean over pixels, linear.
+
+    Widths 16k, 32k, 64k; the second and the third stage halve the image. Inputs are
+    N x num_channels x size x size of any size, outputs N x num_classes. WRN-28-10 for 3 channels
+    and 10 classes has 36.5 M parameters. Dropout draws from torch's default generator.
+
+    Source: Zagoruyko, Komodakis, "Wide residual networks", arXiv 1605.07146, section 2; initial
+    kernels from he_normal.
+    """
+
+    def __init__(
+        self,
+        num_blocks: int,
+        widen_factor: int,
+        drop_rate: float,
+        num_channels: int,
+        num_classes: int,
+    ) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(num_channels, WIDTHS[0], 3, padding=1, bias=False)
+        blocks = []
+        num_inputs = WIDTHS[0]
+        for stage, width in enumerate(WIDTHS):
+            for block in range(num_blocks):
+                stride = 2 if stage > 0 and block == 0 else 1
+                blocks.append(WideBlock(num_inputs, width * widen_factor, stride, drop_rate))
+                num_inputs = width * widen_factor
+        self.blocks = nn.Sequential(*blocks)
+        self.bn = nn.BatchNorm2d(num_inputs)
+        self.classifier = nn.Linear(num_inputs, num_classes)
+        he_normal(self)
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        outputs = self.blocks(fast_layout(self.conv(inputs)))
+        outputs = functional.relu(self.bn(outputs), inplace=True).mean(dim=(2, 3))
+        logits: torch.Tensor = self.classifier(outputs)
+        return logits
+
+
+def wide_resnet(
+    depth: int,
+    input_shape: tuple[int, ...],
+    num_classes: int,
+    *,
+    wideresnet_widen_factor: int,
+    drop_rate: float,
+) -> WideResNet:
+    """The wide residual network of that depth.
+
+    Args:
+        depth: 6m + 4 with m >= 1.
+
+    Raises:
+        UnfitInputsError: the samples are no images.
+        UserError: an option is out of its range.
+    """
+    check_at_least_one(wideresnet_widen_factor=wideresnet_widen_factor)
+    check_drop_rate(drop_rate)
+    num_channels, _, _ = image_shape(input_shape)
+    return WideResNet(
+        (depth - 4) // 6, wideresnet_widen_factor, drop_rate, num_channels, num_classes
+    )
