@@ -18,7 +18,7 @@ from pcode.config import Config
 from pcode.consensus import GammaSearch, check_gamma, search_gamma
 from pcode.datasets import Dataset, load_dataset, partition_indices, partition_scheme
 from pcode.datasets.embeddings import load_embeddings
-from pcode.datasets.text import Text
+from pcode.datasets.text_columns import Text
 from pcode.errors import UserError
 from pcode.layout import Layout
 from pcode.models import RNNLanguageModel, architecture, make_model, normalization_parameters
