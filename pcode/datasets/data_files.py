@@ -1,0 +1,80 @@
+"""Files of data sets: which are there, which are damaged, and how they are fetched."""
+
+from __future__ import annotations
+
+import fcntl
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from pcode.errors import UserError
+
+
+def stored(path: Path, ending: str) -> Path:
+    """The file, or, where it is not there, the one with this ending if that is."""
+    packed = path.with_name(path.name + ending)
+    return packed if not path.exists() and packed.exists() else path
+
+
+def missing(folder: Path, files: Sequence[str], ending: str = "") -> list[str]:
+    """Those of the files in the folder that are not there, with or without the ending."""
+    return [file for file in files if not stored(folder / file, ending).exists()]
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Whatever is raised inside becomes a UserError that names the file."""
+    try:
+        yield
+    # Damaged bytes make their readers raise nearly anything, and it all means the same here.
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        raise UserError(
+            f"--data_dir: {path} cannot be read or is damaged ({type(error).__name__}: {reason}); "
+            "put the file as it was published in its place"
+        ) from error
+
+
+@contextmanager
+def _alone(lock: Path) -> Iterator[None]:
+    """One process of this machine at a time; the others wait."""
+    with lock.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield  # closing the file unlocks it
+
+
+def fetch(
+    name: str, folder: Path, files: Sequence[str], ending: str, download: Callable[[str], object]
+) -> None:
+    """Put the files that are missing into the folder.
+
+    Of several ranks that come at once, one downloads and the others wait. What is not whole never
+    has a file's name: the download goes to a folder beside and its files are moved when it ends.
+
+    Args:
+        name: the data set's.
+        files: names in the folder; only these are kept.
+        ending: see `missing`.
+        download: puts the files, under the same names, into the folder that it is given.
+
+    Raises:
+        UserError: they could not be fetched, or the folder cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with _alone(folder / f".{name}.lock"):
+            if not missing(folder, files, ending):
+                return
+            with TemporaryDirectory(dir=folder, prefix=f".{name}-") as beside:
+                download(beside)
+                for file in files:
+                    (folder / file).parent.mkdir(parents=True, exist_ok=True)
+                    (Path(beside) / file).replace(folder / file)
+    # URLError is an OSError; torchvision says RuntimeError for a wrong checksum.
+    except (OSError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(
+            f"--download True: {name} could not be fetched ({reason}); "
+            f"to go on without a network put {', '.join(files)} into {folder}"
+        ) from error

@@ -1,0 +1,138 @@
+"""CIFAR-10, CIFAR-100, MNIST, SVHN and STL-10.
+
+torchvision fetches them, and checks what it fetches against the published checksums. The files are
+read here: torchvision refuses any file without the published checksum, so that a part of a data set
+or other images in the same format could not be used, opens CIFAR's pickles with whatever they ask
+for, and takes a second to import on every rank.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from pcode.datasets.data_files import fetch, missing
+from pcode.datasets.images import Split, image_dataset, join
+from pcode.datasets.in_memory import InMemory
+from pcode.datasets.vision_formats import read_cifar, read_idx, read_matlab, read_stl
+from pcode.errors import UserError
+
+
+@dataclass(frozen=True)
+class VisionSet:
+    """A data set of images that torchvision can fetch.
+
+    Attributes:
+        train, test: the files of each part, in the folder of the data sets. Each tuple is what
+            `read` takes: one file, or one of images and one of labels.
+        read: files -> what they hold.
+        fetched_as: torchvision's class, and what it calls the parts that are fetched apart.
+        padding: of the random crops, in pixels; None: no augmentation.
+        ending: of files that are also read as they are, compressed.
+    """
+
+    train: tuple[tuple[str, ...], ...]
+    test: tuple[tuple[str, ...], ...]
+    read: Callable[..., Split]
+    num_classes: int
+    fetched_as: tuple[str, tuple[bool | str, ...]]
+    padding: int | None = None
+    ending: str = ""
+
+    @property
+    def files(self) -> list[str]:
+        """Every file."""
+        return [file for files in (*self.train, *self.test) for file in files]
+
+    def download(self, folder: str) -> None:
+        """Have torchvision put the files into the folder; raises what torchvision raises."""
+        # Here, because it takes a second and nothing else needs it.
+        from torchvision import datasets  # noqa: PLC0415
+
+        kind, parts = self.fetched_as
+        for part in parts:
+            getattr(datasets, kind)(folder, part, download=True)
+
+    def part(self, folder: Path, part: tuple[tuple[str, ...], ...]) -> Split:
+        """The images of some files."""
+        return join(
+            [
+                self.read(*(folder / file for file in files), num_classes=self.num_classes)
+                for files in part
+            ]
+        )
+
+
+# Crops and mirror images: CIFAR's as in He, Zhang, Ren, Sun, Deep residual learning for image
+# recognition (CVPR 2016), section 4.2. None of SVHN, as in Zagoruyko, Komodakis, Wide residual
+# networks (BMVC 2016), section 3, nor of MNIST: mirrored digits are none. STL-10's, with 12 pixels
+# around 96 x 96, as in DeVries, Taylor, Improved regularization of convolutional neural networks
+# with Cutout (arXiv 1708.04552).
+VISION = {
+    "cifar10": VisionSet(
+        train=tuple((f"cifar-10-batches-py/data_batch_{number}",) for number in range(1, 6)),
+        test=(("cifar-10-batches-py/test_batch",),),
+        read=read_cifar,
+        num_classes=10,
+        fetched_as=("CIFAR10", (True,)),
+        padding=4,
+    ),
+    "cifar100": VisionSet(
+        train=(("cifar-100-python/train",),),
+        test=(("cifar-100-python/test",),),
+        read=read_cifar,
+        num_classes=100,
+        fetched_as=("CIFAR100", (True,)),
+        padding=4,
+    ),
+    "mnist": VisionSet(
+        train=(("MNIST/raw/train-images-idx3-ubyte", "MNIST/raw/train-labels-idx1-ubyte"),),
+        test=(("MNIST/raw/t10k-images-idx3-ubyte", "MNIST/raw/t10k-labels-idx1-ubyte"),),
+        read=read_idx,
+        num_classes=10,
+        fetched_as=("MNIST", (True,)),
+        ending=".gz",
+    ),
+    "svhn": VisionSet(
+        train=(("train_32x32.mat",),),
+        test=(("test_32x32.mat",),),
+        read=read_matlab,
+        num_classes=10,
+        fetched_as=("SVHN", ("train", "test")),
+    ),
+    "stl10": VisionSet(
+        train=(("stl10_binary/train_X.bin", "stl10_binary/train_y.bin"),),
+        test=(("stl10_binary/test_X.bin", "stl10_binary/test_y.bin"),),
+        read=read_stl,
+        num_classes=10,
+        fetched_as=("STL10", ("train",)),
+        padding=12,
+    ),
+}
+
+
+def load_vision(name: str, data_dir: str, download: bool) -> InMemory:
+    """One of VISION.
+
+    Of SVHN it is the 73,257 digits for training without the extra ones, of STL-10 the 5,000
+    labelled images.
+
+    Args:
+        data_dir: where torchvision puts the files, too: see VISION for their names.
+        download: whether to fetch what is missing there.
+
+    Raises:
+        UserError: files are missing and are not to be or cannot be fetched, or one is damaged.
+    """
+    source, folder = VISION[name], Path(data_dir)
+    absent = missing(folder, source.files, source.ending)
+    if absent and not download:
+        raise UserError(
+            f"--data {name}: {', '.join(absent)} not found in --data_dir {data_dir}; "
+            "name the folder that holds it, or fetch it with --download True"
+        )
+    if absent:
+        fetch(name, folder, source.files, source.ending, source.download)
+    train, test = source.part(folder, source.train), source.part(folder, source.test)
+    return image_dataset(name, train, test, source.num_classes, source.padding)
