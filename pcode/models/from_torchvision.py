@@ -70,7 +70,8 @@ def torchvision_model(name: str, input_shape: tuple[int, ...], num_classes: int)
         UnfitInputsError: the samples are no images, or not such as this model takes.
         UserError: torchvision cannot be imported.
     """
-    image_shape(input_shape)
+    if image_shape(input_shape)[0] != 3:
+        raise UnfitInputsError("images of 3 channels")
     model: nn.Module = _models().get_model(
         name, weights=None, num_classes=num_classes, **WITHOUT_AUXILIARY.get(name, {})
     )

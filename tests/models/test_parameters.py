@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 from torch import nn
 
-from pcode.models import make_model, normalization_parameters
+from pcode.models import normalization_parameters
+from tests.models.building import build
 
 
 def test_resnet20() -> None:
-    model = make_model("resnet20", 3, 32, 10, seed=6)
+    model = build("resnet20", (3, 32, 32))
     names = normalization_parameters(model)
     # 19 convolutions outside of the shortcuts, 2 inside, each with a scale and a shift.
     assert len(names) == 2 * 21
@@ -38,6 +39,27 @@ def test_every_normalisation_layer(layer: nn.Module) -> None:
     assert normalization_parameters(layer) == {"weight", "bias"}
 
 
-def test_none() -> None:
-    assert normalization_parameters(make_model("mlp", 1, 8, 10, seed=6)) == set()
+@pytest.mark.parametrize(
+    ("arch", "num_layers"),
+    [
+        ("wideresnet28", 2 * 12 + 1),
+        ("densenet", 3 * 12 + 2 + 1),
+        ("vgg16", 13),
+        # The bottlenecks' three each, the shortcuts of four stages, the first.
+        ("resnet50", 3 * 16 + 4 + 1),
+    ],
+)
+def test_normalisation_layers_of_models(arch: str, num_layers: int) -> None:
+    model = build(arch, (3, 32, 32))
+    names = normalization_parameters(model)
+    assert len(names) == 2 * num_layers
+    assert all(model.get_parameter(name).ndim == 1 for name in names)
+
+
+@pytest.mark.parametrize(
+    ("arch", "input_shape"),
+    [("mlp", (1, 8, 8)), ("lenet", (1, 28, 28)), ("logistic_regression", (8,)), ("rnn_lm", ())],
+)
+def test_none(arch: str, input_shape: tuple[int, ...]) -> None:
+    assert normalization_parameters(build(arch, input_shape)) == set()
     assert normalization_parameters(nn.Sequential(nn.BatchNorm2d(4, affine=False))) == set()

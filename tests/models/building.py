@@ -1,0 +1,30 @@
+"""Models as runs make them, for tests."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from pcode.config.options import Model
+from pcode.models import architecture, make_model
+
+
+def build(
+    arch: str, input_shape: tuple[int, ...], num_classes: int = 10, seed: int = 6, **flags: Any
+) -> nn.Module:
+    """The model with those flags; the others are as they are when none is given."""
+    return make_model(arch, input_shape, num_classes, seed, {**vars(Model()), **flags})
+
+
+def size(arch: str, input_shape: tuple[int, ...], num_classes: int = 10, **flags: Any) -> int:
+    """How many parameters the model has, found without making their values."""
+    kind, given = architecture(arch), {**vars(Model()), **flags}
+    with torch.device("meta"):
+        model = kind.build(input_shape, num_classes, **{name: given[name] for name in kind.flags})
+    return num_parameters(model)
+
+
+def num_parameters(model: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
