@@ -195,6 +195,9 @@ def make_plan(config: Config) -> Plan:
     """
     _check_devices(config)
     _check_folder(config)
+    # Before a data set is fetched.
+    architecture(config.model.arch)
+    partition_scheme(config.data.partition_data)
     learning, num_nodes = config.learning, config.launch.n_mpi_process
     uses_momentum = learning.local_optimizer == "sgd"
     if uses_momentum and learning.use_nesterov and learning.momentum_factor == 0:
@@ -223,16 +226,7 @@ def make_plan(config: Config) -> Plan:
         num_steps=num_steps,
         timestamp=timestamp,
     )
-    scheme = config.data.partition_data
-    if partition_scheme(scheme).by_label and not dataset.labelled:
-        raise UserError(
-            f"--partition_data {scheme}: --data {config.data.data} has no labels; random or sorted"
-        )
-    if architecture(config.model.arch).task != dataset.task:
-        raise UserError(
-            f"--arch {config.model.arch}: is a model for {architecture(config.model.arch).task}, "
-            f"and --data {config.data.data} is for {dataset.task}"
-        )
+    _check_task(config, dataset)
     plan.partition(epoch=0)
     plan.schedule(rank=0)
     model = plan.model()
@@ -254,6 +248,16 @@ def make_plan(config: Config) -> Plan:
         search=search,
         evaluated_run=_evaluated_run(config, model),
     )
+
+
+def _check_task(config: Config, dataset: Dataset) -> None:
+    """Refuse a model or a partition that is for other data."""
+    arch, scheme, data = config.model.arch, config.data.partition_data, config.data.data
+    task = architecture(arch).task
+    if task != dataset.task:
+        raise UserError(f"--arch {arch}: is a model for {task}, --data {data} for {dataset.task}")
+    if partition_scheme(scheme).by_label and not dataset.labelled:
+        raise UserError(f"--partition_data {scheme}: --data {data} has no labels; random or sorted")
 
 
 def _evaluated_run(config: Config, model: nn.Module) -> Path | None:

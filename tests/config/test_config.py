@@ -44,7 +44,7 @@ DEFAULTS: dict[str, Any] = {
     **{"track_time": True, "track_detailed_time": False, "display_tracked_time": False},
     **{"summary_freq": 100, "checkpoint": "./data/checkpoint", "experiment": "demo"},
     **{"timestamp": None, "resume": None, "checkpoint_index": None, "save_all_models": False},
-    **{"save_some_models": None},
+    **{"save_some_models": None, "download": False},
 }
 
 PUBLISHED = (
@@ -185,14 +185,11 @@ BAD = [
     "--comm_op zip",
     "--consensus_stepsize automatic",
     "--compress_warmup_values .5,-1",
-    "--arch resnet50",
-    "--arch alexnet",
-    "--data cifar10",
-    "--partition_data dirichlet",
     "--n_sub_process 2",
     "--local_step 0",
     "--clip_grad_val -1",
-    "--resume somewhere",
+    "--checkpoint_index 0",
+    "--save_some_models 1,x",
     "--lr",
     "stray",
 ]
