@@ -40,15 +40,14 @@ def gradient(model: nn.Module, inputs: torch.Tensor, targets: torch.Tensor) -> N
 
 
 def measure(
-    num_nodes: int, rounds: int, shape: tuple[int, int], block: int
+    num_nodes: int, rounds: int, shape: tuple[int, int, int], block: int
 ) -> dict[str, list[float]]:
     """Seconds per step of every round of both kinds; a round is `block` steps of each."""
-    channels, size = shape
     inputs, targets = (
-        torch.randn(BATCH_SIZE, channels, size, size),
+        torch.randn(BATCH_SIZE, *shape),
         torch.randint(10, (BATCH_SIZE,)),
     )
-    plain_models = [make_model("resnet20", channels, size, 10, seed=1) for _ in range(num_nodes)]
+    plain_models = [make_model("resnet20", shape, 10, seed=1, flags={}) for _ in range(num_nodes)]
     topology = make_topology("ring", num_nodes)
     seconds: dict[str, list[float]] = {"plain": [], "simulated": []}
 
@@ -61,7 +60,7 @@ def measure(
         return (time.perf_counter() - begin) / block
 
     def node(communicator: Communicator) -> None:
-        model = make_model("resnet20", channels, size, 10, seed=1)
+        model = make_model("resnet20", shape, 10, seed=1, flags={})
         law = ParallelChoco(
             model.parameters(),
             communicator,
@@ -105,11 +104,11 @@ def main() -> None:
     figures = {}
     print("| images | nodes | plain (s) | simulated (s) | ratio | quartiles |")
     print("|---|---:|---:|---:|---:|---:|")
-    for shape, block in (((1, 8), 5), ((3, 32), 1)):
+    for shape, block in (((1, 8, 8), 5), ((3, 32, 32), 1)):
         seconds = measure(arguments.nodes, arguments.rounds, shape, block)
         pairs = zip(seconds["simulated"], seconds["plain"], strict=True)
         ratio = spread([simulated / plain for simulated, plain in pairs])
-        name = f"{shape[0]} x {shape[1]} x {shape[1]}"
+        name = " x ".join(map(str, shape))
         figures[name] = {"seconds": seconds, "ratio": ratio, "block": block}
         print(
             f"| {name} | {arguments.nodes} | {spread(seconds['plain'])['median']:.2f} "

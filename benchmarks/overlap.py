@@ -49,7 +49,7 @@ class Step:
     """A model and a law of its own, and the training step on them."""
 
     def __init__(self, kind: str, communicator: Communicator, image_size: int) -> None:
-        self.model = make_model("resnet20", 3, image_size, 10, seed=1)
+        self.model = make_model("resnet20", (3, image_size, image_size), 10, seed=1, flags={})
         topology = make_topology("ring", communicator.num_nodes)
         if kind == "local":
             self.law: Law = LocalSGD(self.model.parameters(), communicator, topology, **LOCAL)

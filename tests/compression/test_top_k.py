@@ -286,7 +286,7 @@ def test_difference_that_overflows_is_named() -> None:
 
 @pytest.fixture(scope="module")
 def layouts() -> list[Layout]:
-    small = make_model("resnet20", 3, 32, 10, seed=1)
+    small = make_model("resnet20", (3, 32, 32), 10, seed=1, flags={})
     with torch.device("meta"):
         large = resnet50()
     return [Layout.of(model.named_parameters()) for model in (small, large)]

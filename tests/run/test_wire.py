@@ -76,7 +76,11 @@ def test_mpi_is_handed_what_is_counted(tmp_path: Path, name: str, options: dict[
 
 def resnet_layout(name: str) -> Layout:
     with torch.device("meta"):
-        model = resnet50() if name == "resnet50" else make_model(name, 3, 32, 10, seed=1)
+        model = (
+            resnet50()
+            if name == "resnet50"
+            else make_model(name, (3, 32, 32), 10, seed=1, flags={})
+        )
     return Layout.of(model.named_parameters())
 
 

@@ -18,7 +18,7 @@ def main(num_steps: int, name: str, options: str) -> None:
     mpi.init_process_group()
     node = DistributedCommunicator()
     law = ParallelChoco(
-        make_model("resnet20", 3, 32, 10, seed=1).parameters(),
+        make_model("resnet20", (3, 32, 32), 10, seed=1, flags={}).parameters(),
         node,
         make_topology("ring", node.num_nodes),
         compressor=make_compressor(name, **json.loads(options)),
