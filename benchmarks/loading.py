@@ -6,8 +6,8 @@
 image with 4 zeros around it, mirror images, float32, normalised: CIFAR's usual augmentation.
 
 - ours: a node's batches of an epoch, as a run takes them;
-- v1, v2: torchvision's CIFAR-10 class over the same images, with the transforms of either
-  generation, through a DataLoader;
+- v1, v2: samples as torchvision's CIFAR10 makes them, of the same images, with the transforms of
+  either generation, through a DataLoader;
 - copy: a plain copy of one batch of inputs, the least that memory asks for.
 
 A round is some batches of each, in turn, so that all see the same machine. Its ratios divide two
@@ -26,7 +26,8 @@ from typing import Any
 import numpy as np
 import torch
 import torchvision
-from torch.utils.data import DataLoader
+from PIL import Image
+from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 from torchvision.transforms import v2
 
@@ -40,13 +41,19 @@ OURS, THEIRS, COPIES = NUM_IMAGES // BATCH_SIZE, 30, 1000
 MEAN, DEVIATION = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 
 
-class Images(torchvision.datasets.CIFAR10):
-    """torchvision's own way from an array to a sample, over images that are in no file."""
+class Images(Dataset[tuple[torch.Tensor, int]]):
+    """Samples made one at a time, as torchvision's CIFAR10 makes them."""
 
-    def __init__(self, images: torch.Tensor, targets: torch.Tensor, transform: Any) -> None:
-        torchvision.datasets.VisionDataset.__init__(self, None, transform=transform)
-        self.data = np.ascontiguousarray(images.permute(0, 2, 3, 1).numpy())
-        self.targets = targets.tolist()
+    def __init__(self, split: Split, transform: Any) -> None:
+        self.data = np.ascontiguousarray(split.images.permute(0, 2, 3, 1).numpy())
+        self.targets = split.targets.tolist()
+        self.transform = transform
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        return self.transform(Image.fromarray(self.data[index])), self.targets[index]
 
 
 def pipelines() -> dict[str, Any]:
@@ -88,7 +95,7 @@ def ways() -> dict[str, Callable[[int], int]]:
 
     def theirs(transform: Any) -> Callable[[int], int]:
         source: DataLoader[Any] = DataLoader(
-            Images(*split, transform), batch_size=BATCH_SIZE, shuffle=True, num_workers=0
+            Images(split, transform), batch_size=BATCH_SIZE, shuffle=True, num_workers=0
         )
         return lambda number: sum(len(inputs) for inputs, _ in islice(source, THEIRS))
 

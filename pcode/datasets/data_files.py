@@ -23,16 +23,16 @@ def missing(folder: Path, files: Sequence[str], ending: str = "") -> list[str]:
 
 
 @contextmanager
-def reading(path: Path) -> Iterator[None]:
-    """Whatever is raised inside becomes a UserError that names the file."""
+def reading(*paths: Path) -> Iterator[None]:
+    """Whatever is raised inside becomes a UserError that names the files."""
     try:
         yield
     # Damaged bytes make their readers raise nearly anything, and it all means the same here.
     except Exception as error:
         reason = " ".join(str(error).split())
         raise UserError(
-            f"--data_dir: {path} cannot be read or is damaged ({type(error).__name__}: {reason}); "
-            "put the file as it was published in its place"
+            f"--data_dir: {' or '.join(map(str, paths))} cannot be read or is damaged "
+            f"({type(error).__name__}: {reason}); put what was published in its place"
         ) from error
 
 

@@ -67,8 +67,8 @@ def channel_statistics(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor
     """
     counts = torch.zeros(images.shape[1], LEVELS, dtype=torch.int64)
     for some in images.split(COUNTED_AT_ONCE):
-        for channel, count in zip(some.unbind(1), counts, strict=True):
-            count += torch.bincount(channel.flatten(), minlength=LEVELS)
+        for channel, pixels in enumerate(some.unbind(1)):
+            counts[channel] += torch.bincount(pixels.flatten(), minlength=LEVELS)
     shares = counts.double() / counts.sum(1, keepdim=True)
     values = torch.arange(LEVELS, dtype=torch.float64)
     mean = (shares * values).sum(1, keepdim=True)

@@ -42,7 +42,9 @@ def read_idx(images: Path, labels: Path, *, num_classes: int) -> Split:
     with reading(images):
         pixels = _idx(images)[:, None]
     with reading(labels):
-        return make_split(pixels, _idx(labels), num_classes)
+        classes = _idx(labels)
+    with reading(images, labels):
+        return make_split(pixels, classes, num_classes)
 
 
 def read_matlab(path: Path, *, num_classes: int) -> Split:
@@ -63,4 +65,5 @@ def read_stl(images: Path, labels: Path, *, num_classes: int) -> Split:
         pixels = np.fromfile(images, np.uint8).reshape(-1, 3, 96, 96).swapaxes(2, 3)
     with reading(labels):
         classes = np.fromfile(labels, np.uint8).astype(np.int64) - 1
+    with reading(images, labels):
         return make_split(pixels, classes, num_classes)

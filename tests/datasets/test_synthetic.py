@@ -1,0 +1,119 @@
+"""Drawn data sets."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression
+
+from pcode.datasets import load_dataset
+from pcode.datasets.in_memory import InMemory
+from pcode.errors import UserError
+
+FLAGS = {"rnn_bptt_len": 5, "batch_size": 4, "n_mpi_process": 2}
+
+
+def load(name: str) -> InMemory:
+    dataset = load_dataset(name, FLAGS)
+    assert isinstance(dataset, InMemory)
+    return dataset
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "num_classes", "sizes"),
+    [
+        ("synthetic", (3, 32, 32), 10, (2560, 512)),
+        ("synthetic:", (3, 32, 32), 10, (2560, 512)),
+        ("synthetic:1x9x6", (1, 9, 6), 10, (2560, 512)),
+        ("synthetic:3x16x16:7", (3, 16, 16), 7, (2560, 512)),
+        ("synthetic:3x16x16:7:101", (3, 16, 16), 7, (101, 21)),
+        ("synthetic:1x1x1:2:1", (1, 1, 1), 2, (1, 1)),
+        ("synthetic:20:2:4096", (20,), 2, (4096, 820)),
+        ("synthetic:2000", (2000,), 10, (2560, 512)),
+    ],
+)
+def test_shape_classes_and_size(
+    name: str, shape: tuple[int, ...], num_classes: int, sizes: tuple[int, int]
+) -> None:
+    dataset = load(name)
+    assert dataset.task == "classification"
+    assert (dataset.input_shape, dataset.num_classes) == (shape, num_classes)
+    assert (len(dataset.train_targets), dataset.num_test) == sizes
+    for inputs, targets, size in zip(
+        (dataset.train_inputs, dataset.test_inputs),
+        (dataset.train_targets, dataset.test_targets),
+        sizes,
+        strict=True,
+    ):
+        assert inputs.shape == (size, *shape)
+        assert inputs.dtype == (torch.float32 if len(shape) == 1 else torch.uint8)
+        assert targets.dtype == torch.int64
+        counts = torch.bincount(targets, minlength=num_classes)
+        assert counts.max() - counts.min() <= 1
+
+
+@pytest.mark.parametrize("name", ["synthetic:1x8x8:3:64", "synthetic:12:3:64"])
+def test_it_is_the_same_in_every_run(name: str) -> None:
+    first = load(name)
+    torch.rand(3)
+    np.random.random(3)
+    again = load(name)
+    assert torch.equal(first.train_inputs, again.train_inputs)
+    assert torch.equal(first.test_inputs, again.test_inputs)
+    assert not torch.equal(first.train_inputs[:12], first.test_inputs[:12])
+
+
+@pytest.mark.parametrize(
+    ("name", "least"), [("synthetic:3x12x12:5:500", 0.9), ("synthetic:50:2:4096", 0.98)]
+)
+def test_it_is_learnable_from_augmented_batches(name: str, least: float) -> None:
+    dataset = load(name)
+    everyone = torch.arange(len(dataset.train_targets))
+    ((inputs, targets),) = dataset.train_batches(
+        everyone, 1, len(everyone), seed=1, rank=0, epoch=0
+    )
+    model = LogisticRegression(max_iter=200).fit(inputs.flatten(1).numpy(), targets.numpy())
+    right = sum(
+        model.score(inputs.flatten(1).numpy(), targets.numpy()) * len(targets)
+        for inputs, targets in dataset.test_batches()
+    )
+    assert right / dataset.num_test >= least
+
+
+def test_images_are_augmented_for_training_alone() -> None:
+    dataset = load("synthetic:3x16x16:2:40")
+    ((one, _),) = dataset.read([torch.arange(40)], [1])
+    ((other, _),) = dataset.read([torch.arange(40)], [2])
+    assert not torch.equal(one, other)
+    ((test, _),) = dataset.test_batches()
+    assert torch.equal(test, next(iter(dataset.test_batches()))[0])
+    assert torch.isclose(one.mean(), torch.zeros(()), atol=0.5)
+
+
+def test_text_is_made_elsewhere() -> None:
+    dataset = load_dataset("synthetic:text:50:4000", FLAGS)
+    assert (dataset.task, dataset.num_classes) == ("language", 50)
+    assert load_dataset("synthetic:text", FLAGS).task == "language"
+
+
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [
+        ("synthetic:3x32", "'3x32' is no shape"),
+        ("synthetic:0x32x32", "'0x32x32' is no shape"),
+        ("synthetic:cifar", "'cifar' is no shape"),
+        ("synthetic:texts", "'texts' is no shape"),
+        ("synthetic:3x32x32:", "'' is no number from 1 on"),
+        ("synthetic:3x32x32:10:-5", "'-5' is no number from 1 on"),
+        ("synthetic:3x32x32:10:1e4", "'1e4' is no number from 1 on"),
+        ("synthetic:3x32x32:10:5:6", "4 parameters are too many"),
+    ],
+)
+def test_what_cannot_be_drawn_is_refused_in_one_line(name: str, what: str) -> None:
+    with pytest.raises(UserError) as refusal:
+        load(name)
+    message = str(refusal.value)
+    assert message.startswith(f"--data {name}: {what}")
+    assert "synthetic:3x32x32:10:2560" in message
+    assert "\n" not in message

@@ -1,0 +1,227 @@
+"""CIFAR, MNIST, SVHN and STL-10 from small files in their own formats."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from pcode.datasets import load_dataset
+from pcode.datasets.in_memory import InMemory
+from pcode.errors import UserError
+from tests.datasets import published
+from tests.datasets.published import Array
+
+Part = tuple[Array, Array]
+Write = Callable[[Path, Part, Part], None]
+
+
+def load(name: str, folder: Path) -> InMemory:
+    dataset = load_dataset(name, {"data_dir": str(folder), "download": False})
+    assert isinstance(dataset, InMemory)
+    return dataset
+
+
+def write_cifar10(folder: Path, train: Part, test: Part) -> None:
+    published.write_cifar10(folder, *train, test)
+
+
+def write_cifar100(folder: Path, train: Part, test: Part) -> None:
+    for part, content in (("train", train), ("test", test)):
+        published.write_cifar(folder / "cifar-100-python" / part, *content, "fine_labels")
+
+
+def write_mnist(folder: Path, train: Part, test: Part) -> None:
+    published.write_mnist(folder, "train", *train)
+    published.write_mnist(folder, "t10k", *test)
+
+
+def write_packed_mnist(folder: Path, train: Part, test: Part) -> None:
+    published.write_mnist(folder, "train", *train, packed=True)
+    published.write_mnist(folder, "t10k", *test, packed=True)
+
+
+def write_svhn(folder: Path, train: Part, test: Part) -> None:
+    published.write_svhn(folder, "train", *train)
+    published.write_svhn(folder, "test", *test)
+
+
+def write_stl(folder: Path, train: Part, test: Part) -> None:
+    published.write_stl(folder, "train", *train)
+    published.write_stl(folder, "test", *test)
+
+
+CASES: list[tuple[str, Write, tuple[int, ...], int]] = [
+    ("cifar10", write_cifar10, (3, 32, 32), 10),
+    ("cifar100", write_cifar100, (3, 32, 32), 100),
+    ("mnist", write_mnist, (1, 28, 28), 10),
+    ("mnist", write_packed_mnist, (1, 28, 28), 10),
+    ("svhn", write_svhn, (3, 32, 32), 10),
+    ("stl10", write_stl, (3, 96, 96), 10),
+]
+
+
+@pytest.mark.parametrize(("name", "write", "shape", "num_classes"), CASES)
+def test_what_was_written_is_read(
+    tmp_path: Path, name: str, write: Write, shape: tuple[int, ...], num_classes: int
+) -> None:
+    train = published.draw(20, shape, num_classes, seed=1)
+    test = published.draw(7, shape, num_classes, seed=2)
+    write(tmp_path, train, test)
+    dataset = load(name, tmp_path)
+    assert (dataset.name, dataset.num_classes, dataset.num_test) == (name, num_classes, 7)
+    assert (dataset.task, dataset.labelled, dataset.input_shape) == ("classification", True, shape)
+    assert dataset.train_inputs.dtype == dataset.test_inputs.dtype == torch.uint8
+    assert dataset.train_targets.dtype == dataset.test_targets.dtype == torch.int64
+    np.testing.assert_array_equal(dataset.train_inputs, train[0])
+    np.testing.assert_array_equal(dataset.train_targets, train[1])
+    np.testing.assert_array_equal(dataset.test_inputs, test[0])
+    np.testing.assert_array_equal(dataset.test_targets, test[1])
+
+
+@pytest.mark.parametrize(("name", "write", "shape", "num_classes"), CASES)
+def test_batches_are_normalised_by_the_training_set_and_augmented_where_usual(
+    tmp_path: Path, name: str, write: Write, shape: tuple[int, ...], num_classes: int
+) -> None:
+    train = published.draw(20, shape, num_classes, seed=1)
+    test = published.draw(7, shape, num_classes, seed=2)
+    write(tmp_path, train, test)
+    dataset = load(name, tmp_path)
+    pixels = train[0].astype(np.float64)
+    mean, deviation = pixels.mean((0, 2, 3)), pixels.std((0, 2, 3))
+
+    def normalised(images: Array) -> torch.Tensor:
+        values = (images - mean[:, None, None]) / deviation[:, None, None]
+        return torch.from_numpy(values.astype(np.float32))
+
+    ((inputs, targets),) = dataset.test_batches()
+    assert inputs.dtype == torch.float32
+    torch.testing.assert_close(inputs, normalised(test[0]), rtol=0, atol=1e-6)
+    assert targets.tolist() == test[1].tolist()
+
+    ((inputs, targets),) = dataset.read([torch.arange(20)], [5])
+    assert targets.tolist() == train[1].tolist()
+    as_stored = torch.isclose(inputs, normalised(train[0]), rtol=0, atol=1e-6).flatten(1).all(1)
+    # Of twenty images one or another may well be drawn uncropped; all of them never are.
+    assert bool(as_stored.all()) == (name in {"mnist", "svhn"})
+
+
+@pytest.fixture
+def cifar(tmp_path: Path) -> InMemory:
+    write_cifar10(
+        tmp_path,
+        published.draw(50, (3, 32, 32), 10, seed=1),
+        published.draw(23, (3, 32, 32), 10, seed=2),
+    )
+    return load("cifar10", tmp_path)
+
+
+def test_an_epochs_batches_depend_on_seed_rank_and_epoch_alone(cifar: InMemory) -> None:
+    def inputs(seed: int, rank: int, epoch: int) -> torch.Tensor:
+        batches = cifar.train_batches(torch.arange(50), 3, 16, seed=seed, rank=rank, epoch=epoch)
+        return torch.cat([inputs for inputs, _ in batches])
+
+    first = inputs(1, 0, 0)
+    assert first.shape == (48, 3, 32, 32)
+    torch.rand(3)
+    assert torch.equal(inputs(1, 0, 0), first)
+    for other in ((2, 0, 0), (1, 1, 0), (1, 0, 1)):
+        assert not torch.equal(inputs(*other), first)
+
+
+def test_a_sample_is_augmented_anew_each_time(cifar: InMemory) -> None:
+    one = torch.zeros(1, dtype=torch.int64)
+    inputs = [inputs for inputs, _ in cifar.read([one] * 6, range(6))]
+    assert any(not torch.equal(inputs[0], other) for other in inputs[1:])
+
+
+@pytest.mark.parametrize("num_parts", [1, 2, 5, 30])
+def test_shares_cover_the_test_set_once(cifar: InMemory, num_parts: int) -> None:
+    ((whole, labels),) = cifar.test_batches()
+    sizes, seen = [], []
+    for part in range(num_parts):
+        batches = list(cifar.test_batches(part, num_parts))
+        sizes.append(sum(len(targets) for _, targets in batches))
+        seen += [
+            (*image.flatten()[:9].tolist(), target)
+            for inputs, targets in batches
+            for image, target in zip(inputs, targets.tolist(), strict=True)
+        ]
+    assert max(sizes) - min(sizes) <= 1
+    expected = zip(whole.flatten(1)[:, :9].tolist(), labels.tolist(), strict=True)
+    assert sorted(seen) == sorted((*image, target) for image, target in expected)
+
+
+def test_what_is_not_there_is_refused_in_one_line(tmp_path: Path) -> None:
+    with pytest.raises(UserError) as refusal:
+        load("mnist", tmp_path / "nowhere")
+    message = str(refusal.value)
+    assert "\n" not in message
+    assert "--data mnist" in message
+    assert f"--data_dir {tmp_path / 'nowhere'}" in message
+    assert "--download True" in message
+    assert "MNIST/raw/t10k-labels-idx1-ubyte" in message
+    assert not (tmp_path / "nowhere").exists()
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def text(path: Path) -> None:
+    path.write_text("<html>\n404\n</html>\n" * 9)
+
+
+@pytest.mark.parametrize("damage", [cut, empty, text])
+@pytest.mark.parametrize(
+    "case",
+    [
+        ("cifar10", write_cifar10, (3, 32, 32), "cifar-10-batches-py/data_batch_3"),
+        ("cifar100", write_cifar100, (3, 32, 32), "cifar-100-python/test"),
+        ("mnist", write_mnist, (1, 28, 28), "MNIST/raw/train-images-idx3-ubyte"),
+        ("mnist", write_packed_mnist, (1, 28, 28), "MNIST/raw/t10k-images-idx3-ubyte.gz"),
+        ("svhn", write_svhn, (3, 32, 32), "train_32x32.mat"),
+        ("stl10", write_stl, (3, 96, 96), "stl10_binary/test_X.bin"),
+    ],
+)
+def test_a_damaged_file_is_named_in_one_line(
+    tmp_path: Path, case: tuple[str, Write, tuple[int, ...], str], damage: Callable[[Path], None]
+) -> None:
+    name, write, shape, file = case
+    train, test = (published.draw(10, shape, 10, seed) for seed in (1, 2))
+    write(tmp_path, train, test)
+    damage(tmp_path / file)
+    with pytest.raises(UserError) as refusal:
+        load(name, tmp_path)
+    assert str(tmp_path / file) in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+
+
+def test_labels_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    images, labels = published.draw(10, (3, 96, 96), 10, seed=1)
+    write_stl(tmp_path, (images, labels + 3), (images, labels))
+    with pytest.raises(UserError, match=r"train_y.bin .* where there are 10"):
+        load("stl10", tmp_path)
+    write_stl(tmp_path, (images, labels[:9]), (images, labels))
+    with pytest.raises(UserError, match=r"train_y.bin .*10 images and labels of shape \(9,\)"):
+        load("stl10", tmp_path)
+
+
+def test_torchvision_is_not_imported_to_read(tmp_path: Path) -> None:
+    part = published.draw(10, (3, 32, 32), 10, seed=1)
+    write_cifar10(tmp_path, part, part)
+    program = (
+        "import sys; from pcode.datasets import load_dataset; "
+        f"load_dataset('cifar10', {{'data_dir': {str(tmp_path)!r}, 'download': False}}); "
+        "sys.exit('torchvision' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
