@@ -97,7 +97,6 @@ MODELS: dict[str, Architecture] = {
         task="language",
     ),
 }
-PLANNED: tuple[str, ...] = ()
 # For help: what `architecture` takes.
 NAMES = (
     *MODELS,
@@ -134,7 +133,7 @@ def _of_torchvision(name: str) -> Architecture:
         raise UserError(f"--arch {name!r} is not known; {error}") from None
     if name in names:
         return Architecture(partial(torchvision_model, name))
-    near = difflib.get_close_matches(name.lower(), [*MODELS, *names])
+    near = difflib.get_close_matches(name.lower(), sorted({*MODELS, *names}))
     hint = f"like it: {', '.join(near)}; " if near else ""
     raise UserError(f"--arch {name!r} is not known; {hint}built: {', '.join(NAMES)}")
 

@@ -257,6 +257,11 @@ def test_a_slip_is_answered_with_what_is_like_it() -> None:
         architecture("ResNet20")
     with pytest.raises(UserError, match=r"^--arch 'mobilnet_v2' .* like it: mobilenet_v2, "):
         architecture("mobilnet_v2")
+    with pytest.raises(UserError) as refusal:
+        architecture("resnet05")  # like resnet50, which is torchvision's name as well
+    near = str(refusal.value).split("like it: ")[1].split(";")[0].split(", ")
+    assert "resnet50" in near
+    assert len(near) == len(set(near))
 
 
 def test_help_names_all_families() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from scipy.special import expit
 from torch import nn
 
 from pcode.errors import UserError
@@ -44,9 +45,6 @@ def by_hand(model: RNNLanguageModel, tokens: np.ndarray[Any, Any]) -> np.ndarray
     """Logits in float64, from the equations of Hochreiter and Schmidhuber with a forget gate."""
     values = {name: v.double().numpy() for name, v in model.state_dict().items()}
 
-    def sigmoid(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        return np.reciprocal(1 + np.exp(-x))
-
     inputs = values["embedding.weight"][tokens]
     for layer in range(NUM_LAYERS):
         hidden_weight = values[f"lstm.weight_hh_l{layer}"]
@@ -60,8 +58,8 @@ def by_hand(model: RNNLanguageModel, tokens: np.ndarray[Any, Any]) -> np.ndarray
             gates = gates + values[f"lstm.bias_ih_l{layer}"] + values[f"lstm.bias_hh_l{layer}"]
             gates = gates + hidden @ hidden_weight.T
             entry, forget, new, exit_ = np.split(gates, 4, axis=1)
-            cell = sigmoid(forget) * cell + sigmoid(entry) * np.tanh(new)
-            hidden = sigmoid(exit_) * np.tanh(cell)
+            cell = expit(forget) * cell + expit(entry) * np.tanh(new)
+            hidden = expit(exit_) * np.tanh(cell)
             outputs.append(hidden)
         inputs = np.stack(outputs, axis=1)
     logits: np.ndarray[Any, Any] = inputs @ values["decoder.weight"].T + values["decoder.bias"]
