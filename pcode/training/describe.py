@@ -53,6 +53,19 @@ def _graph(plan: Plan) -> list[str]:
     return lines
 
 
+def _data(plan: Plan) -> list[str]:
+    data, dataset = plan.config.data, plan.dataset
+    dealt = f"dealt by --partition_data {data.partition_data}"
+    if data.reshuffle_per_epoch:
+        dealt += ", anew every epoch"
+    kind = "samples" if dataset.labelled else "columns of the text"
+    return [
+        f"data: {len(dataset.train_targets):,} {kind} for training, {dealt}",
+        f"  of a node: {_from_to([len(share) for share in plan.partition(epoch=0)])}",
+        f"  for testing: {dataset.num_test:,}",
+    ]
+
+
 def _gamma(plan: Plan) -> list[str]:
     delta = plan.compressor.contraction(plan.layout)
     assert isinstance(plan.topology, Topology), "no law with gamma takes another graph"
@@ -108,5 +121,13 @@ def describe(plan: Plan, command: list[str] | None) -> str:
     )
     configuration = ["configuration:", *(f"  {line}" for line in to_yaml(plan.config).splitlines())]
     gamma = _gamma(plan) if plan.config.graph.consensus_stepsize is not None else []
-    parts = [*start, *configuration, *_graph(plan), *gamma, *_traffic(plan), *_rates(plan)]
+    parts = [
+        *start,
+        *configuration,
+        *_data(plan),
+        *_graph(plan),
+        *gamma,
+        *_traffic(plan),
+        *_rates(plan),
+    ]
     return "\n".join(parts)
