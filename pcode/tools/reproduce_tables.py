@@ -140,8 +140,8 @@ _ALL = (
             20,
             {
                 "*": f"{_SMALL} --batch_size 8",
-                "lstm-*": "--data synthetic:text --arch rnn_lm --rnn_n_hidden 64 --rnn_n_layers 1 "
-                "--drop_rate 0 --lr 5",
+                "lstm-*": "--data synthetic:text:100:50000 --rnn_n_hidden 64 --rnn_n_layers 1 "
+                "--drop_rate 0 --batch_size 2 --lr 20",
             },
         ),
         panels="row",

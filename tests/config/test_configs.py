@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from pathlib import Path
 from typing import Any
 
@@ -164,3 +165,14 @@ def test_a_run_on_digits_can_begin(file: str) -> None:
     # one channel of input instead of CIFAR-10's three: 2 * 16 * 9 weights less
     published = {"resnet20": 272_474, "resnet8": 78_042}[plan.config.model.arch]
     assert plan.layout.num_entries == published - 288
+
+
+def test_the_commands_of_the_readme_can_begin(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(CONFIGS.parent)
+    text = (CONFIGS / "README.md").read_text(encoding="utf-8")
+    commands = re.findall(r"`python run\.py (--config configs/[^`]*)`", text)
+    parsed = [parse(command.split()) for command in commands]
+    at_hand = [one.config for one in parsed if one.config.data.data.startswith(("dig", "syn"))]
+    assert [make_plan(made).dataset.task for made in at_hand] == [
+        *("classification", "classification", "language")
+    ]
