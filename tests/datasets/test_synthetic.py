@@ -88,7 +88,6 @@ def test_images_are_augmented_for_training_alone() -> None:
     assert not torch.equal(one, other)
     ((test, _),) = dataset.test_batches()
     assert torch.equal(test, next(iter(dataset.test_batches()))[0])
-    assert torch.isclose(one.mean(), torch.zeros(()), atol=0.5)
 
 
 def test_text_is_made_elsewhere() -> None:
