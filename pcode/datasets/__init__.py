@@ -6,12 +6,16 @@ A new data set is one file with a loader and one line in DATASETS.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from pcode.datasets.base import Batch, Dataset, Source
 from pcode.datasets.digits import load_digits_dataset
+from pcode.datasets.downsampled import SIZES, load_downsampled
 from pcode.datasets.partition import partition_indices, partition_scheme
+from pcode.datasets.synthetic import load_synthetic
 from pcode.datasets.text import load_ptb, load_wikitext2
+from pcode.datasets.vision import VISION, load_vision
 from pcode.errors import UserError
 from pcode.registry import look_up, taken_by
 
@@ -30,6 +34,9 @@ _TEXT_FLAGS = ("rnn_bptt_len", "batch_size", "n_mpi_process")
 
 DATASETS: dict[str, Source] = {
     "digits": Source(load_digits_dataset),
+    **{name: Source(partial(load_vision, name), ("data_dir", "download")) for name in VISION},
+    **{f"imagenet{size}": Source(partial(load_downsampled, size), ("data_dir",)) for size in SIZES},
+    "synthetic": Source(load_synthetic, _TEXT_FLAGS, parametric=True),
     "wikitext2": Source(load_wikitext2, ("data_dir", *_TEXT_FLAGS)),
     "ptb": Source(load_ptb, ("data_dir", *_TEXT_FLAGS)),
 }
