@@ -8,13 +8,12 @@ from __future__ import annotations
 from types import ModuleType
 from typing import Any
 
-import torch
 from torch import nn
-from torch.func import functional_call
 
 from pcode.errors import UserError
 from pcode.models.base import UnfitInputsError
 from pcode.models.images import image_shape
+from pcode.models.trial import objection
 
 # Those that would give a tuple while training: without their additional classifiers.
 WITHOUT_AUXILIARY: dict[str, dict[str, Any]] = {
@@ -75,15 +74,7 @@ def torchvision_model(name: str, input_shape: tuple[int, ...], num_classes: int)
     model: nn.Module = _models().get_model(
         name, weights=None, num_classes=num_classes, **WITHOUT_AUXILIARY.get(name, {})
     )
-    _try(model, input_shape)
+    reason = objection(model, input_shape, 2)
+    if reason is not None:
+        raise UnfitInputsError(f"other images ({reason})")
     return model
-
-
-def _try(model: nn.Module, input_shape: tuple[int, ...]) -> None:
-    """Find out whether the model takes such images: on torch's device for shapes alone."""
-    tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
-    shapes = {name: torch.empty_like(tensor, device="meta") for name, tensor in tensors.items()}
-    try:
-        functional_call(model, shapes, torch.empty(2, *input_shape, device="meta"))
-    except (RuntimeError, AssertionError, ValueError) as error:
-        raise UnfitInputsError(f"other images ({str(error).splitlines()[0]})") from None

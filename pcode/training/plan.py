@@ -22,6 +22,7 @@ from pcode.datasets.text_columns import Text
 from pcode.errors import UserError
 from pcode.layout import Layout
 from pcode.models import RNNLanguageModel, architecture, make_model, normalization_parameters
+from pcode.models.trial import objection
 from pcode.optim import AdamOptions, Law, law_class, parameter_groups
 from pcode.optim.flat import flat_layout
 from pcode.registry import taken_by
@@ -227,9 +228,9 @@ def make_plan(config: Config) -> Plan:
         timestamp=timestamp,
     )
     _check_task(config, dataset)
-    plan.partition(epoch=0)
     plan.schedule(rank=0)
     model = plan.model()
+    _check_batches(plan, model)
     layout = flat_layout(parameter_groups(model, 0.0, normalization_parameters(model)))
     gamma, search, doubts = None, None, []
     if law.compresses:
@@ -258,6 +259,17 @@ def _check_task(config: Config, dataset: Dataset) -> None:
         raise UserError(f"--arch {arch}: is a model for {task}, --data {data} for {dataset.task}")
     if partition_scheme(scheme).by_label and not dataset.labelled:
         raise UserError(f"--partition_data {scheme}: --data {data} has no labels; random or sorted")
+
+
+def _check_batches(plan: Plan, model: nn.Module) -> None:
+    """Refuse batches that the model cannot be trained on; batch normalisation needs several."""
+    smallest = min(len(share) for share in plan.partition(epoch=0))
+    size = min(plan.config.data.batch_size, smallest)
+    if plan.dataset.task == "language":
+        return
+    reason = objection(model, plan.dataset.input_shape, size)
+    if reason is not None:
+        raise UserError(f"--arch {plan.config.model.arch}: fails on batches of {size}: {reason}")
 
 
 def _evaluated_run(config: Config, model: nn.Module) -> Path | None:

@@ -51,6 +51,7 @@ MISTAKES = [
     ("--partition_data iid", "--partition_data 'iid'"),
     ("--partition_data dirichlet:x", "--partition_data dirichlet:x"),
     ("--data synthetic:text --arch rnn_lm --partition_data dirichlet", "has no labels"),
+    ("--arch vgg11 --batch_size 1", "--arch vgg11: fails on batches of 1: Expected more than 1"),
     ("--evaluate True", "--resume RUN"),
     ("--resume somewhere", "--evaluate True"),
     ("--evaluate True --resume somewhere", "somewhere/0/model.pt"),
