@@ -262,14 +262,13 @@ def _check_task(config: Config, dataset: Dataset) -> None:
 
 
 def _check_batches(plan: Plan, model: nn.Module) -> None:
-    """Refuse batches that the model cannot be trained on; batch normalisation needs several."""
+    """Refuse batches of one sample where batch normalisation would see one number of a channel."""
     smallest = min(len(share) for share in plan.partition(epoch=0))
-    size = min(plan.config.data.batch_size, smallest)
-    if plan.dataset.task == "language":
+    if min(plan.config.data.batch_size, smallest) > 1 or plan.dataset.task == "language":
         return
-    reason = objection(model, plan.dataset.input_shape, size)
+    reason = objection(model, plan.dataset.input_shape, batch_size=1)
     if reason is not None:
-        raise UserError(f"--arch {plan.config.model.arch}: fails on batches of {size}: {reason}")
+        raise UserError(f"--arch {plan.config.model.arch}: fails on batches of 1: {reason}")
 
 
 def _evaluated_run(config: Config, model: nn.Module) -> Path | None:
