@@ -1,0 +1,202 @@
+"""ImageNet, or any folders of images, decoded when a batch needs them by other processes."""
+
+from __future__ import annotations
+
+import io
+import multiprocessing
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.utils import data
+
+from pcode.datasets.base import Batch, Dataset
+from pcode.datasets.image_files import EncodedImages, FolderImages
+from pcode.datasets.lmdb_images import LmdbImages
+from pcode.errors import UserError
+
+SIDE, RESIZED_SIDE = 224, 256
+MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+# Each worker holds two batches in advance; one of the usual 512 would be 300 MB.
+TEST_BATCH_SIZE = 64
+
+# A batch: positions of its images, and what its augmentation is drawn from; None for testing.
+Task = tuple[np.ndarray, int | None]
+
+
+class Decoder(data.Dataset[torch.Tensor | UserError]):
+    """Makes batches of encoded images; pickled for each worker.
+
+    Training: a random crop of 8 to 100 % of the area, resized to 224 x 224, and a flip with
+    probability 1/2. Testing: resized to 256 on the shorter side, the central 224 x 224. Both are
+    normalised with ImageNet's mean and deviation (all as in torchvision's reference training).
+    """
+
+    def __init__(self, images: EncodedImages, training: bool) -> None:
+        # Here, because it takes a second and few runs read images from files.
+        from torchvision import transforms  # noqa: PLC0415
+
+        self.images = images
+        choose = (
+            [transforms.RandomResizedCrop(SIDE), transforms.RandomHorizontalFlip()]
+            if training
+            else [transforms.Resize(RESIZED_SIDE), transforms.CenterCrop(SIDE)]
+        )
+        self.transform = transforms.Compose(
+            [*choose, transforms.ToTensor(), transforms.Normalize(MEAN, DEVIATION)]
+        )
+
+    def __getitem__(self, task: Task) -> torch.Tensor | UserError:
+        """float32 N x 3 x 224 x 224, or why there is none: a worker cannot raise in one line."""
+        positions, seed = task
+        try:
+            # torchvision's transforms draw from torch's global generator.
+            with torch.random.fork_rng(devices=[]):
+                if seed is not None:
+                    torch.default_generator.manual_seed(seed)
+                files = self.images.read(positions)
+                pairs = zip(positions, files, strict=True)
+                return torch.stack([self._decode(int(place), file) for place, file in pairs])
+        except UserError as error:
+            return error
+
+    def _decode(self, position: int, file: bytes) -> torch.Tensor:
+        from PIL import Image  # noqa: PLC0415
+
+        try:
+            with Image.open(io.BytesIO(file)) as image:
+                decoded: torch.Tensor = self.transform(image.convert("RGB"))
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            name = self.images.name(position)
+            raise UserError(f"{name}: is no image that can be decoded: {error}") from None
+        return decoded
+
+
+class ImageNet(Dataset):
+    """Images in files, decoded in num_workers processes, which end with each iterator.
+
+    The augmentation of a batch depends on its seed alone, not on the number of workers.
+
+    Args:
+        name: see Dataset.
+        train, test: the images; every class of `test` is one of `train`.
+        num_workers: processes for each iterator; 0: decode in this one.
+        pin_memory: batches in page-locked memory, from which a GPU copies faster; matters only
+            where there is one.
+
+    Raises:
+        UserError: a class of `test` is not in `train`.
+    """
+
+    input_shape = (3, SIDE, SIDE)
+
+    def __init__(
+        self,
+        name: str,
+        train: EncodedImages,
+        test: EncodedImages,
+        *,
+        num_workers: int,
+        pin_memory: bool,
+    ) -> None:
+        strange = sorted(set(test.classes) - set(train.classes))
+        if strange:
+            raise UserError(f"--data {name}: no training images of the test class {strange[0]}")
+        self.name, self.num_classes = name, len(train.classes)
+        self.train_images, self.test_images = train, test
+        self.train_targets = train.labels
+        numbers = {label: number for number, label in enumerate(train.classes)}
+        self.test_targets = torch.tensor([numbers[label] for label in test.classes])[test.labels]
+        self.num_test = len(self.test_targets)
+        self.num_workers = num_workers
+        self.pin_memory = pin_memory and torch.cuda.is_available()
+
+    def read(self, batches: Sequence[torch.Tensor], seeds: Sequence[int]) -> Iterator[Batch]:
+        decoder = Decoder(self.train_images, training=True)
+        return self._decoded(decoder, self.train_targets, batches, seeds)
+
+    def test_batches(self, part: int = 0, num_parts: int = 1) -> Iterator[Batch]:
+        decoder = Decoder(self.test_images, training=False)
+        mine = torch.arange(self.num_test)[part::num_parts]
+        batches = mine.split(TEST_BATCH_SIZE) if len(mine) else ()
+        return self._decoded(decoder, self.test_targets, batches, [None] * len(batches))
+
+    def _decoded(
+        self,
+        decoder: Decoder,
+        targets: torch.Tensor,
+        batches: Sequence[torch.Tensor],
+        seeds: Sequence[int | None],
+    ) -> Iterator[Batch]:
+        tasks: list[Task] = [
+            (batch.numpy(), seed) for batch, seed in zip(batches, seeds, strict=True)
+        ]
+        # One iterator of workers, which end when it is dropped: at the end, or by close().
+        loader = data.DataLoader(
+            decoder,
+            batch_size=None,
+            sampler=tasks,
+            num_workers=self.num_workers,
+            pin_memory=self.pin_memory,
+            multiprocessing_context=_context() if self.num_workers else None,
+            worker_init_fn=_end_with_parent,
+            generator=torch.Generator(),  # not the global one, from which it would draw
+        )
+        for batch, inputs in zip(batches, loader, strict=True):
+            if isinstance(inputs, UserError):
+                raise inputs
+            yield inputs, targets.index_select(0, batch)
+
+
+def _end_with_parent(worker: int) -> None:
+    """Make a worker end when the process that reads from it does, however that ends.
+
+    torch's workers watch the process that started them; with a fork server that is the server,
+    which in turn waits for the workers.
+    """
+
+    def wait() -> None:
+        parent = multiprocessing.parent_process()
+        assert parent is not None, "only workers call this"
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+def _context() -> multiprocessing.context.BaseContext:
+    """How workers are started.
+
+    Not by fork: a process in which MPI or OpenMP runs must not be forked. A server that is started
+    afresh once, and has imported what run.py and workers need, is forked instead: on one machine
+    the first batch then took .17 s, where spawned workers need 3 s for their imports, each epoch.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["pcode.main", "pcode.datasets.imagenet", "torchvision"])
+    return context
+
+
+def load_imagenet(
+    data_dir: str, *, use_lmdb_data: bool, num_workers: int, pin_memory: bool
+) -> ImageNet:
+    """ImageNet (Russakovsky et al., arXiv 1409.0575): 1,281,167 images of 1,000 classes, and
+    50,000 for testing. Any other classes and images will do.
+
+    Read from DATA_DIR/imagenet/{train,val}/CLASS/*.JPEG, or from DATA_DIR/imagenet/{train,val}.lmdb
+    as `python -m pcode.tools.to_lmdb` makes them.
+
+    Raises:
+        UserError: the images cannot be found.
+    """
+    folder = Path(data_dir, "imagenet")
+    try:
+        train, test = (
+            LmdbImages(folder / f"{part}.lmdb") if use_lmdb_data else FolderImages(folder / part)
+            for part in ("train", "val")
+        )
+    except UserError as error:
+        raise UserError(f"--data imagenet --data_dir {data_dir}: {error}") from None
+    return ImageNet("imagenet", train, test, num_workers=num_workers, pin_memory=pin_memory)

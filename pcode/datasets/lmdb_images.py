@@ -1,0 +1,132 @@
+"""Encoded images in one LMDB file.
+
+"meta" is a JSON object {"format", "classes"}; "labels" the labels as little-endian 32-bit
+integers; and image number i, the file as it is, is under i as eight bytes, big-endian. Nothing of
+it is a pickle: a data file must not be able to run code.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from tempfile import mkstemp
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from pcode.datasets.image_files import EncodedImages
+from pcode.errors import UserError
+
+if TYPE_CHECKING:
+    from lmdb import Environment
+
+FORMAT = "encoded images, version 1"
+META, LABELS = b"meta", b"labels"
+# Addresses, not memory or disk: the file is as large as what is in it.
+MAP_BYTES = 1 << 40
+IMAGES_PER_TRANSACTION = 256
+
+
+def _key(position: int) -> bytes:
+    return position.to_bytes(8, "big")
+
+
+def _open(path: Path) -> Environment:
+    """A file that is only read; nothing is written beside it."""
+    import lmdb  # noqa: PLC0415  # for those who use it
+
+    return lmdb.open(
+        str(path), subdir=False, readonly=True, lock=False, readahead=False, create=False
+    )
+
+
+class LmdbImages(EncodedImages):
+    """The images of a file that write_lmdb made.
+
+    The file is opened for each batch, which takes microseconds: an open one can neither be
+    pickled nor be carried over a fork.
+
+    Raises:
+        UserError: the file cannot be read or holds something else.
+    """
+
+    def __init__(self, path: Path) -> None:
+        import lmdb  # noqa: PLC0415
+
+        self.path = path
+        try:
+            with _open(path) as environment, environment.begin() as transaction:
+                meta = json.loads(transaction.get(META, b"null"))
+                labels = np.frombuffer(transaction.get(LABELS, b""), "<i4").astype(np.int64)
+                count = transaction.stat()["entries"] - 2
+        except (lmdb.Error, ValueError) as error:
+            raise UserError(f"{path}: cannot be read: {error}") from None
+        if not isinstance(meta, dict) or meta.get("format") != FORMAT or len(labels) != count:
+            raise UserError(f"{path}: was not made by python -m pcode.tools.to_lmdb")
+        self.classes = [str(name) for name in meta["classes"]]
+        self.labels = torch.from_numpy(labels)
+
+    def read(self, positions: Iterable[int]) -> list[bytes]:
+        import lmdb  # noqa: PLC0415
+
+        try:
+            with _open(self.path) as environment, environment.begin() as transaction:
+                found = [transaction.get(_key(int(position))) for position in positions]
+        except lmdb.Error as error:
+            raise UserError(f"{self.path}: cannot be read: {error}") from None
+        if any(image is None for image in found):
+            raise UserError(f"{self.path}: lacks some of its images")
+        return [bytes(image) for image in found if image is not None]
+
+    def name(self, position: int) -> str:
+        return f"{self.path}, image {position}"
+
+
+def write_lmdb(images: EncodedImages, path: Path, *, show: bool) -> None:
+    """Write images, in their order, into a file that LmdbImages reads.
+
+    The file appears when it is whole; one that was there is replaced.
+
+    Args:
+        show: a progress bar on standard error.
+
+    Raises:
+        UserError: an image cannot be read, or the file cannot be written.
+    """
+    import lmdb  # noqa: PLC0415
+
+    handle, temporary = mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    os.close(handle)
+    os.unlink(temporary)  # LMDB refuses an empty file
+    try:
+        with (
+            lmdb.open(
+                temporary, subdir=False, lock=False, sync=False, mode=0o644, map_size=MAP_BYTES
+            ) as out,
+            tqdm(total=len(images.labels), unit="image", disable=not show) as bar,
+        ):
+            _fill(images, out, bar)
+            out.sync(True)
+        os.replace(temporary, path)
+    except (lmdb.Error, OSError) as error:
+        raise UserError(f"{path}: cannot be written: {error}") from None
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+
+
+def _fill(images: EncodedImages, out: Environment, bar: tqdm[Any]) -> None:
+    count = len(images.labels)
+    for begin in range(0, count, IMAGES_PER_TRANSACTION):
+        positions = range(begin, min(begin + IMAGES_PER_TRANSACTION, count))
+        with out.begin(write=True) as transaction:
+            for position in positions:
+                transaction.put(_key(position), images.read([position])[0], append=True)
+                bar.update()
+    with out.begin(write=True) as transaction:
+        transaction.put(LABELS, images.labels.numpy().astype("<i4").tobytes())
+        meta = {"format": FORMAT, "classes": images.classes}
+        transaction.put(META, json.dumps(meta).encode())

@@ -1,0 +1,214 @@
+"""ImageNet's folders and LMDB files, on images that the tests make."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+import torch
+from PIL import Image
+
+from pcode.datasets import Batch, Dataset, load_dataset
+from pcode.datasets.imagenet import DEVIATION, MEAN
+from pcode.errors import UserError
+from pcode.tools.to_lmdb import main as to_lmdb
+
+NUM_IMAGES = {"train": {"n01": 4, "n02": 3}, "val": {"n01": 2, "n02": 3}}
+
+
+def draw_image(path: Path, seed: int, mode: str = "RGB") -> None:
+    """A smooth picture of another size for each seed."""
+    generator = np.random.default_rng(seed)
+    few = generator.integers(0, 256, (5, 7, 3), dtype=np.uint8)
+    size = (int(generator.integers(230, 320)), int(generator.integers(230, 320)))
+    Image.fromarray(few).resize(size, Image.Resampling.BICUBIC).convert(mode).save(path)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """DATA_DIR with folders and with the LMDB files made of them."""
+    data_dir = tmp_path_factory.mktemp("data")
+    for part, classes in NUM_IMAGES.items():
+        source = data_dir / "imagenet" / part
+        for name, count in classes.items():
+            (source / name).mkdir(parents=True)
+            for index in range(count):
+                mode = "CMYK" if (name, index) == ("n02", 0) else "RGB"
+                draw_image(
+                    source / name / f"{name}_{index}.JPEG", seed=10 * count + index, mode=mode
+                )
+        assert to_lmdb([str(source), str(source.with_suffix(".lmdb"))]) == 0
+    return data_dir
+
+
+def load(folder: Path, *, lmdb: bool = False, num_workers: int = 0) -> Dataset:
+    flags = {
+        "data_dir": str(folder),
+        "use_lmdb_data": lmdb,
+        "num_workers": num_workers,
+        "pin_memory": True,
+    }
+    return load_dataset("imagenet", flags)
+
+
+def equal(one: Iterator[Batch], other: Iterator[Batch]) -> bool:
+    pairs = list(zip(one, other, strict=True))
+    assert pairs
+    return all(torch.equal(a[0], b[0]) and torch.equal(a[1], b[1]) for a, b in pairs)
+
+
+BATCHES = [torch.tensor([6, 0]), torch.tensor([3]), torch.tensor([2, 5])]
+SEEDS = [1, 2, 3]
+
+
+@pytest.mark.parametrize("lmdb", [False, True])
+def test_what_is_known_without_decoding(folder: Path, lmdb: bool) -> None:
+    dataset = load(folder, lmdb=lmdb)
+    assert (dataset.name, dataset.task, dataset.labelled) == ("imagenet", "classification", True)
+    assert (dataset.input_shape, dataset.num_classes) == ((3, 224, 224), 2)
+    assert dataset.train_targets.tolist() == [0, 0, 0, 0, 1, 1, 1]
+    assert dataset.train_targets.dtype == torch.int64
+    assert dataset.num_test == 5
+
+
+def test_the_test_path_is_torchvisions(folder: Path) -> None:
+    from torchvision.transforms import functional  # noqa: PLC0415  # a second, only here
+
+    batches = list(load(folder).test_batches())
+    inputs = torch.cat([inputs for inputs, _ in batches])
+    assert torch.cat([targets for _, targets in batches]).tolist() == [0, 0, 1, 1, 1]
+    files = sorted((folder / "imagenet" / "val").glob("*/*.JPEG"))
+    for file, given in zip(files, inputs, strict=True):
+        with Image.open(file) as image:
+            whole = functional.resize(image.convert("RGB"), 256)
+        middle = functional.to_tensor(functional.center_crop(whole, 224))
+        expected = functional.normalize(middle, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+        torch.testing.assert_close(given, expected, atol=1e-6, rtol=0)
+
+
+def test_a_training_image_is_a_piece_of_the_file(folder: Path, tmp_path: Path) -> None:
+    """Of a picture whose red tells the column and whose green the row."""
+    red = np.tile(np.linspace(0, 255, 300, dtype=np.uint8), (300, 1))
+    picture = Image.fromarray(np.stack([red, red.T, np.zeros_like(red)], axis=2))
+    for part in ("train", "val"):
+        (tmp_path / "imagenet" / part / "n01").mkdir(parents=True)
+        picture.save(tmp_path / "imagenet" / part / "n01" / "0.png")
+    dataset = load(tmp_path)
+    scale, shift = (torch.tensor(values).view(3, 1, 1) for values in (DEVIATION, MEAN))
+    areas, flips = [], 0
+    for seed in range(40):
+        ((inputs, _),) = dataset.read([torch.tensor([0])], [seed])
+        assert inputs.shape == (1, 3, 224, 224)
+        pixels = inputs[0] * scale + shift
+        assert float(pixels.min()) > -1e-6
+        assert float(pixels.max()) < 1 + 1e-6
+        columns, rows = pixels[0, 112], pixels[1, :, 112]
+        flips += bool(columns[0] > columns[-1])
+        assert bool((columns.diff() <= 1e-6).all() or (columns.diff() >= -1e-6).all())
+        assert bool((rows.diff() >= -1e-6).all())
+        areas.append(float((columns[-1] - columns[0]).abs() * (rows[-1] - rows[0])))
+    # 8 to 100 % of the area, either way round.
+    assert 0.05 < min(areas) < 0.3
+    assert 0.7 < max(areas) <= 1
+    assert 8 <= flips <= 32
+
+
+def test_the_augmentation_depends_on_the_seed_alone(folder: Path) -> None:
+    dataset = load(folder)
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    first = list(dataset.read(BATCHES, SEEDS))
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.rand(3)
+    assert equal(iter(first), dataset.read(BATCHES, SEEDS))
+    (again,) = dataset.read(BATCHES[1:2], SEEDS[1:2])
+    assert torch.equal(again[0], first[1][0])
+    (other,) = dataset.read(BATCHES[1:2], [7])
+    assert not torch.equal(other[0], first[1][0])
+    assert [targets.tolist() for _, targets in first] == [[1, 0], [0], [0, 1]]
+
+
+def test_workers_and_lmdb_give_the_same_bits(folder: Path) -> None:
+    plain = load(folder)
+    for other in (load(folder, lmdb=True), load(folder, lmdb=True, num_workers=2)):
+        assert torch.equal(plain.train_targets, other.train_targets)
+        assert equal(plain.read(BATCHES, SEEDS), other.read(BATCHES, SEEDS))
+        assert equal(plain.test_batches(), other.test_batches())
+    assert equal(plain.read(BATCHES, SEEDS), load(folder, num_workers=1).read(BATCHES, SEEDS))
+
+
+@pytest.mark.parametrize("num_parts", [2, 7])
+def test_shares_cover_the_test_set_once(folder: Path, num_parts: int) -> None:
+    dataset = load(folder)
+    whole = [image.sum().item() for inputs, _ in dataset.test_batches() for image in inputs]
+    parts = [dataset.test_batches(part, num_parts) for part in range(num_parts)]
+    shared = [image.sum().item() for inputs, _ in chain(*parts) for image in inputs]
+    assert sorted(shared) == sorted(whole)
+
+
+@pytest.mark.parametrize("how", ["close", "exit", "kill", "raise", "end"])
+def test_no_process_is_left(folder: Path, how: str) -> None:
+    command = [sys.executable, "-m", "tests.datasets.read_images", str(folder), how]
+    root = Path(__file__).parents[2]
+    # Not to a pipe: its end would be waited for in the place of the processes that hold it.
+    with (folder / "printed").open("w+") as printed:
+        subprocess.run(command, cwd=root, stdout=printed, stderr=printed, check=False, timeout=60)
+        printed.seek(0)
+        moments = [
+            [int(number) for number in line.split()]
+            for line in printed.readlines()[:2]
+            if line.replace(" ", "").strip().isdecimal()
+        ]
+    # Two workers, the server that starts them and multiprocessing's tracker of resources.
+    assert len(moments[0]) == 4
+    if how == "close":
+        assert len(moments[1]) == 2
+        assert set(moments[1]) < set(moments[0])
+    _, alive = psutil.wait_procs(still_there(moments[0]), timeout=20)
+    assert not alive
+
+
+def still_there(numbers: Sequence[int]) -> list[psutil.Process]:
+    return [psutil.Process(number) for number in numbers if psutil.pid_exists(number)]
+
+
+def test_a_damaged_image_is_named(folder: Path, tmp_path: Path) -> None:
+    for part in ("train", "val"):
+        (tmp_path / "imagenet" / part / "n01").mkdir(parents=True)
+        draw_image(tmp_path / "imagenet" / part / "n01" / "good.JPEG", 1)
+    bad = tmp_path / "imagenet" / "train" / "n01" / "bad.JPEG"
+    bad.write_bytes((bad.parent / "good.JPEG").read_bytes()[:400])
+    for num_workers in (0, 1):
+        with pytest.raises(UserError, match=r"train/n01/bad\.JPEG: is no image that can") as caught:
+            list(load(tmp_path, num_workers=num_workers).read([torch.tensor([0])], [1]))
+        assert "\n" not in str(caught.value)
+    dataset = load(tmp_path)
+    bad.unlink()
+    with pytest.raises(UserError, match=r"bad\.JPEG: cannot be read: No such file"):
+        list(dataset.read([torch.tensor([0])], [1]))
+
+
+def test_what_is_not_there_is_named(folder: Path, tmp_path: Path) -> None:
+    where = f"--data imagenet --data_dir {tmp_path}: {tmp_path}/imagenet/train"
+    with pytest.raises(UserError, match=f"^{where}: No such file.*folder of images per class"):
+        load(tmp_path)
+    with pytest.raises(UserError, match=rf"^{where}\.lmdb: cannot be read: .*No such file"):
+        load(tmp_path, lmdb=True)
+    (tmp_path / "imagenet" / "train" / "n01").mkdir(parents=True)
+    with pytest.raises(UserError, match=f"^{where}: Found no valid file for the classes n01"):
+        load(tmp_path)
+    draw_image(tmp_path / "imagenet" / "train" / "n01" / "0.png", 1)
+    (tmp_path / "imagenet" / "val" / "n03").mkdir(parents=True)
+    draw_image(tmp_path / "imagenet" / "val" / "n03" / "0.png", 1)
+    with pytest.raises(UserError, match="no training images of the test class n03"):
+        load(tmp_path)
+    (tmp_path / "imagenet" / "train.lmdb").write_bytes(b"no database" * 1000)
+    with pytest.raises(UserError, match=r"train\.lmdb: cannot be read"):
+        load(tmp_path, lmdb=True)
