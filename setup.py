@@ -44,6 +44,7 @@ setup(
         "networkx>=3.0",
         "tensorboardX>=2.6",
         "tqdm>=4.66",
+        "lmdb>=1.4",
     ],
     extras_require={"test": TEST, "dev": DEV},
     classifiers=[

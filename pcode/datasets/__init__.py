@@ -13,6 +13,7 @@ from pcode.datasets.base import Batch, Dataset, Source
 from pcode.datasets.digits import load_digits_dataset
 from pcode.datasets.downsampled import SIZES, load_downsampled
 from pcode.datasets.imagenet import load_imagenet
+from pcode.datasets.libsvm import load_epsilon, load_rcv1
 from pcode.datasets.partition import partition_indices, partition_scheme
 from pcode.datasets.synthetic import load_synthetic
 from pcode.datasets.text import load_ptb, load_wikitext2
@@ -39,6 +40,8 @@ DATASETS: dict[str, Source] = {
     **{f"imagenet{size}": Source(partial(load_downsampled, size), ("data_dir",)) for size in SIZES},
     "synthetic": Source(load_synthetic, _TEXT_FLAGS, parametric=True),
     "imagenet": Source(load_imagenet, ("data_dir", "use_lmdb_data", "num_workers", "pin_memory")),
+    "epsilon": Source(load_epsilon, ("data_dir",)),
+    "rcv1": Source(load_rcv1, ("data_dir",)),
     "wikitext2": Source(load_wikitext2, ("data_dir", *_TEXT_FLAGS)),
     "ptb": Source(load_ptb, ("data_dir", *_TEXT_FLAGS)),
 }

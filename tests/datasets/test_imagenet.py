@@ -7,7 +7,6 @@ import sys
 from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import psutil
@@ -153,19 +152,16 @@ def test_shares_cover_the_test_set_once(folder: Path, num_parts: int) -> None:
     assert sorted(shared) == sorted(whole)
 
 
-@pytest.mark.parametrize("how", ["close", "exit", "kill", "raise", "end"])
+@pytest.mark.parametrize("how", ["close", "kill"])
 def test_no_process_is_left(folder: Path, how: str) -> None:
     command = [sys.executable, "-m", "tests.datasets.read_images", str(folder), how]
     root = Path(__file__).parents[2]
     # Not to a pipe: its end would be waited for in the place of the processes that hold it.
     with (folder / "printed").open("w+") as printed:
-        subprocess.run(command, cwd=root, stdout=printed, stderr=printed, check=False, timeout=60)
+        subprocess.run(command, cwd=root, stdout=printed, check=False, timeout=60)
         printed.seek(0)
-        moments = [
-            [int(number) for number in line.split()]
-            for line in printed.readlines()[:2]
-            if line.replace(" ", "").strip().isdecimal()
-        ]
+        lines = printed.read().splitlines()
+    moments = [[int(number) for number in line.split()] for line in lines]
     # Two workers, the server that starts them and multiprocessing's tracker of resources.
     assert len(moments[0]) == 4
     if how == "close":

@@ -1,0 +1,167 @@
+"""epsilon and rcv1 from small files in LIBSVM's text format."""
+
+from __future__ import annotations
+
+import bz2
+import os
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from pcode.datasets import Dataset, load_dataset
+from pcode.datasets.kept_copy import kept_copy
+from pcode.errors import UserError
+
+NAMES = {
+    "epsilon": ("epsilon_normalized", "epsilon_normalized.t"),
+    "rcv1": ("rcv1_train.binary", "rcv1_test.binary"),
+}
+FEATURES = {"epsilon": 2000, "rcv1": 47236}
+TRAIN = "-1 1:0.5 3:-0.25\n+1 2:1e-1 2000:4 \n1 1:1\n-1\n"
+TEST = "1 2:3\n-1 1:-2\n1 5:5\n"
+ENTRIES = [{0: 0.5, 2: -0.25}, {1: 0.1, 1999: 4.0}, {0: 1.0}, {}]
+
+
+def write(folder: Path, data: str, train: str = TRAIN, test: str = TEST) -> None:
+    for name, content in zip(NAMES[data], (train, test), strict=True):
+        (folder / name).write_text(content, encoding="ascii")
+
+
+def load(folder: Path, data: str) -> Dataset:
+    return load_dataset(data, {"data_dir": str(folder)})
+
+
+def rows(data: str) -> torch.Tensor:
+    expected = torch.zeros(4, FEATURES[data])
+    for row, entries in enumerate(ENTRIES):
+        for column, value in entries.items():
+            expected[row, column] = value
+    return expected
+
+
+@pytest.mark.parametrize("data", NAMES)
+@pytest.mark.parametrize("compressed", [False, True])
+def test_what_is_in_the_files(tmp_path: Path, data: str, compressed: bool) -> None:
+    write(tmp_path, data)
+    if compressed:
+        for name in NAMES[data]:
+            path = tmp_path / name
+            path.with_name(f"{name}.bz2").write_bytes(bz2.compress(path.read_bytes()))
+            path.unlink()
+    for _ in range(2):  # from the text, and from what was kept of it
+        dataset = load(tmp_path, data)
+        assert (dataset.name, dataset.num_classes, dataset.num_test) == (data, 2, 3)
+        assert dataset.input_shape == (FEATURES[data],)
+        assert dataset.train_targets.tolist() == [0, 1, 1, 0]
+        assert dataset.train_targets.dtype == torch.int64
+        order = [torch.tensor([3, 1]), torch.tensor([0, 2])]
+        for batch, (inputs, targets) in zip(order, dataset.read(order, [0, 0]), strict=True):
+            assert inputs.dtype == torch.float32
+            assert torch.equal(inputs, rows(data)[batch])
+            assert torch.equal(targets, torch.tensor([0, 1, 1, 0])[batch])
+    kept = sorted(path.suffix for path in tmp_path.iterdir() if path.name not in NAMES[data])
+    assert kept.count(".kept") == 2
+
+
+@pytest.mark.parametrize("data", NAMES)
+@pytest.mark.parametrize("num_parts", [1, 2, 5])
+def test_shares_cover_the_test_set_once(tmp_path: Path, data: str, num_parts: int) -> None:
+    write(tmp_path, data)
+    dataset = load(tmp_path, data)
+    seen = []
+    for part in range(num_parts):
+        for inputs, targets in dataset.test_batches(part, num_parts):
+            seen += list(zip(inputs.sum(dim=1).tolist(), targets.tolist(), strict=True))
+    assert sorted(seen) == [(-2.0, 0), (3.0, 1), (5.0, 1)]
+
+
+@pytest.mark.parametrize("data", NAMES)
+def test_rows_are_in_order_across_chunks(
+    tmp_path: Path, data: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pcode.datasets.libsvm.CHUNK_BYTES", 20)
+    lines = [f"{'-+'[number % 3 == 0]}1 {number + 1}:{number + 1}\n" for number in range(50)]
+    write(tmp_path, data, "".join(lines))
+    dataset = load(tmp_path, data)
+    ((inputs, targets),) = dataset.read([torch.arange(50)], [0])
+    assert torch.equal(inputs[:, :50], torch.diag(torch.arange(1.0, 51)))
+    assert targets.tolist() == [int(number % 3 == 0) for number in range(50)]
+
+
+@pytest.mark.parametrize("data", NAMES)
+def test_a_changed_file_is_read_anew(tmp_path: Path, data: str) -> None:
+    write(tmp_path, data)
+    assert load(tmp_path, data).train_targets.tolist() == [0, 1, 1, 0]
+    write(tmp_path, data, "1 1:1\n1 1:1\n")
+    assert load(tmp_path, data).train_targets.tolist() == [1, 1]
+    write(tmp_path, data, "1 1:2\n1 1:3\n")  # as many bytes
+    os.utime(tmp_path / NAMES[data][0], ns=(1, 1))
+    ((inputs, _),) = load(tmp_path, data).read([torch.arange(2)], [0])
+    assert inputs[:, 0].tolist() == [2, 3]
+
+
+@pytest.mark.parametrize("data", NAMES)
+@pytest.mark.parametrize(
+    "train",
+    ["1 0:3\n", "1 1:x\n", "1 99999:1\n", "2 1:1\n", "", "<html>no such page</html>\n"],
+)
+def test_a_damaged_file_is_named(tmp_path: Path, data: str, train: str) -> None:
+    write(tmp_path, data, train)
+    with pytest.raises(UserError, match=f"^--data {data}: .*{NAMES[data][0]}: .") as caught:
+        load(tmp_path, data)
+    assert "\n" not in str(caught.value)
+    assert not list(tmp_path.glob("*.kept"))
+    assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.parametrize("data", NAMES)
+def test_a_damaged_archive_is_named(tmp_path: Path, data: str) -> None:
+    path = tmp_path / f"{NAMES[data][0]}.bz2"
+    whole = bz2.compress(TRAIN.encode())
+    for content in (whole[:-8], b"no archive"):
+        path.write_bytes(content)
+        with pytest.raises(UserError, match=rf"^--data {data}: .*\.bz2: ."):
+            load(tmp_path, data)
+
+
+@pytest.mark.parametrize("data", NAMES)
+def test_a_missing_file_is_named(tmp_path: Path, data: str) -> None:
+    message = f"{NAMES[data][0]} is not there.*LIBSVM data page.*--data_dir"
+    with pytest.raises(UserError, match=message):
+        load(tmp_path, data)
+
+
+def test_of_several_that_ask_one_makes_the_copy(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.write_text("abc")
+    made, read = [], []
+    together = threading.Barrier(4)
+
+    def make(file: Any) -> None:
+        made.append(1)
+        file.write(source.read_bytes().upper())
+
+    def ask() -> None:
+        together.wait()
+        with kept_copy(source, make) as file:
+            read.append(file.read())
+
+    threads = [threading.Thread(target=ask) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert read == [b"ABC"] * 4
+    assert made == [1]
+
+
+def test_a_folder_that_cannot_be_written_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path, "epsilon")
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # as root, everything is writable
+    assert load(tmp_path, "epsilon").train_targets.tolist() == [0, 1, 1, 0]
+    assert sorted(path.name for path in tmp_path.iterdir()) == list(NAMES["epsilon"])
