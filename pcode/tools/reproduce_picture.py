@@ -10,6 +10,7 @@ from typing import Any
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from pcode.tools.reproduce_runs import Results, Setting
@@ -29,6 +30,44 @@ def draw(setting: Setting, results: Results, path: Path) -> None:
         path: of a picture; its suffix says of what format.
     """
     mpl.use("Agg")
+    if setting.table.panels == "curves":
+        figure = _curves(setting, results)
+    else:
+        figure = _beside(setting, results)
+    figure.savefig(path, dpi=150)
+    plt.close(figure)
+
+
+def _curves(setting: Setting, results: Results) -> Figure:
+    """Ours alone: a curve for each column over the rows, in one panel."""
+    cells = list(results.figures)
+    columns = list(dict.fromkeys(cell.column for cell in cells))
+    rows = list(dict.fromkeys(str(cell.row) for cell in cells))
+    figure, panel = plt.subplots(figsize=(6, 4), layout="constrained")
+    for column, color, marker in zip(columns, mpl.color_sequences["tab10"], "osD^v", strict=False):
+        line = [cell for cell in cells if cell.column == column]
+        shown = [cell for cell in line if results.ended(cell)]
+        panel.errorbar(
+            [rows.index(str(cell.row)) for cell in shown],
+            [statistics.mean(results.ended(cell)) for cell in shown],
+            [_deviation(results.ended(cell)) for cell in shown],
+            color=color,
+            marker=marker,
+            capsize=3,
+            label=column,
+        )
+        lost = [rows.index(str(cell.row)) for cell in line if results.num_diverged(cell)]
+        at_bottom = panel.get_xaxis_transform()
+        panel.plot(lost, [BOTTOM] * len(lost), "x", color=color, transform=at_bottom)
+    panel.set_xticks(range(len(rows)), rows)
+    panel.set_ylabel(f"{data_sets(setting, results)}: {LABELS[cells[0].metric]}")
+    panel.grid(axis="y", alpha=0.3)
+    figure.legend(loc="outside upper center", ncols=3, frameon=False)
+    return figure
+
+
+def _beside(setting: Setting, results: Results) -> Figure:
+    """A panel for each column or each row, the paper's figures beside ours."""
     table = setting.table
     cells = [cell for cell in results.figures if cell.row is not None]
     by_row = table.panels == "row"
@@ -68,8 +107,11 @@ def draw(setting: Setting, results: Results, path: Path) -> None:
         ncols=4,
         frameon=False,
     )
-    figure.savefig(path, dpi=150)
-    plt.close(figure)
+    return figure
+
+
+def _deviation(figures: Sequence[float]) -> float:
+    return statistics.stdev(figures) if len(figures) > 1 else 0.0
 
 
 def _draw_panel(
@@ -81,8 +123,8 @@ def _draw_panel(
         ended = results.ended(cell)
         left, right = place - ASIDE, place + ASIDE
         if ended:
-            error = statistics.stdev(ended) if len(ended) > 1 else 0.0
-            panel.errorbar(left, statistics.mean(ended), error, fmt="o", color=OURS, capsize=3)
+            mean, error = statistics.mean(ended), _deviation(ended)
+            panel.errorbar(left, mean, error, fmt="o", color=OURS, capsize=3)
         if results.num_diverged(cell):
             panel.plot(left, BOTTOM, "x", color=OURS, transform=at_bottom)
         if cell.paper == DIVERGES:

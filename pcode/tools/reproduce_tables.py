@@ -52,15 +52,18 @@ class Table:
     Attributes:
         name: of its folder in configs/.
         data: what the paper's figures were measured on.
-        panels: what a panel of the picture shows: a column over the rows, or a row over columns.
+        models: which models they are of.
+        panels: what a panel of the picture shows: a column over the rows, a row over the columns,
+            or all of it, a curve for each column.
         remark: a sentence on the paper's figures.
     """
 
     name: str
     data: str
+    models: str
     cells: tuple[Cell, ...]
     rehearsal: Rehearsal
-    panels: Literal["column", "row"] = "column"
+    panels: Literal["column", "row", "curves"] = "column"
     remark: str = ""
 
 
@@ -88,8 +91,8 @@ _TABLE1: dict[str, tuple[PaperFigure, ...]] = {
     "CHOCO": (92.34, 92.30, 91.92, 91.41, 92.54, 91.87, 91.32, 92.54, 92.29, 91.73, 92.46),
 }
 _SOCIAL: dict[tuple[str, str, str], tuple[PaperFigure, ...]] = {
-    ("resnet20", "ResNet-20, top-1 (%)", "top1"): (93.00, 92.29, 91.90),
-    ("lstm", "LSTM, perplexity", "perplexity"): (89.39, 96.33, 89.09),
+    ("resnet20", "images, top-1 (%)", "top1"): (93.00, 92.29, 91.90),
+    ("lstm", "language, perplexity", "perplexity"): (89.39, 96.33, 89.09),
 }
 _SOCIAL_LAWS = {"centralized": "all-reduce", "dpsgd": "D-PSGD", "choco-sign": "CHOCO, sign"}
 _SCALING_LAWS = {
@@ -104,6 +107,7 @@ _ALL = (
     Table(
         "table1",
         data="CIFAR-10",
+        models="ResNet-20",
         cells=(
             Cell("all-reduce", None, "Without compression, all-reduce", 92.64),
             *(
@@ -118,6 +122,7 @@ _ALL = (
     Table(
         "scaling",
         data="CIFAR-10",
+        models="ResNet-8",
         cells=tuple(
             Cell(f"{name}-{num_nodes}", f"{num_nodes} nodes", column)
             for name, column in _SCALING_LAWS.items()
@@ -125,11 +130,13 @@ _ALL = (
         ),
         # 64 nodes have 22 of the digits' samples each
         rehearsal=Rehearsal(20, {"*": f"{_SMALL} --batch_size 4"}),
+        panels="curves",
         remark="The paper shows these runs in a figure, without numbers.",
     ),
     Table(
         "social",
         data="CIFAR-10 and WikiText-2",
+        models="ResNet-20 and an LSTM",
         cells=tuple(
             Cell(f"{name}-{law}", row, column, figure, metric)
             for (name, row, metric), figures in _SOCIAL.items()
@@ -149,9 +156,10 @@ _ALL = (
     Table(
         "datacenter",
         data="ImageNet",
+        models="ResNet-50",
         cells=(
-            Cell("all-reduce", "ResNet-50, top-1 (%)", "all-reduce", 76.37),
-            Cell("choco-sign", "ResNet-50, top-1 (%)", "CHOCO, sign", 75.15),
+            Cell("all-reduce", "top-1 (%)", "all-reduce", 76.37),
+            Cell("choco-sign", "top-1 (%)", "CHOCO, sign", 75.15),
         ),
         rehearsal=Rehearsal(
             20,

@@ -38,12 +38,10 @@ def data_sets(setting: Setting, results: Results) -> str:
 def caption(setting: Setting, results: Results) -> str:
     """How ours were measured."""
     configs = [setting.config(cell, setting.seeds.start) for cell in results.figures]
-    epochs = {config.learning.num_epochs for config in configs}
+    models = dict.fromkeys(f"{config.model.arch} on {config.data.data}" for config in configs)
+    epochs = sorted({config.learning.num_epochs for config in configs})
     runs = "1 run" if len(setting.seeds) == 1 else f"{len(setting.seeds)} runs"
-    return (
-        f"{data_sets(setting, results)}, "
-        f"{' or '.join(str(number) for number in sorted(epochs))} epochs, {runs}"
-    )
+    return f"{' and '.join(models)}, {' or '.join(map(str, epochs))} epochs, {runs}"
 
 
 def markdown(setting: Setting, results: Results) -> str:
@@ -58,7 +56,7 @@ def markdown(setting: Setting, results: Results) -> str:
         if cell.row is None
     ]
     table = setting.table
-    numbers = f"Ours: {caption(setting, results)}; the paper's: {table.data}."
+    numbers = f"Ours: {caption(setting, results)}; the paper's: {table.models} on {table.data}."
     lines.append(" ".join([*below, numbers, *([table.remark] if table.remark else [])]))
     return "\n".join(lines) + "\n"
 

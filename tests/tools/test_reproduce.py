@@ -120,7 +120,8 @@ def test_cells_run_once_and_what_diverges_is_told_apart(
     assert lines[0] == "| | DCD | paper |"
     assert lines[2] == "| random 1 % | div | div |"
     assert lines[4].startswith(
-        f"Without compression, all-reduce: {top1:.2f} (paper 92.64). Ours: digits, 3 epochs, 1 run"
+        f"Without compression, all-reduce: {top1:.2f} (paper 92.64). "
+        "Ours: resnet20 on digits, 3 epochs, 1 run; the paper's: ResNet-20 on CIFAR-10."
     )
     assert main(arguments) == 0
     assert kept(runs) == found
