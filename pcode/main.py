@@ -110,20 +110,30 @@ def _be_nodes(plan: Plan, place: RankEnvironment | None) -> int:
     if place is None:
         try:
             Simulation(options.n_mpi_process).run(lambda node: run_node(plan, node))
-        except (CommunicationError, DivergenceError) as error:
+        except (CommunicationError, DivergenceError, UserError) as error:
             print(f"run.py: error: {error}", file=sys.stderr)
-            return DIVERGED if isinstance(error, DivergenceError) else 1
+            return _status(error)
         return 0
+    connected = False
     try:
         connect(options, place)
+        connected = True
         run_node(plan, DistributedCommunicator())
         disconnect()
+    except (CommunicationError, DivergenceError) as error:
+        abort(f"run.py: error: {error}", _status(error))
     except UserError as error:
+        if connected:  # in a file that this rank has read
+            abort(f"run.py: error: rank {place.rank}: {error}", USER_ERROR)
+        # Every rank finds the same error: one of them reports it.
         abort(f"run.py: error: {error}" if place.rank == 0 else "", USER_ERROR)
-    except CommunicationError as error:
-        abort(f"run.py: error: {error}")
-    except DivergenceError as error:
-        abort(f"run.py: error: {error}", DIVERGED)
     except BaseException:  # the other ranks must not wait for this one, whatever happened
         abort(traceback.format_exc())
     return 0
+
+
+def _status(error: Exception) -> int:
+    """The exit status of a run that ended with this."""
+    if isinstance(error, UserError):
+        return USER_ERROR
+    return DIVERGED if isinstance(error, DivergenceError) else 1

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from pcode.datasets.base import Batch, Dataset, Source
+from pcode.datasets.base import Batch, Batches, Dataset, Source
 from pcode.datasets.digits import load_digits_dataset
 from pcode.datasets.downsampled import SIZES, load_downsampled
 from pcode.datasets.imagenet import load_imagenet
@@ -24,6 +24,7 @@ from pcode.registry import look_up, taken_by
 __all__ = [
     "DATASETS",
     "Batch",
+    "Batches",
     "Dataset",
     "Source",
     "data_source",

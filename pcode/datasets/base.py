@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +13,8 @@ from pcode.seeding import derive_seed
 
 # Inputs, as the model takes them, and targets (int64).
 Batch = tuple[torch.Tensor, torch.Tensor]
+# Closed by whoever does not read them to the end.
+Batches = Generator[Batch, None, None]
 
 TEST_BATCH_SIZE = 512
 
@@ -52,7 +54,7 @@ class Dataset(ABC):
         seed: int,
         rank: int,
         epoch: int,
-    ) -> Iterator[Batch]:
+    ) -> Batches:
         """A node's batches of an epoch, num_batches of them.
 
         Args:
@@ -65,7 +67,7 @@ class Dataset(ABC):
         return self.read(batches, seeds)
 
     @abstractmethod
-    def read(self, batches: Sequence[torch.Tensor], seeds: Sequence[int]) -> Iterator[Batch]:
+    def read(self, batches: Sequence[torch.Tensor], seeds: Sequence[int]) -> Batches:
         """The training batches of these samples, in order.
 
         Args:
@@ -74,7 +76,7 @@ class Dataset(ABC):
         """
 
     @abstractmethod
-    def test_batches(self, part: int = 0, num_parts: int = 1) -> Iterator[Batch]:
+    def test_batches(self, part: int = 0, num_parts: int = 1) -> Batches:
         """The test set, without augmentation, or one of num_parts disjoint shares of it.
 
         The shares differ in size by as little as possible; one may be empty.

@@ -27,8 +27,9 @@ def epoch_batches(
 
     The node's samples are shuffled and the first num_batches * batch_size are taken; those that
     remain are others in every epoch. A share with fewer is gone through again, in another order,
-    until there are enough, and batches are no larger than the share. Nodes that all hold the whole training set (`--partition_data none`) thus shuffle all of it, each in its
-    own order, and take one n-th of its batches each.
+    until there are enough, and batches are no larger than the share. Nodes that all hold the whole
+    training set (`--partition_data none`) thus shuffle all of it, each in its own order, and take
+    one n-th of its batches each.
 
     Args:
         indices: the node's samples, one at least.

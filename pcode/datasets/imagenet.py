@@ -6,14 +6,14 @@ import io
 import multiprocessing
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch.utils import data
 
-from pcode.datasets.base import Batch, Dataset
+from pcode.datasets.base import Batches, Dataset
 from pcode.datasets.image_files import EncodedImages, FolderImages
 from pcode.datasets.lmdb_images import LmdbImages
 from pcode.errors import UserError
@@ -114,11 +114,11 @@ class ImageNet(Dataset):
         self.num_workers = num_workers
         self.pin_memory = pin_memory and torch.cuda.is_available()
 
-    def read(self, batches: Sequence[torch.Tensor], seeds: Sequence[int]) -> Iterator[Batch]:
+    def read(self, batches: Sequence[torch.Tensor], seeds: Sequence[int]) -> Batches:
         decoder = Decoder(self.train_images, training=True)
         return self._decoded(decoder, self.train_targets, batches, seeds)
 
-    def test_batches(self, part: int = 0, num_parts: int = 1) -> Iterator[Batch]:
+    def test_batches(self, part: int = 0, num_parts: int = 1) -> Batches:
         decoder = Decoder(self.test_images, training=False)
         mine = torch.arange(self.num_test)[part::num_parts]
         batches = mine.split(TEST_BATCH_SIZE) if len(mine) else ()
@@ -130,7 +130,7 @@ class ImageNet(Dataset):
         targets: torch.Tensor,
         batches: Sequence[torch.Tensor],
         seeds: Sequence[int | None],
-    ) -> Iterator[Batch]:
+    ) -> Batches:
         tasks: list[Task] = [
             (batch.numpy(), seed) for batch, seed in zip(batches, seeds, strict=True)
         ]

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 
-from pcode.datasets.base import TEST_BATCH_SIZE, Batch, Dataset
+from pcode.datasets.base import TEST_BATCH_SIZE, Batches, Dataset
 
 # Stored samples -> the model's inputs; the generator is that of the augmentation, None in tests.
 Prepare = Callable[[torch.Tensor, torch.Generator | None], torch.Tensor]
@@ -45,13 +45,13 @@ class InMemory(Dataset):
         self.num_test = len(test_targets)
         self.prepare = prepare
 
-    def read(self, batches: Sequence[torch.Tensor], seeds: Sequence[int]) -> Iterator[Batch]:
+    def read(self, batches: Sequence[torch.Tensor], seeds: Sequence[int]) -> Batches:
         for batch, seed in zip(batches, seeds, strict=True):
             stored = self.train_inputs.index_select(0, batch)
             inputs = self.prepare(stored, torch.Generator().manual_seed(seed))
             yield inputs, self.train_targets.index_select(0, batch)
 
-    def test_batches(self, part: int = 0, num_parts: int = 1) -> Iterator[Batch]:
+    def test_batches(self, part: int = 0, num_parts: int = 1) -> Batches:
         mine = slice(part, None, num_parts)
         inputs, targets = self.test_inputs[mine], self.test_targets[mine]
         for stored, labels in zip(

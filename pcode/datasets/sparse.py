@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 from scipy.sparse import csr_array
 
-from pcode.datasets.base import TEST_BATCH_SIZE, Batch, Dataset
+from pcode.datasets.base import TEST_BATCH_SIZE, Batches, Dataset
 
 
 class SparseVectors(Dataset):
@@ -35,17 +35,15 @@ class SparseVectors(Dataset):
         self.input_shape = (train_inputs.shape[1],)
         self.num_test = len(test_targets)
 
-    def read(self, batches: Sequence[torch.Tensor], seeds: Sequence[int]) -> Iterator[Batch]:
+    def read(self, batches: Sequence[torch.Tensor], seeds: Sequence[int]) -> Batches:
         return _dense(self.train_inputs, self.train_targets, batches)
 
-    def test_batches(self, part: int = 0, num_parts: int = 1) -> Iterator[Batch]:
+    def test_batches(self, part: int = 0, num_parts: int = 1) -> Batches:
         mine = torch.arange(self.num_test)[part::num_parts]
         batches = mine.split(TEST_BATCH_SIZE) if len(mine) else ()
         return _dense(self.test_inputs, self.test_targets, batches)
 
 
-def _dense(
-    inputs: csr_array, targets: torch.Tensor, batches: Sequence[torch.Tensor]
-) -> Iterator[Batch]:
+def _dense(inputs: csr_array, targets: torch.Tensor, batches: Sequence[torch.Tensor]) -> Batches:
     for batch in batches:
         yield torch.from_numpy(inputs[batch.numpy()].toarray()), targets[batch]

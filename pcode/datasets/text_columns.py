@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 
-from pcode.datasets.base import Batch, Dataset
+from pcode.datasets.base import Batch, Batches, Dataset
 from pcode.datasets.batches import epoch_batches
 from pcode.errors import UserError
 
@@ -96,7 +96,7 @@ class Text(Dataset):
         seed: int,
         rank: int,
         epoch: int,
-    ) -> Iterator[Batch]:
+    ) -> Batches:
         """The windows of the node's columns in order of time.
 
         A node that holds all columns (`--partition_data none`) draws batch_size of them for each
@@ -105,12 +105,12 @@ class Text(Dataset):
         (columns,) = epoch_batches(share, 1, batch_size, seed=seed, rank=rank, epoch=epoch)
         return self.read([columns] * num_batches, [seed] * num_batches)
 
-    def read(self, batches: Sequence[torch.Tensor], seeds: Sequence[int]) -> Iterator[Batch]:
+    def read(self, batches: Sequence[torch.Tensor], seeds: Sequence[int]) -> Batches:
         """The first window of the columns batches[0], the second of batches[1], and so on."""
         for number, columns in enumerate(batches):
             yield self._window(self.train_columns, number, columns)
 
-    def test_batches(self, part: int = 0, num_parts: int = 1) -> Iterator[Batch]:
+    def test_batches(self, part: int = 0, num_parts: int = 1) -> Batches:
         """The windows of the test text, or of whole columns of it; none for a share without one."""
         mine = torch.arange(len(self.test_columns))[part::num_parts]
         if len(mine):

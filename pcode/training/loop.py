@@ -6,6 +6,7 @@ import math
 import os
 import sys
 import time
+from contextlib import closing
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -119,18 +120,18 @@ class Run:
     def _train_epoch(self, epoch: int, bar: Any) -> list[float]:
         """The losses of the epoch's steps."""
         plan, node, watch = self.plan, self.node, self.plan.config.watch
-        batches = node.epoch_batches(epoch)
         losses: list[float] = []
-        for _ in range(min(plan.steps_per_epoch, plan.num_steps - node.law.num_steps)):
-            losses.append(node.train_step(batches))
-            step = node.law.num_steps
-            if step == UNTIMED_STEPS:
-                node.restart_timer()
-            if watch.track_detailed_time:
-                self.records.write("step", step, {"step_seconds": node.last_step_seconds()})
-            if step % watch.summary_freq == 0:
-                self._record_training(step, losses[-1])
-            bar.update()
+        with closing(node.epoch_batches(epoch)) as batches:
+            for _ in range(min(plan.steps_per_epoch, plan.num_steps - node.law.num_steps)):
+                losses.append(node.train_step(batches))
+                step = node.law.num_steps
+                if step == UNTIMED_STEPS:
+                    node.restart_timer()
+                if watch.track_detailed_time:
+                    self.records.write("step", step, {"step_seconds": node.last_step_seconds()})
+                if step % watch.summary_freq == 0:
+                    self._record_training(step, losses[-1])
+                bar.update()
         return losses
 
     def _record_training(self, step: int, loss: float) -> None:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import nn
 
 from pcode.communication import Communicator
-from pcode.datasets import Batch
+from pcode.datasets import Batches
 from pcode.errors import DivergenceError
 from pcode.models import normalization_parameters
 from pcode.optim import Law, make_law, parameter_groups
@@ -58,7 +57,7 @@ class Node:
         self.timed_steps = 0
         self.timed_seconds = self.last_seconds = 0.0
 
-    def epoch_batches(self, epoch: int) -> Iterator[Batch]:
+    def epoch_batches(self, epoch: int) -> Batches:
         """This node's batches of an epoch, in which nothing is carried over from the one before."""
         plan = self.plan
         self.carried = None
@@ -71,7 +70,7 @@ class Node:
             epoch=epoch,
         )
 
-    def train_step(self, batches: Iterator[Batch]) -> float:
+    def train_step(self, batches: Batches) -> float:
         """One step on the next batch; the loss before it.
 
         Raises:

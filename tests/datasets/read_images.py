@@ -27,7 +27,7 @@ def main(data_dir: str) -> None:
     batches = dataset.read(several, range(50))
     next(batches)
     print(descendants(), flush=True)
-    batches.close()  # type: ignore[attr-defined]  # it is a generator
+    batches.close()
     print(descendants(), flush=True)
     again = dataset.read(several, range(50))
     next(again)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from pcode.communication import Simulation
-from pcode.datasets import Batch, Dataset
+from pcode.datasets import Batches, Dataset
 from pcode.errors import DivergenceError
 from pcode.training.evaluation import evaluate
 from pcode.training.tasks import TASKS, cross_entropy
@@ -33,10 +33,10 @@ class Sentences(Dataset):
         self.train_targets = torch.zeros(COLUMNS, dtype=torch.int64)
         self.num_test = COLUMNS * LENGTH
 
-    def read(self, batches: Sequence[torch.Tensor], seeds: Sequence[int]) -> Iterator[Batch]:
+    def read(self, batches: Sequence[torch.Tensor], seeds: Sequence[int]) -> Batches:
         raise NotImplementedError
 
-    def test_batches(self, part: int = 0, num_parts: int = 1) -> Iterator[Batch]:
+    def test_batches(self, part: int = 0, num_parts: int = 1) -> Batches:
         mine = self.text[part::num_parts]
         for start in range(0, LENGTH if len(mine) else 0, WINDOW):
             end = start + WINDOW

@@ -1,0 +1,44 @@
+"""A file that turns out to be damaged while a run reads it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import psutil
+import pytest
+from PIL import Image
+
+from pcode.exit_status import USER_ERROR
+from tests.run.runs import run
+
+IMAGES_OF_A_CLASS = 6
+
+
+@pytest.mark.parametrize("backend", ["sim", "mpi"])
+def test_a_damaged_image_ends_the_run_on_all_nodes_with_a_line(
+    tmp_path: Path, backend: str
+) -> None:
+    for part in ("train", "val"):
+        for label in ("cat", "dog"):
+            folder = tmp_path / "data/imagenet" / part / label
+            folder.mkdir(parents=True)
+            for number in range(IMAGES_OF_A_CLASS):
+                Image.new("RGB", (64, 64), (number, 0, 0)).save(folder / f"{number}.JPEG")
+    # Sorted shares: the last images are those of rank 1 alone.
+    damaged = tmp_path / "data/imagenet/train/dog/5.JPEG"
+    damaged.write_bytes(b"no image")
+    done = run(
+        tmp_path,
+        *("--data", "imagenet", "--data_dir", "data", "--arch", "resnet18", "--num_workers", "1"),
+        *("--partition_data", "sorted", "--batch_size", "3", "--num_epochs", "1"),
+        *("--backend", backend),
+    )
+    assert done.returncode == USER_ERROR, done.stderr
+    errors = [line for line in done.stderr.splitlines() if line.startswith("run.py: error: ")]
+    assert len(errors) == 1
+    assert "data/imagenet/train/dog/5.JPEG" in errors[0]
+    assert ("rank 1: " in errors[0]) == (backend == "mpi")
+    assert "Traceback" not in done.stderr
+    # The server that starts a rank's readers ends when it finds that the rank has.
+    left = [p for p in psutil.process_iter(["cwd"]) if p.info["cwd"] == str(tmp_path)]
+    assert psutil.wait_procs(left, timeout=30)[1] == []
