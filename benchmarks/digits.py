@@ -4,14 +4,13 @@
 
 ResNet-20, 8 simulated nodes, batch 32 per node, learning rate .1, divided by 10 at two thirds.
 All-reduce SGD on the complete graph, D-PSGD and sign-CHOCO on a ring. Drawn: test top-1, mean over
-the nodes (line) and the range over the seeds (band), against epochs and against what a node has
-sent.
+the nodes, against epochs and against what a node has sent; line and band: mean over the seeds and
+their standard deviation.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import subprocess
 import sys
@@ -22,6 +21,8 @@ from typing import Any
 import matplotlib.pyplot as plt
 
 from harness import keep
+from pcode.tools.results_picture import MEGABYTES, Curve, draw_curve
+from pcode.tools.results_runs import find_runs
 
 ROOT = Path(__file__).parents[1]
 LAWS = {
@@ -47,13 +48,11 @@ def curve(flags: tuple[str, ...], seed: int, epochs: int) -> dict[str, Any]:
             check=True,
             stdout=subprocess.DEVNULL,
         )
-        (log,) = Path(folder).glob("*/*/*/*/0/log.jsonl")
-        records = [json.loads(line) for line in log.read_text().splitlines()]
-    found = [record for record in records if record["kind"] == "evaluation"]
+        (run,) = find_runs([Path(folder)])
     return {
-        "epochs": [record["epoch"] for record in found],
-        "test_top1": [record["test_top1"] for record in found],
-        "megabytes": [record["bytes_sent"] / 1e6 for record in found],
+        "epochs": [point.epoch for point in run.points],
+        "test_top1": [point.test for point in run.points],
+        "megabytes": [MEGABYTES.of(point) for point in run.points],
     }
 
 
@@ -61,17 +60,14 @@ def draw(curves: dict[str, list[dict[str, Any]]], path: Path) -> None:
     """Two panels: accuracy against epochs, and against bytes."""
     figure, panels = plt.subplots(1, 2, figsize=(9, 3.4), sharey=True, layout="constrained")
     for axis, panel in zip(("epochs", "megabytes"), panels, strict=True):
-        for name, runs in curves.items():
-            columns = list(zip(*(run["test_top1"] for run in runs), strict=True))
-            x, mean = runs[0][axis], [statistics.mean(column) for column in columns]
-            (line,) = panel.plot(x, mean, label=name)
-            low, high = [min(column) for column in columns], [max(column) for column in columns]
-            panel.fill_between(x, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
+        for index, (name, runs) in enumerate(curves.items()):
+            values = [run["test_top1"] for run in runs]
+            draw_curve(panel, Curve(name, runs[0][axis], values), index)
         panel.grid(alpha=0.3)
         panel.set_ylim(60, 100)
     panels[0].set_xlabel("epoch")
     panels[0].set_ylabel("test top-1 (%), mean over 8 nodes")
-    panels[1].set_xlabel("sent by one node (MB)")
+    panels[1].set_xlabel(MEGABYTES.label)
     panels[1].set_xscale("log")
     panels[0].legend(loc="lower right", frameon=False)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -85,31 +85,35 @@ def _groups(runs: Sequence[Run]) -> list[Group]:
 def _labels(settings: Sequence[Mapping[str, Any]]) -> list[str]:
     """A short name for each: its experiment, and the flags that tell it from others of that name.
 
-    Flags are taken in the order of NAMED_FIRST, then of the configuration, while they split what
+    Flags are taken in the order of NAMED_FIRST, then of the configuration, where they split what
     has the same name so far.
     """
-    experiments = [str(flags["experiment"]) for flags in settings]
+    by_experiment: dict[str, list[Mapping[str, Any]]] = {}
+    for flags in settings:
+        by_experiment.setdefault(str(flags["experiment"]), []).append(flags)
+    telling = {name: _telling_flags(same) for name, same in by_experiment.items()}
     labels = []
-    for flags, experiment in zip(settings, experiments, strict=True):
-        same = [
-            other for other, name in zip(settings, experiments, strict=True) if name == experiment
-        ]
-        telling = _telling_flags(same)
-        parts = [_flag_text(name, flags[name]) for name in telling if name in flags]
-        if not parts or len(set(experiments)) > 1:
+    for flags in settings:
+        experiment = str(flags["experiment"])
+        parts = [_flag_text(name, flags[name]) for name in telling[experiment] if name in flags]
+        if not parts or len(by_experiment) > 1:
             parts.insert(0, experiment)
         labels.append(", ".join(parts))
     return labels
 
 
 def _telling_flags(settings: Sequence[Mapping[str, Any]]) -> list[str]:
-    names = dict.fromkeys([*NAMED_FIRST, *(name for flags in settings for name in flags)])
+    """The flags to name, in order."""
+    names = dict.fromkeys(name for flags in settings for name in flags)
+    # Another flag is the reason why one matters in some only: that one is to be named.
+    everywhere = [name for name in names if all(name in flags for flags in settings)]
+    order = dict.fromkeys([*NAMED_FIRST, *everywhere, *names])
     chosen: list[str] = []
 
     def told_apart(by: Sequence[str]) -> int:
         return len({tuple(repr(flags.get(name)) for name in by) for flags in settings})
 
-    for name in names:
+    for name in order:
         if name not in NOT_COMPARED and told_apart([*chosen, name]) > told_apart(chosen):
             chosen.append(name)
     return chosen

@@ -28,6 +28,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#56B4E9", "#E
 DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (4, 1, 1, 1)), (0, (1.5, 1)))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 MOST_MARKERS = 8  # of a curve
+LEGEND_LETTERS, BAR_LETTERS = 54, 26  # of a line
 WIDTH, PANEL_HEIGHT, LEGEND_LINE, LETTER = 3.5, 2.1, 0.15, 0.052  # inches
 STYLE: dict[Any, Any] = {
     "font.size": 8,
@@ -104,7 +105,7 @@ def draw_curve(panel: Axes, curve: Curve, index: int) -> None:
     if len(mean) == 1:
         # A marker alone, above the lines.
         style |= {"linestyle": "", "zorder": 3}
-    panel.plot(curve.x, mean, label=curve.label, markevery=every, **style)
+    panel.plot(curve.x, mean, label=curve.label, markevery=(index % every, every), **style)
     if len(curve.values) > 1:
         panel.fill_between(curve.x, *curve.band, color=style["color"], alpha=0.2, linewidth=0)
     if curve.breaks_off and mean:
@@ -148,7 +149,7 @@ def curve_of(group: Group, x: Quantity, y: Quantity) -> Curve:
     courses = [course for course in courses if course]
     steps = sorted(set.intersection(*map(set, courses))) if courses else []
     return Curve(
-        label=group.title,
+        label=textwrap.fill(group.title, LEGEND_LETTERS),
         x=[statistics.fmean(course[step][0] for course in courses) for step in steps],
         values=[[course[step][1] for step in steps] for course in courses],
         breaks_off=all(run.state == DIVERGED for run in group.counted),
@@ -200,13 +201,13 @@ def _label_decades(axis: Axis) -> None:
 
 def _columns(labels: Sequence[str]) -> int:
     """How many of a legend's labels stand side by side."""
-    longest = max(len(label) for label in labels)
+    longest = max(len(line) for label in labels for line in label.splitlines())
     return max(1, min(len(labels), int(WIDTH / (LETTER * longest + 0.5))))
 
 
 def _figure(labels: Sequence[str], panel_height: float = PANEL_HEIGHT) -> tuple[Figure, Axes]:
     """A figure as high as the panel and its legend need."""
-    lines = math.ceil(len(labels) / _columns(labels))
+    lines = math.ceil(sum(1 + label.count("\n") for label in labels) / _columns(labels))
     height = panel_height + LEGEND_LINE * (lines + 1)
     figure = Figure(figsize=(WIDTH, height), layout="constrained")
     return figure, figure.subplots()
@@ -243,7 +244,7 @@ def step_figure(groups: Sequence[Group]) -> Figure | None:
                 label=part.replace("_", " ") if row == 0 else None,
             )
             left += parts[part]
-    panel.set_yticks(range(len(bars)), [textwrap.fill(label, 26) for label, _ in bars])
+    panel.set_yticks(range(len(bars)), [textwrap.fill(label, BAR_LETTERS) for label, _ in bars])
     panel.invert_yaxis()
     panel.set_xlabel("time of a step (ms)")
     panel.grid(axis="x", alpha=0.3, linewidth=0.4)
