@@ -75,7 +75,8 @@ def _draw(by_data: Mapping[str, Sequence[Group]], folder: Path, suffix: str) -> 
         for path in written:
             print(path)
         if empty:
-            print(f"results: nothing was recorded for {', '.join(empty)} ({data})", file=sys.stderr)
+            words = f"nothing was recorded above 0 for {', '.join(empty)} ({data})"
+            print(f"results: {words}", file=sys.stderr)
 
 
 def _run(arguments: Sequence[str]) -> None:

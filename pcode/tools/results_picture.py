@@ -267,6 +267,19 @@ def _parts(group: Group) -> dict[str, float] | None:
     return mean | {"other": max(0.0, total - sum(mean.values()))}
 
 
+def judged(metric: Metric, groups: Sequence[Group]) -> Quantity:
+    """What is tested, on a log axis where a perplexity falls by more than a decade."""
+    values = [
+        point.test
+        for group in groups
+        for run in group.counted
+        for point in run.points
+        if point.test is not None
+    ]
+    log = not metric.higher_is_better and bool(values) and max(values) > 10 * min(values)
+    return Quantity(f"{metric.label}, mean over nodes", lambda point: point.test, log)
+
+
 def draw_all(groups: Sequence[Group], folder: Path, suffix: str) -> tuple[list[Path], list[str]]:
     """Every picture of one data set's runs into a folder that exists.
 
@@ -276,7 +289,7 @@ def draw_all(groups: Sequence[Group], folder: Path, suffix: str) -> tuple[list[P
     metrics = {group.metric: None for group in groups if group.metric is not None}
     with mpl.rc_context(STYLE):
         figures = {
-            f"{metric.stem}_{name}": course_figure(groups, x, _test(metric, groups))
+            f"{metric.stem}_{name}": course_figure(groups, x, judged(metric, groups))
             for metric in metrics
             for name, x in AGAINST.items()
         }
@@ -288,16 +301,3 @@ def draw_all(groups: Sequence[Group], folder: Path, suffix: str) -> tuple[list[P
                 written.append(folder / f"{name}.{suffix}")
                 figure.savefig(written[-1], dpi=300)
     return written, [name for name, figure in figures.items() if figure is None]
-
-
-def _test(metric: Metric, groups: Sequence[Group]) -> Quantity:
-    """What is tested, on a log axis where a perplexity falls by more than a decade."""
-    values = [
-        point.test
-        for group in groups
-        for run in group.counted
-        for point in run.points
-        if point.test is not None
-    ]
-    log = not metric.higher_is_better and bool(values) and max(values) > 10 * min(values)
-    return Quantity(f"{metric.label}, mean over nodes", lambda point: point.test, log)
