@@ -228,7 +228,9 @@ def step_figure(groups: Sequence[Group]) -> Figure | None:
     bars = [(group.title, parts) for group in groups if (parts := _parts(group)) is not None]
     if not bars:
         return None
-    figure, panel = _figure(list(PART_STYLES), 0.55 + 0.26 * len(bars))
+    labels = [textwrap.fill(label, BAR_LETTERS) for label, _ in bars]
+    most_lines = max(1 + label.count("\n") for label in labels)
+    figure, panel = _figure(list(PART_STYLES), 0.55 + len(bars) * (0.14 + 0.12 * most_lines))
     for row, (_, parts) in enumerate(bars):
         left = 0.0
         for part, style in PART_STYLES.items():
@@ -244,8 +246,8 @@ def step_figure(groups: Sequence[Group]) -> Figure | None:
                 label=part.replace("_", " ") if row == 0 else None,
             )
             left += parts[part]
-    panel.set_yticks(range(len(bars)), [textwrap.fill(label, BAR_LETTERS) for label, _ in bars])
-    panel.invert_yaxis()
+    panel.set_yticks(range(len(bars)), labels)
+    panel.set_ylim(len(bars) - 0.5, -0.5)
     panel.set_xlabel("time of a step (ms)")
     panel.grid(axis="x", alpha=0.3, linewidth=0.4)
     panel.set_axisbelow(True)
