@@ -1,13 +1,23 @@
-"""What flags name: one message for what is unknown or not built yet, and who takes which."""
+"""What flags name: one message for what is unknown, and who takes which."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Any, Protocol, TypeVar
 
 from pcode.errors import UserError
 
 T = TypeVar("T")
+
+
+class MaybeParametric(Protocol):
+    """What may be asked for as "NAME:PARAMETERS", if it is parametric."""
+
+    @property
+    def parametric(self) -> bool: ...
+
+
+P = TypeVar("P", bound=MaybeParametric)
 
 
 class TakesFlags(Protocol):
@@ -22,19 +32,30 @@ def taken_by(taker: TakesFlags, flags: Mapping[str, Any]) -> dict[str, Any]:
     return {name: flags[name] for name in taker.flags}
 
 
-def look_up(flag: str, value: str, built: Mapping[str, T], planned: Collection[str] = ()) -> T:
+def look_up(flag: str, value: str, built: Mapping[str, T]) -> T:
     """built[value].
 
     Args:
         flag: the flag that holds the value, without dashes.
         value: the name asked for.
         built: what can be had, by name.
-        planned: names that the flag takes but that cannot be had yet.
 
     Raises:
-        UserError: the name is planned or unknown; the message names flag, value and what is built.
+        UserError: the name is unknown; the message names flag, value and what is built.
     """
     if value in built:
         return built[value]
-    reason = "is not built yet" if value in planned else "is not known"
-    raise UserError(f"--{flag} {value!r} {reason}; built: {', '.join(map(str, built))}")
+    raise UserError(f"--{flag} {value!r} is not known; built: {', '.join(map(str, built))}")
+
+
+def look_up_parametric(flag: str, value: str, built: Mapping[str, P]) -> P:
+    """built[NAME], where the value is "NAME" or, of what is parametric, "NAME:PARAMETERS".
+
+    Raises:
+        UserError: the name is unknown, or takes no parameters and has some.
+    """
+    name, colon, _ = value.partition(":")
+    found = look_up(flag, name, built)
+    if colon and not found.parametric:
+        raise UserError(f"--{flag} {value}: {name} takes no parameters")
+    return found

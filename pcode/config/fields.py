@@ -25,7 +25,6 @@ class Flag:
         help: one line for `--help`.
         aliases: other spellings, with their dashes.
         choices: the accepted values, or empty for any; a registry is read at every use.
-        not_built: values that belong to the flag set and are refused by name until they work.
         built: False refuses every value but the default, by name, until the flag works.
         minimum, maximum: the smallest and the largest accepted number; a whole number is never
             larger than LARGEST_INTEGER.
@@ -35,7 +34,6 @@ class Flag:
     help: str
     aliases: tuple[str, ...] = ()
     choices: Collection[Any] = ()
-    not_built: Collection[Any] = ()
     built: bool = True
     minimum: float | None = None
     maximum: float | None = None
@@ -126,7 +124,7 @@ def check_value(field: dataclasses.Field[Any], value: Any) -> None:
     if not declared.built and value != field.default:
         raise UserError(f"--{name} {value!r} is not built yet; leave it at {field.default}")
     if declared.choices:
-        look_up(name, value, {choice: choice for choice in declared.choices}, declared.not_built)
+        look_up(name, value, {choice: choice for choice in declared.choices})
     for number in value if isinstance(value, tuple) else (value,):
         if isinstance(number, bool) or not isinstance(number, int | float):
             continue

@@ -88,8 +88,6 @@ def _make_parser() -> argparse.ArgumentParser:
                 text += " (not built yet)"
             if declared.choices:
                 text += f"; one of {', '.join(map(str, declared.choices))}"
-            if declared.not_built:
-                text += f"; not built yet: {', '.join(map(str, declared.not_built))}"
             default = field.default
             if isinstance(default, tuple):
                 default = ",".join(map(str, default))

@@ -16,10 +16,9 @@ from pcode.datasets.imagenet import load_imagenet
 from pcode.datasets.libsvm import load_epsilon, load_rcv1
 from pcode.datasets.partition import partition_indices, partition_scheme
 from pcode.datasets.synthetic import load_synthetic
-from pcode.datasets.text import load_ptb, load_wikitext2
+from pcode.datasets.text import PTB, WIKITEXT2, load_text
 from pcode.datasets.vision import VISION, load_vision
-from pcode.errors import UserError
-from pcode.registry import look_up, taken_by
+from pcode.registry import look_up_parametric, taken_by
 
 __all__ = [
     "DATASETS",
@@ -43,8 +42,10 @@ DATASETS: dict[str, Source] = {
     "imagenet": Source(load_imagenet, ("data_dir", "use_lmdb_data", "num_workers", "pin_memory")),
     "epsilon": Source(load_epsilon, ("data_dir",)),
     "rcv1": Source(load_rcv1, ("data_dir",)),
-    "wikitext2": Source(load_wikitext2, ("data_dir", *_TEXT_FLAGS)),
-    "ptb": Source(load_ptb, ("data_dir", *_TEXT_FLAGS)),
+    **{
+        files.name: Source(partial(load_text, files), ("data_dir", *_TEXT_FLAGS))
+        for files in (PTB, WIKITEXT2)
+    },
 }
 
 
@@ -54,11 +55,7 @@ def data_source(name: str) -> Source:
     Raises:
         UserError: the name is unknown, or takes no parameters and has some.
     """
-    kind, colon, _ = name.partition(":")
-    source = look_up("data", kind, DATASETS)
-    if colon and not source.parametric:
-        raise UserError(f"--data {name}: {kind} takes no parameters")
-    return source
+    return look_up_parametric("data", name, DATASETS)
 
 
 def load_dataset(name: str, flags: Mapping[str, Any]) -> Dataset:

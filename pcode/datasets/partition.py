@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from pcode.errors import UserError
-from pcode.registry import look_up
+from pcode.registry import look_up_parametric
 from pcode.seeding import derive_seed, torch_generator
 
 # alpha, and the smallest number of samples of a node
@@ -41,11 +41,7 @@ def partition_scheme(name: str) -> Scheme:
     Raises:
         UserError: the name is unknown, or takes no parameters and has some.
     """
-    kind, colon, _ = name.partition(":")
-    scheme = look_up("partition_data", kind, SCHEMES)
-    if colon and not scheme.parametric:
-        raise UserError(f"--partition_data {name}: {kind} takes no parameters")
-    return scheme
+    return look_up_parametric("partition_data", name, SCHEMES)
 
 
 def partition_indices(

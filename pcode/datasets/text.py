@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
 
@@ -24,74 +25,56 @@ CHAIN_SEED = 0
 SUCCESSORS = (1 / 2, 1 / 4, 1 / 8, 1 / 8)
 
 
-def load_ptb(data_dir: str, *, rnn_bptt_len: int, batch_size: int, n_mpi_process: int) -> Text:
-    """The Penn Treebank as prepared by Mikolov et al. (2010): 929,589 words for training, 10,000
-    different ones.
+@dataclass(frozen=True)
+class TextFiles:
+    """A text as it is published.
 
-    Read from DATA_DIR/ptb/ptb.train.txt and ptb.test.txt; the words are taken as they stand. Any
-    text in these two files will do: a sentence a line, words apart by blanks.
-
-    Raises:
-        UserError: a file cannot be read, or a text is too short.
+    Attributes:
+        name: as `--data` names it.
+        train, test: where its files lie under DATA_DIR. Any text will do that is written like them,
+            with words apart by blanks.
+        lower: whether its words are read in lower case.
     """
-    return _from_files(
-        "ptb",
-        Path(data_dir, "ptb", "ptb.train.txt"),
-        Path(data_dir, "ptb", "ptb.test.txt"),
-        lower=False,
-        rnn_bptt_len=rnn_bptt_len,
-        batch_size=batch_size,
-        n_mpi_process=n_mpi_process,
-    )
+
+    name: str
+    train: str
+    test: str
+    lower: bool = False
 
 
-def load_wikitext2(
-    data_dir: str, *, rnn_bptt_len: int, batch_size: int, n_mpi_process: int
-) -> Text:
-    """WikiText-2 (Merity et al., arXiv 1609.07843) in lower case: 2,088,628 words for training.
-
-    Read from DATA_DIR/wikitext-2/wiki.train.tokens and wiki.test.tokens. Lower case, because the
-    28.95 M parameters of the CHOCO paper's LSTM are those of its 28,869 words; the published text
-    distinguishes 33,278.
-
-    Raises:
-        UserError: a file cannot be read, or a text is too short.
-    """
-    return _from_files(
-        "wikitext2",
-        Path(data_dir, "wikitext-2", "wiki.train.tokens"),
-        Path(data_dir, "wikitext-2", "wiki.test.tokens"),
-        lower=True,
-        rnn_bptt_len=rnn_bptt_len,
-        batch_size=batch_size,
-        n_mpi_process=n_mpi_process,
-    )
+# The Penn Treebank as prepared by Mikolov et al. (2010): 929,589 words for training, 10,000
+# different ones, one sentence a line.
+PTB = TextFiles("ptb", "ptb/ptb.train.txt", "ptb/ptb.test.txt")
+# Merity et al., arXiv 1609.07843: 2,088,628 words for training. In lower case, because the 28.95 M
+# parameters of the CHOCO paper's LSTM are those of 28,869 words; as published it has 33,278.
+WIKITEXT2 = TextFiles(
+    "wikitext2", "wikitext-2/wiki.train.tokens", "wikitext-2/wiki.test.tokens", lower=True
+)
 
 
-def _from_files(
-    name: str,
-    train: Path,
-    test: Path,
-    *,
-    lower: bool,
-    rnn_bptt_len: int,
-    batch_size: int,
-    n_mpi_process: int,
+def load_text(
+    files: TextFiles, data_dir: str, *, rnn_bptt_len: int, batch_size: int, n_mpi_process: int
 ) -> Text:
     """The two texts over the vocabulary of the first.
 
     The vocabulary is the training text's words by falling frequency, words that are equally
     frequent in the order of their first appearance; "<unk>" comes last if the text itself has
     none, and stands for the words of the test text that are not in it.
+
+    Raises:
+        UserError: a file cannot be read, or a text is too short.
     """
-    train_words, test_words = (list(_words(name, file, lower)) for file in (train, test))
+    train_words, test_words = (
+        list(_words(files.name, Path(data_dir, file), files.lower))
+        for file in (files.train, files.test)
+    )
     vocabulary = [word for word, _ in Counter(train_words).most_common()]
     if UNKNOWN not in vocabulary:
         vocabulary.append(UNKNOWN)
     numbers = {word: number for number, word in enumerate(vocabulary)}
     unknown = numbers[UNKNOWN]
     return Text(
-        name,
+        files.name,
         train_words=torch.tensor([numbers[word] for word in train_words], dtype=torch.int64),
         test_words=torch.tensor(
             [numbers.get(word, unknown) for word in test_words], dtype=torch.int64
