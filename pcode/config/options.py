@@ -101,9 +101,9 @@ class Launch:
     pin_memory: bool = flag(
         True, "page-locked memory for batches", irrelevant=reading("pin_memory")
     )
-    local_rank: int | None = flag(None, "", irrelevant=not_needed)
-    remote_exec: bool = flag(False, "", irrelevant=not_needed)
-    clean_python: bool = flag(False, "", irrelevant=not_needed)
+    local_rank: int | None = flag(None, "accepted; nodes find their rank", irrelevant=not_needed)
+    remote_exec: bool = flag(False, "accepted; a hostfile says where", irrelevant=not_needed)
+    clean_python: bool = flag(False, "accepted; no process is left", irrelevant=not_needed)
     user: str | None = flag(None, "a label of the run")
     project: str | None = flag(None, "a label of the run")
 
@@ -114,7 +114,8 @@ class Data:
 
     data: str = flag(
         "digits",
-        f"data set, one of {', '.join(datasets.DATASETS)}",
+        f"data set, one of {', '.join(datasets.DATASETS)}; "
+        "synthetic:SHAPE:CLASSES:SIZE, synthetic:text:VOCABULARY:WORDS",
     )
     data_dir: str = flag(
         "./data", "where data sets are kept", irrelevant=only_if_source_takes("data_dir")
@@ -411,7 +412,7 @@ class Graph:
         "dgc: no momentum left where a coordinate was sent",
         irrelevant=masking,
     )
-    comm_algo: str | None = flag(None, "", irrelevant=not_needed)
+    comm_algo: str | None = flag(None, "accepted; the graph says who sends", irrelevant=not_needed)
     compress_warmup_values: tuple[float, ...] = flag(
         (0.75, 0.9375, 0.984375, 0.996, 0.999),
         "dgc: share that is dropped in each epoch of the warm-up",

@@ -83,7 +83,7 @@ def _make_parser() -> argparse.ArgumentParser:
         section = parser.add_argument_group(str(kind.__doc__))
         for field in dataclasses.fields(kind):
             declared = flag_of(field)
-            text = declared.help or "accepted; not needed or not built yet"
+            text = declared.help
             if not declared.built:
                 text += " (not built yet)"
             if declared.choices:
