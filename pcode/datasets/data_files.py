@@ -47,7 +47,7 @@ def _alone(lock: Path) -> Iterator[None]:
 def fetch(
     name: str, folder: Path, files: Sequence[str], ending: str, download: Callable[[str], object]
 ) -> None:
-    """Put the files that are missing into the folder.
+    """Put the files that are missing into the folder; those that are there stay as they are.
 
     Of several ranks that come at once, one downloads and the others wait. What is not whole never
     has a file's name: the download goes to a folder beside and its files are moved when it ends.
@@ -64,11 +64,12 @@ def fetch(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with _alone(folder / f".{name}.lock"):
-            if not missing(folder, files, ending):
+            absent = missing(folder, files, ending)
+            if not absent:
                 return
             with TemporaryDirectory(dir=folder, prefix=f".{name}-") as beside:
                 download(beside)
-                for file in files:
+                for file in absent:
                     (folder / file).parent.mkdir(parents=True, exist_ok=True)
                     (Path(beside) / file).replace(folder / file)
     # URLError is an OSError; torchvision says RuntimeError for a wrong checksum.

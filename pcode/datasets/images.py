@@ -9,6 +9,7 @@ import torch
 
 from pcode.datasets.augment import ImagePreparation
 from pcode.datasets.in_memory import InMemory
+from pcode.errors import UserError
 
 # Values of a byte.
 LEVELS = 256
@@ -31,11 +32,14 @@ def make_split(images: np.ndarray[Any, Any], labels: Any, num_classes: int) -> S
         labels: N integers, in an array or a list.
 
     Raises:
-        ValueError: they are not bytes, are none, differ in number, or a label is out of range.
+        ValueError: they are not bytes or no images, are none, differ in number, or a label is out
+            of range.
     """
     labels = np.asarray(labels)
     if images.dtype != np.uint8:
         raise ValueError(f"the images are of {images.dtype}, not bytes")
+    if images.ndim != 4 or 0 in images.shape[1:]:
+        raise ValueError(f"what is of shape {images.shape} is not images")
     if labels.shape != images.shape[:1] or not labels.size:
         raise ValueError(f"{len(images)} images and labels of shape {labels.shape}")
     if not np.issubdtype(labels.dtype, np.integer):
@@ -88,7 +92,16 @@ def image_dataset(
     Args:
         name, num_classes: see Dataset.
         padding: see ImagePreparation.
+
+    Raises:
+        UserError: the images for testing are of another shape than those for training.
     """
+    shapes = [" x ".join(map(str, images.shape[1:])) for images, _ in (train, test)]
+    if shapes[0] != shapes[1]:
+        raise UserError(
+            f"--data {name}: the images for training are {shapes[0]}, those for testing "
+            f"{shapes[1]} (channels x height x width); put files of one data set into --data_dir"
+        )
     mean, deviation = channel_statistics(train.images)
     return InMemory(
         name,

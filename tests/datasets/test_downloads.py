@@ -93,11 +93,15 @@ def test_of_several_ranks_one_fetches(tmp_path: Path, mnist_site: Counter[str]) 
     assert mnist_site == once + once
 
 
-def test_a_file_that_is_there_without_the_others_is_replaced(
-    tmp_path: Path, mnist_site: Counter[str]
+@pytest.mark.parametrize("packed", [False, True])
+def test_files_that_are_there_without_the_others_are_kept(
+    tmp_path: Path, mnist_site: Counter[str], packed: bool
 ) -> None:
-    published.write_mnist(tmp_path, "train", IMAGES[:5], LABELS[:5])
-    assert len(load(tmp_path).train_targets) == 12
+    published.write_mnist(tmp_path, "train", IMAGES[:5], LABELS[:5], packed=packed)
+    theirs = {path: path.read_bytes() for path in tmp_path.glob("MNIST/raw/train*")}
+    dataset = load(tmp_path)
+    assert (len(dataset.train_targets), dataset.num_test) == (5, 12)
+    assert {path: path.read_bytes() for path in tmp_path.glob("MNIST/raw/train*")} == theirs
 
 
 def test_a_download_with_another_checksum_is_refused(

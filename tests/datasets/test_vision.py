@@ -111,6 +111,32 @@ def test_batches_are_normalised_by_the_training_set_and_augmented_where_usual(
     assert bool(as_stored.all()) == (name in {"mnist", "svhn"})
 
 
+@pytest.mark.parametrize(
+    ("name", "write", "shape", "most"),
+    [
+        ("cifar10", write_cifar10, (3, 32, 32), 4),
+        ("cifar100", write_cifar100, (3, 32, 32), 4),
+        ("mnist", write_mnist, (1, 28, 28), 0),
+        ("svhn", write_svhn, (3, 32, 32), 0),
+        ("stl10", write_stl, (3, 96, 96), 12),
+    ],
+)
+def test_crops_are_shifted_by_as_much_as_is_usual(
+    tmp_path: Path, name: str, write: Write, shape: tuple[int, ...], most: int
+) -> None:
+    """Of images without a black pixel: the black rows and columns are those around them."""
+    images, labels = published.draw(20, shape, 10, seed=1)
+    part = np.maximum(images, 1), labels
+    write(tmp_path, part, part)
+    pixels = part[0].astype(np.float64)
+    black = torch.from_numpy(-pixels.mean((0, 2, 3)) / pixels.std((0, 2, 3))).view(-1, 1, 1)
+    batches = load(name, tmp_path).read([torch.arange(20)] * 20, range(20))
+    outside = [torch.isclose(inputs.double(), black, atol=1e-4) for inputs, _ in batches]
+    inside = ~torch.cat(outside).all(1)
+    for shifts in ((~inside.any(1)).sum(1), (~inside.any(2)).sum(1)):
+        assert (int(shifts.min()), int(shifts.max())) == (0, most)
+
+
 @pytest.fixture
 def cifar(tmp_path: Path) -> InMemory:
     write_cifar10(
@@ -214,6 +240,28 @@ def test_labels_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     write_stl(tmp_path, (images, labels[:9]), (images, labels))
     with pytest.raises(UserError, match=r"train_y.bin .*10 images and labels of shape \(9,\)"):
         load("stl10", tmp_path)
+
+
+def test_images_for_testing_of_another_shape_are_refused(tmp_path: Path) -> None:
+    train, test = (published.draw(10, (1, side, side), 10, seed=1) for side in (28, 20))
+    write_mnist(tmp_path, train, test)
+    with pytest.raises(UserError, match=r"^--data mnist: .* 1 x 28 x 28, .* 1 x 20 x 20") as caught:
+        load("mnist", tmp_path)
+    assert "\n" not in str(caught.value)
+    colours = published.draw(10, (3, 32, 32), 10, seed=1)
+    write_svhn(tmp_path, colours, (colours[0][:, :2], colours[1]))
+    with pytest.raises(UserError, match=r"^--data svhn: .* 3 x 32 x 32, .* 2 x 32 x 32"):
+        load("svhn", tmp_path)
+
+
+@pytest.mark.parametrize("shape", [(10, 28), (10, 28, 28, 1), (10, 0, 28)])
+def test_an_array_that_holds_no_images_is_refused(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    part = published.draw(10, (1, 28, 28), 10, seed=1)
+    write_mnist(tmp_path, part, part)
+    file = tmp_path / "MNIST/raw/train-images-idx3-ubyte"
+    file.write_bytes(published.idx(np.zeros(shape)))
+    with pytest.raises(UserError, match=r"train-images-idx3-ubyte .* is not images"):
+        load("mnist", tmp_path)
 
 
 def test_torchvision_is_not_imported_to_read(tmp_path: Path) -> None:
