@@ -70,6 +70,7 @@ def _main(arguments: Sequence[str]) -> int:
         if plan.search is not None:  # the ranks need not search again
             print(*plan.search.lines(), sep="\n", flush=True)
             command += ["--consensus_stepsize", repr(plan.search.best)]
+        del plan  # its data set would lie in memory, beside the ranks', for as long as they run
         os.environ[LAUNCHER_VARIABLE] = "terminal" if sys.stderr.isatty() else "pipe"
         return launch(command)
     return _be_nodes(plan, place)

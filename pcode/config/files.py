@@ -28,6 +28,17 @@ class FileValue:
     file: str
 
 
+class _Loader(yaml.BaseLoader):
+    """Every value is the text that stands there, as on the command line, and stands there once."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        names = [key.value for key, _ in node.value]
+        twice = [name for index, name in enumerate(names) if name in names[:index]]
+        if twice:
+            raise yaml.YAMLError(f"{twice[0]} stands there twice")
+        return super().construct_mapping(node, deep)
+
+
 def read_flags(path: str, names: Mapping[str, str]) -> dict[str, FileValue]:
     """The flags of a YAML file and of those that it includes.
 
@@ -62,8 +73,7 @@ def _load(path: str, named: str) -> dict[Any, Any]:
     """What stands in a file; `named` says where its name stands, if it cannot be opened."""
     where = f"--config {path}"
     try:
-        # BaseLoader keeps every value as the text that stands there, as on the command line.
-        content = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=yaml.BaseLoader)
+        content = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=_Loader)
     except OSError as error:
         raise UserError(f"{named}: {error.strerror}") from None
     except (UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:

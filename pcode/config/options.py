@@ -15,6 +15,7 @@ from pcode.config.reasons import (
     clipping_words,
     compressing_densenet,
     compressing_law,
+    data_dir_read,
     decaying,
     drawing_shares,
     evaluating,
@@ -117,9 +118,7 @@ class Data:
         f"data set, one of {', '.join(datasets.DATASETS)}; "
         "synthetic:SHAPE:CLASSES:SIZE, synthetic:text:VOCABULARY:WORDS",
     )
-    data_dir: str = flag(
-        "./data", "where data sets are kept", irrelevant=only_if_source_takes("data_dir")
-    )
+    data_dir: str = flag("./data", "where data sets are kept", irrelevant=data_dir_read)
     download: bool = flag(
         False,
         "fetch the data set where it is not there yet",

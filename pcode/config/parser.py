@@ -9,12 +9,13 @@ import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any, NoReturn
 
 import yaml
 
 from pcode.config.fields import check_value, flag_of, parse_value
-from pcode.config.files import read_flags
+from pcode.config.files import FileValue, read_flags
 from pcode.config.options import Config
 from pcode.errors import UserError
 from pcode.optim import ALIASES
@@ -75,7 +76,7 @@ def _make_parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
         argument_default=argparse.SUPPRESS,
     )
-    parser.add_argument("--config", metavar="FILE", help="YAML file of flags")
+    parser.add_argument("--config", metavar="FILE", action="append", help="YAML file of flags")
     parser.add_argument(
         "--dry_run", action="store_true", help="print what would run, and start nothing"
     )
@@ -160,6 +161,18 @@ def _values(texts: Mapping[str, str], files: Mapping[str, str]) -> dict[str, Any
     return values
 
 
+def _flags_of_run(
+    in_files: Mapping[str, FileValue], given: Mapping[str, str]
+) -> dict[str, FileValue]:
+    """Those of the run whose models are to be evaluated: others win over them."""
+    texts = {name: value.text for name, value in in_files.items()} | dict(given)
+    asked = _values({name: texts[name] for name in ("evaluate", "resume") if name in texts}, {})
+    if not asked.get("evaluate") or asked.get("resume") is None:
+        return {}
+    file = Path(asked["resume"], "config.yaml")
+    return read_flags(str(file), _spellings()) if file.is_file() else {}
+
+
 def parse(arguments: Sequence[str]) -> Parsed:
     """Read flags; `--help` prints them and ends with status 0.
 
@@ -168,20 +181,29 @@ def parse(arguments: Sequence[str]) -> Parsed:
     """
     given = vars(_make_parser().parse_args(list(arguments)))
     dry_run = given.pop("dry_run", False)
-    path = given.pop("config", None)
-    in_files = read_flags(path, _spellings()) if path is not None else {}
+    paths = given.pop("config", [])
+    if len(paths) > 1:
+        raise UserError("--config: given twice; a file may `include:` others")
+    in_files = read_flags(paths[0], _spellings()) if paths else {}
+    of_run = _flags_of_run(in_files, given)
+    in_files = of_run | in_files
     files = {name: value.file for name, value in in_files.items() if name not in given}
     texts = {name: value.text for name, value in in_files.items()} | given
     values = _values(texts, files)
     config = _build(values, files)
     # A file that a run wrote holds every flag: only what it changes is worth a warning.
     explicit = [
-        name for name in texts if name not in files or values[name] != _fields()[name][1].default
+        name
+        for name in texts
+        if name not in files or (name not in of_run and values[name] != _fields()[name][1].default)
     ]
     reasons = {}
     for name in explicit:
-        irrelevant = flag_of(_fields()[name][1]).irrelevant
+        group, field, _ = _fields()[name]
+        irrelevant = flag_of(field).irrelevant
         reasons[name] = irrelevant(config) if irrelevant is not None else None
+        if config.watch.evaluate and group == "learning" and name != "avg_model":
+            reasons[name] = "--evaluate True trains nothing"
     warnings = [f"--{name}: {reason}" for name, reason in reasons.items() if reason is not None]
     return Parsed(config, frozenset(texts), dry_run, tuple(warnings))
 

@@ -116,7 +116,7 @@ def reading(name: str) -> Reason:
     def reason(config: Config) -> str | None:
         if name in datasets.data_source(config.data.data).flags:
             return None
-        return f"--data {config.data.data} lies in memory as tensors"
+        return f"--data {config.data.data} is read without helpers"
 
     return reason
 
@@ -130,6 +130,14 @@ def drawing_shares(config: Config) -> str | None:
 
 def saving_all(config: Config) -> str | None:
     return "--save_all_models True keeps all" if config.watch.save_all_models else None
+
+
+def data_dir_read(config: Config) -> str | None:
+    """The folder matters for the data set, and for pretrained vectors."""
+    reads_vectors = only_if_model_takes("rnn_n_hidden")(config) is None
+    if config.model.rnn_use_pretrained_emb and reads_vectors:
+        return None
+    return only_if_source_takes("data_dir")(config)
 
 
 def only_if_model_takes(name: str) -> Reason:

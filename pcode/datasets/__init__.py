@@ -14,7 +14,7 @@ from pcode.datasets.digits import load_digits_dataset
 from pcode.datasets.downsampled import SIZES, load_downsampled
 from pcode.datasets.imagenet import load_imagenet
 from pcode.datasets.libsvm import load_epsilon, load_rcv1
-from pcode.datasets.partition import partition_indices, partition_scheme
+from pcode.datasets.partition import partition_indices, partition_scheme, smallest_share
 from pcode.datasets.synthetic import load_synthetic
 from pcode.datasets.text import PTB, WIKITEXT2, load_text
 from pcode.datasets.vision import VISION, load_vision
@@ -30,6 +30,7 @@ __all__ = [
     "load_dataset",
     "partition_indices",
     "partition_scheme",
+    "smallest_share",
 ]
 
 _TEXT_FLAGS = ("rnn_bptt_len", "batch_size", "n_mpi_process")

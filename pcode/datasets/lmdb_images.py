@@ -51,7 +51,8 @@ class LmdbImages(EncodedImages):
     pickled nor be carried over a fork.
 
     Raises:
-        UserError: the file cannot be read or holds something else.
+        UserError: the file cannot be read, holds something else or no image, or its labels are not
+            those of its classes.
     """
 
     def __init__(self, path: Path) -> None:
@@ -67,7 +68,7 @@ class LmdbImages(EncodedImages):
             raise UserError(f"{path}: cannot be read: {error}") from None
         if not isinstance(meta, dict) or meta.get("format") != FORMAT or len(labels) != count:
             raise UserError(f"{path}: was not made by python -m pcode.tools.to_lmdb")
-        self.classes = [str(name) for name in meta["classes"]]
+        self.classes = _classes(path, meta.get("classes"), labels)
         self.labels = torch.from_numpy(labels)
 
     def read(self, positions: Iterable[int]) -> list[bytes]:
@@ -84,6 +85,18 @@ class LmdbImages(EncodedImages):
 
     def name(self, position: int) -> str:
         return f"{self.path}, image {position}"
+
+
+def _classes(path: Path, names: object, labels: np.ndarray[Any, Any]) -> list[str]:
+    """The names of the classes, if the labels are positions of them."""
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise UserError(f"{path}: does not name its classes")
+    if not len(labels):
+        raise UserError(f"{path}: holds no image")
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or high >= len(names):
+        raise UserError(f"{path}: labels from {low} to {high} where there are {len(names)} classes")
+    return names
 
 
 def write_lmdb(images: EncodedImages, path: Path, *, show: bool) -> None:

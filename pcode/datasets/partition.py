@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -15,6 +14,8 @@ from pcode.seeding import derive_seed, torch_generator
 
 # alpha, and the smallest number of samples of a node
 DIRICHLET_DEFAULTS = (".5", "10")
+# Its shares are as good as equal; what sums to infinity would not be.
+LARGEST_ALPHA = 1e6
 
 
 @dataclass(frozen=True)
@@ -24,12 +25,15 @@ class Scheme:
     Attributes:
         deal: from (targets, num_nodes, seed, epoch), and the scheme's parameters, every node's
             samples.
+        smallest: from (num_samples, num_nodes), and the parameters, how few samples a node may
+            have in some epoch.
         drawn: whether they are drawn, so that another epoch's differ.
         by_label: whether it needs samples with labels.
         parametric: whether its name may be followed by ":A:B".
     """
 
     deal: Callable[..., list[torch.Tensor]]
+    smallest: Callable[..., int]
     drawn: bool = False
     by_label: bool = False
     parametric: bool = False
@@ -75,6 +79,11 @@ def partition_indices(
     return scheme.deal(targets, num_nodes, seed, epoch, *parameters)
 
 
+def smallest_share(name: str, num_samples: int, num_nodes: int) -> int:
+    """How few samples a node may have in an epoch; partition_indices has taken the name."""
+    return partition_scheme(name).smallest(num_samples, num_nodes, *name.split(":")[1:])
+
+
 def _random(targets: torch.Tensor, num_nodes: int, seed: int, epoch: int) -> list[torch.Tensor]:
     generator = torch_generator(seed, "partition", epoch)
     return list(torch.randperm(len(targets), generator=generator).tensor_split(num_nodes))
@@ -118,8 +127,8 @@ def dirichlet(
         concentration, least = float(alpha), int(minimum)
     except ValueError:
         raise UserError(f"{given}: expected dirichlet:ALPHA:MINIMUM, as dirichlet:.5:10") from None
-    if not 0 < concentration < math.inf:
-        raise UserError(f"{given}: alpha must be above 0")
+    if not 0 < concentration <= LARGEST_ALPHA:
+        raise UserError(f"{given}: alpha must be above 0 and at most {LARGEST_ALPHA:g}")
     if not 1 <= least <= len(targets) // num_nodes:
         raise UserError(
             f"{given}: the minimum must be from 1 to {len(targets) // num_nodes}, with "
@@ -140,9 +149,21 @@ def dirichlet(
     return [torch.tensor(sorted(share), dtype=torch.int64) for share in shares]
 
 
+def _one_nth(num_samples: int, num_nodes: int) -> int:
+    return num_samples // num_nodes
+
+
+def _all(num_samples: int, num_nodes: int) -> int:
+    return num_samples
+
+
+def _dirichlet_minimum(num_samples: int, num_nodes: int, *parameters: str) -> int:
+    return int((*parameters, *DIRICHLET_DEFAULTS[len(parameters) :])[1])
+
+
 SCHEMES = {
-    "random": Scheme(_random, drawn=True),
-    "sorted": Scheme(_sorted),
-    "dirichlet": Scheme(dirichlet, drawn=True, by_label=True, parametric=True),
-    "none": Scheme(_none),
+    "random": Scheme(_random, _one_nth, drawn=True),
+    "sorted": Scheme(_sorted, _one_nth),
+    "dirichlet": Scheme(dirichlet, _dirichlet_minimum, drawn=True, by_label=True, parametric=True),
+    "none": Scheme(_none, _all),
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import os
 import sys
@@ -20,7 +21,7 @@ from pcode.timing import PARTS
 from pcode.training.evaluation import Evaluation, average_model, evaluate
 from pcode.training.node import Node, parameters_digest
 from pcode.training.plan import Plan, run_folder
-from pcode.training.records import Records, model_file
+from pcode.training.records import Records, load_model, model_file
 
 # The launcher sets it to "terminal" where its standard error is one: a rank's own never is.
 LAUNCHER_VARIABLE = "PCODE_LAUNCHER"
@@ -75,6 +76,7 @@ class Run:
         self.records = _open_records(plan, communicator)
         self.best: float | None = None
         self.train_seconds = 0.0
+        self._name = f"test_{self.task.metric}"
 
     def say(self, text: str) -> None:
         """A line on rank 0's standard output."""
@@ -113,7 +115,7 @@ class Run:
         """
         index = self.plan.config.watch.checkpoint_index
         file = model_file(folder, self.node.rank, index)
-        self.node.model.load_state_dict(torch.load(file, weights_only=True))
+        load_model(self.node.model, file)
         self.say(f"models of {folder}" + ("" if index is None else f" after epoch {index}"))
         return self._end(None, "evaluated")
 
@@ -125,10 +127,10 @@ class Run:
             for _ in range(min(plan.steps_per_epoch, plan.num_steps - node.law.num_steps)):
                 losses.append(node.train_step(batches))
                 step = node.law.num_steps
-                if step == UNTIMED_STEPS:
-                    node.restart_timer()
                 if watch.track_detailed_time:
                     self.records.write("step", step, {"step_seconds": node.last_step_seconds()})
+                if step == UNTIMED_STEPS:
+                    node.restart_timer()
                 if step % watch.summary_freq == 0:
                     self._record_training(step, losses[-1])
                 bar.update()
@@ -158,11 +160,10 @@ class Run:
         """Evaluate everything at the end, and keep it; the summary."""
         seconds = self._step_seconds()
         before = final = self._evaluate(averaged=True, consensus=True)
+        self._report(before, loss)
         if self.plan.config.learning.avg_model:
             average_model(self.node.model, self.communicator)
-            final = self._evaluate(averaged=False, consensus=False)
-        self._report(before, loss)
-        self._keep_best(final)
+            final = self._averaged(before)
         summary = self._summary(loss, seconds, before, final, exit_reason)
         self.records.write_model(self.node.model)
         self.communicator.barrier()
@@ -171,13 +172,23 @@ class Run:
         self.records.close()
         return summary
 
+    def _averaged(self, before: Evaluation) -> Evaluation:
+        """What all nodes have after averaging: the model that they have evaluated together."""
+        figure = before.averaged_model
+        assert figure is not None, "at the end it is evaluated"
+        final = dataclasses.replace(before, per_node=[figure] * len(before.per_node))
+        self._keep_best(final)
+        self.records.write("averaged", self.node.law.num_steps, {self._name: figure})
+        self.say(f"averaged on all nodes: test {self.task.label} {self.task.text(figure)}")
+        return final
+
     def _keep_best(self, result: Evaluation) -> None:
         self.best = result.mean if self.best is None else self.task.best(self.best, result.mean)
 
     def _report(self, result: Evaluation, loss: float | None) -> None:
         """Say and record an evaluation; loss: in training, mean over nodes and epoch."""
         self._keep_best(result)
-        task, step = self.task, self.node.law.num_steps
+        task, step, sent = self.task, self.node.law.num_steps, self.communicator.bytes_sent
         epoch = step / self.plan.steps_per_epoch
         worst = task.worst(result.per_node)
         values: dict[str, Any] = {"epoch": epoch}
@@ -186,11 +197,12 @@ class Run:
             values["train_loss"] = loss
             text = f"epoch {epoch:3g}: train loss {loss:.4f}, "
         values |= {
-            f"test_{task.metric}": result.mean,
+            self._name: result.mean,
             f"worst_test_{task.metric}": worst,
             f"node_test_{task.metric}": result.per_node[self.communicator.rank],
             "test_loss": result.test_loss,
-            "bytes_sent": self.communicator.bytes_sent,
+            "bytes_sent": sent,
+            "bytes_sent_mean": _mean(self.communicator, {"sent": sent})["sent"],
             "seconds": self.train_seconds,
         }
         text += f"test {task.label} {task.text(result.mean)} (worst node {task.text(worst)})"

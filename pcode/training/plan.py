@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import pickle
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +14,13 @@ from torch import nn
 from pcode.compression import COMPRESSORS, Compressor
 from pcode.config import Config
 from pcode.consensus import GammaSearch, check_gamma, search_gamma
-from pcode.datasets import Dataset, load_dataset, partition_indices, partition_scheme
+from pcode.datasets import (
+    Dataset,
+    load_dataset,
+    partition_indices,
+    partition_scheme,
+    smallest_share,
+)
 from pcode.datasets.embeddings import load_embeddings
 from pcode.datasets.text_columns import Text
 from pcode.errors import UserError
@@ -27,7 +31,7 @@ from pcode.optim import AdamOptions, Law, law_class, parameter_groups
 from pcode.optim.flat import flat_layout
 from pcode.registry import taken_by
 from pcode.topology import Graph, Topology, make_graph
-from pcode.training.records import model_file
+from pcode.training.records import load_model, model_file
 from pcode.training.schedule import Schedule, make_schedule
 
 LONGEST_NAME_BYTES = 255  # of a file on the usual file systems
@@ -48,6 +52,8 @@ class Plan:
         doubts: reasons why the law may fail with this compressor on this graph.
         search: how gamma was found, where that was left to a search.
         evaluated_run: the folder of the run whose models are to be evaluated, if no training is.
+        embeddings: pretrained vectors of words, and for which words there are some.
+        dealt: the shares of the epoch last asked for: simulated nodes ask one after another.
     """
 
     config: Config
@@ -62,6 +68,8 @@ class Plan:
     doubts: tuple[str, ...] = ()
     search: GammaSearch | None = None
     evaluated_run: Path | None = None
+    embeddings: tuple[torch.Tensor, torch.Tensor] | None = None
+    dealt: dict[int, list[torch.Tensor]] = field(default_factory=dict, repr=False)
 
     @property
     def num_epochs(self) -> int:
@@ -85,8 +93,8 @@ class Plan:
     def clip_norm(self) -> float | None:
         """The norm to which the loop clips a node's gradient, where the law does not."""
         learning = self.config.learning
-        if learning.clip_grad and "clip_grad" not in self.law.flags:
-            return learning.clip_grad_val
+        if learning.clip_grad:
+            return None if "clip_grad" in self.law.flags else learning.clip_grad_val
         if self.dataset.task == "language":
             return self.config.model.rnn_clip or None
         return None
@@ -106,30 +114,24 @@ class Plan:
             config.learning.manual_seed,
             config.flat(),
         )
-        if isinstance(model, RNNLanguageModel) and self._embeddings is not None:
-            model.set_embeddings(*self._embeddings)
+        if isinstance(model, RNNLanguageModel) and self.embeddings is not None:
+            model.set_embeddings(*self.embeddings)
         return model
-
-    @cached_property
-    def _embeddings(self) -> tuple[torch.Tensor, torch.Tensor] | None:
-        """Pretrained vectors of the vocabulary's words, and for which there are some."""
-        config = self.config
-        if not config.model.rnn_use_pretrained_emb or not isinstance(self.dataset, Text):
-            return None
-        return load_embeddings(
-            config.data.data_dir, self.dataset.vocabulary, config.model.rnn_n_hidden
-        )
 
     def partition(self, epoch: int) -> list[torch.Tensor]:
         """Every node's training samples in an epoch."""
         data = self.config.data
-        return partition_indices(
-            self.dataset.train_targets,
-            self.topology.num_nodes,
-            data.partition_data,
-            self.config.learning.manual_seed,
-            epoch if data.reshuffle_per_epoch else 0,
-        )
+        epoch = epoch if data.reshuffle_per_epoch else 0
+        if epoch not in self.dealt:
+            self.dealt.clear()
+            self.dealt[epoch] = partition_indices(
+                self.dataset.train_targets,
+                self.topology.num_nodes,
+                data.partition_data,
+                self.config.learning.manual_seed,
+                epoch,
+            )
+        return self.dealt[epoch]
 
 
 def local_options(config: Config) -> dict[str, Any]:
@@ -226,6 +228,7 @@ def make_plan(config: Config) -> Plan:
         steps_per_epoch=steps_per_epoch,
         num_steps=num_steps,
         timestamp=timestamp,
+        embeddings=_embeddings(config, dataset),
     )
     _check_task(config, dataset)
     plan.schedule(rank=0)
@@ -251,6 +254,13 @@ def make_plan(config: Config) -> Plan:
     )
 
 
+def _embeddings(config: Config, dataset: Dataset) -> tuple[torch.Tensor, torch.Tensor] | None:
+    options = config.model
+    if not options.rnn_use_pretrained_emb or not isinstance(dataset, Text):
+        return None
+    return load_embeddings(config.data.data_dir, dataset.vocabulary, options.rnn_n_hidden)
+
+
 def _check_task(config: Config, dataset: Dataset) -> None:
     """Refuse a model or a partition that is for other data."""
     arch, scheme, data = config.model.arch, config.data.partition_data, config.data.data
@@ -263,8 +273,11 @@ def _check_task(config: Config, dataset: Dataset) -> None:
 
 def _check_batches(plan: Plan, model: nn.Module) -> None:
     """Refuse batches of one sample where batch normalisation would see one number of a channel."""
-    smallest = min(len(share) for share in plan.partition(epoch=0))
-    if min(plan.config.data.batch_size, smallest) > 1 or plan.dataset.task == "language":
+    data = plan.config.data
+    smallest = smallest_share(
+        data.partition_data, len(plan.dataset.train_targets), plan.topology.num_nodes
+    )
+    if min(data.batch_size, smallest) > 1 or plan.dataset.task == "language":
         return
     reason = objection(model, plan.dataset.input_shape, batch_size=1)
     if reason is not None:
@@ -285,17 +298,13 @@ def _evaluated_run(config: Config, model: nn.Module) -> Path | None:
         model_file(folder, rank, watch.checkpoint_index)
         for rank in range(config.launch.n_mpi_process)
     ]
+    num_nodes = sum(place.name.isdecimal() for place in folder.glob("*"))
+    if num_nodes > len(files):
+        raise UserError(f"--n_mpi_process {len(files)}: the run --resume {folder} has {num_nodes}")
     missing = [file for file in files if not file.is_file()]
     if missing:
         raise UserError(f"--resume {folder}: there is no model {missing[0]}")
-    try:
-        state = torch.load(files[0], weights_only=True)
-        model.load_state_dict(state)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, TypeError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(
-            f"--resume {folder}: {files[0]} does not hold this model: {reason}"
-        ) from None
+    load_model(model, files[0])
     return folder
 
 

@@ -15,6 +15,7 @@ from tensorboardX import SummaryWriter
 from torch import nn
 
 from pcode.config import Config, to_yaml
+from pcode.errors import UserError
 
 
 def write_whole(path: Path, content: str) -> None:
@@ -41,6 +42,19 @@ def model_file(folder: Path, rank: int, epoch: int | None) -> Path:
     return folder / str(rank) / ("model.pt" if epoch is None else f"model_{epoch}.pt")
 
 
+def load_model(model: nn.Module, file: Path) -> None:
+    """Give the model what a file of `write_model` holds.
+
+    Raises:
+        UserError: the file cannot be read, is damaged or holds another model.
+    """
+    try:
+        model.load_state_dict(torch.load(file, weights_only=True))
+    except Exception as error:  # a damaged file may raise anything
+        reason = " ".join(str(error).split())
+        raise UserError(f"--resume: {file} does not hold this model: {reason}") from None
+
+
 class Records:
     """One node's records; rank 0 keeps those of the run besides.
 
@@ -58,7 +72,7 @@ class Records:
     def write(self, kind: str, step: int, values: Mapping[str, Any]) -> None:
         """One line of log.jsonl; rank 0 shows its numbers in TensorBoard as well.
 
-        Those of an evaluation stand there also over the bytes that the node has sent.
+        Those of an evaluation stand there also over the bytes that a node has sent, on average.
         """
         json.dump({"kind": kind, "step": step, **values}, self._log, allow_nan=False)
         self._log.write("\n")
@@ -66,9 +80,9 @@ class Records:
         if self._board is not None:
             for path, value in _numbers(values, kind):
                 self._board.add_scalar(path, value, step)
-            if "bytes_sent" in values:
+            if "bytes_sent_mean" in values:
                 for path, value in _numbers(values, f"{kind}_by_bytes_sent"):
-                    self._board.add_scalar(path, value, values["bytes_sent"])
+                    self._board.add_scalar(path, value, round(values["bytes_sent_mean"]))
 
     def write_config(self, config: Config) -> None:
         write_whole(self.folder / "config.yaml", to_yaml(config))

@@ -218,6 +218,7 @@ def test_bad_flags_are_one_line(arguments: str) -> None:
         b"[" * 3000,
         b"num_epochs: 1" + b"0" * 5000,
         b"lr: 1\nlr_milestones: 3\nlr_change_epochs: 4",
+        b"lr: .1\nbatch_size: 3\nlr: .2",
         b'checkpoint: "a\\0b"',
     ],
 )

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
+import lmdb
 import numpy as np
 import psutil
 import pytest
@@ -16,6 +19,7 @@ from PIL import Image
 
 from pcode.datasets import Batch, Dataset, load_dataset
 from pcode.datasets.imagenet import DEVIATION, MEAN
+from pcode.datasets.lmdb_images import FORMAT
 from pcode.errors import UserError
 from pcode.tools.to_lmdb import main as to_lmdb
 
@@ -206,3 +210,36 @@ def test_what_is_not_there_is_named(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "imagenet" / "train.lmdb").write_bytes(b"no database" * 1000)
     with pytest.raises(UserError, match=r"train\.lmdb: cannot be read"):
         load(tmp_path, lmdb=True)
+
+
+@pytest.mark.parametrize(
+    ("entries", "reason"),
+    [
+        ({b"meta": {}}, "was not made by python -m pcode.tools.to_lmdb"),
+        ({b"meta": {"format": FORMAT}}, "does not name its classes"),
+        ({b"meta": {"format": FORMAT, "classes": {"n01": 0}}}, "does not name its classes"),
+        ({b"meta": {"format": FORMAT, "classes": ["n01"]}}, "labels from 0 to 1 where there are 1"),
+        ({b"meta": {"format": FORMAT, "classes": []}}, "labels from 0 to 1 where there are 0"),
+        ({b"labels": [0, -1, *[0] * 5]}, "labels from -1 to 0 where there are 2"),
+        ({b"labels": [0] * 6}, "was not made by python -m pcode.tools.to_lmdb"),
+        ({b"labels": [], **{bytes(7) + bytes([i]): None for i in range(7)}}, "holds no image"),
+    ],
+)
+def test_an_lmdb_file_that_does_not_fit_together_is_refused(
+    folder: Path, tmp_path: Path, entries: dict[bytes, Any], reason: str
+) -> None:
+    """One whose entries are replaced by these; None: taken out."""
+    (tmp_path / "imagenet").mkdir()
+    path = tmp_path / "imagenet" / "train.lmdb"
+    path.write_bytes((folder / "imagenet" / "train.lmdb").read_bytes())
+    with lmdb.open(str(path), subdir=False, lock=False) as file, file.begin(write=True) as writing:
+        for key, value in entries.items():
+            if value is None:
+                assert writing.delete(key)
+            else:
+                labels = key == b"labels"
+                content = np.array(value, "<i4").tobytes() if labels else json.dumps(value).encode()
+                assert writing.put(key, content)
+    with pytest.raises(UserError, match=rf"/train\.lmdb: {reason}") as refusal:
+        load(tmp_path, lmdb=True)
+    assert "\n" not in str(refusal.value)

@@ -121,7 +121,8 @@ def test_dirichlet_depends_on_seed_and_epoch_alone() -> None:
     ("name", "words"),
     [
         ("dirichlet:0", "alpha must be above 0"),
-        ("dirichlet:inf", "alpha must be above 0"),
+        ("dirichlet:inf", "alpha must be above 0 and at most 1e.06"),
+        ("dirichlet:1e308", "alpha must be above 0"),
         ("dirichlet:x", "expected dirichlet:ALPHA:MINIMUM"),
         ("dirichlet:1:2:3", "expected dirichlet:ALPHA:MINIMUM"),
         ("dirichlet:1:0", "minimum must be from 1 to 25"),

@@ -52,6 +52,10 @@ MISTAKES = [
     ("--partition_data dirichlet:x", "--partition_data dirichlet:x"),
     ("--data synthetic:text --arch rnn_lm --partition_data dirichlet", "has no labels"),
     ("--arch vgg11 --batch_size 1", "--arch vgg11: fails on batches of 1: Expected more than 1"),
+    (
+        "--arch vgg11 --n_mpi_process 8 --partition_data dirichlet:.1:1 --reshuffle_per_epoch True",
+        "--arch vgg11: fails on batches of 1",
+    ),
     ("--evaluate True", "--resume RUN"),
     ("--resume somewhere", "--evaluate True"),
     ("--evaluate True --resume somewhere", "somewhere/0/model.pt"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,13 @@ def test_the_models_of_a_run_are_evaluated(trained: Path, tmp_path: Path, backen
     assert {path: path.stat().st_mtime_ns for path in trained.rglob("*")} == before
 
 
+def test_what_is_evaluated_is_as_its_run_says(trained: Path, tmp_path: Path) -> None:
+    done = run(tmp_path, "--evaluate", "True", "--resume", str(run_folder(trained)), "--lr", ".3")
+    assert done.returncode == 0, done.stderr
+    assert summary(tmp_path)["parameters_sha256"] == summary(trained)["parameters_sha256"]
+    assert done.stderr == "run.py: warning: --lr: --evaluate True trains nothing\n"
+
+
 @pytest.mark.parametrize("epoch", [1, 2])
 def test_the_models_of_an_epoch_are_evaluated(trained: Path, tmp_path: Path, epoch: int) -> None:
     index = ("--evaluate", "True", "--checkpoint_index", str(epoch), "--backend", "sim")
@@ -66,19 +74,22 @@ def test_the_models_of_an_epoch_are_evaluated(trained: Path, tmp_path: Path, epo
     ("flags", "named"),
     [
         (("--n_mpi_process", "4"), "3/model.pt"),
+        (("--n_mpi_process", "2"), "--n_mpi_process 2: the run"),
         (("--arch", "resnet8"), "0/model.pt does not hold this model"),
         (("--checkpoint_index", "3"), "0/model_3.pt"),
         (("--resume", "nowhere"), "nowhere/0/model.pt"),
         (("--resume", "damaged"), "damaged/0/model.pt does not hold this model"),
+        (("--resume", "junk"), "junk/0/model.pt does not hold this model"),
         (("--evaluate", "False"), "--evaluate True"),
     ],
 )
 def test_models_that_do_not_fit_are_refused(
     trained: Path, tmp_path: Path, flags: tuple[str, ...], named: str
 ) -> None:
-    for rank in range(3):
-        (tmp_path / "damaged" / str(rank)).mkdir(parents=True)
-        (tmp_path / "damaged" / str(rank) / "model.pt").write_bytes(b"no archive")
+    for name, content in (("damaged", b"no archive"), ("junk", b"junk\n")):
+        for rank in range(3):
+            (tmp_path / name / str(rank)).mkdir(parents=True)
+            (tmp_path / name / str(rank) / "model.pt").write_bytes(content)
     evaluated = ("--evaluate", "True", "--backend", "sim")
     done = run(tmp_path, *SMALL, *evaluated, "--resume", str(run_folder(trained)), *flags)
     assert done.returncode == USER_ERROR
@@ -86,6 +97,19 @@ def test_models_that_do_not_fit_are_refused(
     assert "--resume" in done.stderr
     assert named in done.stderr
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("backend", ["sim", "mpi"])
+def test_a_damaged_model_of_another_node_is_one_line(
+    trained: Path, tmp_path: Path, backend: str
+) -> None:
+    shutil.copytree(run_folder(trained), tmp_path / "copy")
+    (tmp_path / "copy/1/model.pt").write_bytes(b"junk\n")
+    done = run(tmp_path, *SMALL, "--evaluate", "True", "--resume", "copy", "--backend", backend)
+    assert done.returncode == USER_ERROR
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("run.py: error: ")]
+    assert "copy/1/model.pt does not hold this model" in line
+    assert "Traceback" not in done.stderr
 
 
 def test_the_partition_is_kept(trained: Path) -> None:

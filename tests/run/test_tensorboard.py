@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from tensorboardX.proto.event_pb2 import Event
 
-from tests.run.runs import finished, run_folder
+from tests.run.runs import finished, run_folder, summary
 
 
 def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
@@ -31,7 +31,20 @@ def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
 
 
 def test_tensorboard_shows_what_the_log_holds(tmp_path: Path) -> None:
-    flags = ("--backend", "sim", "--arch", "mlp", "--num_epochs", "3", "--summary_freq", "20")
+    flags = (
+        "--backend",
+        "sim",
+        "--n_mpi_process",
+        "4",
+        "--graph_topology",
+        "star",
+        "--arch",
+        "mlp",
+        "--num_epochs",
+        "3",
+        "--summary_freq",
+        "20",
+    )
     watched = ("--evaluate_avg", "True", "--evaluate_consensus", "True")
     finished(tmp_path, *flags, *watched)
     shown = scalars(run_folder(tmp_path) / "tensorboard")
@@ -39,11 +52,15 @@ def test_tensorboard_shows_what_the_log_holds(tmp_path: Path) -> None:
     records = [json.loads(line) for line in lines]
     evaluations = [record for record in records if record["kind"] == "evaluation"]
     assert len(evaluations) == 3
+    result = summary(tmp_path)
+    assert evaluations[-1]["bytes_sent_mean"] == result["bytes_sent_total"] / 4
+    assert evaluations[-1]["bytes_sent"] > evaluations[-1]["bytes_sent_mean"]  # the star's hub
     for name in ("test_top1", "worst_test_top1", "averaged_model_test_top1", "consensus_distance"):
         want: Any = [(record["step"], pytest.approx(record[name])) for record in evaluations]
         assert shown[f"evaluation/{name}"] == want
         by_bytes: Any = [
-            (record["bytes_sent"], pytest.approx(record[name])) for record in evaluations
+            (round(record["bytes_sent_mean"]), pytest.approx(record[name]))
+            for record in evaluations
         ]
         assert shown[f"evaluation_by_bytes_sent/{name}"] == by_bytes
     training = [record for record in records if record["kind"] == "train"]
