@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import tempfile
 from collections.abc import Callable, Iterator
@@ -10,42 +11,93 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+# Of every kept copy; another one makes the copies that there are be made anew.
+VERSION = 1
+# A line of JSON with spaces before its end: what follows it is aligned for any type.
+HEADER_BYTES = 256
+
 
 @contextmanager
-def kept_copy(source: Path, make: Callable[[BinaryIO], None]) -> Iterator[BinaryIO]:
-    """The file that `make` writes of `source`, opened for reading.
+def kept_copy(
+    source: Path, layout: str, make: Callable[[BinaryIO], None]
+) -> Iterator[tuple[BinaryIO, int]]:
+    """What `make` writes of `source`: a file, opened for reading where that begins, and its bytes.
 
-    It is kept as SOURCE.SIZE-TIME.kept, with the size and the time of modification of the source,
-    so that another source gets another copy. Of several processes that ask at once, one makes it
-    and the others wait (a lock on SOURCE.lock). It appears when it is whole. Where the folder
-    cannot be written to, each process makes a temporary file of its own.
+    It is kept as SOURCE.kept, after a header of HEADER_BYTES with VERSION, the layout, the size and
+    the time of modification of the source, and the number of bytes that follow. Where these are not
+    so, because the source is another one or the copy was cut, it is made anew. Of several processes
+    that ask at once, one makes it and the others wait (a lock on SOURCE.lock). It appears when it
+    is whole and on the disk. Where the folder cannot be written to, each process makes a temporary
+    file of its own.
+
+    Args:
+        layout: what the copy consists of, in a few ASCII words: of another layout it is another.
+        make: writes to a file that may be seeked in, but not before where it stands.
 
     Raises:
         OSError: a file cannot be read or written.
     """
     status = source.stat()
-    kept = source.with_name(f"{source.name}.{status.st_size}-{status.st_mtime_ns}.kept")
-    if not kept.exists() and not os.access(source.parent, os.W_OK):
-        with tempfile.TemporaryFile() as file:
-            make(file)
-            file.seek(0)
-            yield file
-        return
-    if not kept.exists():
+
+    def header(num_bytes: int) -> bytes:
+        content = {
+            "version": VERSION,
+            "layout": layout,
+            "source_bytes": status.st_size,
+            "source_time_ns": status.st_mtime_ns,
+            "bytes": num_bytes,
+        }
+        return json.dumps(content).ljust(HEADER_BYTES - 1).encode("ascii") + b"\n"
+
+    kept = source.with_name(f"{source.name}.kept")
+    file = _open(kept, header)
+    if file is None and os.access(source.parent, os.W_OK):
         with source.with_name(f"{source.name}.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            if not kept.exists():
-                _make(kept, make)
-    with kept.open("rb") as file:
-        yield file
+            file = _open(kept, header) or _replace(kept, header, make)
+    elif file is None:
+        file = tempfile.TemporaryFile()  # noqa: SIM115  # closed below
+        _write(file, header, make)
+    with file:
+        num_bytes = file.seek(0, os.SEEK_END) - HEADER_BYTES
+        file.seek(HEADER_BYTES)
+        yield file, num_bytes
 
 
-def _make(kept: Path, make: Callable[[BinaryIO], None]) -> None:
+def _open(kept: Path, header: Callable[[int], bytes]) -> BinaryIO | None:
+    """The copy, if it is there and is whole and the one that is asked for."""
+    try:
+        file = kept.open("rb")
+    except FileNotFoundError:
+        return None
+    num_bytes = os.fstat(file.fileno()).st_size - HEADER_BYTES
+    if file.read(HEADER_BYTES) == header(num_bytes):
+        return file
+    file.close()
+    return None
+
+
+def _write(
+    file: BinaryIO, header: Callable[[int], bytes], make: Callable[[BinaryIO], None]
+) -> None:
+    file.seek(HEADER_BYTES)
+    make(file)
+    num_bytes = file.seek(0, os.SEEK_END) - HEADER_BYTES
+    file.seek(0)
+    file.write(header(num_bytes))
+    file.flush()
+
+
+def _replace(
+    kept: Path, header: Callable[[int], bytes], make: Callable[[BinaryIO], None]
+) -> BinaryIO:
     handle, temporary = tempfile.mkstemp(prefix=f".{kept.name}.", dir=kept.parent)
     try:
         with open(handle, "wb") as file:
-            make(file)
+            _write(file, header, make)
+            os.fsync(file.fileno())
         os.chmod(temporary, 0o644)  # mkstemp's are for their owner alone
         os.replace(temporary, kept)
     finally:
         Path(temporary).unlink(missing_ok=True)
+    return kept.open("rb")

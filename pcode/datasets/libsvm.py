@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import bz2
 import io
+import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -107,11 +109,13 @@ def _chunks(path: Path, num_features: int) -> Iterator[csr_array]:
             )
             if not np.isin(labels, (-1, 1)).all():
                 raise ValueError("a label is neither -1 nor 1")
+            if not np.isfinite(inputs.data).all():
+                raise ValueError("a feature is not finite")
             classes = csr_array((labels[:, None] > 0).astype(np.float32))
             yield csr_array(hstack([inputs, classes], format="csr"))
-            empty = False
+            empty = empty and not len(labels)  # a chunk may hold comments alone
     if empty:
-        raise ValueError("holds no line")
+        raise ValueError("holds no sample")
 
 
 def _dense(data: str, path: Path, num_features: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -121,27 +125,37 @@ def _dense(data: str, path: Path, num_features: int) -> tuple[torch.Tensor, torc
         for chunk in _chunks(path, num_features):
             file.write(chunk.toarray().tobytes())
 
-    try:
-        with kept_copy(path, make) as file:
-            # "c": what would be written stays in this process.
-            entries: Any = np.memmap(file, np.float32, mode="c")
-    except (OSError, EOFError, ValueError) as error:
-        raise UserError(f"--data {data}: {path}: {error}") from None
-    table = torch.from_numpy(entries).view(-1, num_features + 1)
+    layout = f"{sys.byteorder} float32, rows of {num_features} features and the class"
+    with _refusing(data, path), kept_copy(path, layout, make) as (file, num_bytes):
+        # "c": what would be written stays in this process.
+        rows = num_bytes // (4 * (num_features + 1))
+        entries: Any = np.memmap(file, np.float32, "c", file.tell(), (rows, num_features + 1))
+    table = torch.from_numpy(entries)
     return table[:, :-1], table[:, -1].to(torch.int64)
 
 
 def _sparse(data: str, path: Path, num_features: int) -> tuple[csr_array, torch.Tensor]:
     """Inputs and targets."""
-    from scipy.sparse import csr_array, load_npz, save_npz, vstack  # noqa: PLC0415
+    from scipy.sparse import csr_array, vstack  # noqa: PLC0415
 
     def make(file: BinaryIO) -> None:
-        save_npz(file, vstack(list(_chunks(path, num_features)), format="csr"), compressed=False)
+        table = vstack(list(_chunks(path, num_features)), format="csr")
+        for array in (table.data, table.indices, table.indptr):
+            np.save(file, array, allow_pickle=False)
 
-    try:
-        with kept_copy(path, make) as file:
-            table = csr_array(load_npz(file))
-    except (OSError, EOFError, ValueError) as error:
-        raise UserError(f"--data {data}: {path}: {error}") from None
+    layout = f".npy of entries, columns and row ends, {num_features} features and the class"
+    with _refusing(data, path), kept_copy(path, layout, make) as (file, _):
+        entries, columns, ends = (np.load(file, allow_pickle=False) for _ in range(3))
+    table = csr_array((entries, columns, ends), shape=(len(ends) - 1, num_features + 1))
     targets = table[:, [num_features]].toarray()[:, 0]
     return csr_array(table[:, :num_features]), torch.from_numpy(targets).to(torch.int64)
+
+
+@contextmanager
+def _refusing(data: str, path: Path) -> Iterator[None]:
+    """What a damaged file makes its readers raise becomes a UserError that names it."""
+    try:
+        yield
+    except (OSError, EOFError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"--data {data}: {path}: {reason}") from None

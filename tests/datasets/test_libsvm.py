@@ -103,10 +103,39 @@ def test_a_changed_file_is_read_anew(tmp_path: Path, data: str) -> None:
     assert inputs[:, 0].tolist() == [2, 3]
 
 
+def test_the_copy_of_a_changed_file_takes_the_place_of_the_other(tmp_path: Path) -> None:
+    copies = []
+    for train in (TRAIN, "1 1:1\n"):
+        write(tmp_path, "epsilon", train)
+        dataset = load(tmp_path, "epsilon")
+        copies.append(sorted(path.name for path in tmp_path.glob("*.kept")))
+    assert copies == [[f"{name}.kept" for name in NAMES["epsilon"]]] * 2
+    assert len(dataset.train_targets) == 1
+
+
+@pytest.mark.parametrize("data", NAMES)
+@pytest.mark.parametrize("left", [0, 100, 256, 0.5, 0.999])
+def test_a_copy_that_was_cut_is_made_anew(tmp_path: Path, data: str, left: float) -> None:
+    write(tmp_path, data)
+    load(tmp_path, data)
+    (kept,) = tmp_path.glob(f"{NAMES[data][0]}.kept")
+    whole = kept.read_bytes()
+    kept.write_bytes(whole[: left if isinstance(left, int) else int(left * len(whole))])
+    dataset = load(tmp_path, data)
+    ((inputs, targets),) = dataset.read([torch.arange(4)], [0])
+    assert torch.equal(inputs, rows(data))
+    assert targets.tolist() == [0, 1, 1, 0]
+    assert kept.read_bytes() == whole
+
+
 @pytest.mark.parametrize("data", NAMES)
 @pytest.mark.parametrize(
     "train",
-    ["1 0:3\n", "1 1:x\n", "1 99999:1\n", "2 1:1\n", "", "<html>no such page</html>\n"],
+    [
+        *("1 0:3\n", "1 1:x\n", "1 99999:1\n", "2 1:1\n", "nan 1:1\n"),
+        *("1 1:nan\n", "-1 1:1\n1 1:inf\n", "1 1:-1e60\n"),
+        *("", "\n", "# a comment alone\n", "<html>no such page</html>\n"),
+    ],
 )
 def test_a_damaged_file_is_named(tmp_path: Path, data: str, train: str) -> None:
     write(tmp_path, data, train)
@@ -146,16 +175,29 @@ def test_of_several_that_ask_one_makes_the_copy(tmp_path: Path) -> None:
 
     def ask() -> None:
         together.wait()
-        with kept_copy(source, make) as file:
-            read.append(file.read())
+        with kept_copy(source, "capitals", make) as (file, num_bytes):
+            read.append((file.read(), num_bytes))
 
     threads = [threading.Thread(target=ask) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert read == [b"ABC"] * 4
+    assert read == [(b"ABC", 3)] * 4
     assert made == [1]
+
+
+def test_a_copy_of_another_layout_is_made_anew(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.write_text("abc")
+
+    def copy(layout: str, content: bytes) -> bytes:
+        with kept_copy(source, layout, lambda file: file.writelines([content])) as (file, _):
+            return file.read()
+
+    assert copy("capitals", b"ABC") == b"ABC"
+    assert copy("capitals", b"not made") == b"ABC"
+    assert copy("twice", b"abcabc") == b"abcabc"
 
 
 def test_a_folder_that_cannot_be_written_to(
