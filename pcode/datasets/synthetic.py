@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import NoReturn
 
@@ -9,6 +10,7 @@ import numpy as np
 import torch
 
 from pcode.datasets.base import Dataset
+from pcode.datasets.drawn_size import check_fits
 from pcode.datasets.images import LEVELS, Split, image_dataset
 from pcode.datasets.in_memory import InMemory
 from pcode.datasets.text import load_synthetic_text
@@ -19,6 +21,7 @@ from pcode.seeding import derive_seed
 SEED = 0
 DEFAULTS = ("3x32x32", "10", "2560")
 TEST_SHARE = 5
+TARGET_BYTES = 8
 # Of a class's pattern of an image: squares on a side.
 COARSE = 4
 # Drawn at once, so that the noise of large images needs little memory.
@@ -42,7 +45,7 @@ def load_synthetic(
         rnn_bptt_len, batch_size, n_mpi_process: for text.
 
     Raises:
-        UserError: the parameters cannot be read.
+        UserError: the parameters cannot be read, or so many samples do not fit into memory.
     """
     if parameters.partition(":")[0] == "text":
         return load_synthetic_text(
@@ -54,7 +57,12 @@ def load_synthetic(
     shape, num_classes, num_train = _read(parameters)
     num_test = -(-num_train // TEST_SHARE)
     name = f"synthetic:{parameters}" if parameters else "synthetic"
-    if len(shape) == 1:
+    images = len(shape) == 3
+    sample_bytes = math.prod(shape) if images else 4 * shape[0]
+    class_bytes = shape[0] * COARSE**2 if images else sample_bytes
+    num_samples = num_train + num_test
+    check_fits(name, num_samples * (sample_bytes + TARGET_BYTES) + num_classes * class_bytes)
+    if not images:
         return _vectors(name, shape[0], num_classes, num_train, num_test)
     generator = np.random.default_rng(derive_seed(SEED, "synthetic images", num_classes, *shape))
     squares = (num_classes, shape[0], COARSE, COARSE)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 
+from pcode.datasets.drawn_size import check_fits
 from pcode.datasets.text_columns import Text
 from pcode.errors import UserError
 from pcode.seeding import torch_generator
@@ -23,6 +24,8 @@ DEFAULT_VOCABULARY, DEFAULT_WORDS = 1_000, 100_000
 CHAIN_SEED = 0
 # Of the words that may follow a word: 1.75 bits, a perplexity of 3.36.
 SUCCESSORS = (1 / 2, 1 / 4, 1 / 8, 1 / 8)
+# What a word of the vocabulary and a place of the text take while they are drawn, in Python's lists.
+WORD_BYTES, PLACE_BYTES = 300, 60
 
 
 @dataclass(frozen=True)
@@ -118,10 +121,12 @@ def load_synthetic_text(
             100,000 if not given.
 
     Raises:
-        UserError: the parameters are no such numbers, or the text is too short.
+        UserError: the parameters are no such numbers, the text is too short, or it does not fit
+            into memory.
     """
     name = "synthetic:text" + (f":{parameters}" if parameters else "")
     num_words, length = _chain_size(name, parameters)
+    check_fits(name, num_words * WORD_BYTES + length * PLACE_BYTES)
     generator = torch_generator(CHAIN_SEED, "synthetic text")
     drawn = torch.randint(num_words, (num_words, len(SUCCESSORS) - 1), generator=generator)
     last = (torch.arange(num_words) + 1) % num_words

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -115,4 +117,29 @@ def test_what_cannot_be_drawn_is_refused_in_one_line(name: str, what: str) -> No
     message = str(refusal.value)
     assert message.startswith(f"--data {name}: {what}")
     assert "synthetic:3x32x32:10:2560" in message
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    ("name", "gigabytes"),
+    [
+        # Four samples of 3 x 99,999^2 bytes for training and one for testing.
+        ("synthetic:3x99999x99999:2:4", "150.0"),
+        ("synthetic:999999999999", "12,328,000.0"),  # 2,560 + 512 + 10 vectors of 4e12 bytes
+        ("synthetic:3x32x32:99999999999", "4,800.0"),  # patterns of 3 x 4 x 4 bytes
+        ("synthetic:3x32x32:10:99999999999", "369,600.0"),  # each with its class, 8 bytes
+        (f"synthetic:1x1x{10**30}:1:1", "2,000,000"),
+        ("synthetic:text:2:999999999", "60.0"),
+    ],
+)
+def test_what_does_not_fit_into_memory_is_refused_in_one_line(
+    name: str, gigabytes: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = {"SC_PHYS_PAGES": 2_000_000, "SC_PAGE_SIZE": 4096}
+    monkeypatch.setattr(os, "sysconf", sizes.__getitem__)
+    with pytest.raises(UserError) as refusal:
+        load_dataset(name, FLAGS)
+    message = str(refusal.value)
+    assert message.startswith(f"--data {name}: takes {gigabytes}")
+    assert message.endswith(" GB of memory and this machine has 8.2 GB; give smaller sizes")
     assert "\n" not in message
