@@ -30,7 +30,7 @@ from pcode.config.reasons import (
     only_if_source_takes,
     rate_warming_up,
     reading,
-    saving_all,
+    saving_models,
     scaling_up,
     several_local_steps,
     simulated,
@@ -252,7 +252,11 @@ class Learning:
         irrelevant=only_if_scheme_takes("lr"),
     )
     momentum_factor: float = flag(
-        0.9, "momentum of the local step", minimum=0, irrelevant=only_if("local_optimizer", "sgd")
+        0.9,
+        "momentum of the local step",
+        minimum=0,
+        maximum=1,
+        irrelevant=only_if("local_optimizer", "sgd"),
     )
     use_nesterov: bool = flag(
         False, "Nesterov momentum", irrelevant=only_if("local_optimizer", "sgd")
@@ -472,7 +476,7 @@ class Watch:
         None,
         "epochs after which the models are kept",
         minimum=1,
-        irrelevant=saving_all,
+        irrelevant=saving_models,
     )
 
     def saves_model_after(self, epoch: int) -> bool:

@@ -128,8 +128,13 @@ def drawing_shares(config: Config) -> str | None:
     return f"it has no effect with --partition_data {name}"
 
 
-def saving_all(config: Config) -> str | None:
-    return "--save_all_models True keeps all" if config.watch.save_all_models else None
+def saving_models(config: Config) -> str | None:
+    if config.watch.save_all_models:
+        return "--save_all_models True keeps all"
+    learning, epochs = config.learning, config.watch.save_some_models or ()
+    if learning.stop_criteria == "epoch" and min(epochs, default=0) > learning.num_epochs:
+        return f"training ends after --num_epochs {learning.num_epochs}"
+    return None
 
 
 def data_dir_read(config: Config) -> str | None:

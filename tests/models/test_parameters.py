@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from torch import nn
 
-from pcode.models import normalization_parameters
+from pcode.models import make_model, normalization_parameters
 from tests.models.building import build
 
 
@@ -63,3 +63,9 @@ def test_normalisation_layers_of_models(arch: str, num_layers: int) -> None:
 def test_none(arch: str, input_shape: tuple[int, ...]) -> None:
     assert normalization_parameters(build(arch, input_shape)) == set()
     assert normalization_parameters(nn.Sequential(nn.BatchNorm2d(4, affine=False))) == set()
+
+
+def test_the_scales_of_weight_normalisation_are_such() -> None:
+    flags = {"rnn_n_hidden": 4, "rnn_n_layers": 2, "rnn_tie_weights": True, "drop_rate": 0.0}
+    model = make_model("rnn_lm", (), 9, 1, {**flags, "rnn_weight_norm": True})
+    assert normalization_parameters(model) == {"lstm.scales.0", "lstm.scales.1"}

@@ -20,6 +20,7 @@ from pcode.datasets import DATASETS, Source
 from pcode.datasets.digits import load_digits_dataset
 from pcode.datasets.in_memory import InMemory
 from pcode.main import main
+from pcode.optim import LAWS, ParallelChoco
 
 # A run of four steps.
 RUN = "--backend sim --arch mlp --data digits --stop_criteria iteration --num_iterations 8 ".split()
@@ -143,6 +144,18 @@ LOADED: dict[str, Any] = {}
 LOADING = ("data_dir", "download", "use_lmdb_data", "num_workers", "pin_memory")
 
 
+OVERLAPPED: set[bool] = set()
+
+
+class Watched(ParallelChoco):
+    """CHOCO-SGD, of which it is known whether it overlaps."""
+
+    def __init__(self, *arguments: Any, overlap: bool, **flags: Any) -> None:
+        super().__init__(*arguments, overlap=overlap, **flags)
+        OVERLAPPED.clear()
+        OVERLAPPED.add(overlap)
+
+
 def load_own(**flags: Any) -> InMemory:
     LOADED.update(flags)
     return load_digits_dataset()
@@ -205,7 +218,7 @@ EFFECTS: dict[str, Effect] = {
     "use_ipc": warned("--use_ipc: no node uses a GPU", "True"),
     "on_cuda": refused("--on_cuda True", "True"),
     "comm_device": warned("--comm_device: no node uses a GPU", "cuda"),
-    "num_threads": recorded(lambda *_: torch.get_num_threads() == 1, "1"),
+    "num_threads": recorded(lambda *_: torch.get_num_threads() == 3, "3"),
     "time_limit_seconds": warned("simulated nodes need no time limit", "10"),
     "num_workers": loaded("num_workers", "3", 3),
     "pin_memory": loaded("pin_memory", "False", False),
@@ -292,7 +305,7 @@ EFFECTS: dict[str, Effect] = {
     "compress_warmup_values": trained(".1", *DGC, "--compress_warmup_epochs", "1"),
     "compress_warmup_epochs": trained("1", *DGC),
     "consensus_stepsize": trained("0.2"),
-    "overlap": described("--overlap False", "False", "--backend", "mpi"),
+    "overlap": recorded(lambda *_: {False} == OVERLAPPED, "False"),
     "evaluate": refused("--evaluate True: needs the folder of a run", "True"),
     "resume": refused("--evaluate True", "somewhere"),
     "checkpoint_index": warned("it has no effect with --evaluate False", "3"),
@@ -349,6 +362,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "vectors/own.16d.txt").write_text("\n".join(rows) + "\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(DATASETS, "own", Source(load_own, LOADING))
+    monkeypatch.setitem(LAWS, "parallel_choco", (Watched, Watched))
     monkeypatch.delenv("PCODE_LAUNCHER", raising=False)
     return tmp_path
 

@@ -8,7 +8,9 @@ import torch
 from torch import nn
 
 from pcode.communication import Communicator, Simulation
+from pcode.datasets import Batches
 from pcode.datasets.digits import load_digits_dataset
+from pcode.datasets.in_memory import InMemory
 from pcode.training.evaluation import Evaluation, average_model, evaluate
 
 DIGITS = load_digits_dataset()
@@ -82,6 +84,30 @@ def test_every_node_s_accuracy_and_that_of_the_averaged_model() -> None:
         assert np.isclose(result.mean, np.mean(want))
         assert result.averaged_model is not None
         assert np.isclose(result.averaged_model, top1(mean, running))
+
+
+class Counted(InMemory):
+    """Digits, with the number of test samples that have been read."""
+
+    def __init__(self) -> None:
+        self.__dict__.update(DIGITS.__dict__)
+        self.num_read = 0
+
+    def test_batches(self, part: int = 0, num_parts: int = 1) -> Batches:
+        for inputs, targets in super().test_batches(part, num_parts):
+            self.num_read += len(targets)
+            yield inputs, targets
+
+
+def test_the_nodes_share_the_averaged_model_s_evaluation() -> None:
+    def node(communicator: Communicator) -> int:
+        counted = Counted()
+        model = linear(communicator.rank)
+        evaluate(model, counted, communicator, averaged=True, consensus=False)
+        return counted.num_read
+
+    own = DIGITS.num_test
+    assert Simulation(NUM_NODES).run(node) == [own + own // NUM_NODES] * NUM_NODES
 
 
 def test_consensus_distance_is_the_root_mean_square_distance_from_the_mean() -> None:
