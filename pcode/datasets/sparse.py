@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from scipy.sparse import csr_array
 
@@ -11,7 +12,12 @@ from pcode.datasets.base import TEST_BATCH_SIZE, Batches, Dataset
 
 
 class SparseVectors(Dataset):
-    """Vectors kept as sparse rows, made dense a batch at a time.
+    """Vectors kept as sparse rows, which a linear layer takes a batch at a time.
+
+    Batches for training are made dense: with sparse ones a step would wait for the gradient's
+    sparse products instead. Those for testing stay sparse, in torch's coordinate format: 512
+    vectors of 47,236 features of which .16 % are not 0 go through a linear layer in 1 ms instead of
+    26 ms (one thread; rcv1 has 1,324 such batches).
 
     Args:
         name, num_classes: see Dataset.
@@ -36,14 +42,23 @@ class SparseVectors(Dataset):
         self.num_test = len(test_targets)
 
     def read(self, batches: Sequence[torch.Tensor], seeds: Sequence[int]) -> Batches:
-        return _dense(self.train_inputs, self.train_targets, batches)
+        for batch in batches:
+            rows = self.train_inputs[batch.numpy()]
+            yield torch.from_numpy(rows.toarray()), self.train_targets[batch]
 
     def test_batches(self, part: int = 0, num_parts: int = 1) -> Batches:
         mine = torch.arange(self.num_test)[part::num_parts]
-        batches = mine.split(TEST_BATCH_SIZE) if len(mine) else ()
-        return _dense(self.test_inputs, self.test_targets, batches)
+        for batch in mine.split(TEST_BATCH_SIZE) if len(mine) else ():
+            yield _sparse_tensor(self.test_inputs[batch.numpy()]), self.test_targets[batch]
 
 
-def _dense(inputs: csr_array, targets: torch.Tensor, batches: Sequence[torch.Tensor]) -> Batches:
-    for batch in batches:
-        yield torch.from_numpy(inputs[batch.numpy()].toarray()), targets[batch]
+def _sparse_tensor(rows: csr_array) -> torch.Tensor:
+    places = rows.tocoo()
+    return torch.sparse_coo_tensor(
+        torch.from_numpy(np.stack([places.row, places.col])),
+        torch.from_numpy(places.data),
+        places.shape,
+        # They come from a valid matrix, in order and without repeats.
+        check_invariants=False,
+        is_coalesced=True,
+    )

@@ -24,7 +24,7 @@ DEFAULT_VOCABULARY, DEFAULT_WORDS = 1_000, 100_000
 CHAIN_SEED = 0
 # Of the words that may follow a word: 1.75 bits, a perplexity of 3.36.
 SUCCESSORS = (1 / 2, 1 / 4, 1 / 8, 1 / 8)
-# What a word of the vocabulary and a place of the text take while they are drawn, in Python's lists.
+# What a word of the vocabulary and a place of the text take while they are drawn, in lists.
 WORD_BYTES, PLACE_BYTES = 300, 60
 
 
