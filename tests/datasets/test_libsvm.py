@@ -14,6 +14,7 @@ import torch
 from pcode.datasets import Dataset, load_dataset
 from pcode.datasets.kept_copy import kept_copy
 from pcode.errors import UserError
+from pcode.models import make_model
 
 NAMES = {
     "epsilon": ("epsilon_normalized", "epsilon_normalized.t"),
@@ -73,9 +74,22 @@ def test_shares_cover_the_test_set_once(tmp_path: Path, data: str, num_parts: in
     dataset = load(tmp_path, data)
     seen = []
     for part in range(num_parts):
-        for inputs, targets in dataset.test_batches(part, num_parts):
+        for batch, targets in dataset.test_batches(part, num_parts):
+            inputs = batch.to_dense()
+            assert inputs.shape == (len(targets), FEATURES[data])
             seen += list(zip(inputs.sum(dim=1).tolist(), targets.tolist(), strict=True))
     assert sorted(seen) == [(-2.0, 0), (3.0, 1), (5.0, 1)]
+
+
+@pytest.mark.parametrize("arch", ["logistic_regression", "mlp"])
+def test_a_model_takes_sparse_batches_as_it_takes_dense_ones(tmp_path: Path, arch: str) -> None:
+    write(tmp_path, "rcv1", test=TRAIN)
+    dataset = load(tmp_path, "rcv1")
+    flags = {"mlp_num_layers": 2, "mlp_hidden_size": 8, "drop_rate": 0.0}
+    model = make_model(arch, dataset.input_shape, 2, 1, flags).eval()
+    ((inputs, _),) = dataset.test_batches()
+    assert inputs.is_sparse
+    torch.testing.assert_close(model(inputs), model(rows("rcv1")), rtol=1e-6, atol=1e-7)
 
 
 @pytest.mark.parametrize("data", NAMES)
