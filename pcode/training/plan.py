@@ -231,6 +231,7 @@ def make_plan(config: Config) -> Plan:
         embeddings=_embeddings(config, dataset),
     )
     _check_task(config, dataset)
+    plan.partition(epoch=0)
     plan.schedule(rank=0)
     model = plan.model()
     _check_batches(plan, model)
