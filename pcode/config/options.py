@@ -29,7 +29,6 @@ from pcode.config.reasons import (
     only_if_scheme_takes,
     only_if_source_takes,
     rate_warming_up,
-    reading,
     saving_models,
     scaling_up,
     several_local_steps,
@@ -97,10 +96,14 @@ class Launch:
         irrelevant=simulated,
     )
     num_workers: int = flag(
-        2, "data loading processes", aliases=("-j",), minimum=0, irrelevant=reading("num_workers")
+        2,
+        "data loading processes",
+        aliases=("-j",),
+        minimum=0,
+        irrelevant=only_if_source_takes("num_workers"),
     )
     pin_memory: bool = flag(
-        True, "page-locked memory for batches", irrelevant=reading("pin_memory")
+        True, "page-locked memory for batches", irrelevant=only_if_source_takes("pin_memory")
     )
     local_rank: int | None = flag(None, "accepted; nodes find their rank", irrelevant=not_needed)
     remote_exec: bool = flag(False, "accepted; a hostfile says where", irrelevant=not_needed)

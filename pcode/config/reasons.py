@@ -5,6 +5,7 @@ Each gives one line, or None where the flag matters.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from pcode import compression, datasets, models, optim, schedules
@@ -32,22 +33,42 @@ def law(config: Config) -> type[optim.Law]:
     return optim.LAWS[config.learning.optimizer][1]
 
 
-def only_if_law_takes(name: str) -> Reason:
+def _only_if_taken(name: str, flag: str, taken: Callable[[Config], tuple[str, ...]]) -> Reason:
+    """The flag matters only where what the flag `flag` names takes it; `taken` are all it takes."""
+
     def reason(config: Config) -> str | None:
-        if name in law(config).flags:
+        if name in taken(config):
             return None
-        return f"it has no effect with --optimizer {config.learning.optimizer}"
+        return f"it has no effect with --{flag} {config.flat()[flag]}"
 
     return reason
+
+
+def only_if_law_takes(name: str) -> Reason:
+    return _only_if_taken(name, "optimizer", lambda config: law(config).flags)
+
+
+def only_if_model_takes(name: str) -> Reason:
+    return _only_if_taken(name, "arch", lambda config: models.architecture(config.model.arch).flags)
+
+
+def only_if_source_takes(name: str) -> Reason:
+    return _only_if_taken(name, "data", lambda config: datasets.data_source(config.data.data).flags)
+
+
+def only_if_scheme_takes(name: str) -> Reason:
+    return _only_if_taken(
+        name,
+        "lr_schedule_scheme",
+        lambda config: schedules.SCHEMES[config.learning.lr_schedule_scheme].flags,
+    )
 
 
 def only_if_compressor_takes(name: str) -> Reason:
-    def reason(config: Config) -> str | None:
-        if name in compression.COMPRESSORS[config.graph.comm_op].flags:
-            return compressing_law(config)
-        return f"it has no effect with --comm_op {config.graph.comm_op}"
-
-    return reason
+    not_taken = _only_if_taken(
+        name, "comm_op", lambda config: compression.COMPRESSORS[config.graph.comm_op].flags
+    )
+    return lambda config: not_taken(config) or compressing_law(config)
 
 
 def compressing_law(config: Config) -> str | None:
@@ -112,15 +133,6 @@ def evaluating(config: Config) -> str | None:
     return None
 
 
-def reading(name: str) -> Reason:
-    def reason(config: Config) -> str | None:
-        if name in datasets.data_source(config.data.data).flags:
-            return None
-        return f"--data {config.data.data} is read without helpers"
-
-    return reason
-
-
 def drawing_shares(config: Config) -> str | None:
     name = config.data.partition_data
     if partition.partition_scheme(name).drawn:
@@ -145,15 +157,6 @@ def data_dir_read(config: Config) -> str | None:
     return only_if_source_takes("data_dir")(config)
 
 
-def only_if_model_takes(name: str) -> Reason:
-    def reason(config: Config) -> str | None:
-        if name in models.architecture(config.model.arch).flags:
-            return None
-        return f"it has no effect with --arch {config.model.arch}"
-
-    return reason
-
-
 def compressing_densenet(config: Config) -> str | None:
     if not config.model.densenet_bc_mode:
         return "it has no effect without --densenet_bc_mode True"
@@ -164,25 +167,6 @@ def clipping_words(config: Config) -> str | None:
     if config.learning.clip_grad:
         return "--clip_grad_val is what the gradient is clipped to"
     return only_if_model_takes("rnn_n_hidden")(config)
-
-
-def only_if_source_takes(name: str) -> Reason:
-    def reason(config: Config) -> str | None:
-        if name in datasets.data_source(config.data.data).flags:
-            return None
-        return f"it has no effect with --data {config.data.data}"
-
-    return reason
-
-
-def only_if_scheme_takes(name: str) -> Reason:
-    def reason(config: Config) -> str | None:
-        scheme = config.learning.lr_schedule_scheme
-        if name in schedules.SCHEMES[scheme].flags:
-            return None
-        return f"it has no effect with --lr_schedule_scheme {scheme}"
-
-    return reason
 
 
 def decaying(config: Config) -> str | None:

@@ -37,7 +37,7 @@ def reading(*paths: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _alone(lock: Path) -> Iterator[None]:
+def alone(lock: Path) -> Iterator[None]:
     """One process of this machine at a time; the others wait."""
     with lock.open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
@@ -63,7 +63,7 @@ def fetch(
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with _alone(folder / f".{name}.lock"):
+        with alone(folder / f".{name}.lock"):
             absent = missing(folder, files, ending)
             if not absent:
                 return

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import tempfile
@@ -10,6 +9,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
+
+from pcode.datasets.data_files import alone
 
 # Of every kept copy; another one makes the copies that there are be made anew.
 VERSION = 1
@@ -52,8 +53,7 @@ def kept_copy(
     kept = source.with_name(f"{source.name}.kept")
     file = _open(kept, header)
     if file is None and os.access(source.parent, os.W_OK):
-        with source.with_name(f"{source.name}.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with alone(source.with_name(f"{source.name}.lock")):
             file = _open(kept, header) or _replace(kept, header, make)
     elif file is None:
         file = tempfile.TemporaryFile()  # noqa: SIM115  # closed below
