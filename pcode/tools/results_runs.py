@@ -6,6 +6,7 @@ import dataclasses
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from pcode.compression import COMPRESSORS
 from pcode.errors import UserError
 from pcode.timing import PARTS
 from pcode.tools.results_files import Record, read_flags, read_json, read_log
+from pcode.training.tasks import TASKS, Task
 
 UNFINISHED, DIVERGED, FINISHED = "unfinished", "diverged", "finished"
 
@@ -22,23 +24,28 @@ class Metric:
     """What a run is judged by.
 
     Attributes:
-        name: in records and summaries, behind `test_`.
+        task: what the model was trained for.
         label: with its unit, for axes and headings.
         stem: of the pictures' names.
     """
 
-    name: str
+    task: Task
     label: str
     stem: str
-    higher_is_better: bool
 
-    def best(self, values: Sequence[float]) -> float:
-        return max(values) if self.higher_is_better else min(values)
+    @property
+    def name(self) -> str:
+        """In records and summaries, behind `test_`."""
+        return self.task.metric
+
+    @property
+    def higher_is_better(self) -> bool:
+        return self.task.higher_is_better
 
 
 METRICS = (
-    Metric("top1", "test top-1 (%)", "accuracy", True),
-    Metric("perplexity", "test perplexity", "perplexity", False),
+    Metric(TASKS["classification"], "test top-1 (%)", "accuracy"),
+    Metric(TASKS["language"], "test perplexity", "perplexity"),
 )
 
 
@@ -256,7 +263,7 @@ def _unfinished_figures(
         "test": last.test,
         "worst": last.worst,
         "averaged": last.averaged,
-        "best": metric.best(tests) if tests else None,
+        "best": reduce(metric.task.best, tests) if tests else None,
         "consensus_distance": last.consensus_distance,
         "bytes_per_step": sent / last.step if sent is not None and last.step else None,
         "bytes_total": None if sent is None else sent * num_nodes,
