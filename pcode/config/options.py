@@ -12,6 +12,7 @@ from pcode import compression, datasets, models, optim, schedules
 from pcode.config.fields import flag
 from pcode.config.reasons import (
     biasing,
+    checkpointing,
     clipping_words,
     compressing_densenet,
     compressing_law,
@@ -94,6 +95,18 @@ class Launch:
         minimum=0.001,
         maximum=1e7,
         irrelevant=simulated,
+    )
+    max_restarts: int = flag(
+        0,
+        "after a failure, start again from the last checkpoint, so many times",
+        minimum=0,
+        irrelevant=mpi_launch,
+    )
+    on_failure: str = flag(
+        "stop",
+        "continue: go on without nodes that died (mpi); a node whose numbers are not finite takes "
+        "its neighbours' model (mpi, sim)",
+        choices=("stop", "continue"),
     )
     num_workers: int = flag(
         2,
@@ -474,10 +487,19 @@ class Watch:
         minimum=1,
         irrelevant=only_if("evaluate", True),
     )
-    save_all_models: bool = flag(False, "keep the models after every epoch")
+    checkpoint_minutes: float | None = flag(
+        None,
+        "minutes between two checkpoints; none: one after every epoch",
+        minimum=0,
+        irrelevant=checkpointing,
+    )
+    keep_checkpoints: int = flag(
+        2, "how many of the last checkpoints are kept", minimum=1, irrelevant=checkpointing
+    )
+    save_all_models: bool = flag(False, "keep models and checkpoints of every epoch")
     save_some_models: tuple[int, ...] | None = flag(
         None,
-        "epochs after which the models are kept",
+        "epochs after which models and checkpoints are kept",
         minimum=1,
         irrelevant=saving_models,
     )

@@ -133,6 +133,12 @@ def evaluating(config: Config) -> str | None:
     return None
 
 
+def checkpointing(config: Config) -> str | None:
+    if config.watch.train_fast:
+        return "--train_fast True keeps the checkpoint at the end alone"
+    return None
+
+
 def drawing_shares(config: Config) -> str | None:
     name = config.data.partition_data
     if partition.partition_scheme(name).drawn:

@@ -1,0 +1,122 @@
+"""Failures on purpose, for tests: a rank stops, dies, waits or spoils its numbers at one place.
+
+The environment variable PCODE_INJECT holds ACTION:RANK:STEP:PHASE, several separated by commas.
+
+- ACTION: `stop` (SIGSTOP), `kill` (SIGKILL), `delay=SECONDS`, or `corrupt`: what is in hand there
+  (the parameters, an outgoing message, the checkpoint's file) is spoilt.
+- STEP: how many steps the rank has made, or `*` for the first time it comes there.
+- PHASE: one of PHASES.
+
+Each happens once. Nothing is looked at where the variable is not set.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+
+from pcode.communication.base import Communicator, Exchange
+from pcode.errors import UserError
+
+VARIABLE = "PCODE_INJECT"
+PHASES = ("data", "forward", "backward", "exchange", "meeting", "evaluate", "save", "manifest")
+ACTIONS = ("stop", "kill", "delay", "corrupt")
+
+
+@dataclass
+class Fault:
+    """One failure to come; step is None for the first time that the rank comes to the phase."""
+
+    action: str
+    seconds: float
+    rank: int
+    step: int | None
+    phase: str
+    done: bool = False
+
+    def happen(self, spoil: Callable[[], None] | None) -> None:
+        """Let it happen, for good."""
+        self.done = True
+        if self.action == "delay":
+            time.sleep(self.seconds)
+        elif self.action == "corrupt":
+            if spoil is None:
+                raise UserError(f"{VARIABLE}: there is nothing to corrupt in phase {self.phase}")
+            spoil()
+        else:
+            os.kill(os.getpid(), signal.SIGSTOP if self.action == "stop" else signal.SIGKILL)
+
+
+def _parse(text: str) -> Fault:
+    malformed = UserError(
+        f"{VARIABLE}={text!r}: expected ACTION:RANK:STEP:PHASE, with actions "
+        f"{', '.join(ACTIONS)} (delay=SECONDS) and phases {', '.join(PHASES)}"
+    )
+    parts = text.strip().split(":")
+    if len(parts) != 4 or parts[3] not in PHASES:
+        raise malformed
+    action, _, seconds = parts[0].partition("=")
+    if action not in ACTIONS or (action == "delay") != bool(seconds):
+        raise malformed
+    try:
+        step = None if parts[2] == "*" else int(parts[2])
+        fault = Fault(action, float(seconds or 0), int(parts[1]), step, parts[3])
+    except ValueError:
+        raise malformed from None
+    if not 0 <= fault.seconds < math.inf:
+        raise malformed
+    return fault
+
+
+def read_faults(environ: Mapping[str, str] = os.environ) -> list[Fault]:
+    """The failures that the environment asks for.
+
+    Raises:
+        UserError: the variable is malformed.
+    """
+    text = environ.get(VARIABLE, "")
+    return [_parse(part) for part in text.split(",")] if text else []
+
+
+class Injector:
+    """The failures of one rank.
+
+    Args:
+        rank: this node.
+        faults: of all ranks; none as a rule.
+    """
+
+    def __init__(self, rank: int, faults: list[Fault]) -> None:
+        self._faults = [fault for fault in faults if fault.rank == rank]
+
+    def reach(self, phase: str, step: int, spoil: Callable[[], None] | None = None) -> None:
+        """The rank comes to a phase; spoil() is what `corrupt` does there."""
+        for fault in self._faults:
+            if fault.phase == phase and fault.step in (None, step) and not fault.done:
+                fault.happen(spoil)
+
+    def listen(self, communicator: Communicator) -> None:
+        """Reach `exchange` at each of the communicator's, where there are failures to come."""
+        if not self._faults:
+            return
+        exchange = communicator.exchange
+
+        def injected(
+            outgoing: Mapping[int, torch.Tensor],
+            incoming: Mapping[int, torch.Tensor],
+            step: int | None = None,
+        ) -> Exchange:
+            def spoil() -> None:
+                for tensor in outgoing.values():
+                    tensor.view(torch.uint8).fill_(255)  # NaN, where they are floats
+
+            self.reach("exchange", -1 if step is None else step, spoil)
+            return exchange(outgoing, incoming, step)
+
+        communicator.exchange = injected  # type: ignore[method-assign]
