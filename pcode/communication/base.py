@@ -56,12 +56,15 @@ class Communicator(ABC):
         """Replace `tensor` by its sum over all nodes, in place; `step` is named in errors."""
 
     @abstractmethod
-    def all_gather(self, tensor: torch.Tensor) -> list[torch.Tensor]:
-        """Every node's `tensor`, in the order of ranks; same shape and dtype on all."""
+    def all_gather(self, tensor: torch.Tensor, step: int | None = None) -> list[torch.Tensor]:
+        """Every node's `tensor`, in the order of ranks; same shape and dtype on all.
+
+        `step` is named in errors.
+        """
 
     @abstractmethod
-    def barrier(self) -> None:
-        """Return when all nodes have called it."""
+    def barrier(self, step: int | None = None) -> None:
+        """Return when all nodes have called it; `step` is named in errors."""
 
     def _count_all_reduce(self, tensor: torch.Tensor) -> None:
         self.bytes_sent += 2 * (self.num_nodes - 1) * tensor.nbytes // self.num_nodes

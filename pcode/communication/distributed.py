@@ -81,12 +81,12 @@ class DistributedCommunicator(Communicator):
         with _naming(self.rank, None, step):
             dist.all_reduce(tensor)
 
-    def all_gather(self, tensor: torch.Tensor) -> list[torch.Tensor]:
+    def all_gather(self, tensor: torch.Tensor, step: int | None = None) -> list[torch.Tensor]:
         gathered = [torch.empty_like(tensor) for _ in range(self.num_nodes)]
-        with _naming(self.rank, None, None):
+        with _naming(self.rank, None, step):
             dist.all_gather(gathered, tensor)
         return gathered
 
-    def barrier(self) -> None:
-        with _naming(self.rank, None, None):
+    def barrier(self, step: int | None = None) -> None:
+        with _naming(self.rank, None, step):
             dist.barrier()

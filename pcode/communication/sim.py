@@ -194,8 +194,8 @@ class SimCommunicator(Communicator):
             total += other
         tensor.copy_(total)
 
-    def all_gather(self, tensor: torch.Tensor) -> list[torch.Tensor]:
-        return self._meet(tensor, None)
+    def all_gather(self, tensor: torch.Tensor, step: int | None = None) -> list[torch.Tensor]:
+        return self._meet(tensor, step)
 
     def _meet(self, tensor: torch.Tensor, step: int | None) -> list[torch.Tensor]:
         """Every node's tensor, once all have come."""
@@ -209,5 +209,5 @@ class SimCommunicator(Communicator):
         self._nodes.meetings.pop(number, None)
         return [meeting[rank] for rank in range(self.num_nodes)]
 
-    def barrier(self) -> None:
-        self.all_gather(torch.empty(0))
+    def barrier(self, step: int | None = None) -> None:
+        self.all_gather(torch.empty(0), step)
