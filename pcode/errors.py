@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 
 class UserError(ValueError):
     """What the user asked for cannot be done; the message says why and what would do.
@@ -18,12 +20,19 @@ class CommunicationError(RuntimeError):
         rank: the node that noticed.
         peer: the node on the other side, or None where no single one can be named.
         step: the training step of the exchange, or None outside of training.
+        told: whether another node has reported it: who noticed says so itself.
     """
 
     def __init__(
-        self, reason: str, *, rank: int, peer: int | None = None, step: int | None = None
+        self,
+        reason: str,
+        *,
+        rank: int,
+        peer: int | None = None,
+        step: int | None = None,
+        told: bool = False,
     ) -> None:
-        self.reason, self.rank, self.peer, self.step = reason, rank, peer, step
+        self.reason, self.rank, self.peer, self.step, self.told = reason, rank, peer, step, told
         where = f"rank {rank}"
         if peer is not None:
             where += f", peer {peer}"
@@ -31,9 +40,43 @@ class CommunicationError(RuntimeError):
             where += f", step {step}"
         super().__init__(f"{where}: {reason}")
 
+    def at(self, step: int) -> CommunicationError:
+        """The same with a step, where it names none."""
+        if self.step is not None:
+            return self
+        return CommunicationError(
+            self.reason, rank=self.rank, peer=self.peer, step=step, told=self.told
+        )
+
+
+class StorageError(RuntimeError):
+    """A file of the run cannot be written; the run cannot go on."""
+
+
+class Preempted(Exception):  # noqa: N818  # it is no error
+    """A signal asked the run to end: it was saved, on all nodes.
+
+    Args:
+        folder: the run's.
+        step: after which its checkpoint was written.
+    """
+
+    def __init__(self, folder: Path, step: int) -> None:
+        self.folder, self.step = folder, step
+        super().__init__(f"saved after step {step}; --resume {folder} goes on")
+
 
 class DivergenceError(RuntimeError):
-    """The training loss or a vector of a node is no longer made of finite numbers."""
+    """The training loss or a vector of a node is no longer made of finite numbers.
+
+    Args:
+        message: what is not finite.
+        ranks: of which nodes, where every node raises it; None: of the node that does.
+    """
+
+    def __init__(self, message: str, ranks: tuple[int, ...] | None = None) -> None:
+        self.ranks = ranks
+        super().__init__(message)
 
 
 class NotFiniteError(DivergenceError):

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from pcode.errors import UserError
 from pcode.registry import look_up
+from pcode.user_files import shortened
 
 Reason = Callable[[Any], str | None]
 
@@ -66,17 +67,12 @@ def _parse_scalar(kind: type, text: str) -> Any:
         if not math.isfinite(value):
             raise ValueError("expected a finite number")
         return value
-    if kind is str and not text.isprintable():
+    if kind is str and not (text and text.isprintable()):
         raise ValueError("expected printable text")
     return kind(text)
 
 
 NAMES = {bool: "True or False", int: "a whole number", float: "a number", str: "printable text"}
-
-
-def shortened(text: str) -> str:
-    """A text as it can stand in one line of an error."""
-    return repr(text if len(text) <= 80 else text[:77] + "...")
 
 
 def parse_value(name: str, kind: Any, text: str) -> Any:

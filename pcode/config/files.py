@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import os
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +13,12 @@ from typing import Any
 import yaml
 
 from pcode.errors import UserError
+from pcode.user_files import read_text, shortened
 
 INCLUDE = "include"
+# All flags with long lists take a few thousand. Reading YAML takes seconds for a million.
+MOST_BYTES = 1 << 18
+DEEPEST = 100
 
 
 @dataclass(frozen=True)
@@ -32,10 +38,10 @@ class _Loader(yaml.BaseLoader):
     """Every value is the text that stands there, as on the command line, and stands there once."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        names = [key.value for key, _ in node.value]
-        twice = [name for index, name in enumerate(names) if name in names[:index]]
-        if twice:
-            raise yaml.YAMLError(f"{twice[0]} stands there twice")
+        names = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
+        for name, count in names.items():
+            if count > 1:
+                raise yaml.YAMLError(f"{shortened(name)} stands there twice")
         return super().construct_mapping(node, deep)
 
 
@@ -53,30 +59,45 @@ def read_flags(path: str, names: Mapping[str, str]) -> dict[str, FileValue]:
         UserError: a file that cannot be read, is no list of flags or includes itself; the message
             names the file in which the mistake stands.
     """
-    return _read(path, names, ())
+    if not path.isprintable():
+        raise UserError(f"--config {shortened(path)}: not the name of a file")
+    return _read(path, names, (), {})
 
 
-def _read(path: str, names: Mapping[str, str], above: tuple[str, ...]) -> dict[str, FileValue]:
-    """As read_flags; `above` are the files that led here."""
+def _read(
+    path: str,
+    names: Mapping[str, str],
+    above: tuple[str, ...],
+    read: dict[str, dict[str, FileValue]],
+) -> dict[str, FileValue]:
+    """As read_flags; `above` are the files that led here, `read` all that have been read."""
+    own_place = os.path.realpath(path)
+    if own_place in read:
+        return read[own_place]
+    if len(above) > DEEPEST:
+        raise UserError(f"--config {path}: included through more than {DEEPEST} files")
     content = _load(path, f"--config {above[-1]}: include {path}" if above else f"--config {path}")
     chain = (*above, path)
     found: dict[str, FileValue] = {}
     for included in _included(path, content.pop(INCLUDE, [])):
-        place = Path(included).resolve()
-        if any(Path(file).resolve() == place for file in chain):
+        place = os.path.realpath(included)
+        if any(os.path.realpath(file) == place for file in chain):
             raise UserError(f"--config {path}: include {included}: a cycle, it leads here again")
-        found |= _read(included, names, chain)
-    return found | _own(path, content, names)
+        found |= _read(included, names, chain, read)
+    read[own_place] = found | _own(path, content, names)
+    return read[own_place]
 
 
 def _load(path: str, named: str) -> dict[Any, Any]:
     """What stands in a file; `named` says where its name stands, if it cannot be opened."""
     where = f"--config {path}"
     try:
-        content = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=_Loader)
-    except OSError as error:
-        raise UserError(f"{named}: {error.strerror}") from None
-    except (UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
+        text = read_text(path, MOST_BYTES)
+    except ValueError as error:
+        raise UserError(f"{named}: {error}") from None
+    try:
+        content = yaml.load(text, Loader=_Loader)
+    except (yaml.YAMLError, RecursionError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{where}: not a YAML file: {reason}") from None
     if content in (None, ""):
@@ -103,11 +124,11 @@ def _own(path: str, content: dict[Any, Any], names: Mapping[str, str]) -> dict[s
         if name not in names:
             near = difflib.get_close_matches(str(name), [*names, INCLUDE], n=1)
             hint = f"; did you mean {near[0]}?" if near else ""
-            raise UserError(f"--config {path}: no flag is called {name!r}{hint}")
-        if isinstance(value, dict):
-            raise UserError(f"--config {path}: {name}: expected a value, not a mapping")
+            raise UserError(f"--config {path}: no flag is called {shortened(str(name))}{hint}")
+        elements = value if isinstance(value, list) else [value]
+        if not all(isinstance(element, str) for element in elements):
+            raise UserError(f"--config {path}: {name}: expected a value, or a list of values")
         if names[name] in found:
             raise UserError(f"--config {path}: {names[name]} stands there under two names")
-        text = ",".join(map(str, value)) if isinstance(value, list) else value
-        found[names[name]] = FileValue(text, path)
+        found[names[name]] = FileValue(",".join(elements), path)
     return found

@@ -30,6 +30,7 @@ from pcode.config.reasons import (
     only_if_scheme_takes,
     only_if_source_takes,
     rate_warming_up,
+    resuming,
     saving_models,
     scaling_up,
     several_local_steps,
@@ -39,6 +40,9 @@ from pcode.config.reasons import (
 )
 from pcode.datasets import partition
 from pcode.topology import DRAWN, TOPOLOGIES
+
+# --resume auto
+AUTO = "auto"
 
 
 @dataclass(frozen=True)
@@ -480,12 +484,16 @@ class Watch:
     checkpoint: str = flag("./data/checkpoint", "where runs are kept", aliases=("-c",))
     experiment: str = flag("demo", "name of the experiment")
     timestamp: str | None = flag(None, "name of the run; none: the time of its start")
-    resume: str | None = flag(None, "folder of the run whose models --evaluate True reads")
+    resume: str | None = flag(
+        None,
+        "folder of a run that goes on, or whose models --evaluate True reads; auto: the last one "
+        "of the experiment with these flags that has not ended, if there is one",
+    )
     checkpoint_index: int | None = flag(
         None,
-        "the epoch after which they were kept; none: the final ones",
+        "the epoch after which to resume or evaluate; none: the last one kept",
         minimum=1,
-        irrelevant=only_if("evaluate", True),
+        irrelevant=resuming,
     )
     checkpoint_minutes: float | None = flag(
         None,

@@ -16,7 +16,7 @@ import yaml
 
 from pcode.config.fields import check_value, flag_of, parse_value
 from pcode.config.files import FileValue, read_flags
-from pcode.config.options import Config
+from pcode.config.options import AUTO, Config
 from pcode.errors import UserError
 from pcode.optim import ALIASES
 
@@ -164,13 +164,26 @@ def _values(texts: Mapping[str, str], files: Mapping[str, str]) -> dict[str, Any
 def _flags_of_run(
     in_files: Mapping[str, FileValue], given: Mapping[str, str]
 ) -> dict[str, FileValue]:
-    """Those of the run whose models are to be evaluated: others win over them."""
+    """Those of the run that is to go on or to be evaluated: others win over them."""
     texts = {name: value.text for name, value in in_files.items()} | dict(given)
-    asked = _values({name: texts[name] for name in ("evaluate", "resume") if name in texts}, {})
-    if not asked.get("evaluate") or asked.get("resume") is None:
+    resume = _values({"resume": texts["resume"]}, {})["resume"] if "resume" in texts else None
+    if resume in (None, AUTO):
         return {}
-    file = Path(asked["resume"], "config.yaml")
-    return read_flags(str(file), _spellings()) if file.is_file() else {}
+    file = Path(resume, "config.yaml")
+    if not file.is_file():
+        raise UserError(f"--resume {resume}: no run, there is no {file}")
+    return read_flags(str(file), _spellings())
+
+
+def config_of_run(run: Path) -> Config:
+    """The configuration that a run has left in its folder.
+
+    Raises:
+        UserError: its file cannot be read or is none of this program's.
+    """
+    found = read_flags(str(run / "config.yaml"), _spellings())
+    files = {name: value.file for name, value in found.items()}
+    return _build(_values({name: value.text for name, value in found.items()}, files), files)
 
 
 def parse(arguments: Sequence[str]) -> Parsed:

@@ -139,6 +139,12 @@ def checkpointing(config: Config) -> str | None:
     return None
 
 
+def resuming(config: Config) -> str | None:
+    if config.watch.resume is None:
+        return "it has no effect without --resume"
+    return None
+
+
 def drawing_shares(config: Config) -> str | None:
     name = config.data.partition_data
     if partition.partition_scheme(name).drawn:

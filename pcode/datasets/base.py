@@ -54,8 +54,9 @@ class Dataset(ABC):
         seed: int,
         rank: int,
         epoch: int,
+        first: int = 0,
     ) -> Batches:
-        """A node's batches of an epoch, num_batches of them.
+        """A node's batches of an epoch, num_batches of them, from number `first` on.
 
         Args:
             share: the node's samples, positions in train_targets, int64.
@@ -64,7 +65,7 @@ class Dataset(ABC):
         """
         batches = epoch_batches(share, num_batches, batch_size, seed=seed, rank=rank, epoch=epoch)
         seeds = [derive_seed(seed, "augment", rank, epoch, index) for index in range(len(batches))]
-        return self.read(batches, seeds)
+        return self.read(batches[first:], seeds[first:])
 
     @abstractmethod
     def read(self, batches: Sequence[torch.Tensor], seeds: Sequence[int]) -> Batches:

@@ -96,18 +96,20 @@ class Text(Dataset):
         seed: int,
         rank: int,
         epoch: int,
+        first: int = 0,
     ) -> Batches:
-        """The windows of the node's columns in order of time.
+        """The windows of the node's columns in order of time, from number `first` on.
 
         A node that holds all columns (`--partition_data none`) draws batch_size of them for each
         epoch.
         """
         (columns,) = epoch_batches(share, 1, batch_size, seed=seed, rank=rank, epoch=epoch)
-        return self.read([columns] * num_batches, [seed] * num_batches)
+        windows = range(first, num_batches)
+        return self.read([columns] * len(windows), windows)
 
     def read(self, batches: Sequence[torch.Tensor], seeds: Sequence[int]) -> Batches:
-        """The first window of the columns batches[0], the second of batches[1], and so on."""
-        for number, columns in enumerate(batches):
+        """Window seeds[0] of the columns batches[0], and so on: there is nothing to draw."""
+        for columns, number in zip(batches, seeds, strict=True):
             yield self._window(self.train_columns, number, columns)
 
     def test_batches(self, part: int = 0, num_parts: int = 1) -> Batches:

@@ -229,6 +229,9 @@ class Law(torch.optim.Optimizer):
     def finish(self) -> None:
         """Complete what is under way between nodes: after training, before keeping the state."""
 
+    def abandon(self) -> None:
+        """Forget what is under way between nodes: it has failed."""
+
     def zero_grad(self, set_to_none: bool = False) -> None:
         """Zero the gradients; they stay views of the flat vector whatever set_to_none says."""
         self.store.collect_gradients()
@@ -254,15 +257,14 @@ class Law(torch.optim.Optimizer):
         return dict(self.local.vectors)
 
     def state_dict(self) -> dict[str, Any]:
-        """The whole state besides the parameters themselves, after finish()."""
+        """The whole state besides the parameters, after finish(); the vectors themselves."""
         self.finish()
         groups = [
             {name: value for name, value in group.items() if name not in ("params", "param_names")}
             for group in self.param_groups
         ]
-        vectors = {name: vector.clone() for name, vector in self._vectors().items()}
         counts = {name: getattr(self, name) for name in COUNTS}
-        return {**counts, "param_groups": groups, "vectors": vectors}
+        return {**counts, "param_groups": groups, "vectors": self._vectors()}
 
     @torch.no_grad()
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -279,3 +281,25 @@ class Law(torch.optim.Optimizer):
             group.update(saved)
         for name, vector in vectors.items():
             vector.copy_(state_dict["vectors"][name])
+
+    @torch.no_grad()
+    def hand_on(self, state_dict: dict[str, Any]) -> None:
+        """Take over what fits of a state among other nodes, on another graph or of another law.
+
+        That is the counts of steps and the vectors that this law has as well; afterwards `rebuild`.
+        """
+        self.finish()
+        for name in COUNTS:
+            setattr(self, name, state_dict[name])
+        for name, vector in self._vectors().items():
+            if name in state_dict["vectors"]:
+                vector.copy_(state_dict["vectors"][name])
+
+    def rebuild(self) -> None:
+        """Make true again what the node keeps of the others' models; all nodes call it.
+
+        For laws with copies it takes one exchange of whole parameters.
+
+        Raises:
+            CommunicationError: the exchange failed.
+        """

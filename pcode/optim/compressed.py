@@ -14,6 +14,7 @@ from pcode.errors import UserError
 from pcode.layout import Layout
 from pcode.optim.base import Law
 from pcode.optim.gossip import Gossip
+from pcode.optim.mixing import Mixing
 from pcode.topology.base import Topology
 
 
@@ -107,6 +108,16 @@ class OverlappingLaw(CompressedLaw):
     @torch.no_grad()
     def finish(self) -> None:
         self._take_in()
+
+    def abandon(self) -> None:
+        self._gossip.abandon()
+
+
+def mean_of_neighbours(law: OverlappingLaw) -> torch.Tensor:
+    """sum_j w_ij x_j, by one exchange of whole parameters; all nodes call it."""
+    mean = law.x.clone()
+    Mixing(law.communicator, law.timer)(mean, law.topology, law.num_steps)
+    return mean
 
 
 def require_equal_start(law: Law) -> None:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-import torch
-
 from pcode.communication.base import Communicator
 from pcode.optim.base import Law
+from pcode.optim.mixing import Mixing
 from pcode.topology.base import Graph
 
 
@@ -26,20 +25,8 @@ class DPSGD(Law):
         self, params: Iterable[Any], communicator: Communicator, topology: Graph, **local: Any
     ) -> None:
         super().__init__(params, communicator, topology, **local)
-        # As many as the largest number of senders in a round so far.
-        self._received: list[torch.Tensor] = []
+        self._mix = Mixing(communicator, self.timer)
 
     def _recursion(self) -> None:
         self.local_step()
-        rank, mixing = self.communicator.rank, self.topology.at(self.num_exchanges)
-        weights, senders = mixing.weights(rank), mixing.senders(rank)
-        while len(self._received) < len(senders):
-            self._received.append(torch.empty_like(self.x))
-        incoming = dict(zip(senders, self._received, strict=False))
-        with self.timer("wait"):
-            outgoing = dict.fromkeys(mixing.receivers(rank), self.x)
-            self.communicator.exchange(outgoing, incoming, self.num_steps).wait()
-        with self.timer("mix"):
-            self.x.mul_(weights.get(rank, 0.0))
-            for peer, x_j in incoming.items():
-                self.x.add_(x_j, alpha=weights[peer])
+        self._mix(self.x, self.topology.at(self.num_exchanges), self.num_steps)

@@ -11,7 +11,12 @@ import torch
 from pcode.communication.base import Communicator
 from pcode.compression.base import Compressor
 from pcode.layout import Layout
-from pcode.optim.compressed import OverlappingLaw, doubt_bias, require_equal_start
+from pcode.optim.compressed import (
+    OverlappingLaw,
+    doubt_bias,
+    mean_of_neighbours,
+    require_equal_start,
+)
 from pcode.topology.base import Topology
 
 
@@ -64,6 +69,11 @@ class DCDPSGD(OverlappingLaw):
 
     def _take_in(self) -> None:
         self._gossip.receive([(self.z, "mixed", 1.0)])
+
+    def rebuild(self) -> None:
+        """hat_j = x_j everywhere."""
+        self.hat.copy_(self.x)
+        self.z.copy_(mean_of_neighbours(self)).sub_(self.x)
 
     def _vectors(self) -> dict[str, torch.Tensor]:
         return {**super()._vectors(), "hat": self.hat, "z": self.z}

@@ -11,7 +11,12 @@ import torch
 from pcode.communication.base import Communicator
 from pcode.compression.base import Compressor
 from pcode.layout import Layout
-from pcode.optim.compressed import OverlappingLaw, doubt_bias, require_equal_start
+from pcode.optim.compressed import (
+    OverlappingLaw,
+    doubt_bias,
+    mean_of_neighbours,
+    require_equal_start,
+)
 from pcode.topology.base import Topology
 
 # 16 bits, the one compression that the paper's table shows to hold, has an error of some 1e-3.
@@ -72,6 +77,12 @@ class ECDPSGD(OverlappingLaw):
 
     def _take_in(self) -> None:
         self._gossip.receive([(self.s, "mean", self._share)])
+
+    def rebuild(self) -> None:
+        """hat_j = x_j everywhere, as before the first exchange: t = 1, 2, ... counts from here."""
+        self.num_exchanges = 0
+        self.last_x.copy_(self.x)
+        self.s.copy_(mean_of_neighbours(self))
 
     def _vectors(self) -> dict[str, torch.Tensor]:
         return {**super()._vectors(), "s": self.s, "last_x": self.last_x}

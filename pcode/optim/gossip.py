@@ -112,6 +112,10 @@ class Gossip:
                 self._compressor.accumulate(self._layout, [message], [target.zero_()], [[1.0]])
             yield target
 
+    def abandon(self) -> None:
+        """Forget the round under way: it has failed."""
+        self._under_way = None
+
     def _arrived(self) -> list[Message]:
         """The messages of the round under way, once they are all there, in the order of ranks."""
         if self._under_way is None:

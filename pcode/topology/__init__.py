@@ -28,6 +28,7 @@ from pcode.topology.ring import ring
 from pcode.topology.ring_ext import ring_ext
 from pcode.topology.social import social
 from pcode.topology.star import star
+from pcode.topology.survivors import surviving_graph
 from pcode.topology.torus import torus
 from pcode.topology.weights import local_degree_weights, metropolis_weights
 
@@ -43,6 +44,7 @@ __all__ = [
     "make_graph",
     "make_topology",
     "metropolis_weights",
+    "surviving_graph",
 ]
 
 # Functions of n.

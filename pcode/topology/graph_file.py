@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 from typing import NoReturn
 
@@ -10,6 +11,10 @@ import numpy as np
 from pcode.errors import UserError
 from pcode.topology.base import Topology
 from pcode.topology.weights import metropolis_weights
+from pcode.user_files import read_text
+
+# What a graph may take at most in its file: an entry of a matrix, or two edges, and comments.
+ENTRY_BYTES, SMALL_BYTES = 64, 1 << 20
 
 # A line's number in the file, from 1, and its words.
 Line = tuple[int, list[str]]
@@ -28,14 +33,10 @@ def graph_file(path: str, num_nodes: int) -> Topology:
             and line), the graph has not `num_nodes` nodes, or Topology refuses the matrix.
     """
     try:
-        with open(path, encoding="utf-8-sig") as file:
-            split = [line.partition("#")[0].split() for line in file]
-    except UnicodeDecodeError:
-        raise UserError(f"graph file {path!r}: not a text file (UTF-8)") from None
-    except OSError as error:
-        raise UserError(f"graph file {path!r}: cannot be read: {error.strerror}") from None
-    except ValueError:
-        raise UserError(f"graph file {path!r}: not the name of a file") from None
+        text = read_text(path, SMALL_BYTES + ENTRY_BYTES * num_nodes**2)
+    except ValueError as error:
+        raise UserError(f"graph file {path!r}: cannot be read: {error}") from None
+    split = [line.partition("#")[0].split() for line in io.StringIO(text, newline=None)]
     lines: list[Line] = [(number, words) for number, words in enumerate(split, 1) if words]
     if not lines or _is_edge(lines[0][1]):
         return Topology(path, metropolis_weights(num_nodes, _edges(path, lines, num_nodes)))

@@ -3,30 +3,41 @@
 from __future__ import annotations
 
 import dataclasses
-import math
+import errno
 import os
 import sys
 import time
 from contextlib import closing
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from tqdm import tqdm
 
 from pcode.communication import Communicator
-from pcode.errors import DivergenceError
+from pcode.errors import CommunicationError, DivergenceError, Preempted, StorageError
+from pcode.injection import Injector, read_faults
 from pcode.timing import PARTS
+from pcode.training.checkpoint import Checkpoints
 from pcode.training.evaluation import Evaluation, average_model, evaluate
+from pcode.training.meetings import Meetings
 from pcode.training.node import Node, parameters_digest
-from pcode.training.plan import Plan, run_folder
+from pcode.training.plan import Plan, runs_folder
+from pcode.training.progress import Progress
 from pcode.training.records import Records, load_model, model_file
+from pcode.training.recovery import Incurable, regroup
+from pcode.training.start import Start, mean_state
+from pcode.training.stop import StopRequest
 
 # The launcher sets it to "terminal" where its standard error is one: a rank's own never is.
 LAUNCHER_VARIABLE = "PCODE_LAUNCHER"
 # The first step compiles the kernel that encodes, the second the one that decodes.
 UNTIMED_STEPS = 2
+# Added to a number of steps that is whole but for rounding.
+ROUNDING = 1e-6
+# What a disk says that takes no more.
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EFBIG)
 
 
 def _gather_floats(communicator: Communicator, values: list[float]) -> list[list[float]]:
@@ -43,16 +54,25 @@ def _mean(communicator: Communicator, values: dict[str, float]) -> dict[str, flo
     }
 
 
-def _open_records(plan: Plan, communicator: Communicator) -> Records:
-    """Make the run's folder, in which every node then makes its own."""
-    start = _gather_floats(communicator, [time.time()])[0][0]
-    named = datetime.fromtimestamp(start).strftime("%Y-%m-%d_%H-%M-%S-%f")
-    folder = run_folder(plan.config, plan.timestamp or named)
-    if communicator.rank == 0:
+def _open_records(plan: Plan, communicator: Communicator, log_bytes: int) -> Records:
+    """Make the run's folder, or open that of the run which goes on, with every node's own.
+
+    Args:
+        log_bytes: what the node's log holds up to where the run goes on.
+    """
+    # Nobody writes before all nodes have come here, with all that they have to read.
+    now = _gather_floats(communicator, [time.time()])[0][0]
+    named = datetime.fromtimestamp(now).strftime("%Y-%m-%d_%H-%M-%S-%f")
+    goes_on = plan.start is not None and plan.start.same
+    folder = runs_folder(plan.config) / (plan.timestamp or named)
+    if plan.start is not None and goes_on:
+        folder = plan.start.run
+    elif communicator.rank == 0:
         folder.mkdir(parents=True)
     communicator.barrier()
-    records = Records(folder, communicator.rank)
+    records = Records(folder, str(communicator.rank), log_bytes if goes_on else None)
     if communicator.rank == 0:
+        records.lead()
         records.write_config(plan.config)
         if plan.config.data.partition_data != "none":
             records.write_partition(plan.partition(epoch=0))
@@ -68,15 +88,62 @@ def _time_table(seconds: dict[str, float]) -> str:
 class Run:
     """The training loop of one node, with its evaluations and records."""
 
-    def __init__(self, plan: Plan, communicator: Communicator) -> None:
-        self.plan, self.communicator = plan, communicator
-        self.is_first = communicator.rank == 0
-        self.node = Node(plan, communicator)
+    def __init__(self, plan: Plan, communicator: Communicator, request: StopRequest) -> None:
+        self.injector = Injector(communicator.rank, read_faults())
+        self.injector.listen(communicator)
+        self.node = Node(plan, communicator, self.injector)
+        self.members = [str(rank) for rank in range(communicator.num_nodes)]
         self.task = self.node.task
-        self.records = _open_records(plan, communicator)
-        self.best: float | None = None
-        self.train_seconds = 0.0
         self._name = f"test_{self.task.metric}"
+        self._request = request
+        self._first_step = 0
+        self.progress = self._begin(plan.start)
+        self.records = _open_records(plan, communicator, self.progress.log_bytes)
+        watch = plan.config.watch
+        self._checkpoints = Checkpoints(
+            self.records.folder,
+            self.records.own.name,
+            num_kept=watch.keep_checkpoints,
+            for_good=watch.saves_model_after,
+            injector=self.injector,
+        )
+        self._meetings = Meetings(communicator, request, watch.checkpoint_minutes)
+
+    @property
+    def plan(self) -> Plan:
+        return self.node.plan
+
+    @property
+    def communicator(self) -> Communicator:
+        return self.node.communicator
+
+    @property
+    def is_first(self) -> bool:
+        return self.communicator.rank == 0
+
+    def _begin(self, start: Start | None) -> Progress:
+        """Load what the run starts from."""
+        node = self.node
+        if start is None:
+            return Progress()
+        self.say(str(start))
+        if start.manifest is None:
+            return Progress()
+        states = start.states(node.rank, node.law.layout)
+        event = {"step": start.manifest.step, "resumed": str(start.run)}
+        if start.same:
+            (state,) = states
+            node.load_state_dict(state)
+            progress = Progress(**state["progress"])
+            node.communicator.bytes_sent = progress.bytes_sent
+        else:
+            steps = start.manifest.epoch * node.plan.steps_per_epoch
+            node.hand_on(mean_state(states), int(steps + ROUNDING))
+            node.law.rebuild()
+            progress = Progress()
+        progress.events.append(event)
+        self._first_step = node.law.num_steps
+        return progress
 
     def say(self, text: str) -> None:
         """A line on rank 0's standard output."""
@@ -85,27 +152,133 @@ class Run:
             sys.stdout.flush()
 
     def train(self) -> dict[str, Any]:
-        """Train, evaluate and keep; the summary, the same on every node."""
-        watch, plan, node = self.plan.config.watch, self.plan, self.node
-        loss = math.nan
+        """Train, evaluate and keep; the summary, the same on every node.
+
+        Raises:
+            Preempted: a signal asked for it, and a checkpoint was written.
+        """
         terminal = sys.stderr.isatty() or os.environ.get(LAUNCHER_VARIABLE) == "terminal"
         with tqdm(
-            total=plan.num_steps, unit="step", disable=not (self.is_first and terminal), leave=False
+            total=self.plan.num_steps,
+            initial=self._first_step,
+            unit="step",
+            disable=not (self.is_first and terminal),
+            leave=False,
         ) as bar:
-            for epoch in range(plan.num_epochs):
-                begin = time.perf_counter()
-                losses = self._train_epoch(epoch, bar)
-                self.train_seconds += time.perf_counter() - begin
-                loss = _mean(self.communicator, {"loss": sum(losses) / len(losses)})["loss"]
-                node.schedule.observe(loss)
-                if watch.saves_model_after(epoch + 1):
-                    self.records.write_model(node.model, epoch + 1)
-                due = (epoch + 1) % watch.eval_freq == 0 and not watch.train_fast
-                if due and epoch + 1 < plan.num_epochs:
-                    result = self._evaluate(watch.evaluate_avg, watch.evaluate_consensus)
-                    self._report(result, loss)
+            goes_on = self.plan.start is not None and self.plan.start.same
+            while True:
+                try:
+                    return self._train(bar, goes_on)
+                except (CommunicationError, DivergenceError) as error:
+                    if self.plan.config.launch.on_failure != "continue":
+                        raise
+                    self._recover(error)
+                goes_on = False
+
+    def _train(self, bar: Any, goes_on: bool) -> dict[str, Any]:
+        """Train from where the node stands to the end.
+
+        Args:
+            goes_on: from a checkpoint, which an epoch's evaluation had not been made before.
+        """
+        node = self.node
+        epoch, within = divmod(node.law.num_steps, self.plan.steps_per_epoch)
+        if goes_on and within == 0 and epoch > 0:
+            self._evaluate_if_due(epoch)
+        while node.law.num_steps < self.plan.num_steps:
+            begin = time.perf_counter()
+            self._train_epoch(bar)
+            self.progress.train_seconds += time.perf_counter() - begin
+            self._end_epoch()
         node.finish()
-        return self._end(loss, "finished")
+        return self._end(self.progress.loss, "finished")
+
+    def _end_epoch(self) -> None:
+        """What follows an epoch's steps: its loss, a checkpoint, an evaluation."""
+        node, watch, progress = self.node, self.plan.config.watch, self.progress
+        step = node.law.num_steps
+        epoch = -(-step // self.plan.steps_per_epoch)
+        loss = sum(progress.losses) / len(progress.losses)
+        progress.loss = _mean(self.communicator, {"loss": loss})["loss"]
+        progress.losses = []
+        node.schedule.observe(progress.loss)
+        decision = self._meetings.meet(step)
+        if watch.saves_model_after(epoch):
+            self.records.write_model(node.model, epoch)
+        by_epochs = watch.checkpoint_minutes is None or watch.saves_model_after(epoch)
+        due = not watch.train_fast and (decision.save or by_epochs)
+        if due or decision.stop or step == self.plan.num_steps:
+            self._save()
+        if decision.stop:
+            self._stop()
+        self._evaluate_if_due(epoch)
+
+    def _evaluate_if_due(self, epoch: int) -> None:
+        watch = self.plan.config.watch
+        due = epoch % watch.eval_freq == 0 and not watch.train_fast
+        if due and self.node.law.num_steps < self.plan.num_steps:
+            result = self._evaluate(watch.evaluate_avg, watch.evaluate_consensus)
+            self._report(result, self.progress.loss)
+
+    def _save(self) -> None:
+        """Write a checkpoint; all nodes call it at the same step."""
+        node, progress = self.node, self.progress
+        state = node.state_dict()
+        progress.bytes_sent = self.communicator.bytes_sent
+        progress.log_bytes = self.records.log_bytes()
+        self._checkpoints.save(
+            {**state, "progress": vars(progress)},
+            node.law.layout,
+            step=node.law.num_steps,
+            steps_per_epoch=self.plan.steps_per_epoch,
+            folders=self.members,
+            communicator=self.communicator,
+        )
+
+    def _stop(self) -> NoReturn:
+        """End in good order, after a checkpoint."""
+        self.records.close()
+        raise Preempted(self.records.folder, self.node.law.num_steps)
+
+    def _recover(self, error: CommunicationError | DivergenceError) -> None:
+        """Go on with the nodes that are left, after an error of this node or of another."""
+        communicator, was_first = self.communicator, self.is_first
+        sick = isinstance(error, DivergenceError) and (
+            error.ranks is None or communicator.rank in error.ranks
+        )
+        if isinstance(error, DivergenceError):
+            communicator.report(error, self.node.law.num_steps)
+        alive, regrouped = list(range(communicator.num_nodes)), None
+        while regrouped is None:
+            communicator, survivors = communicator.recover()
+            alive = [alive[rank] for rank in survivors]
+            try:
+                regrouped = regroup(self.node, communicator, alive, sick, self.injector)
+            except Incurable:
+                raise error from None
+            except CommunicationError:  # another node has died meanwhile
+                continue
+        lost = [member for rank, member in enumerate(self.members) if rank not in alive]
+        self.members = [self.members[rank] for rank in alive]
+        self.node = regrouped.node
+        step = self.node.law.num_steps
+        healed = [self.members[rank] for rank in regrouped.healed]
+        self.progress.events.append({"step": step, "lost": lost, "healed": healed})
+        self.progress.losses = []
+        self._meetings = Meetings(
+            self.communicator, self._request, self.plan.config.watch.checkpoint_minutes
+        )
+        self.injector.listen(self.communicator)
+        if self.is_first and not was_first:
+            self.records.lead()
+        if lost:
+            self.say(
+                f"lost the nodes {', '.join(lost)}; {len(self.members)} go on from step {step} on "
+                f"a graph {self.plan.topology.name}, spectral gap "
+                f"{self.plan.topology.spectral_gap:.3g}"
+            )
+        if healed:
+            self.say(f"step {step}: {', '.join(healed)} took the model of their neighbours")
 
     def evaluate(self, folder: Path) -> dict[str, Any]:
         """Evaluate the models of a run; the summary, the same on every node.
@@ -114,27 +287,33 @@ class Run:
             folder: of that run.
         """
         index = self.plan.config.watch.checkpoint_index
-        file = model_file(folder, self.node.rank, index)
+        file = model_file(folder / str(self.node.rank), index)
         load_model(self.node.model, file)
         self.say(f"models of {folder}" + ("" if index is None else f" after epoch {index}"))
         return self._end(None, "evaluated")
 
-    def _train_epoch(self, epoch: int, bar: Any) -> list[float]:
-        """The losses of the epoch's steps."""
+    def _train_epoch(self, bar: Any) -> None:
+        """The steps that are left of the epoch under way."""
         plan, node, watch = self.plan, self.node, self.plan.config.watch
-        losses: list[float] = []
-        with closing(node.epoch_batches(epoch)) as batches:
-            for _ in range(min(plan.steps_per_epoch, plan.num_steps - node.law.num_steps)):
-                losses.append(node.train_step(batches))
+        spe = plan.steps_per_epoch
+        end = min((node.law.num_steps // spe + 1) * spe, plan.num_steps)
+        with closing(node.batches_ahead()) as batches:
+            while node.law.num_steps < end:
+                self.progress.losses.append(node.train_step(batches))
                 step = node.law.num_steps
                 if watch.track_detailed_time:
                     self.records.write("step", step, {"step_seconds": node.last_step_seconds()})
-                if step == UNTIMED_STEPS:
+                if step == self._first_step + UNTIMED_STEPS:
                     node.restart_timer()
                 if step % watch.summary_freq == 0:
-                    self._record_training(step, losses[-1])
+                    self._record_training(step, self.progress.losses[-1])
                 bar.update()
-        return losses
+                if step < end:
+                    decision = self._meetings.after_step(step)
+                    if decision.stop or decision.save:
+                        self._save()
+                    if decision.stop:
+                        self._stop()
 
     def _record_training(self, step: int, loss: float) -> None:
         rate = self.node.law.param_groups[0]["lr"]
@@ -148,6 +327,7 @@ class Run:
         return self.node.step_seconds() if self.plan.config.watch.track_time else None
 
     def _evaluate(self, averaged: bool, consensus: bool) -> Evaluation:
+        self.injector.reach("evaluate", self.node.law.num_steps)
         return evaluate(
             self.node.model,
             self.plan.dataset,
@@ -183,7 +363,8 @@ class Run:
         return final
 
     def _keep_best(self, result: Evaluation) -> None:
-        self.best = result.mean if self.best is None else self.task.best(self.best, result.mean)
+        best, mean = self.progress.best, result.mean
+        self.progress.best = mean if best is None else self.task.best(best, mean)
 
     def _report(self, result: Evaluation, loss: float | None) -> None:
         """Say and record an evaluation; loss: in training, mean over nodes and epoch."""
@@ -203,7 +384,7 @@ class Run:
             "test_loss": result.test_loss,
             "bytes_sent": sent,
             "bytes_sent_mean": _mean(self.communicator, {"sent": sent})["sent"],
-            "seconds": self.train_seconds,
+            "seconds": self.progress.train_seconds,
         }
         text += f"test {task.label} {task.text(result.mean)} (worst node {task.text(worst)})"
         if result.averaged_model is not None:
@@ -226,7 +407,7 @@ class Run:
             f"test_{self.task.metric}": None,
             f"test_{self.task.metric}_per_node": None,
             f"worst_test_{self.task.metric}": None,
-            f"best_test_{self.task.metric}": self.best,
+            f"best_test_{self.task.metric}": self.progress.best,
             f"averaged_model_test_{self.task.metric}": None,
             "train_loss": None,
             "consensus_distance": None,
@@ -236,12 +417,13 @@ class Run:
             "message_bytes": plan.message_bytes,
             "bytes_sent_per_step": None,
             "bytes_sent_total": None,
-            "train_seconds": self.train_seconds,
+            "train_seconds": self.progress.train_seconds,
             "step_seconds": None,
             "parameters_sha256": None,
             "learning_rate": node.law.param_groups[0]["lr"],
             "consensus_stepsize": plan.config.graph.consensus_stepsize,
             "spectral_gap": plan.topology.spectral_gap,
+            "events": self.progress.events,
             "exit_reason": exit_reason,
         }
 
@@ -281,13 +463,21 @@ class Run:
         self.records.close()
 
 
-def run_node(plan: Plan, communicator: Communicator) -> tuple[dict[str, Any], Path]:
+def run_node(
+    plan: Plan, communicator: Communicator, request: StopRequest
+) -> tuple[dict[str, Any], Path]:
     """Train one node to the end, or evaluate it; the run's summary and folder, on every node.
+
+    Args:
+        request: whether this process was asked to end.
 
     Raises:
         DivergenceError: after the summary has been written.
+        Preempted: after a checkpoint has been written.
+        StorageError: a file could not be written.
+        CommunicationError: names rank and step.
     """
-    run = Run(plan, communicator)
+    run = Run(plan, communicator, request)
     try:
         if plan.evaluated_run is not None:
             summary = run.evaluate(plan.evaluated_run)
@@ -296,5 +486,15 @@ def run_node(plan: Plan, communicator: Communicator) -> tuple[dict[str, Any], Pa
     except DivergenceError as error:
         run.diverged(error)
         raise
+    except CommunicationError as error:
+        raise error.at(run.node.law.num_steps) from error
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        step = run.node.law.num_steps
+        raise StorageError(
+            f"rank {communicator.rank}, step {step}: {error.strerror}: "
+            f"{error.filename or run.records.folder}; earlier checkpoints are whole"
+        ) from error
     run.say(f"results: {run.records.folder}")
     return summary, run.records.folder

@@ -12,7 +12,8 @@ from torch import nn
 
 from pcode.communication import Communicator
 from pcode.datasets import Batches
-from pcode.errors import DivergenceError
+from pcode.errors import DivergenceError, UserError
+from pcode.injection import Injector
 from pcode.models import normalization_parameters
 from pcode.optim import Law, make_law, parameter_groups
 from pcode.seeding import derive_seed
@@ -29,10 +30,12 @@ class Node:
     Args:
         plan: the run's plan, the same on every node.
         communicator: this node's view of the others.
+        injector: the failures that are to happen to it.
     """
 
-    def __init__(self, plan: Plan, communicator: Communicator) -> None:
+    def __init__(self, plan: Plan, communicator: Communicator, injector: Injector) -> None:
         self.plan, self.communicator, self.rank = plan, communicator, communicator.rank
+        self._injector = injector
         learning = plan.config.learning
         self.seed = learning.manual_seed
         self.schedule = plan.schedule(self.rank)
@@ -57,10 +60,15 @@ class Node:
         self.timed_steps = 0
         self.timed_seconds = self.last_seconds = 0.0
 
-    def epoch_batches(self, epoch: int) -> Batches:
-        """This node's batches of an epoch, in which nothing is carried over from the one before."""
+    def batches_ahead(self) -> Batches:
+        """This node's batches of the epoch under way, from its next step on.
+
+        Nothing is carried over from the epoch before.
+        """
         plan = self.plan
-        self.carried = None
+        epoch, first = divmod(self.law.num_steps, plan.steps_per_epoch)
+        if first == 0:
+            self.carried = None
         return plan.dataset.train_batches(
             plan.partition(epoch)[self.rank],
             plan.steps_per_epoch,
@@ -68,6 +76,7 @@ class Node:
             seed=self.seed,
             rank=self.rank,
             epoch=epoch,
+            first=first,
         )
 
     def train_step(self, batches: Batches) -> float:
@@ -81,6 +90,7 @@ class Node:
         step = self.law.num_steps
         start = time.perf_counter()
         self._before_step = dict(self.timer.seconds)
+        self._injector.reach("data", step)
         with self.timer("data"):
             inputs, targets = next(batches)
         self.law.epoch = step / self.plan.steps_per_epoch
@@ -89,9 +99,14 @@ class Node:
             group["lr"] = rate
         # Dropout draws from torch's global generator: it starts from this step's own number.
         torch.default_generator.manual_seed(derive_seed(self.seed, "forward", self.rank, step))
+        self._injector.reach("forward", step, self._spoil)
         with self.timer("forward"):
             outputs, self.carried = self.task.forward(self.model, inputs, self.carried)
             loss = cross_entropy(outputs, targets)
+        value = loss.item()
+        if not (math.isfinite(value) and value <= LARGEST_LOSS):
+            raise DivergenceError(f"rank {self.rank}, step {step}: the training loss is {value:g}")
+        self._injector.reach("backward", step)
         with self.timer("backward"):
             self.law.zero_grad()
             loss.backward()
@@ -101,10 +116,10 @@ class Node:
         self.last_seconds = time.perf_counter() - start
         self.timed_steps += 1
         self.timed_seconds += self.last_seconds
-        value = loss.item()
-        if not (math.isfinite(value) and value <= LARGEST_LOSS):
-            raise DivergenceError(f"rank {self.rank}, step {step}: the training loss is {value:g}")
         return value
+
+    def _spoil(self) -> None:
+        self.law.x.fill_(math.nan)
 
     def last_step_seconds(self) -> dict[str, float]:
         """Seconds of the last step and of its parts."""
@@ -124,6 +139,49 @@ class Node:
             return None
         parts = {"total": self.timed_seconds, **self.timer.seconds}
         return {name: seconds / self.timed_steps for name, seconds in parts.items()}
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that the node is between two steps: tensors, numbers and texts; all nodes call it."""
+        carried = None if self.carried is None else [part.detach() for part in self.carried]
+        return {
+            "x": self.law.x,
+            "buffers": dict(self.model.named_buffers()),
+            "law": self.law.state_dict(),
+            "scheme": self.plan.config.learning.lr_schedule_scheme,
+            "schedule": self.schedule.state_dict(),
+            "carried": carried,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on exactly from what state_dict gave."""
+        self._load_model(state)
+        self.law.load_state_dict(state["law"])
+        self.schedule.load_state_dict(state["schedule"])
+        self.carried = None if state["carried"] is None else tuple(state["carried"])
+
+    def hand_on(self, state: dict[str, Any], step: int) -> None:
+        """Go on from a state of another run, or among other nodes; afterwards `law.rebuild`.
+
+        Args:
+            step: where this run stands then.
+        """
+        self._load_model(state)
+        self.law.hand_on(state["law"])
+        self.law.num_steps = step
+        if state["scheme"] == self.plan.config.learning.lr_schedule_scheme:
+            self.schedule.load_state_dict(state["schedule"])
+
+    @torch.no_grad()
+    def _load_model(self, state: dict[str, Any]) -> None:
+        self.law.x.copy_(state["x"])
+        buffers = dict(self.model.named_buffers())
+        if buffers.keys() != state["buffers"].keys():
+            raise UserError(
+                f"--resume: the model has the buffers {', '.join(buffers)}, the checkpoint "
+                f"{', '.join(state['buffers'])}"
+            )
+        for name, buffer in buffers.items():
+            buffer.copy_(state["buffers"][name])
 
     def finish(self) -> None:
         """Take in the last messages.

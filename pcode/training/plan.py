@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from torch import nn
 
 from pcode.compression import COMPRESSORS, Compressor
 from pcode.config import Config
+from pcode.config.options import AUTO, Learning
 from pcode.consensus import GammaSearch, check_gamma, search_gamma
 from pcode.datasets import (
     Dataset,
@@ -30,9 +33,10 @@ from pcode.models.trial import objection
 from pcode.optim import AdamOptions, Law, law_class, parameter_groups
 from pcode.optim.flat import flat_layout
 from pcode.registry import taken_by
-from pcode.topology import Graph, Topology, make_graph
+from pcode.topology import Graph, Topology, make_graph, surviving_graph
 from pcode.training.records import load_model, model_file
 from pcode.training.schedule import Schedule, make_schedule
+from pcode.training.start import Start, find_start
 
 LONGEST_NAME_BYTES = 255  # of a file on the usual file systems
 
@@ -52,6 +56,7 @@ class Plan:
         doubts: reasons why the law may fail with this compressor on this graph.
         search: how gamma was found, where that was left to a search.
         evaluated_run: the folder of the run whose models are to be evaluated, if no training is.
+        start: where the run goes on from, if not from the beginning.
         embeddings: pretrained vectors of words, and for which words there are some.
         dealt: the shares of the epoch last asked for: simulated nodes ask one after another.
     """
@@ -68,6 +73,7 @@ class Plan:
     doubts: tuple[str, ...] = ()
     search: GammaSearch | None = None
     evaluated_run: Path | None = None
+    start: Start | None = None
     embeddings: tuple[torch.Tensor, torch.Tensor] | None = None
     dealt: dict[int, list[torch.Tensor]] = field(default_factory=dict, repr=False)
 
@@ -118,6 +124,25 @@ class Plan:
             model.set_embeddings(*self.embeddings)
         return model
 
+    def for_survivors(self, survivors: Sequence[int]) -> Plan:
+        """The plan of the nodes that are left; their new ranks are their places in the list."""
+        num_nodes, data, learning = len(survivors), self.config.data, self.config.learning
+        if num_nodes == self.topology.num_nodes:
+            return self
+        name, rebuilt = self.config.graph.graph_topology, None
+        with suppress(UserError):  # there is none with so many nodes
+            rebuilt = make_graph(name, num_nodes, learning.manual_seed)
+        steps_per_epoch = self.dataset.batches_per_epoch(num_nodes, data.batch_size)
+        launch = dataclasses.replace(self.config.launch, n_mpi_process=num_nodes)
+        return dataclasses.replace(
+            self,
+            config=dataclasses.replace(self.config, launch=launch),
+            topology=surviving_graph(self.topology, survivors, rebuilt),
+            steps_per_epoch=steps_per_epoch,
+            num_steps=_num_steps(learning, steps_per_epoch, num_nodes),
+            dealt={},
+        )
+
     def partition(self, epoch: int) -> list[torch.Tensor]:
         """Every node's training samples in an epoch."""
         data = self.config.data
@@ -162,6 +187,11 @@ def _check_devices(config: Config) -> None:
         )
     if config.launch.on_cuda:
         raise UserError("--on_cuda True: training on GPUs is not built yet; --on_cuda False")
+    if config.launch.on_failure == "continue" and config.launch.backend not in ("mpi", "sim"):
+        raise UserError(
+            f"--on_failure continue: --backend {config.launch.backend} cannot go on without a "
+            "node; --backend mpi"
+        )
     if config.launch.backend == "nccl":
         raise UserError("--backend nccl: training on GPUs is not built yet; --backend mpi or gloo")
 
@@ -174,20 +204,27 @@ def _check_folder(config: Config) -> None:
             raise UserError(f"--{name} {value!r}: must be the name of one folder")
         if value is not None and len(os.fsencode(value)) > LONGEST_NAME_BYTES:
             raise UserError(f"--{name}: longer than {LONGEST_NAME_BYTES} bytes")
-    place = Path(watch.checkpoint, config.data.data, config.model.arch, watch.experiment).absolute()
+    place = runs_folder(config).absolute()
     existing = next(folder for folder in (place, *place.parents) if folder.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
         raise UserError(f"--checkpoint {watch.checkpoint}: cannot write into {existing}")
-    if watch.timestamp is not None and run_folder(config, watch.timestamp).exists():
+    if watch.resume is None:
+        _check_new(config)
+
+
+def _check_new(config: Config) -> None:
+    """Refuse to overwrite a run."""
+    timestamp = config.watch.timestamp
+    if timestamp is not None and (runs_folder(config) / timestamp).exists():
         raise UserError(
-            f"--timestamp {watch.timestamp}: the run {run_folder(config, watch.timestamp)} exists"
+            f"--timestamp {timestamp}: the run {runs_folder(config) / timestamp} exists"
         )
 
 
-def run_folder(config: Config, timestamp: str) -> Path:
-    """The folder of the run of that name."""
+def runs_folder(config: Config) -> Path:
+    """The folder in which the runs of this experiment have theirs, by timestamp."""
     watch = config.watch
-    return Path(watch.checkpoint, config.data.data, config.model.arch, watch.experiment, timestamp)
+    return Path(watch.checkpoint, config.data.data, config.model.arch, watch.experiment)
 
 
 def make_plan(config: Config) -> Plan:
@@ -215,9 +252,7 @@ def make_plan(config: Config) -> Plan:
     timestamp = config.watch.timestamp
     dataset = load_dataset(config.data.data, config.flat())
     steps_per_epoch = dataset.batches_per_epoch(num_nodes, config.data.batch_size)
-    num_steps = steps_per_epoch * learning.num_epochs
-    if learning.stop_criteria == "iteration":
-        num_steps = -(-learning.num_iterations // num_nodes)
+    num_steps = _num_steps(learning, steps_per_epoch, num_nodes)
     plan = Plan(
         config=config,
         topology=topology,
@@ -242,17 +277,53 @@ def make_plan(config: Config) -> Plan:
         doubts = law.doubts(topology, compressor, layout)
         if "consensus_stepsize" in law.flags:
             gamma, search = _gamma(config, law, topology, compressor, layout)
+    evaluated_run = _evaluated_run(config, model)
+    resolved = _resolve(config, gamma)
+    start = None
+    if evaluated_run is None:
+        start = find_start(resolved, runs_folder(config), steps_per_epoch)
+        _check_start(start, config, num_steps)
     return dataclasses.replace(
         plan,
-        config=_resolve(config, gamma),
+        config=_at_rest(resolved, start),
         layout=layout,
         message_bytes=compressor.message_bytes(layout)
         if law.compresses
         else 4 * layout.num_entries,
         doubts=tuple(doubts),
         search=search,
-        evaluated_run=_evaluated_run(config, model),
+        evaluated_run=evaluated_run,
+        start=start,
     )
+
+
+def _check_start(start: Start | None, config: Config, num_steps: int) -> None:
+    if start is None or not start.same:
+        _check_new(config)
+        return
+    if start.manifest is not None and start.manifest.step > num_steps:
+        raise UserError(
+            f"--resume {start.run}: its checkpoint is after {start.manifest.step} steps, and the "
+            f"run is to have {num_steps}; a larger --num_epochs"
+        )
+
+
+def _at_rest(config: Config, start: Start | None) -> Config:
+    """What config.yaml is to hold: flags that start the same run again, from the beginning.
+
+    A run that began with another's models begins with them again.
+    """
+    if start is not None and not start.same:
+        return config
+    watch = dataclasses.replace(config.watch, resume=None, checkpoint_index=None)
+    return dataclasses.replace(config, watch=watch)
+
+
+def _num_steps(learning: Learning, steps_per_epoch: int, num_nodes: int) -> int:
+    """Steps of each node in the whole run."""
+    if learning.stop_criteria == "iteration":
+        return -(-learning.num_iterations // num_nodes)
+    return steps_per_epoch * learning.num_epochs
 
 
 def _embeddings(config: Config, dataset: Dataset) -> tuple[torch.Tensor, torch.Tensor] | None:
@@ -289,14 +360,12 @@ def _evaluated_run(config: Config, model: nn.Module) -> Path | None:
     """The run whose models --evaluate True asks for, once they have been found to fit."""
     watch = config.watch
     if not watch.evaluate:
-        if watch.resume is not None:
-            raise UserError("--resume: training cannot be resumed yet; --evaluate True evaluates")
         return None
-    if watch.resume is None:
+    if watch.resume in (None, AUTO):
         raise UserError("--evaluate True: needs the folder of a run: --resume RUN")
-    folder = Path(watch.resume)
+    folder = Path(str(watch.resume))
     files = [
-        model_file(folder, rank, watch.checkpoint_index)
+        model_file(folder / str(rank), watch.checkpoint_index)
         for rank in range(config.launch.n_mpi_process)
     ]
     num_nodes = sum(place.name.isdecimal() for place in folder.glob("*"))

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -16,15 +14,14 @@ from torch import nn
 
 from pcode.config import Config, to_yaml
 from pcode.errors import UserError
+from pcode.training.start import SUMMARY, lock
+from pcode.whole_files import whole_file
 
 
 def write_whole(path: Path, content: str) -> None:
     """Write a text file whole or not at all."""
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        file.write(content)
-    os.chmod(name, 0o644)  # mkstemp's files are the owner's alone
-    os.replace(name, path)
+    with whole_file(path) as file:
+        file.write(content.encode())
 
 
 def _numbers(values: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, float]]:
@@ -37,9 +34,9 @@ def _numbers(values: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, floa
             yield path, value
 
 
-def model_file(folder: Path, rank: int, epoch: int | None) -> Path:
-    """A node's model in a run's folder, after so many epochs; None: the final one."""
-    return folder / str(rank) / ("model.pt" if epoch is None else f"model_{epoch}.pt")
+def model_file(folder: Path, epoch: int | None) -> Path:
+    """The model in a node's folder, after so many epochs; None: the final one."""
+    return folder / ("model.pt" if epoch is None else f"model_{epoch}.pt")
 
 
 def load_model(model: nn.Module, file: Path) -> None:
@@ -56,18 +53,36 @@ def load_model(model: nn.Module, file: Path) -> None:
 
 
 class Records:
-    """One node's records; rank 0 keeps those of the run besides.
+    """One node's records; the first node keeps those of the run besides.
 
     Args:
         folder: the run's folder, which exists.
-        rank: this node.
+        name: of this node's own folder in it.
+        log_bytes: of the log, what it holds up to the step from which the run goes on; None for a
+            new run, whose folders are made.
     """
 
-    def __init__(self, folder: Path, rank: int) -> None:
-        self.folder, self._rank = folder, rank
-        (folder / str(rank)).mkdir(parents=True)
-        self._log = (folder / str(rank) / "log.jsonl").open("w", encoding="utf-8")
-        self._board = SummaryWriter(str(folder / "tensorboard")) if rank == 0 else None
+    def __init__(self, folder: Path, name: str, log_bytes: int | None) -> None:
+        self.folder, self.own = folder, folder / name
+        self.own.mkdir(parents=True, exist_ok=log_bytes is not None)
+        self._log = (self.own / "log.jsonl").open("a", encoding="utf-8")
+        if log_bytes is not None and log_bytes < self._log.tell():
+            self._log.truncate(log_bytes)
+        self._board: SummaryWriter | None = None
+        self._lock: BinaryIO | None = None
+
+    def lead(self) -> None:
+        """Keep what is the whole run's, from now on.
+
+        Raises:
+            UserError: another process trains in this folder.
+        """
+        self._lock = lock(self.folder)
+        self._board = SummaryWriter(str(self.folder / "tensorboard"))
+
+    def log_bytes(self) -> int:
+        """How long the log is now."""
+        return self._log.tell()
 
     def write(self, kind: str, step: int, values: Mapping[str, Any]) -> None:
         """One line of log.jsonl; rank 0 shows its numbers in TensorBoard as well.
@@ -88,9 +103,7 @@ class Records:
         write_whole(self.folder / "config.yaml", to_yaml(config))
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
-        write_whole(
-            self.folder / "summary.json", json.dumps(summary, indent=2, allow_nan=False) + "\n"
-        )
+        write_whole(self.folder / SUMMARY, json.dumps(summary, indent=2, allow_nan=False) + "\n")
 
     def write_partition(self, shares: Sequence[torch.Tensor]) -> None:
         """partition.npz: the positions of each node's training samples, arrays named by rank."""
@@ -103,9 +116,12 @@ class Records:
         Args:
             epoch: how many have passed, or None for the final model.
         """
-        torch.save(model.state_dict(), model_file(self.folder, self._rank, epoch))
+        with whole_file(model_file(self.own, epoch)) as file:
+            torch.save(model.state_dict(), file)
 
     def close(self) -> None:
         self._log.close()
         if self._board is not None:
             self._board.close()
+        if self._lock is not None:
+            self._lock.close()

@@ -1,0 +1,36 @@
+"""A round in which neighbours send each other whole vectors."""
+
+from __future__ import annotations
+
+import torch
+
+from pcode.communication.base import Communicator
+from pcode.timing import StepTimer
+from pcode.topology.base import Mixing as Round
+
+
+class Mixing:
+    """x_i <- sum_j w_ij x_j; keeps as many buffers as a round so far had senders.
+
+    Args:
+        timer: gets the parts wait and mix.
+    """
+
+    def __init__(self, communicator: Communicator, timer: StepTimer) -> None:
+        self._communicator, self._timer = communicator, timer
+        self._received: list[torch.Tensor] = []
+
+    def __call__(self, x: torch.Tensor, round_: Round, step: int) -> None:
+        """Replace this node's flat x; all nodes call it, with the same round."""
+        rank = self._communicator.rank
+        weights, senders = round_.weights(rank), round_.senders(rank)
+        while len(self._received) < len(senders):
+            self._received.append(torch.empty_like(x))
+        incoming = dict(zip(senders, self._received, strict=False))
+        with self._timer("wait"):
+            outgoing = dict.fromkeys(round_.receivers(rank), x)
+            self._communicator.exchange(outgoing, incoming, step).wait()
+        with self._timer("mix"):
+            x.mul_(weights.get(rank, 0.0))
+            for peer, x_j in incoming.items():
+                x.add_(x_j, alpha=weights[peer])

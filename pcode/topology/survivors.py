@@ -1,0 +1,36 @@
+"""The graph of the nodes that are left when others are lost."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from pcode.errors import UserError
+from pcode.topology.base import Graph, Topology
+from pcode.topology.ring import ring
+from pcode.topology.weights import metropolis_weights
+
+
+def surviving_graph(graph: Graph, survivors: Sequence[int], rebuilt: Graph | None) -> Graph:
+    """The graph on which survivors go on; their new ranks are their places in the list.
+
+    Args:
+        graph: of all nodes before.
+        survivors: their ranks in it, ascending.
+        rebuilt: the same kind of graph with so many nodes, or None where there is none. It is
+            taken where there is one (a ring stays a ring); else the links that are left, by
+            Metropolis' rule; else, where these fall apart, a ring.
+    """
+    if rebuilt is not None:
+        return rebuilt
+    num_nodes = len(survivors)
+    if isinstance(graph, Topology):
+        left = graph.matrix[np.ix_(survivors, survivors)]
+        edges = [(int(i), int(j)) for i, j in np.argwhere(np.triu(left, 1) > 0)]
+        name = f"{graph.name} without {graph.num_nodes - num_nodes}"
+        try:
+            return Topology(name, metropolis_weights(num_nodes, edges))
+        except UserError:  # it fell apart
+            pass
+    return ring(num_nodes)

@@ -1,0 +1,259 @@
+"""Checkpoints: all that a run is after so many steps, whole or absent.
+
+RUN/checkpoints/STEP.json, the manifest, names the files of the nodes, RUN/RANK/checkpoint_STEP.pt,
+with their digests. Rank 0 writes it after all of them lie on the disk: without it there is no
+checkpoint, and it goes before they go.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import io
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, BinaryIO, cast
+
+import torch
+
+from pcode.communication import Communicator
+from pcode.errors import UserError
+from pcode.injection import Injector
+from pcode.layout import Layout
+from pcode.whole_files import TEMPORARY, whole_file
+
+# Of manifests and nodes' files; another one is refused.
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a checkpoint consists of.
+
+    Attributes:
+        step: steps of each node.
+        steps_per_epoch: where the run stands is step / steps_per_epoch epochs.
+        folders: of the nodes in the run's folder, by rank; the names of the ranks, unless nodes
+            were lost.
+        sha256: of the nodes' files, by rank.
+        version: VERSION.
+    """
+
+    step: int
+    steps_per_epoch: int
+    folders: tuple[str, ...]
+    sha256: tuple[str, ...]
+    version: int = VERSION
+
+    @property
+    def num_nodes(self) -> int:
+        return len(self.folders)
+
+    @property
+    def epoch(self) -> float:
+        return self.step / self.steps_per_epoch
+
+
+def manifest_file(run: Path, step: int) -> Path:
+    return run / "checkpoints" / f"{step}.json"
+
+
+def node_file(run: Path, folder: str, step: int) -> Path:
+    return run / folder / f"checkpoint_{step}.pt"
+
+
+def steps_kept(run: Path) -> list[int]:
+    """The steps after which the run in this folder has a checkpoint, ascending."""
+    names = [file.stem for file in (run / "checkpoints").glob("*.json")]
+    return sorted(int(name) for name in names if name.isdecimal())
+
+
+def last_step(run: Path) -> int | None:
+    """The step of the run's last checkpoint, or None where it has none."""
+    return max(steps_kept(run), default=None)
+
+
+def read_manifest(run: Path, step: int) -> Manifest:
+    """The manifest of a checkpoint that is there.
+
+    Raises:
+        UserError: it is damaged, of another version, or a file that it names is not there.
+    """
+    file = manifest_file(run, step)
+    damaged = UserError(f"--resume {run}: {file} is damaged{_hint(run, step)}")
+    try:
+        content = json.loads(file.read_bytes())
+        version = content.get("version")
+    except (OSError, ValueError, AttributeError, RecursionError):
+        raise damaged from None
+    if version != VERSION:
+        raise UserError(
+            f"--resume {run}: {file} is of version {version!r}, this program reads {VERSION}"
+        )
+    kinds = {"step": int, "steps_per_epoch": int, "folders": list, "sha256": list, "version": int}
+    if {name: type(value) for name, value in content.items()} != kinds:
+        raise damaged
+    texts = [*content["folders"], *content["sha256"]]
+    manifest = Manifest(
+        content["step"],
+        content["steps_per_epoch"],
+        tuple(content["folders"]),
+        tuple(content["sha256"]),
+    )
+    if not (
+        all(isinstance(text, str) for text in texts)
+        and all(folder.isdecimal() for folder in manifest.folders)
+        and 0 < len(manifest.folders) == len(manifest.sha256)
+        and manifest.step == step
+        and manifest.steps_per_epoch > 0
+    ):
+        raise damaged
+    for folder in manifest.folders:
+        if not node_file(run, folder, step).is_file():
+            raise UserError(
+                f"--resume {run}: {node_file(run, folder, step)} is not there{_hint(run, step)}"
+            )
+    return manifest
+
+
+def _hint(run: Path, step: int) -> str:
+    """What to do about a checkpoint that cannot be used."""
+    before = [other for other in steps_kept(run) if other < step]
+    if not before:
+        return ""
+    return f"; without {manifest_file(run, step).name} it goes on after step {before[-1]}"
+
+
+def read_node(run: Path, manifest: Manifest, rank: int, layout: Layout) -> dict[str, Any]:
+    """A node's state as `save` was given it.
+
+    Raises:
+        UserError: the file cannot be read or is not the one that was written, or it holds another
+            model's.
+    """
+    file = node_file(run, manifest.folders[rank], manifest.step)
+    hint = _hint(run, manifest.step)
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise UserError(f"--resume {run}: {file}: {error.strerror}{hint}") from None
+    if hashlib.sha256(content).hexdigest() != manifest.sha256[rank]:
+        raise UserError(f"--resume {run}: {file} is damaged{hint}")
+    try:
+        state: dict[str, Any] = torch.load(io.BytesIO(content), weights_only=True)
+        found = Layout(tuple(state["names"]), tuple(tuple(shape) for shape in state["shapes"]))
+    except Exception as error:  # with the right digest: another program's, which may hold anything
+        reason = " ".join(str(error).split())
+        raise UserError(f"--resume {run}: {file} is no checkpoint: {reason}") from None
+    if found != layout:
+        raise UserError(
+            f"--resume {run}: {file} holds {found.num_tensors} tensors of "
+            f"{found.num_entries:,} entries, the model has {layout.num_tensors} of "
+            f"{layout.num_entries:,}: its flags --arch and --data must be the same"
+        )
+    return state
+
+
+class _Hashing(io.RawIOBase):
+    """A file that is written from begin to end, with a digest of what passes."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file, self.digest = file, hashlib.sha256()
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, content: Any) -> int:
+        self.digest.update(content)
+        return self._file.write(content)
+
+
+class Checkpoints:
+    """One node's part in keeping a run's checkpoints; it removes what interrupted ones left.
+
+    Args:
+        run: the run's folder.
+        folder: the node's own, in it.
+        num_kept: how many of the last ones are kept.
+        for_good: whether the one after so many whole epochs is kept for good.
+        injector: of this node.
+    """
+
+    def __init__(
+        self,
+        run: Path,
+        folder: str,
+        *,
+        num_kept: int,
+        for_good: Callable[[int], bool],
+        injector: Injector,
+    ) -> None:
+        self._run, self._folder = run, folder
+        self._num_kept, self._for_good, self._injector = num_kept, for_good, injector
+        self._steps = set(steps_kept(run))
+        whole = {node_file(run, folder, step) for step in self._steps}
+        own = set((run / folder).glob("checkpoint_*.pt"))
+        for debris in (own - whole) | set((run / folder).glob(f"{TEMPORARY}*")):
+            debris.unlink()
+
+    def save(
+        self,
+        state: Mapping[str, Any],
+        layout: Layout,
+        *,
+        step: int,
+        steps_per_epoch: int,
+        folders: Sequence[str],
+        communicator: Communicator,
+    ) -> None:
+        """Write a checkpoint, and remove those that are not kept any more; all nodes call it.
+
+        Args:
+            state: tensors, numbers, texts, and lists and dictionaries of them.
+            folders: the nodes' own, by rank.
+
+        Raises:
+            OSError: it cannot be written; those before are whole.
+            CommunicationError: another node could not write it.
+        """
+        file = node_file(self._run, self._folder, step)
+        content = {"names": list(layout.names), "shapes": [list(s) for s in layout.shapes], **state}
+        with whole_file(file) as binary:
+            hashing = _Hashing(binary)
+            torch.save(content, cast(IO[bytes], hashing))
+            self._injector.reach("save", step, lambda: _spoil(binary))
+        digest = torch.frombuffer(bytearray(hashing.digest.digest()), dtype=torch.uint8)
+        digests = [bytes(row.tolist()).hex() for row in communicator.all_gather(digest, step)]
+        self._steps.add(step)
+        dropped = self._dropped(steps_per_epoch)
+        if communicator.rank == 0:
+            self._injector.reach("manifest", step)
+            self._write(Manifest(step, steps_per_epoch, tuple(folders), tuple(digests)))
+            for old in dropped:
+                manifest_file(self._run, old).unlink(missing_ok=True)
+        communicator.barrier(step)  # a checkpoint with a manifest has all its files at any moment
+        for old in dropped:
+            node_file(self._run, self._folder, old).unlink(missing_ok=True)
+        self._steps.difference_update(dropped)
+
+    def _write(self, manifest: Manifest) -> None:
+        file = manifest_file(self._run, manifest.step)
+        file.parent.mkdir(exist_ok=True)
+        with whole_file(file) as binary:
+            binary.write(json.dumps(dataclasses.asdict(manifest)).encode())
+
+    def _dropped(self, steps_per_epoch: int) -> list[int]:
+        """The steps whose checkpoints are not kept any more."""
+        steps = sorted(self._steps)
+        return [
+            step
+            for step in steps[: -self._num_kept]
+            if step % steps_per_epoch or not self._for_good(step // steps_per_epoch)
+        ]
+
+
+def _spoil(file: BinaryIO) -> None:
+    file.seek(file.tell() // 2)
+    file.write(b"spoilt")

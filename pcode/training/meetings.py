@@ -1,0 +1,75 @@
+"""How nodes agree to stop or to save at the same step: they ask each other, about once a second."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import torch
+
+from pcode.communication import Communicator
+from pcode.training.stop import StopRequest
+
+SECONDS_BETWEEN = 1.0
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What all nodes do now.
+
+    Attributes:
+        stop: save and end.
+        save: write a checkpoint.
+    """
+
+    stop: bool
+    save: bool
+
+
+class Meetings:
+    """When the nodes meet, and what they decide; every node's are at the same steps.
+
+    At each one they agree on the next, by the speed of the first node: after every step at the
+    beginning, later after as many as take SECONDS_BETWEEN. A node between two meetings waits for
+    nobody but its neighbours.
+
+    Args:
+        communicator: this node's.
+        request: whether this process was asked to end.
+        save_minutes: between two checkpoints, by the clock of the first node; None where they do
+            not follow the clock.
+    """
+
+    def __init__(
+        self, communicator: Communicator, request: StopRequest, save_minutes: float | None
+    ) -> None:
+        self._communicator, self._request = communicator, request
+        self._save_seconds = None if save_minutes is None else 60 * save_minutes
+        self._saved = self._met = time.monotonic()
+        self._steps_between = self._steps_left = 1
+
+    def after_step(self, step: int) -> Decision:
+        """Meet, if it is time for it; `step` is named in errors."""
+        self._steps_left -= 1
+        if self._steps_left > 0:
+            return Decision(stop=False, save=False)
+        return self.meet(step)
+
+    def meet(self, step: int) -> Decision:
+        """Ask all nodes; all of them call it at the same step.
+
+        Raises:
+            CommunicationError: a node does not come.
+        """
+        now = time.monotonic()
+        # At most twice as many as before: the first steps, which compile, are no measure.
+        steps = int(self._steps_between * SECONDS_BETWEEN / max(now - self._met, 1e-9))
+        steps = max(1, min(steps, 2 * self._steps_between))
+        due = self._save_seconds is not None and now - self._saved >= self._save_seconds
+        own = torch.tensor([self._request.asked, due, steps], dtype=torch.int64)
+        rows = [row.tolist() for row in self._communicator.all_gather(own, step)]
+        self._steps_between = self._steps_left = rows[0][2]
+        self._met = time.monotonic()
+        if rows[0][1]:
+            self._saved = self._met
+        return Decision(stop=any(row[0] for row in rows), save=bool(rows[0][1]))

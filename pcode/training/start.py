@@ -1,0 +1,197 @@
+"""From where a run starts: the beginning, a checkpoint of its own, or another run's models."""
+
+from __future__ import annotations
+
+import fcntl
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+
+from pcode.config import Config, config_of_run
+from pcode.config.options import AUTO
+from pcode.errors import UserError
+from pcode.layout import Layout
+from pcode.training.checkpoint import Manifest, last_step, read_manifest, read_node, steps_kept
+
+# Besides those of launching (but for the number of nodes) and watching: what may differ when a run
+# goes on in its own folder.
+FREE = ("num_epochs", "num_iterations", "avg_model", "data_dir", "download", "overlap")
+SUMMARY = "summary.json"
+
+
+@dataclass(frozen=True)
+class Start:
+    """The run that one goes on from.
+
+    Attributes:
+        run: its folder.
+        manifest: of the checkpoint; None where there is none yet, and all is done again.
+        same: it is this run, which goes on in its folder to the same bits. Otherwise this is a
+            new run, in a folder of its own, that starts from the other's models.
+        averaged: every node starts from the mean of the models; otherwise each from its own.
+    """
+
+    run: Path
+    manifest: Manifest | None
+    same: bool
+    averaged: bool = False
+
+    def __str__(self) -> str:
+        if self.manifest is None:
+            return f"{self.run} has no checkpoint: it begins again"
+        where = f"step {self.manifest.step} (epoch {self.manifest.epoch:g}) of {self.run}"
+        if self.same:
+            return f"resumed after {where}"
+        models = "its own model"
+        if self.averaged:
+            models = f"the mean of {self.manifest.num_nodes} models"
+        return (
+            f"a new run from {where}, whose flags differ: every node goes on from {models}; copies "
+            "of neighbours are rebuilt by one exchange"
+        )
+
+    def states(self, rank: int, layout: Layout) -> Iterable[dict[str, Any]]:
+        """What the node of that rank starts from: one state, or all those of the mean.
+
+        Raises:
+            UserError: a file is damaged or does not fit.
+        """
+        assert self.manifest is not None, "it begins again"
+        ranks = range(self.manifest.num_nodes) if self.averaged else (rank,)
+        return (read_node(self.run, self.manifest, each, layout) for each in ranks)
+
+
+def decisive_flags(config: Config) -> dict[str, Any]:
+    """The flags that decide what numbers a run gives, up to any step."""
+    groups = (config.data, config.model, config.learning, config.graph)
+    flags = {name: value for group in groups for name, value in vars(group).items()}
+    flags["n_mpi_process"] = config.launch.n_mpi_process
+    return {name: value for name, value in flags.items() if name not in FREE}
+
+
+def find_start(config: Config, runs: Path, steps_per_epoch: int) -> Start | None:
+    """What `--resume` asks for, or None where the run begins at the beginning.
+
+    Args:
+        config: with what was left to the run filled in.
+        runs: the folder of the experiment's runs.
+        steps_per_epoch: of this run.
+
+    Raises:
+        UserError: there is no such run or checkpoint, it is damaged, or it is under way.
+    """
+    watch = config.watch
+    if watch.resume is None:
+        return None
+    if watch.resume == AUTO:
+        run = _last_unfinished(config, runs)
+        if run is None:
+            return None
+    else:
+        run = Path(watch.resume)
+        if is_locked(run):
+            raise UserError(f"--resume {run}: another process trains it")
+    before = config_of_run(run)
+    same = decisive_flags(before) == decisive_flags(config)
+    step = _step(run, watch.checkpoint_index)
+    if step is None:
+        if not same:
+            raise UserError(f"--resume {run}: it has no checkpoint, and its flags differ")
+        return Start(run, None, same=True)
+    manifest = read_manifest(run, step)
+    own = tuple(map(str, range(config.launch.n_mpi_process)))
+    same = same and manifest.folders == own and manifest.steps_per_epoch == steps_per_epoch
+    each_its_own = (
+        manifest.folders == own and before.learning.optimizer == config.learning.optimizer
+    )
+    return Start(run, manifest, same, averaged=not (same or each_its_own))
+
+
+def _last_unfinished(config: Config, runs: Path) -> Path | None:
+    """The newest run of this experiment with these flags that has not ended."""
+    found: list[tuple[float, Path]] = []
+    for file in runs.glob("*/config.yaml"):
+        run = file.parent
+        if (run / SUMMARY).exists() or is_locked(run):
+            continue
+        with suppress(UserError):  # what this program cannot read is not its own
+            if decisive_flags(config_of_run(run)) == decisive_flags(config):
+                found.append((file.stat().st_mtime, run))
+    return max(found)[1] if found else None
+
+
+def _step(run: Path, epoch: int | None) -> int | None:
+    """The step of the checkpoint asked for; None: there is none yet."""
+    if epoch is None:
+        return last_step(run)
+    manifests = [read_manifest(run, step) for step in steps_kept(run)]
+    kept = {manifest.epoch: manifest.step for manifest in manifests}
+    if epoch not in kept:
+        there = ", ".join(f"{each:g}" for each in sorted(kept)) or "none"
+        raise UserError(
+            f"--checkpoint_index {epoch}: {run} has no checkpoint after that epoch; there are: "
+            f"{there} (--save_all_models True keeps all)"
+        )
+    return kept[epoch]
+
+
+def _lock_file(run: Path) -> Path:
+    return run / ".lock"
+
+
+def is_locked(run: Path) -> bool:
+    """Whether a process trains in this folder."""
+    try:
+        with _lock_file(run).open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # many may ask at once
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    except OSError:  # a file system without locks
+        return False
+    return False
+
+
+def lock(run: Path) -> BinaryIO:
+    """Keep others from training in this folder as long as the file is open.
+
+    Raises:
+        UserError: another process does already.
+    """
+    file = _lock_file(run).open("ab")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        raise UserError(f"--resume {run}: another process trains it") from None
+    except OSError:  # a file system without locks
+        pass
+    return file
+
+
+def mean_state(states: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    """The first state with the mean of all models and of what their laws keep.
+
+    Numbers that are not floating point are the first one's.
+    """
+    rest = iter(states)
+    mean = next(rest)
+    count = 1
+    for state in rest:
+        count += 1
+        for total, tensor in zip(_tensors(mean), _tensors(state), strict=True):
+            total.add_(tensor)
+    for total in _tensors(mean):
+        total.div_(count)
+    return mean
+
+
+def _tensors(state: dict[str, Any]) -> list[torch.Tensor]:
+    parts = (state["buffers"], state["law"]["vectors"])
+    tensors = [state["x"], *(tensor for part in parts for tensor in part.values())]
+    return [tensor for tensor in tensors if tensor.is_floating_point()]
