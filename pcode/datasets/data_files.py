@@ -9,6 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from pcode.errors import UserError
+from pcode.user_files import check_file
 
 
 def stored(path: Path, ending: str) -> Path:
@@ -24,8 +25,10 @@ def missing(folder: Path, files: Sequence[str], ending: str = "") -> list[str]:
 
 @contextmanager
 def reading(*paths: Path) -> Iterator[None]:
-    """Whatever is raised inside becomes a UserError that names the files."""
+    """Whatever is raised inside becomes a UserError that names the files; so does what is none."""
     try:
+        for path in paths:
+            check_file(path)
         yield
     # Damaged bytes make their readers raise nearly anything, and it all means the same here.
     except Exception as error:
@@ -38,10 +41,18 @@ def reading(*paths: Path) -> Iterator[None]:
 
 @contextmanager
 def alone(lock: Path) -> Iterator[None]:
-    """One process of this machine at a time; the others wait."""
+    """One process of this machine at a time; the others wait.
+
+    Of what fails no file is left: those that wait then come one after another, but may meet others
+    that come later.
+    """
     with lock.open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        yield  # closing the file unlocks it
+        try:
+            yield  # closing the file unlocks it
+        except BaseException:
+            lock.unlink(missing_ok=True)
+            raise
 
 
 def fetch(
@@ -72,8 +83,9 @@ def fetch(
                 for file in absent:
                     (folder / file).parent.mkdir(parents=True, exist_ok=True)
                     (Path(beside) / file).replace(folder / file)
-    # URLError is an OSError; torchvision says RuntimeError for a wrong checksum.
-    except (OSError, RuntimeError) as error:
+    # URLError is an OSError, torchvision says RuntimeError for a wrong checksum, and a damaged or
+    # malicious archive makes its readers raise nearly anything.
+    except Exception as error:
         reason = " ".join(str(error).split())
         raise UserError(
             f"--download True: {name} could not be fetched ({reason}); "

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from pcode.errors import UserError
+from pcode.user_files import check_file
 
 
 def load_embeddings(
@@ -43,6 +44,7 @@ def load_embeddings(
     rows = torch.zeros(len(vocabulary), num_dimensions)
     known = torch.zeros(len(vocabulary), dtype=torch.bool)
     try:
+        check_file(path)
         with path.open(encoding="utf-8", newline="\n") as file:
             for count, line in enumerate(file, 1):
                 # From the right, because some of GloVe's words hold blanks.

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from pcode.errors import UserError
+from pcode.user_files import check_file
 
 
 class EncodedImages(ABC):
@@ -65,7 +66,9 @@ class FolderImages(EncodedImages):
 
     def _read(self, position: int) -> bytes:
         try:
-            return Path(self.name(position)).read_bytes()
+            path = Path(self.name(position))
+            check_file(path)
+            return path.read_bytes()
         except OSError as error:
             raise UserError(f"{self.name(position)}: cannot be read: {error.strerror}") from None
 

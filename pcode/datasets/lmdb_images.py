@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from pcode.datasets.image_files import EncodedImages
 from pcode.errors import UserError
+from pcode.user_files import check_file
 
 if TYPE_CHECKING:
     from lmdb import Environment
@@ -60,12 +61,14 @@ class LmdbImages(EncodedImages):
 
         self.path = path
         try:
+            check_file(path)
             with _open(path) as environment, environment.begin() as transaction:
                 meta = json.loads(transaction.get(META, b"null"))
                 labels = np.frombuffer(transaction.get(LABELS, b""), "<i4").astype(np.int64)
                 count = transaction.stat()["entries"] - 2
-        except (lmdb.Error, ValueError) as error:
-            raise UserError(f"{path}: cannot be read: {error}") from None
+        except (lmdb.Error, OSError, ValueError, RecursionError) as error:
+            reason = " ".join(str(error).split())
+            raise UserError(f"{path}: cannot be read: {reason}") from None
         if not isinstance(meta, dict) or meta.get("format") != FORMAT or len(labels) != count:
             raise UserError(f"{path}: was not made by python -m pcode.tools.to_lmdb")
         self.classes = _classes(path, meta.get("classes"), labels)

@@ -15,6 +15,7 @@ from pcode.datasets.drawn_size import check_fits
 from pcode.datasets.text_columns import Text
 from pcode.errors import UserError
 from pcode.seeding import torch_generator
+from pcode.user_files import check_file
 
 END_OF_LINE = "<eos>"
 UNKNOWN = "<unk>"
@@ -92,6 +93,7 @@ def load_text(
 def _words(name: str, path: Path, lower: bool) -> Iterator[str]:
     """The words of a file, with one more at the end of every line, also of an empty one."""
     try:
+        check_file(path)
         with path.open(encoding="utf-8") as file:
             for line in file:
                 yield from (line.lower() if lower else line).split()

@@ -8,6 +8,7 @@ for, and takes a second to import on every rank.
 
 from __future__ import annotations
 
+import tarfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,6 +51,8 @@ class VisionSet:
         # Here, because it takes a second and nothing else needs it.
         from torchvision import datasets  # noqa: PLC0415
 
+        if not hasattr(tarfile, "data_filter"):  # torchvision would unpack without it
+            raise RuntimeError("this Python's tarfile cannot unpack safely; 3.10.12 or 3.11.4 can")
         kind, parts = self.fetched_as
         for part in parts:
             getattr(datasets, kind)(folder, part, download=True)

@@ -6,12 +6,15 @@ import re
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from pcode.errors import UserError
+from pcode.user_files import read_text, shortened
+
+# Room for many thousand hosts with long names.
+MOST_BYTES = 1 << 22
 
 # Also what `mpirun --host NAME:SLOTS,...` can hold: no colon, comma or blank.
-_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", re.ASCII)
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,252}", re.ASCII)
 _SLOTS = re.compile(r"[0-9]{1,9}", re.ASCII)
 
 
@@ -57,15 +60,19 @@ def parse_hostfile(text: str, path: str) -> tuple[Host, ...]:
         where = f"--hostfile {path}, line {number}"
         name, *settings = words
         if not _NAME.fullmatch(name):
-            raise UserError(f"{where}: {name!r} is not a host name; expected `HOST slots=N`")
+            raise UserError(
+                f"{where}: {shortened(name)} is not a host name; expected `HOST slots=N`"
+            )
         slots = "1"
         if settings:
             key, equals, slots = settings[0].partition("=")
             if len(settings) > 1 or key != "slots" or not equals:
                 unexpected = settings[1] if key == "slots" and equals else settings[0]
-                raise UserError(f"{where}: {unexpected!r}: expected `HOST slots=N`")
+                raise UserError(f"{where}: {shortened(unexpected)}: expected `HOST slots=N`")
         if not _SLOTS.fullmatch(slots) or int(slots) == 0:
-            raise UserError(f"{where}: slots={slots!r}: expected a whole number of at least 1")
+            raise UserError(
+                f"{where}: slots={shortened(slots)}: expected a whole number of at least 1"
+            )
         if name.lower() in hosts:
             raise UserError(f"{where}: {name} is given twice; add its slots up in one line")
         hosts[name.lower()] = Host(name, int(slots))
@@ -81,11 +88,9 @@ def read_hostfile(path: str) -> tuple[Host, ...]:
         UserError: the file cannot be read or is malformed.
     """
     try:
-        text = Path(path).read_text(encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"--hostfile {path}: {error.strerror}") from None
-    except ValueError:  # not UTF-8, or a NUL in the path
-        raise UserError(f"--hostfile {path!r}: not a text file") from None
+        text = read_text(path, MOST_BYTES)
+    except ValueError as error:
+        raise UserError(f"--hostfile {path}: {error}") from None
     return parse_hostfile(text, path)
 
 

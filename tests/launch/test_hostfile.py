@@ -77,8 +77,8 @@ def test_unreadable_files_are_refused(tmp_path: Path) -> None:
     for path, message in [
         (str(tmp_path / "none"), "No such file"),
         (str(tmp_path), "Is a directory"),
-        (str(binary), "not a text file"),
-        ("a\0b", "not a text file"),
+        (str(binary), "not a text file (UTF-8)"),
+        ("a\0b", "not the name of a file"),
     ]:
         with pytest.raises(UserError, match="--hostfile") as error:
             read_hostfile(path)

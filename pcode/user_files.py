@@ -1,0 +1,51 @@
+"""What a user wrote, in files and flags: read within bounds, and quoted in one line."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from pathlib import Path
+
+LONGEST_QUOTE = 80
+
+
+def shortened(text: str) -> str:
+    """A text as it can stand in one line of an error."""
+    return repr(text if len(text) <= LONGEST_QUOTE else text[: LONGEST_QUOTE - 3] + "...")
+
+
+def check_file(path: str | Path) -> None:
+    """Refuse what is not a regular file, without opening it: a pipe or a device may never end.
+
+    Raises:
+        OSError: it is none, or not there.
+        ValueError: no file can have such a name.
+    """
+    mode = os.stat(path).st_mode
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    if not stat.S_ISREG(mode):
+        raise OSError(errno.EINVAL, "not a regular file")
+
+
+def read_text(path: str | Path, most_bytes: int) -> str:
+    """The text of a regular file of at most `most_bytes` bytes, UTF-8.
+
+    Raises:
+        ValueError: why it cannot be read, in a few words.
+    """
+    try:
+        check_file(path)
+        with open(path, "rb") as file:
+            content = file.read(most_bytes + 1)
+    except OSError as error:
+        raise ValueError(error.strerror) from None
+    except ValueError:  # a NUL or a lone surrogate
+        raise ValueError("not the name of a file") from None
+    if len(content) > most_bytes:
+        raise ValueError(f"larger than {most_bytes} bytes")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise ValueError("not a text file (UTF-8)") from None
