@@ -19,6 +19,7 @@ from pcode.config.files import FileValue, read_flags
 from pcode.config.options import AUTO, Config
 from pcode.errors import UserError
 from pcode.optim import ALIASES
+from pcode.user_files import shortened
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,8 @@ class _Parser(argparse.ArgumentParser):
             unknown = (message.removeprefix("unrecognized arguments: ").split() or ["''"])[0]
             known = [f"--{name}" for name in _fields()]
             near = difflib.get_close_matches(unknown.split("=")[0], known, n=1)
-            message = f"{unknown}: no such flag" + (f"; did you mean {near[0]}?" if near else "")
+            named = unknown if unknown.isprintable() else shortened(unknown)
+            message = f"{named}: no such flag" + (f"; did you mean {near[0]}?" if near else "")
         raise UserError(message)
 
 
@@ -166,7 +168,8 @@ def _flags_of_run(
 ) -> dict[str, FileValue]:
     """Those of the run that is to go on or to be evaluated: others win over them."""
     texts = {name: value.text for name, value in in_files.items()} | dict(given)
-    resume = _values({"resume": texts["resume"]}, {})["resume"] if "resume" in texts else None
+    files = {name: value.file for name, value in in_files.items() if name not in given}
+    resume = _values({"resume": texts["resume"]}, files)["resume"] if "resume" in texts else None
     if resume in (None, AUTO):
         return {}
     file = Path(resume, "config.yaml")
