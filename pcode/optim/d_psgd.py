@@ -25,8 +25,8 @@ class DPSGD(Law):
         self, params: Iterable[Any], communicator: Communicator, topology: Graph, **local: Any
     ) -> None:
         super().__init__(params, communicator, topology, **local)
-        self._mix = Mixing(communicator, self.timer)
+        self.mixing = Mixing(communicator, self.timer)
 
     def _recursion(self) -> None:
         self.local_step()
-        self._mix(self.x, self.topology.at(self.num_exchanges), self.num_steps)
+        self.mixing(self.x, self.topology.at(self.num_exchanges), self.num_steps)

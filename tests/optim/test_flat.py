@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -125,7 +127,8 @@ def test_a_restored_law_goes_on_as_if_never_stopped(overlap: bool) -> None:
 
         model, law = start()
         train(model, law, range(5))
-        kept, weights = law.state_dict(), [p.detach().clone() for p in model.parameters()]
+        kept = copy.deepcopy(law.state_dict())
+        weights = [p.detach().clone() for p in model.parameters()]
         train(model, law, range(5, 9))
         law.finish()
         other_model, other = start()

@@ -9,6 +9,7 @@ rounding adds up).
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -560,7 +561,7 @@ def test_a_restored_law_goes_on_as_if_never_stopped(name: str) -> None:
 
         model, law = start()
         train(model, law, range(7))
-        kept, x = law.state_dict(), law.x.clone()
+        kept, x = copy.deepcopy(law.state_dict()), law.x.clone()
         train(model, law, range(7, 20))
         other_model, other = start()
         train(other_model, other, range(3))  # with overlap, a round is under way then

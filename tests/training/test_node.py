@@ -10,6 +10,7 @@ import torch
 
 from pcode.communication import Communicator, Simulation
 from pcode.config import make_config
+from pcode.injection import Injector
 from pcode.training.node import Node
 from pcode.training.plan import make_plan
 
@@ -23,7 +24,7 @@ TEXT: dict[str, Any] = {
 def on_a_node(flags: dict[str, Any], use: Callable[[Node], Result]) -> Result:
     """What `use` gives of the only node of a run with these flags."""
     plan = make_plan(make_config(backend="sim", n_mpi_process=1, num_threads=1, **flags))
-    return Simulation(1).run(lambda communicator: use(Node(plan, communicator)))[0]
+    return Simulation(1).run(lambda communicator: use(Node(plan, communicator, Injector(0, []))))[0]
 
 
 def test_the_state_is_carried_within_an_epoch_and_not_into_the_next() -> None:
@@ -38,7 +39,8 @@ def test_the_state_is_carried_within_an_epoch_and_not_into_the_next() -> None:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(node.task, "forward", watched)
             for epoch in range(2):
-                batches = node.epoch_batches(epoch)
+                node.law.num_steps = epoch * node.plan.steps_per_epoch
+                batches = node.batches_ahead()
                 for _ in range(3):
                     node.train_step(batches)
         return carried
@@ -70,7 +72,7 @@ def test_the_gradient_is_clipped_once(flags: dict[str, Any], want: float | None)
 
 def test_the_parts_of_each_step_are_positive_and_within_it() -> None:
     def use(node: Node) -> list[dict[str, float]]:
-        batches = node.epoch_batches(0)
+        batches = node.batches_ahead()
         seconds = []
         for _ in range(4):
             node.train_step(batches)
