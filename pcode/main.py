@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
@@ -13,32 +14,47 @@ import torch
 
 from pcode.communication import DistributedCommunicator, Simulation
 from pcode.config import Config, parse
-from pcode.errors import CommunicationError, DivergenceError, UserError
-from pcode.exit_status import DIVERGED, INTERRUPTED, USER_ERROR
+from pcode.errors import (
+    CommunicationError,
+    DivergenceError,
+    Preempted,
+    StorageError,
+    UserError,
+)
+from pcode.exit_status import DIVERGED, INTERRUPTED, PREEMPTED, USER_ERROR
 from pcode.launch import (
     RankEnvironment,
     check_ranks,
     detect,
     launch,
     mpirun_command,
+    runs_here,
     threads_per_node,
 )
 from pcode.launch.connect import abort, connect, disconnect
+from pcode.launch.restarts import Attempt, new_run, next_attempt, run_attempts
 from pcode.memory import use_memory_well
 from pcode.training.describe import describe, headline
 from pcode.training.loop import LAUNCHER_VARIABLE, run_node
-from pcode.training.plan import Plan, make_plan
+from pcode.training.plan import Plan, make_plan, runs_folder
+from pcode.training.stop import StopRequest
 
 
 def main(arguments: Sequence[str]) -> int:
     """Do what the flags ask for; the exit status.
 
-    0: done; those of pcode.exit_status; 143: SIGTERM; anything else: a node failed.
+    0: done; those of pcode.exit_status; 143: SIGTERM, and the nodes could not save; 141: nobody
+    reads the standard output; anything else: a node failed.
     """
     try:
-        return _main(arguments)
+        status = _main(arguments)
+        sys.stdout.flush()
     except KeyboardInterrupt:
         return INTERRUPTED
+    except BrokenPipeError:  # `run.py ... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+    return status
 
 
 def _main(arguments: Sequence[str]) -> int:
@@ -48,6 +64,9 @@ def _main(arguments: Sequence[str]) -> int:
         parsed = parse(arguments)
         config = _resolve(parsed.config, parsed.given, place)
         command = _command(config, arguments) if place is None else None
+        here = command is not None and runs_here(config.launch)
+        if command is not None and config.launch.work_dir is not None:
+            _go_to(config.launch.work_dir)
         plan = make_plan(config)
     except UserError as error:
         # Every rank finds the same error: one of them reports it.
@@ -70,10 +89,35 @@ def _main(arguments: Sequence[str]) -> int:
         if plan.search is not None:  # the ranks need not search again
             print(*plan.search.lines(), sep="\n", flush=True)
             command += ["--consensus_stepsize", repr(plan.search.best)]
+        runs, first_attempt = runs_folder(plan.config), _first_attempt(plan)
         del plan  # its data set would lie in memory, beside the ranks', for as long as they run
         os.environ[LAUNCHER_VARIABLE] = "terminal" if sys.stderr.isatty() else "pipe"
-        return launch(command)
+        return run_attempts(
+            lambda flags: launch([*command, *flags], here),
+            first_attempt,
+            lambda failed: next_attempt(
+                failed,
+                runs,
+                indexed=config.watch.checkpoint_index is not None,
+                trains=not config.watch.evaluate,
+            ),
+            config.launch.max_restarts,
+        )
     return _be_nodes(plan, place)
+
+
+def _first_attempt(plan: Plan) -> Attempt:
+    """The ranks' first start; the launcher names the run, to find it again."""
+    if plan.start is not None and plan.start.same:
+        return Attempt((), plan.start.run)
+    runs = runs_folder(plan.config)
+    return new_run(runs) if plan.timestamp is None else Attempt((), runs / plan.timestamp)
+
+
+def _go_to(work_dir: str) -> None:
+    """Read relative paths as the ranks do, if their directory is there on this machine too."""
+    if os.path.isdir(work_dir):
+        os.chdir(work_dir)
 
 
 def _command(config: Config, arguments: Sequence[str]) -> list[str] | None:
@@ -81,7 +125,20 @@ def _command(config: Config, arguments: Sequence[str]) -> list[str] | None:
     if config.launch.backend == "sim" or config.launch.n_mpi_process == 1:
         return None
     handed_on = [argument for argument in arguments if argument != "--dry_run"]
+    if config.launch.work_dir is not None:
+        handed_on = _with_absolute_config(handed_on)
     return mpirun_command(config.launch, handed_on, Path(sys.argv[0]))
+
+
+def _with_absolute_config(arguments: Sequence[str]) -> list[str]:
+    """The file of flags lies where the user is, not in the ranks' directory."""
+    found = list(arguments)
+    for position, argument in enumerate(found):
+        if argument == "--config":  # its value follows: without one there was an error
+            found[position + 1] = os.path.abspath(found[position + 1])
+        elif argument.startswith("--config="):
+            found[position] = f"--config={os.path.abspath(argument.removeprefix('--config='))}"
+    return found
 
 
 def _resolve(config: Config, given: frozenset[str], place: RankEnvironment | None) -> Config:
@@ -108,20 +165,43 @@ def _be_nodes(plan: Plan, place: RankEnvironment | None) -> int:
     torch.set_num_threads(options.num_threads or 1)
     if place is None or place.rank == 0:
         print(*headline(plan), sep="\n", flush=True)
-    if place is None:
-        try:
-            Simulation(options.n_mpi_process).run(lambda node: run_node(plan, node))
-        except (CommunicationError, DivergenceError, UserError) as error:
-            print(f"run.py: error: {error}", file=sys.stderr)
-            return _status(error)
-        return 0
-    connected = False
+    request = StopRequest()
+    with request.listening():
+        if place is None:
+            return _simulate(plan, request)
+        return _be_rank(plan, place, request)
+
+
+def _simulate(plan: Plan, request: StopRequest) -> int:
+    """Run all nodes in this process."""
     try:
-        connect(options, place)
+        Simulation(plan.config.launch.n_mpi_process).run(lambda node: run_node(plan, node, request))
+    except Preempted as end:
+        print(f"run.py: {end}")
+        return PREEMPTED
+    except (CommunicationError, DivergenceError, StorageError, UserError) as error:
+        print(f"run.py: error: {error}", file=sys.stderr)
+        return _status(error)
+    return 0
+
+
+def _be_rank(plan: Plan, place: RankEnvironment, request: StopRequest) -> int:
+    """Run the node of this rank."""
+    connected, status = False, 0
+    try:
+        connect(plan.config.launch, place)
         connected = True
-        run_node(plan, DistributedCommunicator())
+        try:
+            run_node(plan, DistributedCommunicator(), request)
+        except Preempted as end:
+            status = PREEMPTED
+            if place.rank == 0:
+                print(f"run.py: {end}", flush=True)
         disconnect()
-    except (CommunicationError, DivergenceError) as error:
+    except CommunicationError as error:
+        # Who was only told of it stays silent: one line says it.
+        abort("" if error.told else f"run.py: error: {error}", _status(error))
+    except (DivergenceError, StorageError) as error:
         abort(f"run.py: error: {error}", _status(error))
     except UserError as error:
         if connected:  # in a file that this rank has read
@@ -130,7 +210,7 @@ def _be_nodes(plan: Plan, place: RankEnvironment | None) -> int:
         abort(f"run.py: error: {error}" if place.rank == 0 else "", USER_ERROR)
     except BaseException:  # the other ranks must not wait for this one, whatever happened
         abort(traceback.format_exc())
-    return 0
+    return status
 
 
 def _status(error: Exception) -> int:

@@ -3,7 +3,7 @@
 from pcode.launch.devices import threads_per_node
 from pcode.launch.environment import RankEnvironment, check_ranks, detect, rendezvous_address
 from pcode.launch.hostfile import Host, check_slots, read_hostfile
-from pcode.launch.mpirun import mpirun_command
+from pcode.launch.mpirun import mpirun_command, runs_here
 from pcode.launch.supervise import launch
 
 __all__ = [
@@ -16,5 +16,6 @@ __all__ = [
     "mpirun_command",
     "read_hostfile",
     "rendezvous_address",
+    "runs_here",
     "threads_per_node",
 ]

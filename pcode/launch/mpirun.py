@@ -36,7 +36,7 @@ def mpirun_command(launch: Launch, arguments: Sequence[str], script: Path) -> li
             hostfile, too few slots, a malformed mpi_env, no such work_dir.
     """
     hosts = read_hostfile(launch.hostfile) if launch.hostfile is not None else ()
-    remote = not all(host.is_this_machine() for host in hosts)
+    remote = not _all_here(hosts)
     if hosts:
         check_slots(hosts, launch.n_mpi_process)
     if ":" in arguments:
@@ -53,6 +53,8 @@ def mpirun_command(launch: Launch, arguments: Sequence[str], script: Path) -> li
         # Ranks wait by polling. Where the slots outnumber the cores, polling without giving way
         # made an all-reduce of 4 ranks on 2 cores 60 times slower.
         *("--mca", "mpi_yield_when_idle", "1"),
+        # Survivors of a dead rank are told of it, and go on; otherwise mpirun ends them.
+        *(["--with-ft", "ulfm"] if _goes_on(launch) else []),
         *_cuda_ipc(launch),
         *(["--prefix", os.path.abspath(launch.mpi_path)] if launch.mpi_path is not None else []),
         *_work_dir(launch.work_dir, remote),
@@ -62,6 +64,23 @@ def mpirun_command(launch: Launch, arguments: Sequence[str], script: Path) -> li
         os.path.abspath(script),
         *arguments,
     ]
+
+
+def runs_here(launch: Launch) -> bool:
+    """Whether all ranks run on this machine.
+
+    Raises:
+        UserError: a bad hostfile.
+    """
+    return launch.hostfile is None or _all_here(read_hostfile(launch.hostfile))
+
+
+def _all_here(hosts: Sequence[Host]) -> bool:
+    return all(host.is_this_machine() for host in hosts)
+
+
+def _goes_on(launch: Launch) -> bool:
+    return launch.on_failure == "continue" and launch.backend == "mpi"
 
 
 def _find_mpirun(mpi_path: str | None) -> str:

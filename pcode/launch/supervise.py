@@ -10,36 +10,69 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+from pcode.exit_status import DIVERGED, INTERRUPTED, PREEMPTED, USER_ERROR
 from pcode.launch.processes import adopt_orphans, descendants, end_descendants
+from pcode.launch.relay import Filter, Relay
+from pcode.launch.scratch import scratch_folder
 
-_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-_PASSED_ON = (signal.SIGUSR1, signal.SIGUSR2)
+_ASKING = (signal.SIGTERM, signal.SIGUSR1)
+_ENDING = (signal.SIGINT, signal.SIGHUP)
+# Kubernetes kills everything 30 s after its SIGTERM.
+SAVE_LIMIT_SECONDS = 25.0
+_LAST_LIMIT_SECONDS = 3.0
 # mpirun itself gives ranks a quarter of a second between SIGTERM and SIGKILL.
 END_LIMIT_SECONDS = 10.0
 _KILL_LIMIT_SECONDS = 5.0
+# What ranks end with when they know what they do.
+_ORDERLY = (0, USER_ERROR, DIVERGED, PREEMPTED, INTERRUPTED)
 
 
-def launch(command: Sequence[str]) -> int:
-    """Run mpirun, and return the exit status that this process should end with.
+@dataclass(frozen=True)
+class Ended:
+    """How an mpirun ended.
 
-    To be called in the main thread. stdout and stderr are inherited; the ranks read nothing.
+    Attributes:
+        status: that this process should end with.
+        failed: it was neither an orderly end nor one that a signal to this process asked for.
+    """
 
-    - Ctrl-C, SIGTERM and SIGHUP go to mpirun, which sends SIGTERM and then SIGKILL to every rank;
-      SIGUSR1 and SIGUSR2 reach the ranks as they are. A signal that this process was started to
-      ignore (nohup) stays ignored.
-    - A second Ctrl-C, or an mpirun that takes longer than `END_LIMIT_SECONDS` to end, kills it.
-    - When mpirun is gone, so is every process on this machine that came from it. Other hosts'
-      daemons end their ranks when they lose mpirun.
+    status: int
+    failed: bool
+
+
+def launch(command: Sequence[str], here: bool = True) -> Ended:
+    """Run mpirun, and say in one line why it failed if nobody else did.
+
+    To be called in the main thread. stdout is inherited, stderr passed on; the ranks read nothing.
+
+    - SIGTERM and SIGUSR1 ask the ranks to save and end: both reach them as SIGUSR1. After SIGTERM
+      they have `SAVE_LIMIT_SECONDS`. A second one of them ends the ranks, as Ctrl-C and SIGHUP do:
+      mpirun sends SIGTERM and then SIGKILL to every rank. A signal that this process was started
+      to ignore (nohup) stays ignored. SIGUSR2 reaches the ranks as it is.
+    - A further signal, or an mpirun that takes longer than `END_LIMIT_SECONDS` to end, kills it.
+    - When mpirun is gone, so is every process on this machine that came from it, and its files.
+      Other hosts' daemons end their ranks when they lose mpirun.
     - Should this process be killed, mpirun gets SIGTERM.
 
     The last two need Linux; elsewhere it depends on mpirun.
 
+    Args:
+        command: mpirun and its arguments.
+        here: all ranks run on this machine.
+
     Returns:
-        128 + the signal after Ctrl-C (130), SIGTERM (143) or SIGHUP (129); otherwise mpirun's
-        status, which is that of the first rank to fail, or 0.
+        The status is mpirun's, which is that of the first rank to fail, or 0. Where a signal to
+        this process ended the ranks before they could end in good order it is 128 + the signal:
+        130 after Ctrl-C, 143 after SIGTERM. 141: nobody reads the standard output any more.
     """
+    with scratch_folder() as scratch:
+        return _launch([command[0], *scratch.flags(here), *command[1:]], scratch.lock)
+
+
+def _launch(command: Sequence[str], lock: int) -> Ended:
     linux = sys.platform == "linux"
     if linux:
         adopt_orphans()
@@ -49,16 +82,26 @@ def launch(command: Sequence[str]) -> int:
         ]
     spare = descendants() if linux else frozenset()
     with _signal_numbers() as signals:
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
-        ended_by = _supervise(process, signals)
+        # mpirun leaves its ranks where it cannot write. It keeps the reading end open itself: were
+        # this process killed, it could still end them.
+        reader, writer = os.pipe()
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stderr=writer,
+            start_new_session=True,
+            pass_fds=[lock, reader],  # the folder's lock, too, may outlive this process
+        )
+        os.close(writer)
+        relay = Relay(reader)
+        run = _Supervised(process)
+        run.supervise(signals)
         if linux:
             left = end_descendants(spare, _KILL_LIMIT_SECONDS)
             if left:
                 _say(f"could not end the processes {', '.join(map(str, sorted(left)))}")
-    if ended_by is not None:
-        return 128 + ended_by
-    # subprocess has -N for "killed by signal N".
-    return process.returncode if process.returncode >= 0 else 128 - process.returncode
+        relay.finish(_KILL_LIMIT_SECONDS)
+    return _judge(process.returncode, run, relay.filter)
 
 
 @contextlib.contextmanager
@@ -72,7 +115,7 @@ def _signal_numbers() -> Iterator[int]:
     os.set_blocking(reader, False)
     os.set_blocking(writer, False)
     previous = {signal.SIGCHLD: signal.getsignal(signal.SIGCHLD)}
-    for number in (*_ENDING, *_PASSED_ON):
+    for number in (*_ASKING, *_ENDING, signal.SIGUSR2):
         handler = signal.getsignal(number)
         if handler != signal.SIG_IGN:
             previous[number] = handler
@@ -89,29 +132,85 @@ def _signal_numbers() -> Iterator[int]:
         os.close(writer)
 
 
-def _supervise(process: subprocess.Popen[bytes], signals: int) -> int | None:
-    """Hand signals on until the process has ended; the signal that ended it, if one did."""
-    ended_by: int | None = None
-    deadline: float | None = None
-    while process.poll() is None:
-        limit = None if deadline is None else max(0.0, deadline - time.monotonic())
-        if not select.select([signals], [], [], limit)[0]:
-            _say(f"mpirun did not end within {END_LIMIT_SECONDS:g} s; killing it and its ranks")
-            process.kill()
-            deadline = None
-            continue
-        for number in os.read(signals, 4096):
-            if number in _PASSED_ON:
-                process.send_signal(number)
-            elif number in _ENDING and ended_by is None:
-                process.send_signal(number)
-                ended_by, deadline = number, time.monotonic() + END_LIMIT_SECONDS
-                if number == signal.SIGINT:
-                    _say("ending the ranks; Ctrl-C again kills them at once")
-            elif number in _ENDING:
-                process.kill()
-                deadline = None
-    return ended_by
+class _Supervised:
+    """An mpirun, and the signals that this process got meanwhile.
+
+    Attributes:
+        asked_by: the signal that asked the ranks to save and end, if one did.
+        ended_by: the signal that is the reason for ending them by force.
+    """
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self.asked_by: int | None = None
+        self.ended_by: int | None = None
+        self._process = process
+        self._deadline: float | None = None
+        self._limit = END_LIMIT_SECONDS
+
+    def supervise(self, signals: int) -> None:
+        """Hand signals on until the process has ended."""
+        while self._process.poll() is None:
+            deadline = self._deadline
+            limit = None if deadline is None else max(0.0, deadline - time.monotonic())
+            if not select.select([signals], [], [], limit)[0]:
+                self._lose_patience()
+                continue
+            for number in os.read(signals, 4096):
+                self._take(number)
+
+    def _take(self, number: int) -> None:
+        if number == signal.SIGUSR2:
+            self._process.send_signal(number)
+        elif number in _ASKING and self.asked_by is None and self.ended_by is None:
+            self.asked_by = number
+            self._process.send_signal(signal.SIGUSR1)
+            if number == signal.SIGTERM:
+                self._deadline = time.monotonic() + SAVE_LIMIT_SECONDS
+        elif number in (*_ASKING, *_ENDING):
+            if self.ended_by is not None:
+                self._kill()
+                return
+            self._end(number, END_LIMIT_SECONDS)
+            if number == signal.SIGINT:
+                _say("ending the ranks; Ctrl-C again kills them at once")
+
+    def _end(self, reason: int, limit_seconds: float) -> None:
+        """End the ranks by force."""
+        self.ended_by = reason
+        # SIGUSR1 would only be handed on.
+        self._process.send_signal(signal.SIGTERM if reason in _ASKING else reason)
+        self._limit = limit_seconds
+        self._deadline = time.monotonic() + limit_seconds
+
+    def _lose_patience(self) -> None:
+        if self.ended_by is None:
+            _say(f"the ranks did not save within {SAVE_LIMIT_SECONDS:g} s; ending them")
+            self._end(signal.SIGTERM, _LAST_LIMIT_SECONDS)
+        else:
+            _say(f"mpirun did not end within {self._limit:g} s; killing it and its ranks")
+            self._kill()
+
+    def _kill(self) -> None:
+        self._process.kill()
+        self._deadline = None
+
+
+def _judge(returned: int, run: _Supervised, seen: Filter) -> Ended:
+    """What an ended mpirun amounts to; a failure that nobody has told yet is told."""
+    # subprocess has -N for "killed by signal N".
+    status = returned if returned >= 0 else 128 - returned
+    if run.ended_by is not None:
+        return Ended(128 + run.ended_by, failed=False)
+    if status in _ORDERLY:
+        return Ended(status, failed=False)
+    if run.asked_by is not None:
+        return Ended(128 + run.asked_by, failed=False)
+    if seen.is_closed:
+        return Ended(128 + signal.SIGPIPE, failed=False)
+    if not seen.has_error:
+        end = f"was ended by signal {-returned}" if returned < 0 else f"ended with status {status}"
+        _say(f"error: {seen.death or f'mpirun {end}'}")
+    return Ended(status, failed=True)
 
 
 def _say(line: str) -> None:

@@ -34,6 +34,7 @@ class Launched:
         self._channel = os.open(self.fifo, os.O_RDWR | os.O_NONBLOCK)
         self._unread = b""
         self.launcher: subprocess.Popen[bytes]
+        self.errors = b""
 
     def start(
         self,
@@ -41,13 +42,17 @@ class Launched:
         *arguments: str,
         prefix: tuple[str, ...] = (),
         limit: float = 10.0,
+        save_limit: float = 25.0,
         environ: dict[str, str] | None = None,
         **flags: Any,
     ) -> None:
         launch = Launch(**{"n_mpi_process": 2, **flags})
         command = mpirun_command(launch, [str(self.fifo), behaviour, *arguments], HERE / "rank.py")
         self.launcher = subprocess.Popen(
-            [*prefix, sys.executable, str(HERE / "starter.py"), str(limit), *command],
+            [
+                *(*prefix, sys.executable, str(HERE / "starter.py")),
+                *(str(limit), str(save_limit), *command),
+            ],
             env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **(environ or {})},
             stderr=subprocess.PIPE,
         )
@@ -74,7 +79,7 @@ class Launched:
 
     def status(self) -> int:
         """The exit status; at that moment nothing of the launch may be left."""
-        self.launcher.communicate(timeout=LIMIT_SECONDS)
+        self.errors += self.launcher.communicate(timeout=LIMIT_SECONDS)[1]
         assert self.processes() == []
         return self.launcher.returncode
 
@@ -98,11 +103,11 @@ class Launched:
     def read_errors(self, text: bytes) -> None:
         """Wait until `text` has arrived on the launcher's stderr."""
         assert self.launcher.stderr is not None
-        seen, deadline = b"", time.monotonic() + LIMIT_SECONDS
-        while text not in seen:
+        deadline = time.monotonic() + LIMIT_SECONDS
+        while text not in self.errors:
             limit = max(0.0, deadline - time.monotonic())
-            assert select.select([self.launcher.stderr], [], [], limit)[0], seen
-            seen += os.read(self.launcher.stderr.fileno(), 65536)
+            assert select.select([self.launcher.stderr], [], [], limit)[0], self.errors
+            self.errors += os.read(self.launcher.stderr.fileno(), 65536)
 
     def clean_up(self) -> None:
         left = self.processes()

@@ -15,7 +15,7 @@ import pytest
 
 from pcode.config.options import Launch
 from pcode.errors import UserError
-from pcode.launch import mpirun_command
+from pcode.launch import mpirun_command, runs_here
 
 SCRIPT = Path("run.py")
 
@@ -142,6 +142,20 @@ def test_work_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert follows(
         command(work_dir="/nowhere", hostfile=remote_hostfile(tmp_path)), "--wdir", "/nowhere"
     )
+
+
+def test_survivors_of_dead_ranks_need_ulfm() -> None:
+    assert "--with-ft" not in command()
+    assert follows(command(on_failure="continue"), "--with-ft", "ulfm")
+    assert "--with-ft" not in command(on_failure="continue", backend="gloo")
+
+
+def test_runs_here(tmp_path: Path) -> None:
+    assert runs_here(Launch())
+    assert not runs_here(Launch(hostfile=remote_hostfile(tmp_path)))
+    local = tmp_path / "local"
+    local.write_text("localhost slots=2\n")
+    assert runs_here(Launch(hostfile=str(local)))
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pcode.exit_status import PREEMPTED
+
 if TYPE_CHECKING:
     from tests.launch.conftest import Launched
 
@@ -54,17 +56,90 @@ def test_hostfile_of_this_machine_needs_no_ssh(
 def test_status_of_a_failing_rank_and_the_others_end(launched: Launched) -> None:
     launched.start("fail", "3")
     assert launched.status() == 3
+    assert launched.errors == b""  # run.py's ranks have statuses that say all
+
+
+def test_status_that_says_nothing_is_told(launched: Launched) -> None:
+    launched.start("fail", "9")
+    assert launched.status() == 9
+    assert launched.errors == b"run.py: error: rank 1 ended with status 9\n"
 
 
 @pytest.mark.parametrize(
-    ("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+    ("said", "told"),
+    [
+        ("run.py: error: rank 1, peer 0: it is silent\n", ""),
+        ("Traceback: something\n", "run.py: error: rank 1 ended the run\n"),
+    ],
 )
+def test_rank_that_ends_all_by_mpi_leaves_one_error(
+    launched: Launched, said: str, told: str
+) -> None:
+    launched.start("abort", "9", said)
+    assert launched.status() == 9
+    assert launched.errors.decode() == said + told
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGHUP, 129)])
 def test_ending_signals_reach_the_ranks(launched: Launched, number: int, status: int) -> None:
     launched.start("wait")
     launched.events("ready")
     launched.launcher.send_signal(number)
     launched.events("SIGTERM")
     assert launched.status() == status
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_ranks_are_asked_to_save_and_their_status_is_the_launchers(
+    launched: Launched, number: int
+) -> None:
+    launched.start("save", str(PREEMPTED))
+    launched.events("ready")
+    launched.launcher.send_signal(number)
+    launched.events("SIGUSR1")
+    assert launched.status() == PREEMPTED
+    assert launched.errors == b""
+
+
+@pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.parametrize("first", [signal.SIGTERM, signal.SIGUSR1])
+def test_second_request_ends_the_ranks(launched: Launched, first: int, second: int) -> None:
+    launched.start("ignore")
+    launched.events("ready")
+    launched.launcher.send_signal(first)
+    launched.events("SIGUSR1")
+    launched.launcher.send_signal(second)
+    launched.events("SIGTERM")
+    assert launched.status() == 128 + second
+
+
+def test_ctrl_c_ends_ranks_that_save(launched: Launched) -> None:
+    launched.start("ignore")
+    launched.events("ready")
+    launched.launcher.send_signal(signal.SIGUSR1)
+    launched.events("SIGUSR1")
+    launched.launcher.send_signal(signal.SIGINT)
+    launched.events("SIGTERM")
+    assert launched.status() == 130
+
+
+def test_ranks_that_do_not_save_in_time_end(launched: Launched) -> None:
+    launched.start("ignore", save_limit=0.2)
+    launched.events("ready")
+    launched.launcher.send_signal(signal.SIGTERM)
+    launched.events("SIGUSR1")
+    launched.events("SIGTERM")
+    assert launched.status() == 143
+    assert launched.errors == b"run.py: the ranks did not save within 0.2 s; ending them\n"
+
+
+def test_ranks_that_die_of_the_request_end_with_its_status(launched: Launched) -> None:
+    """As they do while they import: they have not asked for the signal yet."""
+    launched.start("fail", "0", n_mpi_process=3)
+    launched.events("ready", 3)
+    launched.launcher.send_signal(signal.SIGTERM)
+    assert launched.status() == 143
+    assert launched.errors == b""
 
 
 def test_ranks_that_ignore_signals_end(launched: Launched) -> None:
@@ -105,16 +180,22 @@ def test_mpirun_that_does_not_end_in_time_is_killed(launched: Launched) -> None:
     launched.start("ignore", limit=0.2)
     launched.events("ready")
     launched.mpirun().suspend()
-    launched.launcher.send_signal(signal.SIGTERM)
+    launched.launcher.send_signal(signal.SIGHUP)
     launched.read_errors(b"run.py: mpirun did not end within 0.2 s")
-    assert launched.status() == 143
+    assert launched.status() == 129
 
 
-def test_killed_mpirun_leaves_no_rank(launched: Launched) -> None:
-    launched.start("ignore")
+def test_killed_mpirun_leaves_no_rank_and_no_file(launched: Launched) -> None:
+    launched.start("receive")
     launched.events("ready")
-    launched.mpirun().kill()
+    mpirun = launched.mpirun()
+    words = mpirun.cmdline()
+    folder = Path(words[words.index("btl_sm_backing_directory") + 1])
+    assert list(folder.glob("sm_segment.*"))
+    mpirun.kill()
     assert launched.status() == 137
+    assert launched.errors == b"run.py: error: mpirun was ended by signal 9\n"
+    assert not folder.exists()
 
 
 def test_killed_rank_ends_the_run(launched: Launched) -> None:
@@ -122,6 +203,8 @@ def test_killed_rank_ends_the_run(launched: Launched) -> None:
     ready = launched.events("ready")
     os.kill(ready[1]["pid"], signal.SIGKILL)
     assert launched.status() == 137
+    where = f"rank 1 (process {ready[1]['pid']} on {socket.gethostname()})"
+    assert launched.errors.decode() == f"run.py: error: {where} was ended by signal 9 (Killed)\n"
 
 
 def test_killed_launcher_leaves_no_rank(launched: Launched) -> None:

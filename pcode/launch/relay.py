@@ -1,0 +1,123 @@
+"""What ranks and mpirun write to standard error, without mpirun's own blocks of lines.
+
+mpirun tells in blocks between two rules how ranks ended, also where they ended in good order. They
+are taken out, and what they say is kept: the launcher says it in one line where nobody else did.
+Blocks of other wording pass through.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import threading
+
+_RULE = rb"-{74}\n"
+_BLOCK = re.compile(_RULE + rb"(?P<text>(?:prterun |MPI_ABORT ).*?\n)" + _RULE, re.DOTALL)
+# Its beginning, or that of a line of mpirun's, or what the next bytes may make one.
+_BEGUN = re.compile(
+    rb"(?:-{1,74}|"
+    + _RULE
+    + rb"(?:[^\n]{0,9}|(?:prterun |MPI_ABORT ).*)"
+    + rb"|\[[\w.-]*(?::\d*(?:\](?: [^\n]*)?)?)?)\Z",
+    re.DOTALL,
+)
+_REPEATED = re.compile(
+    rb"\[[^\]\n]*\] (?:\d+ more processe?s? ha(?:s|ve) sent help message help-mpi-api\.txt"
+    rb"|Set MCA parameter \"\w+_base_help_aggregate\")[^\n]*\n"
+)
+_CLOSED = re.compile(rb"\[[^\]\n]*\] prterun: SIGPIPE detected - aborting\n?")
+_KILLED = re.compile(
+    rb"rank (\d+) with PID (\d+) on node (\S+)\s+exited\s+on\s+signal\s+(\d+)\s+\(([^)]*)\)"
+)
+_FAILED = re.compile(rb"Process name: \[[^\]]*,(\d+)\]\s+Exit code:\s+(\d+)")
+_ABORTED = re.compile(rb"due to process rank (\d+) .*abort", re.DOTALL)
+_ERROR = b"run.py: error:"
+_MOST_HELD_BYTES = 65536
+
+
+class Filter:
+    """Takes mpirun's blocks out of a stream of bytes.
+
+    Attributes:
+        death: the first rank that mpirun says to have ended by a signal or a failure, in words.
+        has_error: an error of run.py passed.
+        is_closed: mpirun ended because nobody reads its standard output any more.
+    """
+
+    def __init__(self) -> None:
+        self.death: str | None = None
+        self.has_error = False
+        self.is_closed = False
+        self._held = self._tail = b""
+
+    def feed(self, chunk: bytes) -> bytes:
+        """What can be passed on after these bytes."""
+        # mpirun ends a block of several lines with a NUL.
+        text = _BLOCK.sub(self._note, self._held + chunk.replace(b"\0", b""))
+        text = _REPEATED.sub(b"", text)
+        text, num_closed = _CLOSED.subn(b"", text)
+        self.is_closed = self.is_closed or num_closed > 0
+        begun = _BEGUN.search(text)
+        cut = begun.start() if begun and len(text) < _MOST_HELD_BYTES else len(text)
+        self._held = text[cut:]
+        return self._passed(text[:cut])
+
+    def close(self) -> bytes:
+        """What was held back, at the end of the stream."""
+        held, self._held = self._held, b""
+        return self._passed(held)
+
+    def _passed(self, text: bytes) -> bytes:
+        self.has_error = self.has_error or _ERROR in self._tail + text
+        self._tail = (self._tail + text)[-len(_ERROR) :]
+        return text
+
+    def _note(self, block: re.Match[bytes]) -> bytes:
+        if self.death is None:
+            self.death = _death(block["text"])
+        return b""
+
+
+def _death(text: bytes) -> str | None:
+    """How a rank ended, from the text of a block."""
+    if match := _KILLED.search(text):
+        rank, process, host, number, name = (group.decode() for group in match.groups())
+        return f"rank {rank} (process {process} on {host}) was ended by signal {number} ({name})"
+    if match := _FAILED.search(text):
+        return f"rank {match[1].decode()} ended with status {match[2].decode()}"
+    if match := _ABORTED.search(text):
+        return f"rank {match[1].decode()} ended the run"
+    return None
+
+
+class Relay:
+    """Passes a program's standard error on to this one's, through a Filter, in a thread.
+
+    Args:
+        source: the reading end of the program's standard error; closed at the end.
+    """
+
+    def __init__(self, source: int) -> None:
+        self.filter = Filter()
+        self._source = source
+        self._thread = threading.Thread(target=self._work, daemon=True)
+        self._thread.start()
+
+    def finish(self, limit_seconds: float) -> None:
+        """Wait until all that was written has been passed on."""
+        self._thread.join(limit_seconds)
+
+    def _work(self) -> None:
+        while chunk := os.read(self._source, 65536):
+            self._write(self.filter.feed(chunk))
+        self._write(self.filter.close())
+        os.close(self._source)
+
+    def _write(self, text: bytes) -> None:
+        """What nobody reads any more is dropped: the ranks must not wait for it."""
+        try:
+            sys.stderr.buffer.write(text)
+            sys.stderr.buffer.flush()
+        except OSError:
+            pass

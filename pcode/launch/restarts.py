@@ -1,0 +1,115 @@
+"""Starting a run again after a failure, from its last checkpoint."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from pcode.launch.supervise import Ended
+from pcode.training.checkpoint import last_step
+
+
+def timestamp_now() -> str:
+    """The name of a run that starts now."""
+    return datetime.now().strftime("%Y-%m-%d_%H-%M-%S-%f")
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One start of the ranks.
+
+    Attributes:
+        flags: to be added to the user's.
+        folder: the run's, or None where it is not known before the ranks find it.
+        where: from where it goes on, in words.
+    """
+
+    flags: tuple[str, ...]
+    folder: Path | None
+    where: str = "from the beginning"
+
+
+def new_run(runs: Path) -> Attempt:
+    """A run with the flags as they are, in a folder of its own.
+
+    Args:
+        runs: the folder of the experiment's runs.
+    """
+    name = timestamp_now()
+    return Attempt(("--timestamp", name), runs / name)
+
+
+def next_attempt(before: Attempt, runs: Path, *, indexed: bool, trains: bool) -> Attempt:
+    """What to start after a failure.
+
+    The run goes on in its folder if it got one that can be seen from here: of hosts that share no
+    files with this machine nothing can be resumed, and it begins again under a new name.
+
+    Args:
+        before: the one that failed.
+        runs: the folder of the experiment's runs.
+        indexed: the user asked for one certain checkpoint, which is now too old.
+        trains: otherwise there are no checkpoints.
+    """
+    folder = before.folder
+    if folder is None or not trains or not (folder / "config.yaml").is_file():
+        return new_run(runs)
+    flags = ("--resume", str(folder), *(("--checkpoint_index", "none") if indexed else ()))
+    step = last_step(folder)
+    where = "from the beginning" if step is None else f"from the checkpoint after step {step}"
+    return Attempt(flags, folder, f"{where} of {folder}")
+
+
+def run_attempts(
+    start: Callable[[Sequence[str]], Ended],
+    first: Attempt,
+    following: Callable[[Attempt], Attempt],
+    max_restarts: int,
+) -> int:
+    """Start the ranks, and again after each failure; the exit status.
+
+    A run that says in its summary that it finished did, whatever became of a rank: the one that
+    died may be one that the others went on without.
+
+    Args:
+        start: runs mpirun with these flags added.
+        first: what to start first.
+        following: what to start after one that failed.
+        max_restarts: how often at most.
+    """
+    attempt, num_restarts = first, 0
+    while True:
+        summary = None if attempt.folder is None else attempt.folder / "summary.json"
+        before = _identity(summary)
+        ended = start(attempt.flags)
+        if ended.failed and _identity(summary) != before and _has_finished(summary):
+            return 0
+        if not ended.failed or num_restarts == max_restarts:
+            return ended.status
+        num_restarts += 1
+        attempt = following(attempt)
+        print(
+            f"run.py: restart {num_restarts} of {max_restarts}: a node failed (status "
+            f"{ended.status}); {attempt.where}",
+            file=sys.stderr,
+            flush=True,
+        )
+
+
+def _identity(file: Path | None) -> tuple[int, int] | None:
+    """Changes whenever the file is replaced; None: there is none."""
+    if file is None or not file.exists():
+        return None
+    found = file.stat()
+    return found.st_ino, found.st_mtime_ns
+
+
+def _has_finished(summary: Path | None) -> bool:
+    if summary is None:
+        return False
+    content = json.loads(summary.read_text(encoding="utf-8"))
+    return bool(content["exit_reason"] == "finished")

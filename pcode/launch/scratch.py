@@ -1,0 +1,88 @@
+"""A folder for what mpirun and MPI keep on this machine while a run lasts."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+_MEMORY = Path("/dev/shm")
+_PREFIX = "pcode-"
+# Of the folder's path: Open MPI puts sockets some 70 bytes below it, and a socket's path has 107.
+_LONGEST_PATH_BYTES = 32
+# A younger folder may be one that its maker has not locked yet.
+_MOMENT_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class Scratch:
+    """A fresh folder of this user's alone.
+
+    Attributes:
+        folder: where it is.
+        lock: a file descriptor that says, to those who clean up, that it is in use.
+    """
+
+    folder: Path
+    lock: int
+
+    def flags(self, here: bool) -> list[str]:
+        """What tells mpirun to keep its files there, and, where all ranks run here, MPI too."""
+        flags = ["--prtemca", "prte_local_tmpdir_base", str(self.folder)]
+        if here:  # other machines have no such folder
+            flags += ["--mca", "btl_sm_backing_directory", str(self.folder)]
+        return flags
+
+
+@contextmanager
+def scratch_folder() -> Iterator[Scratch]:
+    """A folder that goes at the end, with all that killed processes left in it.
+
+    mpirun names its files by its process id, and refuses to start where an earlier one of the same
+    id was killed; ranks that are killed leave their shared memory, 16 MiB each, for ever. Folders
+    whose launcher was itself killed go when the next one is made.
+    """
+    place = next(place for place in _places() if os.access(place, os.W_OK | os.X_OK))
+    _remove_abandoned(place)
+    folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=place))
+    lock = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield Scratch(folder, lock)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(lock)
+
+
+def _places() -> Iterator[Path]:
+    if _MEMORY.is_dir():
+        yield _MEMORY
+    usual = Path(tempfile.gettempdir())
+    if len(os.fsencode(usual)) <= _LONGEST_PATH_BYTES - len("/pcode-12345678"):
+        yield usual
+    yield Path("/tmp")
+
+
+def _remove_abandoned(place: Path) -> None:
+    """Remove this user's folders that nobody holds: a lock goes with its process."""
+    for folder in place.glob(f"{_PREFIX}*"):
+        try:
+            found = folder.lstat()
+            if found.st_uid != os.geteuid() or time.time() - found.st_mtime < _MOMENT_SECONDS:
+                continue
+            lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        except OSError:  # it went meanwhile, or is no folder
+            continue
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(folder, ignore_errors=True)
+        except OSError:  # it is in use
+            pass
+        finally:
+            os.close(lock)

@@ -1,0 +1,96 @@
+"""What follows a failure: another start, from what there is, as often as was allowed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from pcode.launch.restarts import Attempt, new_run, next_attempt, run_attempts
+from pcode.launch.supervise import Ended
+
+FAILED = Ended(137, failed=True)
+
+
+class Starts:
+    """Ends of mpirun in a row, and what was started."""
+
+    def __init__(self, *ends: Ended) -> None:
+        self._ends = list(ends)
+        self.flags: list[Sequence[str]] = []
+
+    def __call__(self, flags: Sequence[str]) -> Ended:
+        self.flags.append(flags)
+        return self._ends.pop(0)
+
+
+def restart(attempt: Attempt) -> Attempt:
+    return Attempt((*attempt.flags, "again"), attempt.folder, "from somewhere")
+
+
+@pytest.mark.parametrize(
+    ("ends", "max_restarts", "num_starts", "status"),
+    [
+        ([Ended(0, failed=False)], 3, 1, 0),
+        ([Ended(2, failed=False)], 3, 1, 2),
+        ([FAILED], 0, 1, 137),
+        ([FAILED, FAILED, Ended(1, failed=True)], 2, 3, 1),
+        ([FAILED, Ended(0, failed=False)], 2, 2, 0),
+        ([FAILED, Ended(75, failed=False)], 2, 2, 75),
+    ],
+)
+def test_failures_are_restarted_so_many_times(
+    ends: list[Ended],
+    max_restarts: int,
+    num_starts: int,
+    status: int,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    starts = Starts(*ends)
+    assert run_attempts(starts, Attempt((), None), restart, max_restarts) == status
+    assert starts.flags == [("again",) * number for number in range(num_starts)]
+    assert capsys.readouterr().err.splitlines() == [
+        f"run.py: restart {number} of {max_restarts}: a node failed (status 137); from somewhere"
+        for number in range(1, num_starts)
+    ]
+
+
+@pytest.mark.parametrize(("reason", "status"), [("finished", 0), ("diverged: x", 137)])
+def test_summary_of_this_run_decides(tmp_path: Path, reason: str, status: int) -> None:
+    def start(flags: Sequence[str]) -> Ended:
+        (tmp_path / "summary.json").write_text(json.dumps({"exit_reason": reason}))
+        return FAILED
+
+    assert run_attempts(start, Attempt((), tmp_path), restart, 0) == status
+
+
+def test_summary_of_an_earlier_run_does_not_decide(tmp_path: Path) -> None:
+    (tmp_path / "summary.json").write_text(json.dumps({"exit_reason": "finished"}))
+    assert run_attempts(Starts(FAILED), Attempt((), tmp_path), restart, 0) == 137
+
+
+def test_run_goes_on_from_its_last_checkpoint(tmp_path: Path) -> None:
+    first = new_run(tmp_path)
+    assert first.folder is not None
+    assert first.flags == ("--timestamp", first.folder.name)
+    again = next_attempt(first, tmp_path, indexed=False, trains=True)
+    assert again.where == "from the beginning"
+    assert again.flags[0] == "--timestamp"
+    assert again.folder != first.folder
+
+    first.folder.mkdir()
+    (first.folder / "config.yaml").touch()
+    again = next_attempt(first, tmp_path, indexed=False, trains=True)
+    assert again.flags == ("--resume", str(first.folder))
+    assert again.where == f"from the beginning of {first.folder}"
+
+    (first.folder / "checkpoints").mkdir()
+    for step in (9, 57):
+        (first.folder / "checkpoints" / f"{step}.json").touch()
+    again = next_attempt(first, tmp_path, indexed=True, trains=True)
+    assert again.flags == ("--resume", str(first.folder), "--checkpoint_index", "none")
+    assert again.where == f"from the checkpoint after step 57 of {first.folder}"
+
+    assert next_attempt(first, tmp_path, indexed=False, trains=False).flags[0] == "--timestamp"
