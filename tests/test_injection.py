@@ -1,0 +1,165 @@
+"""Failures on purpose: what is read, and that each happens at its place, once."""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from pcode.communication import Communicator, Simulation
+from pcode.errors import UserError
+from pcode.injection import ACTIONS, PHASES, VARIABLE, Injector, read_faults
+
+# Three steps of rank 0 and then of rank 1; a line before and after each place says when it was.
+PROGRAM = """
+import time
+from pcode.injection import PHASES, Injector, read_faults
+for rank in (0, 1):
+    injector = Injector(rank, read_faults())
+    for step in range(3):
+        for phase in PHASES:
+            begin = time.monotonic()
+            print(f"to {rank} {step} {phase}", flush=True)
+            injector.reach(phase, step)
+            print(f"past {rank} {step} {phase} {time.monotonic() - begin}", flush=True)
+"""
+PLACES = [(rank, step, phase) for rank in (0, 1) for step in range(3) for phase in PHASES]
+
+
+@pytest.fixture(scope="module")
+def programs() -> Iterator[dict[str, subprocess.Popen[str]]]:
+    """PROGRAM with one failure each, started at once: a start takes seconds."""
+    texts = ("kill:1:2:exchange", "stop:0:1:save", "delay=0.3:1:*:data", "delay=0.3:0:2:meeting")
+    started = {
+        text: subprocess.Popen(
+            [sys.executable, "-c", PROGRAM],
+            env={**os.environ, VARIABLE: text, "OMP_NUM_THREADS": "1"},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for text in texts
+    }
+    yield started
+    for process in started.values():
+        process.kill()
+        process.communicate()
+
+
+def name(place: tuple[int, int, str]) -> str:
+    return " ".join(map(str, place))
+
+
+def passed(output: str) -> dict[str, float]:
+    """Seconds at each place that the program came past."""
+    words = [line.split() for line in output.splitlines() if line.startswith("past")]
+    return {" ".join(line[1:4]): float(line[4]) for line in words}
+
+
+@pytest.mark.parametrize("phase", PHASES)
+@pytest.mark.parametrize("action", ["stop", "kill", "delay=1.5", "corrupt"])
+def test_every_action_and_phase_is_read(action: str, phase: str) -> None:
+    first, second = read_faults({VARIABLE: f"{action}:3:17:{phase},{action}:0:*:{phase}"})
+    assert (first.rank, first.step, first.phase) == (3, 17, phase)
+    assert (second.rank, second.step, second.phase) == (0, None, phase)
+    assert first.action == action.partition("=")[0]
+    assert first.action in ACTIONS
+    assert first.seconds == (1.5 if action.startswith("delay") else 0)
+
+
+def test_without_the_variable_nothing_happens() -> None:
+    assert read_faults({}) == read_faults({VARIABLE: ""}) == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("kill", "kill:0:1", "kill:0:1:data:x", "die:0:1:data", "kill:0:1:lunch", ":::"),
+        *("kill:a:1:data", "kill:0:b:data", "kill:*:1:data", "kill:0::data", "kill:0:1.5:data"),
+        *("delay:0:1:data", "delay=:0:1:data", "delay=long:0:1:data", "delay=-1:0:1:data"),
+        *("delay=nan:0:1:data", "delay=inf:0:1:data", "kill=2:0:1:data", "corrupt=1:0:1:data"),
+        *("kill:0:1:data,", ",kill:0:1:data", "kill:0:1:data;kill:1:1:data", "KILL:0:1:data", " "),
+    ],
+)
+def test_malformed(text: str) -> None:
+    with pytest.raises(UserError, match=VARIABLE) as caught:
+        read_faults({VARIABLE: text})
+    assert "\n" not in str(caught.value)
+
+
+def test_kill(programs: dict[str, subprocess.Popen[str]]) -> None:
+    process = programs["kill:1:2:exchange"]
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == -signal.SIGKILL
+    assert output.splitlines()[-1] == "to 1 2 exchange"
+    before = PLACES[: PLACES.index((1, 2, "exchange"))]
+    assert list(passed(output)) == [name(place) for place in before]
+
+
+def test_stop(programs: dict[str, subprocess.Popen[str]]) -> None:
+    process = programs["stop:0:1:save"]
+    _, status = os.waitpid(process.pid, os.WUNTRACED)
+    assert os.WIFSTOPPED(status)
+    assert os.WSTOPSIG(status) == signal.SIGSTOP
+    assert process.stdout is not None
+    seen = ""
+    while not seen.endswith("to 0 1 save\n"):
+        seen += process.stdout.readline()
+    process.send_signal(signal.SIGCONT)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 0  # not stopped again
+    assert list(passed(seen + output)) == [name(place) for place in PLACES]
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [("delay=0.3:1:*:data", "1 0 data"), ("delay=0.3:0:2:meeting", "0 2 meeting")],
+)
+def test_delay(programs: dict[str, subprocess.Popen[str]], text: str, place: str) -> None:
+    output, _ = programs[text].communicate(timeout=60)
+    seconds = passed(output)
+    assert list(seconds) == [name(place) for place in PLACES]
+    assert [place for place, passing in seconds.items() if passing >= 0.3] == [place]
+
+
+def test_corrupt_calls_what_spoils() -> None:
+    injector = Injector(2, read_faults({VARIABLE: "corrupt:2:1:forward,corrupt:0:*:backward"}))
+    spoilt: list[tuple[str, int]] = []
+    for step in (0, 1, 1, 2):
+        for phase in PHASES:
+            injector.reach(phase, step, lambda at=(phase, step): spoilt.append(at))  # type: ignore[misc]
+    assert spoilt == [("forward", 1)]
+
+
+def test_corrupt_with_nothing_in_hand() -> None:
+    injector = Injector(0, read_faults({VARIABLE: "corrupt:0:*:data"}))
+    with pytest.raises(UserError, match="phase data"):
+        injector.reach("data", 0)
+
+
+def test_corrupt_spoils_a_message_once() -> None:
+    """Three nodes send 1 to each other; rank 1's messages of the second step are NaN."""
+    faults = "corrupt:1:1:exchange"
+
+    def node(communicator: Communicator) -> list[list[float]]:
+        Injector(communicator.rank, read_faults({VARIABLE: faults})).listen(communicator)
+        others = [rank for rank in range(3) if rank != communicator.rank]
+        received = []
+        for step in range(4):
+            outgoing = {rank: torch.ones(2) for rank in others}
+            incoming = {rank: torch.zeros(2) for rank in others}
+            communicator.exchange(outgoing, incoming, step).wait()
+            received.append([float(incoming[rank].sum()) for rank in others])
+        return received
+
+    received = Simulation(3).run(node)
+    assert received[1] == [[2, 2]] * 4
+    for rank, from_rank_1 in ((0, 0), (2, 1)):
+        for step, values in enumerate(received[rank]):
+            spoilt = [math.isnan(value) for value in values]
+            assert spoilt == [step == 1 and place == from_rank_1 for place in range(2)]
