@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import difflib
+import os
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -173,7 +174,7 @@ def _flags_of_run(
     if resume in (None, AUTO):
         return {}
     file = Path(resume, "config.yaml")
-    if not file.is_file():
+    if not os.path.isfile(file):  # Path.is_file raises where the name is too long
         raise UserError(f"--resume {resume}: no run, there is no {file}")
     return read_flags(str(file), _spellings())
 

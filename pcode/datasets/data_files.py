@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,12 +16,12 @@ from pcode.user_files import check_file
 def stored(path: Path, ending: str) -> Path:
     """The file, or, where it is not there, the one with this ending if that is."""
     packed = path.with_name(path.name + ending)
-    return packed if not path.exists() and packed.exists() else path
+    return packed if not os.path.exists(path) and os.path.exists(packed) else path
 
 
 def missing(folder: Path, files: Sequence[str], ending: str = "") -> list[str]:
     """Those of the files in the folder that are not there, with or without the ending."""
-    return [file for file in files if not stored(folder / file, ending).exists()]
+    return [file for file in files if not os.path.exists(stored(folder / file, ending))]
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bz2
 import io
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -80,7 +81,7 @@ def load_rcv1(data_dir: str) -> SparseVectors:
 
 def _find(data: str, data_dir: str, name: str) -> Path:
     for path in (Path(data_dir, name), Path(data_dir, f"{name}.bz2")):
-        if path.is_file():
+        if os.path.isfile(path):
             return path
     raise UserError(
         f"--data {data}: {Path(data_dir, name)} is not there, nor with .bz2; fetch it from the "

@@ -78,10 +78,10 @@ def _read(parameters: str) -> tuple[tuple[int, ...], int, int]:
     if len(given) > len(DEFAULTS):
         _refuse(parameters, f"{len(given)} parameters are too many")
     shape, classes, size = (*given, *DEFAULTS[len(given) :])
-    if not re.fullmatch(r"[1-9]\d*(x[1-9]\d*x[1-9]\d*)?", shape, re.ASCII):
+    if not re.fullmatch(r"[1-9]\d{0,31}(x[1-9]\d{0,31}x[1-9]\d{0,31})?", shape, re.ASCII):
         _refuse(parameters, f"{shape!r} is no shape")
     for number in (classes, size):
-        if not re.fullmatch(r"[1-9]\d*", number, re.ASCII):
+        if not re.fullmatch(r"[1-9]\d{0,31}", number, re.ASCII):
             _refuse(parameters, f"{number!r} is no number from 1 on")
     return tuple(map(int, shape.split("x"))), int(classes), int(size)
 

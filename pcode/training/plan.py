@@ -15,7 +15,7 @@ from torch import nn
 
 from pcode.compression import COMPRESSORS, Compressor
 from pcode.config import Config
-from pcode.config.options import AUTO, Learning
+from pcode.config.options import AUTO, Learning, Watch
 from pcode.consensus import GammaSearch, check_gamma, search_gamma
 from pcode.datasets import (
     Dataset,
@@ -205,11 +205,22 @@ def _check_folder(config: Config) -> None:
         if value is not None and len(os.fsencode(value)) > LONGEST_NAME_BYTES:
             raise UserError(f"--{name}: longer than {LONGEST_NAME_BYTES} bytes")
     place = runs_folder(config).absolute()
-    existing = next(folder for folder in (place, *place.parents) if folder.exists())
+    existing = next(folder for folder in (place, *place.parents) if _is_there(watch, folder))
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
         raise UserError(f"--checkpoint {watch.checkpoint}: cannot write into {existing}")
     if watch.resume is None:
         _check_new(config)
+
+
+def _is_there(watch: Watch, place: Path) -> bool:
+    """Whether there is anything of that name, a link to nowhere included."""
+    try:
+        place.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        raise UserError(f"--checkpoint {watch.checkpoint}: {error.strerror}") from None
+    return True
 
 
 def _check_new(config: Config) -> None:

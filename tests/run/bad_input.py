@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -37,6 +38,7 @@ def refuse(
 ) -> Refuse:
     """run.py's main, in tmp_path, which has to refuse these flags; its line."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["run.py"])  # not pytest, were a mistake not found
 
     def refused(flags: Sequence[str], named: str) -> str:
         before = listing(tmp_path)
