@@ -7,15 +7,17 @@ nodes in one process, and 2 nodes under mpirun; one thread each, niceness 10. Af
 get SIGTERM and have to save and end with status 75, and their last checkpoints have to load.
 
 Every 20 s, of each process: resident memory (RSS) and its proportional share (PSS), threads and
-open descriptors; of each run's folder: files and bytes, the logs (log.jsonl, tensorboard/), which
-grow by lines, apart. Of what is counted the least of five looks is taken, .1 s apart: what is open
-or written only in between is no growth.
+open descriptors, the least of five looks .1 s apart, as a file that is being written is no growth;
+of each run's folder: files and bytes, the logs (log.jsonl, tensorboard/), which grow by lines,
+apart. Checkpoints come and go within seconds: the files that stay are those that were there at
+the sample before as well.
 
 The first tenth of the samples is a warm-up. After it,
 
 - RSS may grow by less than 2 % an hour, by a straight line through the samples, and by one through
   their second half;
-- the most threads, descriptors and files of the second half may not exceed those of the first.
+- the most threads, descriptors and files that stay of the second half may not exceed those of the
+  first.
 
 In less than 20 minutes 2 % an hour is less than what memory moves up and down: it is reported
 without a verdict. Exit status 1 if something grew or a run did not end as it has to.
@@ -60,6 +62,8 @@ JUDGED_MINUTES = 20.0
 LIMIT_SECONDS = 180.0
 LOGS = ("log.jsonl", "events.out.tfevents")
 
+JUDGED = ("threads", "descriptors", "files_staying")
+
 # What is measured of one process or folder: name -> value.
 Sample = dict[str, float]
 # A name for what is measured -> its samples, in order.
@@ -76,38 +80,52 @@ def look_at_process(process: psutil.Process) -> Sample:
     }
 
 
-def look_at_folder(folder: Path) -> Sample:
-    sample = {"files": 0, "bytes": 0, "log_bytes": 0}
-    for file in folder.rglob("*"):
-        with contextlib.suppress(FileNotFoundError):  # removed meanwhile
-            if file.is_dir():
-                continue
-            size = file.stat().st_size
-            sample["files"] += 1
-            sample["log_bytes" if file.name.startswith(LOGS) else "bytes"] += size
-    return dict(sample)
+class Files:
+    """The files in the folder of a run."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._before: set[Path] = set()
+
+    def look(self) -> Sample:
+        sizes = {}
+        for path in self._folder.rglob("*"):
+            with contextlib.suppress(FileNotFoundError):  # removed meanwhile
+                if path.is_file():
+                    sizes[path] = path.stat().st_size
+        logs = sum(size for path, size in sizes.items() if path.name.startswith(LOGS))
+        staying, self._before = self._before & sizes.keys(), set(sizes)
+        return {
+            "files": len(sizes),
+            "files_staying": len(staying),
+            "bytes": sum(sizes.values()) - logs,
+            "log_bytes": logs,
+        }
 
 
-def measured(name: str, run: Started, place: Path) -> dict[str, psutil.Process | Path]:
+def measured(name: str, run: Started, place: Path) -> dict[str, psutil.Process | Files]:
     """The processes and the folder of a run that trains, named."""
     ranks = run.ranks()
-    found: dict[str, psutil.Process | Path] = {f"{name}, rank {r}": p for r, p in ranks.items()}
+    found: dict[str, psutil.Process | Files] = {f"{name}, rank {r}": p for r, p in ranks.items()}
     if ranks:
         found[f"{name}, mpirun"] = ranks[0].parent()
     found[f"{name}, {'launcher' if ranks else 'all'}"] = psutil.Process(run.process.pid)
     folder = folder_of_run(place)
     assert folder is not None, "it has reported an epoch"
-    return {**found, f"{name}, folder": folder}
+    return {**found, f"{name}, folder": Files(folder)}
 
 
-def take_sample(what: psutil.Process | Path) -> Sample:
-    """Memory as it is, and the least counts of some looks."""
-    looks = []
-    for _ in range(LOOKS):
-        looks.append(look_at_folder(what) if isinstance(what, Path) else look_at_process(what))
+def take_sample(what: psutil.Process | Files) -> Sample:
+    """Memory and files as they are; of a process's counts the least of some looks."""
+    if isinstance(what, Files):
+        return what.look()
+    first = look_at_process(what)
+    counts = ("threads", "descriptors")
+    for _ in range(LOOKS - 1):
         time.sleep(LOOK_SECONDS)
-    memory = {name: looks[0][name] for name in ("rss", "pss") if name in looks[0]}
-    return {name: min(look[name] for look in looks) for name in looks[0]} | memory
+        look = look_at_process(what)
+        first |= {name: min(first[name], look[name]) for name in counts}
+    return first
 
 
 def growth_per_hour(seconds: Sequence[float], values: Sequence[float]) -> float:
@@ -140,7 +158,7 @@ def judge(name: str, seconds: list[float], samples: list[Sample], judged: bool) 
         else:
             first, second = max(values[:half]), max(values[half:])
             figures[quantity] = {"first_half": first, "second_half": second}
-            if second > first and quantity in ("threads", "descriptors", "files"):
+            if second > first and quantity in JUDGED:
                 figures["grew"].append(quantity)
     return figures
 
@@ -155,7 +173,7 @@ def cells(figures: dict[str, Any]) -> list[str]:
         row += [f"{memory['mean'] / 1e6:.1f}", f"{figures['pss']['mean'] / 1e6:.1f}"]
         growths = (memory["growth_per_hour"], memory["growth_per_hour_of_second_half"])
         row += [f"{100 * growth:+.2f}" for growth in growths]
-    for quantity in ("threads", "descriptors", "files", "bytes", "log_bytes"):
+    for quantity in (*JUDGED, "files", "bytes", "log_bytes"):
         highest = figures.get(quantity)
         row.append(
             f"{highest['first_half']:,.0f} / {highest['second_half']:,.0f}" if highest else ""
@@ -194,7 +212,7 @@ def watch(minutes: float, place: Path) -> tuple[list[float], Series, list[str]]:
             all_flags = ("--checkpoint", str(folder), *flags, *FLAGS)
             run = Started(place, str(number) + "-run", all_flags, nice=10)
             runs[name] = (stack.enter_context(run), folder)
-        things: dict[str, psutil.Process | Path] = {}
+        things: dict[str, psutil.Process | Files] = {}
         for name, (run, folder) in runs.items():
             run.wait_for(lambda run=run: "epoch   1:" in run.printed(), name, LIMIT_SECONDS)  # type: ignore[misc]
             if run.process.poll() is not None:
@@ -236,9 +254,9 @@ def main() -> int:
     ]
     print(
         "| | RSS (MB) | PSS (MB) | RSS an hour (%) | in the second half | threads | descriptors "
-        "| files | bytes | bytes of logs | grew |"
+        "| files that stay | files | bytes | bytes of logs | grew |"
     )
-    print("|---|" + 9 * "---:|" + "---|")
+    print("|---|" + 10 * "---:|" + "---|")
     for row in rows:
         print(f"| {' | '.join(cells(row))} |")
     if not judged:
