@@ -157,6 +157,6 @@ def _refusing(data: str, path: Path) -> Iterator[None]:
     """What a damaged file makes its readers raise becomes a UserError that names it."""
     try:
         yield
-    except (OSError, EOFError, ValueError) as error:
+    except (OSError, EOFError, ValueError, OverflowError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"--data {data}: {path}: {reason}") from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import math
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +30,13 @@ def read_cifar(path: Path, *, num_classes: int) -> Split:
 def _idx(path: Path) -> Array:
     """Bytes of any shape: IDX_BYTES, the number of sizes, the sizes (4 bytes, big-endian), them."""
     with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-        content = file.read()
-    if content[:3] != IDX_BYTES:
-        raise ValueError("no idx file of bytes")
-    sizes = np.frombuffer(content, ">u4", count=content[3], offset=4)
-    return np.frombuffer(content, np.uint8, offset=4 + sizes.nbytes).reshape(sizes)
+        head = file.read(4)
+        if head[:3] != IDX_BYTES or len(head) != 4:
+            raise ValueError("no idx file of bytes")
+        sizes = np.frombuffer(file.read(4 * head[3]), ">u4", count=head[3])
+        # One more, to see that it ends there; not all, for a few bytes may unpack to very many.
+        content = file.read(math.prod(map(int, sizes)) + 1)
+    return np.frombuffer(content, np.uint8).reshape(sizes)
 
 
 def read_idx(images: Path, labels: Path, *, num_classes: int) -> Split:
