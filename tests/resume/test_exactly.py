@@ -1,0 +1,142 @@
+"""A run that was killed and resumed ends with the bits of one that was not."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pcode.config import make_config
+from pcode.errors import UserError
+from pcode.optim import LAWS
+from pcode.training.plan import make_plan
+from tests.resume.children import Ended, finished, records, run, run_folder, summary
+
+# Dropout draws in every step; 7 steps an epoch, 21 in all.
+SMALL = (
+    *("--arch", "mlp", "--mlp_hidden_size", "16", "--drop_rate", ".2", "--lr", ".02"),
+    *("--n_mpi_process", "3", "--batch_size", "64", "--num_epochs", "3"),
+    *("--reshuffle_per_epoch", "True"),
+)
+COMPRESSORS = (
+    ("--comm_op", "none"),
+    ("--comm_op", "sign"),
+    ("--comm_op", "compress_top_k", "--compress_ratio", ".5"),
+    ("--comm_op", "compress_random_k", "--compress_ratio", ".5"),
+    ("--comm_op", "quantize_qsgd", "--quantize_level", "8"),
+)
+GRAPHS = ("ring", "complete", "random_matching")
+# A checkpoint at every meeting: after a handful of steps within an epoch.
+ALWAYS = ("--checkpoint_minutes", "1e-7")
+
+
+def _pairings() -> list[tuple[str, ...]]:
+    """Every law on every kind of graph with every compressor, as far as they are not refused."""
+    found = []
+    for law in LAWS:
+        for graph in GRAPHS:
+            flags: dict[str, Any] = {"optimizer": law, "graph_topology": graph}
+            for compressor in COMPRESSORS:
+                place: dict[str, Any] = {"backend": "sim", "n_mpi_process": 3, "num_threads": 1}
+                config = make_config(**flags, **place, comm_op=compressor[1], arch="mlp")
+                try:
+                    plan = make_plan(config)
+                except UserError:
+                    continue
+                words = ("--optimizer", law, "--graph_topology", graph, *compressor)
+                found.append(words)
+                if not plan.compresses:
+                    break
+    return found
+
+
+def killed(ended: Ended) -> None:
+    assert ended.status == -signal.SIGKILL, ended.output
+
+
+@pytest.mark.parametrize("pairing", _pairings(), ids=lambda pairing: " ".join(pairing[1::2]))
+def test_every_law_with_every_compressor(tmp_path: Path, pairing: tuple[str, ...]) -> None:
+    """Killed within an epoch, and again in another one."""
+    (tmp_path / "whole").mkdir()
+    want = finished(tmp_path / "whole", (*SMALL, *pairing))
+    killed(run(tmp_path, (*SMALL, *pairing, *ALWAYS), "kill:1:5:backward"))
+    resume = ("--resume", str(run_folder(tmp_path)))
+    killed(run(tmp_path, resume, "kill:0:17:forward"))
+    got = finished(tmp_path, resume)
+    starts = [event["step"] for event in got["events"]]
+    assert len(starts) == 2
+    assert 0 < starts[0] <= 5 <= starts[1] <= 17
+    assert got["parameters_sha256"] == want["parameters_sha256"]
+    for figure in ("train_loss", "test_top1_per_node", "best_test_top1", "bytes_sent_total"):
+        assert got[figure] == want[figure]
+
+
+VARIANTS = {
+    "adam": ("--local_optimizer", "adam", "--lr", ".001"),
+    "local steps": ("--local_step", "3"),
+    "plateau": ("--lr_schedule_scheme", "reduce_on_plateau"),
+    "warm-up": ("--lr_scaleup", "True", "--lr_warmup", "True", "--lr_warmup_epochs", "2"),
+    "augmented": ("--data", "synthetic:3x8x8:4:1400", "--arch", "resnet8"),
+    "labels dealt unequally": ("--partition_data", "dirichlet:.5"),
+    "iterations": ("--stop_criteria", "iteration", "--num_iterations", "52"),
+    "language": (
+        *("--data", "synthetic:text:20:9000", "--arch", "rnn_lm", "--rnn_n_hidden", "8"),
+        *("--batch_size", "8", "--rnn_bptt_len", "30", "--drop_rate", ".2"),
+    ),
+}
+
+
+@pytest.mark.parametrize("variant", VARIANTS.values(), ids=VARIANTS)
+def test_whatever_else_has_a_state(tmp_path: Path, variant: tuple[str, ...]) -> None:
+    (tmp_path / "whole").mkdir()
+    flags = (*SMALL, *variant)
+    want = finished(tmp_path / "whole", flags)
+    killed(run(tmp_path, (*flags, *ALWAYS), "kill:2:11:exchange"))
+    got = finished(tmp_path, ("--resume", str(run_folder(tmp_path))))
+    assert got["parameters_sha256"] == want["parameters_sha256"]
+    assert got["test_top1" if "test_top1" in want else "test_perplexity"] == pytest.approx(
+        want["test_top1" if "test_top1" in want else "test_perplexity"], abs=0
+    )
+    assert got["learning_rate"] == want["learning_rate"]
+
+
+PLACES = ("data", "forward", "backward", "exchange", "evaluate", "save", "manifest", "meeting")
+
+
+@pytest.mark.parametrize("phase", PLACES)
+def test_killed_in_any_phase_the_log_is_that_of_one_run(tmp_path: Path, phase: str) -> None:
+    (tmp_path / "whole").mkdir()
+    flags = (*SMALL, "--evaluate_consensus", "True", "--summary_freq", "2")
+    want = finished(tmp_path / "whole", flags)
+    # Step 14: the end of an epoch; manifests are rank 0's.
+    rank = 0 if phase == "manifest" else 1
+    killed(run(tmp_path, flags, f"kill:{rank}:14:{phase}"))
+    got = finished(tmp_path, ("--resume", str(run_folder(tmp_path))))
+    assert got["parameters_sha256"] == want["parameters_sha256"]
+    assert got["best_test_top1"] == want["best_test_top1"]
+    for rank in range(3):
+        assert records(tmp_path, rank) == records(tmp_path / "whole", rank)
+
+
+def test_killed_before_the_first_checkpoint_it_begins_again(tmp_path: Path) -> None:
+    (tmp_path / "whole").mkdir()
+    want = finished(tmp_path / "whole", SMALL)
+    killed(run(tmp_path, SMALL, "kill:1:3:backward"))
+    ended = run(tmp_path, ("--resume", str(run_folder(tmp_path))))
+    assert "has no checkpoint: it begins again" in ended.output
+    assert summary(tmp_path)["parameters_sha256"] == want["parameters_sha256"]
+    assert len(list((tmp_path / "runs").glob("*/*/*/*"))) == 1
+    assert records(tmp_path, 1) == records(tmp_path / "whole", 1)
+
+
+def test_killed_at_the_very_end(tmp_path: Path) -> None:
+    """In the last evaluation: the steps are not made again."""
+    (tmp_path / "whole").mkdir()
+    want = finished(tmp_path / "whole", SMALL)
+    killed(run(tmp_path, SMALL, "kill:1:21:evaluate"))
+    got = finished(tmp_path, ("--resume", str(run_folder(tmp_path))))
+    assert [event["step"] for event in got["events"]] == [21]
+    for figure in ("parameters_sha256", "test_top1", "train_loss", "consensus_distance"):
+        assert got[figure] == want[figure]
