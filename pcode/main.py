@@ -22,6 +22,7 @@ from pcode.errors import (
     UserError,
 )
 from pcode.exit_status import DIVERGED, INTERRUPTED, PREEMPTED, USER_ERROR
+from pcode.injection import read_faults
 from pcode.launch import (
     RankEnvironment,
     check_ranks,
@@ -59,8 +60,10 @@ def main(arguments: Sequence[str]) -> int:
 
 def _main(arguments: Sequence[str]) -> int:
     use_memory_well()
+    place = None
     try:
         place = detect()
+        read_faults()
         parsed = parse(arguments)
         config = _resolve(parsed.config, parsed.given, place)
         command = _command(config, arguments) if place is None else None
