@@ -9,11 +9,11 @@ from typing import Any, BinaryIO
 
 import numpy as np
 import torch
-from tensorboardX import SummaryWriter
 from torch import nn
 
 from pcode.config import Config, to_yaml
 from pcode.errors import UserError
+from pcode.training.board import Board
 from pcode.training.start import SUMMARY, lock
 from pcode.whole_files import whole_file
 
@@ -68,7 +68,7 @@ class Records:
         self._log = (self.own / "log.jsonl").open("a", encoding="utf-8")
         if log_bytes is not None and log_bytes < self._log.tell():
             self._log.truncate(log_bytes)
-        self._board: SummaryWriter | None = None
+        self._board: Board | None = None
         self._lock: BinaryIO | None = None
 
     def lead(self) -> None:
@@ -78,7 +78,7 @@ class Records:
             UserError: another process trains in this folder.
         """
         self._lock = lock(self.folder)
-        self._board = SummaryWriter(str(self.folder / "tensorboard"))
+        self._board = Board(self.folder / "tensorboard")
 
     def log_bytes(self) -> int:
         """How long the log is now."""
@@ -98,6 +98,7 @@ class Records:
             if "bytes_sent_mean" in values:
                 for path, value in _numbers(values, f"{kind}_by_bytes_sent"):
                     self._board.add_scalar(path, value, round(values["bytes_sent_mean"]))
+            self._board.flush()
 
     def write_config(self, config: Config) -> None:
         write_whole(self.folder / "config.yaml", to_yaml(config))
