@@ -15,6 +15,12 @@ def shortened(text: str) -> str:
     return repr(text if len(text) <= LONGEST_QUOTE else text[: LONGEST_QUOTE - 3] + "...")
 
 
+def one_line(reason: object) -> str:
+    """What another library says of a user's file, as it can stand in one line of an error."""
+    words = " ".join(str(reason).split())
+    return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in words)
+
+
 def check_file(path: str | Path) -> None:
     """Refuse what is not a regular file, without opening it: a pipe or a device may never end.
 

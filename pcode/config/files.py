@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from pcode.errors import UserError
-from pcode.user_files import read_text, shortened
+from pcode.user_files import one_line, read_text, shortened
 
 INCLUDE = "include"
 # All flags with long lists take a few thousand. Reading YAML takes seconds for a million.
@@ -98,7 +98,7 @@ def _load(path: str, named: str) -> dict[Any, Any]:
     try:
         content = yaml.load(text, Loader=_Loader)
     except (yaml.YAMLError, RecursionError) as error:
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise UserError(f"{where}: not a YAML file: {reason}") from None
     if content in (None, ""):
         return {}

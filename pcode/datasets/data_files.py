@@ -10,7 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from pcode.errors import UserError
-from pcode.user_files import check_file
+from pcode.user_files import check_file, one_line
 
 
 def stored(path: Path, ending: str) -> Path:
@@ -33,7 +33,7 @@ def reading(*paths: Path) -> Iterator[None]:
         yield
     # Damaged bytes make their readers raise nearly anything, and it all means the same here.
     except Exception as error:
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise UserError(
             f"--data_dir: {' or '.join(map(str, paths))} cannot be read or is damaged "
             f"({type(error).__name__}: {reason}); put what was published in its place"
@@ -87,7 +87,7 @@ def fetch(
     # URLError is an OSError, torchvision says RuntimeError for a wrong checksum, and a damaged or
     # malicious archive makes its readers raise nearly anything.
     except Exception as error:
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise UserError(
             f"--download True: {name} could not be fetched ({reason}); "
             f"to go on without a network put {', '.join(files)} into {folder}"

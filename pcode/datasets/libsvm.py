@@ -17,6 +17,7 @@ import torch
 from pcode.datasets.in_memory import InMemory
 from pcode.datasets.kept_copy import kept_copy
 from pcode.errors import UserError
+from pcode.user_files import one_line
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
@@ -158,5 +159,5 @@ def _refusing(data: str, path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, EOFError, ValueError, OverflowError) as error:
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise UserError(f"--data {data}: {path}: {reason}") from None

@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from pcode.datasets.image_files import EncodedImages
 from pcode.errors import UserError
-from pcode.user_files import check_file
+from pcode.user_files import check_file, one_line
 
 if TYPE_CHECKING:
     from lmdb import Environment
@@ -67,7 +67,7 @@ class LmdbImages(EncodedImages):
                 labels = np.frombuffer(transaction.get(LABELS, b""), "<i4").astype(np.int64)
                 count = transaction.stat()["entries"] - 2
         except (lmdb.Error, OSError, ValueError, RecursionError) as error:
-            reason = " ".join(str(error).split())
+            reason = one_line(error)
             raise UserError(f"{path}: cannot be read: {reason}") from None
         if not isinstance(meta, dict) or meta.get("format") != FORMAT or len(labels) != count:
             raise UserError(f"{path}: was not made by python -m pcode.tools.to_lmdb")
