@@ -107,7 +107,7 @@ class Run:
             for_good=watch.saves_model_after,
             injector=self.injector,
         )
-        self._meetings = Meetings(communicator, request, watch.checkpoint_minutes)
+        self._meetings = Meetings(communicator, request, watch.checkpoint_minutes, self.injector)
 
     @property
     def plan(self) -> Plan:
@@ -266,7 +266,10 @@ class Run:
         self.progress.events.append({"step": step, "lost": lost, "healed": healed})
         self.progress.losses = []
         self._meetings = Meetings(
-            self.communicator, self._request, self.plan.config.watch.checkpoint_minutes
+            self.communicator,
+            self._request,
+            self.plan.config.watch.checkpoint_minutes,
+            self.injector,
         )
         self.injector.listen(self.communicator)
         if self.is_first and not was_first:
@@ -308,7 +311,7 @@ class Run:
                 if step % watch.summary_freq == 0:
                     self._record_training(step, self.progress.losses[-1])
                 bar.update()
-                if step < end:
+                if step < end:  # at the end of an epoch they meet in any case
                     decision = self._meetings.after_step(step)
                     if decision.stop or decision.save:
                         self._save()

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from pcode.communication import Communicator
+from pcode.injection import Injector
 from pcode.training.stop import StopRequest
 
 SECONDS_BETWEEN = 1.0
@@ -38,20 +39,25 @@ class Meetings:
         request: whether this process was asked to end.
         save_minutes: between two checkpoints, by the clock of the first node; None where they do
             not follow the clock.
+        injector: of this node.
     """
 
     def __init__(
-        self, communicator: Communicator, request: StopRequest, save_minutes: float | None
+        self,
+        communicator: Communicator,
+        request: StopRequest,
+        save_minutes: float | None,
+        injector: Injector,
     ) -> None:
-        self._communicator, self._request = communicator, request
+        self._communicator, self._request, self._injector = communicator, request, injector
         self._save_seconds = None if save_minutes is None else 60 * save_minutes
         self._saved = self._met = time.monotonic()
-        self._steps_between = self._steps_left = 1
+        self._steps_made, self._steps_between = 0, 1
 
     def after_step(self, step: int) -> Decision:
-        """Meet, if it is time for it; `step` is named in errors."""
-        self._steps_left -= 1
-        if self._steps_left > 0:
+        """Meet, if it is time for it, after the step that made it `step` steps."""
+        self._steps_made += 1
+        if self._steps_made < self._steps_between:
             return Decision(stop=False, save=False)
         return self.meet(step)
 
@@ -61,14 +67,16 @@ class Meetings:
         Raises:
             CommunicationError: a node does not come.
         """
+        self._injector.reach("meeting", step)
         now = time.monotonic()
-        # At most twice as many as before: the first steps, which compile, are no measure.
-        steps = int(self._steps_between * SECONDS_BETWEEN / max(now - self._met, 1e-9))
-        steps = max(1, min(steps, 2 * self._steps_between))
+        # At most twice as many as there were: the first steps, which compile, are no measure.
+        made = max(1, self._steps_made)
+        steps = int(made * SECONDS_BETWEEN / max(now - self._met, 1e-9))
+        steps = max(1, min(steps, 2 * made))
         due = self._save_seconds is not None and now - self._saved >= self._save_seconds
         own = torch.tensor([self._request.asked, due, steps], dtype=torch.int64)
         rows = [row.tolist() for row in self._communicator.all_gather(own, step)]
-        self._steps_between = self._steps_left = rows[0][2]
+        self._steps_made, self._steps_between = 0, rows[0][2]
         self._met = time.monotonic()
         if rows[0][1]:
             self._saved = self._met
