@@ -17,6 +17,7 @@ from pcode.datasets.base import Batches, Dataset
 from pcode.datasets.image_files import EncodedImages, FolderImages
 from pcode.datasets.lmdb_images import LmdbImages
 from pcode.errors import UserError
+from pcode.user_files import one_line
 
 SIDE, RESIZED_SIDE = 224, 256
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -69,9 +70,10 @@ class Decoder(data.Dataset[torch.Tensor | UserError]):
         try:
             with Image.open(io.BytesIO(file)) as image:
                 decoded: torch.Tensor = self.transform(image.convert("RGB"))
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            name = self.images.name(position)
-            raise UserError(f"{name}: is no image that can be decoded: {error}") from None
+        # Damaged bytes make decoders raise nearly anything, and it all means the same here.
+        except Exception as error:
+            name, reason = self.images.name(position), one_line(error)
+            raise UserError(f"{name}: is no image that can be decoded: {reason}") from None
         return decoded
 
 

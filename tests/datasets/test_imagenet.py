@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import struct
 import subprocess
 import sys
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import lmdb
 import numpy as np
@@ -191,6 +194,51 @@ def test_a_damaged_image_is_named(folder: Path, tmp_path: Path) -> None:
     bad.unlink()
     with pytest.raises(UserError, match=r"bad\.JPEG: cannot be read: No such file"):
         list(dataset.read([torch.tensor([0])], [1]))
+
+
+def png(*chunks: tuple[bytes, bytes]) -> bytes:
+    """A PNG file of these chunks."""
+    parts = [
+        struct.pack(">I", len(content)) + kind + content + struct.pack(">I", crc32(kind + content))
+        for kind, content in chunks
+    ]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"text\n",
+        bytes(range(256)) * 10,
+        png(),
+        png((b"IHDR", b"")),
+        png((b"IHDR", struct.pack(">IIBBBBB", 0, 0, 8, 2, 0, 0, 0))),
+        png((b"IHDR", struct.pack(">IIBBBBB", 60000, 60000, 8, 2, 0, 0, 0)), (b"IDAT", b"a")),
+        png((b"IHDR", struct.pack(">IIBBBBB", 9, 9, 99, 99, 0, 0, 0)), (b"IDAT", b"a")),
+        b"II*\0\x08\0\0\0\xff\xff" + b"\xff" * 200,
+        b"MM\0*\0\0\0\x08\0\1\1\0\0\3",
+        b"GIF89a\xff\xff\xff\xff\xf7\0\0",
+        b"P6 999999999 999999999 255\n",
+        b"P6 a b 255\n",
+        b"BM" + b"\xff" * 60,
+        b"RIFF\xff\xff\xff\xffWEBPVP8 ",
+        b"\xff\xd8\xff\xe0" + b"\0" * 50,
+        None,
+    ],
+)
+def test_what_is_no_image_is_named(tmp_path: Path, content: bytes | None) -> None:
+    for part in ("train", "val"):
+        (tmp_path / "imagenet" / part / "n01").mkdir(parents=True)
+        draw_image(tmp_path / "imagenet" / part / "n01" / "good.JPEG", 1)
+    bad = tmp_path / "imagenet" / "train" / "n01" / "bad.JPEG"
+    if content is None:
+        os.mkfifo(bad)
+    else:
+        bad.write_bytes(content)
+    with pytest.raises(UserError, match=r"train/n01/bad\.JPEG: ") as caught:
+        list(load(tmp_path).read([torch.tensor([0])], [1]))
+    assert str(caught.value).isprintable()
 
 
 def test_what_is_not_there_is_named(folder: Path, tmp_path: Path) -> None:
