@@ -66,6 +66,33 @@ class Communicator(ABC):
     def barrier(self, step: int | None = None) -> None:
         """Return when all nodes have called it; `step` is named in errors."""
 
+    @abstractmethod
+    def report(self, error: Exception, step: int | None = None) -> None:
+        """This node cannot go on as it is: all others raise a CommunicationError from now on.
+
+        `error` is what it found, at `step`. To be followed by recover().
+
+        Raises:
+            CommunicationError: the backend cannot recover.
+        """
+
+    @abstractmethod
+    def recover(self) -> tuple[Communicator, list[int]]:
+        """Go on with the nodes that live; called by all of them after a CommunicationError.
+
+        After one of their own, one that another told of, or their own report(). May be called
+        again, on what it returned, as often as nodes fail. This communicator and its exchanges
+        are not to be used any more, nor the tensors of those that have not returned from wait().
+
+        Returns:
+            A communicator of those that live, ranks 0 to m - 1 in the order of the old ones, which
+            goes on counting bytes_sent; and their ranks in this one, ascending.
+
+        Raises:
+            CommunicationError: a node lives but does not come within the time limit, or the
+                backend cannot recover.
+        """
+
     def _count_all_reduce(self, tensor: torch.Tensor) -> None:
         self.bytes_sent += 2 * (self.num_nodes - 1) * tensor.nbytes // self.num_nodes
 

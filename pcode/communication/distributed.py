@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import torch
 import torch.distributed as dist
 
+from pcode.communication import mpi
 from pcode.communication.base import Communicator, Exchange
 from pcode.errors import CommunicationError
 
@@ -22,7 +23,8 @@ def _naming(rank: int, peer: int | None, step: int | None) -> Iterator[None]:
             error.reason,
             rank=error.rank,
             peer=peer if error.peer is None else error.peer,
-            step=step,
+            step=step if error.step is None else error.step,
+            told=error.told,
         ) from error
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[0]
@@ -90,3 +92,22 @@ class DistributedCommunicator(Communicator):
     def barrier(self, step: int | None = None) -> None:
         with _naming(self.rank, None, step):
             dist.barrier()
+
+    def report(self, error: Exception, step: int | None = None) -> None:
+        self._check_recovery()
+        mpi.give_up(CommunicationError(str(error), rank=self.rank, step=step))
+
+    def recover(self) -> tuple[DistributedCommunicator, list[int]]:
+        self._check_recovery()
+        survivors = mpi.recover()
+        communicator = DistributedCommunicator()
+        communicator.bytes_sent = self.bytes_sent
+        return communicator, survivors
+
+    def _check_recovery(self) -> None:
+        backend = dist.get_backend()
+        if "mpi" not in backend:
+            raise CommunicationError(
+                f"the backend {backend} cannot go on after a failure; mpi and sim can",
+                rank=self.rank,
+            )

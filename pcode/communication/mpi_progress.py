@@ -1,4 +1,4 @@
-"""Operations under way over MPI: waiting with time limits, progress, and telling of faults.
+"""Operations under way over MPI: waiting with time limits, and progress.
 
 MPI moves data only inside its own calls and waits by polling at full speed. Here every message is
 nonblocking, and who waits tests briefly at full speed (small messages take microseconds), then
@@ -7,16 +7,13 @@ is free for the other ranks and for the computation. Operations that nobody wait
 irecv, async_op=True) are moved on by one helper thread that tests and sleeps in the same way and
 is parked while there are none.
 
-A fault is final for the process: the rank that notices it (time limit, error of MPI) tells all
-ranks with a message on a communicator of its own, and whoever waits, or starts an operation
-later, raises a CommunicationError as well. Memory of an operation that failed stays allocated,
-because MPI may still write to it.
+After a fault (see mpi_world) whatever is under way in that world fails. Memory of an operation
+that failed stays allocated, because MPI may still write to it.
 """
 
 from __future__ import annotations
 
 import atexit
-import contextlib
 import os
 import sys
 import threading
@@ -27,6 +24,7 @@ from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 from mpi4py import MPI
 
+from pcode.communication.mpi_world import World
 from pcode.errors import CommunicationError
 
 if TYPE_CHECKING:
@@ -35,20 +33,16 @@ if TYPE_CHECKING:
 SPIN_SECONDS = 100e-6  # full-speed testing since the last movement, before the first sleep
 SHORTEST_SLEEP, LONGEST_SLEEP = 20e-6, 1e-3
 MOVED_SECONDS = 5e-6  # a test that takes longer than this has moved data: test again at once
-NOTICE_SECONDS = 0.1  # between looks for other ranks' notices
 LINGER_SECONDS = 0.002  # the helper thread parks when there was nothing to do for so long
-FAULT, LEAVING = 1, 2  # tags of notices
-MAX_NOTICE_BYTES = 2000
 
 Result = TypeVar("Result")
 
 
 class Progress:
-    """What this process has under way, its helper thread, and its fault, if there was one."""
+    """What this process has under way, its helper thread, and the world it belongs to now."""
 
     def __init__(self) -> None:
-        self.rank = MPI.COMM_WORLD.Get_rank()
-        self.fault: CommunicationError | None = None
+        self.world = World(MPI.COMM_WORLD)
         self.thread: threading.Thread | None = None
         self.abandoned: list[Operation] = []
         self._operations: deque[Operation] = deque()
@@ -57,11 +51,6 @@ class Progress:
         self._lock = threading.Lock()
         self._parked = False
         self._stopping = False
-        self._notices: MPI.Intracomm | None = None
-        self._sent: list[tuple[MPI.Request, bytes]] = []
-        self._leaving: set[int] = set()
-        self._looked = 0.0
-        self._deaf = False
         atexit.register(self._at_exit)
 
     def start(self, limit: float) -> None:
@@ -70,13 +59,8 @@ class Progress:
         Raises:
             CommunicationError: not all ranks have called it within `limit` seconds.
         """
-        if self._notices is None:
-            self._notices = within(limit, "start of MPI", MPI.COMM_WORLD.Dup)
-
-    def raise_fault(self) -> None:
-        """Raise the fault of this process, if there was one."""
-        if self.fault is not None:
-            raise self.fault
+        if not self.world.is_open:
+            self.world.open(within(limit, "start of MPI", self.world.comm.Dup))
 
     def add(self, operation: Operation) -> None:
         """Let the helper thread move this operation on."""
@@ -112,9 +96,9 @@ class Progress:
             if idle < SPIN_SECONDS:
                 os.sched_yield()  # to another rank that is ready, if there is one
             else:
-                self.look(now)
-                if self.fault is not None:
-                    operation.fail_as_told(self.fault)
+                operation.world.look(now)
+                if operation.world.fault is not None:
+                    operation.fail_as_told(operation.world.fault)
                     return
                 time.sleep(min(max(idle / 10, SHORTEST_SLEEP), LONGEST_SLEEP))
             before = time.perf_counter()
@@ -124,7 +108,7 @@ class Progress:
         error = operation.late(limit)
         if error is None:
             return False
-        self.report(error)
+        operation.world.report(error)
         operation.fail(error)
         return True
 
@@ -134,7 +118,7 @@ class Progress:
             now = time.perf_counter()
             moved = self._poll_all(now)
             if self._operations:
-                self.look(now)
+                self.world.look(now)
                 busy = now
             elif now - busy > LINGER_SECONDS:
                 self._park()
@@ -149,7 +133,8 @@ class Progress:
         tested = bool(self._driven)
         for _ in range(len(self._operations)):
             operation = self._operations.popleft()
-            if operation.done or (self.fault is not None and operation.fail_as_told(self.fault)):
+            fault = operation.world.fault
+            if operation.done or (fault is not None and operation.fail_as_told(fault)):
                 continue
             self._operations.append(operation)
             # Whoever has just started one is likely to wait for it at once.
@@ -172,66 +157,11 @@ class Progress:
             self._wake.wait()
         self._parked = False
 
-    def report(self, error: CommunicationError) -> None:
-        """Make this the fault of the process and tell all ranks, unless there is one already."""
-        if self._set_fault(error):
-            self._tell(FAULT, str(error).encode()[:MAX_NOTICE_BYTES])
-
-    def _tell(self, tag: int, text: bytes) -> None:
-        if self._notices is None:  # the start itself has failed
-            return
-        for peer in range(self._notices.Get_size()):
-            if peer != self.rank:
-                with contextlib.suppress(MPI.Exception):  # a dead rank cannot be told
-                    request = self._notices.Isend([text, MPI.BYTE], dest=peer, tag=tag)
-                    self._sent.append((request, text))
-
-    def look(self, now: float) -> None:
-        """Take other ranks' notices, if the last look is long enough ago."""
-        if now - self._looked < NOTICE_SECONDS or self._notices is None or self._deaf:
-            return
-        self._looked = now
-        status = MPI.Status()
-        try:
-            # Matched probes: two threads may look at the same time.
-            while (message := self._notices.Improbe(status=status)) is not None:
-                text = bytearray(status.Get_count(MPI.BYTE))
-                message.Recv([text, MPI.BYTE])
-                self._take(status.Get_source(), status.Get_tag(), text.decode(errors="replace"))
-        except MPI.Exception as error:
-            # With fault tolerance (mpirun --with-ft ulfm) a rank's death comes to light here.
-            self._deaf = True
-            dead = MPI.Group.Translate_ranks(self._notices.Get_failed())
-            reason = f"{error} (of ranks {', '.join(map(str, dead))})" if dead else str(error)
-            peer = dead[0] if len(dead) == 1 else None
-            self._set_fault(CommunicationError(reason, rank=self.rank, peer=peer))
-
-    def _take(self, source: int, tag: int, text: str) -> None:
-        if tag == LEAVING:
-            self._leaving.add(source)
-        else:
-            self._set_fault(CommunicationError(f"rank {source} reported: {text}", rank=self.rank))
-
-    def _set_fault(self, error: CommunicationError) -> bool:
-        """Make this the fault of the process; return whether there was none before."""
-        with self._lock:
-            if self.fault is not None:
-                return False
-            self.fault = error
-        return True
-
     def abort(self, status: int, grace: float) -> NoReturn:
         """End all ranks of the job; does not return (see pcode.communication.mpi.abort)."""
         sys.stdout.flush()
         sys.stderr.flush()
-        self._tell(LEAVING, b"")
-        if self._notices is not None:
-            others = self._notices.Get_size() - 1
-            deadline = time.perf_counter() + grace
-            while len(self._leaving) < others and time.perf_counter() < deadline:
-                self._looked = 0.0
-                self.look(time.perf_counter())
-                time.sleep(LONGEST_SLEEP)
+        self.world.leave(grace)
         MPI.COMM_WORLD.Abort(status)
         os._exit(status)  # should MPI have returned
 
@@ -240,7 +170,7 @@ class Progress:
         self._wake.set()
         if self.thread is not None:
             self.thread.join()
-        if self.fault is not None:
+        if self.world.fault is not None:
             # MPI_Finalize would wait for the messages that never came.
             self.abort(1, grace=2.0)
 
@@ -249,14 +179,18 @@ def within(limit: float, what: str, call: Callable[[], Result]) -> Result:
     """The result of a blocking call of MPI, made in a thread so that a time limit holds.
 
     Raises:
-        CommunicationError: it has not returned within `limit` seconds.
+        CommunicationError: it has not returned within `limit` seconds, or MPI reports an error.
     """
+    world = PROGRESS.world
     results: list[Result] = []
     errors: list[Exception] = []
+    failures: list[MPI.Exception] = []
 
     def run() -> None:
         try:
             results.append(call())
+        except MPI.Exception as error:
+            failures.append(error)
         except Exception as error:  # raised below, in the caller's thread
             errors.append(error)
 
@@ -266,10 +200,12 @@ def within(limit: float, what: str, call: Callable[[], Result]) -> Result:
     if errors:
         raise errors[0]
     if not results:
-        error = CommunicationError(
-            f"not all ranks have come within {limit:g} s ({what})", rank=PROGRESS.rank
-        )
-        PROGRESS.report(error)
+        if failures:
+            error = world.translate(failures[0])
+        else:
+            reason = f"not all ranks have come within {limit:g} s ({what})"
+            error = CommunicationError(reason, rank=world.rank)
+        world.report(error)
         raise error
     return results[0]
 

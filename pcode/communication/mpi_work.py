@@ -13,6 +13,7 @@ from torch.distributed import Work
 
 from pcode.communication.mpi_future import Callbacks, OrderedFuture
 from pcode.communication.mpi_progress import PROGRESS
+from pcode.communication.mpi_world import World
 from pcode.errors import CommunicationError
 
 
@@ -35,32 +36,32 @@ class Transfer:
         self.num_bytes, self.receiving = num_bytes, receiving
         self.source = -1
 
-    def test(self, rank: int) -> bool:
+    def test(self, world: World) -> bool:
         """Whether it is through; after a receive, `source` is the sender in its communicator.
 
         Raises:
             CommunicationError: MPI reports an error, or the message has another size.
         """
         if not self.receiving:
-            return self._test(rank, None)
+            return self._test(world, None)
         status = MPI.Status()
-        if not self._test(rank, status):
+        if not self._test(world, status):
             return False
         self.source = status.Get_source()
         received = status.Get_count(MPI.BYTE)
         if received != self.num_bytes:
             raise CommunicationError(
                 f"received {received} bytes where {self.num_bytes} were expected",
-                rank=rank,
+                rank=world.rank,
                 peer=self.peer,
             )
         return True
 
-    def _test(self, rank: int, status: MPI.Status | None) -> bool:
+    def _test(self, world: World, status: MPI.Status | None) -> bool:
         try:
             return bool(self.request.Test(status))
         except MPI.Exception as error:
-            raise CommunicationError(str(error), rank=rank, peer=self.peer) from error
+            raise world.translate(error, self.peer) from error
 
 
 # What an operation does: starts transfers, yields them, and goes on when all are through.
@@ -73,6 +74,7 @@ class Operation(Work):
     Args:
         name: for errors, such as "recv".
         steps: the work; its first part runs now.
+        world: of the group.
         result: the tensors that a future of this operation holds.
         limit: seconds that wait() waits, from its call; a future counts from now.
         background: whether the helper thread moves it on while nobody waits.
@@ -86,14 +88,15 @@ class Operation(Work):
         steps: Steps,
         result: list[torch.Tensor],
         *,
+        world: World,
         limit: float,
         background: bool,
         one_step: bool,
         callbacks: Callbacks,
     ) -> None:
         super().__init__()
-        PROGRESS.raise_fault()
-        self.name, self.limit = name, limit
+        world.raise_fault()
+        self.name, self.limit, self.world = name, limit, world
         self.ended: threading.Event | None = None
         self._background, self._callbacks = background, callbacks
         self._one_step = one_step
@@ -108,7 +111,7 @@ class Operation(Work):
         try:
             self._next_step()
         except CommunicationError as error:
-            PROGRESS.report(error)
+            world.report(error)
             raise
         if background and not self.done:
             PROGRESS.add(self)
@@ -117,7 +120,7 @@ class Operation(Work):
         try:
             transfers = next(self._steps, None)
         except MPI.Exception as error:
-            raise CommunicationError(f"{self.name}: {error}", rank=PROGRESS.rank) from error
+            raise self.world.translate(error) from error
         if transfers is None:
             self.done = True
         else:
@@ -135,7 +138,7 @@ class Operation(Work):
             while not self.done:
                 while self._transfers:
                     transfer = self._transfers[-1]
-                    if not transfer.test(PROGRESS.rank):
+                    if not transfer.test(self.world):
                         return False
                     self.moved = time.perf_counter()
                     self._source = transfer.source
@@ -147,7 +150,7 @@ class Operation(Work):
         finally:
             self._lock.release()
         if isinstance(self._error, CommunicationError):
-            PROGRESS.report(self._error)
+            self.world.report(self._error)
         self._signal()
         return True
 
@@ -165,7 +168,7 @@ class Operation(Work):
         with self._lock:
             try:
                 self._transfers = [
-                    transfer for transfer in self._transfers if not transfer.test(PROGRESS.rank)
+                    transfer for transfer in self._transfers if not transfer.test(self.world)
                 ]
             except CommunicationError as error:
                 return error
@@ -183,15 +186,18 @@ class Operation(Work):
             reason += f" (ranks {', '.join(map(str, peers))})"
         return CommunicationError(
             f"{reason} ({self.name}, {num_bytes} bytes)",
-            rank=PROGRESS.rank,
+            rank=self.world.rank,
             peer=peers[0] if len(peers) == 1 else None,
         )
 
     def fail_as_told(self, notice: CommunicationError) -> bool:
         """End it because another rank, or another operation, has reported an error."""
-        peers = {transfer.peer for transfer in list(self._transfers)}
-        peer = peers.pop() if len(peers) == 1 else notice.peer
-        self.fail(CommunicationError(notice.reason, rank=PROGRESS.rank, peer=peer))
+        peer, peers = notice.peer, {transfer.peer for transfer in list(self._transfers)}
+        if peer is None and len(peers) == 1:
+            peer = peers.pop()
+        self.fail(
+            CommunicationError(notice.reason, rank=self.world.rank, peer=peer, told=notice.told)
+        )
         return True
 
     def wait(self, timeout: timedelta | None = None) -> bool:

@@ -35,6 +35,9 @@ class Simulation:
         self._all_ended = threading.Event()
         self._fault: tuple[int, BaseException] | None = None
         self._interrupted = False
+        self._given_up: tuple[int, str] | None = None
+        self._num_recoveries = 0
+        self._recovering: set[int] = set()
 
     def run(self, node: Callable[[Communicator], Result]) -> list[Result]:
         """Call `node` once for every node, with that node's communicator; their results.
@@ -84,12 +87,7 @@ class Simulation:
             CommunicationError: another node failed, or no node can go on.
         """
         self.raise_if_over(rank, peer, step)
-        if ready():
-            return
-        self._waiting[rank] = ready
-        self._pass_on(rank)
-        self._batons[rank].acquire()
-        del self._waiting[rank]
+        self._hand_over_until(rank, ready)
         self.raise_if_over(rank, peer, step)
         if not ready():
             raise CommunicationError(
@@ -99,14 +97,59 @@ class Simulation:
                 step=step,
             )
 
+    def give_up(self, rank: int, reason: str) -> None:
+        """Let every node raise at its exchanges until all have called `recover`."""
+        if self._given_up is None:
+            self._given_up = rank, reason
+
+    def recover(self, rank: int) -> None:
+        """Return when all nodes that run have called it; what was under way is forgotten.
+
+        Raises:
+            CommunicationError: another node failed.
+        """
+        self._raise_if_ended(rank, None, None)
+        self.give_up(rank, "given up to recover")
+        number = self._num_recoveries
+        self._recovering.add(rank)
+        self._hand_over_until(
+            rank, lambda: self._num_recoveries > number or self._recovering >= self._running
+        )
+        self._raise_if_ended(rank, None, None)
+        if self._num_recoveries == number:  # the first of them clears up
+            self.mailboxes.clear()
+            self.meetings.clear()
+            self._recovering.clear()
+            self._given_up = None
+            self._num_recoveries += 1
+
+    def _hand_over_until(self, rank: int, ready: Callable[[], bool]) -> None:
+        """Let the others run until `ready()`, or the end of all."""
+        if ready():
+            return
+        self._waiting[rank] = ready
+        self._pass_on(rank)
+        self._batons[rank].acquire()
+        del self._waiting[rank]
+
     def raise_if_over(self, rank: int, peer: int | None, step: int | None) -> None:
+        """Raise a CommunicationError where the nodes cannot go on as they are."""
+        self._raise_if_ended(rank, peer, step)
+        if self._given_up is not None:
+            reporter, reason = self._given_up
+            told = reporter != rank
+            if told:
+                reason = f"rank {reporter} reported: {reason}"
+            raise CommunicationError(reason, rank=rank, peer=peer, step=step, told=told)
+
+    def _raise_if_ended(self, rank: int, peer: int | None, step: int | None) -> None:
         """Raise a CommunicationError where the simulation was interrupted or a node failed."""
         if self._interrupted:
             raise CommunicationError("interrupted", rank=rank, step=step)
         if self._fault is not None:
             failed, error = self._fault
             raise CommunicationError(
-                f"rank {failed} failed: {error}", rank=rank, peer=peer, step=step
+                f"rank {failed} failed: {error}", rank=rank, peer=peer, step=step, told=True
             )
 
     def _pass_on(self, rank: int) -> None:
@@ -116,8 +159,9 @@ class Simulation:
         if not alive:
             self._all_ended.set()
             return
-        over = self._interrupted or self._fault is not None
+        ended = self._interrupted or self._fault is not None
         for other in alive:
+            over = ended or (self._given_up is not None and other not in self._recovering)
             if over or other not in self._waiting or self._waiting[other]():
                 self._batons[other].release()
                 return
@@ -211,3 +255,12 @@ class SimCommunicator(Communicator):
 
     def barrier(self, step: int | None = None) -> None:
         self.all_gather(torch.empty(0), step)
+
+    def report(self, error: Exception, step: int | None = None) -> None:
+        self._nodes.give_up(self.rank, str(error) if step is None else f"step {step}: {error}")
+
+    def recover(self) -> tuple[SimCommunicator, list[int]]:
+        self._nodes.recover(self.rank)
+        communicator = SimCommunicator(self._nodes, self.rank)
+        communicator.bytes_sent = self.bytes_sent
+        return communicator, list(range(self.num_nodes))

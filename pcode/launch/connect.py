@@ -50,8 +50,15 @@ def connect(launch: Launch, place: RankEnvironment) -> None:
 
 
 def disconnect() -> None:
-    """Leave after a run that went well; returns when all ranks have."""
-    dist.barrier()
+    """Leave after a run that went well; returns when all ranks that live have.
+
+    Raises:
+        CommunicationError: a rank died meanwhile, or has not come within the time limit.
+    """
+    if "mpi" in dist.get_backend():
+        mpi.leave()
+    else:
+        dist.barrier()
     dist.destroy_process_group()
 
 
