@@ -16,7 +16,13 @@ import torch
 from tqdm import tqdm
 
 from pcode.communication import Communicator
-from pcode.errors import CommunicationError, DivergenceError, Preempted, StorageError
+from pcode.errors import (
+    CommunicationError,
+    DivergenceError,
+    Preempted,
+    StorageError,
+    UserError,
+)
 from pcode.injection import Injector, read_faults
 from pcode.timing import PARTS
 from pcode.training.checkpoint import Checkpoints
@@ -68,7 +74,10 @@ def _open_records(plan: Plan, communicator: Communicator, log_bytes: int) -> Rec
     if plan.start is not None and goes_on:
         folder = plan.start.run
     elif communicator.rank == 0:
-        folder.mkdir(parents=True)
+        try:
+            folder.mkdir(parents=True)
+        except OSError as error:
+            raise UserError(f"--checkpoint: cannot make {folder}: {error.strerror}") from None
     communicator.barrier()
     records = Records(folder, str(communicator.rank), log_bytes if goes_on else None)
     if communicator.rank == 0:

@@ -47,3 +47,12 @@ def test_from_the_shell(folder: Path, flags: str) -> None:
     assert done.stderr.startswith("run.py: error: ")
     assert done.stderr.count("\n") == 1
     assert not (folder / "runs").exists()
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(folder: Path) -> None:
+    """/proc says that root may write there; that it is not so is found when the run begins."""
+    flags = ("--checkpoint", "/proc", "--backend", "sim", "--arch", "mlp", "--num_epochs", "1")
+    done = run(folder, *flags)
+    assert done.returncode == 2
+    assert done.stderr.startswith("run.py: error: --checkpoint")
+    assert done.stderr.count("\n") == 1
