@@ -105,6 +105,8 @@ def _main(arguments: Sequence[str]) -> int:
                 trains=not config.watch.evaluate,
             ),
             config.launch.max_restarts,
+            # Hosts may share no files with this machine.
+            summary_needed=here and config.launch.on_failure == "continue",
         )
     return _be_nodes(plan, place)
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import NoReturn
 
@@ -13,6 +16,9 @@ from pcode.communication import mpi
 from pcode.config.options import Launch
 from pcode.errors import CommunicationError, UserError
 from pcode.launch.environment import RankEnvironment, rendezvous_address
+
+# Ranks import for seconds, some longer than others.
+_SHORTEST_JOIN_SECONDS = 60.0
 
 
 def connect(launch: Launch, place: RankEnvironment) -> None:
@@ -24,7 +30,8 @@ def connect(launch: Launch, place: RankEnvironment) -> None:
     """
     limit = timedelta(seconds=launch.time_limit_seconds)
     if launch.backend == "mpi":
-        mpi.init_process_group(limit)
+        with _alarm(max(launch.time_limit_seconds, _SHORTEST_JOIN_SECONDS)):
+            mpi.init_process_group(limit)
         if dist.get_world_size() != place.num_ranks:
             raise UserError(
                 f"--backend mpi: {place.num_ranks} processes were started, but MPI counts "
@@ -47,6 +54,19 @@ def connect(launch: Launch, place: RankEnvironment) -> None:
         raise CommunicationError(
             f"cannot join the others at {host}:{port}: {reason}", rank=place.rank
         ) from error
+
+
+@contextmanager
+def _alarm(seconds: float) -> Iterator[None]:
+    """SIGALRM ends this process if the block takes longer; the launcher says what it means.
+
+    MPI waits for ever for a rank that died before it joined, and no Python runs meanwhile.
+    """
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 def disconnect() -> None:

@@ -69,6 +69,7 @@ def run_attempts(
     first: Attempt,
     following: Callable[[Attempt], Attempt],
     max_restarts: int,
+    summary_needed: bool = False,
 ) -> int:
     """Start the ranks, and again after each failure; the exit status.
 
@@ -80,14 +81,20 @@ def run_attempts(
         first: what to start first.
         following: what to start after one that failed.
         max_restarts: how often at most.
+        summary_needed: 0 from mpirun is no good end without a summary: where nodes may die, it is
+            also what mpirun ends with when all of them did.
     """
     attempt, num_restarts = first, 0
     while True:
         summary = None if attempt.folder is None else attempt.folder / "summary.json"
         before = _identity(summary)
         ended = start(attempt.flags)
-        if ended.failed and _identity(summary) != before and _has_finished(summary):
+        is_new = _identity(summary) != before
+        if ended.failed and is_new and _has_finished(summary):
             return 0
+        if ended.status == 0 and summary_needed and not is_new:
+            print("run.py: error: no node came to the end", file=sys.stderr, flush=True)
+            ended = Ended(1, failed=True)
         if not ended.failed or num_restarts == max_restarts:
             return ended.status
         num_restarts += 1

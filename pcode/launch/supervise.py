@@ -207,7 +207,9 @@ def _judge(returned: int, run: _Supervised, seen: Filter) -> Ended:
         return Ended(128 + run.asked_by, failed=False)
     if seen.is_closed:
         return Ended(128 + signal.SIGPIPE, failed=False)
-    if not seen.has_error:
+    if status == 128 + signal.SIGALRM:  # pcode.launch.connect sets it
+        _say("error: the ranks did not all join MPI in time: one died or was silent as it started")
+    elif not seen.has_error:
         end = f"was ended by signal {-returned}" if returned < 0 else f"ended with status {status}"
         _say(f"error: {seen.death or f'mpirun {end}'}")
     return Ended(status, failed=True)

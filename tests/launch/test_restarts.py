@@ -71,6 +71,15 @@ def test_summary_of_an_earlier_run_does_not_decide(tmp_path: Path) -> None:
     assert run_attempts(Starts(FAILED), Attempt((), tmp_path), restart, 0) == 137
 
 
+def test_good_end_without_a_summary_is_none_where_nodes_may_die(tmp_path: Path) -> None:
+    good = Ended(0, failed=False)
+    attempt = Attempt((), tmp_path)
+    assert run_attempts(Starts(good), attempt, restart, 0) == 0
+    assert run_attempts(Starts(good), attempt, restart, 0, summary_needed=True) == 1
+    preempted = Starts(Ended(75, failed=False))
+    assert run_attempts(preempted, attempt, restart, 0, summary_needed=True) == 75
+
+
 def test_run_goes_on_from_its_last_checkpoint(tmp_path: Path) -> None:
     first = new_run(tmp_path)
     assert first.folder is not None
