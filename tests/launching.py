@@ -25,7 +25,11 @@ def find_mpirun() -> str:
 
 
 def run_mpi(
-    num_ranks: int, argv: Sequence[str], timeout: float, env: Mapping[str, str] | None = None
+    num_ranks: int,
+    argv: Sequence[str],
+    timeout: float,
+    env: Mapping[str, str] | None = None,
+    options: Sequence[str] = (),
 ) -> subprocess.CompletedProcess[str]:
     """Run `python argv` on `num_ranks` ranks of this machine, in the repository's root.
 
@@ -34,11 +38,13 @@ def run_mpi(
         argv: the script (or "-m", module) and its arguments, without the interpreter.
         timeout: seconds, after which all of it is killed and the test fails.
         env: added to the environment.
+        options: of mpirun.
 
     Raises:
         AssertionError: it took longer than `timeout`, or left a process behind.
     """
-    command = [find_mpirun(), "--oversubscribe", "-n", str(num_ranks), sys.executable, *argv]
+    command = [find_mpirun(), "--oversubscribe", "-n", str(num_ranks), *options]
+    command += [sys.executable, *argv]
     variables = {
         **os.environ,
         "OMP_NUM_THREADS": "1",

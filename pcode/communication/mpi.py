@@ -133,8 +133,14 @@ def recover() -> list[int]:
     return mpi_recovery.recover(_state["timeout"], init_process_group)
 
 
-def leave() -> None:
+def leave(status: int = 0) -> None:
     """Return when all living ranks have called it, on all of them or, where one died, on none.
+
+    After recover() it ends this process, because MPI_Finalize may wait for the dead (seen with
+    Open MPI 5.0.11); mpirun takes that for a good end.
+
+    Args:
+        status: of this process, where it ends here.
 
     Raises:
         CommunicationError: a rank died, or has not come within the default group's time limit.
@@ -142,6 +148,10 @@ def leave() -> None:
     from pcode.communication import mpi_recovery  # noqa: PLC0415  # initializes MPI
 
     mpi_recovery.leave(_state["timeout"].total_seconds())
+    if _world().is_remade:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
 
 
 def _world() -> World:

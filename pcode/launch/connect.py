@@ -69,14 +69,19 @@ def _alarm(seconds: float) -> Iterator[None]:
         signal.setitimer(signal.ITIMER_REAL, 0)
 
 
-def disconnect() -> None:
+def disconnect(status: int = 0) -> None:
     """Leave after a run that went well; returns when all ranks that live have.
+
+    Where ranks were lost over MPI it does not return: it ends this process.
+
+    Args:
+        status: with which this process will end.
 
     Raises:
         CommunicationError: a rank died meanwhile, or has not come within the time limit.
     """
     if "mpi" in dist.get_backend():
-        mpi.leave()
+        mpi.leave(status)
     else:
         dist.barrier()
     dist.destroy_process_group()
