@@ -51,7 +51,7 @@ class Simulation:
         def live(rank: int) -> None:
             self._batons[rank].acquire()
             try:
-                self.raise_if_over(rank, None, None)
+                self._raise_if_ended(rank, None, None)
                 results[rank] = node(SimCommunicator(self, rank))
             except BaseException as error:  # it ends in the caller's thread, below
                 self._fault = self._fault or (rank, error)
