@@ -102,6 +102,7 @@ def test_messages_from_before_a_recovery_do_not_arrive_after_it() -> None:
     def node(communicator: Communicator) -> float:
         peer = 1 - communicator.rank
         communicator.exchange({peer: torch.tensor([1.0])}, {peer: torch.zeros(1)}, 0)
+        communicator.barrier(0)
         if communicator.rank == 0:
             communicator.report(ArithmeticError("not finite"), 0)
         else:
