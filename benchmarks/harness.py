@@ -30,7 +30,7 @@ def run_ranks(num_ranks: int, script: str, arguments: Sequence[str]) -> int:
     """Run `script` on `num_ranks` ranks of this machine, one thread each; their exit status."""
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     options = make_config(n_mpi_process=num_ranks).launch
-    return launch(mpirun_command(options, arguments, Path(script)))
+    return launch(mpirun_command(options, arguments, Path(script))).status
 
 
 def start_ranks(num_ranks: int, script: str, arguments: Sequence[str]) -> RankEnvironment:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 
@@ -40,12 +41,18 @@ class CommunicationError(RuntimeError):
             where += f", step {step}"
         super().__init__(f"{where}: {reason}")
 
-    def at(self, step: int) -> CommunicationError:
-        """The same with a step, where it names none."""
-        if self.step is not None:
-            return self
+    def named(self, members: Sequence[str], step: int) -> CommunicationError:
+        """The same with the names that nodes had at the beginning, and a step if it has none.
+
+        Args:
+            members: the names of the nodes, by rank.
+        """
         return CommunicationError(
-            self.reason, rank=self.rank, peer=self.peer, step=step, told=self.told
+            self.reason,
+            rank=int(members[self.rank]),
+            peer=None if self.peer is None else int(members[self.peer]),
+            step=step if self.step is None else self.step,
+            told=self.told,
         )
 
 

@@ -202,7 +202,7 @@ def _be_rank(plan: Plan, place: RankEnvironment, request: StopRequest) -> int:
             status = PREEMPTED
             if place.rank == 0:
                 print(f"run.py: {end}", flush=True)
-        disconnect()
+        disconnect(status)
     except CommunicationError as error:
         # Who was only told of it stays silent: one line says it.
         abort("" if error.told else f"run.py: error: {error}", _status(error))

@@ -8,8 +8,69 @@ from dataclasses import dataclass
 import torch
 
 from pcode.communication import Communicator
+from pcode.errors import CommunicationError, DivergenceError
 from pcode.injection import Injector
 from pcode.training.node import Node
+from pcode.training.running import Running
+
+
+def go_on(
+    running: Running, error: CommunicationError | DivergenceError, injector: Injector
+) -> None:
+    """Let a run go on with the nodes that are left, after an error of this node or of another.
+
+    Raises:
+        CommunicationError: those that are left cannot agree.
+        DivergenceError: no node is healthy.
+    """
+    communicator, was_first = running.communicator, running.is_first
+    sick = isinstance(error, DivergenceError) and (
+        error.ranks is None or communicator.rank in error.ranks
+    )
+    if isinstance(error, DivergenceError):
+        communicator.report(error, running.step)
+    alive, regrouped = list(range(communicator.num_nodes)), None
+    while regrouped is None:
+        communicator, survivors = communicator.recover()
+        injector.listen(communicator)
+        alive = [alive[rank] for rank in survivors]
+        try:
+            regrouped = regroup(running.node, communicator, alive, sick, injector)
+        except Incurable:
+            raise error from None
+        except CommunicationError:  # another node has died meanwhile
+            continue
+    _check_progress(running, regrouped, error)
+    lost = [member for rank, member in enumerate(running.members) if rank not in alive]
+    running.members = [running.members[rank] for rank in alive]
+    running.node = regrouped.node
+    running.progress.losses = []
+    healed = [running.members[rank] for rank in regrouped.healed]
+    running.progress.events.append({"step": running.step, "lost": lost, "healed": healed})
+    if running.is_first and not was_first:
+        running.records.lead()
+    if lost:
+        graph = running.plan.topology
+        running.say(
+            f"lost the nodes {', '.join(lost)}; {len(alive)} go on from step {running.step} on a "
+            f"graph {graph.name}, spectral gap {graph.spectral_gap:.3g}"
+        )
+    if healed:
+        running.say(f"step {running.step}: {', '.join(healed)} took the model of their neighbours")
+
+
+def _check_progress(running: Running, regrouped: Regrouped, error: Exception) -> None:
+    """Give up where nodes are healed again and again: their neighbours' models do not help.
+
+    Raises:
+        Exception: the error, on all nodes, where an epoch has seen more healings than nodes.
+    """
+    plan = regrouped.node.plan
+    since = regrouped.node.law.num_steps - plan.steps_per_epoch
+    events = running.progress.events
+    healings = [len(event.get("healed", ())) for event in events if event["step"] > since]
+    if sum(healings) + len(regrouped.healed) > plan.topology.num_nodes:
+        raise error
 
 
 @dataclass(frozen=True)
@@ -60,7 +121,10 @@ def regroup(
         raise Incurable
     node = Node(plan, communicator, injector)
     node.hand_on(old.state_dict(), step)
-    heal(node, sick)
+    furthest = max(row[0] for row in rows if not row[1])
+    behind = [rank for rank, row in enumerate(rows) if row[0] < furthest]
+    # Nodes of a centralized law are equal, and one may have made a step that another has not.
+    heal(node, sorted({*sick, *behind}) if node.law.centralized else sick)
     node.law.rebuild()
     return Regrouped(node, sick)
 
@@ -71,18 +135,19 @@ class Incurable(Exception):  # noqa: N818  # what led here is the error
 
 @torch.no_grad()
 def heal(node: Node, sick: Sequence[int]) -> None:
-    """Give every sick node its healthy neighbours' mean model; all nodes call it.
+    """Give every sick node its healthy neighbours' mean model and momentum; all nodes call it.
 
     Those without a healthy neighbour wait until one is healed. The mean is that by the weights of
     the graph, as first + sum_j w_j (x_j - first): the same bits where all are equal, as under a
-    centralized law they have to be.
+    centralized law they have to be. Error feedback starts again from 0.
 
     Args:
         sick: ranks; not all of them.
     """
     rank, communicator, graph = node.rank, node.communicator, node.plan.topology
     buffers = [buffer for buffer in node.model.buffers() if buffer.is_floating_point()]
-    tensors = [node.law.x, *(buffer.view(-1) for buffer in buffers)]
+    momentum = node.law.local.vectors
+    tensors = [node.law.x, *(buffer.view(-1) for buffer in buffers), *momentum.values()]
     flat = torch.cat(tensors)
     left, turn = set(sick), 0
     while left:
@@ -108,5 +173,6 @@ def heal(node: Node, sick: Sequence[int]) -> None:
         pieces = flat.split([tensor.numel() for tensor in tensors])
         for tensor, piece in zip(tensors, pieces, strict=True):
             tensor.copy_(piece)
-        for vector in node.law.state_dict()["vectors"].values():
-            vector.zero_()
+        for name, vector in node.law.state_dict()["vectors"].items():
+            if name not in momentum:
+                vector.zero_()

@@ -1,0 +1,132 @@
+"""What a run says of itself: lines, records and the summary."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import torch
+
+from pcode.timing import PARTS
+from pcode.training.evaluation import Evaluation
+from pcode.training.gathering import gather_floats, mean
+from pcode.training.node import parameters_digest
+from pcode.training.running import Running
+
+
+def report(running: Running, result: Evaluation, loss: float | None) -> None:
+    """Say and record an evaluation; loss: in training, mean over nodes and epoch."""
+    _keep_best(running, result)
+    task, step, sent = running.task, running.step, running.communicator.bytes_sent
+    epoch = step / running.plan.steps_per_epoch
+    worst = task.worst(result.per_node)
+    values: dict[str, Any] = {"epoch": epoch}
+    text = ""
+    if loss is not None:
+        values["train_loss"] = loss
+        text = f"epoch {epoch:3g}: train loss {loss:.4f}, "
+    values |= {
+        f"test_{running.task.metric}": result.mean,
+        f"worst_test_{task.metric}": worst,
+        f"node_test_{task.metric}": result.per_node[running.communicator.rank],
+        "test_loss": result.test_loss,
+        "bytes_sent": sent,
+        "bytes_sent_mean": mean(running.communicator, {"sent": sent})["sent"],
+        "seconds": running.progress.train_seconds,
+    }
+    text += f"test {task.label} {task.text(result.mean)} (worst node {task.text(worst)})"
+    if result.averaged_model is not None:
+        values[f"averaged_model_test_{task.metric}"] = result.averaged_model
+        text += f", averaged model {task.text(result.averaged_model)}"
+    if result.consensus_distance is not None:
+        values["consensus_distance"] = result.consensus_distance
+        text += f", consensus distance {result.consensus_distance:.3g}"
+    running.records.write("evaluation", step, values)
+    running.say(text)
+    seconds = running.step_seconds()
+    if running.plan.config.watch.display_tracked_time and seconds is not None:
+        running.say(_time_table(seconds))
+
+
+def averaged(running: Running, before: Evaluation) -> Evaluation:
+    """What all nodes have after averaging: the model that they have evaluated together."""
+    figure = before.averaged_model
+    assert figure is not None, "at the end it is evaluated"
+    final = dataclasses.replace(before, per_node=[figure] * len(before.per_node))
+    _keep_best(running, final)
+    running.records.write("averaged", running.step, {f"test_{running.task.metric}": figure})
+    running.say(f"averaged on all nodes: test {running.task.label} {running.task.text(figure)}")
+    return final
+
+
+def _keep_best(running: Running, result: Evaluation) -> None:
+    best, mean = running.progress.best, result.mean
+    running.progress.best = mean if best is None else running.task.best(best, mean)
+
+
+def _time_table(seconds: dict[str, float]) -> str:
+    total = seconds["total"]
+    cells = [f"{part} {1e3 * seconds[part]:.2f} ms" for part in PARTS]
+    return f"step {1e3 * total:.2f} ms: " + ", ".join(cells)
+
+
+def known_figures(running: Running, exit_reason: str) -> dict[str, Any]:
+    """What a summary can say of a run that ended in any way."""
+    plan, node = running.plan, running.node
+    num_steps = node.law.num_steps
+    return {
+        f"test_{running.task.metric}": None,
+        f"test_{running.task.metric}_per_node": None,
+        f"worst_test_{running.task.metric}": None,
+        f"best_test_{running.task.metric}": running.progress.best,
+        f"averaged_model_test_{running.task.metric}": None,
+        "train_loss": None,
+        "consensus_distance": None,
+        "num_parameters": plan.layout.num_entries,
+        "num_steps": num_steps,
+        "num_epochs": num_steps / plan.steps_per_epoch,
+        "message_bytes": plan.message_bytes,
+        "bytes_sent_per_step": None,
+        "bytes_sent_total": None,
+        "train_seconds": running.progress.train_seconds,
+        "step_seconds": None,
+        "parameters_sha256": None,
+        "learning_rate": node.law.param_groups[0]["lr"],
+        "consensus_stepsize": plan.config.graph.consensus_stepsize,
+        "spectral_gap": plan.topology.spectral_gap,
+        "events": running.progress.events,
+        "exit_reason": exit_reason,
+    }
+
+
+def make_summary(
+    running: Running,
+    before: Evaluation,
+    final: Evaluation,
+    *,
+    loss: float | None,
+    seconds: dict[str, float] | None,
+    exit_reason: str,
+) -> dict[str, Any]:
+    """The summary of a run that came to its end, the same on every node; all of them call it.
+
+    Args:
+        before, final: the evaluation at the end, and that after the models were averaged.
+        loss: of the last epoch, if there was training.
+        seconds: of a step of this node, where it was measured.
+    """
+    communicator, metric = running.communicator, running.task.metric
+    digest = torch.frombuffer(bytearray(parameters_digest(running.node.model)), dtype=torch.uint8)
+    sent = [row[0] for row in gather_floats(communicator, [float(communicator.bytes_sent)])]
+    return known_figures(running, exit_reason) | {
+        f"test_{metric}": final.mean,
+        f"test_{metric}_per_node": final.per_node,
+        f"worst_test_{metric}": running.task.worst(final.per_node),
+        f"averaged_model_test_{metric}": before.averaged_model,
+        "train_loss": loss,
+        "consensus_distance": before.consensus_distance,
+        "bytes_sent_per_step": sum(sent) / len(sent) / max(running.step, 1),
+        "bytes_sent_total": int(sum(sent)),
+        "step_seconds": mean(communicator, seconds) if seconds is not None else None,
+        "parameters_sha256": [bytes(row.tolist()).hex() for row in communicator.all_gather(digest)],
+    }

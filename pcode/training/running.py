@@ -1,0 +1,132 @@
+"""A run under way on one node: who takes part, how far it is, where it is kept."""
+
+from __future__ import annotations
+
+import sys
+import time
+from datetime import datetime
+
+from tqdm import tqdm
+
+from pcode.communication import Communicator
+from pcode.errors import UserError
+from pcode.injection import Injector
+from pcode.training.gathering import gather_floats
+from pcode.training.node import Node
+from pcode.training.plan import Plan, runs_folder
+from pcode.training.progress import Progress
+from pcode.training.records import Records
+from pcode.training.start import mean_state
+from pcode.training.tasks import Task
+
+# Added to a number of steps that is whole but for rounding.
+ROUNDING = 1e-6
+
+
+class Running:
+    """A run on one node, from its start on: read from a checkpoint, its folder made or opened.
+
+    Args:
+        plan: the run's plan.
+        communicator: this node's view of the others; all of them call it.
+        injector: the failures that are to happen to this node.
+
+    Attributes:
+        node: this node; with fewer others it is another one.
+        members: the folders of all nodes, by rank: their ranks at the beginning.
+        progress, records: of this node.
+        first_step: how many steps had been made when this process began.
+
+    Raises:
+        UserError: what it starts from is damaged or does not fit, or the folder cannot be made.
+    """
+
+    def __init__(self, plan: Plan, communicator: Communicator, injector: Injector) -> None:
+        self.node = Node(plan, communicator, injector)
+        self.members = [str(rank) for rank in range(communicator.num_nodes)]
+        self.progress = self._begin()
+        self.first_step = self.node.law.num_steps
+        self.records = _open_records(plan, communicator, self.progress.log_bytes)
+
+    @property
+    def plan(self) -> Plan:
+        return self.node.plan
+
+    @property
+    def communicator(self) -> Communicator:
+        return self.node.communicator
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this node speaks for all."""
+        return self.communicator.rank == 0
+
+    @property
+    def task(self) -> Task:
+        return self.node.task
+
+    @property
+    def step(self) -> int:
+        """How many steps were made."""
+        return self.node.law.num_steps
+
+    def say(self, text: str) -> None:
+        """A line on the first node's standard output."""
+        if self.is_first:
+            tqdm.write(text, file=sys.stdout)
+            sys.stdout.flush()
+
+    def step_seconds(self) -> dict[str, float] | None:
+        """This node's, where it is to be measured."""
+        return self.node.step_seconds() if self.plan.config.watch.track_time else None
+
+    def _begin(self) -> Progress:
+        """Load what the run starts from."""
+        node, start = self.node, self.plan.start
+        if start is None:
+            return Progress()
+        self.say(str(start))
+        if start.manifest is None:
+            return Progress()
+        states = start.states(node.rank, node.law.layout)
+        event = {"step": start.manifest.step, "resumed": str(start.run)}
+        if start.same:
+            (state,) = states
+            node.load_state_dict(state)
+            progress = Progress(**state["progress"])
+            node.communicator.bytes_sent = progress.bytes_sent
+        else:
+            steps = start.manifest.epoch * node.plan.steps_per_epoch
+            node.hand_on(mean_state(states), int(steps + ROUNDING))
+            node.law.rebuild()
+            progress = Progress()
+        progress.events.append(event)
+        return progress
+
+
+def _open_records(plan: Plan, communicator: Communicator, log_bytes: int) -> Records:
+    """Make the run's folder, or open that of the run which goes on, with every node's own.
+
+    Args:
+        log_bytes: what the node's log holds up to where the run goes on.
+    """
+    # Nobody writes before all nodes have come here, with all that they have to read.
+    now = gather_floats(communicator, [time.time()])[0][0]
+    named = datetime.fromtimestamp(now).strftime("%Y-%m-%d_%H-%M-%S-%f")
+    goes_on = plan.start is not None and plan.start.same
+    folder = runs_folder(plan.config) / (plan.timestamp or named)
+    if plan.start is not None and goes_on:
+        folder = plan.start.run
+    elif communicator.rank == 0:
+        try:
+            folder.mkdir(parents=True)
+        except OSError as error:
+            raise UserError(f"--checkpoint: cannot make {folder}: {error.strerror}") from None
+    communicator.barrier()
+    records = Records(folder, str(communicator.rank), log_bytes if goes_on else None)
+    if communicator.rank == 0:
+        records.lead()
+        records.write_config(plan.config)
+        if plan.config.data.partition_data != "none":
+            records.write_partition(plan.partition(epoch=0))
+    return records

@@ -1,0 +1,96 @@
+"""Nodes die and the others go on; a node whose numbers are not finite is healed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.resume import children
+from tests.run.runs import finished, run_folder
+
+SMALL = (
+    *("--arch", "mlp", "--mlp_hidden_size", "64", "--batch_size", "16", "--lr", ".05"),
+    *("--num_epochs", "15", "--on_failure", "continue", "--time_limit_seconds", "60"),
+)
+
+
+@pytest.fixture(scope="module")
+def run_of_six(tmp_path_factory: pytest.TempPathFactory) -> float:
+    """The test accuracy of a run of 6 nodes that nothing happens to, in %."""
+    folder = tmp_path_factory.mktemp("six")
+    top1: float = children.finished(folder, (*SMALL, "--n_mpi_process", "6"))["test_top1"]
+    return top1
+
+
+@pytest.mark.parametrize(
+    ("graph", "faults", "lost"),
+    [
+        # On a ring of 8 an epoch has 11 steps, of 7 it has 12.
+        ("ring", "kill:2:30:exchange,kill:5:90:backward", ["2", "5"]),
+        # The first node keeps the summary.
+        ("torus", "kill:0:40:backward,kill:7:100:evaluate,kill:7:110:data", ["0", "7"]),
+    ],
+)
+def test_of_eight_nodes_six_go_on(
+    tmp_path: Path, run_of_six: float, graph: str, faults: str, lost: list[str]
+) -> None:
+    flags = (*SMALL, "--n_mpi_process", "8", "--graph_topology", graph)
+    result = finished(tmp_path, *flags, PCODE_INJECT=faults)
+    assert [event["lost"] for event in result["events"]] == [[name] for name in lost]
+    assert len(result["test_top1_per_node"]) == 6
+    assert result["exit_reason"] == "finished"
+    assert result["num_epochs"] == 15
+    assert result["test_top1"] == pytest.approx(run_of_six, abs=1)
+    left = {str(rank) for rank in range(8)} - set(lost)
+    folder = run_folder(tmp_path)
+    assert {file.parent.name for file in folder.glob("*/model.pt")} == left
+
+
+LAWS = {
+    "choco": (),
+    "D-PSGD": ("--optimizer", "sgd"),
+    "all-reduce": ("--optimizer", "sgd", "--graph_topology", "complete"),
+    "dcd": ("--optimizer", "dcd_psgd"),
+    "ecd": ("--optimizer", "ecd_psgd", "--comm_op", "quantize_qsgd", "--quantize_level", "16"),
+    "deep squeeze": ("--optimizer", "deep_squeeze"),
+    "ef-sign": ("--optimizer", "ef_sign_sgd", "--graph_topology", "complete"),
+}
+FEW = (*SMALL, "--num_epochs", "2", "--n_mpi_process", "4")
+
+
+@pytest.mark.parametrize("law", LAWS.values(), ids=LAWS)
+def test_a_sick_node_takes_its_neighbours_model(tmp_path: Path, law: tuple[str, ...]) -> None:
+    ended = children.run(tmp_path, (*FEW, *law), "corrupt:1:9:forward")
+    assert ended.status == 0, ended.output
+    assert "step 9: 1 took the model of their neighbours" in ended.output
+    result = children.summary(tmp_path)
+    assert result["events"] == [{"step": 9, "lost": [], "healed": ["1"]}]
+    if "complete" in law:
+        assert len(set(result["parameters_sha256"])) == 1
+
+
+def test_a_spoilt_message_makes_its_receivers_sick(tmp_path: Path) -> None:
+    """Their copies are NaN, and with them, a step later, their models; all are healed."""
+    ended = children.run(tmp_path, (*FEW, "--n_mpi_process", "6"), "corrupt:1:9:exchange")
+    assert ended.status == 0, ended.output
+    healed = {name for event in children.summary(tmp_path)["events"] for name in event["healed"]}
+    assert {"0", "2"} <= healed
+    for rank in range(6):
+        values = torch.load(children.run_folder(tmp_path) / str(rank) / "model.pt").values()
+        assert all(bool(value.isfinite().all()) for value in values)
+
+
+def test_where_all_are_sick_the_run_ends(tmp_path: Path) -> None:
+    faults = ",".join(f"corrupt:{rank}:9:forward" for rank in range(4))
+    ended = children.run(tmp_path, FEW, faults)
+    assert ended.status == 3, ended.output
+    assert children.summary(tmp_path)["exit_reason"].startswith("diverged: rank ")
+
+
+def test_without_on_failure_a_sick_node_ends_all(tmp_path: Path) -> None:
+    ended = children.run(tmp_path, (*FEW, "--on_failure", "stop"), "corrupt:1:9:forward")
+    assert ended.status == 3
+    lines = [line for line in ended.output.splitlines() if line.startswith("run.py: error: ")]
+    assert lines == ["run.py: error: rank 1, step 9: the training loss is nan"]
