@@ -22,6 +22,7 @@ from pcode.communication import Communicator
 from pcode.errors import UserError
 from pcode.injection import Injector
 from pcode.layout import Layout
+from pcode.topology import Graph, Topology
 from pcode.whole_files import TEMPORARY, whole_file
 
 # Of manifests and nodes' files; another one is refused.
@@ -38,6 +39,7 @@ class Manifest:
         folders: of the nodes in the run's folder, by rank; the names of the ranks, unless nodes
             were lost.
         sha256: of the nodes' files, by rank.
+        graph: what tells the graph's weights from others'.
         version: VERSION.
     """
 
@@ -45,6 +47,7 @@ class Manifest:
     steps_per_epoch: int
     folders: tuple[str, ...]
     sha256: tuple[str, ...]
+    graph: str
     version: int = VERSION
 
     @property
@@ -54,6 +57,13 @@ class Manifest:
     @property
     def epoch(self) -> float:
         return self.step / self.steps_per_epoch
+
+
+def graph_digest(graph: Graph) -> str:
+    """The same for graphs with the same weights."""
+    if isinstance(graph, Topology):
+        return hashlib.sha256(graph.matrix.tobytes()).hexdigest()
+    return f"{graph.name} of {graph.num_nodes}"
 
 
 def manifest_file(run: Path, step: int) -> Path:
@@ -92,7 +102,10 @@ def read_manifest(run: Path, step: int) -> Manifest:
         raise UserError(
             f"--resume {run}: {file} is of version {version!r}, this program reads {VERSION}"
         )
-    kinds = {"step": int, "steps_per_epoch": int, "folders": list, "sha256": list, "version": int}
+    kinds = {
+        **{"step": int, "steps_per_epoch": int, "folders": list, "sha256": list},
+        **{"graph": str, "version": int},
+    }
     if {name: type(value) for name, value in content.items()} != kinds:
         raise damaged
     texts = [*content["folders"], *content["sha256"]]
@@ -101,6 +114,7 @@ def read_manifest(run: Path, step: int) -> Manifest:
         content["steps_per_epoch"],
         tuple(content["folders"]),
         tuple(content["sha256"]),
+        content["graph"],
     )
     if not (
         all(isinstance(text, str) for text in texts)
@@ -206,6 +220,7 @@ class Checkpoints:
         step: int,
         steps_per_epoch: int,
         folders: Sequence[str],
+        graph: Graph,
         communicator: Communicator,
     ) -> None:
         """Write a checkpoint, and remove those that are not kept any more; all nodes call it.
@@ -230,7 +245,11 @@ class Checkpoints:
         dropped = self._dropped(steps_per_epoch)
         if communicator.rank == 0:
             self._injector.reach("manifest", step)
-            self._write(Manifest(step, steps_per_epoch, tuple(folders), tuple(digests)))
+            digest_of_graph = graph_digest(graph)
+            manifest = Manifest(
+                step, steps_per_epoch, tuple(folders), tuple(digests), digest_of_graph
+            )
+            self._write(manifest)
             for old in dropped:
                 manifest_file(self._run, old).unlink(missing_ok=True)
         communicator.barrier(step)  # a checkpoint with a manifest has all its files at any moment

@@ -140,6 +140,7 @@ class Run:
             step=node.law.num_steps,
             steps_per_epoch=self.running.plan.steps_per_epoch,
             folders=self.running.members,
+            graph=self.running.plan.topology,
             communicator=self.running.communicator,
         )
 

@@ -292,7 +292,7 @@ def make_plan(config: Config) -> Plan:
     resolved = _resolve(config, gamma)
     start = None
     if evaluated_run is None:
-        start = find_start(resolved, runs_folder(config), steps_per_epoch)
+        start = find_start(resolved, runs_folder(config), topology, steps_per_epoch)
         _check_start(start, config, num_steps)
     return dataclasses.replace(
         plan,

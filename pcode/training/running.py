@@ -98,7 +98,8 @@ class Running:
         else:
             steps = start.manifest.epoch * node.plan.steps_per_epoch
             node.hand_on(mean_state(states), int(steps + ROUNDING))
-            node.law.rebuild()
+            if start.averaged:
+                node.law.rebuild()
             progress = Progress()
         progress.events.append(event)
         return progress

@@ -15,7 +15,15 @@ from pcode.config import Config, config_of_run
 from pcode.config.options import AUTO
 from pcode.errors import UserError
 from pcode.layout import Layout
-from pcode.training.checkpoint import Manifest, last_step, read_manifest, read_node, steps_kept
+from pcode.topology import Graph
+from pcode.training.checkpoint import (
+    Manifest,
+    graph_digest,
+    last_step,
+    read_manifest,
+    read_node,
+    steps_kept,
+)
 
 # Besides those of launching (but for the number of nodes) and watching: what may differ when a run
 # goes on in its own folder.
@@ -32,7 +40,8 @@ class Start:
         manifest: of the checkpoint; None where there is none yet, and all is done again.
         same: it is this run, which goes on in its folder to the same bits. Otherwise this is a
             new run, in a folder of its own, that starts from the other's models.
-        averaged: every node starts from the mean of the models; otherwise each from its own.
+        averaged: the nodes, the graph or the law are others: every node starts from the mean of
+            the models. Otherwise each starts from its own, with all that it keeps.
     """
 
     run: Path
@@ -48,11 +57,11 @@ class Start:
             return f"resumed after {where}"
         models = "its own model"
         if self.averaged:
-            models = f"the mean of {self.manifest.num_nodes} models"
-        return (
-            f"a new run from {where}, whose flags differ: every node goes on from {models}; copies "
-            "of neighbours are rebuilt by one exchange"
-        )
+            models = (
+                f"the mean of {self.manifest.num_nodes} models; copies of neighbours are rebuilt "
+                "by one exchange"
+            )
+        return f"a new run from {where}, whose flags differ: every node goes on from {models}"
 
     def states(self, rank: int, layout: Layout) -> Iterable[dict[str, Any]]:
         """What the node of that rank starts from: one state, or all those of the mean.
@@ -73,13 +82,13 @@ def decisive_flags(config: Config) -> dict[str, Any]:
     return {name: value for name, value in flags.items() if name not in FREE}
 
 
-def find_start(config: Config, runs: Path, steps_per_epoch: int) -> Start | None:
+def find_start(config: Config, runs: Path, graph: Graph, steps_per_epoch: int) -> Start | None:
     """What `--resume` asks for, or None where the run begins at the beginning.
 
     Args:
         config: with what was left to the run filled in.
         runs: the folder of the experiment's runs.
-        steps_per_epoch: of this run.
+        graph, steps_per_epoch: of this run.
 
     Raises:
         UserError: there is no such run or checkpoint, it is damaged, or it is under way.
@@ -104,11 +113,10 @@ def find_start(config: Config, runs: Path, steps_per_epoch: int) -> Start | None
         return Start(run, None, same=True)
     manifest = read_manifest(run, step)
     own = tuple(map(str, range(config.launch.n_mpi_process)))
-    same = same and manifest.folders == own and manifest.steps_per_epoch == steps_per_epoch
-    each_its_own = (
-        manifest.folders == own and before.learning.optimizer == config.learning.optimizer
-    )
-    return Start(run, manifest, same, averaged=not (same or each_its_own))
+    same_nodes = manifest.folders == own and manifest.graph == graph_digest(graph)
+    same_law = before.learning.optimizer == config.learning.optimizer
+    same = same and same_nodes and manifest.steps_per_epoch == steps_per_epoch
+    return Start(run, manifest, same, averaged=not (same_nodes and same_law))
 
 
 def _last_unfinished(config: Config, runs: Path) -> Path | None:
