@@ -109,7 +109,7 @@ class Launch:
     on_failure: str = flag(
         "stop",
         "continue: go on without nodes that died (mpi); a node whose numbers are not finite takes "
-        "its neighbours' model (mpi, sim)",
+        "the others' model (mpi, sim)",
         choices=("stop", "continue"),
     )
     num_workers: int = flag(

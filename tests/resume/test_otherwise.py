@@ -66,16 +66,8 @@ def test_others_start_from_the_mean(
     steps_per_epoch = 1437 // (num_nodes * 64)
     steps = str(num_nodes * (2 * steps_per_epoch + 1))
     iterations = ("--stop_criteria", "iteration", "--num_iterations", steps)
-    output, run_ = branch(
-        tmp_path,
-        first,
-        "--n_mpi_process",
-        str(num_nodes),
-        "--graph_topology",
-        graph,
-        *STILL,
-        *iterations,
-    )
+    flags = ("--n_mpi_process", str(num_nodes), "--graph_topology", graph)
+    output, run_ = branch(tmp_path, first, *flags, *STILL, *iterations)
     assert "every node goes on from the mean of 4 models" in output
     mean = torch.stack([state(first, rank, 10)["x"] for rank in range(4)]).double().mean(dim=0)
     for rank in range(num_nodes):
