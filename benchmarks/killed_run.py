@@ -23,11 +23,11 @@ from started import (
     lives,
 )
 
-NODES, EPOCHS = 3, 10
+NODES, EPOCHS = 3, 8
 FLAGS = (
     *("--backend", "mpi", "--n_mpi_process", str(NODES), "--graph_topology", "ring"),
     *("--optimizer", "parallel_choco", "--comm_op", "sign", "--lr", "0.02"),
-    *("--arch", "mlp", "--drop_rate", "0.1", "--batch_size", "4", "--num_epochs", str(EPOCHS)),
+    *("--arch", "mlp", "--drop_rate", "0.1", "--batch_size", "16", "--num_epochs", str(EPOCHS)),
 )
 GONE_SECONDS = 15.0
 # Far more than a start, or a whole run, takes.

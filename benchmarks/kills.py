@@ -2,7 +2,7 @@
 
     python benchmarks/kills.py [--kills 100] [--seed 0] [--output FILE.json]
 
-An MLP with dropout on digits, 3 nodes under mpirun on a ring, sign-CHOCO, 10 epochs of some .3 s,
+An MLP with dropout on digits, 3 nodes under mpirun on a ring, sign-CHOCO, 8 epochs of some .3 s,
 evaluation and checkpoint after each. A run without failures gives the digest of the parameters. Of
 ten trials,
 
@@ -47,7 +47,7 @@ from pcode.errors import UserError
 from started import LimitExceededError, end_in_good_order
 
 AFTER_EPOCHS = ("evaluate", "save", "manifest")
-PHASES = ("data", "forward", "backward", "exchange", *AFTER_EPOCHS)
+PHASES = ("data", "forward", "backward", "exchange", "meeting", *AFTER_EPOCHS)
 DRAWS = 5
 
 
