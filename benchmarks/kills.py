@@ -46,8 +46,8 @@ from killed_run import (
 from pcode.errors import UserError
 from started import LimitExceededError, end_in_good_order
 
-AFTER_EPOCHS = ("evaluate", "save", "manifest")
-PHASES = ("data", "forward", "backward", "exchange", "meeting", *AFTER_EPOCHS)
+AFTER_EPOCHS = ("meeting", "evaluate", "save", "manifest")
+PHASES = ("data", "forward", "backward", "exchange", *AFTER_EPOCHS)
 DRAWS = 5
 
 
