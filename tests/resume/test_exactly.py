@@ -33,10 +33,12 @@ ALWAYS = ("--checkpoint_minutes", "1e-7")
 
 
 def _pairings() -> list[tuple[str, ...]]:
-    """Every law on every kind of graph with every compressor, as far as they are not refused."""
-    found = []
+    """Every law with every compressor, on the first graph that it takes; D-PSGD on all of them."""
+    found: list[tuple[str, ...]] = []
     for law in LAWS:
         for graph in GRAPHS:
+            if law != "sgd" and any(law in words for words in found):
+                break
             flags: dict[str, Any] = {"optimizer": law, "graph_topology": graph}
             for compressor in COMPRESSORS:
                 place: dict[str, Any] = {"backend": "sim", "n_mpi_process": 3, "num_threads": 1}
