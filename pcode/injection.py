@@ -26,6 +26,7 @@ from pcode.errors import UserError
 
 VARIABLE = "PCODE_INJECT"
 PHASES = ("data", "forward", "backward", "exchange", "meeting", "evaluate", "save", "manifest")
+CORRUPTIBLE = ("forward", "exchange", "save")
 ACTIONS = ("stop", "kill", "delay", "corrupt")
 
 
@@ -46,8 +47,7 @@ class Fault:
         if self.action == "delay":
             time.sleep(self.seconds)
         elif self.action == "corrupt":
-            if spoil is None:
-                raise UserError(f"{VARIABLE}: there is nothing to corrupt in phase {self.phase}")
+            assert spoil is not None, "one of CORRUPTIBLE"
             spoil()
         else:
             os.kill(os.getpid(), signal.SIGSTOP if self.action == "stop" else signal.SIGKILL)
@@ -62,6 +62,11 @@ def _parse(text: str) -> Fault:
     if len(parts) != 4 or parts[3] not in PHASES:
         raise malformed
     action, _, seconds = parts[0].partition("=")
+    if action == "corrupt" and parts[3] not in CORRUPTIBLE:
+        raise UserError(
+            f"{VARIABLE}={text!r}: nothing can be spoilt in that phase, but in "
+            f"{', '.join(CORRUPTIBLE)}"
+        )
     if action not in ACTIONS or (action == "delay") != bool(seconds):
         raise malformed
     try:
@@ -69,7 +74,7 @@ def _parse(text: str) -> Fault:
         fault = Fault(action, float(seconds or 0), int(parts[1]), step, parts[3])
     except ValueError:
         raise malformed from None
-    if not 0 <= fault.seconds < math.inf:
+    if not 0 <= fault.seconds < math.inf or fault.rank < 0 or (step is not None and step < 0):
         raise malformed
     return fault
 

@@ -14,6 +14,7 @@ import torch
 
 from pcode.communication import DistributedCommunicator, Simulation
 from pcode.config import Config, parse
+from pcode.config.options import AUTO
 from pcode.errors import (
     CommunicationError,
     DivergenceError,
@@ -92,7 +93,10 @@ def _main(arguments: Sequence[str]) -> int:
         if plan.search is not None:  # the ranks need not search again
             print(*plan.search.lines(), sep="\n", flush=True)
             command += ["--consensus_stepsize", repr(plan.search.best)]
-        runs, first_attempt = runs_folder(plan.config), _first_attempt(plan)
+        runs, first_attempt = (
+            runs_folder(plan.config),
+            _first_attempt(plan, config.watch.resume == AUTO),
+        )
         del plan  # its data set would lie in memory, beside the ranks', for as long as they run
         os.environ[LAUNCHER_VARIABLE] = "terminal" if sys.stderr.isatty() else "pipe"
         return run_attempts(
@@ -101,6 +105,7 @@ def _main(arguments: Sequence[str]) -> int:
             lambda failed: next_attempt(
                 failed,
                 runs,
+                config.launch.n_mpi_process,
                 indexed=config.watch.checkpoint_index is not None,
                 trains=not config.watch.evaluate,
             ),
@@ -111,12 +116,16 @@ def _main(arguments: Sequence[str]) -> int:
     return _be_nodes(plan, place)
 
 
-def _first_attempt(plan: Plan) -> Attempt:
+def _first_attempt(plan: Plan, asked_auto: bool) -> Attempt:
     """The ranks' first start; the launcher names the run, to find it again."""
+    # What --resume auto has found here the ranks need not look for.
+    found = "none" if plan.start is None else str(plan.start.run)
+    resume = ("--resume", found) if asked_auto else ()
     if plan.start is not None and plan.start.same:
-        return Attempt((), plan.start.run)
+        return Attempt(resume, plan.start.run)
     runs = runs_folder(plan.config)
-    return new_run(runs) if plan.timestamp is None else Attempt((), runs / plan.timestamp)
+    first = new_run(runs) if plan.timestamp is None else Attempt((), runs / plan.timestamp)
+    return dataclasses.replace(first, flags=(*resume, *first.flags))
 
 
 def _go_to(work_dir: str) -> None:

@@ -30,7 +30,7 @@ def recover(limit: timedelta, initialize: Callable[[timedelta], None]) -> list[i
         initialize: makes the default group of torch.distributed for PROGRESS.world.
     """
     old = PROGRESS.world
-    if os.environ.get(ENABLED) != "1":  # the shrinking would never end
+    if not _survives_deaths():  # the shrinking would never end
         raise CommunicationError(
             "MPI goes on after a failure only under mpirun --with-ft ulfm", rank=old.rank
         )
@@ -64,10 +64,17 @@ def recover(limit: timedelta, initialize: Callable[[timedelta], None]) -> list[i
             return _translate(comm, old.comm)
 
 
+def _survives_deaths() -> bool:
+    return os.environ.get(ENABLED) == "1"
+
+
 def leave(limit: float) -> None:
     """See pcode.communication.mpi.leave."""
     world = PROGRESS.world
     world.raise_fault()
+    if not _survives_deaths():  # an MPI without fault tolerance may have no other call
+        within(limit, "end of the run", world.comm.Barrier)
+        return
     if not _agree(world, limit, True):
         error = CommunicationError("a node died at the end of the run", rank=world.rank)
         world.report(error)

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from pcode.errors import UserError
 from pcode.launch.supervise import Ended
-from pcode.training.checkpoint import last_step
+from pcode.training.checkpoint import last_step, read_manifest
 
 
 def timestamp_now() -> str:
@@ -43,15 +44,19 @@ def new_run(runs: Path) -> Attempt:
     return Attempt(("--timestamp", name), runs / name)
 
 
-def next_attempt(before: Attempt, runs: Path, *, indexed: bool, trains: bool) -> Attempt:
+def next_attempt(
+    before: Attempt, runs: Path, num_nodes: int, *, indexed: bool, trains: bool
+) -> Attempt:
     """What to start after a failure.
 
     The run goes on in its folder if it got one that can be seen from here: of hosts that share no
-    files with this machine nothing can be resumed, and it begins again under a new name.
+    files with this machine nothing can be resumed, and it begins again under a new name. From a
+    checkpoint of fewer nodes, after some were lost, a new run with all of them goes on.
 
     Args:
         before: the one that failed.
         runs: the folder of the experiment's runs.
+        num_nodes: how many are started.
         indexed: the user asked for one certain checkpoint, which is now too old.
         trains: otherwise there are no checkpoints.
     """
@@ -60,8 +65,17 @@ def next_attempt(before: Attempt, runs: Path, *, indexed: bool, trains: bool) ->
         return new_run(runs)
     flags = ("--resume", str(folder), *(("--checkpoint_index", "none") if indexed else ()))
     step = last_step(folder)
-    where = "from the beginning" if step is None else f"from the checkpoint after step {step}"
-    return Attempt(flags, folder, f"{where} of {folder}")
+    if step is None:
+        return Attempt(flags, folder, f"from the beginning of {folder}")
+    where = f"from the checkpoint after step {step} of {folder}"
+    try:
+        whole = read_manifest(folder, step).num_nodes == num_nodes
+    except UserError:  # the ranks will say so
+        whole = True
+    if whole:
+        return Attempt(flags, folder, where)
+    fresh = new_run(runs)
+    return Attempt((*flags, *fresh.flags), fresh.folder, where)
 
 
 def run_attempts(

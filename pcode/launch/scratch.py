@@ -14,6 +14,8 @@ from pathlib import Path
 
 _MEMORY = Path("/dev/shm")
 _PREFIX = "pcode-"
+# A file in every such folder, without which none is taken for one.
+_MARK = ".made-by-pcode-launch"
 # Of the folder's path: Open MPI puts sockets some 70 bytes below it, and a socket's path has 107.
 _LONGEST_PATH_BYTES = 32
 # A younger folder may be one that its maker has not locked yet.
@@ -48,12 +50,14 @@ def scratch_folder() -> Iterator[Scratch]:
     id was killed; ranks that are killed leave their shared memory, 16 MiB each, for ever. Folders
     whose launcher was itself killed go when the next one is made.
     """
-    place = next(place for place in _places() if os.access(place, os.W_OK | os.X_OK))
+    writable = (place for place in _places() if os.access(place, os.W_OK | os.X_OK))
+    place = next(writable, Path(tempfile.gettempdir()))
     _remove_abandoned(place)
     folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=place))
     lock = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)
+        (folder / _MARK).touch()
         yield Scratch(folder, lock)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -72,6 +76,8 @@ def _places() -> Iterator[Path]:
 def _remove_abandoned(place: Path) -> None:
     """Remove this user's folders that nobody holds: a lock goes with its process."""
     for folder in place.glob(f"{_PREFIX}*"):
+        if not (folder / _MARK).is_file():
+            continue
         try:
             found = folder.lstat()
             if found.st_uid != os.geteuid() or time.time() - found.st_mtime < _MOMENT_SECONDS:

@@ -202,6 +202,9 @@ def _judge(returned: int, run: _Supervised, seen: Filter) -> Ended:
     if run.ended_by is not None:
         return Ended(128 + run.ended_by, failed=False)
     if status in _ORDERLY:
+        if status in (USER_ERROR, DIVERGED) and not seen.has_error:
+            # A rank that is not the first says nothing of what all find: this one was alone.
+            _say(f"error: {seen.death or f'a rank ended with status {status}'}")
         return Ended(status, failed=False)
     if run.asked_by is not None:
         return Ended(128 + run.asked_by, failed=False)

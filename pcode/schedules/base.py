@@ -22,6 +22,8 @@ class Scheme(ABC):
 
     # The flags that the constructor takes, by the same names.
     flags: ClassVar[tuple[str, ...]] = ()
+    # Whether the rate before the end depends on when that is.
+    follows_the_end: ClassVar[bool] = False
 
     def __init__(self, end: float) -> None:
         self.end = end

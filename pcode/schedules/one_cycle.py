@@ -22,6 +22,7 @@ class OneCycle(Scheme):
         lr_onecycle_num_epoch: length of the cycle in epochs, half of it up and half of it down.
     """
 
+    follows_the_end: ClassVar[bool] = True
     flags: ClassVar[tuple[str, ...]] = (
         "lr_onecycle_low",
         "lr_onecycle_high",

@@ -11,10 +11,11 @@ import dataclasses
 import hashlib
 import io
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, BinaryIO, cast
+from typing import Any, BinaryIO
 
 import torch
 
@@ -23,6 +24,7 @@ from pcode.errors import UserError
 from pcode.injection import Injector
 from pcode.layout import Layout
 from pcode.topology import Graph, Topology
+from pcode.training.tensor_files import save_tensors
 from pcode.whole_files import TEMPORARY, whole_file
 
 # Of manifests and nodes' files; another one is refused.
@@ -132,6 +134,21 @@ def read_manifest(run: Path, step: int) -> Manifest:
     return manifest
 
 
+def _epoch(run: Path, step: int) -> float:
+    """After how many epochs a checkpoint was written; NaN where its manifest is damaged."""
+    try:
+        return read_manifest(run, step).epoch
+    except UserError:
+        return math.nan
+
+
+def forget_after(run: Path, step: int) -> None:
+    """Remove the manifests of later checkpoints: the run goes on from there, another time."""
+    for later in steps_kept(run):
+        if later > step:
+            manifest_file(run, later).unlink()
+
+
 def _hint(run: Path, step: int) -> str:
     """What to do about a checkpoint that cannot be used."""
     before = [other for other in steps_kept(run) if other < step]
@@ -170,20 +187,6 @@ def read_node(run: Path, manifest: Manifest, rank: int, layout: Layout) -> dict[
     return state
 
 
-class _Hashing(io.RawIOBase):
-    """A file that is written from begin to end, with a digest of what passes."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file, self.digest = file, hashlib.sha256()
-
-    def writable(self) -> bool:
-        return True
-
-    def write(self, content: Any) -> int:
-        self.digest.update(content)
-        return self._file.write(content)
-
-
 class Checkpoints:
     """One node's part in keeping a run's checkpoints; it removes what interrupted ones left.
 
@@ -206,8 +209,8 @@ class Checkpoints:
     ) -> None:
         self._run, self._folder = run, folder
         self._num_kept, self._for_good, self._injector = num_kept, for_good, injector
-        self._steps = set(steps_kept(run))
-        whole = {node_file(run, folder, step) for step in self._steps}
+        self._epochs = {step: _epoch(run, step) for step in steps_kept(run)}
+        whole = {node_file(run, folder, step) for step in self._epochs}
         own = set((run / folder).glob("checkpoint_*.pt"))
         for debris in (own - whole) | set((run / folder).glob(f"{TEMPORARY}*")):
             debris.unlink()
@@ -235,14 +238,13 @@ class Checkpoints:
         """
         file = node_file(self._run, self._folder, step)
         content = {"names": list(layout.names), "shapes": [list(s) for s in layout.shapes], **state}
-        with whole_file(file) as binary:
-            hashing = _Hashing(binary)
-            torch.save(content, cast(IO[bytes], hashing))
-            self._injector.reach("save", step, lambda: _spoil(binary))
-        digest = torch.frombuffer(bytearray(hashing.digest.digest()), dtype=torch.uint8)
+        written = save_tensors(
+            file, content, lambda binary: self._injector.reach("save", step, lambda: _spoil(binary))
+        )
+        digest = torch.frombuffer(bytearray(written), dtype=torch.uint8)
         digests = [bytes(row.tolist()).hex() for row in communicator.all_gather(digest, step)]
-        self._steps.add(step)
-        dropped = self._dropped(steps_per_epoch)
+        epochs = self._epochs | {step: step / steps_per_epoch}
+        dropped = self._dropped(epochs)
         if communicator.rank == 0:
             self._injector.reach("manifest", step)
             digest_of_graph = graph_digest(graph)
@@ -255,7 +257,7 @@ class Checkpoints:
         communicator.barrier(step)  # a checkpoint with a manifest has all its files at any moment
         for old in dropped:
             node_file(self._run, self._folder, old).unlink(missing_ok=True)
-        self._steps.difference_update(dropped)
+        self._epochs = {kept: epoch for kept, epoch in epochs.items() if kept not in dropped}
 
     def _write(self, manifest: Manifest) -> None:
         file = manifest_file(self._run, manifest.step)
@@ -263,13 +265,16 @@ class Checkpoints:
         with whole_file(file) as binary:
             binary.write(json.dumps(dataclasses.asdict(manifest)).encode())
 
-    def _dropped(self, steps_per_epoch: int) -> list[int]:
-        """The steps whose checkpoints are not kept any more."""
-        steps = sorted(self._steps)
+    def _dropped(self, epochs: Mapping[int, float]) -> list[int]:
+        """The steps whose checkpoints are not kept any more.
+
+        Args:
+            epochs: how many had passed, by step; not whole within one.
+        """
         return [
             step
-            for step in steps[: -self._num_kept]
-            if step % steps_per_epoch or not self._for_good(step // steps_per_epoch)
+            for step in sorted(epochs)[: -self._num_kept]
+            if not epochs[step].is_integer() or not self._for_good(int(epochs[step]))
         ]
 
 

@@ -18,7 +18,7 @@ from pcode.training.checkpoint import Checkpoints
 from pcode.training.evaluation import Evaluation, average_model, evaluate
 from pcode.training.gathering import mean
 from pcode.training.meetings import Meetings
-from pcode.training.plan import Plan
+from pcode.training.plan import Plan, runs_folder
 from pcode.training.records import load_model, model_file
 from pcode.training.recovery import go_on
 from pcode.training.reports import averaged, known_figures, make_summary, report
@@ -56,7 +56,8 @@ class Run:
 
     def _new_meetings(self) -> Meetings:
         running = self.running
-        minutes = running.plan.config.watch.checkpoint_minutes
+        watch = running.plan.config.watch
+        minutes = None if watch.train_fast else watch.checkpoint_minutes
         return Meetings(running.communicator, self._request, minutes, self._injector)
 
     def train(self) -> dict[str, Any]:
@@ -73,7 +74,11 @@ class Run:
             disable=not (self.running.is_first and terminal),
             leave=False,
         ) as bar:
-            goes_on = self.running.plan.start is not None and self.running.plan.start.same
+            start = self.running.plan.start
+            goes_on = start is not None and start.same
+            if start is not None and not goes_on:
+                self._save()  # nothing of the other run is needed any more
+            self._write_config()
             while True:
                 try:
                     return self._train(bar, goes_on)
@@ -100,6 +105,11 @@ class Run:
         node.finish()
         return self._end(self.running.progress.loss, "finished")
 
+    def _write_config(self) -> None:
+        """A folder with a configuration is a run that can go on."""
+        if self.running.is_first:
+            self.running.records.write_config(self.running.plan.config)
+
     def _end_epoch(self) -> None:
         """What follows an epoch's steps: its loss, a checkpoint, an evaluation."""
         running = self.running
@@ -108,8 +118,9 @@ class Run:
         epoch = -(-step // running.plan.steps_per_epoch)
         loss = sum(progress.losses) / len(progress.losses)
         progress.loss = mean(running.communicator, {"loss": loss})["loss"]
-        progress.losses = []
-        node.schedule.observe(progress.loss)
+        if step % running.plan.steps_per_epoch == 0:  # else the epoch ends when there are more
+            progress.losses = []
+            node.schedule.observe(progress.loss)
         decision = self._meetings.meet(step)
         if watch.saves_model_after(epoch):
             running.records.write_model(node.model, epoch)
@@ -132,6 +143,8 @@ class Run:
         """Write a checkpoint; all nodes call it at the same step."""
         node, progress = self.running.node, self.running.progress
         state = node.state_dict()
+        if not bool(node.law.x.isfinite().all()):
+            raise DivergenceError(f"rank {node.rank}: the parameters are not finite numbers")
         progress.bytes_sent = self.running.communicator.bytes_sent
         progress.log_bytes = self.running.records.log_bytes()
         self._checkpoints.save(
@@ -159,6 +172,7 @@ class Run:
         file = model_file(folder / str(self.running.node.rank), index)
         load_model(self.running.node.model, file)
         self.running.say(f"models of {folder}" + ("" if index is None else f" after epoch {index}"))
+        self._write_config()
         return self._end(None, "evaluated")
 
     def _train_epoch(self, bar: Any) -> None:
@@ -222,14 +236,6 @@ class Run:
         self.running.records.close()
         return summary
 
-    def diverged(self, error: DivergenceError) -> None:
-        """Keep what this node knows of a run that it cannot go on with.
-
-        Every node may be the first to find out, and the others are ended with it.
-        """
-        self.running.records.write_summary(known_figures(self.running, f"diverged: {error}"))
-        self.running.records.close()
-
 
 def run_node(
     plan: Plan, communicator: Communicator, request: StopRequest
@@ -248,24 +254,39 @@ def run_node(
     """
     injector = Injector(communicator.rank, read_faults())
     injector.listen(communicator)
-    running = Running(plan, communicator, injector)
-    run = Run(running, request, injector)
+    running: Running | None = None
     try:
+        running = Running(plan, communicator, injector)
+        run = Run(running, request, injector)
         if plan.evaluated_run is not None:
             summary = run.evaluate(plan.evaluated_run)
         else:
             summary = run.train()
     except DivergenceError as error:
-        run.diverged(error)
+        if running is not None:
+            diverged(running, error)
         raise
     except CommunicationError as error:
+        if running is None:
+            raise
         raise error.named(running.members, running.step) from error
     except OSError as error:
-        if error.errno not in FULL:
+        if error.filename is None and error.errno not in FULL:
             raise
+        step = "" if running is None else f", step {running.step}"
         raise StorageError(
-            f"rank {running.records.own.name}, step {running.step}: {error.strerror}: "
-            f"{error.filename or running.records.folder}; earlier checkpoints are whole"
+            f"rank {communicator.rank if running is None else running.records.own.name}{step}: "
+            f"{error.filename or runs_folder(plan.config)}: {error.strerror}; earlier checkpoints "
+            "are whole"
         ) from error
     running.say(f"results: {running.records.folder}")
     return summary, running.records.folder
+
+
+def diverged(running: Running, error: DivergenceError) -> None:
+    """Keep what this node knows of a run that it cannot go on with.
+
+    Every node may be the first to find out, and the others are ended with it.
+    """
+    running.records.write_summary(known_figures(running, f"diverged: {error}"))
+    running.records.close()

@@ -326,7 +326,8 @@ def _at_rest(config: Config, start: Start | None) -> Config:
     """
     if start is not None and not start.same:
         return config
-    watch = dataclasses.replace(config.watch, resume=None, checkpoint_index=None)
+    resume, index = (None, None) if start is None else start.origin
+    watch = dataclasses.replace(config.watch, resume=resume, checkpoint_index=index)
     return dataclasses.replace(config, watch=watch)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -14,7 +15,8 @@ from torch import nn
 from pcode.config import Config, to_yaml
 from pcode.errors import UserError
 from pcode.training.board import Board
-from pcode.training.start import SUMMARY, lock
+from pcode.training.start import SUMMARY
+from pcode.training.tensor_files import save_tensors
 from pcode.whole_files import whole_file
 
 
@@ -68,20 +70,18 @@ class Records:
         self._log = (self.own / "log.jsonl").open("a", encoding="utf-8")
         if log_bytes is not None and log_bytes < self._log.tell():
             self._log.truncate(log_bytes)
+            self._log.seek(0, os.SEEK_END)
         self._board: Board | None = None
         self._lock: BinaryIO | None = None
 
-    def lead(self) -> None:
-        """Keep what is the whole run's, from now on.
-
-        Raises:
-            UserError: another process trains in this folder.
-        """
-        self._lock = lock(self.folder)
+    def lead(self, lock: BinaryIO) -> None:
+        """Keep what is the whole run's, from now on; `lock` is held as long."""
+        self._lock = lock
         self._board = Board(self.folder / "tensorboard")
 
     def log_bytes(self) -> int:
-        """How long the log is now."""
+        """How long the log is, which lies on the disk now."""
+        os.fsync(self._log.fileno())
         return self._log.tell()
 
     def write(self, kind: str, step: int, values: Mapping[str, Any]) -> None:
@@ -117,8 +117,7 @@ class Records:
         Args:
             epoch: how many have passed, or None for the final model.
         """
-        with whole_file(model_file(self.own, epoch)) as file:
-            torch.save(model.state_dict(), file)
+        save_tensors(model_file(self.own, epoch), model.state_dict())
 
     def close(self) -> None:
         self._log.close()

@@ -12,6 +12,7 @@ from pcode.errors import CommunicationError, DivergenceError
 from pcode.injection import Injector
 from pcode.training.node import Node
 from pcode.training.running import Running
+from pcode.training.start import lock
 
 
 def go_on(
@@ -29,26 +30,26 @@ def go_on(
     )
     if isinstance(error, DivergenceError):
         communicator.report(error, running.step)
-    alive, regrouped = list(range(communicator.num_nodes)), None
+    before, alive, regrouped = running.members, list(range(communicator.num_nodes)), None
     while regrouped is None:
         communicator, survivors = communicator.recover()
         injector.listen(communicator)
         alive = [alive[rank] for rank in survivors]
+        running.members = [before[rank] for rank in alive]
         try:
             regrouped = regroup(running.node, communicator, alive, sick, injector)
-        except Incurable:
-            raise error from None
+        except Incurable as cause:
+            raise (cause.divergence or error) from None
         except CommunicationError:  # another node has died meanwhile
             continue
-    _check_progress(running, regrouped, error)
-    lost = [member for rank, member in enumerate(running.members) if rank not in alive]
-    running.members = [running.members[rank] for rank in alive]
+    _check_progress(running, regrouped)
+    lost = [member for rank, member in enumerate(before) if rank not in alive]
     running.node = regrouped.node
     running.progress.losses = []
     healed = [running.members[rank] for rank in regrouped.healed]
     running.progress.events.append({"step": running.step, "lost": lost, "healed": healed})
     if running.is_first and not was_first:
-        running.records.lead()
+        running.records.lead(lock(running.records.folder))
     if lost:
         graph = running.plan.topology
         running.say(
@@ -59,18 +60,21 @@ def go_on(
         running.say(f"step {running.step}: {', '.join(healed)} took the model of the others")
 
 
-def _check_progress(running: Running, regrouped: Regrouped, error: Exception) -> None:
-    """Give up where nodes are healed again and again: their neighbours' models do not help.
+def _check_progress(running: Running, regrouped: Regrouped) -> None:
+    """Give up where nodes are healed again and again: the others' models do not help.
 
     Raises:
-        Exception: the error, on all nodes, where an epoch has seen more healings than nodes.
+        DivergenceError: on all nodes, where an epoch has seen more healings than nodes.
     """
     plan = regrouped.node.plan
     since = regrouped.node.law.num_steps - plan.steps_per_epoch
     events = running.progress.events
     healings = [len(event.get("healed", ())) for event in events if event["step"] > since]
     if sum(healings) + len(regrouped.healed) > plan.topology.num_nodes:
-        raise error
+        raise DivergenceError(
+            f"nodes were healed {sum(healings)} times within an epoch, in vain: {running.step} "
+            "steps"
+        )
 
 
 @dataclass(frozen=True)
@@ -112,14 +116,16 @@ def regroup(
     """
     old.law.abandon()
     plan = old.plan.for_survivors(survivors)
+    is_sick = is_sick or not _is_finite(old)
     own = torch.tensor([old.law.num_steps / old.plan.steps_per_epoch, is_sick], dtype=torch.float64)
     rows = [row.tolist() for row in communicator.all_gather(own)]
     # Half a step more than rounding could take away.
     step = int(max(row[0] for row in rows) * plan.steps_per_epoch + 0.5)
     sick = [rank for rank, row in enumerate(rows) if row[1]]
-    nothing_found = not sick and len(survivors) == old.communicator.num_nodes
-    if nothing_found or len(sick) == len(rows):
-        raise Incurable
+    if len(sick) == len(rows):
+        raise Incurable(DivergenceError(f"no node is left whose numbers are finite, step {step}"))
+    if not sick and len(survivors) == old.communicator.num_nodes:
+        raise Incurable(None)
     node = Node(plan, communicator, injector)
     node.hand_on(old.state_dict(), step)
     average_healthy(node, sick)
@@ -128,7 +134,21 @@ def regroup(
 
 
 class Incurable(Exception):  # noqa: N818  # what led here is the error
-    """There is nobody whose model the others could take, or nothing to mend."""
+    """There is nobody whose model the others could take, or nothing to mend.
+
+    Args:
+        divergence: in the first case, the error, the same on all nodes.
+    """
+
+    def __init__(self, divergence: DivergenceError | None) -> None:
+        self.divergence = divergence
+        super().__init__()
+
+
+def _is_finite(node: Node) -> bool:
+    """Whether its model and momentum are; it may have been told of another's before it noticed."""
+    tensors = [node.law.x, *node.model.buffers(), *node.law.local.vectors.values()]
+    return all(bool(tensor.isfinite().all()) for tensor in tensors)
 
 
 @torch.no_grad()

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import hashlib
 import sys
 import time
+from collections.abc import Iterable
 from datetime import datetime
+from pathlib import Path
+from typing import Any, BinaryIO
 
+import torch
 from tqdm import tqdm
 
 from pcode.communication import Communicator
-from pcode.errors import UserError
+from pcode.errors import CommunicationError, UserError
 from pcode.injection import Injector
+from pcode.training.checkpoint import Manifest, forget_after
 from pcode.training.gathering import gather_floats
 from pcode.training.node import Node
 from pcode.training.plan import Plan, runs_folder
 from pcode.training.progress import Progress
 from pcode.training.records import Records
-from pcode.training.start import mean_state
+from pcode.training.start import SUMMARY, Start, lock, mean_state
 from pcode.training.tasks import Task
 
 # Added to a number of steps that is whole but for rounding.
@@ -81,8 +87,13 @@ class Running:
         return self.node.step_seconds() if self.plan.config.watch.track_time else None
 
     def _begin(self) -> Progress:
-        """Load what the run starts from."""
+        """Load what the run starts from.
+
+        Raises:
+            UserError: it is damaged, does not fit, or is not the same for all nodes.
+        """
         node, start = self.node, self.plan.start
+        _agree(node.communicator, "" if start is None else str(start))
         if start is None:
             return Progress()
         self.say(str(start))
@@ -90,19 +101,47 @@ class Running:
             return Progress()
         states = start.states(node.rank, node.law.layout)
         event = {"step": start.manifest.step, "resumed": str(start.run)}
+        try:
+            progress = self._load(start, start.manifest, states)
+        except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+            if isinstance(error, UserError | CommunicationError):
+                raise
+            # With the right digest: another program's.
+            reason = " ".join(str(error).split())
+            raise UserError(
+                f"--resume {start.run}: its checkpoint is not one of this run: {reason}"
+            ) from None
+        progress.events.append(event)
+        return progress
+
+    def _load(self, start: Start, manifest: Manifest, states: Iterable[dict[str, Any]]) -> Progress:
+        node = self.node
         if start.same:
             (state,) = states
             node.load_state_dict(state)
             progress = Progress(**state["progress"])
             node.communicator.bytes_sent = progress.bytes_sent
-        else:
-            steps = start.manifest.epoch * node.plan.steps_per_epoch
-            node.hand_on(mean_state(states), int(steps + ROUNDING))
-            if start.averaged:
-                node.law.rebuild()
-            progress = Progress()
-        progress.events.append(event)
-        return progress
+            return progress
+        steps = manifest.epoch * node.plan.steps_per_epoch
+        node.hand_on(mean_state(states), int(steps + ROUNDING))
+        if start.averaged:
+            node.law.rebuild()
+        return Progress()
+
+
+def _agree(communicator: Communicator, text: str) -> None:
+    """Refuse nodes that see different things.
+
+    Raises:
+        UserError: the text is not the same on all.
+    """
+    digest = hashlib.sha256(text.encode()).digest()
+    own = torch.frombuffer(bytearray(digest), dtype=torch.uint8)
+    if any(not torch.equal(own, other) for other in communicator.all_gather(own)):
+        raise UserError(
+            "--resume: the nodes see different checkpoints; --checkpoint has to be a folder that "
+            "all hosts share"
+        )
 
 
 def _open_records(plan: Plan, communicator: Communicator, log_bytes: int) -> Records:
@@ -114,20 +153,32 @@ def _open_records(plan: Plan, communicator: Communicator, log_bytes: int) -> Rec
     # Nobody writes before all nodes have come here, with all that they have to read.
     now = gather_floats(communicator, [time.time()])[0][0]
     named = datetime.fromtimestamp(now).strftime("%Y-%m-%d_%H-%M-%S-%f")
-    goes_on = plan.start is not None and plan.start.same
-    folder = runs_folder(plan.config) / (plan.timestamp or named)
-    if plan.start is not None and goes_on:
-        folder = plan.start.run
-    elif communicator.rank == 0:
+    folder, goes_on = runs_folder(plan.config) / (plan.timestamp or named), False
+    if plan.start is not None and plan.start.same:
+        folder, goes_on = plan.start.run, True
+    held = _claim(folder, plan, goes_on) if communicator.rank == 0 else None
+    communicator.barrier()
+    records = Records(folder, str(communicator.rank), log_bytes if goes_on else None)
+    if held is not None:
+        records.lead(held)
+        if plan.config.data.partition_data != "none":
+            records.write_partition(plan.partition(epoch=0))
+    return records
+
+
+def _claim(folder: Path, plan: Plan, goes_on: bool) -> BinaryIO:
+    """Make or lock the run's folder before any node writes into it; the lock.
+
+    Of a run that goes on, what is later than its checkpoint is removed.
+    """
+    if not goes_on:
         try:
             folder.mkdir(parents=True)
         except OSError as error:
             raise UserError(f"--checkpoint: cannot make {folder}: {error.strerror}") from None
-    communicator.barrier()
-    records = Records(folder, str(communicator.rank), log_bytes if goes_on else None)
-    if communicator.rank == 0:
-        records.lead()
-        records.write_config(plan.config)
-        if plan.config.data.partition_data != "none":
-            records.write_partition(plan.partition(epoch=0))
-    return records
+    held = lock(folder)
+    if goes_on and plan.start is not None:
+        (folder / SUMMARY).unlink(missing_ok=True)
+        if plan.start.manifest is not None:
+            forget_after(folder, plan.start.manifest.step)
+    return held

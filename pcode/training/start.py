@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import time
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from pcode.config import Config, config_of_run
 from pcode.config.options import AUTO
 from pcode.errors import UserError
 from pcode.layout import Layout
+from pcode.schedules import SCHEMES
 from pcode.topology import Graph
 from pcode.training.checkpoint import (
     Manifest,
@@ -29,6 +31,8 @@ from pcode.training.checkpoint import (
 # goes on in its own folder.
 FREE = ("num_epochs", "num_iterations", "avg_model", "data_dir", "download", "overlap")
 SUMMARY = "summary.json"
+# How long who asks whether a run is locked may lock it.
+ASKING_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
@@ -42,12 +46,14 @@ class Start:
             new run, in a folder of its own, that starts from the other's models.
         averaged: the nodes, the graph or the law are others: every node starts from the mean of
             the models. Otherwise each starts from its own, with all that it keeps.
+        origin: --resume and --checkpoint_index of the run that goes on: with what it began.
     """
 
     run: Path
     manifest: Manifest | None
     same: bool
     averaged: bool = False
+    origin: tuple[str | None, int | None] = (None, None)
 
     def __str__(self) -> str:
         if self.manifest is None:
@@ -77,9 +83,12 @@ class Start:
 def decisive_flags(config: Config) -> dict[str, Any]:
     """The flags that decide what numbers a run gives, up to any step."""
     groups = (config.data, config.model, config.learning, config.graph)
+    free = set(FREE)
+    if SCHEMES[config.learning.lr_schedule_scheme].follows_the_end:
+        free -= {"num_epochs", "num_iterations"}
     flags = {name: value for group in groups for name, value in vars(group).items()}
     flags["n_mpi_process"] = config.launch.n_mpi_process
-    return {name: value for name, value in flags.items() if name not in FREE}
+    return {name: value for name, value in flags.items() if name not in free}
 
 
 def find_start(config: Config, runs: Path, graph: Graph, steps_per_epoch: int) -> Start | None:
@@ -107,29 +116,34 @@ def find_start(config: Config, runs: Path, graph: Graph, steps_per_epoch: int) -
     before = config_of_run(run)
     same = decisive_flags(before) == decisive_flags(config)
     step = _step(run, watch.checkpoint_index)
+    origin = before.watch.resume, before.watch.checkpoint_index
     if step is None:
         if not same:
             raise UserError(f"--resume {run}: it has no checkpoint, and its flags differ")
-        return Start(run, None, same=True)
+        return Start(run, None, same=True, origin=origin)
     manifest = read_manifest(run, step)
     own = tuple(map(str, range(config.launch.n_mpi_process)))
     same_nodes = manifest.folders == own and manifest.graph == graph_digest(graph)
     same_law = before.learning.optimizer == config.learning.optimizer
     same = same and same_nodes and manifest.steps_per_epoch == steps_per_epoch
-    return Start(run, manifest, same, averaged=not (same_nodes and same_law))
+    return Start(run, manifest, same, not (same_nodes and same_law), origin)
 
 
 def _last_unfinished(config: Config, runs: Path) -> Path | None:
     """The newest run of this experiment with these flags that has not ended."""
     found: list[tuple[float, Path]] = []
+    gone_on: set[Path] = set()  # runs from which others began
     for file in runs.glob("*/config.yaml"):
         run = file.parent
-        if (run / SUMMARY).exists() or is_locked(run):
-            continue
         with suppress(UserError):  # what this program cannot read is not its own
-            if decisive_flags(config_of_run(run)) == decisive_flags(config):
+            its_own = config_of_run(run)
+            if its_own.watch.resume is not None:
+                gone_on.add(Path(its_own.watch.resume).resolve())
+            ended = (run / SUMMARY).exists() or is_locked(run)
+            if not ended and decisive_flags(its_own) == decisive_flags(config):
                 found.append((file.stat().st_mtime, run))
-    return max(found)[1] if found else None
+    left = [(when, run) for when, run in found if run.resolve() not in gone_on]
+    return max(left)[1] if left else None
 
 
 def _step(run: Path, epoch: int | None) -> int | None:
@@ -172,14 +186,19 @@ def lock(run: Path) -> BinaryIO:
         UserError: another process does already.
     """
     file = _lock_file(run).open("ab")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        file.close()
-        raise UserError(f"--resume {run}: another process trains it") from None
-    except OSError:  # a file system without locks
-        pass
-    return file
+    deadline = time.monotonic() + ASKING_SECONDS
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:  # who looks for a run that has not ended holds it for a moment too
+            if time.monotonic() < deadline:
+                time.sleep(0.05)
+                continue
+            file.close()
+            raise UserError(f"--resume {run}: another process trains it") from None
+        except OSError:  # a file system without locks
+            pass
+        return file
 
 
 def mean_state(states: Iterable[dict[str, Any]]) -> dict[str, Any]:

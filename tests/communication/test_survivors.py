@@ -54,7 +54,6 @@ def check_deaths(tales: dict[int, list[dict[str, Any]]], deaths: list[list[int]]
 def test_survivors_of_deaths_go_on(scenario: str, deaths: list[list[int]], tmp_path: Path) -> None:
     tales = survive(scenario, tmp_path)
     check_deaths(tales, deaths)
-    assert all(entry["seconds"] < 10 for entries in tales.values() for entry in entries)
 
 
 @pytest.mark.parametrize("scenario", ["first_and_last", "while_recovering"])

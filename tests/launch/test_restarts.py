@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 
 from pcode.launch.restarts import Attempt, new_run, next_attempt, run_attempts
 from pcode.launch.supervise import Ended
+from pcode.training.checkpoint import Manifest
 
 FAILED = Ended(137, failed=True)
 
@@ -84,22 +86,38 @@ def test_run_goes_on_from_its_last_checkpoint(tmp_path: Path) -> None:
     first = new_run(tmp_path)
     assert first.folder is not None
     assert first.flags == ("--timestamp", first.folder.name)
-    again = next_attempt(first, tmp_path, indexed=False, trains=True)
+    again = next_attempt(first, tmp_path, 3, indexed=False, trains=True)
     assert again.where == "from the beginning"
     assert again.flags[0] == "--timestamp"
     assert again.folder != first.folder
 
     first.folder.mkdir()
     (first.folder / "config.yaml").touch()
-    again = next_attempt(first, tmp_path, indexed=False, trains=True)
+    again = next_attempt(first, tmp_path, 3, indexed=False, trains=True)
     assert again.flags == ("--resume", str(first.folder))
     assert again.where == f"from the beginning of {first.folder}"
 
     (first.folder / "checkpoints").mkdir()
     for step in (9, 57):
         (first.folder / "checkpoints" / f"{step}.json").touch()
-    again = next_attempt(first, tmp_path, indexed=True, trains=True)
+    again = next_attempt(first, tmp_path, 3, indexed=True, trains=True)
     assert again.flags == ("--resume", str(first.folder), "--checkpoint_index", "none")
     assert again.where == f"from the checkpoint after step 57 of {first.folder}"
 
-    assert next_attempt(first, tmp_path, indexed=False, trains=False).flags[0] == "--timestamp"
+    assert next_attempt(first, tmp_path, 3, indexed=False, trains=False).flags[0] == "--timestamp"
+
+
+def test_after_nodes_were_lost_a_new_run_goes_on_with_all(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    (run / "checkpoints").mkdir(parents=True)
+    (run / "config.yaml").touch()
+    members = ["0", "2"]
+    manifest = Manifest(57, 11, tuple(members), ("", ""), "")
+    (run / "checkpoints/57.json").write_text(json.dumps(dataclasses.asdict(manifest)))
+    for name in members:
+        (run / name).mkdir()
+        (run / name / "checkpoint_57.pt").touch()
+    again = next_attempt(Attempt((), run), tmp_path, 3, indexed=False, trains=True)
+    assert again.folder is not None
+    assert again.folder != run
+    assert again.flags == ("--resume", str(run), "--timestamp", again.folder.name)

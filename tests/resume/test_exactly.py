@@ -11,6 +11,7 @@ import pytest
 from pcode.config import make_config
 from pcode.errors import UserError
 from pcode.optim import LAWS
+from pcode.training.checkpoint import last_step
 from pcode.training.plan import make_plan
 from tests.resume.children import Ended, finished, records, run, run_folder, summary
 
@@ -131,6 +132,22 @@ def test_killed_before_the_first_checkpoint_it_begins_again(tmp_path: Path) -> N
     assert summary(tmp_path)["parameters_sha256"] == want["parameters_sha256"]
     assert len(list((tmp_path / "runs").glob("*/*/*/*"))) == 1
     assert records(tmp_path, 1) == records(tmp_path / "whole", 1)
+
+
+def test_killed_before_the_log_goes_on(tmp_path: Path) -> None:
+    """The second resumption finds the log as long as the first one cut it."""
+    (tmp_path / "whole").mkdir()
+    flags = (*SMALL, "--summary_freq", "5")
+    finished(tmp_path / "whole", flags)
+    killed(run(tmp_path, (*flags, "--checkpoint_minutes", "1e-7"), "kill:1:13:forward"))
+    resume = ("--resume", str(run_folder(tmp_path)))
+    # Nothing but checkpoints is written before the third step after it.
+    start = last_step(run_folder(tmp_path))
+    assert start is not None
+    killed(run(tmp_path, resume, f"kill:1:{start + 1}:backward"))
+    finished(tmp_path, resume)
+    for rank in range(3):
+        assert records(tmp_path, rank) == records(tmp_path / "whole", rank)
 
 
 def test_killed_at_the_very_end(tmp_path: Path) -> None:

@@ -172,11 +172,11 @@ def test_a_checkpoint_that_was_spoilt_on_the_disk(tmp_path: Path) -> None:
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 600 kB."""
+    """A file system of 6 MB: room for some three checkpoints."""
     folder = tmp_path / "disk"
     folder.mkdir()
     mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=600k", "tmpfs", str(folder)],
+        ["mount", "-t", "tmpfs", "-o", "size=6m", "tmpfs", str(folder)],
         capture_output=True,
         text=True,
         check=False,
@@ -189,7 +189,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 def test_a_full_disk_while_saving(small_disk: Path) -> None:
     """A clear line, status 1, and the checkpoint before it is whole; with room it goes on."""
-    flags = (*SMALL, "--num_epochs", "30", "--save_all_models", "True")
+    flags = (*SMALL, "--mlp_hidden_size", "512", "--num_epochs", "8", "--save_all_models", "True")
     ended = run(small_disk, flags)
     assert ended.status == 1
     lines = [line for line in ended.output.splitlines() if line.startswith("run.py: error: ")]
@@ -202,7 +202,7 @@ def test_a_full_disk_while_saving(small_disk: Path) -> None:
     step = last_step(run_)
     assert step is not None
     assert not list(run_.rglob(".tmp-*"))
-    subprocess.run(["mount", "-o", "remount,size=20m", str(small_disk)], check=True)
+    subprocess.run(["mount", "-o", "remount,size=60m", str(small_disk)], check=True)
     ended = run(small_disk, ("--resume", str(run_)))
     assert f"resumed after step {step} " in ended.output
     assert ended.status == 0

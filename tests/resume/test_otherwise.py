@@ -91,6 +91,30 @@ def test_another_law_goes_on_from_the_mean(tmp_path: Path, first: Path, law: str
     assert got["parameters_sha256"] == result["parameters_sha256"]
 
 
+def test_a_new_run_that_is_killed_at_once_still_knows_where_it_came_from(
+    tmp_path: Path, first: Path
+) -> None:
+    flags = ("--resume", str(first), "--lr", ".01", "--num_epochs", "3")
+    (tmp_path / "whole").mkdir()
+    want = finished(tmp_path / "whole", flags)
+    assert run(tmp_path, flags, "kill:1:11:forward").status == -9
+    own = run_folder(tmp_path)
+    got = finished(tmp_path, ("--resume", str(own)))
+    assert got["parameters_sha256"] == want["parameters_sha256"]
+    assert yaml.safe_load((own / "config.yaml").read_text())["resume"] == str(first)
+
+
+def test_going_back_forgets_what_came_later(tmp_path: Path) -> None:
+    flags = (*SMALL, "--num_epochs", "4", "--save_all_models", "True")
+    finished(tmp_path, flags)
+    own = run_folder(tmp_path)
+    back = ("--resume", str(own), "--checkpoint_index", "1")
+    assert run(tmp_path, back, "kill:1:7:forward").status == -9
+    assert [file.stem for file in (own / "checkpoints").iterdir()] == ["5"]
+    assert not (own / "summary.json").exists()
+    assert len(list(own.glob("*/checkpoint_*.pt"))) == 4
+
+
 def test_more_epochs_are_the_same_run(tmp_path: Path) -> None:
     (tmp_path / "whole").mkdir()
     want = finished(tmp_path / "whole", (*SMALL, "--num_epochs", "3"))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import os
-import time
 from pathlib import Path
 from typing import Any
 
@@ -172,9 +171,7 @@ def test_what_is_no_such_file_is_one_line(
 ) -> None:
     (tmp_path / "file.txt").write_bytes(content)
     (tmp_path / "link.txt").symlink_to("file.txt")
-    begin = time.monotonic()
     line = refuse(ASKED[flag], "file.txt")
-    assert time.monotonic() - begin < LIMIT_SECONDS
     assert len(line) < 1000
 
 
