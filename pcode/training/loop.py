@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import math
 import os
 import sys
 from contextlib import closing
@@ -97,7 +98,8 @@ class Run:
         """
         node = self.running.node
         epoch, within = divmod(node.law.num_steps, self.running.plan.steps_per_epoch)
-        if goes_on and within == 0 and epoch > 0:
+        # Without a loss no epoch of this run has ended yet: it began with another's models.
+        if goes_on and within == 0 and not math.isnan(self.running.progress.loss):
             self._evaluate_if_due(epoch)
         while node.law.num_steps < self.running.plan.num_steps:
             self._train_epoch(bar)

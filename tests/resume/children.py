@@ -14,7 +14,7 @@ from pcode.main import main
 
 LIMIT_SECONDS = 120.0
 _CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["pcode.main", "sklearn.datasets", "tests.resume.children"])
+_CONTEXT.set_forkserver_preload(["tests.resume.preload", "tests.resume.children"])
 
 
 class Ended(NamedTuple):

@@ -11,8 +11,6 @@ import pytest
 
 from tests.run.bad_input import Refuse
 
-LIMIT_SECONDS = 30
-
 # How each flag's file is asked for.
 ASKED = {
     "--config": ["--config", "file.txt"],
