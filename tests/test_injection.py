@@ -14,7 +14,7 @@ import torch
 
 from pcode.communication import Communicator, Simulation
 from pcode.errors import UserError
-from pcode.injection import ACTIONS, PHASES, VARIABLE, Injector, read_faults
+from pcode.injection import ACTIONS, CORRUPTIBLE, PHASES, VARIABLE, Injector, read_faults
 
 # Three steps of rank 0 and then of rank 1; a line before and after each place says when it was.
 PROGRAM = """
@@ -61,8 +61,13 @@ def passed(output: str) -> dict[str, float]:
     return {" ".join(line[1:4]): float(line[4]) for line in words}
 
 
-@pytest.mark.parametrize("phase", PHASES)
-@pytest.mark.parametrize("action", ["stop", "kill", "delay=1.5", "corrupt"])
+@pytest.mark.parametrize(
+    ("action", "phase"),
+    [
+        *((action, phase) for action in ("stop", "kill", "delay=1.5") for phase in PHASES),
+        *(("corrupt", phase) for phase in CORRUPTIBLE),
+    ],
+)
 def test_every_action_and_phase_is_read(action: str, phase: str) -> None:
     first, second = read_faults({VARIABLE: f"{action}:3:17:{phase},{action}:0:*:{phase}"})
     assert (first.rank, first.step, first.phase) == (3, 17, phase)
@@ -128,7 +133,7 @@ def test_delay(programs: dict[str, subprocess.Popen[str]], text: str, place: str
 
 
 def test_corrupt_calls_what_spoils() -> None:
-    injector = Injector(2, read_faults({VARIABLE: "corrupt:2:1:forward,corrupt:0:*:backward"}))
+    injector = Injector(2, read_faults({VARIABLE: "corrupt:2:1:forward,corrupt:0:*:save"}))
     spoilt: list[tuple[str, int]] = []
     for step in (0, 1, 1, 2):
         for phase in PHASES:
@@ -137,9 +142,8 @@ def test_corrupt_calls_what_spoils() -> None:
 
 
 def test_corrupt_with_nothing_in_hand() -> None:
-    injector = Injector(0, read_faults({VARIABLE: "corrupt:0:*:data"}))
-    with pytest.raises(UserError, match="phase data"):
-        injector.reach("data", 0)
+    with pytest.raises(UserError, match="nothing can be spoilt in that phase"):
+        read_faults({VARIABLE: "corrupt:0:*:data"})
 
 
 def test_corrupt_spoils_a_message_once() -> None:
