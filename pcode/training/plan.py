@@ -324,7 +324,7 @@ def _at_rest(config: Config, start: Start | None) -> Config:
 
     A run that began with another's models begins with them again.
     """
-    if start is not None and not start.same:
+    if config.watch.evaluate or (start is not None and not start.same):
         return config
     resume, index = (None, None) if start is None else start.origin
     watch = dataclasses.replace(config.watch, resume=resume, checkpoint_index=index)

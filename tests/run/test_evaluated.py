@@ -77,10 +77,10 @@ def test_the_models_of_an_epoch_are_evaluated(trained: Path, tmp_path: Path, epo
         (("--n_mpi_process", "2"), "--n_mpi_process 2: the run"),
         (("--arch", "resnet8"), "0/model.pt does not hold this model"),
         (("--checkpoint_index", "3"), "0/model_3.pt"),
-        (("--resume", "nowhere"), "nowhere/0/model.pt"),
+        (("--resume", "nowhere"), "nowhere/config.yaml"),
+        (("--resume", "empty"), "empty/0/model.pt"),
         (("--resume", "damaged"), "damaged/0/model.pt does not hold this model"),
         (("--resume", "junk"), "junk/0/model.pt does not hold this model"),
-        (("--evaluate", "False"), "--evaluate True"),
     ],
 )
 def test_models_that_do_not_fit_are_refused(
@@ -90,6 +90,9 @@ def test_models_that_do_not_fit_are_refused(
         for rank in range(3):
             (tmp_path / name / str(rank)).mkdir(parents=True)
             (tmp_path / name / str(rank) / "model.pt").write_bytes(content)
+    for name in ("damaged", "junk", "empty"):
+        (tmp_path / name).mkdir(exist_ok=True)
+        shutil.copy(run_folder(trained) / "config.yaml", tmp_path / name)
     evaluated = ("--evaluate", "True", "--backend", "sim")
     done = run(tmp_path, *SMALL, *evaluated, "--resume", str(run_folder(trained)), *flags)
     assert done.returncode == USER_ERROR

@@ -174,6 +174,11 @@ def wrote(name: str) -> Check:
     return lambda with_it, without: name in with_it.names and name not in without.names
 
 
+def without_a_checkpoint(step: int) -> Check:
+    name = f"checkpoints/{step}.json"
+    return lambda with_it, without: name not in with_it.names and name in without.names
+
+
 def half_the_bytes(with_it: Run, without: Run) -> bool:
     sent = [run.summary["bytes_sent_total"] for run in (with_it, without)]
     return bool(0 < 2 * sent[0] == sent[1])
@@ -306,9 +311,21 @@ EFFECTS: dict[str, Effect] = {
     "compress_warmup_epochs": trained("1", *DGC),
     "consensus_stepsize": trained("0.2"),
     "overlap": recorded(lambda *_: {False} == OVERLAPPED, "False"),
+    "max_restarts": warned("--backend sim runs all nodes in this process", "3"),
+    "on_failure": Effect(
+        "continue",
+        lambda with_it, without: (
+            (with_it.status, without.status) == (2, 0)
+            and "--on_failure continue: --backend gloo cannot go on" in with_it.err
+        ),
+        ["--backend", "gloo"],
+        dry=True,
+    ),
+    "checkpoint_minutes": recorded(without_a_checkpoint(2), "1000", *EPOCHS, "--num_epochs", "2"),
+    "keep_checkpoints": recorded(without_a_checkpoint(2), "1", *EPOCHS, "--num_epochs", "2"),
     "evaluate": refused("--evaluate True: needs the folder of a run", "True"),
-    "resume": refused("--evaluate True", "somewhere"),
-    "checkpoint_index": warned("it has no effect with --evaluate False", "3"),
+    "resume": refused("there is no somewhere/config.yaml", "somewhere"),
+    "checkpoint_index": warned("it has no effect without --resume", "3"),
     "eval_freq": recorded(num_evaluations(2), "2", *EPOCHS, "--num_epochs", "4"),
     "evaluate_avg": recorded(
         evaluations_hold("averaged_model_test_top1"), "True", *EPOCHS, "--num_epochs", "2"
