@@ -15,6 +15,7 @@ from pcode.optim import LAWS
 from pcode.topology import TOPOLOGIES
 from pcode.training.loop import run_node
 from pcode.training.plan import make_plan
+from pcode.training.stop import StopRequest
 from tests.launching import run_mpi
 from tests.readme import program
 
