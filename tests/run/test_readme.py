@@ -40,5 +40,5 @@ def test_extensions_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
             **flags, n_mpi_process=4, arch="mlp", num_epochs=3, checkpoint=str(tmp_path)
         )
         plan = make_plan(config)
-        summary, _ = Simulation(4).run(partial(run_node, plan))[0]
+        summary, _ = Simulation(4).run(partial(run_node, plan, request=StopRequest()))[0]
         assert summary["test_top1"] > 50
