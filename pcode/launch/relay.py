@@ -26,7 +26,7 @@ _REPEATED = re.compile(
     rb"\[[^\]\n]*\] (?:\d+ more processe?s? ha(?:s|ve) sent help message help-mpi-api\.txt"
     rb"|Set MCA parameter \"\w+_base_help_aggregate\")[^\n]*\n"
 )
-_CLOSED = re.compile(rb"\[[^\]\n]*\] prterun: SIGPIPE detected - aborting\n?")
+_CLOSED = re.compile(rb"\[[^\]\n]*\] prterun: SIGPIPE detected - aborting\n")
 _KILLED = re.compile(
     rb"rank (\d+) with PID (\d+) on node (\S+)\s+exited\s+on\s+signal\s+(\d+)\s+\(([^)]*)\)"
 )
