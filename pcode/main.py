@@ -37,8 +37,10 @@ from pcode.launch.connect import abort, connect, disconnect
 from pcode.launch.restarts import Attempt, new_run, next_attempt, run_attempts
 from pcode.memory import use_memory_well
 from pcode.training.describe import describe, headline
+from pcode.training.folders import runs_folder
 from pcode.training.loop import LAUNCHER_VARIABLE, run_node
-from pcode.training.plan import Plan, make_plan, runs_folder
+from pcode.training.plan import Plan
+from pcode.training.planning import make_plan
 from pcode.training.stop import StopRequest
 
 

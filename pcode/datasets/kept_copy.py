@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from pcode.datasets.data_files import alone
+from pcode.whole_files import whole_file
 
 # Of every kept copy; another one makes the copies that there are be made anew.
 VERSION = 1
@@ -91,13 +92,6 @@ def _write(
 def _replace(
     kept: Path, header: Callable[[int], bytes], make: Callable[[BinaryIO], None]
 ) -> BinaryIO:
-    handle, temporary = tempfile.mkstemp(prefix=f".{kept.name}.", dir=kept.parent)
-    try:
-        with open(handle, "wb") as file:
-            _write(file, header, make)
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)  # mkstemp's are for their owner alone
-        os.replace(temporary, kept)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
+    with whole_file(kept) as file:
+        _write(file, header, make)
     return kept.open("rb")

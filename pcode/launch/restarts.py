@@ -12,11 +12,7 @@ from pathlib import Path
 from pcode.errors import UserError
 from pcode.launch.supervise import Ended
 from pcode.training.checkpoint import last_step, read_manifest
-
-
-def timestamp_now() -> str:
-    """The name of a run that starts now."""
-    return datetime.now().strftime("%Y-%m-%d_%H-%M-%S-%f")
+from pcode.training.records import run_name
 
 
 @dataclass(frozen=True)
@@ -40,7 +36,7 @@ def new_run(runs: Path) -> Attempt:
     Args:
         runs: the folder of the experiment's runs.
     """
-    name = timestamp_now()
+    name = run_name(datetime.now())
     return Attempt(("--timestamp", name), runs / name)
 
 

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import torch
 
 from pcode.communication.base import Communicator
+from pcode.communication.gathering import gather_digests
 from pcode.compression.base import Compressor
 from pcode.errors import UserError
 from pcode.layout import Layout
@@ -120,6 +121,12 @@ def mean_of_neighbours(law: OverlappingLaw) -> torch.Tensor:
     return mean
 
 
+def make_copies_exact(law: OverlappingLaw, hat: torch.Tensor, z: torch.Tensor) -> None:
+    """hat_i = x_i everywhere, so that z_i = sum_j w_ij x_j - x_i; all nodes call it."""
+    hat.copy_(law.x)
+    z.copy_(mean_of_neighbours(law)).sub_(law.x)
+
+
 def require_equal_start(law: Law) -> None:
     """Refuse to start from models that differ between nodes; all nodes call it.
 
@@ -127,8 +134,7 @@ def require_equal_start(law: Law) -> None:
         UserError: they differ.
     """
     digest = hashlib.sha256(law.x.cpu().numpy().tobytes()).digest()
-    own = torch.frombuffer(bytearray(digest), dtype=torch.uint8).to(law.x.device)
-    if any(not torch.equal(own, other) for other in law.communicator.all_gather(own)):
+    if len(set(gather_digests(law.communicator, digest, device=law.x.device))) > 1:
         raise UserError(
             f"{type(law).__name__} needs the same model on every node at the start; "
             "average or broadcast the nodes' parameters first"

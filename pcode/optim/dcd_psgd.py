@@ -14,7 +14,7 @@ from pcode.layout import Layout
 from pcode.optim.compressed import (
     OverlappingLaw,
     doubt_bias,
-    mean_of_neighbours,
+    make_copies_exact,
     require_equal_start,
 )
 from pcode.topology.base import Topology
@@ -71,9 +71,7 @@ class DCDPSGD(OverlappingLaw):
         self._gossip.receive([(self.z, "mixed", 1.0)])
 
     def rebuild(self) -> None:
-        """hat_j = x_j everywhere."""
-        self.hat.copy_(self.x)
-        self.z.copy_(mean_of_neighbours(self)).sub_(self.x)
+        make_copies_exact(self, self.hat, self.z)
 
     def _vectors(self) -> dict[str, torch.Tensor]:
         return {**super()._vectors(), "hat": self.hat, "z": self.z}

@@ -9,7 +9,7 @@ import torch
 
 from pcode.communication.base import Communicator
 from pcode.consensus import Consensus
-from pcode.optim.compressed import OverlappingLaw, mean_of_neighbours
+from pcode.optim.compressed import OverlappingLaw, make_copies_exact
 from pcode.topology.base import Topology
 
 
@@ -60,9 +60,7 @@ class ParallelChoco(OverlappingLaw):
         self._gossip.receive([(self.hat, "own", 1.0), (self.z, "mixed", 1.0)])
 
     def rebuild(self) -> None:
-        """hat_j = x_j everywhere."""
-        self.hat.copy_(self.x)
-        self.z.copy_(mean_of_neighbours(self)).sub_(self.x)
+        make_copies_exact(self, self.hat, self.z)
 
     def _vectors(self) -> dict[str, torch.Tensor]:
         return {**super()._vectors(), "hat": self.hat, "z": self.z}

@@ -20,11 +20,13 @@ from typing import Any, BinaryIO
 import torch
 
 from pcode.communication import Communicator
+from pcode.communication.gathering import gather_digests
 from pcode.errors import UserError
 from pcode.injection import Injector
 from pcode.layout import Layout
 from pcode.topology import Graph, Topology
 from pcode.training.tensor_files import save_tensors
+from pcode.user_files import one_line
 from pcode.whole_files import TEMPORARY, whole_file
 
 # Of manifests and nodes' files; another one is refused.
@@ -176,8 +178,7 @@ def read_node(run: Path, manifest: Manifest, rank: int, layout: Layout) -> dict[
         state: dict[str, Any] = torch.load(io.BytesIO(content), weights_only=True)
         found = Layout(tuple(state["names"]), tuple(tuple(shape) for shape in state["shapes"]))
     except Exception as error:  # with the right digest: another program's, which may hold anything
-        reason = " ".join(str(error).split())
-        raise UserError(f"--resume {run}: {file} is no checkpoint: {reason}") from None
+        raise UserError(f"--resume {run}: {file} is no checkpoint: {one_line(error)}") from None
     if found != layout:
         raise UserError(
             f"--resume {run}: {file} holds {found.num_tensors} tensors of "
@@ -241,8 +242,7 @@ class Checkpoints:
         written = save_tensors(
             file, content, lambda binary: self._injector.reach("save", step, lambda: _spoil(binary))
         )
-        digest = torch.frombuffer(bytearray(written), dtype=torch.uint8)
-        digests = [bytes(row.tolist()).hex() for row in communicator.all_gather(digest, step)]
+        digests = gather_digests(communicator, written, step)
         epochs = self._epochs | {step: step / steps_per_epoch}
         dropped = self._dropped(epochs)
         if communicator.rank == 0:

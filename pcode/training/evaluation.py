@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from pcode.communication import Communicator
+from pcode.communication.gathering import average
 from pcode.datasets import Batch, Dataset
 from pcode.errors import DivergenceError
 from pcode.training.tasks import TASKS, Task, cross_entropy
@@ -54,18 +55,11 @@ def _count(model: nn.Module, task: Task, batches: Iterable[Batch]) -> torch.Tens
     return torch.tensor([correct, loss, count], dtype=torch.float64)
 
 
-@torch.no_grad()
 def average_model(model: nn.Module, communicator: Communicator) -> None:
-    """Give every node the mean of the nodes' parameters and of their running statistics.
-
-    In the order of ranks, so that every backend gives the same bits.
-    """
-    tensors = [*model.parameters(), *(b for b in model.buffers() if b.is_floating_point())]
-    flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
-    communicator.average(flat)
-    pieces = flat.split([tensor.numel() for tensor in tensors])
-    for tensor, piece in zip(tensors, pieces, strict=True):
-        tensor.copy_(piece.view_as(tensor))
+    """Give every node the mean of the nodes' parameters and of their running statistics."""
+    average(
+        communicator, [*model.parameters(), *(b for b in model.buffers() if b.is_floating_point())]
+    )
 
 
 @torch.no_grad()

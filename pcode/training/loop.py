@@ -13,13 +13,14 @@ from typing import Any, NoReturn
 from tqdm import tqdm
 
 from pcode.communication import Communicator
+from pcode.communication.gathering import mean
 from pcode.errors import CommunicationError, DivergenceError, Preempted, StorageError
 from pcode.injection import Injector, read_faults
 from pcode.training.checkpoint import Checkpoints
 from pcode.training.evaluation import Evaluation, average_model, evaluate
-from pcode.training.gathering import mean
+from pcode.training.folders import runs_folder
 from pcode.training.meetings import Meetings
-from pcode.training.plan import Plan, runs_folder
+from pcode.training.plan import Plan
 from pcode.training.records import load_model, model_file
 from pcode.training.recovery import go_on
 from pcode.training.reports import averaged, known_figures, make_summary, report
@@ -144,9 +145,8 @@ class Run:
     def _save(self) -> None:
         """Write a checkpoint; all nodes call it at the same step."""
         node, progress = self.running.node, self.running.progress
+        node.finish()
         state = node.state_dict()
-        if not bool(node.law.x.isfinite().all()):
-            raise DivergenceError(f"rank {node.rank}: the parameters are not finite numbers")
         progress.bytes_sent = self.running.communicator.bytes_sent
         progress.log_bytes = self.running.records.log_bytes()
         self._checkpoints.save(

@@ -192,7 +192,9 @@ class Node:
         """
         self.law.finish()
         if not bool(self.law.x.isfinite().all()):
-            raise DivergenceError(f"rank {self.rank}: the parameters are not finite numbers")
+            raise DivergenceError(
+                f"rank {self.rank}, step {self.law.num_steps}: the parameters are not finite"
+            )
 
 
 def parameters_digest(model: nn.Module) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -17,7 +18,13 @@ from pcode.errors import UserError
 from pcode.training.board import Board
 from pcode.training.start import SUMMARY
 from pcode.training.tensor_files import save_tensors
+from pcode.user_files import one_line
 from pcode.whole_files import whole_file
+
+
+def run_name(start: datetime) -> str:
+    """The name of a run that starts then: of its folder, unless --timestamp gives another."""
+    return start.strftime("%Y-%m-%d_%H-%M-%S-%f")
 
 
 def write_whole(path: Path, content: str) -> None:
@@ -50,8 +57,7 @@ def load_model(model: nn.Module, file: Path) -> None:
     try:
         model.load_state_dict(torch.load(file, weights_only=True))
     except Exception as error:  # a damaged file may raise anything
-        reason = " ".join(str(error).split())
-        raise UserError(f"--resume: {file} does not hold this model: {reason}") from None
+        raise UserError(f"--resume: {file} does not hold this model: {one_line(error)}") from None
 
 
 class Records:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from pcode.communication import Communicator
+from pcode.communication.gathering import average
 from pcode.errors import CommunicationError, DivergenceError
 from pcode.injection import Injector
 from pcode.training.node import Node
@@ -119,8 +120,7 @@ def regroup(
     is_sick = is_sick or not _is_finite(old)
     own = torch.tensor([old.law.num_steps / old.plan.steps_per_epoch, is_sick], dtype=torch.float64)
     rows = [row.tolist() for row in communicator.all_gather(own)]
-    # Half a step more than rounding could take away.
-    step = int(max(row[0] for row in rows) * plan.steps_per_epoch + 0.5)
+    step = plan.steps_after(max(row[0] for row in rows))
     sick = [rank for rank, row in enumerate(rows) if row[1]]
     if len(sick) == len(rows):
         raise Incurable(DivergenceError(f"no node is left whose numbers are finite, step {step}"))
@@ -151,7 +151,6 @@ def _is_finite(node: Node) -> bool:
     return all(bool(tensor.isfinite().all()) for tensor in tensors)
 
 
-@torch.no_grad()
 def average_healthy(node: Node, sick: Sequence[int]) -> None:
     """Give every node the healthy ones' mean model and momentum; all nodes call it.
 
@@ -160,17 +159,11 @@ def average_healthy(node: Node, sick: Sequence[int]) -> None:
     Args:
         sick: ranks; not all of them.
     """
-    communicator = node.communicator
-    buffers = [buffer for buffer in node.model.buffers() if buffer.is_floating_point()]
-    momentum = node.law.local.vectors
-    tensors = [node.law.x, *(buffer.view(-1) for buffer in buffers), *momentum.values()]
-    flat = torch.cat(tensors)
     if node.rank in sick:
-        flat.zero_()
         for vector in node.law.state_dict()["vectors"].values():
             vector.zero_()
-    communicator.average(flat)
-    flat.mul_(communicator.num_nodes / (communicator.num_nodes - len(sick)))
-    pieces = flat.split([tensor.numel() for tensor in tensors])
-    for tensor, piece in zip(tensors, pieces, strict=True):
-        tensor.copy_(piece)
+    buffers = [buffer for buffer in node.model.buffers() if buffer.is_floating_point()]
+    healthy = [rank for rank in range(node.communicator.num_nodes) if rank not in sick]
+    average(
+        node.communicator, [node.law.x, *buffers, *node.law.local.vectors.values()], among=healthy
+    )

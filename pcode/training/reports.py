@@ -5,11 +5,9 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-import torch
-
+from pcode.communication.gathering import gather_digests, gather_floats, mean
 from pcode.timing import PARTS
 from pcode.training.evaluation import Evaluation
-from pcode.training.gathering import gather_floats, mean
 from pcode.training.node import parameters_digest
 from pcode.training.running import Running
 
@@ -26,7 +24,7 @@ def report(running: Running, result: Evaluation, loss: float | None) -> None:
         values["train_loss"] = loss
         text = f"epoch {epoch:3g}: train loss {loss:.4f}, "
     values |= {
-        f"test_{running.task.metric}": result.mean,
+        f"test_{task.metric}": result.mean,
         f"worst_test_{task.metric}": worst,
         f"node_test_{task.metric}": result.per_node[running.communicator.rank],
         "test_loss": result.test_loss,
@@ -54,8 +52,9 @@ def averaged(running: Running, before: Evaluation) -> Evaluation:
     assert figure is not None, "at the end it is evaluated"
     final = dataclasses.replace(before, per_node=[figure] * len(before.per_node))
     _keep_best(running, final)
-    running.records.write("averaged", running.step, {f"test_{running.task.metric}": figure})
-    running.say(f"averaged on all nodes: test {running.task.label} {running.task.text(figure)}")
+    task = running.task
+    running.records.write("averaged", running.step, {f"test_{task.metric}": figure})
+    running.say(f"averaged on all nodes: test {task.label} {task.text(figure)}")
     return final
 
 
@@ -72,14 +71,14 @@ def _time_table(seconds: dict[str, float]) -> str:
 
 def known_figures(running: Running, exit_reason: str) -> dict[str, Any]:
     """What a summary can say of a run that ended in any way."""
-    plan, node = running.plan, running.node
+    plan, node, metric = running.plan, running.node, running.task.metric
     num_steps = node.law.num_steps
     return {
-        f"test_{running.task.metric}": None,
-        f"test_{running.task.metric}_per_node": None,
-        f"worst_test_{running.task.metric}": None,
-        f"best_test_{running.task.metric}": running.progress.best,
-        f"averaged_model_test_{running.task.metric}": None,
+        f"test_{metric}": None,
+        f"test_{metric}_per_node": None,
+        f"worst_test_{metric}": None,
+        f"best_test_{metric}": running.progress.best,
+        f"averaged_model_test_{metric}": None,
         "train_loss": None,
         "consensus_distance": None,
         "num_parameters": plan.layout.num_entries,
@@ -116,7 +115,7 @@ def make_summary(
         seconds: of a step of this node, where it was measured.
     """
     communicator, metric = running.communicator, running.task.metric
-    digest = torch.frombuffer(bytearray(parameters_digest(running.node.model)), dtype=torch.uint8)
+    digest = parameters_digest(running.node.model)
     sent = [row[0] for row in gather_floats(communicator, [float(communicator.bytes_sent)])]
     return known_figures(running, exit_reason) | {
         f"test_{metric}": final.mean,
@@ -128,5 +127,5 @@ def make_summary(
         "bytes_sent_per_step": sum(sent) / len(sent) / max(running.step, 1),
         "bytes_sent_total": int(sum(sent)),
         "step_seconds": mean(communicator, seconds) if seconds is not None else None,
-        "parameters_sha256": [bytes(row.tolist()).hex() for row in communicator.all_gather(digest)],
+        "parameters_sha256": gather_digests(communicator, digest),
     }

@@ -10,23 +10,21 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import torch
 from tqdm import tqdm
 
 from pcode.communication import Communicator
+from pcode.communication.gathering import gather_digests, gather_floats
 from pcode.errors import CommunicationError, UserError
 from pcode.injection import Injector
 from pcode.training.checkpoint import Manifest, forget_after
-from pcode.training.gathering import gather_floats
+from pcode.training.folders import runs_folder
 from pcode.training.node import Node
-from pcode.training.plan import Plan, runs_folder
+from pcode.training.plan import Plan
 from pcode.training.progress import Progress
-from pcode.training.records import Records
+from pcode.training.records import Records, run_name
 from pcode.training.start import SUMMARY, Start, lock, mean_state
 from pcode.training.tasks import Task
-
-# Added to a number of steps that is whole but for rounding.
-ROUNDING = 1e-6
+from pcode.user_files import one_line
 
 
 class Running:
@@ -107,9 +105,8 @@ class Running:
             if isinstance(error, UserError | CommunicationError):
                 raise
             # With the right digest: another program's.
-            reason = " ".join(str(error).split())
             raise UserError(
-                f"--resume {start.run}: its checkpoint is not one of this run: {reason}"
+                f"--resume {start.run}: its checkpoint is not one of this run: {one_line(error)}"
             ) from None
         progress.events.append(event)
         return progress
@@ -122,8 +119,7 @@ class Running:
             progress = Progress(**state["progress"])
             node.communicator.bytes_sent = progress.bytes_sent
             return progress
-        steps = manifest.epoch * node.plan.steps_per_epoch
-        node.hand_on(mean_state(states), int(steps + ROUNDING))
+        node.hand_on(mean_state(states), node.plan.steps_after(manifest.epoch))
         if start.averaged:
             node.law.rebuild()
         return Progress()
@@ -136,8 +132,7 @@ def _agree(communicator: Communicator, text: str) -> None:
         UserError: the text is not the same on all.
     """
     digest = hashlib.sha256(text.encode()).digest()
-    own = torch.frombuffer(bytearray(digest), dtype=torch.uint8)
-    if any(not torch.equal(own, other) for other in communicator.all_gather(own)):
+    if len(set(gather_digests(communicator, digest))) > 1:
         raise UserError(
             "--resume: the nodes see different checkpoints; --checkpoint has to be a folder that "
             "all hosts share"
@@ -152,8 +147,8 @@ def _open_records(plan: Plan, communicator: Communicator, log_bytes: int) -> Rec
     """
     # Nobody writes before all nodes have come here, with all that they have to read.
     now = gather_floats(communicator, [time.time()])[0][0]
-    named = datetime.fromtimestamp(now).strftime("%Y-%m-%d_%H-%M-%S-%f")
-    folder, goes_on = runs_folder(plan.config) / (plan.timestamp or named), False
+    name = plan.timestamp or run_name(datetime.fromtimestamp(now))
+    folder, goes_on = runs_folder(plan.config) / name, False
     if plan.start is not None and plan.start.same:
         folder, goes_on = plan.start.run, True
     held = _claim(folder, plan, goes_on) if communicator.rank == 0 else None

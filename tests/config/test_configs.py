@@ -12,7 +12,7 @@ import pytest
 from pcode.config import Config, parse
 from pcode.config.files import read_flags
 from pcode.topology import make_graph
-from pcode.training.plan import make_plan
+from pcode.training.planning import make_plan
 from pcode.training.schedule import Schedule, make_schedule
 
 CONFIGS = Path(__file__).parents[2] / "configs"

@@ -12,7 +12,7 @@ from pcode.config import make_config
 from pcode.errors import UserError
 from pcode.optim import LAWS
 from pcode.training.checkpoint import last_step
-from pcode.training.plan import make_plan
+from pcode.training.planning import make_plan
 from tests.resume.children import Ended, finished, records, run, run_folder, summary
 
 # Dropout draws in every step; 7 steps an epoch, 21 in all.

@@ -14,7 +14,7 @@ from pcode.config import make_config
 from pcode.optim import LAWS
 from pcode.topology import TOPOLOGIES
 from pcode.training.loop import run_node
-from pcode.training.plan import make_plan
+from pcode.training.planning import make_plan
 from pcode.training.stop import StopRequest
 from tests.launching import run_mpi
 from tests.readme import program

@@ -12,7 +12,7 @@ from pcode.communication import Communicator, Simulation
 from pcode.config import make_config
 from pcode.injection import Injector
 from pcode.training.node import Node
-from pcode.training.plan import make_plan
+from pcode.training.planning import make_plan
 
 Result = TypeVar("Result")
 TEXT: dict[str, Any] = {

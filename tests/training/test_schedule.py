@@ -11,7 +11,7 @@ from pcode.config import make_config, parse
 from pcode.errors import UserError
 from pcode.topology import Topology, make_topology
 from pcode.training.describe import describe
-from pcode.training.plan import make_plan
+from pcode.training.planning import make_plan
 from pcode.training.schedule import Schedule, make_schedule
 
 END = 12.0
