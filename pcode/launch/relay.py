@@ -11,6 +11,7 @@ import os
 import re
 import sys
 import threading
+from dataclasses import dataclass
 
 _RULE = rb"-{74}\n"
 _BLOCK = re.compile(_RULE + rb"(?P<text>(?:prterun |MPI_ABORT ).*?\n)" + _RULE, re.DOTALL)
@@ -36,17 +37,35 @@ _ERROR = b"run.py: error:"
 _MOST_HELD_BYTES = 65536
 
 
+@dataclass(frozen=True)
+class Death:
+    """How a rank ended, as mpirun says it.
+
+    Attributes:
+        rank: which.
+        name: the rank and, where that is known, its process and host.
+        end: the rest of the sentence.
+    """
+
+    rank: int
+    name: str
+    end: str
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.end}"
+
+
 class Filter:
     """Takes mpirun's blocks out of a stream of bytes.
 
     Attributes:
-        death: the first rank that mpirun says to have ended by a signal or a failure, in words.
+        death: the first that mpirun says to have ended by a signal or a failure.
         has_error: an error of run.py passed.
         is_closed: mpirun ended because nobody reads its standard output any more.
     """
 
     def __init__(self) -> None:
-        self.death: str | None = None
+        self.death: Death | None = None
         self.has_error = False
         self.is_closed = False
         self._held = self._tail = b""
@@ -79,15 +98,18 @@ class Filter:
         return b""
 
 
-def _death(text: bytes) -> str | None:
+def _death(text: bytes) -> Death | None:
     """How a rank ended, from the text of a block."""
     if match := _KILLED.search(text):
-        rank, process, host, number, name = (group.decode() for group in match.groups())
-        return f"rank {rank} (process {process} on {host}) was ended by signal {number} ({name})"
+        rank, process, host, number, signal = (group.decode() for group in match.groups())
+        name = f"rank {rank} (process {process} on {host})"
+        return Death(int(rank), name, f"was ended by signal {number} ({signal})")
     if match := _FAILED.search(text):
-        return f"rank {match[1].decode()} ended with status {match[2].decode()}"
+        rank, status = (group.decode() for group in match.groups())
+        return Death(int(rank), f"rank {rank}", f"ended with status {status}")
     if match := _ABORTED.search(text):
-        return f"rank {match[1].decode()} ended the run"
+        rank = match[1].decode()
+        return Death(int(rank), f"rank {rank}", "ended the run")
     return None
 
 

@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pcode.exit_status import DIVERGED, INTERRUPTED, PREEMPTED, USER_ERROR
+from pcode.launch import steps
 from pcode.launch.processes import adopt_orphans, descendants, end_descendants
 from pcode.launch.relay import Filter, Relay
-from pcode.launch.scratch import scratch_folder
+from pcode.launch.scratch import Scratch, scratch_folder
 
 _ASKING = (signal.SIGTERM, signal.SIGUSR1)
 _ENDING = (signal.SIGINT, signal.SIGHUP)
@@ -69,10 +70,10 @@ def launch(command: Sequence[str], here: bool = True) -> Ended:
         130 after Ctrl-C, 143 after SIGTERM. 141: nobody reads the standard output any more.
     """
     with scratch_folder() as scratch:
-        return _launch([command[0], *scratch.flags(here), *command[1:]], scratch.lock)
+        return _launch([command[0], *scratch.flags(here), *command[1:]], scratch)
 
 
-def _launch(command: Sequence[str], lock: int) -> Ended:
+def _launch(command: Sequence[str], scratch: Scratch) -> Ended:
     linux = sys.platform == "linux"
     if linux:
         adopt_orphans()
@@ -90,7 +91,9 @@ def _launch(command: Sequence[str], lock: int) -> Ended:
             stdin=subprocess.DEVNULL,
             stderr=writer,
             start_new_session=True,
-            pass_fds=[lock, reader],  # the folder's lock, too, may outlive this process
+            # Inherited by the ranks of this machine; those of others have no such folder.
+            env={**os.environ, steps.VARIABLE: str(scratch.folder)},
+            pass_fds=[scratch.lock, reader],  # the lock, too, may outlive this process
         )
         os.close(writer)
         relay = Relay(reader)
@@ -101,7 +104,7 @@ def _launch(command: Sequence[str], lock: int) -> Ended:
             if left:
                 _say(f"could not end the processes {', '.join(map(str, sorted(left)))}")
         relay.finish(_KILL_LIMIT_SECONDS)
-    return _judge(process.returncode, run, relay.filter)
+    return _judge(process.returncode, run, relay.filter, scratch.folder)
 
 
 @contextlib.contextmanager
@@ -195,8 +198,11 @@ class _Supervised:
         self._deadline = None
 
 
-def _judge(returned: int, run: _Supervised, seen: Filter) -> Ended:
+def _judge(returned: int, run: _Supervised, seen: Filter, folder: Path) -> Ended:
     """What an ended mpirun amounts to; a failure that nobody has told yet is told."""
+    death = None if seen.death is None else str(seen.death)
+    if seen.death is not None and (step := steps.marked_step(folder, seen.death.rank)) is not None:
+        death = f"{death} in step {step}"
     # subprocess has -N for "killed by signal N".
     status = returned if returned >= 0 else 128 - returned
     if run.ended_by is not None:
@@ -204,7 +210,7 @@ def _judge(returned: int, run: _Supervised, seen: Filter) -> Ended:
     if status in _ORDERLY:
         if status in (USER_ERROR, DIVERGED) and not seen.has_error:
             # A rank that is not the first says nothing of what all find: this one was alone.
-            _say(f"error: {seen.death or f'a rank ended with status {status}'}")
+            _say(f"error: {death or f'a rank ended with status {status}'}")
         return Ended(status, failed=False)
     if run.asked_by is not None:
         return Ended(128 + run.asked_by, failed=False)
@@ -214,7 +220,7 @@ def _judge(returned: int, run: _Supervised, seen: Filter) -> Ended:
         _say("error: the ranks did not all join MPI in time: one died or was silent as it started")
     elif not seen.has_error:
         end = f"was ended by signal {-returned}" if returned < 0 else f"ended with status {status}"
-        _say(f"error: {seen.death or f'mpirun {end}'}")
+        _say(f"error: {death or f'mpirun {end}'}")
     return Ended(status, failed=True)
 
 

@@ -16,6 +16,7 @@ from pcode.communication import Communicator
 from pcode.communication.gathering import mean
 from pcode.errors import CommunicationError, DivergenceError, Preempted, StorageError
 from pcode.injection import Injector, read_faults
+from pcode.launch.steps import StepMark
 from pcode.training.checkpoint import Checkpoints
 from pcode.training.evaluation import Evaluation, average_model, evaluate
 from pcode.training.folders import runs_folder
@@ -55,6 +56,7 @@ class Run:
             injector=injector,
         )
         self._meetings = self._new_meetings()
+        self._mark = StepMark(int(running.records.own.name))
 
     def _new_meetings(self) -> Meetings:
         running = self.running
@@ -98,6 +100,7 @@ class Run:
             goes_on: from a checkpoint, which an epoch's evaluation had not been made before.
         """
         node = self.running.node
+        self._mark.set(node.law.num_steps)
         epoch, within = divmod(node.law.num_steps, self.running.plan.steps_per_epoch)
         # Without a loss no epoch of this run has ended yet: it began with another's models.
         if goes_on and within == 0 and not math.isnan(self.running.progress.loss):
@@ -189,6 +192,7 @@ class Run:
                 progress.losses.append(node.train_step(batches))
                 progress.train_seconds += node.last_seconds
                 step = node.law.num_steps
+                self._mark.set(step)
                 if watch.track_detailed_time:
                     records.write("step", step, {"step_seconds": node.last_step_seconds()})
                 if step == running.first_step + UNTIMED_STEPS:

@@ -8,6 +8,7 @@ import sys
 from typing import BinaryIO
 
 from pcode.launch import RankEnvironment, detect
+from pcode.launch.steps import StepMark
 
 WATCHED = {signal.SIGINT, signal.SIGTERM, signal.SIGUSR1}
 
@@ -69,6 +70,13 @@ class Rank:
             sys.stderr.flush()
             MPI.COMM_WORLD.Abort(int(self._arguments[0]))
         MPI.COMM_WORLD.recv(source=MPI.ANY_SOURCE)
+        return 0
+
+    def mark(self) -> int:
+        """Come to the given step, and wait."""
+        StepMark(self._place.rank).set(int(self._arguments[0]) + self._place.rank)
+        self._tell("ready")
+        signal.pause()
         return 0
 
     def ignore(self) -> int:

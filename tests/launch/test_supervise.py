@@ -208,6 +208,16 @@ def test_killed_rank_ends_the_run(launched: Launched) -> None:
     assert launched.errors.decode() == f"run.py: error: {where} was ended by signal 9 (Killed)\n"
 
 
+def test_step_of_a_killed_rank_is_named(launched: Launched) -> None:
+    launched.start("mark", str(1 << 40))
+    ready = launched.events("ready")
+    os.kill(ready[1]["pid"], signal.SIGKILL)
+    assert launched.status() == 137
+    assert launched.errors.decode().endswith(
+        f" was ended by signal 9 (Killed) in step {(1 << 40) + 1}\n"
+    )
+
+
 def test_killed_launcher_leaves_no_rank(launched: Launched) -> None:
     launched.start("ignore")
     launched.events("ready")

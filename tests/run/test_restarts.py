@@ -21,13 +21,19 @@ def test_killed_node_is_made_up_for(tmp_path: Path, started: list[Started]) -> N
     run.ranks()[1].kill()
     assert run.status() == 0, run.errors
     error, restart = run.errors.decode().splitlines()
-    assert re.fullmatch(r"run.py: error: rank .*", error)
+    named = re.fullmatch(
+        r"run.py: error: rank 1 \(process \d+ on \S+\) was ended by signal 9 \(Killed\) in step "
+        r"(\d+)",
+        error,
+    )
+    assert named is not None, error
     found = re.fullmatch(
         r"run.py: restart 1 of 3: a node failed \(status \d+\); from the checkpoint after step "
         r"(\d+) of (.*)",
         restart,
     )
     assert found is not None, restart
+    assert int(found[1]) <= int(named[1])
     assert found[2] == str(run.folder())
     output = run.output.decode()
     assert f"resumed after step {found[1]} " in output
@@ -46,6 +52,7 @@ def test_node_that_always_dies_ends_the_run(tmp_path: Path, started: list[Starte
     assert started[0].status() == 137
     lines = started[0].errors.decode().splitlines()
     assert len(lines) == 3, lines
+    assert all(line.endswith(" (Killed) in step 3") for line in (lines[0], lines[2])), lines
     assert lines[1] == (
         "run.py: restart 1 of 1: a node failed (status 137); from the beginning of "
         f"{started[0].folder()}"
