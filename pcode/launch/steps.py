@@ -17,7 +17,8 @@ class StepMark:
     def __init__(self, rank: int) -> None:
         self._number: memoryview | None = None
         folder = os.environ.get(VARIABLE)
-        if folder is not None:
+        # Other hosts' ranks may inherit the variable (Slurm hands everything on), not the folder.
+        if folder is not None and os.path.isdir(folder):
             file = _file(Path(folder), rank)
             file.write_bytes(bytes(_BYTES))
             with file.open("r+b") as opened:

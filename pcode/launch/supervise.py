@@ -91,7 +91,6 @@ def _launch(command: Sequence[str], scratch: Scratch) -> Ended:
             stdin=subprocess.DEVNULL,
             stderr=writer,
             start_new_session=True,
-            # Inherited by the ranks of this machine; those of others have no such folder.
             env={**os.environ, steps.VARIABLE: str(scratch.folder)},
             pass_fds=[scratch.lock, reader],  # the lock, too, may outlive this process
         )
