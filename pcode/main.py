@@ -34,7 +34,7 @@ from pcode.launch import (
     threads_per_node,
 )
 from pcode.launch.connect import abort, connect, disconnect
-from pcode.launch.restarts import Attempt, new_run, next_attempt, run_attempts
+from pcode.launch.restarts import Attempt, GoingBack, new_run, next_attempt, run_attempts
 from pcode.memory import use_memory_well
 from pcode.training.describe import describe, headline
 from pcode.training.folders import runs_folder
@@ -55,6 +55,9 @@ def main(arguments: Sequence[str]) -> int:
         sys.stdout.flush()
     except KeyboardInterrupt:
         return INTERRUPTED
+    except UserError as error:  # in what the launch needs
+        print(f"run.py: error: {error}", file=sys.stderr)
+        return USER_ERROR
     except BrokenPipeError:  # `run.py ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
@@ -95,10 +98,8 @@ def _main(arguments: Sequence[str]) -> int:
         if plan.search is not None:  # the ranks need not search again
             print(*plan.search.lines(), sep="\n", flush=True)
             command += ["--consensus_stepsize", repr(plan.search.best)]
-        runs, first_attempt = (
-            runs_folder(plan.config),
-            _first_attempt(plan, config.watch.resume == AUTO),
-        )
+        runs, going_back = runs_folder(plan.config), _going_back(plan, config)
+        first_attempt = _first_attempt(plan, config.watch.resume == AUTO)
         del plan  # its data set would lie in memory, beside the ranks', for as long as they run
         os.environ[LAUNCHER_VARIABLE] = "terminal" if sys.stderr.isatty() else "pipe"
         return run_attempts(
@@ -108,8 +109,8 @@ def _main(arguments: Sequence[str]) -> int:
                 failed,
                 runs,
                 config.launch.n_mpi_process,
-                indexed=config.watch.checkpoint_index is not None,
                 trains=not config.watch.evaluate,
+                going_back=going_back,
             ),
             config.launch.max_restarts,
             # Hosts may share no files with this machine.
@@ -128,6 +129,14 @@ def _first_attempt(plan: Plan, asked_auto: bool) -> Attempt:
     runs = runs_folder(plan.config)
     first = new_run(runs) if plan.timestamp is None else Attempt((), runs / plan.timestamp)
     return dataclasses.replace(first, flags=(*resume, *first.flags))
+
+
+def _going_back(plan: Plan, config: Config) -> GoingBack | None:
+    """The one checkpoint that the user asked to go on from."""
+    start = plan.start
+    if config.watch.checkpoint_index is None or start is None or start.manifest is None:
+        return None
+    return GoingBack(start.run, start.manifest.step, same=start.same)
 
 
 def _go_to(work_dir: str) -> None:

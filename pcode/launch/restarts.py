@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pcode.errors import UserError
 from pcode.launch.supervise import Ended
-from pcode.training.checkpoint import last_step, read_manifest
+from pcode.training.checkpoint import last_step, manifest_file, read_manifest, steps_kept
 from pcode.training.records import run_name
 
 
@@ -40,8 +40,33 @@ def new_run(runs: Path) -> Attempt:
     return Attempt(("--timestamp", name), runs / name)
 
 
+class GoingBack:
+    """One certain checkpoint that the user wants to go on from.
+
+    Args:
+        run: its run's folder.
+        step: the checkpoint's.
+        same: it is that run which goes on; otherwise a new one starts from its models.
+    """
+
+    def __init__(self, run: Path, step: int, *, same: bool) -> None:
+        self.step = step
+        later = [manifest_file(run, other) for other in steps_kept(run) if same and other > step]
+        self._later = {file: _identity(file) for file in later}
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether later checkpoints were forgotten: those that there are now are of this time."""
+        return all(_identity(file) != before for file, before in self._later.items())
+
+
 def next_attempt(
-    before: Attempt, runs: Path, num_nodes: int, *, indexed: bool, trains: bool
+    before: Attempt,
+    runs: Path,
+    num_nodes: int,
+    *,
+    trains: bool,
+    going_back: GoingBack | None = None,
 ) -> Attempt:
     """What to start after a failure.
 
@@ -53,23 +78,26 @@ def next_attempt(
         before: the one that failed.
         runs: the folder of the experiment's runs.
         num_nodes: how many are started.
-        indexed: the user asked for one certain checkpoint, which is now too old.
         trains: otherwise there are no checkpoints.
+        going_back: the checkpoint that the user asked for; too old once the run has begun.
     """
     folder = before.folder
     if folder is None or not trains or not (folder / "config.yaml").is_file():
         return new_run(runs)
-    flags = ("--resume", str(folder), *(("--checkpoint_index", "none") if indexed else ()))
-    step = last_step(folder)
+    flags, step = ["--resume", str(folder)], last_step(folder)
+    if going_back is not None and going_back.has_begun:
+        flags += ["--checkpoint_index", "none"]
+    elif going_back is not None:
+        step = going_back.step
     if step is None:
-        return Attempt(flags, folder, f"from the beginning of {folder}")
+        return Attempt(tuple(flags), folder, f"from the beginning of {folder}")
     where = f"from the checkpoint after step {step} of {folder}"
     try:
         whole = read_manifest(folder, step).num_nodes == num_nodes
     except UserError:  # the ranks will say so
         whole = True
     if whole:
-        return Attempt(flags, folder, where)
+        return Attempt(tuple(flags), folder, where)
     fresh = new_run(runs)
     return Attempt((*flags, *fresh.flags), fresh.folder, where)
 

@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from pcode.errors import UserError
+
 _MEMORY = Path("/dev/shm")
 _PREFIX = "pcode-"
 # A file in every such folder, without which none is taken for one.
@@ -50,10 +52,7 @@ def scratch_folder() -> Iterator[Scratch]:
     id was killed; ranks that are killed leave their shared memory, 16 MiB each, for ever. Folders
     whose launcher was itself killed go when the next one is made.
     """
-    writable = (place for place in _places() if os.access(place, os.W_OK | os.X_OK))
-    place = next(writable, Path(tempfile.gettempdir()))
-    _remove_abandoned(place)
-    folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=place))
+    folder = _make_folder()
     lock = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -62,6 +61,22 @@ def scratch_folder() -> Iterator[Scratch]:
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         os.close(lock)
+
+
+def _make_folder() -> Path:
+    """In the first place that takes one.
+
+    Raises:
+        UserError: none does.
+    """
+    reason = ""
+    for place in _places():
+        try:
+            _remove_abandoned(place)
+            return Path(tempfile.mkdtemp(prefix=_PREFIX, dir=place))
+        except OSError as error:  # not writable, or full
+            reason = f"{place}: {error.strerror}"
+    raise UserError(f"no place for mpirun's files: {reason}")
 
 
 def _places() -> Iterator[Path]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import mmap
 import os
+import sys
+from contextlib import suppress
 from pathlib import Path
 
 # The folder in which a launcher wants to find it.
@@ -12,15 +14,22 @@ _BYTES = 8
 
 
 class StepMark:
-    """Where a rank writes its step: eight bytes of memory that outlive it; no call, no disk."""
+    """Where a rank writes its step: eight bytes of memory that outlive it; no call, no disk.
 
-    def __init__(self, rank: int) -> None:
+    Args:
+        step: the first.
+    """
+
+    def __init__(self, rank: int, step: int) -> None:
         self._number: memoryview | None = None
         folder = os.environ.get(VARIABLE)
-        # Other hosts' ranks may inherit the variable (Slurm hands everything on), not the folder.
-        if folder is not None and os.path.isdir(folder):
+        if folder is None:
+            return
+        # Other hosts' ranks may inherit the variable (Slurm hands everything on), not the folder;
+        # and no run is to fail for a mark.
+        with suppress(OSError):
             file = _file(Path(folder), rank)
-            file.write_bytes(bytes(_BYTES))
+            file.write_bytes(step.to_bytes(_BYTES, sys.byteorder))
             with file.open("r+b") as opened:
                 self._number = memoryview(mmap.mmap(opened.fileno(), _BYTES)).cast("q")
 
@@ -36,7 +45,7 @@ def marked_step(folder: Path, rank: int) -> int | None:
         content = _file(folder, rank).read_bytes()
     except FileNotFoundError:
         return None
-    return memoryview(content).cast("q")[0] if content else None
+    return int.from_bytes(content, sys.byteorder) if content else None
 
 
 def _file(folder: Path, rank: int) -> Path:

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from pcode.launch.restarts import Attempt, new_run, next_attempt, run_attempts
+from pcode.launch.restarts import Attempt, GoingBack, new_run, next_attempt, run_attempts
 from pcode.launch.supervise import Ended
 from pcode.training.checkpoint import Manifest
+from pcode.whole_files import whole_file
 
 FAILED = Ended(137, failed=True)
 
@@ -86,25 +87,51 @@ def test_run_goes_on_from_its_last_checkpoint(tmp_path: Path) -> None:
     first = new_run(tmp_path)
     assert first.folder is not None
     assert first.flags == ("--timestamp", first.folder.name)
-    again = next_attempt(first, tmp_path, 3, indexed=False, trains=True)
+    again = next_attempt(first, tmp_path, 3, trains=True)
     assert again.where == "from the beginning"
     assert again.flags[0] == "--timestamp"
     assert again.folder != first.folder
 
     first.folder.mkdir()
     (first.folder / "config.yaml").touch()
-    again = next_attempt(first, tmp_path, 3, indexed=False, trains=True)
+    again = next_attempt(first, tmp_path, 3, trains=True)
     assert again.flags == ("--resume", str(first.folder))
     assert again.where == f"from the beginning of {first.folder}"
 
     (first.folder / "checkpoints").mkdir()
     for step in (9, 57):
         (first.folder / "checkpoints" / f"{step}.json").touch()
-    again = next_attempt(first, tmp_path, 3, indexed=True, trains=True)
-    assert again.flags == ("--resume", str(first.folder), "--checkpoint_index", "none")
+    again = next_attempt(first, tmp_path, 3, trains=True)
+    assert again.flags == ("--resume", str(first.folder))
     assert again.where == f"from the checkpoint after step 57 of {first.folder}"
 
-    assert next_attempt(first, tmp_path, 3, indexed=False, trains=False).flags[0] == "--timestamp"
+    assert next_attempt(first, tmp_path, 3, trains=False).flags[0] == "--timestamp"
+
+
+def test_checkpoint_asked_for_counts_until_the_run_has_begun(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    (run / "checkpoints").mkdir(parents=True)
+    (run / "config.yaml").touch()
+    files = {step: run / "checkpoints" / f"{step}.json" for step in (9, 57, 70)}
+    for file in files.values():
+        file.touch()
+    back, first = GoingBack(run, 9, same=True), Attempt((), run)
+    again = next_attempt(first, tmp_path, 3, trains=True, going_back=back)
+    assert again.flags == ("--resume", str(run))
+    assert again.where == f"from the checkpoint after step 9 of {run}"
+
+    for step in (57, 70):
+        files[step].unlink()
+    with whole_file(files[57]) as its_own:
+        its_own.write(b"{}")
+    again = next_attempt(first, tmp_path, 3, trains=True, going_back=back)
+    assert again.flags == ("--resume", str(run), "--checkpoint_index", "none")
+    assert again.where == f"from the checkpoint after step 57 of {run}"
+
+    # It is not the run that was asked for, and has checkpoints of its own.
+    branched = GoingBack(run, 9, same=False)
+    again = next_attempt(first, tmp_path, 3, trains=True, going_back=branched)
+    assert again.flags == ("--resume", str(run), "--checkpoint_index", "none")
 
 
 def test_after_nodes_were_lost_a_new_run_goes_on_with_all(tmp_path: Path) -> None:
@@ -117,7 +144,7 @@ def test_after_nodes_were_lost_a_new_run_goes_on_with_all(tmp_path: Path) -> Non
     for name in members:
         (run / name).mkdir()
         (run / name / "checkpoint_57.pt").touch()
-    again = next_attempt(Attempt((), run), tmp_path, 3, indexed=False, trains=True)
+    again = next_attempt(Attempt((), run), tmp_path, 3, trains=True)
     assert again.folder is not None
     assert again.folder != run
     assert again.flags == ("--resume", str(run), "--timestamp", again.folder.name)

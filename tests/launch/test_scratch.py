@@ -41,6 +41,12 @@ def test_sockets_fit_where_temporary_files_have_a_long_path(
         assert len(os.fsencode(found.folder)) <= 32
 
 
+def test_a_place_that_takes_no_folder_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scratch, "_MEMORY", Path("/proc"))
+    with scratch_folder() as found:
+        assert found.folder.parent != Path("/proc")
+
+
 def test_folders_of_killed_launchers_go_and_those_in_use_stay(place: Path) -> None:
     with scratch_folder() as used:
         shutil.copytree(used.folder, place / "pcode-left")
