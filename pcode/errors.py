@@ -6,6 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 
+def _placed(reason: str, **places: int | None) -> str:
+    """The reason, after the places that are known."""
+    known = [f"{name} {number}" for name, number in places.items() if number is not None]
+    return f"{', '.join(known)}: {reason}" if known else reason
+
+
 class UserError(ValueError):
     """What the user asked for cannot be done; the message says why and what would do.
 
@@ -34,12 +40,7 @@ class CommunicationError(RuntimeError):
         told: bool = False,
     ) -> None:
         self.reason, self.rank, self.peer, self.step, self.told = reason, rank, peer, step, told
-        where = f"rank {rank}"
-        if peer is not None:
-            where += f", peer {peer}"
-        if step is not None:
-            where += f", step {step}"
-        super().__init__(f"{where}: {reason}")
+        super().__init__(_placed(reason, rank=rank, peer=peer, step=step))
 
     def named(self, members: Sequence[str], step: int) -> CommunicationError:
         """The same with the names that nodes had at the beginning, and a step if it has none.
@@ -77,13 +78,31 @@ class DivergenceError(RuntimeError):
     """The training loss or a vector of a node is no longer made of finite numbers.
 
     Args:
-        message: what is not finite.
+        reason: what is not finite.
+        rank: the node that noticed, where it speaks of its own.
+        step: in which it did, where that is known.
         ranks: of which nodes, where every node raises it; None: of the node that does.
     """
 
-    def __init__(self, message: str, ranks: tuple[int, ...] | None = None) -> None:
-        self.ranks = ranks
-        super().__init__(message)
+    def __init__(
+        self,
+        reason: str,
+        *,
+        rank: int | None = None,
+        step: int | None = None,
+        ranks: tuple[int, ...] | None = None,
+    ) -> None:
+        self.reason, self.rank, self.step, self.ranks = reason, rank, step, ranks
+        super().__init__(_placed(reason, rank=rank, step=step))
+
+    def named(self, members: Sequence[str]) -> DivergenceError:
+        """The same with the name that the node had at the beginning.
+
+        Args:
+            members: the names of the nodes, by rank.
+        """
+        rank = None if self.rank is None else int(members[self.rank])
+        return DivergenceError(self.reason, rank=rank, step=self.step, ranks=self.ranks)
 
 
 class NotFiniteError(DivergenceError):

@@ -70,7 +70,7 @@ class Gossip:
             try:
                 self._compressor.encode(self._layout, value, reference, own)
             except NotFiniteError as error:
-                raise DivergenceError(f"rank {self._rank}, step {step}: {error}") from None
+                raise DivergenceError(str(error), rank=self._rank, step=step) from None
         with self._timer("wait"):
             exchange = self._communicator.exchange(
                 dict.fromkeys(self._neighbours, own.payload),

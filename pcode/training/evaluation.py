@@ -96,7 +96,7 @@ def evaluate(
     test_loss = sum(losses) / len(losses)
     if not math.isfinite(test_loss):
         ranks = tuple(rank for rank, loss in enumerate(losses) if not math.isfinite(loss))
-        raise DivergenceError(f"the test loss, mean over nodes, is {test_loss}", ranks)
+        raise DivergenceError(f"the test loss, mean over nodes, is {test_loss}", ranks=ranks)
     averaged_figure = distance = None
     if averaged or consensus:
         mean_model = copy.deepcopy(model)

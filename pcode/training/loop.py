@@ -6,6 +6,7 @@ import errno
 import math
 import os
 import sys
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, NoReturn
@@ -22,7 +23,7 @@ from pcode.training.evaluation import Evaluation, average_model, evaluate
 from pcode.training.folders import runs_folder
 from pcode.training.meetings import Meetings
 from pcode.training.plan import Plan
-from pcode.training.records import load_model, model_file
+from pcode.training.records import load_model
 from pcode.training.recovery import go_on
 from pcode.training.reports import averaged, known_figures, make_summary, report
 from pcode.training.running import Running
@@ -56,7 +57,6 @@ class Run:
             injector=injector,
         )
         self._meetings = self._new_meetings()
-        self._mark = StepMark(int(running.records.own.name))
 
     def _new_meetings(self) -> Meetings:
         running = self.running
@@ -78,6 +78,7 @@ class Run:
             disable=not (self.running.is_first and terminal),
             leave=False,
         ) as bar:
+            mark = StepMark(int(self.running.records.own.name), self.running.first_step)
             start = self.running.plan.start
             goes_on = start is not None and start.same
             if start is not None and not goes_on:
@@ -85,7 +86,7 @@ class Run:
             self._write_config()
             while True:
                 try:
-                    return self._train(bar, goes_on)
+                    return self._train(bar, mark, goes_on)
                 except (CommunicationError, DivergenceError) as error:
                     if self.running.plan.config.launch.on_failure != "continue":
                         raise
@@ -93,23 +94,24 @@ class Run:
                     self._meetings = self._new_meetings()
                 goes_on = False
 
-    def _train(self, bar: Any, goes_on: bool) -> dict[str, Any]:
+    def _train(self, bar: Any, mark: StepMark, goes_on: bool) -> dict[str, Any]:
         """Train from where the node stands to the end.
 
         Args:
             goes_on: from a checkpoint, which an epoch's evaluation had not been made before.
         """
         node = self.running.node
-        self._mark.set(node.law.num_steps)
         epoch, within = divmod(node.law.num_steps, self.running.plan.steps_per_epoch)
         # Without a loss no epoch of this run has ended yet: it began with another's models.
         if goes_on and within == 0 and not math.isnan(self.running.progress.loss):
             self._evaluate_if_due(epoch)
         while node.law.num_steps < self.running.plan.num_steps:
-            self._train_epoch(bar)
+            self._train_epoch(bar, mark)
             self._end_epoch()
         node.finish()
-        return self._end(self.running.progress.loss, "finished")
+        loss = self.running.progress.loss
+        # There is none where the last epoch's was lost with a node, and no other was before it.
+        return self._end(None if math.isnan(loss) else loss, "finished")
 
     def _write_config(self) -> None:
         """A folder with a configuration is a run that can go on."""
@@ -167,20 +169,20 @@ class Run:
         self.running.records.close()
         raise Preempted(self.running.records.folder, self.running.step)
 
-    def evaluate(self, folder: Path) -> dict[str, Any]:
-        """Evaluate the models of a run; the summary, the same on every node.
+    def evaluate(self, files: Sequence[Path]) -> dict[str, Any]:
+        """Evaluate models; the summary, the same on every node.
 
         Args:
-            folder: of that run.
+            files: of the nodes, by rank.
         """
-        index = self.running.plan.config.watch.checkpoint_index
-        file = model_file(folder / str(self.running.node.rank), index)
-        load_model(self.running.node.model, file)
-        self.running.say(f"models of {folder}" + ("" if index is None else f" after epoch {index}"))
+        watch = self.running.plan.config.watch
+        load_model(self.running.node.model, files[self.running.node.rank])
+        when = "" if watch.checkpoint_index is None else f" after epoch {watch.checkpoint_index}"
+        self.running.say(f"models of {watch.resume}{when}")
         self._write_config()
         return self._end(None, "evaluated")
 
-    def _train_epoch(self, bar: Any) -> None:
+    def _train_epoch(self, bar: Any, mark: StepMark) -> None:
         """The steps that are left of the epoch under way."""
         running = self.running
         plan, node, watch = running.plan, running.node, running.plan.config.watch
@@ -192,7 +194,7 @@ class Run:
                 progress.losses.append(node.train_step(batches))
                 progress.train_seconds += node.last_seconds
                 step = node.law.num_steps
-                self._mark.set(step)
+                mark.set(step)
                 if watch.track_detailed_time:
                     records.write("step", step, {"step_seconds": node.last_step_seconds()})
                 if step == running.first_step + UNTIMED_STEPS:
@@ -264,14 +266,11 @@ def run_node(
     try:
         running = Running(plan, communicator, injector)
         run = Run(running, request, injector)
-        if plan.evaluated_run is not None:
-            summary = run.evaluate(plan.evaluated_run)
-        else:
-            summary = run.train()
+        summary = run.train() if plan.evaluated is None else run.evaluate(plan.evaluated)
     except DivergenceError as error:
-        if running is not None:
-            diverged(running, error)
-        raise
+        if running is None:
+            raise
+        raise diverged(running, error.named(running.members)) from error
     except CommunicationError as error:
         if running is None:
             raise
@@ -289,10 +288,14 @@ def run_node(
     return summary, running.records.folder
 
 
-def diverged(running: Running, error: DivergenceError) -> None:
-    """Keep what this node knows of a run that it cannot go on with.
+def diverged(running: Running, error: DivergenceError) -> DivergenceError:
+    """Keep what this node knows of a run that it cannot go on with; the error that ends it.
 
     Every node may be the first to find out, and the others are ended with it.
     """
-    running.records.write_summary(known_figures(running, f"diverged: {error}"))
-    running.records.close()
+    try:
+        running.records.write_summary(known_figures(running, f"diverged: {error}"))
+        running.records.close()
+    except OSError as full:
+        return DivergenceError(f"{error}; and no summary could be written: {full.strerror}")
+    return error

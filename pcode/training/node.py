@@ -105,7 +105,7 @@ class Node:
             loss = cross_entropy(outputs, targets)
         value = loss.item()
         if not (math.isfinite(value) and value <= LARGEST_LOSS):
-            raise DivergenceError(f"rank {self.rank}, step {step}: the training loss is {value:g}")
+            raise DivergenceError(f"the training loss is {value:g}", rank=self.rank, step=step)
         self._injector.reach("backward", step)
         with self.timer("backward"):
             self.law.zero_grad()
@@ -193,7 +193,7 @@ class Node:
         self.law.finish()
         if not bool(self.law.x.isfinite().all()):
             raise DivergenceError(
-                f"rank {self.rank}, step {self.law.num_steps}: the parameters are not finite"
+                "the parameters are not finite", rank=self.rank, step=self.law.num_steps
             )
 
 

@@ -26,6 +26,9 @@ from pcode.topology import Graph, make_graph, surviving_graph
 from pcode.training.schedule import Schedule, make_schedule
 from pcode.training.start import Start
 
+# Added to a number of steps that is whole but for rounding.
+ROUNDING = 1e-6
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -41,7 +44,7 @@ class Plan:
         timestamp: the name of the run, or None for the time of its start.
         doubts: reasons why the law may fail with this compressor on this graph.
         search: how gamma was found, where that was left to a search.
-        evaluated_run: the folder of the run whose models are to be evaluated, if no training is.
+        evaluated: the files of the models to be evaluated, by rank, if no training is to be.
         start: where the run goes on from, if not from the beginning.
         embeddings: pretrained vectors of words, and for which words there are some.
         dealt: the shares of the epoch last asked for: simulated nodes ask one after another.
@@ -58,7 +61,7 @@ class Plan:
     timestamp: str | None
     doubts: tuple[str, ...] = ()
     search: GammaSearch | None = None
-    evaluated_run: Path | None = None
+    evaluated: tuple[Path, ...] | None = None
     start: Start | None = None
     embeddings: tuple[torch.Tensor, torch.Tensor] | None = None
     dealt: dict[int, list[torch.Tensor]] = field(default_factory=dict, repr=False)
@@ -69,8 +72,8 @@ class Plan:
         return -(-self.num_steps // self.steps_per_epoch)
 
     def steps_after(self, epochs: float) -> int:
-        """The steps of a node that come nearest to so many epochs, which others counted."""
-        return round(epochs * self.steps_per_epoch)
+        """The steps of a node within so many epochs, which others counted."""
+        return int(epochs * self.steps_per_epoch + ROUNDING)
 
     @property
     def law(self) -> type[Law]:

@@ -95,12 +95,12 @@ def make_plan(config: Config) -> Plan:
         doubts = law.doubts(topology, compressor, layout)
         if "consensus_stepsize" in law.flags:
             gamma, search = _gamma(config, law, topology, compressor, layout)
-    evaluated_run = _evaluated_run(config, model)
+    evaluated = _evaluated(config, model)
     resolved = _resolve(config, gamma)
     start = None
-    if evaluated_run is None:
+    if evaluated is None:
         start = find_start(resolved, runs_folder(config), topology, steps_per_epoch)
-        _check_start(start, config, num_steps)
+        _check_start(start, plan)
     return dataclasses.replace(
         plan,
         config=_at_rest(resolved, start),
@@ -110,19 +110,22 @@ def make_plan(config: Config) -> Plan:
         else 4 * layout.num_entries,
         doubts=tuple(doubts),
         search=search,
-        evaluated_run=evaluated_run,
+        evaluated=evaluated,
         start=start,
     )
 
 
-def _check_start(start: Start | None, config: Config, num_steps: int) -> None:
+def _check_start(start: Start | None, plan: Plan) -> None:
+    """Refuse a start beyond the run's end, or at the end of one of its own; or an old name."""
     if start is None or not start.same:
-        check_new(config)
+        check_new(plan.config)
+    if start is None or start.manifest is None:
         return
-    if start.manifest is not None and start.manifest.step > num_steps:
+    most, step = plan.num_steps, plan.steps_after(start.manifest.epoch)
+    if step > most or (step == most and not start.same):
         raise UserError(
-            f"--resume {start.run}: its checkpoint is after {start.manifest.step} steps, and the "
-            f"run is to have {num_steps}; a larger --num_epochs"
+            f"--resume {start.run}: its checkpoint is after {start.manifest.epoch:g} epochs, and "
+            f"the run is to have {most / plan.steps_per_epoch:g}; a larger --num_epochs"
         )
 
 
@@ -168,26 +171,32 @@ def _check_batches(plan: Plan, model: nn.Module) -> None:
         raise UserError(f"--arch {plan.config.model.arch}: fails on batches of 1: {reason}")
 
 
-def _evaluated_run(config: Config, model: nn.Module) -> Path | None:
-    """The run whose models --evaluate True asks for, once they have been found to fit."""
+def _evaluated(config: Config, model: nn.Module) -> tuple[Path, ...] | None:
+    """The models that --evaluate True asks for, once they have been found to fit.
+
+    Nodes that the run has lost left none.
+    """
     watch = config.watch
     if not watch.evaluate:
         return None
     if watch.resume in (None, AUTO):
         raise UserError("--evaluate True: needs the folder of a run: --resume RUN")
     folder = Path(str(watch.resume))
-    files = [
-        model_file(folder / str(rank), watch.checkpoint_index)
-        for rank in range(config.launch.n_mpi_process)
-    ]
-    num_nodes = sum(place.name.isdecimal() for place in folder.glob("*"))
-    if num_nodes > len(files):
-        raise UserError(f"--n_mpi_process {len(files)}: the run --resume {folder} has {num_nodes}")
-    missing = [file for file in files if not file.is_file()]
-    if missing:
-        raise UserError(f"--resume {folder}: there is no model {missing[0]}")
-    load_model(model, files[0])
-    return folder
+    num_nodes = config.launch.n_mpi_process
+
+    def file(node: int) -> Path:
+        return model_file(folder / str(node), watch.checkpoint_index)
+
+    nodes = sorted(int(place.name) for place in folder.glob("*") if place.name.isdecimal())
+    found = tuple(file(node) for node in nodes if file(node).is_file())
+    if len(found) > num_nodes:
+        raise UserError(f"--n_mpi_process {num_nodes}: the run --resume {folder} has {len(found)}")
+    if len(found) < num_nodes:
+        missing = next(file(node) for node in range(num_nodes) if file(node) not in found)
+        hint = f"; it has those of {len(found)} nodes: --n_mpi_process" if found else ""
+        raise UserError(f"--resume {folder}: there is no model {missing}{hint}")
+    load_model(model, found[0])
+    return found
 
 
 def _check_law(

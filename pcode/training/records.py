@@ -115,7 +115,8 @@ class Records:
     def write_partition(self, shares: Sequence[torch.Tensor]) -> None:
         """partition.npz: the positions of each node's training samples, arrays named by rank."""
         arrays: dict[str, Any] = {str(rank): share.numpy() for rank, share in enumerate(shares)}
-        np.savez_compressed(self.folder / "partition.npz", **arrays)
+        with whole_file(self.folder / "partition.npz") as file:
+            np.savez_compressed(file, **arrays)
 
     def write_model(self, model: nn.Module, epoch: int | None = None) -> None:
         """The node's model, as a state_dict for torch.load(weights_only=True).

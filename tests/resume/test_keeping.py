@@ -140,7 +140,10 @@ def test_a_damaged_checkpoint_is_one_line(
 
 
 def test_another_model_does_not_fit(tmp_path: Path, whole: Path) -> None:
-    ended = run(tmp_path, ("--resume", str(run_folder(whole)), "--mlp_hidden_size", "17"))
+    ended = run(
+        tmp_path,
+        ("--resume", str(run_folder(whole)), "--mlp_hidden_size", "17", "--num_epochs", "5"),
+    )
     assert ended.status == USER_ERROR
     assert "the model has 4 of" in ended.output
 

@@ -91,6 +91,19 @@ def test_another_law_goes_on_from_the_mean(tmp_path: Path, first: Path, law: str
     assert got["parameters_sha256"] == result["parameters_sha256"]
 
 
+@pytest.mark.parametrize(
+    "flags", [("--lr", ".01"), ("--n_mpi_process", "5"), ("--lr", ".01", "--num_epochs", "1")]
+)
+def test_a_new_run_needs_steps_of_its_own(
+    tmp_path: Path, first: Path, flags: tuple[str, ...]
+) -> None:
+    ended = run(tmp_path, ("--resume", str(first), *flags))
+    assert ended.status == 2
+    assert ended.output.endswith("; a larger --num_epochs\n")
+    assert "its checkpoint is after 2 epochs, and the run is to have " in ended.output
+    assert not (tmp_path / "runs").exists()
+
+
 def test_a_new_run_that_is_killed_at_once_still_knows_where_it_came_from(
     tmp_path: Path, first: Path
 ) -> None:

@@ -70,6 +70,21 @@ def test_the_models_of_an_epoch_are_evaluated(trained: Path, tmp_path: Path, epo
     assert result["test_top1"] == records(trained)[epoch - 1]["test_top1"]
 
 
+def test_the_nodes_that_a_run_has_lost_have_no_models(trained: Path, tmp_path: Path) -> None:
+    shutil.copytree(run_folder(trained), tmp_path / "copy")
+    (tmp_path / "copy/1/model.pt").unlink()
+    evaluated = ("--evaluate", "True", "--backend", "sim", "--resume", "copy")
+    refused = run(tmp_path, *evaluated)
+    assert refused.returncode == USER_ERROR
+    assert refused.stderr.endswith(
+        "there is no model copy/1/model.pt; it has those of 2 nodes: --n_mpi_process\n"
+    )
+    result = finished(tmp_path, *evaluated, "--n_mpi_process", "2")
+    whole = summary(trained)
+    for name in ("test_top1_per_node", "parameters_sha256"):
+        assert result[name] == [whole[name][0], whole[name][2]]
+
+
 @pytest.mark.parametrize(
     ("flags", "named"),
     [
