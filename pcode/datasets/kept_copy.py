@@ -94,4 +94,5 @@ def _replace(
 ) -> BinaryIO:
     with whole_file(kept) as file:
         _write(file, header, make)
+        os.fchmod(file.fileno(), 0o644)  # others who read the source use it too
     return kept.open("rb")

@@ -127,6 +127,17 @@ def test_the_copy_of_a_changed_file_takes_the_place_of_the_other(tmp_path: Path)
     assert len(dataset.train_targets) == 1
 
 
+def test_a_copy_is_for_all_who_read_the_file(tmp_path: Path) -> None:
+    write(tmp_path, "epsilon")
+    before = os.umask(0o077)
+    try:
+        load(tmp_path, "epsilon")
+    finally:
+        os.umask(before)
+    modes = {path.stat().st_mode & 0o777 for path in tmp_path.glob("*.kept")}
+    assert modes == {0o644}
+
+
 @pytest.mark.parametrize("data", NAMES)
 @pytest.mark.parametrize("left", [0, 100, 256, 0.5, 0.999])
 def test_a_copy_that_was_cut_is_made_anew(tmp_path: Path, data: str, left: float) -> None:
