@@ -19,6 +19,8 @@ from pcode.datasets.in_memory import InMemory
 from pcode.datasets.vision_formats import read_cifar, read_idx, read_matlab, read_stl
 from pcode.errors import UserError
 
+_FETCHED_AS_TAR = ("CIFAR10", "CIFAR100", "STL10")
+
 
 @dataclass(frozen=True)
 class VisionSet:
@@ -51,9 +53,10 @@ class VisionSet:
         # Here, because it takes a second and nothing else needs it.
         from torchvision import datasets  # noqa: PLC0415
 
-        if not hasattr(tarfile, "data_filter"):  # torchvision would unpack without it
-            raise RuntimeError("this Python's tarfile cannot unpack safely; 3.10.12 or 3.11.4 can")
         kind, parts = self.fetched_as
+        # torchvision would unpack without it.
+        if kind in _FETCHED_AS_TAR and not hasattr(tarfile, "data_filter"):
+            raise RuntimeError("this Python's tarfile cannot unpack safely; 3.10.12 or 3.11.4 can")
         for part in parts:
             getattr(datasets, kind)(folder, part, download=True)
 
