@@ -1,0 +1,108 @@
+"""What laws refuse, doubt, or cannot go on with."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from torch import nn
+
+from pcode.communication import Communicator
+from pcode.compression import make_compressor
+from pcode.errors import DivergenceError, UserError
+from pcode.layout import Layout
+from pcode.optim import (
+    DCDPSGD,
+    DGC,
+    ECDPSGD,
+    AdamOptions,
+    DeepSqueeze,
+    EFSignSGD,
+    Law,
+    ParallelChoco,
+)
+from pcode.topology import make_topology
+from tests.optim.laws_by_hand import COMPRESSIONS
+from tests.optim.recursions import GAMMA, LR, NUM_STEPS, run
+
+
+@pytest.mark.parametrize("law", [DCDPSGD, ECDPSGD])
+def test_laws_with_shared_copies_refuse_models_that_differ(law: type[Law]) -> None:
+    topology = make_topology("ring", 4)
+    with pytest.raises(UserError, match="needs the same model on every node at the start"):
+        run(
+            lambda model, node: law(
+                model.parameters(), node, topology, lr=LR, compressor=make_compressor("sign")
+            ),
+            4,
+        )
+
+
+@pytest.mark.parametrize(
+    ("law", "graph", "options", "match"),
+    [
+        (EFSignSGD, "ring", {}, "centralized: .* complete"),
+        (DGC, "ring", {"compressor": "compress_top_k"}, "centralized"),
+        (DGC, "complete", {}, "compress_top_k or compress_random_k"),
+        (EFSignSGD, "complete", {"adam": AdamOptions()}, "--local_optimizer sgd"),
+        (EFSignSGD, "complete", {"local_step": 2}, "--local_step 1"),
+    ],
+)
+def test_what_cannot_work_is_refused(
+    law: type[Law], graph: str, options: dict[str, Any], match: str
+) -> None:
+    given = {**options, "compressor": make_compressor(options.get("compressor", "sign"))}
+    with pytest.raises(UserError, match=match):
+        law.refuse(make_topology(graph, 5), **given)
+
+
+@pytest.mark.parametrize(
+    ("law", "compression", "options", "said"),
+    [
+        (DCDPSGD, "compress_random_k", {"compress_ratio": 0.9, "is_biased": False}, "diverged"),
+        (DCDPSGD, "none", {}, None),
+        (ECDPSGD, "sign", {}, "16 bits only"),
+        (ECDPSGD, "quantize_qsgd", {"quantize_level": 16, "is_biased": False}, None),
+        (ECDPSGD, "quantize_qsgd", {"quantize_level": 16}, "--is_biased False"),
+        (ParallelChoco, "quantize_qsgd", {"quantize_level": 4, "is_biased": False}, "no contract"),
+        (ParallelChoco, "quantize_qsgd", {"quantize_level": 4, "is_biased": True}, None),
+        (DeepSqueeze, "compress_random_k", {"is_biased": False}, "no contraction"),
+    ],
+)
+def test_doubts_are_the_papers(
+    law: type[Law], compression: str, options: dict[str, Any], said: str | None
+) -> None:
+    layout = Layout.of_sizes([36_864, 432, 16])
+    doubts = law.doubts(make_topology("ring", 8), make_compressor(compression, **options), layout)
+    assert ([said in doubt for doubt in doubts] == [True]) if said else doubts == []
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+@pytest.mark.parametrize(("compression", "options"), COMPRESSIONS)
+def test_what_is_not_finite_names_rank_step_and_tensor(
+    compression: str, options: dict[str, Any], bad: float
+) -> None:
+    topology = make_topology("ring", 4)
+
+    def make(model: nn.Module, node: Communicator) -> Law:
+        law = ParallelChoco(
+            model.named_parameters(),
+            node,
+            topology,
+            lr=LR,
+            consensus_stepsize=GAMMA,
+            compressor=make_compressor(compression, **options),
+        )
+        if node.rank == 2:
+            recursion, step = law.local_step, iter(range(NUM_STEPS))
+
+            def poisoned() -> None:
+                recursion()
+                if next(step) == 3:
+                    law.layout.views(law.x)[2].fill_(bad)
+
+            law.local_step = poisoned  # type: ignore[method-assign]
+        return law
+
+    with pytest.raises(DivergenceError, match=r"rank 2, step 3: tensor tensors\.2 holds NaN or"):
+        run(make, 4)
