@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -17,6 +18,17 @@ class UserError(ValueError):
 
     run.py prints it as one line and ends with exit status 2 before anything is written.
     """
+
+
+@contextmanager
+def naming_flags(flags: str) -> Iterator[None]:
+    """Put these flags, as the user gave them, before a UserError that names none itself."""
+    try:
+        yield
+    except UserError as error:
+        if str(error).startswith("--"):
+            raise
+        raise UserError(f"{flags}: {error}") from None
 
 
 class CommunicationError(RuntimeError):

@@ -9,9 +9,11 @@ import torch
 from pcode.communication.base import Communicator
 
 
-def gather_floats(communicator: Communicator, values: list[float]) -> list[list[float]]:
-    """Every node's numbers, by rank."""
-    gathered = communicator.all_gather(torch.tensor(values, dtype=torch.float64))
+def gather_floats(
+    communicator: Communicator, values: Sequence[float], step: int | None = None
+) -> list[list[float]]:
+    """Every node's numbers, by rank; `step` is named in errors."""
+    gathered = communicator.all_gather(torch.tensor(values, dtype=torch.float64), step)
     return [row.tolist() for row in gathered]
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from pcode.errors import UserError
-from pcode.user_files import check_file
+from pcode.user_files import check_file, one_line
 
 
 class EncodedImages(ABC):
@@ -52,7 +52,7 @@ class FolderImages(EncodedImages):
         try:
             listing = ImageFolder(str(folder))
         except OSError as error:
-            reason = error.strerror or " ".join(str(error).split())
+            reason = error.strerror or one_line(error)
             raise UserError(f"{folder}: {reason}; must hold a folder of images per class") from None
         self.folder = folder
         self.classes = list(listing.classes)

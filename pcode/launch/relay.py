@@ -43,16 +43,11 @@ class Death:
 
     Attributes:
         rank: which.
-        name: the rank and, where that is known, its process and host.
-        end: the rest of the sentence.
+        sentence: the rank, where that is known its process and host, and its end.
     """
 
     rank: int
-    name: str
-    end: str
-
-    def __str__(self) -> str:
-        return f"{self.name} {self.end}"
+    sentence: str
 
 
 class Filter:
@@ -102,14 +97,14 @@ def _death(text: bytes) -> Death | None:
     """How a rank ended, from the text of a block."""
     if match := _KILLED.search(text):
         rank, process, host, number, signal = (group.decode() for group in match.groups())
-        name = f"rank {rank} (process {process} on {host})"
-        return Death(int(rank), name, f"was ended by signal {number} ({signal})")
+        end = f"was ended by signal {number} ({signal})"
+        return Death(int(rank), f"rank {rank} (process {process} on {host}) {end}")
     if match := _FAILED.search(text):
         rank, status = (group.decode() for group in match.groups())
-        return Death(int(rank), f"rank {rank}", f"ended with status {status}")
+        return Death(int(rank), f"rank {rank} ended with status {status}")
     if match := _ABORTED.search(text):
         rank = match[1].decode()
-        return Death(int(rank), f"rank {rank}", "ended the run")
+        return Death(int(rank), f"rank {rank} ended the run")
     return None
 
 

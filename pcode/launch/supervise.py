@@ -199,7 +199,7 @@ class _Supervised:
 
 def _judge(returned: int, run: _Supervised, seen: Filter, folder: Path) -> Ended:
     """What an ended mpirun amounts to; a failure that nobody has told yet is told."""
-    death = None if seen.death is None else str(seen.death)
+    death = None if seen.death is None else seen.death.sentence
     if seen.death is not None and (step := steps.marked_step(folder, seen.death.rank)) is not None:
         death = f"{death} in step {step}"
     # subprocess has -N for "killed by signal N".

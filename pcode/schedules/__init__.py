@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pcode.errors import UserError
+from pcode.errors import naming_flags
 from pcode.registry import look_up
 from pcode.schedules.base import Scheme
 from pcode.schedules.constant import Constant
@@ -48,9 +48,5 @@ def make_scheme(name: str, end: float, **options: Any) -> Scheme:
     Raises:
         UserError: no scheme has that name, or it refuses its options.
     """
-    try:
+    with naming_flags(f"--lr_schedule_scheme {name}"):
         return look_up("lr_schedule_scheme", name, SCHEMES)(end, **options)
-    except UserError as error:
-        if str(error).startswith("--"):
-            raise
-        raise UserError(f"--lr_schedule_scheme {name}: {error}") from None

@@ -5,9 +5,8 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-import torch
-
 from pcode.communication import Communicator
+from pcode.communication.gathering import gather_floats
 from pcode.injection import Injector
 from pcode.training.stop import StopRequest
 
@@ -74,9 +73,8 @@ class Meetings:
         steps = int(made * SECONDS_BETWEEN / max(now - self._met, 1e-9))
         steps = max(1, min(steps, 2 * made))
         due = self._save_seconds is not None and now - self._saved >= self._save_seconds
-        own = torch.tensor([self._request.asked, due, steps], dtype=torch.int64)
-        rows = [row.tolist() for row in self._communicator.all_gather(own, step)]
-        self._steps_made, self._steps_between = 0, rows[0][2]
+        rows = gather_floats(self._communicator, [self._request.asked, due, steps], step)
+        self._steps_made, self._steps_between = 0, int(rows[0][2])
         self._met = time.monotonic()
         if rows[0][1]:
             self._saved = self._met

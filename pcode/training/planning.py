@@ -15,7 +15,7 @@ from pcode.consensus import GammaSearch, check_gamma, search_gamma
 from pcode.datasets import Dataset, load_dataset, partition_scheme, smallest_share
 from pcode.datasets.embeddings import load_embeddings
 from pcode.datasets.text_columns import Text
-from pcode.errors import UserError
+from pcode.errors import UserError, naming_flags
 from pcode.layout import Layout
 from pcode.models import architecture, normalization_parameters
 from pcode.models.trial import objection
@@ -67,7 +67,6 @@ def make_plan(config: Config) -> Plan:
     compressor = compressor_class(**taken_by(compressor_class, config.flat()))
     law = law_class(learning.optimizer, topology)
     _check_law(law, config, topology, compressor if law.compresses else None)
-    timestamp = config.watch.timestamp
     dataset = load_dataset(config.data.data, config.flat())
     steps_per_epoch = dataset.batches_per_epoch(num_nodes, config.data.batch_size)
     num_steps = count_steps(learning, steps_per_epoch, num_nodes)
@@ -80,7 +79,7 @@ def make_plan(config: Config) -> Plan:
         message_bytes=0,
         steps_per_epoch=steps_per_epoch,
         num_steps=num_steps,
-        timestamp=timestamp,
+        timestamp=config.watch.timestamp,
         embeddings=_embeddings(config, dataset),
     )
     _check_task(config, dataset)
@@ -203,7 +202,7 @@ def _check_law(
     law: type[Law], config: Config, topology: Graph, compressor: Compressor | None
 ) -> None:
     local = local_options(config)
-    try:
+    with naming_flags(f"--optimizer {config.learning.optimizer}"):
         law.refuse(
             topology,
             compressor=compressor,
@@ -211,10 +210,6 @@ def _check_law(
             local_step=local["local_step"],
             **taken_by(law, config.flat()),
         )
-    except UserError as error:
-        if str(error).startswith("--"):
-            raise
-        raise UserError(f"--optimizer {config.learning.optimizer}: {error}") from None
 
 
 def _gamma(
@@ -234,13 +229,8 @@ def _gamma(
 
 def _topology(config: Config) -> Graph:
     name, num_nodes = config.graph.graph_topology, config.launch.n_mpi_process
-    try:
+    with naming_flags(f"--graph_topology {name} --n_mpi_process {num_nodes}"):
         return make_graph(name, num_nodes, config.learning.manual_seed)
-    except UserError as error:
-        if str(error).startswith("--"):
-            raise
-        flags = f"--graph_topology {name} --n_mpi_process {num_nodes}"
-        raise UserError(f"{flags}: {error}") from None
 
 
 def _resolve(config: Config, gamma: float | None) -> Config:

@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
-
 from pcode.communication import Communicator
-from pcode.communication.gathering import average
+from pcode.communication.gathering import average, gather_floats
 from pcode.errors import CommunicationError, DivergenceError
 from pcode.injection import Injector
 from pcode.training.node import Node
@@ -118,8 +116,8 @@ def regroup(
     old.law.abandon()
     plan = old.plan.for_survivors(survivors)
     is_sick = is_sick or not _is_finite(old)
-    own = torch.tensor([old.law.num_steps / old.plan.steps_per_epoch, is_sick], dtype=torch.float64)
-    rows = [row.tolist() for row in communicator.all_gather(own)]
+    epoch = old.law.num_steps / old.plan.steps_per_epoch
+    rows = gather_floats(communicator, [epoch, is_sick])
     step = plan.steps_after(max(row[0] for row in rows))
     sick = [rank for rank, row in enumerate(rows) if row[1]]
     if len(sick) == len(rows):

@@ -63,7 +63,7 @@ def test_blocks_are_kept_as_what_they_say(block: bytes, death: str | None, cuts:
     passed += found.close()
     kept = block if block == OTHER else b""
     assert passed == b"\rstep 3\n-" + kept + b"\rstep 4 -----"
-    assert death == (None if found.death is None else str(found.death))
+    assert death == (None if found.death is None else found.death.sentence)
     assert not found.has_error
     assert found.is_closed == (block == CLOSED)
 
