@@ -40,11 +40,14 @@ def check_file(flag: str, path: Path | None, suffixes: Sequence[str] = ()) -> No
         raise UserError(f"--{flag} {path}: cannot be written; name a file in an existing folder")
 
 
-def call(name: str, run: Callable[[Sequence[str]], None], arguments: Sequence[str]) -> int:
-    """Do what the arguments ask for; 0, or 2 after a line that says why they cannot be followed."""
+def call(name: str, run: Callable[[Sequence[str]], int | None], arguments: Sequence[str]) -> int:
+    """Do what the arguments ask for.
+
+    Returns:
+        What `run` returns (nothing: 0), or 2 after a line that says why they cannot be followed.
+    """
     try:
-        run(arguments)
+        return run(arguments) or 0
     except UserError as error:
         print(f"{name}: error: {error}", file=sys.stderr)
         return USER_ERROR
-    return 0

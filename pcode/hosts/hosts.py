@@ -1,0 +1,165 @@
+"""Hosts with names, addresses and links, for as long as a `with` block lasts."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+
+from pcode.errors import UserError
+from pcode.hosts.namespaces import entering, run, why_not
+from pcode.hosts.network import Network
+
+_HERE = Path(__file__).parent
+# A private network's; nothing of the machine's own network is seen from the hosts.
+_PREFIX, _PREFIX_BITS = "10.77.0.", 24
+MOST_HOSTS = 250
+_ENDING_SECONDS = 10.0
+
+
+class Hosts:
+    """Some hosts on one machine, each with a name, an address and a link to a switch.
+
+    A host is a set of Linux namespaces: it has its own network, host name, `/etc/hosts` (in which
+    all have their names), `/sys` and `/dev/shm`. Files, processor, memory and clock are the
+    machine's: as in a cluster with a shared file system, but for the hosts' computing at each
+    other's cost. Ranks on different hosts reach each other over TCP only.
+
+    mpirun is started on one of them (`command`) with `variables` in its environment; it reaches
+    the others through a stand-in for ssh. At the end of the block, and of this process, every
+    process in one of the hosts is killed.
+
+    Args:
+        num_hosts: at least 1; they are called host-1, host-2, ...
+        rate_mbit: of each link, in Mbit/s, in each direction; None: as fast as the machine.
+
+    Attributes:
+        names: of the hosts.
+        network: to slow and cut links.
+
+    Raises:
+        UserError: they cannot be made here, or not that many.
+    """
+
+    def __init__(self, num_hosts: int, rate_mbit: float | None = None) -> None:
+        if not 1 <= num_hosts <= MOST_HOSTS:
+            raise UserError(f"{num_hosts} hosts: from 1 to {MOST_HOSTS} are possible")
+        reason = why_not()
+        if reason is not None:
+            raise UserError(f"no hosts can be made here: {reason}")
+        self.names = [f"host-{number}" for number in range(1, num_hosts + 1)]
+        self._holders: dict[str, subprocess.Popen[bytes]] = {}
+        self._left = ExitStack()
+        self._folder = Path(tempfile.mkdtemp(prefix="pcode-hosts-"))
+        self._left.callback(shutil.rmtree, self._folder)
+        with ExitStack() as undo:
+            undo.callback(self.close)
+            self._make(rate_mbit)
+            undo.pop_all()
+
+    def _make(self, rate_mbit: float | None) -> None:
+        etc_hosts = self._folder / "hosts"
+        lines = [f"{self.address(name)} {name}" for name in self.names]
+        etc_hosts.write_text(
+            "\n".join(["127.0.0.1 localhost", "::1 localhost", *lines, ""]), encoding="utf-8"
+        )
+        switch = self._hold("switch", etc_hosts)
+        for name in self.names:
+            self._holders[name] = self._hold(name, etc_hosts)
+        self.network = Network(switch.pid)
+        for name, holder in self._holders.items():
+            self.network.plug_in(name, holder.pid, self.address(name), _PREFIX_BITS)
+            self.network.set_rate(name, rate_mbit)
+        pids = {name: holder.pid for name, holder in self._holders.items()}
+        (self._folder / "holders.json").write_text(json.dumps(pids), encoding="utf-8")
+        agent = self._folder / "agent"
+        words = [
+            sys.executable,
+            "-I",
+            "-S",
+            str(_HERE / "agent.py"),
+            f"{self._folder}/holders.json",
+        ]
+        agent.write_text(f'#!/bin/sh\nexec {" ".join(words)} "$@"\n', encoding="utf-8")
+        agent.chmod(0o755)
+
+    def _hold(self, name: str, etc_hosts: Path) -> subprocess.Popen[bytes]:
+        """Start the process that holds a host, and wait until the host can be entered."""
+        holder = subprocess.Popen(
+            [
+                *("unshare", "--net", "--uts", "--mount"),
+                *(sys.executable, "-I", "-S", str(_HERE / "holder.py"), name, str(etc_hosts)),
+            ],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        self._left.callback(_end, holder)
+        assert holder.stdout is not None
+        if holder.stdout.readline() != b"ready\n":
+            raise RuntimeError(f"{name} cannot be made: its holder ended")
+        return holder
+
+    def __enter__(self) -> Hosts:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End all processes in the hosts, and the hosts."""
+        self._left.close()
+
+    def address(self, name: str) -> str:
+        """A host's, on the network between the hosts."""
+        return f"{_PREFIX}{self.names.index(name) + 1}"
+
+    def command(self, name: str, argv: Sequence[str], folder: Path | None = None) -> list[str]:
+        """The command that runs `argv` on a host, with the environment that it is given.
+
+        Its process becomes that of `argv`.
+
+        Args:
+            folder: to run it in, if not that of this process.
+        """
+        inside = entering(self.process(name), "-n", "-u", "-m")
+        return [*inside, "env", f"--chdir={folder or Path.cwd()}", *argv]
+
+    def process(self, name: str) -> int:
+        """Id of the process in whose namespaces the host is."""
+        return self._holders[name].pid
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """What mpirun on one of the hosts needs in its environment to reach the others."""
+        return {"PRTE_MCA_plm_ssh_agent": str(self._folder / "agent")}
+
+    def write_hostfile(self, path: Path, slots: int) -> None:
+        """All hosts, in order, with as many slots on each."""
+        lines = [f"{name} slots={slots}\n" for name in self.names]
+        path.write_text("".join(lines), encoding="utf-8")
+
+    def bytes_sent(self, name: str) -> int:
+        """What has left a host over its link since it was made, as the kernel counts."""
+        file = "/sys/class/net/eth0/statistics/tx_bytes"
+        return int(run(self.command(name, ["cat", file])))
+
+
+def _end(holder: subprocess.Popen[bytes]) -> None:
+    """The end of its standard input ends a holder, once all else in its host is gone."""
+    try:
+        holder.communicate(timeout=_ENDING_SECONDS)
+    except subprocess.TimeoutExpired:
+        holder.kill()
+        holder.communicate()
+        raise

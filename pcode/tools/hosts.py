@@ -1,0 +1,68 @@
+"""Run a command on the first of several hosts that are made on this machine for it.
+
+python -m pcode.tools.hosts --hosts 4 --slots 2 --rate_mbit 100 --hostfile hosts.txt \\
+    -- python run.py --n_mpi_process 8 --hostfile hosts.txt
+
+A host is a set of namespaces (see pcode.hosts); they go when the command ends.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from pcode.errors import UserError
+from pcode.hosts import Hosts
+from pcode.tools.command import Parser, call, check_file
+
+
+def _parse(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = Parser(
+        prog="python -m pcode.tools.hosts",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--hosts", type=int, default=2, help="how many: host-1, host-2, ...")
+    parser.add_argument("--slots", type=int, default=1, help="of each, in the hostfile")
+    parser.add_argument("--rate_mbit", type=float, help="of each link, in Mbit/s")
+    parser.add_argument("--hostfile", type=Path, help="file to write the hosts into")
+    parser.add_argument("command", nargs="+", help="after --: the command and its arguments")
+    return parser.parse_args(arguments)
+
+
+def _run(arguments: Sequence[str]) -> int:
+    options = _parse(arguments)
+    if options.slots < 1:
+        raise UserError(f"--slots {options.slots}: at least 1 is needed")
+    if options.rate_mbit is not None and not 0 < options.rate_mbit < float("inf"):
+        raise UserError(f"--rate_mbit {options.rate_mbit}: must be above 0")
+    check_file("hostfile", options.hostfile)
+    program = shutil.which(options.command[0])
+    if program is None:
+        raise UserError(f"{options.command[0]}: no such program")
+    with Hosts(options.hosts, options.rate_mbit) as hosts:
+        if options.hostfile is not None:
+            hosts.write_hostfile(options.hostfile, options.slots)
+        command = hosts.command(hosts.names[0], [program, *options.command[1:]])
+        with subprocess.Popen(command, env={**os.environ, **hosts.variables}) as process:
+            # The command decides what a signal means. A terminal sends SIGINT to both.
+            signal.signal(signal.SIGINT, lambda _number, _frame: None)
+            signal.signal(signal.SIGTERM, lambda number, _frame: process.send_signal(number))
+        status = process.returncode
+    return status if status >= 0 else 128 - status
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the command; its exit status, 2 for a mistake."""
+    return call("hosts", _run, arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
