@@ -4,8 +4,9 @@ MPI moves data only inside its own calls and waits by polling at full speed. Her
 nonblocking, and who waits tests briefly at full speed (small messages take microseconds), then
 sleeps a tenth of the time since anything moved: at most a tenth is added to a wait, and the core
 is free for the other ranks and for the computation. Operations that nobody waits for yet (isend,
-irecv, async_op=True) are moved on by one helper thread that tests and sleeps in the same way and
-is parked while there are none.
+irecv, async_op=True) are moved on by one helper thread, which takes as little of the computation's
+time as it can: it sleeps a share of the time since a message was through, less while its tests
+move much, and is parked while there are none.
 
 After a fault (see mpi_world) whatever is under way in that world fails. Memory of an operation
 that failed stays allocated, because MPI may still write to it.
@@ -33,7 +34,19 @@ if TYPE_CHECKING:
 SPIN_SECONDS = 100e-6  # full-speed testing since the last movement, before the first sleep
 SHORTEST_SLEEP, LONGEST_SLEEP = 20e-6, 1e-3
 MOVED_SECONDS = 5e-6  # a test that takes longer than this has moved data: test again at once
+# Of the helper thread's sleeps. A test costs some microseconds and a change of threads; what comes
+# meanwhile waits in the system's buffers, which hold more than comes in that time.
+LONGEST_PAUSE = 8e-3
+PAUSE_SHARE = 1 / 4  # of the time since a message of one of the operations was through
+QUIET_SHARE = 1 / 2  # where nobody is to be told when a message is through
+MUCH_SECONDS = 200e-6  # of this thread: tests that take more have moved much, and more may come
+# How long it only lets data move, where nobody is to be told: asking each operation costs several
+# times the call of MPI, since the computation has taken Python's own code out of the core's cache.
+QUIET_SECONDS = 50e-3
 LINGER_SECONDS = 0.002  # the helper thread parks when there was nothing to do for so long
+
+# Nothing is ever sent there: to look for a message moves all others.
+_SELF = MPI.COMM_SELF
 
 Result = TypeVar("Result")
 
@@ -51,6 +64,7 @@ class Progress:
         self._lock = threading.Lock()
         self._parked = False
         self._stopping = False
+        self._quiet = False
         atexit.register(self._at_exit)
 
     def start(self, limit: float) -> None:
@@ -65,6 +79,8 @@ class Progress:
     def add(self, operation: Operation) -> None:
         """Let the helper thread move this operation on."""
         self._operations.append(operation)
+        if operation.needs_polling():
+            self.hurry()
         if self.thread is None:
             with self._lock:
                 if self.thread is None:
@@ -74,6 +90,10 @@ class Progress:
                     self.thread.start()
         if self._parked:
             self._wake.set()
+
+    def hurry(self) -> None:
+        """Somebody is to be told when an operation has ended."""
+        self._quiet = False
 
     def drive(self, operation: Operation, limit: float) -> None:
         """Test until the operation has ended; after `limit` seconds, or a notice, it fails."""
@@ -85,22 +105,26 @@ class Progress:
 
     def _drive(self, operation: Operation, limit: float) -> None:
         moved = before = time.perf_counter()
-        deadline = before + limit
+        deadline, gap = before + limit, 0.0
         while not operation.poll():
             now = time.perf_counter()
             if now > deadline and self._expired(operation, limit):
                 return
+            last = moved
             if now - before > MOVED_SECONDS:
                 moved = now
-            idle = now - max(moved, operation.moved)
-            if idle < SPIN_SECONDS:
+            moved = max(moved, operation.moved)
+            if moved - last > SPIN_SECONDS:
+                gap = moved - last
+            idle = now - moved
+            if idle < SPIN_SECONDS and gap < LONGEST_SLEEP:
                 os.sched_yield()  # to another rank that is ready, if there is one
             else:
                 operation.world.look(now)
                 if operation.world.fault is not None:
                     operation.fail_as_told(operation.world.fault)
                     return
-                time.sleep(min(max(idle / 10, SHORTEST_SLEEP), LONGEST_SLEEP))
+                time.sleep(min(max(idle / 10, gap / 10, SHORTEST_SLEEP), LONGEST_SLEEP))
             before = time.perf_counter()
 
     def _expired(self, operation: Operation, limit: float) -> bool:
@@ -115,17 +139,47 @@ class Progress:
     def _run(self) -> None:
         pause, busy = SHORTEST_SLEEP, time.perf_counter()
         while not self._stopping:
-            now = time.perf_counter()
+            now, before = time.perf_counter(), time.thread_time()
             moved = self._poll_all(now)
-            if self._operations:
+            spent = time.thread_time() - before
+            operations = list(self._operations)
+            if operations:
                 self.world.look(now)
                 busy = now
             elif now - busy > LINGER_SECONDS:
                 self._park()
                 busy = time.perf_counter()
-            pause = SHORTEST_SLEEP if moved else min(2 * pause, LONGEST_SLEEP)
+            self._quiet = bool(operations) and not any(each.needs_polling() for each in operations)
+            if self._quiet and not self._driven:
+                self._let_move(max(each.moved for each in operations))
+                pause = SHORTEST_SLEEP
+                continue
+            if moved:
+                pause = SHORTEST_SLEEP
+            elif spent > MUCH_SECONDS:
+                pause = max(pause / 2, SHORTEST_SLEEP)
+            else:
+                last = max((each.moved for each in operations), default=busy)
+                pause = min(2 * pause, max(PAUSE_SHARE * (now - last), SHORTEST_SLEEP))
+                pause = min(pause, LONGEST_PAUSE)
             # Who waits for an operation moves the messages of all; two would be in the way.
-            time.sleep(LONGEST_SLEEP if self._driven else pause)
+            time.sleep(max(pause, LONGEST_SLEEP) if self._driven else pause)
+
+    def _let_move(self, last: float) -> None:
+        """For a while, move what needs no more than a call of MPI now and then.
+
+        Args:
+            last: when a message was last through.
+        """
+        now, spent = time.perf_counter(), 0.0
+        end = now + min(max(now - last, LONGEST_SLEEP), QUIET_SECONDS)
+        while self._quiet and not self._driven and now < end:
+            pause = max(LONGEST_SLEEP, min(QUIET_SHARE * (now - last), LONGEST_PAUSE))
+            time.sleep(pause / 2 if spent > MUCH_SECONDS else pause)
+            before = time.thread_time()
+            _SELF.Iprobe()
+            spent = time.thread_time() - before
+            now = time.perf_counter()
 
     def _poll_all(self, now: float) -> bool:
         """Move the operations on; return whether anything has moved."""
@@ -142,8 +196,7 @@ class Progress:
             driven = id(operation) in self._driven
             if young or driven or (tested and not operation.needs_polling()):
                 continue
-            before = time.perf_counter()
-            moved |= operation.poll() or time.perf_counter() - before > MOVED_SECONDS
+            moved |= operation.poll()
             tested = True
             if operation.ended is not None and now > operation.started + operation.limit:
                 self._expired(operation, operation.limit)

@@ -223,6 +223,7 @@ class Operation(Work):
                 return self._future
             self._future, self.ended = OrderedFuture(self._callbacks), threading.Event()
         self._callbacks.add(self._resolve)
+        PROGRESS.hurry()
         if self.done:
             self._signal()
         elif not self._background:

@@ -1,7 +1,7 @@
 """Compressors: a vector becomes a message of a known size, which is added into vectors.
 
-A new compressor is one file with a subclass of Compressor and one line in COMPRESSORS; the README
-shows one.
+A new compressor is one file with a subclass of Compressor and one line in COMPRESSORS:
+docs/writing-a-compressor.md.
 """
 
 from __future__ import annotations

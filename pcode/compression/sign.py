@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pcode.compression.base import Compressor, Message
+from pcode.compression.base import Message
 from pcode.compression.kernels import sign as kernels
 from pcode.compression.memory import (
     accumulate_arguments,
@@ -21,6 +21,7 @@ from pcode.compression.memory import (
     sizes_of,
 )
 from pcode.compression.parallel import run_segments, segments_of
+from pcode.compression.update import OnePassCompressor, SGDUpdate
 from pcode.layout import Layout
 
 
@@ -30,7 +31,7 @@ def _places(sizes: tuple[int, ...]) -> NDArray[np.int64]:
     return np.cumsum([4 * len(sizes), *((size + 7) // 8 for size in sizes)], dtype=np.int64)
 
 
-class Sign(Compressor):
+class Sign(OnePassCompressor):
     """Sign and mean: Q(v) = (||v||_1 / d) * s, s = -1 where v < 0, else +1, for each tensor.
 
     The message holds a float32 ||v||_1 / d for each tensor, then for each tensor ceil(d / 8)
@@ -79,6 +80,34 @@ class Sign(Compressor):
         num_bytes = self.message_bytes(layout)
         given = accumulate_arguments(layout, messages, targets, weights, num_bytes)
         run_segments(kernels.accumulate, layout.sizes, *given, _places(layout.sizes))
+
+    def turn(
+        self,
+        layout: Layout,
+        messages: Sequence[Message],
+        targets: Sequence[torch.Tensor],
+        weights: Sequence[Sequence[float]],
+        *,
+        update: SGDUpdate,
+        reference: torch.Tensor,
+        message: Message,
+    ) -> None:
+        num_bytes = self.message_bytes(layout)
+        payload = payload_address(message, num_bytes)
+        segments = segments_of(layout)
+        sums = np.empty(len(segments))
+        run_segments(
+            kernels.turn,
+            layout.sizes,
+            *accumulate_arguments(layout, messages, targets, weights, num_bytes),
+            *update.arguments(),
+            *reference_of(layout, reference),
+            payload,
+            _places(layout.sizes),
+            sums,
+        )
+        check_finite(layout, segments, sums)
+        kernels.write_means(payload, sizes_of(layout), segments, sums)
 
     def contraction(self, layout: Layout) -> float:
         """2 / pi, what a normally distributed v has.

@@ -1,6 +1,6 @@
 """The laws: how nodes step and mix. One file each, readable beside the paper.
 
-A new law is one file with a subclass of Law and one line in LAWS.
+A new law is one file with a subclass of Law and one line in LAWS: docs/writing-a-law.md.
 """
 
 from __future__ import annotations

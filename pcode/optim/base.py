@@ -69,6 +69,8 @@ class Law(torch.optim.Optimizer):
         compresses: whether the law sends compressed messages: it takes a compressor and a seed.
         centralized: whether every node needs every other's message, with equal weights.
         time_varying: whether the edges may change from round to round.
+        reads_gradients_in_place: whether the recursion finds them where backward has left them;
+            otherwise they are in g before it.
         takes_adam, takes_local_steps: whether the recursion is defined with them.
         flags: the flags that the constructor takes besides, by the same names.
         consensus: the recursion without gradients, of a law with a consensus step size.
@@ -80,6 +82,7 @@ class Law(torch.optim.Optimizer):
     compresses: ClassVar[bool] = False
     centralized: ClassVar[bool] = False
     time_varying: ClassVar[bool] = False
+    reads_gradients_in_place: ClassVar[bool] = False
     takes_adam: ClassVar[bool] = True
     takes_local_steps: ClassVar[bool] = True
     flags: ClassVar[tuple[str, ...]] = ()
@@ -202,16 +205,18 @@ class Law(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        self.store.collect_gradients()
         if self.num_steps == 0:
             self._start()
         self.steps_since_exchange += 1
         if self.steps_since_exchange >= self.steps_per_exchange:
+            if not self.reads_gradients_in_place:
+                self.store.collect_gradients()
             self._recursion()
             self.steps_since_exchange = 0
             self.num_exchanges += 1
             self.local.exchanged()
         else:
+            self.store.collect_gradients()
             self.local_step()
         self.num_steps += 1
         return loss
@@ -232,10 +237,13 @@ class Law(torch.optim.Optimizer):
     def abandon(self) -> None:
         """Forget what is under way between nodes: it has failed."""
 
-    def zero_grad(self, set_to_none: bool = False) -> None:
-        """Zero the gradients; they stay views of the flat vector whatever set_to_none says."""
-        self.store.collect_gradients()
-        self.g.zero_()
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Zero the gradients as torch's optimizers do; otherwise they are views of g."""
+        if set_to_none:
+            self.store.forget_gradients()
+        else:
+            self.store.collect_gradients()
+            self.g.zero_()
 
     def local_step(self) -> None:
         """x -= lr * d, with d = D(g), in one pass over the vectors."""

@@ -33,7 +33,8 @@ class FlatStore:
     """The vectors x (parameters) and g (gradients) of a node, and their layout.
 
     The tensors of the groups lie back to back, group after group; every parameter's `data` and
-    `grad` become views, so that flattening costs nothing.
+    `grad` become views, so that flattening costs nothing. A gradient may leave g (zero_grad) until
+    `collect_gradients` brings it back.
 
     Args:
         groups: param_groups of a torch.optim.Optimizer; all parameters float32, on one device.
@@ -66,12 +67,31 @@ class FlatStore:
             parameter.data, parameter.grad = values, gradient
 
     def collect_gradients(self) -> None:
-        """Bring back gradients that something else (model.zero_grad()) took out of the store."""
+        """Bring the gradients into g, wherever they are, as views of which they end.
+
+        Backward puts a gradient that is None where it has computed it, which costs no pass over
+        memory; one that is there is added to.
+        """
+        apart, homes = [], []
         for parameter, gradient in zip(self._parameters, self._gradients, strict=True):
             if parameter.grad is gradient:
                 continue
             if parameter.grad is None:
                 gradient.zero_()
             else:
-                gradient.copy_(parameter.grad)
+                apart.append(parameter.grad)
+                homes.append(gradient)
             parameter.grad = gradient
+        if apart:
+            torch._foreach_copy_(homes, apart)
+
+    def gradients(self) -> list[torch.Tensor]:
+        """The gradient of each parameter, where it is; zeros where there is none."""
+        if any(parameter.grad is None for parameter in self._parameters):
+            self.collect_gradients()
+        return [parameter.grad for parameter in self._parameters]
+
+    def forget_gradients(self) -> None:
+        """All gradients are None from now on."""
+        for parameter in self._parameters:
+            parameter.grad = None

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 
 from pcode.communication.base import Communicator, Exchange
 from pcode.compression.base import Compressor, Message
+from pcode.compression.update import OnePassCompressor, SGDUpdate
 from pcode.errors import DivergenceError, NotFiniteError
 from pcode.layout import Layout
 from pcode.seeding import derive_seed
 from pcode.timing import StepTimer
 from pcode.topology.base import Topology
+
+# Vectors, each with what is added to it and the factor before it: "own" for q_i, "mean" for
+# sum_j w_ij q_j, "mixed" for sum_j w_ij q_j - q_i (sums over the neighbours and the node itself).
+Targets = Sequence[tuple[torch.Tensor, str, float]]
 
 
 class Gossip:
@@ -54,6 +60,8 @@ class Gossip:
             "mean": mean,
             "mixed": [w - delta for w, delta in zip(mean, own, strict=True)],
         }
+        # A message is written while the last one is still to be added.
+        self._spare = torch.empty_like(self._payloads[self._rank])
         self._under_way: tuple[Exchange, int] | None = None
 
     def _message(self, sender: int, step: int) -> Message:
@@ -66,18 +74,84 @@ class Gossip:
             DivergenceError: what is to be compressed is not finite; names rank, step and tensor.
         """
         own = self._message(self._rank, step)
-        with self._timer("compress"):
-            try:
-                self._compressor.encode(self._layout, value, reference, own)
-            except NotFiniteError as error:
-                raise DivergenceError(str(error), rank=self._rank, step=step) from None
+        with self._timer("compress"), self._naming(step):
+            self._compressor.encode(self._layout, value, reference, own)
+        self._start(step)
+
+    def turn(
+        self,
+        targets: Targets,
+        update: Callable[[], None],
+        value: torch.Tensor,
+        reference: torch.Tensor,
+        step: int,
+    ) -> None:
+        """`receive`, update(), which changes value, and `send`.
+
+        All in one pass over the vectors where update and compressor can; its time then counts as
+        local_update.
+
+        Raises:
+            DivergenceError: as `send`.
+        """
+        if isinstance(update, SGDUpdate) and isinstance(self._compressor, OnePassCompressor):
+            self._one_pass(self._compressor, targets, update, reference, step)
+            return
+        self.receive(targets)
+        with self._timer("local_update"):
+            update()
+        self.send(value, reference, step)
+
+    def _one_pass(
+        self,
+        compressor: OnePassCompressor,
+        targets: Targets,
+        update: SGDUpdate,
+        reference: torch.Tensor,
+        step: int,
+    ) -> None:
+        messages = self._arrived()
+        self._spare, self._payloads[self._rank] = self._payloads[self._rank], self._spare
+        own = self._message(self._rank, step)
+        with self._timer("local_update"), self._naming(step):
+            vectors, weights = self._sums(targets)
+            if not messages:
+                weights = [[] for _ in vectors]
+            compressor.turn(
+                self._layout,
+                messages,
+                vectors,
+                weights,
+                update=update,
+                reference=reference,
+                message=own,
+            )
+        self._start(step)
+
+    def _start(self, step: int) -> None:
+        """Start the exchange of the messages of a step."""
         with self._timer("wait"):
             exchange = self._communicator.exchange(
-                dict.fromkeys(self._neighbours, own.payload),
+                dict.fromkeys(self._neighbours, self._payloads[self._rank]),
                 {peer: self._payloads[peer] for peer in self._neighbours},
                 step,
             )
         self._under_way = exchange, step
+
+    @contextmanager
+    def _naming(self, step: int) -> Iterator[None]:
+        """Give what is not finite a rank and a step."""
+        try:
+            yield
+        except NotFiniteError as error:
+            raise DivergenceError(str(error), rank=self._rank, step=step) from None
+
+    def _sums(self, targets: Targets) -> tuple[list[torch.Tensor], list[list[float]]]:
+        """The vectors, and for each the weights of the messages in the order of ranks."""
+        return (
+            [vector for vector, _, _ in targets],
+            [[factor * w for w in self._rows[kind]] for _, kind, factor in targets],
+        )
 
     def add_own(self, target: torch.Tensor) -> None:
         """target += q_i, for the round under way; the others' messages need not be there."""
@@ -86,24 +160,13 @@ class Gossip:
             own = self._message(self._rank, self._under_way[1])
             self._compressor.accumulate(self._layout, [own], [target], [[1.0]])
 
-    def receive(self, targets: Sequence[tuple[torch.Tensor, str, float]]) -> None:
-        """Wait for the round under way, if there is one, and add its messages.
-
-        Args:
-            targets: vectors, each with what is added to it and the factor before it: "own" for
-                q_i, "mean" for sum_j w_ij q_j, "mixed" for sum_j w_ij q_j - q_i (sums over the
-                neighbours and the node itself).
-        """
+    def receive(self, targets: Targets) -> None:
+        """Wait for the round under way, if there is one, and add its messages."""
         messages = self._arrived()
         if not messages:
             return
         with self._timer("mix"):
-            self._compressor.accumulate(
-                self._layout,
-                messages,
-                [vector for vector, _, _ in targets],
-                [[factor * w for w in self._rows[kind]] for _, kind, factor in targets],
-            )
+            self._compressor.accumulate(self._layout, messages, *self._sums(targets))
 
     def receive_each(self, target: torch.Tensor) -> Iterator[torch.Tensor]:
         """Wait for the round under way and give its messages one by one, by rank, in target."""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch.optim.adam import adam
 from torch.optim.sgd import sgd
 
+from pcode.compression.update import SGDUpdate
 from pcode.errors import UserError
 from pcode.optim.flat import FlatStore, Groups
 
@@ -62,6 +64,13 @@ class LocalStep:
         """One local step, from the gradients in store.g."""
         raise NotImplementedError
 
+    def mixing_update(self, z: torch.Tensor, gamma: float) -> SGDUpdate | None:
+        """x -= lr d ; x += gamma z in one pass, where there is a kernel for it.
+
+        It reads the gradients where they lie, in the store or not.
+        """
+        return None
+
     def exchanged(self) -> None:
         """The node has mixed with the others."""
 
@@ -80,6 +89,23 @@ class LocalSGD(LocalStep):
     def step(self) -> None:
         for group, part in zip(self.groups, self.store.slices, strict=True):
             self._step(self.store.x, group["lr"], group["weight_decay"], group, part)
+
+    def mixing_update(self, z: torch.Tensor, gamma: float) -> SGDUpdate | None:
+        if self.store.x.device.type != "cpu":
+            return None
+        rows = [
+            (group["lr"], group["weight_decay"], group["momentum"], group["nesterov"], gamma)
+            for group in self.groups
+            for _ in group["params"]
+        ]
+        return SGDUpdate(
+            self.store.layout,
+            self.store.x,
+            self.buf,
+            z,
+            self.store.gradients(),
+            np.array(rows, dtype=np.float32),
+        )
 
     def add_weight_decay(self) -> None:
         """g += weight_decay x."""

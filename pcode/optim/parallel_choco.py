@@ -35,6 +35,7 @@ class ParallelChoco(OverlappingLaw):
     """
 
     consensus = Consensus
+    reads_gradients_in_place = True
     flags = ("consensus_stepsize", *OverlappingLaw.flags)
 
     def __init__(
@@ -49,15 +50,21 @@ class ParallelChoco(OverlappingLaw):
         super().__init__(params, communicator, topology, **options)
         self.gamma = consensus_stepsize
         self.hat, self.z = torch.zeros_like(self.x), torch.zeros_like(self.x)
+        self._sums = ((self.hat, "own", 1.0), (self.z, "mixed", 1.0))
 
-    def _step_and_send(self) -> None:
-        self.local_step()
-        with self.timer("mix"):
-            self.x.add_(self.z, alpha=self.gamma)
-        self._gossip.send(self.x, self.hat, self.num_steps)
+    def _recursion(self) -> None:
+        update = self.local.mixing_update(self.z, self.gamma) or self._step_and_mix
+        self._gossip.turn(self._sums, update, self.x, self.hat, self.num_steps)
+        if not self.overlap:
+            self.finish()
+
+    def _step_and_mix(self) -> None:
+        self.store.collect_gradients()
+        self.local.step()
+        self.x.add_(self.z, alpha=self.gamma)
 
     def _take_in(self) -> None:
-        self._gossip.receive([(self.hat, "own", 1.0), (self.z, "mixed", 1.0)])
+        self._gossip.receive(self._sums)
 
     def rebuild(self) -> None:
         make_copies_exact(self, self.hat, self.z)

@@ -1,6 +1,7 @@
 """Topologies: who mixes with whom, and with which weights.
 
-A new topology is one file with a function of n and one line in TOPOLOGIES.
+A new topology is one file with a function of n and one line in TOPOLOGIES:
+docs/writing-a-topology.md.
 """
 
 from __future__ import annotations

@@ -192,11 +192,11 @@ class Run:
         with closing(node.batches_ahead()) as batches:
             while node.law.num_steps < end:
                 progress.losses.append(node.train_step(batches))
-                progress.train_seconds += node.last_seconds
+                progress.train_seconds += node.last_step_seconds["total"]
                 step = node.law.num_steps
                 mark.set(step)
                 if watch.track_detailed_time:
-                    records.write("step", step, {"step_seconds": node.last_step_seconds()})
+                    records.write("step", step, {"step_seconds": node.last_step_seconds})
                 if step == running.first_step + UNTIMED_STEPS:
                     node.restart_timer()
                 if step % watch.summary_freq == 0:

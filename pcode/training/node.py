@@ -31,6 +31,9 @@ class Node:
         plan: the run's plan, the same on every node.
         communicator: this node's view of the others.
         injector: the failures that are to happen to it.
+
+    Attributes:
+        last_step_seconds: of the last step ("total") and of its parts.
     """
 
     def __init__(self, plan: Plan, communicator: Communicator, injector: Injector) -> None:
@@ -56,9 +59,8 @@ class Node:
         )
         self.clip_norm = plan.clip_norm
         self.timer = self.law.timer
-        self._before_step = self.timer.seconds
-        self.timed_steps = 0
-        self.timed_seconds = self.last_seconds = 0.0
+        self.last_step_seconds: dict[str, float] = {}
+        self.restart_timer()
 
     def batches_ahead(self) -> Batches:
         """This node's batches of the epoch under way, from its next step on.
@@ -89,7 +91,7 @@ class Node:
         """
         step = self.law.num_steps
         start = time.perf_counter()
-        self._before_step = dict(self.timer.seconds)
+        before = dict(self.timer.seconds)
         self._injector.reach("data", step)
         with self.timer("data"):
             inputs, targets = next(batches)
@@ -113,32 +115,28 @@ class Node:
             if self.clip_norm is not None:
                 nn.utils.clip_grad_norm_(self.model.parameters(), self.clip_norm)
         self.law.step()
-        self.last_seconds = time.perf_counter() - start
+        self.last_step_seconds = {"total": time.perf_counter() - start}
+        # Not the timer's own sums: what is received between two steps is no step's.
+        for part, until_now in self.timer.seconds.items():
+            self.last_step_seconds[part] = until_now - before[part]
         self.timed_steps += 1
-        self.timed_seconds += self.last_seconds
+        for name, value in self.last_step_seconds.items():
+            self._timed[name] += value
         return value
 
     def _spoil(self) -> None:
         self.law.x.fill_(math.nan)
 
-    def last_step_seconds(self) -> dict[str, float]:
-        """Seconds of the last step and of its parts."""
-        parts = {
-            part: seconds - self._before_step[part] for part, seconds in self.timer.seconds.items()
-        }
-        return {"total": self.last_seconds, **parts}
-
     def restart_timer(self) -> None:
         """Forget the times of the steps so far."""
-        self.timer.reset()
-        self.timed_steps, self.timed_seconds = 0, 0.0
+        self.timed_steps = 0
+        self._timed = dict.fromkeys(("total", *self.timer.seconds), 0.0)
 
     def step_seconds(self) -> dict[str, float] | None:
         """Mean seconds of a step and of its parts; None where none was timed."""
         if self.timed_steps == 0:
             return None
-        parts = {"total": self.timed_seconds, **self.timer.seconds}
-        return {name: seconds / self.timed_steps for name, seconds in parts.items()}
+        return {name: seconds / self.timed_steps for name, seconds in self._timed.items()}
 
     def state_dict(self) -> dict[str, Any]:
         """All that the node is between two steps: tensors, numbers and texts; all nodes call it."""

@@ -29,7 +29,12 @@ from pcode.training.records import load_model, model_file
 from pcode.training.start import Start, find_start
 
 
-def _check_devices(config: Config) -> None:
+def check_devices(config: Config) -> None:
+    """Refuse GPUs that there are not.
+
+    Raises:
+        UserError: what was asked for cannot be done.
+    """
     if config.launch.on_cuda and not torch.cuda.is_available():
         raise UserError(
             "--on_cuda True: this machine has no GPU that torch can use; --on_cuda False"
@@ -51,7 +56,7 @@ def make_plan(config: Config) -> Plan:
     Raises:
         UserError: what was asked for cannot be done.
     """
-    _check_devices(config)
+    check_devices(config)
     check_folder(config)
     # Before a data set is fetched.
     architecture(config.model.arch)

@@ -17,6 +17,7 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
 from pcode.compression import Compressor, Message
+from pcode.errors import NotFiniteError
 from pcode.layout import Layout
 
 Floats = NDArray[np.float32]
@@ -67,6 +68,10 @@ class CompressorContract(ABC):
     @abstractmethod
     def delta(self, v: Floats) -> float:
         """The largest delta that the theory gives for this v."""
+
+    def num_added(self, layout: Layout) -> int:
+        """How many entries of a target a message adds to."""
+        return layout.num_entries
 
     def expected(self, layout: Layout, v: torch.Tensor) -> Floats:
         parts = [
@@ -205,7 +210,19 @@ class CompressorContract(ABC):
         self.make().accumulate(layout, [garbage], [target], [[0.0]])
         np.testing.assert_array_equal(bits_of(target), bits_of(np.full(43, -0.0, np.float32)))
         self.make().accumulate(layout, [garbage], [target], [[1.0]])
-        assert target.isnan().all()
+        assert int(target.isnan().sum()) == self.num_added(layout)
+
+    @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+    @pytest.mark.parametrize("sizes", [[20, 0, 20, 3], [70_000, 70_000]], ids=str)
+    def test_first_tensor_that_is_not_finite_is_named(self, bad: float, sizes: list[int]) -> None:
+        layout = Layout.of_sizes(sizes)
+        for side in range(2):
+            for first in np.flatnonzero(sizes).tolist():
+                inputs = [normal(layout, 1), normal(layout, 2)]
+                for view in layout.views(inputs[side])[first:]:
+                    view.fill_(bad)
+                with pytest.raises(NotFiniteError, match=f"tensor {first} holds NaN or infinity"):
+                    self.encoded(layout, inputs[0], inputs[1])
 
     def test_error_is_within_the_contraction(self) -> None:
         layout = Layout.of_sizes([1, 10, 1000, 100_000])

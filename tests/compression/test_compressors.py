@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from pcode.compression import COMPRESSORS, Compressor, Message, make_compressor
-from pcode.errors import NotFiniteError, UserError
+from pcode.errors import UserError
 from pcode.layout import Layout
 from tests.compression.compressor_contract import CompressorContract, Floats, bits_of, normal
-from tests.readme import program
+from tests.pages import program
 
 
 class TestNone(CompressorContract):
@@ -93,15 +93,20 @@ class TestSign(CompressorContract):
         assert self.make().contraction(layout) == pytest.approx(measured, rel=0.01)
 
 
-class TestExampleOfTheReadme(CompressorContract):
-    """The compressor that the README writes in a few lines."""
+class TestExampleOfThePage(CompressorContract):
+    """The compressor that docs/ writes in a few lines."""
 
     payload_offset = 2
     largest = 30_000.0
 
     def make(self) -> Compressor:
         names: dict[str, Any] = {}
-        exec(program("compressor").replace('COMPRESSORS["half"] = Half', ""), names)
+        exec(
+            program("docs/writing-a-compressor.md", "half").replace(
+                'COMPRESSORS["half"] = Half', ""
+            ),
+            names,
+        )
         made: Compressor = names["Half"]()
         return made
 
@@ -114,22 +119,6 @@ class TestExampleOfTheReadme(CompressorContract):
 
 @pytest.mark.parametrize("name", COMPRESSORS)
 class TestRefusals:
-    @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
-    @pytest.mark.parametrize("sizes", [[20, 0, 20, 3], [70_000, 70_000]], ids=str)
-    def test_first_tensor_that_is_not_finite_is_named(
-        self, name: str, bad: float, sizes: list[int]
-    ) -> None:
-        layout = Layout.of_sizes(sizes)
-        compressor = make_compressor(name)
-        message = Message(torch.zeros(compressor.message_bytes(layout), dtype=torch.uint8))
-        for side in range(2):
-            for first in np.flatnonzero(sizes).tolist():
-                inputs = [normal(layout, 1), normal(layout, 2)]
-                for view in layout.views(inputs[side])[first:]:
-                    view.fill_(bad)
-                with pytest.raises(NotFiniteError, match=f"tensor {first} holds NaN or infinity"):
-                    compressor.encode(layout, inputs[0], inputs[1], message)
-
     def test_the_largest_numbers_are_finite(self, name: str) -> None:
         layout = Layout.of_sizes([100_000, 3])
         compressor = make_compressor(name)
@@ -188,4 +177,4 @@ def test_words_for_the_first_lines(name: str, words: str) -> None:
 
 
 def test_words_are_the_docstring_where_there_are_no_others() -> None:
-    assert TestExampleOfTheReadme().make().description
+    assert TestExampleOfThePage().make().description

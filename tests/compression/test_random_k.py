@@ -20,7 +20,6 @@ from pcode.layout import Layout
 from tests.compression.compressor_contract import (
     CompressorContract,
     Floats,
-    bits_of,
     normal,
     variants,
 )
@@ -90,14 +89,8 @@ class RandomKContract(CompressorContract):
         share = kept_entries(v.size, self.ratio) / v.size
         return share if self.is_biased else 2 - 1 / share
 
-    def test_weight_zero_leaves_out_whatever_the_message_holds(self) -> None:
-        layout = Layout.of_sizes([40, 3])
-        garbage = Message(torch.full((self.make().message_bytes(layout),), 0xFF, dtype=torch.uint8))
-        target = torch.full((layout.num_entries,), -0.0)
-        self.make().accumulate(layout, [garbage], [target], [[0.0]])
-        np.testing.assert_array_equal(bits_of(target), bits_of(np.full(43, -0.0, np.float32)))
-        self.make().accumulate(layout, [garbage], [target], [[1.0]])
-        assert int(target.isnan().sum()) == sum(kept_of(layout, self.ratio))
+    def num_added(self, layout: Layout) -> int:
+        return sum(kept_of(layout, self.ratio))
 
 
 globals().update(variants(RandomKContract, ratio=RATIOS, is_biased=(True, False)))

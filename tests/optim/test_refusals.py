@@ -23,7 +23,7 @@ from pcode.optim import (
 )
 from pcode.topology import make_topology
 from tests.optim.laws_by_hand import COMPRESSIONS
-from tests.optim.recursions import GAMMA, LR, NUM_STEPS, run
+from tests.optim.recursions import GAMMA, LR, run
 
 
 @pytest.mark.parametrize("law", [DCDPSGD, ECDPSGD])
@@ -94,14 +94,14 @@ def test_what_is_not_finite_names_rank_step_and_tensor(
             compressor=make_compressor(compression, **options),
         )
         if node.rank == 2:
-            recursion, step = law.local_step, iter(range(NUM_STEPS))
+            step = law.step
 
             def poisoned() -> None:
-                recursion()
-                if next(step) == 3:
+                if law.num_steps == 3:
                     law.layout.views(law.x)[2].fill_(bad)
+                step()
 
-            law.local_step = poisoned  # type: ignore[method-assign]
+            law.step = poisoned  # type: ignore[method-assign,assignment]
         return law
 
     with pytest.raises(DivergenceError, match=r"rank 2, step 3: tensor tensors\.2 holds NaN or"):

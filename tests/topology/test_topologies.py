@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from pcode.errors import UserError
-from pcode.topology import DRAWN, TOPOLOGIES, Topology, make_graph, make_topology
+from pcode.topology import DRAWN, TOPOLOGIES, make_graph, make_topology
+from tests.topology.topology_contract import check_topology, gap_by_power_iteration
 
 TIME_VARYING = ("one_peer_exponential", "random_matching")
 
@@ -31,20 +32,6 @@ KNOWN_GAPS = [
 
 def is_prime(number: int) -> bool:
     return number > 1 and all(number % divisor for divisor in range(2, number))
-
-
-def gap_by_power_iteration(topology: Topology) -> float:
-    """1 - |lambda_2|: how fast what is orthogonal to the ones shrinks under W."""
-    values = np.random.default_rng(0).standard_normal(topology.num_nodes)
-    shrinkage = 0.0
-    for _ in range(20_000):
-        values -= values.mean()
-        norm = np.linalg.norm(values)
-        if norm == 0:
-            return 1.0
-        values = topology.matrix @ (values / norm)
-        shrinkage = float(np.linalg.norm(values))
-    return 1 - shrinkage
 
 
 @pytest.mark.parametrize(("name", "num_nodes", "gap"), KNOWN_GAPS)
@@ -89,20 +76,7 @@ def test_every_n_is_valid_or_refused_by_name_and_n(name: str, num_nodes: int) ->
         with pytest.raises(UserError, match=rf"'{name}\S*' with n = {num_nodes}: .*\d$"):
             make_topology(name, num_nodes)
         return
-    topology = make_topology(name, num_nodes)
-    W = topology.matrix
-    assert W.shape == (num_nodes, num_nodes)
-    assert (W >= 0).all()
-    assert (W == W.T).all()
-    np.testing.assert_allclose(W.sum(axis=0), 1, atol=1e-14)
-    graph = nx.Graph(topology.edges)
-    graph.add_nodes_from(range(num_nodes))
-    assert nx.is_connected(graph)
-    assert 0 < topology.spectral_gap <= 1 + 1e-12
-    assert topology.beta == pytest.approx(np.linalg.norm(np.eye(num_nodes) - W, 2), abs=1e-12)
-    for rank in range(num_nodes):
-        assert topology.neighbours(rank) == tuple(sorted(graph[rank]))
-        assert topology.degree(rank) == graph.degree[rank]
+    check_topology(make_topology(name, num_nodes), num_nodes)
 
 
 def test_ring_weights() -> None:

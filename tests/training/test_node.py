@@ -76,7 +76,7 @@ def test_the_parts_of_each_step_are_positive_and_within_it() -> None:
         seconds = []
         for _ in range(4):
             node.train_step(batches)
-            seconds.append(node.last_step_seconds())
+            seconds.append(node.last_step_seconds)
             node.restart_timer()
         return seconds
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -30,9 +32,37 @@ from pcode.compression.kernels.lanes import (
     total,
     zero_doubles,
 )
+from pcode.compression.kernels.update import update_block
 
 # Entries of a target that stay in the first-level cache (16 KiB) while all messages are added.
 BLOCK = 4096
+# Entries of five vectors that do.
+TURN_BLOCK = 1024
+
+
+@kernel
+def _encode_block(
+    value: int,
+    minus: int,
+    stride: int,
+    bits: int,
+    num_entries: int,
+    magnitudes: Any,  # DOUBLES
+) -> Any:
+    """Write the bits of value - minus, reading both once; magnitudes, lane by lane, and theirs."""
+    for _ in range(num_entries // LANES):
+        difference = subtract(load(value), load(minus))
+        store_mask(bits, is_below_zero(difference))
+        magnitudes = add_magnitudes(magnitudes, difference)
+        value += FLOATS_BYTES
+        minus += LANES * stride
+        bits += MASK_BYTES
+    rest = num_entries % LANES
+    if rest > 0:
+        difference = subtract(load_first(value, 4 * rest), load_first(minus, 4 * rest))
+        store_mask_first(bits, (rest + 7) // 8, is_below_zero(difference))
+        magnitudes = add_magnitudes(magnitudes, difference)
+    return magnitudes
 
 
 @kernel
@@ -59,22 +89,14 @@ def encode(
     """
     for segment in range(first, last):
         tensor, offset, start, size = segments[segment]
-        from_ = value + 4 * (offset + start)
-        minus = reference + reference_stride * (offset + start)
-        bits = payload + places[tensor] + start // 8
-        magnitudes = zero_doubles()
-        for _ in range(size // LANES):
-            difference = subtract(load(from_), load(minus))
-            store_mask(bits, is_below_zero(difference))
-            magnitudes = add_magnitudes(magnitudes, difference)
-            from_ += FLOATS_BYTES
-            minus += LANES * reference_stride
-            bits += MASK_BYTES
-        rest = size % LANES
-        if rest > 0:
-            difference = subtract(load_first(from_, 4 * rest), load_first(minus, 4 * rest))
-            store_mask_first(bits, (rest + 7) // 8, is_below_zero(difference))
-            magnitudes = add_magnitudes(magnitudes, difference)
+        magnitudes = _encode_block(
+            value + 4 * (offset + start),
+            reference + reference_stride * (offset + start),
+            reference_stride,
+            payload + places[tensor] + start // 8,
+            size,
+            zero_doubles(),
+        )
         sums[segment] = total(magnitudes)
 
 
@@ -115,6 +137,29 @@ def _add_signs(target: int, bits: int, magnitude: np.float32, num_entries: int) 
 
 
 @kernel
+def _accumulate_block(
+    targets: NDArray[np.int64],
+    payloads: NDArray[np.int64],
+    weights: NDArray[np.float32],
+    places: NDArray[np.int64],
+    tensor: int,
+    offset: int,
+    start: int,
+    num_entries: int,
+) -> None:
+    """targets[k] += weights[k, m] * message m for a tensor's entries from `start` on."""
+    for k in range(targets.size):
+        for m in range(payloads.size):
+            if weights[k, m] != 0:
+                _add_signs(
+                    targets[k] + 4 * (offset + start),
+                    payloads[m] + places[tensor] + start // 8,
+                    weights[k, m] * load_float(payloads[m] + 4 * tensor),
+                    num_entries,
+                )
+
+
+@kernel
 def accumulate(
     targets: NDArray[np.int64],
     payloads: NDArray[np.int64],
@@ -136,12 +181,57 @@ def accumulate(
         tensor, offset, begin, size = segments[segment]
         for start in range(begin, begin + size, BLOCK):
             num_entries = min(BLOCK, begin + size - start)
-            for k in range(targets.size):
-                for m in range(payloads.size):
-                    if weights[k, m] != 0:
-                        _add_signs(
-                            targets[k] + 4 * (offset + start),
-                            payloads[m] + places[tensor] + start // 8,
-                            weights[k, m] * load_float(payloads[m] + 4 * tensor),
-                            num_entries,
-                        )
+            _accumulate_block(
+                targets, payloads, weights, places, tensor, offset, start, num_entries
+            )
+
+
+@kernel
+def turn(
+    targets: NDArray[np.int64],
+    payloads: NDArray[np.int64],
+    weights: NDArray[np.float32],
+    x: int,
+    gradients: NDArray[np.int64],
+    buf: int,
+    z: int,
+    coefficients: NDArray[np.float32],
+    reference: int,
+    reference_stride: int,
+    payload: int,
+    places: NDArray[np.int64],
+    sums: NDArray[np.float64],
+    segments: NDArray[np.int64],
+    first: int,
+    last: int,
+) -> None:
+    """`accumulate`, then `update`, then `encode` of x, block by block: memory is read once.
+
+    Args: those of the three. The message that is written is none of those that are read.
+    """
+    for segment in range(first, last):
+        tensor, offset, begin, size = segments[segment]
+        magnitudes = zero_doubles()
+        for start in range(begin, begin + size, TURN_BLOCK):
+            num_entries = min(TURN_BLOCK, begin + size - start)
+            _accumulate_block(
+                targets, payloads, weights, places, tensor, offset, start, num_entries
+            )
+            place = 4 * (offset + start)
+            update_block(
+                x + place,
+                gradients[tensor] + 4 * start,
+                buf + place,
+                z + place,
+                coefficients[tensor],
+                num_entries,
+            )
+            magnitudes = _encode_block(
+                x + place,
+                reference + reference_stride * (offset + start),
+                reference_stride,
+                payload + places[tensor] + start // 8,
+                num_entries,
+                magnitudes,
+            )
+        sums[segment] = total(magnitudes)

@@ -1,0 +1,148 @@
+"""What every law must do: each step is its recursion, and a restored law goes on as if unstopped.
+
+What a compressor makes of a vector is checked by its own tests. Here NumPy works out what each
+node has to compress; that is what the law's compressor was given, to 1e-6, and from what the
+compressor made of it NumPy's step gives the law's next state, to 1e-6. From the start on, with
+nothing of the law but its messages, NumPy's x after all steps is the law's to 1e-5 (float32's
+rounding adds up).
+"""
+
+from __future__ import annotations
+
+import copy
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+
+from pcode.communication import Communicator, Simulation
+from pcode.compression import make_compressor
+from pcode.optim import Law
+from pcode.topology import make_topology
+from tests.optim.laws_by_hand import Case, Given, ecd, same_start
+from tests.optim.recursions import (
+    NUM_STEPS,
+    Array,
+    Recorder,
+    State,
+    Tensors,
+    far,
+    gradients,
+    local_options,
+    run,
+)
+
+
+def _replay(made: Array, v: Array) -> Array:
+    """What the law's compressors made, whatever is asked."""
+    return made
+
+
+def _check_steps(
+    case: Case, states: list[State], recorders: list[Recorder], W: Array, nesterov: bool
+) -> None:
+    """Every step, from the law's own state before it, and all of them without it."""
+    num_nodes, alone = len(W), states[0]
+    for number in range(NUM_STEPS):
+
+        def compress(v: Array, number: int = number) -> Array:
+            for rank, recorder in enumerate(recorders):
+                # ECD's extrapolation multiplies the rounding of x by t / 2.
+                grown = (number + 1) / 2 if case.step is ecd else 1.0
+                scale = max(np.abs(v).max(), grown * np.abs(states[number]["x"]).max())
+                assert np.abs(recorder.given[number] - v[rank]).max() <= 1e-6 * scale
+            return np.stack([recorder.made[number] for recorder in recorders])
+
+        made = np.stack([recorder.made[number] for recorder in recorders])
+        g = gradients(number, num_nodes)
+        alone = case.step(alone, g, Given(number + 1, partial(_replay, made), W, nesterov))
+        forced = case.step(states[number], g, Given(number + 1, compress, W, nesterov))
+        assert forced.keys() == states[number + 1].keys()
+        largest = max(np.abs(v).max() for v in (forced["x"], *(r.made[number] for r in recorders)))
+        for name, got in states[number + 1].items():
+            # Sums of vectors of the size of x or q: their rounding is those vectors'.
+            scale = max(np.abs(forced[name]).max(), largest)
+            assert np.abs(got - forced[name]).max() <= 1e-6 * scale, (name, number)
+    largest = max(np.abs(state["x"]).max() for state in states)
+    assert np.abs(states[-1]["x"] - alone["x"]).max() <= 1e-5 * largest
+
+
+def check_recursion(
+    case: Case, compression: str, options: dict[str, Any], graph: tuple[str, int]
+) -> None:
+    """The law takes the case's steps, with a compressor and its options, on a graph of n nodes.
+
+    Raises:
+        AssertionError: it does not.
+    """
+    topology = make_topology(*graph)
+    nesterov = graph[1] == 8
+    recorders = [Recorder(make_compressor(compression, **options)) for _ in range(graph[1])]
+    states = run(
+        lambda model, node: case.law(
+            model.parameters(),
+            node,
+            topology,
+            compressor=recorders[node.rank],
+            seed=5,
+            **local_options(nesterov),
+            **case.options,
+        ),
+        graph[1],
+        start=case.start,
+    )
+    _check_steps(case, states, recorders, topology.matrix, nesterov)
+    # Unbiased sparsification may diverge: the steps are right nevertheless.
+    assert far(states[-1]["x"], states[0]["x"]) > 0.01
+    if case.centralized:
+        assert all((x == states[-1]["x"][0]).all() for x in states[-1]["x"])
+
+
+def check_restored(case: Case) -> None:
+    """A law that took over a state goes on with the bits of the one that left it.
+
+    Raises:
+        AssertionError: it does not.
+    """
+    topology = make_topology(*case.graphs[0])
+
+    def node(communicator: Communicator) -> None:
+        def start() -> tuple[Tensors, Law]:
+            model = Tensors(same_start(0))
+            compressor = make_compressor("compress_random_k", compress_ratio=0.5)
+            law = case.law(
+                model.named_parameters(),
+                communicator,
+                topology,
+                compressor=compressor,
+                seed=5,
+                **local_options(True),
+                **({} if case.centralized else {"local_step": 3}),
+                **case.options,
+            )
+            return model, law
+
+        def train(model: Tensors, law: Law, steps: range) -> None:
+            for step in steps:
+                law.zero_grad()
+                model.give_gradient(gradients(step, 4)[communicator.rank])
+                law.step()
+
+        model, law = start()
+        train(model, law, range(7))
+        kept, x = copy.deepcopy(law.state_dict()), law.x.clone()
+        train(model, law, range(7, 20))
+        other_model, other = start()
+        train(other_model, other, range(3))  # with overlap, a round is under way then
+        other.load_state_dict(kept)
+        other.x.copy_(x)
+        train(other_model, other, range(7, 20))
+        want, got = law.state_dict(), other.state_dict()
+        assert torch.equal(other.x, law.x)
+        assert all(
+            torch.equal(got["vectors"][key], want["vectors"][key]) for key in want["vectors"]
+        )
+        assert not torch.equal(other.x, x)
+
+    Simulation(4).run(node)
