@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 
+from pcode.check import check
 from pcode.communication import DistributedCommunicator, Simulation
 from pcode.config import Config, parse
 from pcode.config.options import AUTO
@@ -28,12 +29,14 @@ from pcode.launch import (
     RankEnvironment,
     check_ranks,
     detect,
+    goes_on,
     launch,
     mpirun_command,
     runs_here,
     threads_per_node,
 )
 from pcode.launch.connect import abort, connect, disconnect
+from pcode.launch.mpirun import go_to
 from pcode.launch.restarts import Attempt, GoingBack, new_run, next_attempt, run_attempts
 from pcode.memory import use_memory_well
 from pcode.training.describe import describe, headline
@@ -66,16 +69,19 @@ def main(arguments: Sequence[str]) -> int:
 
 def _main(arguments: Sequence[str]) -> int:
     use_memory_well()
-    place = None
+    place, launched = None, LAUNCHER_VARIABLE in os.environ
     try:
         place = detect()
         read_faults()
         parsed = parse(arguments)
         config = _resolve(parsed.config, parsed.given, place)
-        command = _command(config, arguments) if place is None else None
+        shown = parsed.dry_run or parsed.check
+        command = _command(config, arguments, shown) if place is None else None
+        if parsed.check:
+            return check(config, place, command, Path(sys.argv[0]), parsed.warnings)
         here = command is not None and runs_here(config.launch)
         if command is not None and config.launch.work_dir is not None:
-            _go_to(config.launch.work_dir)
+            go_to(config.launch.work_dir)
         plan = make_plan(config)
     except UserError as error:
         # Every rank finds the same error: one of them reports it.
@@ -83,7 +89,7 @@ def _main(arguments: Sequence[str]) -> int:
             print(f"run.py: error: {error}", file=sys.stderr)
         return USER_ERROR
     first = place is None or place.rank == 0
-    if first and LAUNCHER_VARIABLE not in os.environ:  # what the launcher has said is said
+    if first and not launched:  # what the launcher has said is said
         name = plan.config.learning.optimizer
         notices = [*parsed.warnings, *(f"--optimizer {name}: {doubt}" for doubt in plan.doubts)]
         if parsed.config.launch.on_cuda is None and torch.cuda.is_available():
@@ -101,9 +107,8 @@ def _main(arguments: Sequence[str]) -> int:
         runs, going_back = runs_folder(plan.config), _going_back(plan, config)
         first_attempt = _first_attempt(plan, config.watch.resume == AUTO)
         del plan  # its data set would lie in memory, beside the ranks', for as long as they run
-        os.environ[LAUNCHER_VARIABLE] = "terminal" if sys.stderr.isatty() else "pipe"
         return run_attempts(
-            lambda flags: launch([*command, *flags], here),
+            lambda flags: launch([*command, *flags], here, goes_on(config.launch)),
             first_attempt,
             lambda failed: next_attempt(
                 failed,
@@ -139,16 +144,15 @@ def _going_back(plan: Plan, config: Config) -> GoingBack | None:
     return GoingBack(start.run, start.manifest.step, same=start.same)
 
 
-def _go_to(work_dir: str) -> None:
-    """Read relative paths as the ranks do, if their directory is there on this machine too."""
-    if os.path.isdir(work_dir):
-        os.chdir(work_dir)
+def _command(config: Config, arguments: Sequence[str], shown: bool) -> list[str] | None:
+    """The mpirun that starts the nodes, or None where they run in this process.
 
-
-def _command(config: Config, arguments: Sequence[str]) -> list[str] | None:
-    """The mpirun that starts the nodes, or None where they run in this process."""
+    Unless it is only shown, the ranks find in their environment who has started them.
+    """
     if config.launch.backend == "sim" or config.launch.n_mpi_process == 1:
         return None
+    if not shown:  # before the command is made: it names what other hosts' ranks get
+        os.environ[LAUNCHER_VARIABLE] = "terminal" if sys.stderr.isatty() else "pipe"
     handed_on = [argument for argument in arguments if argument != "--dry_run"]
     if config.launch.work_dir is not None:
         handed_on = _with_absolute_config(handed_on)

@@ -1,19 +1,30 @@
-"""Start programs under a real mpirun, with a time limit, and leave nothing of them behind."""
+"""Start programs, under a real mpirun too, with a time limit, and leave nothing of them behind."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import psutil
+
 ROOT = Path(__file__).parent.parent
 ENDING_SECONDS = 5.0
+# Every process that a command starts inherits it, in whatever session it is.
+MARK = "STARTED_BY_TEST"
+FOR_MPI = {
+    "OMP_NUM_THREADS": "1",
+    # MPI waits by polling: more ranks than cores have to give way to each other.
+    "OMPI_MCA_mpi_yield_when_idle": "1",
+    "OMPI_ALLOW_RUN_AS_ROOT": "1",
+    "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
+}
 
 
 def find_mpirun() -> str:
@@ -45,19 +56,26 @@ def run_mpi(
     """
     command = [find_mpirun(), "--oversubscribe", "-n", str(num_ranks), *options]
     command += [sys.executable, *argv]
-    variables = {
-        **os.environ,
-        "OMP_NUM_THREADS": "1",
-        # MPI waits by polling: more ranks than cores have to give way to each other.
-        "OMPI_MCA_mpi_yield_when_idle": "1",
-        "OMPI_ALLOW_RUN_AS_ROOT": "1",
-        "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
-        **(env or {}),
-    }
+    return run_command(command, ROOT, timeout, env)
+
+
+def run_command(
+    command: Sequence[str], folder: Path, timeout: float, env: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run `command` in `folder`.
+
+    Args:
+        timeout: seconds, after which all of it is killed and the test fails.
+        env: added to the environment and to what MPI needs of it.
+
+    Raises:
+        AssertionError: it took longer than `timeout`, or left a process behind.
+    """
+    mark = uuid.uuid4().hex
     process = subprocess.Popen(
         command,
-        cwd=ROOT,
-        env=variables,
+        cwd=folder,
+        env={**os.environ, **FOR_MPI, **(env or {}), MARK: mark},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -69,42 +87,34 @@ def run_mpi(
         output, errors = process.communicate(timeout=timeout)
     except subprocess.TimeoutExpired:
         late = True
-        members = _members(process.pid)
-        for member in members:
-            _kill(member)
+        _kill(_started(mark))
         output, errors = process.communicate()
-    left = _wait_for_end(process.pid)
-    for member in left:
-        _kill(member)
+    left = _wait_for_end(mark)
+    _kill(left)
     assert not late, f"not done after {timeout} s: {command}\n{output}\n{errors}"
     assert not left, f"left processes {left}: {command}\n{output}\n{errors}"
     return subprocess.CompletedProcess(command, process.returncode, output, errors)
 
 
-def _members(session: int) -> list[int]:
-    """The living processes of a session; mpirun's ranks are children of it, in its session."""
+def _started(mark: str) -> list[psutil.Process]:
+    """The living processes that have the mark in their environment."""
     found = []
-    for directory in Path("/proc").iterdir():
-        if not directory.name.isdigit():
-            continue
-        try:
-            fields = (directory / "stat").read_text().rpartition(")")[2].split()
-        except (FileNotFoundError, ProcessLookupError):
-            continue  # it ended meanwhile
-        state, member_of = fields[0], int(fields[3])
-        if member_of == session and state != "Z":
-            found.append(int(directory.name))
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):  # it ended meanwhile, or is another user's
+            if process.environ().get(MARK) == mark and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
     return found
 
 
-def _wait_for_end(session: int) -> list[int]:
-    """The session's processes that are still there after a moment; none as a rule."""
+def _wait_for_end(mark: str) -> list[psutil.Process]:
+    """Those that are still there after a moment; none as a rule."""
     deadline = time.monotonic() + ENDING_SECONDS
-    while (left := _members(session)) and time.monotonic() < deadline:
+    while (left := _started(mark)) and time.monotonic() < deadline:
         time.sleep(0.02)
     return left
 
 
-def _kill(pid: int) -> None:
-    with contextlib.suppress(ProcessLookupError):  # it may have ended meanwhile
-        os.kill(pid, signal.SIGKILL)
+def _kill(processes: Sequence[psutil.Process]) -> None:
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):  # it may have ended meanwhile
+            process.kill()

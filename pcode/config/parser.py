@@ -31,12 +31,14 @@ class Parsed:
         config: every flag.
         given: the flags that the command line or the file holds.
         dry_run: print what would run, and start nothing.
+        check: look at what the run needs, and do not train.
         warnings: a line for each flag that cannot matter.
     """
 
     config: Config
     given: frozenset[str]
     dry_run: bool
+    check: bool
     warnings: tuple[str, ...]
 
 
@@ -80,8 +82,14 @@ def _make_parser() -> argparse.ArgumentParser:
         argument_default=argparse.SUPPRESS,
     )
     parser.add_argument("--config", metavar="FILE", action="append", help="YAML file of flags")
-    parser.add_argument(
+    instead = parser.add_mutually_exclusive_group()
+    instead.add_argument(
         "--dry_run", action="store_true", help="print what would run, and start nothing"
+    )
+    instead.add_argument(
+        "--check",
+        action="store_true",
+        help="test what the run needs on every host, and the edges of the graph; no training",
     )
     for kind in _groups().values():
         section = parser.add_argument_group(str(kind.__doc__))
@@ -197,7 +205,7 @@ def parse(arguments: Sequence[str]) -> Parsed:
         UserError: an unknown flag, a value that is not accepted, or an unreadable file.
     """
     given = vars(_make_parser().parse_args(list(arguments)))
-    dry_run = given.pop("dry_run", False)
+    dry_run, check = given.pop("dry_run", False), given.pop("check", False)
     paths = given.pop("config", [])
     if len(paths) > 1:
         raise UserError("--config: given twice; a file may `include:` others")
@@ -222,7 +230,7 @@ def parse(arguments: Sequence[str]) -> Parsed:
         if config.watch.evaluate and group == "learning" and name != "avg_model":
             reasons[name] = "--evaluate True trains nothing"
     warnings = [f"--{name}: {reason}" for name, reason in reasons.items() if reason is not None]
-    return Parsed(config, frozenset(texts), dry_run, tuple(warnings))
+    return Parsed(config, frozenset(texts), dry_run, check, tuple(warnings))
 
 
 def to_yaml(config: Config) -> str:

@@ -3,7 +3,7 @@
 from pcode.launch.devices import threads_per_node
 from pcode.launch.environment import RankEnvironment, check_ranks, detect, rendezvous_address
 from pcode.launch.hostfile import Host, check_slots, read_hostfile
-from pcode.launch.mpirun import mpirun_command, runs_here
+from pcode.launch.mpirun import goes_on, mpirun_command, runs_here
 from pcode.launch.supervise import launch
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "check_ranks",
     "check_slots",
     "detect",
+    "goes_on",
     "launch",
     "mpirun_command",
     "read_hostfile",

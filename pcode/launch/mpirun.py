@@ -18,6 +18,9 @@ from pcode.launch.hostfile import Host, check_slots, read_hostfile
 if TYPE_CHECKING:
     from pcode.config.options import Launch
 
+# What mpirun hands on to other hosts by itself are its own variables. These say what ranks compute
+# with and how they talk; those on this machine inherit them.
+_HANDED_ON = ("OMP_", "MKL_", "NUMBA_", "GLOO_", "NCCL_", "TORCH_", "PCODE_")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 
 
@@ -36,13 +39,26 @@ def mpirun_command(launch: Launch, arguments: Sequence[str], script: Path) -> li
             hostfile, too few slots, a malformed mpi_env, no such work_dir.
     """
     hosts = read_hostfile(launch.hostfile) if launch.hostfile is not None else ()
-    remote = not _all_here(hosts)
     if hosts:
         check_slots(hosts, launch.n_mpi_process)
     if ":" in arguments:
         raise UserError("':': mpirun takes a lone colon for its own; give another value")
+    return [*interpreters(launch, hosts, not _all_here(hosts)), os.path.abspath(script), *arguments]
+
+
+def interpreters(launch: Launch, hosts: Sequence[Host], remote: bool) -> list[str]:
+    """The command, up to the Python interpreters that it starts: their arguments follow.
+
+    Args:
+        launch: the flags; of hosts, `hosts` counts and not their file.
+        hosts: where to start them, rank after rank; none: on this machine.
+        remote: the run has hosts besides this machine.
+
+    Raises:
+        UserError: as `mpirun_command`.
+    """
     return [
-        _find_mpirun(launch.mpi_path),
+        find_mpirun(launch.mpi_path),
         *(["--allow-run-as-root"] if os.geteuid() == 0 else []),
         *("-n", str(launch.n_mpi_process)),
         *_placement(hosts),
@@ -54,15 +70,13 @@ def mpirun_command(launch: Launch, arguments: Sequence[str], script: Path) -> li
         # made an all-reduce of 4 ranks on 2 cores 60 times slower.
         *("--mca", "mpi_yield_when_idle", "1"),
         # Survivors of a dead rank are told of it, and go on; otherwise mpirun ends them.
-        *(["--with-ft", "ulfm"] if _goes_on(launch) else []),
+        *(["--with-ft", "ulfm"] if goes_on(launch) else []),
         *_cuda_ipc(launch),
         *(["--prefix", os.path.abspath(launch.mpi_path)] if launch.mpi_path is not None else []),
         *_work_dir(launch.work_dir, remote),
         *(word for variable in _variables(launch, hosts, remote) for word in ("-x", variable)),
         _find_python(launch.python_path, remote),
         "-u",
-        os.path.abspath(script),
-        *arguments,
     ]
 
 
@@ -75,15 +89,27 @@ def runs_here(launch: Launch) -> bool:
     return launch.hostfile is None or _all_here(read_hostfile(launch.hostfile))
 
 
+def go_to(work_dir: str) -> None:
+    """Read relative paths as the ranks do, if their directory is there on this machine too."""
+    if os.path.isdir(work_dir):
+        os.chdir(work_dir)
+
+
 def _all_here(hosts: Sequence[Host]) -> bool:
     return all(host.is_this_machine() for host in hosts)
 
 
-def _goes_on(launch: Launch) -> bool:
+def goes_on(launch: Launch) -> bool:
+    """Whether the ranks go on when one of them has failed."""
     return launch.on_failure == "continue" and launch.backend == "mpi"
 
 
-def _find_mpirun(mpi_path: str | None) -> str:
+def find_mpirun(mpi_path: str | None) -> str:
+    """The mpirun of that installation, or else the one at hand.
+
+    Raises:
+        UserError: there is none.
+    """
     if mpi_path is not None:
         mpirun = os.path.abspath(os.path.join(mpi_path, "bin", "mpirun"))
         if not os.access(mpirun, os.X_OK):
@@ -141,6 +167,10 @@ def _work_dir(work_dir: str | None, remote: bool) -> list[str]:
 def _variables(launch: Launch, hosts: Sequence[Host], remote: bool) -> list[str]:
     """NAME=VALUE for each variable that the ranks get besides the environment of their host."""
     variables: dict[str, str] = {}
+    if remote:
+        variables = {
+            name: value for name, value in os.environ.items() if name.startswith(_HANDED_ON)
+        }
     if remote and launch.backend in ("gloo", "nccl"):
         # Rank 0 runs on the first host, which the others know by the user's name for it; they know
         # nothing of this machine by "localhost".

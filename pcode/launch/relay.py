@@ -65,6 +65,11 @@ class Filter:
         self.is_closed = False
         self._held = self._tail = b""
 
+    @property
+    def fails(self) -> bool:
+        """Whether a rank has told an error, or mpirun of one that ended badly."""
+        return self.has_error or self.death is not None
+
     def feed(self, chunk: bytes) -> bytes:
         """What can be passed on after these bytes."""
         # mpirun ends a block of several lines with a NUL.
@@ -113,11 +118,12 @@ class Relay:
 
     Args:
         source: the reading end of the program's standard error; closed at the end.
+        failure: gets a byte when the filter has seen that the run fails.
     """
 
-    def __init__(self, source: int) -> None:
+    def __init__(self, source: int, failure: int) -> None:
         self.filter = Filter()
-        self._source = source
+        self._source, self._failure = source, failure
         self._thread = threading.Thread(target=self._work, daemon=True)
         self._thread.start()
 
@@ -126,8 +132,12 @@ class Relay:
         self._thread.join(limit_seconds)
 
     def _work(self) -> None:
+        told = False
         while chunk := os.read(self._source, 65536):
             self._write(self.filter.feed(chunk))
+            if self.filter.fails and not told:
+                os.write(self._failure, b"\0")
+                told = True
         self._write(self.filter.close())
         os.close(self._source)
 

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,7 +44,7 @@ class Ended:
     failed: bool
 
 
-def launch(command: Sequence[str], here: bool = True) -> Ended:
+def launch(command: Sequence[str], here: bool = True, goes_on: bool = False) -> Ended:
     """Run mpirun, and say in one line why it failed if nobody else did.
 
     To be called in the main thread. stdout is inherited, stderr passed on; the ranks read nothing.
@@ -53,7 +53,9 @@ def launch(command: Sequence[str], here: bool = True) -> Ended:
       they have `SAVE_LIMIT_SECONDS`. A second one of them ends the ranks, as Ctrl-C and SIGHUP do:
       mpirun sends SIGTERM and then SIGKILL to every rank. A signal that this process was started
       to ignore (nohup) stays ignored. SIGUSR2 reaches the ranks as it is.
-    - A further signal, or an mpirun that takes longer than `END_LIMIT_SECONDS` to end, kills it.
+    - A further signal, or an mpirun that takes longer than `END_LIMIT_SECONDS` to end, kills it:
+      after a signal, and, but for ranks that go on without others, after a rank's failure. It
+      waits for ever for a host that it cannot reach.
     - When mpirun is gone, so is every process on this machine that came from it, and its files.
       Other hosts' daemons end their ranks when they lose mpirun.
     - Should this process be killed, mpirun gets SIGTERM.
@@ -63,6 +65,7 @@ def launch(command: Sequence[str], here: bool = True) -> Ended:
     Args:
         command: mpirun and its arguments.
         here: all ranks run on this machine.
+        goes_on: the ranks go on when one of them has failed.
 
     Returns:
         The status is mpirun's, which is that of the first rank to fail, or 0. Where a signal to
@@ -70,10 +73,10 @@ def launch(command: Sequence[str], here: bool = True) -> Ended:
         130 after Ctrl-C, 143 after SIGTERM. 141: nobody reads the standard output any more.
     """
     with scratch_folder() as scratch:
-        return _launch([command[0], *scratch.flags(here), *command[1:]], scratch)
+        return _launch([command[0], *scratch.flags(here), *command[1:]], scratch, goes_on)
 
 
-def _launch(command: Sequence[str], scratch: Scratch) -> Ended:
+def _launch(command: Sequence[str], scratch: Scratch, goes_on: bool) -> Ended:
     linux = sys.platform == "linux"
     if linux:
         adopt_orphans()
@@ -82,7 +85,7 @@ def _launch(command: Sequence[str], scratch: Scratch) -> Ended:
             *(str(os.getpid()), *command),
         ]
     spare = descendants() if linux else frozenset()
-    with _signal_numbers() as signals:
+    with _signal_numbers() as signals, _pipe() as (failures, failure):
         # mpirun leaves its ranks where it cannot write. It keeps the reading end open itself: were
         # this process killed, it could still end them.
         reader, writer = os.pipe()
@@ -95,9 +98,9 @@ def _launch(command: Sequence[str], scratch: Scratch) -> Ended:
             pass_fds=[scratch.lock, reader],  # the lock, too, may outlive this process
         )
         os.close(writer)
-        relay = Relay(reader)
+        relay = Relay(reader, failure)
         run = _Supervised(process)
-        run.supervise(signals)
+        run.supervise(signals, None if goes_on else failures)
         if linux:
             left = end_descendants(spare, _KILL_LIMIT_SECONDS)
             if left:
@@ -113,25 +116,34 @@ def _signal_numbers() -> Iterator[int]:
     Signals become data for one loop: no code runs inside a handler, and none can be lost between
     a look at the process and the wait for the next event.
     """
-    reader, writer = os.pipe()
-    os.set_blocking(reader, False)
-    os.set_blocking(writer, False)
     previous = {signal.SIGCHLD: signal.getsignal(signal.SIGCHLD)}
     for number in (*_ASKING, *_ENDING, signal.SIGUSR2):
         handler = signal.getsignal(number)
         if handler != signal.SIG_IGN:
             previous[number] = handler
-    previous_writer = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    with _pipe() as (reader, writer):
+        previous_writer = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+        try:
+            for number in previous:
+                signal.signal(number, lambda _number, _frame: None)
+            yield reader
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+            signal.set_wakeup_fd(previous_writer)
+
+
+@contextlib.contextmanager
+def _pipe() -> Iterator[tuple[int, int]]:
+    """Two ends of a pipe, to read from and to write to, that never block."""
+    ends = os.pipe()
+    for end in ends:
+        os.set_blocking(end, False)
     try:
-        for number in previous:
-            signal.signal(number, lambda _number, _frame: None)
-        yield reader
+        yield ends
     finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-        signal.set_wakeup_fd(previous_writer)
-        os.close(reader)
-        os.close(writer)
+        for end in ends:
+            os.close(end)
 
 
 class _Supervised:
@@ -140,25 +152,40 @@ class _Supervised:
     Attributes:
         asked_by: the signal that asked the ranks to save and end, if one did.
         ended_by: the signal that is the reason for ending them by force.
+        gave_up: mpirun was killed because it did not end after a rank had failed.
     """
 
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
         self.asked_by: int | None = None
         self.ended_by: int | None = None
+        self.gave_up = False
         self._process = process
         self._deadline: float | None = None
-        self._limit = END_LIMIT_SECONDS
+        self._expired: Callable[[], None] = self._kill
 
-    def supervise(self, signals: int) -> None:
-        """Hand signals on until the process has ended."""
+    def supervise(self, signals: int, failures: int | None) -> None:
+        """Hand signals on until the process has ended.
+
+        Args:
+            signals: to read them from.
+            failures: readable once a rank has failed, after which mpirun has to end; None: it
+                need not.
+        """
+        sources = [signals] if failures is None else [signals, failures]
         while self._process.poll() is None:
             deadline = self._deadline
             limit = None if deadline is None else max(0.0, deadline - time.monotonic())
-            if not select.select([signals], [], [], limit)[0]:
-                self._lose_patience()
-                continue
-            for number in os.read(signals, 4096):
-                self._take(number)
+            ready = select.select(sources, [], [], limit)[0]
+            if not ready:
+                self._deadline = None
+                self._expired()
+            if signals in ready:
+                for number in os.read(signals, 4096):
+                    self._take(number)
+            if failures in ready:
+                sources = [signals]
+                if self._deadline is None:
+                    self._await_end(END_LIMIT_SECONDS)
 
     def _take(self, number: int) -> None:
         if number == signal.SIGUSR2:
@@ -167,7 +194,7 @@ class _Supervised:
             self.asked_by = number
             self._process.send_signal(signal.SIGUSR1)
             if number == signal.SIGTERM:
-                self._deadline = time.monotonic() + SAVE_LIMIT_SECONDS
+                self._await(SAVE_LIMIT_SECONDS, self._not_saved)
         elif number in (*_ASKING, *_ENDING):
             if self.ended_by is not None:
                 self._kill()
@@ -181,16 +208,23 @@ class _Supervised:
         self.ended_by = reason
         # SIGUSR1 would only be handed on.
         self._process.send_signal(signal.SIGTERM if reason in _ASKING else reason)
-        self._limit = limit_seconds
-        self._deadline = time.monotonic() + limit_seconds
+        self._await_end(limit_seconds)
 
-    def _lose_patience(self) -> None:
-        if self.ended_by is None:
-            _say(f"the ranks did not save within {SAVE_LIMIT_SECONDS:g} s; ending them")
-            self._end(signal.SIGTERM, _LAST_LIMIT_SECONDS)
-        else:
-            _say(f"mpirun did not end within {self._limit:g} s; killing it and its ranks")
+    def _await(self, limit_seconds: float, expired: Callable[[], None]) -> None:
+        """Do this if mpirun has not ended by then."""
+        self._deadline, self._expired = time.monotonic() + limit_seconds, expired
+
+    def _await_end(self, limit_seconds: float) -> None:
+        def give_up() -> None:
+            self.gave_up = self.ended_by is None
+            _say(f"mpirun did not end within {limit_seconds:g} s; killing it and its ranks")
             self._kill()
+
+        self._await(limit_seconds, give_up)
+
+    def _not_saved(self) -> None:
+        _say(f"the ranks did not save within {SAVE_LIMIT_SECONDS:g} s; ending them")
+        self._end(signal.SIGTERM, _LAST_LIMIT_SECONDS)
 
     def _kill(self) -> None:
         self._process.kill()
@@ -203,7 +237,7 @@ def _judge(returned: int, run: _Supervised, seen: Filter, folder: Path) -> Ended
     if seen.death is not None and (step := steps.marked_step(folder, seen.death.rank)) is not None:
         death = f"{death} in step {step}"
     # subprocess has -N for "killed by signal N".
-    status = returned if returned >= 0 else 128 - returned
+    status = 1 if run.gave_up else returned if returned >= 0 else 128 - returned
     if run.ended_by is not None:
         return Ended(128 + run.ended_by, failed=False)
     if status in _ORDERLY:

@@ -72,6 +72,14 @@ class Rank:
         MPI.COMM_WORLD.recv(source=MPI.ANY_SOURCE)
         return 0
 
+    def complain(self) -> int:
+        """Tell an error, and stay."""
+        self._tell("ready")
+        sys.stderr.write("run.py: error: it is silent\n")
+        sys.stderr.flush()
+        signal.pause()
+        return 0
+
     def mark(self) -> int:
         """Come to the given step, and wait."""
         StepMark(self._place.rank, 0).set(int(self._arguments[0]) + self._place.rank)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 
@@ -35,3 +36,23 @@ def test_cores_are_those_that_may_be_used() -> None:
         [sys.executable, "-c", program], capture_output=True, check=True, timeout=60
     )
     assert int(done.stdout) == 1
+
+
+def test_cores_are_no_more_than_a_container_may_use() -> None:
+    """A tenth of a core, as Docker's --cpus and Kubernetes' limits say it (cgroup v2)."""
+    if shutil.which("unshare") is None:
+        pytest.skip("there is no unshare")
+    count = "from pcode.launch.devices import num_usable_cores; print(num_usable_cores())"
+    limit = "mount -t tmpfs tmpfs /sys/fs/cgroup && echo 10000 100000 > /sys/fs/cgroup/cpu.max"
+    inside = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c"]
+    tried = subprocess.run([*inside, limit], capture_output=True, text=True, check=False)
+    if tried.returncode != 0:
+        pytest.skip(f"nothing can be mounted here: {tried.stderr.strip()}")
+    done = subprocess.run(
+        [*inside, f"{limit} && exec {sys.executable} -c '{count}'"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.stdout == "1\n", done.stderr

@@ -59,7 +59,8 @@ def test_lone_colon_is_refused() -> None:
         command(["--experiment", ":"])
 
 
-def test_hosts_and_their_slots(tmp_path: Path) -> None:
+def test_hosts_and_their_slots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     path = remote_hostfile(tmp_path)
     words = command(n_mpi_process=6, hostfile=path, python_path="/opt/py/bin/python")
     assert follows(words, "--host", "one.invalid:2,two.invalid:4")
@@ -67,6 +68,17 @@ def test_hosts_and_their_slots(tmp_path: Path) -> None:
     assert "-x" not in words
     with pytest.raises(UserError, match="--n_mpi_process 7: the hostfile has 6 slots"):
         command(n_mpi_process=7, hostfile=path)
+
+
+def test_other_hosts_get_the_variables_that_ranks_here_inherit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "eth0")
+    assert "-x" not in command()
+    words = command(hostfile=remote_hostfile(tmp_path), mpi_env="OMP_NUM_THREADS=4")
+    assert follows(words, "-x", "GLOO_SOCKET_IFNAME=eth0")
+    assert [word for word in words if word.startswith("OMP")] == ["OMP_NUM_THREADS=4"]
 
 
 @pytest.mark.parametrize("backend", ["gloo", "nccl"])

@@ -186,6 +186,13 @@ def test_mpirun_that_does_not_end_in_time_is_killed(launched: Launched) -> None:
     assert launched.status() == 129
 
 
+def test_mpirun_that_does_not_end_after_a_failure_is_killed(launched: Launched) -> None:
+    launched.start("complain", limit=0.2, n_mpi_process=1)
+    assert launched.status() == 1
+    said = "run.py: error: it is silent\nrun.py: mpirun did not end within 0.2 s; "
+    assert launched.errors.decode().startswith(said)
+
+
 def test_killed_mpirun_leaves_no_rank_and_no_file(launched: Launched) -> None:
     launched.start("receive")
     launched.events("ready")

@@ -1,0 +1,107 @@
+"""Checks without a hostfile: mpirun, one process, and ranks that others have started."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.check.checking import FLAGS, check, read
+from tests.launching import find_mpirun
+from tests.run.bad_input import Refuse, refuse
+from tests.run.runs import RUN, run
+
+__all__ = ["refuse"]
+
+MPIRUN = (find_mpirun(), "--map-by", "slot:OVERSUBSCRIBE", "--bind-to", "none", "-n")
+
+
+@pytest.mark.parametrize("backend", ["mpi", "gloo"])
+def test_this_machine_is_fine(tmp_path: Path, backend: str) -> None:
+    checked = check(tmp_path, "--backend", backend, "--n_mpi_process", "3")
+    flags, mpirun, host, edges = checked.marked("ok")
+    assert flags == f"flags: mlp on digits, 3 nodes, ring, --backend {backend}"
+    assert mpirun.endswith(find_mpirun())
+    assert host.startswith("this machine: ranks 0 to 2, Python ")
+    assert f"torch {torch.__version__.split('+')[0]}" in host
+    assert edges.startswith(f"all edges of ring (3) answer over {backend}; ")
+    assert checked.output.count("this machine  ") == 3
+
+
+@pytest.mark.parametrize("flags", [("--backend", "sim"), ("--n_mpi_process", "1")])
+def test_one_process_needs_no_mpi(tmp_path: Path, flags: tuple[str, ...]) -> None:
+    checked = check(tmp_path, *flags)
+    assert [line.partition(":")[0] for line in checked.marked("ok")] == ["flags", "this machine"]
+
+
+def test_ranks_that_mpirun_has_started_check_themselves(tmp_path: Path) -> None:
+    done = run(
+        tmp_path,
+        *FLAGS,
+        before=[*MPIRUN, "3"],
+        OMPI_ALLOW_RUN_AS_ROOT="1",
+        OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1",
+    )
+    host, edges = read(done, tmp_path).marked("ok")
+    assert host.startswith(f"{socket.gethostname()}: ranks 0 to 2, ")
+    assert edges.startswith("all edges of ring (3) answer over mpi; ")
+
+
+def test_ranks_that_torchrun_has_started_check_themselves(tmp_path: Path) -> None:
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    done = subprocess.run(
+        [sys.executable, *torchrun, RUN, "--checkpoint", "runs", *FLAGS],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "all edges of ring (1) answer over gloo; " in done.stdout
+    assert done.stdout.endswith("nothing is wrong\n")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_graph_without_end(tmp_path: Path) -> None:
+    checked = check(
+        tmp_path,
+        "--optimizer",
+        "sgd",
+        "--graph_topology",
+        "one_peer_exponential",
+        "--n_mpi_process",
+        "4",
+    )
+    assert checked.wrong == []
+    assert "all edges of one_peer_exponential (6) answer" in checked.output
+
+
+def test_an_mpi_that_the_ranks_cannot_use(tmp_path: Path) -> None:
+    checked = check(tmp_path, "--mpi_env", "OMPI_MCA_pml=none_such")
+    (wrong,) = checked.wrong
+    assert wrong.startswith("ranks do not start or join over mpi: ")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_gpus_that_are_asked_for_and_absent(tmp_path: Path) -> None:
+    checked = check(tmp_path, "--on_cuda", "True", "--world", "0,1", "--n_mpi_process", "2")
+    assert checked.wrong[0] == "this machine: --on_cuda True, --world: no GPU 0, 1 there (it has 0)"
+
+
+@pytest.mark.parametrize(
+    ("flags", "named"),
+    [
+        (["--check", "--dry_run"], "--dry_run"),
+        (["--check", "--data", "digit"], "--data 'digit'"),
+        (["--check", "--data", "cifar10"], "--data cifar10"),
+        (["--check", "--hostfile", "nowhere"], "--hostfile nowhere"),
+        (["--check=1"], "--check"),
+    ],
+)
+def test_mistakes_are_refused_as_ever(refuse: Refuse, flags: list[str], named: str) -> None:
+    refuse(flags, named)
