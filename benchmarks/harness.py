@@ -53,11 +53,9 @@ def spread(values: Sequence[float]) -> dict[str, float]:
     }
 
 
-def keep(path: Path | None, figures: dict[str, Any]) -> None:
-    """Write figures to a JSON file, with what they were measured on."""
-    if path is None:
-        return
-    facts = {
+def machine() -> dict[str, Any]:
+    """What is measured on, and when."""
+    return {
         "date": datetime.now(timezone.utc).strftime("%Y-%m-%d"),
         "processor": processor_name(),
         "cores": os.cpu_count(),
@@ -65,5 +63,11 @@ def keep(path: Path | None, figures: dict[str, Any]) -> None:
         "torch": torch.__version__,
         "command": " ".join(["python", os.path.relpath(sys.argv[0]), *sys.argv[1:]]),
     }
+
+
+def keep(path: Path | None, figures: dict[str, Any]) -> None:
+    """Write figures to a JSON file, with what they were measured on."""
+    if path is None:
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({**facts, **figures}, indent=1) + "\n", encoding="utf-8")
+    path.write_text(json.dumps({**machine(), **figures}, indent=1) + "\n", encoding="utf-8")
