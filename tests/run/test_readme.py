@@ -17,12 +17,12 @@ from pcode.training.loop import run_node
 from pcode.training.planning import make_plan
 from pcode.training.stop import StopRequest
 from tests.launching import run_mpi
-from tests.readme import program
+from tests.pages import program
 
 
 def test_the_own_training_loop(tmp_path: Path) -> None:
     file = tmp_path / "mine.py"
-    file.write_text(program("own_loop"))
+    file.write_text(program("README.md", "own_loop"))
     done = run_mpi(4, [str(file)], timeout=120)
     assert done.returncode == 0, done.stderr
     losses = dict(re.findall(r"node (\d): loss (\d+\.\d+)", done.stdout))
@@ -31,11 +31,12 @@ def test_the_own_training_loop(tmp_path: Path) -> None:
 
 
 def test_extensions_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for registry, added in ((COMPRESSORS, "half"), (TOPOLOGIES, "tree"), (LAWS, "local")):
+    for registry, added in ((COMPRESSORS, "half"), (TOPOLOGIES, "tree"), (LAWS, "alone")):
         monkeypatch.setitem(registry, added, None)  # removed at the end
-    for name in ("compressor", "topology", "law"):
-        exec(program(name), {})
-    for flags in ({"comm_op": "half", "graph_topology": "tree"}, {"optimizer": "local"}):
+    exec(program("docs/writing-a-compressor.md", "half"), {})
+    exec(program("docs/writing-a-topology.md", "tree"), {})
+    exec(program("docs/writing-a-law.md", "alone"), {})
+    for flags in ({"comm_op": "half", "graph_topology": "tree"}, {"optimizer": "alone"}):
         config = make_config(
             **flags, n_mpi_process=4, arch="mlp", num_epochs=3, checkpoint=str(tmp_path)
         )
