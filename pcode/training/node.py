@@ -115,14 +115,17 @@ class Node:
             if self.clip_norm is not None:
                 nn.utils.clip_grad_norm_(self.model.parameters(), self.clip_norm)
         self.law.step()
-        self.last_step_seconds = {"total": time.perf_counter() - start}
-        # Not the timer's own sums: what is received between two steps is no step's.
-        for part, until_now in self.timer.seconds.items():
-            self.last_step_seconds[part] = until_now - before[part]
-        self.timed_steps += 1
-        for name, value in self.last_step_seconds.items():
-            self._timed[name] += value
+        self._time_step(time.perf_counter() - start, before)
         return value
+
+    def _time_step(self, total: float, before: dict[str, float]) -> None:
+        """Count the seconds of the step just done; before it, the timer stood as given."""
+        # Not the timer's own sums: what is received between two steps is no step's.
+        parts = {name: after - before[name] for name, after in self.timer.seconds.items()}
+        self.last_step_seconds = {"total": total, **parts}
+        self.timed_steps += 1
+        for name, seconds in self.last_step_seconds.items():
+            self._timed[name] += seconds
 
     def _spoil(self) -> None:
         self.law.x.fill_(math.nan)

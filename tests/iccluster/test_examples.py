@@ -186,7 +186,7 @@ def test_a_job_may_be_a_check(script: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
 def test_the_flags_of_a_script_are_those_of_the_program(script: Path) -> None:
     (given,) = re.findall(r"^flags=\(\n(.*?)^\)", script.read_text(), re.MULTILINE | re.DOTALL)
-    words = [re.sub(r'^"\$.*"$', "1", word) for word in given.split()]
+    words = [re.sub(r'^"\$.*"$', "2", word) for word in given.split()]
     parsed = parse(words)
     assert parsed.warnings == ()
     assert parsed.config.watch.resume == "auto"
