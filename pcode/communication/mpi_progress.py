@@ -142,14 +142,16 @@ class Progress:
             now, before = time.perf_counter(), time.thread_time()
             moved = self._poll_all(now)
             spent = time.thread_time() - before
+            self._quiet = True  # before one looks: hurry() of one that comes meanwhile prevails
             operations = list(self._operations)
+            if not operations or any(each.needs_polling() for each in operations):
+                self._quiet = False
             if operations:
                 self.world.look(now)
                 busy = now
             elif now - busy > LINGER_SECONDS:
                 self._park()
                 busy = time.perf_counter()
-            self._quiet = bool(operations) and not any(each.needs_polling() for each in operations)
             if self._quiet and not self._driven:
                 self._let_move(max(each.moved for each in operations))
                 pause = SHORTEST_SLEEP

@@ -61,7 +61,10 @@ class Law(torch.optim.Optimizer):
         turn_on_local_step_from: the epoch from which local_step holds; before, it is 1.
 
     Attributes:
-        x, g: the flat vectors of parameters and gradients.
+        x: the flat vector of parameters, which are views of it.
+        g: the flat vector that gradients are brought into by `store.collect_gradients()`, and, but
+            where a law reads them in place, by step(). Until then they are where backward or the
+            user has put them.
         local: the local step, with its vectors.
         num_steps, num_exchanges, steps_since_exchange: how many there were.
         epoch: the fractional epoch, which the training loop sets before each step.

@@ -33,8 +33,8 @@ class FlatStore:
     """The vectors x (parameters) and g (gradients) of a node, and their layout.
 
     The tensors of the groups lie back to back, group after group; every parameter's `data` and
-    `grad` become views, so that flattening costs nothing. A gradient may leave g (zero_grad) until
-    `collect_gradients` brings it back.
+    `grad` become views, so that flattening costs nothing. A gradient leaves g where it is set to
+    None (zero_grad) or to another tensor, until `collect_gradients` brings it back.
 
     Args:
         groups: param_groups of a torch.optim.Optimizer; all parameters float32, on one device.
@@ -58,13 +58,10 @@ class FlatStore:
         self.x = torch.empty(start, device=devices.pop())
         self.g = torch.zeros_like(self.x)
         self._gradients = self.layout.views(self.g)
-        for parameter, values, gradient in zip(
-            self._parameters, self.layout.views(self.x), self._gradients, strict=True
-        ):
+        for parameter, values in zip(self._parameters, self.layout.views(self.x), strict=True):
             values.copy_(parameter.data)
-            if parameter.grad is not None:
-                gradient.copy_(parameter.grad)
-            parameter.data, parameter.grad = values, gradient
+            parameter.data = values
+        self.collect_gradients()
 
     def collect_gradients(self) -> None:
         """Bring the gradients into g, wherever they are, as views of which they end.
@@ -79,19 +76,27 @@ class FlatStore:
             if parameter.grad is None:
                 gradient.zero_()
             else:
-                apart.append(parameter.grad)
+                dense = parameter.grad if _is_strided(parameter.grad) else parameter.grad.to_dense()
+                apart.append(dense)
                 homes.append(gradient)
             parameter.grad = gradient
         if apart:
             torch._foreach_copy_(homes, apart)
 
     def gradients(self) -> list[torch.Tensor]:
-        """The gradient of each parameter, where it is; zeros where there is none."""
-        if any(parameter.grad is None for parameter in self._parameters):
-            self.collect_gradients()
-        return [parameter.grad for parameter in self._parameters]
+        """The gradient of each parameter, contiguous: where it is, or else all of them in g."""
+        found = [parameter.grad for parameter in self._parameters]
+        if all(grad is not None and _is_strided(grad) and grad.is_contiguous() for grad in found):
+            return found
+        self.collect_gradients()
+        return self._gradients
 
     def forget_gradients(self) -> None:
         """All gradients are None from now on."""
         for parameter in self._parameters:
             parameter.grad = None
+
+
+def _is_strided(gradient: torch.Tensor) -> bool:
+    """Not sparse, as an embedding's may be."""
+    return gradient.layout is torch.strided

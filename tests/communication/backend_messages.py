@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
+import time
 import traceback
+from typing import Any
 
 import numpy as np
 import pytest
@@ -148,6 +150,49 @@ def futures() -> None:
     assert future.then(lambda done: float(done.value()[0][1])).wait() == size
     work.wait()
     assert work.is_completed()
+
+
+class Counting:
+    """A communicator of MPI whose looks for a message are counted."""
+
+    def __init__(self, comm: Any, enough: int) -> None:
+        self.comm, self.left, self.reached = comm, enough, threading.Event()
+
+    def Iprobe(self) -> bool:  # noqa: N802  # MPI's name
+        self.left -= 1
+        if self.left == 0:
+            self.reached.set()
+        found: bool = self.comm.Iprobe()
+        return found
+
+
+@mpi_only
+def futures_asked_for_while_nobody_is_to_be_told() -> None:
+    """The helper thread sleeps between its calls of MPI, and tells who asks later all the same."""
+    from pcode.communication import mpi_progress  # noqa: PLC0415  # initializes MPI
+
+    rank, looks = dist.get_rank(), 20
+    if rank == 0:
+        got, later = torch.zeros(3), torch.zeros(2)
+        first = dist.irecv(got, 1, tag=1)
+        assert first is not None
+        counting = Counting(mpi_progress._SELF, looks)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(mpi_progress, "_SELF", counting)
+            begin = time.perf_counter()
+            assert counting.reached.wait(TIMEOUT.total_seconds())
+            assert time.perf_counter() - begin > (looks - 1) * mpi_progress.LONGEST_SLEEP / 2
+        second = dist.irecv(later, 1, tag=2)
+        assert second is not None
+        futures = [second.get_future(), first.get_future()]
+        dist.send(torch.zeros(1), 1)
+        assert torch.equal(futures[0].wait()[0], torch.full((2,), 2.0))
+        assert torch.equal(futures[1].wait()[0], torch.ones(3))
+    elif rank == 1:
+        dist.recv(torch.zeros(1), 0)
+        dist.send(torch.full((2,), 2.0), 0, tag=2)
+        dist.send(torch.ones(3), 0, tag=1)
+    dist.barrier()
 
 
 @mpi_only

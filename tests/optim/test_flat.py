@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -16,14 +17,15 @@ from pcode.optim import DPSGD, Law, ParallelChoco, parameter_groups
 from pcode.topology import make_topology
 
 
-def alone(model: nn.Module, **options: float) -> Law:
+def alone(model: nn.Module, law_of: type[Law] = DPSGD, **options: Any) -> Law:
     """A law of a single node."""
     laws: list[Law] = []
+    if law_of is ParallelChoco:
+        options |= {"compressor": make_compressor("sign"), "consensus_stepsize": 0.4}
 
     def node(communicator: Communicator) -> None:
-        laws.append(
-            DPSGD(model.parameters(), communicator, make_topology("ring", 1), lr=0.1, **options)
-        )
+        ring = make_topology("ring", 1)
+        laws.append(law_of(model.parameters(), communicator, ring, lr=0.1, **options))
 
     Simulation(1).run(node)
     return laws[0]
@@ -63,6 +65,29 @@ def test_gradients_arrive_however_they_are_zeroed(zero: str) -> None:
         law.step()
         flat = torch.cat([g.reshape(-1) for g in wanted])
         assert torch.allclose(law.x, before - 0.1 * flat)
+
+
+@pytest.mark.parametrize("law_of", [DPSGD, ParallelChoco])
+@pytest.mark.parametrize("form", ["transposed", "sparse"])
+def test_gradients_may_lie_as_they_like(law_of: type[Law], form: str) -> None:
+    """SGD by hand: one node has nobody to mix with."""
+    torch.manual_seed(0)
+    model = nn.Embedding(4, 4, sparse=form == "sparse")
+    law = alone(model, law_of)
+    for row in range(3):
+        before = model.weight.detach().clone()
+        law.zero_grad()
+        if form == "sparse":
+            model(torch.tensor([row, row])).square().sum().backward()
+            assert model.weight.grad is not None
+            assert model.weight.grad.is_sparse
+            wanted = torch.zeros(4, 4)
+            wanted[row] = 4 * before[row]
+        else:
+            wanted = torch.randn(4, 4)
+            model.weight.grad = wanted.t().contiguous().t()
+        law.step()
+        assert torch.allclose(model.weight.detach(), before - 0.1 * wanted)
 
 
 def test_a_parameter_without_gradient_stays() -> None:
