@@ -144,10 +144,10 @@ def markdown(figures: Figures, facts: dict[str, Any]) -> str:
     """
     lines = [
         f"{figures.nodes} hosts in a ring, a node on each, batch {figures.batch_size} a node; "
-        f"{facts['date']}, {facts['processor']}, {facts['cores']} cores, {facts['memory_gib']} GiB, "
-        f"{facts['kernel']}, Python {facts['python']}, PyTorch {facts['torch']}, NumPy "
-        f"{facts['numpy']}, Numba {facts['numba']}, Open MPI {facts['openmpi']}, mpi4py "
-        f"{facts['mpi4py']}; `{facts['command']}`.",
+        f"{facts['date']}, {facts['processor']}, {facts['cores']} cores, "
+        f"{facts['memory_gib']} GiB, {facts['kernel']}, Python {facts['python']}, "
+        f"PyTorch {facts['torch']}, NumPy {facts['numpy']}, Numba {facts['numba']}, "
+        f"Open MPI {facts['openmpi']}, mpi4py {facts['mpi4py']}; `{facts['command']}`.",
         "",
     ]
     for arch, rates in figures.steps.items():
