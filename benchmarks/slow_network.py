@@ -9,6 +9,8 @@ and ResNet-20 (.27 million), on images of 3 x 32 x 32:
 - the time of a step and of its parts, by turns with the same step without communication;
 - at one rate, how the test accuracy on digits grows with time.
 
+What is in FILE.json already, of a run that was interrupted, is not measured again.
+
 The hosts share the machine's cores: whatever a method computes besides the gradient costs time, and
 so does the network itself, whose packets these cores move.
 """
@@ -31,7 +33,7 @@ from pcode.hosts import Hosts, why_not
 from pcode.launch import mpirun_command
 from peers import PEERS
 from slow_network_rank import BASE, Accuracy, Steps
-from slow_network_report import Figures, draw, markdown
+from slow_network_report import Figures, draw, markdown, read
 
 RANK = Path(__file__).with_name("slow_network_rank.py")
 RATES: tuple[float | None, ...] = (10, 100, 1000, None)
@@ -43,7 +45,7 @@ TARGET = 95.0
 MODELS = {"vgg11": 0.01, "resnet20": 0.1}
 METHODS = [name for name in PEERS if name not in (BASE, "sign_in_step")]
 # A method that takes longer to the target than this is given up.
-LIMIT_SECONDS = 1200.0
+LIMIT_SECONDS = 240.0
 
 
 def measure(
@@ -86,10 +88,15 @@ def main() -> None:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     rates = RATES if arguments.rates is None else [rate or None for rate in arguments.rates]
     figures = Figures(arguments.nodes, arguments.batch_size, TARGET, ACCURACY_RATE, {}, {})
+    if arguments.output is not None and arguments.output.exists():
+        figures, _ = read(arguments.output)
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         for arch in arguments.models:
             for rate in rates:
+                name = "no limit" if rate is None else f"{rate:g}"
+                if name in figures.steps.get(arch, {}):
+                    continue
                 steps = Steps(
                     arch,
                     arguments.batch_size,
@@ -97,12 +104,13 @@ def main() -> None:
                     arguments.rounds,
                     arguments.seconds,
                 )
-                name = "no limit" if rate is None else f"{rate:g}"
                 print(f"{arch}, {name} Mbit/s: steps", flush=True)
                 rows = measure(arguments.nodes, rate, steps, folder)
                 figures.steps.setdefault(arch, {})[name] = rows
                 # What has been measured is not lost with what comes.
                 keep(arguments.output, asdict(figures))
+            if arch in figures.accuracy:
+                continue
             print(f"{arch}, {ACCURACY_RATE:g} Mbit/s: accuracy", flush=True)
             lr = dict.fromkeys(arguments.methods, MODELS[arch])
             accuracy = Accuracy(

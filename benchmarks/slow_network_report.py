@@ -61,6 +61,12 @@ class Figures:
         return next((point for point in curve if point["test_top1"] >= self.target), None)
 
 
+def read(path: Path) -> tuple[Figures, dict[str, Any]]:
+    """Kept figures, and all that is kept with them."""
+    kept = json.loads(path.read_text(encoding="utf-8"))
+    return Figures(**{field.name: kept[field.name] for field in fields(Figures)}), kept
+
+
 def _table(head: list[str], rows: list[list[str]]) -> Iterator[str]:
     yield f"| {' | '.join(head)} |"
     yield f"|{'---|' * len(head)}"
@@ -252,9 +258,8 @@ def _draw_accuracy(axes: Any, figures: Figures, arch: str) -> None:
 
 def main() -> None:
     source, text, folder = map(Path, sys.argv[1:])
-    kept = json.loads(source.read_text(encoding="utf-8"))
-    figures = Figures(**{field.name: kept[field.name] for field in fields(Figures)})
-    text.write_text(markdown(figures, kept), encoding="utf-8")
+    figures, facts = read(source)
+    text.write_text(markdown(figures, facts), encoding="utf-8")
     draw(figures, folder)
 
 
