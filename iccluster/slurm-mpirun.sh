@@ -10,6 +10,7 @@
 #SBATCH --job-name=choco
 #SBATCH --nodes=2
 #SBATCH --ntasks-per-node=2
+#SBATCH --cpus-per-task=4
 #SBATCH --time=04:00:00
 # Two minutes before that time is up this script gets SIGUSR1, and hands it on: the ranks save, and
 # run.py ends with status 75.
@@ -18,6 +19,9 @@
 #SBATCH --open-mode=append
 
 set -u
+
+# A rank's share of a host's cores is what it asked Slurm for.
+export OMP_NUM_THREADS="${OMP_NUM_THREADS:-${SLURM_CPUS_PER_TASK:-1}}"
 
 hostfile=$(mktemp)
 trap 'rm -f "$hostfile"' EXIT

@@ -12,6 +12,7 @@
 #SBATCH --job-name=choco
 #SBATCH --nodes=2
 #SBATCH --ntasks-per-node=2
+#SBATCH --cpus-per-task=4
 #SBATCH --time=04:00:00
 # Two minutes before that time is up all ranks get SIGUSR1: they save and end with status 75.
 #SBATCH --signal=USR1@120
@@ -20,6 +21,9 @@
 
 set -u
 
+# A rank's share of a host's cores is what it asked Slurm for.
+export OMP_NUM_THREADS="${OMP_NUM_THREADS:-${SLURM_CPUS_PER_TASK:-1}}"
+
 # Its own name for each job, which a job that is started again keeps: --resume auto finds it.
 flags=(
     --n_mpi_process "$SLURM_NTASKS"
@@ -27,7 +31,9 @@ flags=(
     --manual_seed "${SLURM_ARRAY_TASK_ID:-6}"
     --resume auto
 )
-srun --mpi="${MPI:-pmix}" --kill-on-bad-exit=0 python -u run.py "${flags[@]}" "$@"
+# srun does not take the number of cores from the job.
+srun --mpi="${MPI:-pmix}" --cpus-per-task="${SLURM_CPUS_PER_TASK:-1}" --kill-on-bad-exit=0 \
+    python -u run.py "${flags[@]}" "$@"
 status=$?
 if [ "$status" -eq 75 ]; then
     scontrol requeue "$SLURM_JOB_ID"

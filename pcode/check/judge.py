@@ -11,6 +11,7 @@ from pcode.check.hosts import Answer, requirements
 from pcode.check.report import Report
 from pcode.config import Config
 from pcode.config.reasons import data_dir_read
+from pcode.errors import UserError
 from pcode.launch import threads_per_node
 
 _OPEN_MPI = re.compile(r"Open MPI\D*([0-9]+\.[0-9]+)")
@@ -37,22 +38,28 @@ def judge_hosts(
         say(f"{name}: {_summary(answer.facts, answer, config)}")
         for text in wrong:
             report.wrong(f"{name}: {text}")
+    if requirements() is None:
+        report.note("packages are not looked at: that of this program itself is not installed")
     threads = {
-        answer.site.name: _threads(answer.facts, answer, config)
+        _threads(answer.facts, answer, config)
         for answer in told
         if answer.facts is not None and answer.site.ranks
     }
-    if len(set(threads.values())) > 1:
+    if len(threads) > 1:
         report.note("threads of a rank differ between hosts; --num_threads makes them equal")
 
 
-def _threads(facts: dict[str, Any], answer: Answer, config: Config) -> int:
-    return threads_per_node(
-        config.launch.num_threads,
-        max(1, len(answer.site.ranks)),
-        facts["variables"],
-        facts["cores"],
-    )
+def _threads(facts: dict[str, Any], answer: Answer, config: Config) -> int | str:
+    """How many a rank has there, or why it has none."""
+    try:
+        return threads_per_node(
+            config.launch.num_threads,
+            max(1, len(answer.site.ranks)),
+            facts["variables"],
+            facts["cores"],
+        )
+    except UserError as error:
+        return str(error)
 
 
 def _summary(facts: dict[str, Any], answer: Answer, config: Config) -> str:
@@ -69,8 +76,8 @@ def _summary(facts: dict[str, Any], answer: Answer, config: Config) -> str:
         *([facts["mpi"]["version"]] if facts["mpi"]["version"] else ()),
         f"{facts['cores']} cores",
     ]
-    if ranks:
-        threads = _threads(facts, answer, config)
+    threads = _threads(facts, answer, config)
+    if ranks and isinstance(threads, int):
         parts.append(f"{threads} thread{'s' * (threads > 1)} a rank")
     if facts["memory_free_bytes"] is not None:
         parts.append(f"{facts['memory_free_bytes'] / 2**30:.1f} GiB free")
@@ -85,6 +92,9 @@ def _faults(
     launch = config.launch
     yield from _missing_files(facts, config)
     yield from _packages(facts)
+    threads = _threads(facts, answer, config)
+    if isinstance(threads, str):
+        yield threads
     if launch.backend == "mpi":
         yield from _mpi(facts, mpirun)
     own, interface = facts["own_address"], "GLOO_SOCKET_IFNAME"

@@ -47,7 +47,7 @@ def reach(addresses: list[str], port: int, own: int, other: int, deadline: float
             else:
                 return None
         if not refused or time.monotonic() > deadline:  # refused: it may not listen yet
-            return "; ".join(reasons)
+            return "; ".join(reasons) or "no IPv4 address of it is known"
         time.sleep(_PAUSE_SECONDS)
 
 

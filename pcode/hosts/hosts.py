@@ -98,6 +98,7 @@ class Hosts:
             ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            start_new_session=True,  # a terminal's Ctrl-C is for what runs on the hosts
         )
         self._left.callback(_end, holder)
         assert holder.stdout is not None

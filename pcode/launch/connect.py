@@ -11,6 +11,7 @@ from datetime import timedelta
 from typing import NoReturn
 
 import torch.distributed as dist
+from torch.distributed.rendezvous import rendezvous
 
 from pcode.communication import mpi
 from pcode.config.options import Launch
@@ -29,8 +30,9 @@ def connect(launch: Launch, place: RankEnvironment) -> None:
         UserError: no MPI library, the wrong one, or no address at which the ranks could meet.
     """
     limit = timedelta(seconds=launch.time_limit_seconds)
+    join_seconds = max(launch.time_limit_seconds, _SHORTEST_JOIN_SECONDS)
     if launch.backend == "mpi":
-        with _alarm(max(launch.time_limit_seconds, _SHORTEST_JOIN_SECONDS)):
+        with _alarm(join_seconds):
             mpi.init_process_group(limit)
         if dist.get_world_size() != place.num_ranks:
             raise UserError(
@@ -42,12 +44,12 @@ def connect(launch: Launch, place: RankEnvironment) -> None:
     # torchrun has a store of its own at that address; elsewhere rank 0 opens one.
     method = "env://" if place.kind == "torchrun" else f"tcp://{host}:{port}"
     try:
+        # Rank 0's store is open when all have come to it; from then on the run's own limit holds.
+        store, rank, num_ranks = next(
+            rendezvous(method, place.rank, place.num_ranks, timeout=timedelta(seconds=join_seconds))
+        )
         dist.init_process_group(
-            launch.backend,
-            init_method=method,
-            rank=place.rank,
-            world_size=place.num_ranks,
-            timeout=limit,
+            launch.backend, store=store, rank=rank, world_size=num_ranks, timeout=limit
         )
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[0]

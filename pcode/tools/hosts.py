@@ -51,9 +51,9 @@ def _run(arguments: Sequence[str]) -> int:
         if options.hostfile is not None:
             hosts.write_hostfile(options.hostfile, options.slots)
         command = hosts.command(hosts.names[0], [program, *options.command[1:]])
+        # The command decides what a signal means. A terminal sends SIGINT to both.
+        signal.signal(signal.SIGINT, lambda _number, _frame: None)
         with subprocess.Popen(command, env={**os.environ, **hosts.variables}) as process:
-            # The command decides what a signal means. A terminal sends SIGINT to both.
-            signal.signal(signal.SIGINT, lambda _number, _frame: None)
             signal.signal(signal.SIGTERM, lambda number, _frame: process.send_signal(number))
         status = process.returncode
     return status if status >= 0 else 128 - status

@@ -112,6 +112,14 @@ def test_settings_of_ssh_trust_this_key_and_no_other(keys: Path) -> None:
     assert stat.S_IMODE(settings.stat().st_mode) == 0o700
 
 
+def test_a_container_that_is_started_again_takes_its_key_again(keys: Path) -> None:
+    """Also one that may only be read: run as a user whom permissions hold back."""
+    (keys / "id_ed25519").chmod(0o440)
+    for _ in range(2):
+        done = enter(keys.parent, "true")
+        assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_mpirun_is_told_how_to_reach_other_containers(keys: Path) -> None:
     done = enter(keys.parent, "printenv", "PRTE_MCA_plm_ssh_agent")
     assert done.stdout == f"ssh -F {keys.parent}/choco-sgd/ssh/ssh_config\n"

@@ -36,13 +36,12 @@ def taking(hosts: Hosts, name: str) -> Iterator[subprocess.Popen[str]]:
 
 
 def mbit(hosts: Hosts, sender: str, receiver: str, num_bytes: int) -> float:
-    """The rate, in Mbit/s, at which bytes come from one host to the other."""
+    """The rate, in Mbit/s, at which bytes come to the other host; what disturbs makes it lower."""
     with taking(hosts, receiver) as process:
         sent = run_on(hosts, sender, sys.executable, TALK, "send", receiver, str(num_bytes))
         assert sent.returncode == 0, sent.stderr
-        taken, seconds = process.communicate(timeout=60)[0].split()
-    assert int(taken) == num_bytes
-    return 8e-6 * num_bytes / float(seconds)
+        assert process.communicate(timeout=60)[0] == f"{num_bytes}\n"
+    return 8e-6 * num_bytes / float(sent.stdout)
 
 
 def reaches(hosts: Hosts, sender: str, receiver: str) -> bool:
@@ -71,25 +70,28 @@ def test_the_machine_itself_is_left_as_it_was(four_hosts: Hosts) -> None:
 
 def test_links_have_their_rate_in_both_directions(four_hosts: Hosts) -> None:
     four_hosts.network.set_rate("host-2", 10)
-    # TCP's own headers take a little of it, what may leave at once adds a little; a machine that
-    # is busy with other things can only be slower.
-    assert mbit(four_hosts, "host-1", "host-2", 2_000_000) < 11
-    assert mbit(four_hosts, "host-2", "host-3", 2_000_000) < 11
-    assert mbit(four_hosts, "host-1", "host-3", 20_000_000) > 15
+    # TCP's own headers take a little of it, what may leave at once adds a little.
+    slow = [
+        mbit(four_hosts, "host-1", "host-2", 2_000_000),
+        mbit(four_hosts, "host-2", "host-3", 2_000_000),
+    ]
+    assert max(slow) < 11
+    assert mbit(four_hosts, "host-1", "host-3", 20_000_000) > 1.5 * max(slow)
 
 
 def test_one_way_between_two_hosts_is_slow_or_cut_and_the_others_are_not(
     four_hosts: Hosts,
 ) -> None:
     four_hosts.network.set_way("host-1", "host-2", 5)
-    assert mbit(four_hosts, "host-2", "host-1", 1_000_000) < 6
-    assert mbit(four_hosts, "host-2", "host-3", 20_000_000) > 15
+    slow = mbit(four_hosts, "host-2", "host-1", 1_000_000)
+    assert slow < 6
+    assert mbit(four_hosts, "host-2", "host-3", 20_000_000) > 2 * slow
     four_hosts.network.set_way("host-1", "host-2", 0)
     assert not reaches(four_hosts, "host-1", "host-2")
     assert not reaches(four_hosts, "host-2", "host-1")
     assert reaches(four_hosts, "host-3", "host-2")
     four_hosts.network.clear_way("host-1", "host-2")
-    assert mbit(four_hosts, "host-1", "host-2", 20_000_000) > 15
+    assert mbit(four_hosts, "host-1", "host-2", 20_000_000) > 2 * slow
 
 
 def test_bytes_that_leave_a_host_are_counted(four_hosts: Hosts) -> None:

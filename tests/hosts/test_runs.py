@@ -80,9 +80,9 @@ def test_a_run_outlives_a_link_that_is_cut_for_five_seconds(
     four_hosts.network.set_way("host-2", "host-3", 0)
     time.sleep(5)
     assert run.process.poll() is None
+    assert run.read_on().count(b"epoch ") <= 2  # the one that was under way may have ended
     four_hosts.network.clear_way("host-2", "host-3")
     assert run.status() == 0, run.errors
-    assert b"epoch   6" not in run.output.partition(b"epoch   2")[0]
     assert summary(tmp_path / "over")["parameters_sha256"] == undisturbed["parameters_sha256"]
 
 

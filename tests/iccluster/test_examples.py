@@ -9,6 +9,8 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -54,7 +56,7 @@ def sbatch_options(script: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser(allow_abbrev=False, exit_on_error=False)
     for name in ("job-name", "time", "signal", "open-mode"):
         parser.add_argument(f"--{name}")
-    for name in ("nodes", "ntasks-per-node"):
+    for name in ("nodes", "ntasks-per-node", "cpus-per-task"):
         parser.add_argument(f"--{name}", type=int)
     parser.add_argument("--requeue", action="store_true")
     return parser.parse_args(lines)
@@ -90,16 +92,19 @@ class Job:
     """
 
     def __init__(self, script: Path, folder: Path) -> None:
+        self.started: list[subprocess.Popen[str]] = []
         programs = folder / "programs"
         programs.mkdir()
         for name, text in (("scontrol", SCONTROL), ("srun", SRUN % find_mpirun())):
             (programs / name).write_text(text)
             (programs / name).chmod(0o755)
-        self._script, self._folder = script, folder
+        self.script, self._folder = script, folder
         self.requeued = folder / "requeued"
+        inherited = {name: text for name, text in os.environ.items() if name != "OMP_NUM_THREADS"}
         self._variables = {
+            **inherited,
             "PATH": f"{programs}:{Path(sys.executable).parent}:{os.environ['PATH']}",
-            "OMP_NUM_THREADS": "1",
+            "SLURM_CPUS_PER_TASK": "1",
             "OMPI_ALLOW_RUN_AS_ROOT": "1",
             "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
             "SLURM_JOB_ID": "7",
@@ -110,14 +115,35 @@ class Job:
         }
 
     def start(self, *flags: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            ["bash", str(self._script), "--arch", "mlp", "--checkpoint", str(self._folder), *flags],
+        process = subprocess.Popen(
+            ["bash", str(self.script), "--arch", "mlp", "--checkpoint", str(self._folder), *flags],
             cwd=ROOT,
-            env={**os.environ, **self._variables},
+            env=self._variables,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
         )
+        self.started.append(process)
+        return process
+
+    def end(self) -> bool:
+        """Kill what is left; whether there was anything."""
+        left = [psutil.Process(each.pid) for each in self.started if each.poll() is None]
+        for process in left:
+            for each in (process, *process.children(recursive=True)):
+                each.kill()
+        return bool(left)
+
+
+@pytest.fixture(params=SCRIPTS, ids=lambda path: path.name)
+def job(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Job]:
+    """A job of each script; what is left of it is ended, and a failure."""
+    found = Job(request.param, tmp_path)
+    late = threading.Timer(2 * LIMIT_SECONDS, found.end)  # who reads on gets no more then
+    late.start()
+    yield found
+    late.cancel()
+    assert not found.end()
 
 
 def await_line(process: subprocess.Popen[str], text: str) -> None:
@@ -143,9 +169,7 @@ def signal_as_slurm(process: subprocess.Popen[str], script: Path) -> None:
         rank.send_signal(signal.SIGUSR1)
 
 
-@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
-def test_a_job_ends_as_its_run_does(script: Path, tmp_path: Path) -> None:
-    job = Job(script, tmp_path)
+def test_a_job_ends_as_its_run_does(job: Job, tmp_path: Path) -> None:
     good = job.start("--num_epochs", "1")
     output, _ = good.communicate(timeout=LIMIT_SECONDS)
     assert good.returncode == 0, output
@@ -156,12 +180,10 @@ def test_a_job_ends_as_its_run_does(script: Path, tmp_path: Path) -> None:
     assert not job.requeued.exists()
 
 
-@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
-def test_a_job_whose_time_is_up_saves_and_is_started_again(script: Path, tmp_path: Path) -> None:
-    job = Job(script, tmp_path)
+def test_a_job_whose_time_is_up_saves_and_is_started_again(job: Job) -> None:
     first = job.start("--num_epochs", "100000")
     await_line(first, "epoch   2")
-    signal_as_slurm(first, script)
+    signal_as_slurm(first, job.script)
     output, _ = first.communicate(timeout=LIMIT_SECONDS)
     assert "run.py: saved after step" in output
     assert first.returncode == 75
@@ -169,15 +191,14 @@ def test_a_job_whose_time_is_up_saves_and_is_started_again(script: Path, tmp_pat
     second = job.start("--num_epochs", "100000")
     await_line(second, "resumed after step")
     await_line(second, "epoch")
-    signal_as_slurm(second, script)
+    signal_as_slurm(second, job.script)
     second.communicate(timeout=LIMIT_SECONDS)
     assert second.returncode == 75
     assert job.requeued.read_text() == "7\n7\n"
 
 
-@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
-def test_a_job_may_be_a_check(script: Path, tmp_path: Path) -> None:
-    checked = Job(script, tmp_path).start("--check")
+def test_a_job_may_be_a_check(job: Job) -> None:
+    checked = job.start("--check")
     output, _ = checked.communicate(timeout=LIMIT_SECONDS)
     assert checked.returncode == 0, output
     assert output.endswith("nothing is wrong\n")

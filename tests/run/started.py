@@ -74,6 +74,16 @@ class Started:
             assert chunk, self.output + self.process.communicate()[1]
             self.output += chunk
 
+    def read_on(self) -> bytes:
+        """What it has printed so far."""
+        assert self.process.stdout is not None
+        while select.select([self.process.stdout], [], [], 0)[0]:
+            chunk = os.read(self.process.stdout.fileno(), 65536)
+            if not chunk:
+                break
+            self.output += chunk
+        return self.output
+
     def status(self, limit_seconds: float = LIMIT_SECONDS) -> int:
         """The exit status; nothing of the run may be left."""
         output, errors = self.process.communicate(timeout=limit_seconds)
