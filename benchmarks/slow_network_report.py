@@ -238,7 +238,7 @@ def _draw_parts(axes: Any, figures: Figures, arch: str) -> None:
     for row, end in enumerate(starts):
         if end > 6:
             axes.annotate(f"{end:.1f}", (5.95, row), ha="right", va="center", fontsize=7)
-    axes.set_xlabel(f"step at {_rate(rate)} (steps without communication)")
+    axes.set_xlabel(f"step at {_rate(rate)} (1: no communication)")
 
 
 def _draw_accuracy(axes: Any, figures: Figures, arch: str) -> None:
