@@ -69,14 +69,13 @@ def main(arguments: Sequence[str]) -> int:
 
 def _main(arguments: Sequence[str]) -> int:
     use_memory_well()
-    place, launched = None, LAUNCHER_VARIABLE in os.environ
+    place = None
     try:
         place = detect()
         read_faults()
         parsed = parse(arguments)
         config = _resolve(parsed.config, parsed.given, place)
-        shown = parsed.dry_run or parsed.check
-        command = _command(config, arguments, shown) if place is None else None
+        command = _command(config, arguments) if place is None else None
         if parsed.check:
             return check(config, place, command, Path(sys.argv[0]), parsed.warnings)
         here = command is not None and runs_here(config.launch)
@@ -89,7 +88,7 @@ def _main(arguments: Sequence[str]) -> int:
             print(f"run.py: error: {error}", file=sys.stderr)
         return USER_ERROR
     first = place is None or place.rank == 0
-    if first and not launched:  # what the launcher has said is said
+    if first and LAUNCHER_VARIABLE not in os.environ:  # what the launcher has said is said
         name = plan.config.learning.optimizer
         notices = [*parsed.warnings, *(f"--optimizer {name}: {doubt}" for doubt in plan.doubts)]
         if parsed.config.launch.on_cuda is None and torch.cuda.is_available():
@@ -107,6 +106,9 @@ def _main(arguments: Sequence[str]) -> int:
         runs, going_back = runs_folder(plan.config), _going_back(plan, config)
         first_attempt = _first_attempt(plan, config.watch.resume == AUTO)
         del plan  # its data set would lie in memory, beside the ranks', for as long as they run
+        os.environ[LAUNCHER_VARIABLE] = "terminal" if sys.stderr.isatty() else "pipe"
+        # mpirun hands on to other hosts what is in its command alone.
+        command = [command[0], "-x", LAUNCHER_VARIABLE, *command[1:]]
         return run_attempts(
             lambda flags: launch([*command, *flags], here, goes_on(config.launch)),
             first_attempt,
@@ -144,15 +146,10 @@ def _going_back(plan: Plan, config: Config) -> GoingBack | None:
     return GoingBack(start.run, start.manifest.step, same=start.same)
 
 
-def _command(config: Config, arguments: Sequence[str], shown: bool) -> list[str] | None:
-    """The mpirun that starts the nodes, or None where they run in this process.
-
-    Unless it is only shown, the ranks find in their environment who has started them.
-    """
+def _command(config: Config, arguments: Sequence[str]) -> list[str] | None:
+    """The mpirun that starts the nodes, or None where they run in this process."""
     if config.launch.backend == "sim" or config.launch.n_mpi_process == 1:
         return None
-    if not shown:  # before the command is made: it names what other hosts' ranks get
-        os.environ[LAUNCHER_VARIABLE] = "terminal" if sys.stderr.isatty() else "pipe"
     handed_on = [argument for argument in arguments if argument != "--dry_run"]
     if config.launch.work_dir is not None:
         handed_on = _with_absolute_config(handed_on)
