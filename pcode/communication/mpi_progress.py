@@ -33,13 +33,15 @@ if TYPE_CHECKING:
 
 SPIN_SECONDS = 100e-6  # full-speed testing since the last movement, before the first sleep
 SHORTEST_SLEEP, LONGEST_SLEEP = 20e-6, 1e-3
-MOVED_SECONDS = 5e-6  # a test that takes longer than this has moved data: test again at once
+# A test that takes longer than this has moved data: test again at once. One that follows a sleep
+# says nothing, since the caches are cold and sockets are looked at; the next one does.
+MOVED_SECONDS = 5e-6
 # Of the helper thread's sleeps. A test costs some microseconds and a change of threads; what comes
 # meanwhile waits in the system's buffers, which hold more than comes in that time.
 LONGEST_PAUSE = 20e-3
 PAUSE_SHARE = 1 / 4  # of the time since a message of one of the operations was through
 QUIET_SHARE = 1 / 2  # where nobody is to be told when a message is through
-MUCH_SECONDS = 200e-6  # of this thread: tests that take more have moved much, and more may come
+MUCH_SECONDS = 200e-6  # tests that take more have moved much in any case, and more may come
 # How long it only lets data move, where nobody is to be told: asking each operation costs several
 # times the call of MPI, since the computation has taken Python's own code out of the core's cache.
 QUIET_SECONDS = 50e-3
@@ -105,26 +107,30 @@ class Progress:
 
     def _drive(self, operation: Operation, limit: float) -> None:
         moved = before = time.perf_counter()
-        deadline, gap = before + limit, 0.0
+        deadline, gap, slept = before + limit, 0.0, False
         while not operation.poll():
             now = time.perf_counter()
             if now > deadline and self._expired(operation, limit):
                 return
-            last = moved
-            if now - before > MOVED_SECONDS:
+            last, took = moved, now - before
+            if took > MUCH_SECONDS or (took > MOVED_SECONDS and not slept):
                 moved = now
             moved = max(moved, operation.moved)
             if moved - last > SPIN_SECONDS:
                 gap = moved - last
             idle = now - moved
-            if idle < SPIN_SECONDS and gap < LONGEST_SLEEP:
+            if took > MOVED_SECONDS and slept:
+                slept = False
+            elif idle < SPIN_SECONDS and gap < LONGEST_SLEEP:
                 os.sched_yield()  # to another rank that is ready, if there is one
+                slept = False
             else:
                 operation.world.look(now)
                 if operation.world.fault is not None:
                     operation.fail_as_told(operation.world.fault)
                     return
                 time.sleep(min(max(idle / 10, gap / 10, SHORTEST_SLEEP), LONGEST_SLEEP))
+                slept = True
             before = time.perf_counter()
 
     def _expired(self, operation: Operation, limit: float) -> bool:
