@@ -24,6 +24,9 @@ set -u
 # A rank's share of a host's cores is what it asked Slurm for.
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-${SLURM_CPUS_PER_TASK:-1}}"
 
+# Slurm offers munge as well, which the Open MPI of PyPI has no module for, and says so at length.
+export PMIX_MCA_psec="${PMIX_MCA_psec:-native}"
+
 # Its own name for each job, which a job that is started again keeps: --resume auto finds it.
 flags=(
     --n_mpi_process "$SLURM_NTASKS"

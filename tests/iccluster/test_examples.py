@@ -88,7 +88,7 @@ class Job:
     """A script as Slurm would run it, on this machine: a job of one host and two tasks.
 
     Slurm's programs are stand-ins: scontrol writes down what it is to start again, and srun starts
-    its tasks with mpirun. All else is real.
+    its tasks with mpirun. All else is real. (test_slurm.py has a real Slurm, where there is one.)
     """
 
     def __init__(self, script: Path, folder: Path) -> None:
