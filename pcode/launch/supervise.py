@@ -68,9 +68,10 @@ def launch(command: Sequence[str], here: bool = True, goes_on: bool = False) -> 
         goes_on: the ranks go on when one of them has failed.
 
     Returns:
-        The status is mpirun's, which is that of the first rank to fail, or 0. Where a signal to
-        this process ended the ranks before they could end in good order it is 128 + the signal:
-        130 after Ctrl-C, 143 after SIGTERM. 141: nobody reads the standard output any more.
+        The status is mpirun's, which is that of the first rank to fail, or 0; where mpirun itself
+        crashed after a rank had failed, 1. Where a signal to this process ended the ranks before
+        they could end in good order it is 128 + the signal: 130 after Ctrl-C, 143 after SIGTERM.
+        141: nobody reads the standard output any more.
     """
     with scratch_folder() as scratch:
         return _launch([command[0], *scratch.flags(here), *command[1:]], scratch, goes_on)
@@ -236,8 +237,10 @@ def _judge(returned: int, run: _Supervised, seen: Filter, folder: Path) -> Ended
     death = None if seen.death is None else seen.death.sentence
     if seen.death is not None and (step := steps.marked_step(folder, seen.death.rank)) is not None:
         death = f"{death} in step {step}"
+    # mpirun sometimes crashes (a lock of its own, freed too early) while it ends failed ranks.
+    failed = run.gave_up or (returned < 0 and seen.fails)
     # subprocess has -N for "killed by signal N".
-    status = 1 if run.gave_up else returned if returned >= 0 else 128 - returned
+    status = 1 if failed else returned if returned >= 0 else 128 - returned
     if run.ended_by is not None:
         return Ended(128 + run.ended_by, failed=False)
     if status in _ORDERLY:

@@ -193,6 +193,14 @@ def test_mpirun_that_does_not_end_after_a_failure_is_killed(launched: Launched) 
     assert launched.errors.decode().startswith(said)
 
 
+def test_mpirun_that_crashes_after_a_failure_does_not_hide_it(launched: Launched) -> None:
+    launched.start("complain", n_mpi_process=1)
+    launched.read_errors(b"it is silent\n")
+    launched.mpirun().send_signal(signal.SIGSEGV)
+    assert launched.status() == 1
+    assert launched.errors == b"run.py: error: it is silent\n"
+
+
 def test_killed_mpirun_leaves_no_rank_and_no_file(launched: Launched) -> None:
     launched.start("receive")
     launched.events("ready")
