@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable
 from typing import Any, ClassVar
 
@@ -20,6 +21,8 @@ from pcode.topology.base import Graph, Topology
 
 # What the eigenvalues of a matrix of a few thousand weights are known to.
 ROUNDING = 1e-9
+# Without its wrapper, whose first call imports torch's compiler: a second at every rank's start.
+_ADD_PARAM_GROUP = inspect.unwrap(torch.optim.Optimizer.add_param_group)
 COUNTS = ("num_steps", "num_exchanges", "steps_since_exchange", "epoch")
 
 
@@ -232,7 +235,7 @@ class Law(torch.optim.Optimizer):
         """
         if hasattr(self, "store"):
             raise UserError("parameters cannot be added to a law: its vectors are laid out")
-        super().add_param_group(param_group)
+        _ADD_PARAM_GROUP(self, param_group)
 
     def finish(self) -> None:
         """Complete what is under way between nodes: after training, before keeping the state."""
