@@ -80,6 +80,12 @@ class Slurm:
         }
 
     def __enter__(self) -> Slurm:
+        with self._left:
+            self._begin()
+            self._left = self._left.pop_all()
+        return self
+
+    def _begin(self) -> None:
         first, folder = self._hosts.names[0], self._folder
         for name in ("state", *self._hosts.names):
             (folder / name).mkdir()
@@ -102,7 +108,6 @@ class Slurm:
         self.await_text(r"idle\n.*idle", "sinfo", "--Node", "--noheader", "--format=%N %t")
         if "host-1" not in self.output("srun", "--mpi=pmix", "hostname"):
             self._variables["MPI"] = "none"  # as the script says: gloo
-        return self
 
     def __exit__(
         self,
