@@ -11,7 +11,6 @@ import tempfile
 import time
 from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
 
 from pcode.hosts import Hosts
 from tests.launching import ROOT
@@ -63,14 +62,13 @@ def why_not() -> str | None:
 
 
 class Slurm:
-    """munged, slurmctld and a slurmd on each of two hosts, for as long as a `with` block lasts."""
+    """munged, slurmctld and a slurmd on each of two hosts, until `left` closes."""
 
-    def __init__(self, hosts: Hosts) -> None:
-        self._hosts, self._left = hosts, ExitStack()
+    def __init__(self, hosts: Hosts, left: ExitStack) -> None:
+        self._hosts, self._left = hosts, left
         # Not pytest's: the paths of sockets have to be short.
-        self._folder = Path(tempfile.mkdtemp(prefix="slurm-"))
+        self._folder = Path(left.enter_context(tempfile.TemporaryDirectory(prefix="slurm-")))
         self._folder.chmod(0o755)  # munged wants its socket to be within everybody's reach
-        self._left.callback(shutil.rmtree, self._folder)
         self._variables = {
             **{name: text for name, text in os.environ.items() if name != "OMP_NUM_THREADS"},
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
@@ -78,14 +76,6 @@ class Slurm:
             "OMPI_ALLOW_RUN_AS_ROOT": "1",
             "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
         }
-
-    def __enter__(self) -> Slurm:
-        with self._left:
-            self._begin()
-            self._left = self._left.pop_all()
-        return self
-
-    def _begin(self) -> None:
         first, folder = self._hosts.names[0], self._folder
         for name in ("state", *self._hosts.names):
             (folder / name).mkdir()
@@ -108,14 +98,6 @@ class Slurm:
         self.await_text(r"idle\n.*idle", "sinfo", "--Node", "--noheader", "--format=%N %t")
         if "host-1" not in self.output("srun", "--mpi=pmix", "hostname"):
             self._variables["MPI"] = "none"  # as the script says: gloo
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._left.close()
 
     def _start(self, host: str, *argv: str) -> None:
         log = self._left.enter_context((self._folder / f"{host}-{argv[0]}.out").open("wb"))

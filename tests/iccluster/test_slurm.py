@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -21,8 +22,8 @@ def slurm(hosts_possible: None) -> Iterator[Slurm]:
     reason = why_not()
     if reason is not None:
         pytest.skip(f"no Slurm can be started here: {reason}")
-    with Hosts(2) as hosts, Slurm(hosts) as found:
-        yield found
+    with Hosts(2) as hosts, ExitStack() as left:
+        yield Slurm(hosts, left)
 
 
 @pytest.fixture(params=SCRIPTS, ids=lambda path: path.name)
