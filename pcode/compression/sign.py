@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from pcode.compression.base import Message
 from pcode.compression.kernels import sign as kernels
+from pcode.compression.kernels.sign_turn import turn
 from pcode.compression.memory import (
     accumulate_arguments,
     address_of,
@@ -97,7 +98,7 @@ class Sign(OnePassCompressor):
         segments = segments_of(layout)
         sums = np.empty(len(segments))
         run_segments(
-            kernels.turn,
+            turn,
             layout.sizes,
             *accumulate_arguments(layout, messages, targets, weights, num_bytes),
             *update.arguments(),

@@ -32,16 +32,15 @@ from pcode.compression.kernels.lanes import (
     total,
     zero_doubles,
 )
-from pcode.compression.kernels.update import update_block
 
-# Entries of a target that stay in the first-level cache (16 KiB) while all messages are added.
-BLOCK = 4096
-# Entries of five vectors that do.
-TURN_BLOCK = 1024
+# Entries that are in registers while all messages are added: a message's magnitude is spread over
+# the lanes once for all of them. One group of lanes at a time takes a tenth longer; block after
+# block in the first-level cache, with a load and a store for every message, half as long again.
+GROUP = 4 * LANES
 
 
 @kernel
-def _encode_block(
+def encode_block(
     value: int,
     minus: int,
     stride: int,
@@ -89,7 +88,7 @@ def encode(
     """
     for segment in range(first, last):
         tensor, offset, start, size = segments[segment]
-        magnitudes = _encode_block(
+        magnitudes = encode_block(
             value + 4 * (offset + start),
             reference + reference_stride * (offset + start),
             reference_stride,
@@ -137,26 +136,90 @@ def _add_signs(target: int, bits: int, magnitude: np.float32, num_entries: int) 
 
 
 @kernel
-def _accumulate_block(
+def add_all(
+    target: int,
+    payloads: NDArray[np.int64],
+    weights: NDArray[np.float32],
+    magnitudes: NDArray[np.float32],
+    k: int,
+    place: int,
+) -> None:
+    """Add message after message to GROUP entries, as `_add_signs`, in registers.
+
+    Args:
+        target: address of the entries, of target k.
+        weights: targets x messages; where it is 0 the message is left out.
+        magnitudes: the same, what each message adds or subtracts.
+        place: where the entries' bits begin in a payload, in bytes.
+    """
+    a, b = load(target), load(target + FLOATS_BYTES)
+    c, d = load(target + 2 * FLOATS_BYTES), load(target + 3 * FLOATS_BYTES)
+    for m in range(payloads.size):
+        if weights[k, m] != 0:
+            plus = broadcast(magnitudes[k, m])
+            minus = negate(plus)
+            bits = payloads[m] + place
+            a = add(a, select(load_mask(bits), minus, plus))
+            b = add(b, select(load_mask(bits + MASK_BYTES), minus, plus))
+            c = add(c, select(load_mask(bits + 2 * MASK_BYTES), minus, plus))
+            d = add(d, select(load_mask(bits + 3 * MASK_BYTES), minus, plus))
+    store(target, a)
+    store(target + FLOATS_BYTES, b)
+    store(target + 2 * FLOATS_BYTES, c)
+    store(target + 3 * FLOATS_BYTES, d)
+
+
+@kernel
+def scale(
+    payloads: NDArray[np.int64],
+    weights: NDArray[np.float32],
+    tensor: int,
+    magnitudes: NDArray[np.float32],
+) -> None:
+    """Set magnitudes[k, m] to what message m adds to or subtracts from a tensor of target k."""
+    for k in range(weights.shape[0]):
+        for m in range(payloads.size):
+            magnitudes[k, m] = weights[k, m] * load_float(payloads[m] + 4 * tensor)
+
+
+@kernel
+def accumulate_block(
     targets: NDArray[np.int64],
     payloads: NDArray[np.int64],
     weights: NDArray[np.float32],
-    places: NDArray[np.int64],
-    tensor: int,
+    magnitudes: NDArray[np.float32],
     offset: int,
-    start: int,
+    place: int,
     num_entries: int,
 ) -> None:
-    """targets[k] += weights[k, m] * message m for a tensor's entries from `start` on."""
-    for k in range(targets.size):
-        for m in range(payloads.size):
-            if weights[k, m] != 0:
-                _add_signs(
-                    targets[k] + 4 * (offset + start),
-                    payloads[m] + places[tensor] + start // 8,
-                    weights[k, m] * load_float(payloads[m] + 4 * tensor),
-                    num_entries,
-                )
+    """`accumulate` for entries of a tensor.
+
+    Args:
+        magnitudes: as `scale` sets them.
+        offset, place: where the entries begin in a vector, and their bits in a message, in bytes.
+    """
+    rest = num_entries % GROUP
+    for start in range(0, num_entries - rest, GROUP):
+        for k in range(targets.size):
+            add_all(
+                targets[k] + offset + 4 * start,
+                payloads,
+                weights,
+                magnitudes,
+                k,
+                place + start // 8,
+            )
+    if rest > 0:
+        start = num_entries - rest
+        for k in range(targets.size):
+            for m in range(payloads.size):
+                if weights[k, m] != 0:
+                    _add_signs(
+                        targets[k] + offset + 4 * start,
+                        payloads[m] + place + start // 8,
+                        magnitudes[k, m],
+                        rest,
+                    )
 
 
 @kernel
@@ -177,61 +240,16 @@ def accumulate(
         places: where the bits of each tensor begin in a payload, in bytes.
         segments: as `segments_of` gives them; first..last - 1 are worked on.
     """
+    magnitudes = np.empty(weights.shape, np.float32)
     for segment in range(first, last):
-        tensor, offset, begin, size = segments[segment]
-        for start in range(begin, begin + size, BLOCK):
-            num_entries = min(BLOCK, begin + size - start)
-            _accumulate_block(
-                targets, payloads, weights, places, tensor, offset, start, num_entries
-            )
-
-
-@kernel
-def turn(
-    targets: NDArray[np.int64],
-    payloads: NDArray[np.int64],
-    weights: NDArray[np.float32],
-    x: int,
-    gradients: NDArray[np.int64],
-    buf: int,
-    z: int,
-    coefficients: NDArray[np.float32],
-    reference: int,
-    reference_stride: int,
-    payload: int,
-    places: NDArray[np.int64],
-    sums: NDArray[np.float64],
-    segments: NDArray[np.int64],
-    first: int,
-    last: int,
-) -> None:
-    """`accumulate`, then `update`, then `encode` of x, block by block: memory is read once.
-
-    Args: those of the three. The message that is written is none of those that are read.
-    """
-    for segment in range(first, last):
-        tensor, offset, begin, size = segments[segment]
-        magnitudes = zero_doubles()
-        for start in range(begin, begin + size, TURN_BLOCK):
-            num_entries = min(TURN_BLOCK, begin + size - start)
-            _accumulate_block(
-                targets, payloads, weights, places, tensor, offset, start, num_entries
-            )
-            place = 4 * (offset + start)
-            update_block(
-                x + place,
-                gradients[tensor] + 4 * start,
-                buf + place,
-                z + place,
-                coefficients[tensor],
-                num_entries,
-            )
-            magnitudes = _encode_block(
-                x + place,
-                reference + reference_stride * (offset + start),
-                reference_stride,
-                payload + places[tensor] + start // 8,
-                num_entries,
-                magnitudes,
-            )
-        sums[segment] = total(magnitudes)
+        tensor, offset, start, size = segments[segment]
+        scale(payloads, weights, tensor, magnitudes)
+        accumulate_block(
+            targets,
+            payloads,
+            weights,
+            magnitudes,
+            4 * (offset + start),
+            places[tensor] + start // 8,
+            size,
+        )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -24,6 +26,25 @@ LR, WEIGHT_DECAY, MOMENTUM, NESTEROV, GAMMA = range(5)
 
 
 @kernel
+def step_lanes(
+    value: Any,  # FLOATS
+    gradient: Any,
+    velocity: Any,
+    mixed: Any,
+    lr: Any,
+    decay: Any,
+    momentum: Any,
+    gamma: Any,
+    nesterov: bool,
+) -> tuple[Any, Any]:
+    """Sixteen entries of x and of buf after `update_block`, from those of x, g, buf and z."""
+    direction = add(gradient, multiply(decay, value))
+    velocity = add(multiply(momentum, velocity), direction)
+    step = add(direction, multiply(momentum, velocity)) if nesterov else velocity
+    return add(subtract(value, multiply(lr, step)), multiply(gamma, mixed)), velocity
+
+
+@kernel
 def update_block(
     x: int,
     gradient: int,
@@ -43,25 +64,30 @@ def update_block(
     momentum, gamma = broadcast(coefficients[MOMENTUM]), broadcast(coefficients[GAMMA])
     nesterov = coefficients[NESTEROV] != 0
     for _ in range(num_entries // LANES):
-        value = load(x)
-        direction = add(load(gradient), multiply(decay, value))
-        velocity = add(multiply(momentum, load(buf)), direction)
+        value, velocity = step_lanes(
+            load(x), load(gradient), load(buf), load(z), lr, decay, momentum, gamma, nesterov
+        )
         store(buf, velocity)
-        step = add(direction, multiply(momentum, velocity)) if nesterov else velocity
-        store(x, add(subtract(value, multiply(lr, step)), multiply(gamma, load(z))))
+        store(x, value)
         x += FLOATS_BYTES
         gradient += FLOATS_BYTES
         buf += FLOATS_BYTES
         z += FLOATS_BYTES
     rest = 4 * (num_entries % LANES)
     if rest > 0:
-        value = load_first(x, rest)
-        direction = add(load_first(gradient, rest), multiply(decay, value))
-        velocity = add(multiply(momentum, load_first(buf, rest)), direction)
+        value, velocity = step_lanes(
+            load_first(x, rest),
+            load_first(gradient, rest),
+            load_first(buf, rest),
+            load_first(z, rest),
+            lr,
+            decay,
+            momentum,
+            gamma,
+            nesterov,
+        )
         store_first(buf, rest, velocity)
-        step = add(direction, multiply(momentum, velocity)) if nesterov else velocity
-        mixed = multiply(gamma, load_first(z, rest))
-        store_first(x, rest, add(subtract(value, multiply(lr, step)), mixed))
+        store_first(x, rest, value)
 
 
 @kernel
