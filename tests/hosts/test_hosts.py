@@ -51,6 +51,16 @@ def reaches(hosts: Hosts, sender: str, receiver: str) -> bool:
     return sent.returncode == 0
 
 
+def test_connections_have_one_congestion_control(four_hosts: Hosts) -> None:
+    program = (
+        "import socket\n"
+        "with socket.create_connection(('host-2', 22), 10) as one:\n"
+        "    print(one.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16).decode())"
+    )
+    said = run_on(four_hosts, "host-1", sys.executable, "-c", program)
+    assert said.stdout.rstrip("\0\n") == "reno"
+
+
 def test_each_has_its_name_and_address_and_sees_only_its_own_network(four_hosts: Hosts) -> None:
     for number, name in enumerate(four_hosts.names, start=1):
         assert run_on(four_hosts, name, "hostname").stdout == f"{name}\n"
