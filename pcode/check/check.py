@@ -103,7 +103,7 @@ def _check_hosts(report: Report, config: Config, asked: str) -> bool:
             f"{launch.n_mpi_process} nodes"
         )
     before = report.num_wrong
-    answers = ask_hosts(launch, hosts, asked, not runs_here(launch))
+    answers = ask_hosts(launch, hosts, asked, not runs_here(launch), report.note)
     judge_hosts(report, answers, config, version)
     if report.num_wrong == before and len(hosts) > 1:
         _check_meeting(report, launch, hosts, answers)
@@ -128,7 +128,7 @@ def _check_meeting(
     report: Report, launch: Launch, hosts: Sequence[Host], answers: Sequence[Answer]
 ) -> None:
     """Whether every host reaches every other."""
-    failed = meet(launch, hosts, answers)
+    failed = meet(launch, hosts, answers, report.note)
     if isinstance(failed, str):
         report.wrong(f"one mpirun over all hosts: {failed}")
         return
@@ -153,7 +153,7 @@ def _check_edges(report: Report, config: Config, command: Sequence[str]) -> None
     command = [command[0], "-x", VARIABLE, *command[1:]]
     crowd = max(len(site.ranks) for site in places)
     limit = _RANKS_SECONDS + _START_SECONDS * crowd
-    (done,) = mpirun_together([command], limit)
+    (done,) = mpirun_together([command], limit, report.note)
     before = report.num_wrong
     for line in dict.fromkeys(done.output.splitlines()):  # ranks may find the same
         report.repeat(line)

@@ -6,7 +6,7 @@ import dataclasses
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -96,22 +96,29 @@ def limit_seconds(launch: Launch) -> float:
     return min(_LONGEST_LIMIT_SECONDS, max(_SHORTEST_LIMIT_SECONDS, launch.time_limit_seconds))
 
 
-def ask_hosts(launch: Launch, hosts: Sequence[Host], asked: str, remote: bool) -> list[Answer]:
+def ask_hosts(
+    launch: Launch,
+    hosts: Sequence[Host],
+    asked: str,
+    remote: bool,
+    note: Callable[[str], None],
+) -> list[Answer]:
     """Ask all hosts at the same time, each through an mpirun of its own.
 
     Args:
         hosts: those of the hostfile; none: this machine.
         asked: the probe's settings.
         remote: some of the hosts are other machines.
+        note: is told of what is no obstacle.
     """
     places, limit = sites(hosts, launch.n_mpi_process), limit_seconds(launch)
     starts = [_interpreter(launch, [host], remote) for host in hosts or (None,)]
     source = Path(probe.__file__).read_text(encoding="utf-8")
-    done = mpirun_together([[*start, "-c", source, asked] for start in starts], limit)
+    done = mpirun_together([[*start, "-c", source, asked] for start in starts], limit, note)
     answers = [_answer(place, end, limit) for place, end in zip(places, done, strict=True)]
     # Another Python may not even read the probe: it is asked for its version alone.
     mute = [index for index, end in enumerate(done) if _PYTHON_ERROR.search(end.errors)]
-    again = mpirun_together([[*starts[index], "-c", _VERSION] for index in mute], limit)
+    again = mpirun_together([[*starts[index], "-c", _VERSION] for index in mute], limit, note)
     for index, end in zip(mute, again, strict=True):
         version = _marked(end.output, _VERSION_MARK)
         if version is not None:
@@ -133,9 +140,15 @@ def ask_here(command: Sequence[str], launch: Launch, asked: str) -> Answer:
 
 
 def meet(
-    launch: Launch, hosts: Sequence[Host], answers: Sequence[Answer]
+    launch: Launch,
+    hosts: Sequence[Host],
+    answers: Sequence[Answer],
+    note: Callable[[str], None],
 ) -> dict[tuple[int, int], str] | str:
     """Let every host connect to every other.
+
+    Args:
+        note: is told of what is no obstacle.
 
     Returns:
         (who, whom) by their places in the hostfile -> the reason, for those that did not succeed;
@@ -154,7 +167,7 @@ def meet(
             port = int(opened) + trial
         asked = {"addresses": addresses, "port": port, "limit_seconds": limit}
         given = limit_seconds(launch) + limit
-        (done,) = mpirun_together([[*start, "-c", source, json.dumps(asked)]], given)
+        (done,) = mpirun_together([[*start, "-c", source, json.dumps(asked)]], given, note)
         if "Address already in use" not in done.errors:
             break
     found = [json.loads(line) for line in _all_marked(done.output, meeting.MARK)]

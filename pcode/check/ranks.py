@@ -28,7 +28,7 @@ from pcode.training.plan import Plan
 # which knows whom it waits for, before the others do.
 _FIRST_GRACE_SECONDS, _GRACE_SECONDS = 3.0, 8.0
 # What was slow is measured again: something else may have been busy.
-_TRIALS = 3
+_TRIALS = 5
 
 
 @dataclass(frozen=True)

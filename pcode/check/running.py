@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,6 +45,11 @@ class Done:
     status: int | None
     output: str
     errors: str
+
+    @property
+    def mute(self) -> bool:
+        """Whether it failed without a word."""
+        return bool(self.status) and not self.output and not self.errors
 
     def reason(self, limit_seconds: float) -> str:
         """Why it failed, in one line: what ssh or the program says, or else mpirun."""
@@ -86,11 +91,25 @@ def run_all(commands: Sequence[Sequence[str]], limit_seconds: float) -> list[Don
     return done
 
 
-def mpirun_together(commands: Sequence[Sequence[str]], limit_seconds: float) -> list[Done]:
-    """As `run_all`, for mpiruns: their files go at the end, whatever becomes of them."""
+def mpirun_together(
+    commands: Sequence[Sequence[str]], limit_seconds: float, note: Callable[[str], None]
+) -> list[Done]:
+    """As `run_all`, for mpiruns: their files go at the end, whatever becomes of them.
+
+    One that fails without a word is started a second time: now and then one of Open MPI 5 does, of
+    several that start at once on a busy machine, before it has started anything.
+
+    Args:
+        note: is told of it.
+    """
     with scratch_folder() as scratch:
         flagged = [[command[0], *scratch.flags(False), *command[1:]] for command in commands]
-        return run_all(flagged, limit_seconds)
+        done = run_all(flagged, limit_seconds)
+        for index, end in enumerate(done):
+            if end.mute:
+                note(f"mpirun ended with status {end.status}, without a word: started again")
+                (done[index],) = run_all([flagged[index]], limit_seconds)
+        return done
 
 
 class _Running:

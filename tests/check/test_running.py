@@ -1,0 +1,45 @@
+"""mpiruns of a check: one that fails without a word is started again, and nothing else is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pcode.check.running import mpirun_together
+
+LIMIT_SECONDS = 30.0
+
+
+def program(folder: Path, first: str, then: str) -> list[str]:
+    """A command that does one thing when it is first started and another one from then on."""
+    file, mark = folder / "mpirun", folder / "mark"
+    file.write_text(f"#!/bin/sh\nif test -e {mark}; then {then}; fi\ntouch {mark}\n{first}\n")
+    file.chmod(0o755)
+    return [str(file)]
+
+
+def test_what_fails_without_a_word_is_started_again(tmp_path: Path) -> None:
+    told: list[str] = []
+    command = program(tmp_path, "exit 213", "echo good; exit 0")
+    (done,) = mpirun_together([command], LIMIT_SECONDS, told.append)
+    assert (done.status, done.output) == (0, "good\n")
+    assert told == ["mpirun ended with status 213, without a word: started again"]
+
+
+def test_what_fails_again_has_failed(tmp_path: Path) -> None:
+    told: list[str] = []
+    (done,) = mpirun_together(
+        [program(tmp_path, "exit 213", "exit 214")], LIMIT_SECONDS, told.append
+    )
+    assert done.reason(LIMIT_SECONDS) == "it ended with status 214"
+    assert len(told) == 1
+
+
+@pytest.mark.parametrize("first", ["echo why >&2; exit 1", "echo why; exit 1", "exit 0"])
+def test_what_says_why_or_succeeds_is_not(tmp_path: Path, first: str) -> None:
+    told: list[str] = []
+    command = program(tmp_path, first, "echo again; exit 0")
+    (done,) = mpirun_together([command], LIMIT_SECONDS, told.append)
+    assert "again" not in done.output
+    assert told == []
