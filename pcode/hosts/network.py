@@ -15,9 +15,8 @@ _BURST_SECONDS, _LEAST_BURST_BYTES = 0.002, 70_000
 # TCP then sends less: were it much longer, everything would wait for all that is in it.
 _QUEUE_SECONDS, _LEAST_QUEUE_BYTES = 0.05, 260_000
 _ALL = "1:1"
-# Of TCP's connections over the links, whatever the machine's own setting is. Reno is in every
-# kernel. BBR, which sends small packets by a timer, keeps the processors that compute for all
-# hosts busier: steps of 0.3 s, with messages of 2.3 MB at 100 Mbit/s, took 5 % longer.
+# Of TCP's connections over the links, whatever the machine's own setting is, so that figures do not
+# depend on it. Reno is in every kernel.
 _CONGESTION_CONTROL = "reno"
 
 
