@@ -7,6 +7,7 @@ from setuptools import find_packages, setup
 TEST = [
     "pytest>=8",
     "pytest-timeout>=2.3",
+    "pytest-xdist>=3.6",
     "hypothesis>=6.100",
     "psutil>=5.9",
     "pytorch-ignite>=0.5",

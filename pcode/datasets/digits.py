@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from importlib.metadata import distribution
+
+import numpy as np
 import torch
 
 from pcode.datasets.in_memory import InMemory
@@ -23,12 +26,11 @@ def load_digits_dataset() -> InMemory:
     Source: UCI Optical Recognition of Handwritten Digits, test part, as in
     sklearn.datasets.load_digits; the published set has no split of these 1797 digits.
     """
-    # Here, because it takes a second and no other data set needs it.
-    from sklearn.datasets import load_digits  # noqa: PLC0415
-
-    images, labels = load_digits(return_X_y=True)
-    inputs = torch.from_numpy(images).to(torch.float32).view(-1, 1, 8, 8) / 16
-    targets = torch.from_numpy(labels).to(torch.int64)
+    # The file itself, since importing scikit-learn takes longer than a small run's epoch.
+    file = distribution("scikit-learn").locate_file("sklearn/datasets/data/digits.csv.gz")
+    digits = torch.from_numpy(np.loadtxt(str(file), dtype=np.uint8, delimiter=","))
+    inputs = digits[:, :-1].to(torch.float32).view(-1, 1, 8, 8) / 16
+    targets = digits[:, -1].to(torch.int64)
     order = sorted(
         range(len(targets)),
         key=lambda index: (int(targets[index]), derive_seed(SPLIT_SEED, "digits", index)),

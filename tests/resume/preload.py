@@ -3,7 +3,6 @@
 Nothing that starts a thread: neither threads of torch nor its backward pass outlive a fork.
 """
 
-import sklearn.datasets  # noqa: F401
 import torch
 
 from pcode import main  # noqa: F401
