@@ -28,6 +28,13 @@ def processor_name() -> str:
     return names[0] if names else platform.processor()
 
 
+def widest_vectors() -> str | None:
+    """The widest vector instructions that the system names, of those that tell machines apart."""
+    information = Path("/proc/cpuinfo")
+    words = information.read_text().split() if information.exists() else []
+    return next((name for name in ("avx512f", "avx2") if name in words), None)
+
+
 def run_ranks(num_ranks: int, script: str, arguments: Sequence[str]) -> int:
     """Run `script` on `num_ranks` ranks of this machine, one thread each; their exit status."""
     os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -61,6 +68,7 @@ def machine() -> dict[str, Any]:
         "date": datetime.now(timezone.utc).strftime("%Y-%m-%d"),
         "processor": processor_name(),
         "cores": os.cpu_count(),
+        "vectors": widest_vectors(),
         "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
         "kernel": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),

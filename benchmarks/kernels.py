@@ -10,9 +10,12 @@ node does in a step besides sending:
 - encode: the message of value - reference;
 - accumulate: the own message into hat with weight 1 and into s with weight 1/3, and the message of
   one neighbour into s with weight 1/3;
-- path: encode, then accumulate.
+- path: encode, then accumulate;
+- turn: what a step of CHOCO-SGD on a ring does, where one pass can: own message and two others'
+  into hat and z, SGD with momentum, mixing, and the next message;
+- sgd: a step with momentum alone, torch's fused one over a flat vector.
 
-All are called through the Compressor interface, once before anything is timed (which compiles),
+Compressors are called through their interface, all once before anything is timed (which compiles),
 then in turn, N rounds; a multiple divides by the copy of its own round. Tables give the median
 and, in brackets, the smallest and the largest, for each number of threads; the rounds of one
 number follow those of another.
@@ -35,11 +38,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numba
+import numpy as np
 import torch
 from torchvision.models import resnet50
 
 from harness import keep, processor_name
 from pcode.compression import Compressor, Message, make_compressor
+from pcode.compression.update import OnePassCompressor, SGDUpdate
 from pcode.layout import Layout
 
 COPY_BYTES = 8.0
@@ -52,6 +57,7 @@ CASES: tuple[tuple[str, str, dict[str, object]], ...] = (
     ("qsgd 8", "quantize_qsgd", {"quantize_level": 8}),
 )
 WEIGHTS = ((1.0, 0.0), (1 / 3, 1 / 3))
+LEARNING_RATE, MOMENTUM, WEIGHT_DECAY = 0.01, 0.9, 1e-4
 
 
 def resnet50_layout() -> Layout:
@@ -67,8 +73,12 @@ class Parts:
         copied = torch.empty(layout.num_entries)
         self.runs: dict[str, Callable[[], object]] = {"copy": lambda: copied.copy_(vectors[0])}
         self.bytes: dict[str, float] = {"copy": COPY_BYTES}
+        self._add_sgd(vectors[0])
         for label, name, options in CASES:
-            self._add(layout, label, make_compressor(name, **options), *vectors)
+            compressor = make_compressor(name, **options)
+            self._add(layout, label, compressor, *vectors)
+            if isinstance(compressor, OnePassCompressor):
+                self._add_turn(layout, label, compressor, *vectors)
 
     def _add(
         self,
@@ -104,6 +114,44 @@ class Parts:
         for run, touched in parts:
             self.runs[f"{label}: {run.__name__}"] = run
             self.bytes[f"{label}: {run.__name__}"] = touched
+
+    def _add_sgd(self, start: torch.Tensor) -> None:
+        parameter = torch.nn.Parameter(start.clone())
+        parameter.grad = torch.full_like(start, 1e-3)
+        sgd = torch.optim.SGD(
+            [parameter], LEARNING_RATE, MOMENTUM, weight_decay=WEIGHT_DECAY, fused=True
+        )
+        self.runs["sgd"], self.bytes["sgd"] = sgd.step, 5 * 4
+
+    def _add_turn(
+        self,
+        layout: Layout,
+        label: str,
+        compressor: OnePassCompressor,
+        start: torch.Tensor,
+        other: torch.Tensor,
+    ) -> None:
+        num_bytes = compressor.message_bytes(layout)
+        *messages, out = (Message(torch.zeros(num_bytes, dtype=torch.uint8)) for _ in range(4))
+        for message in messages:
+            compressor.encode(layout, start, other, message)
+        hat, z, buf = torch.zeros(3, layout.num_entries)
+        row = (LEARNING_RATE, WEIGHT_DECAY, MOMENTUM, 0.0, 0.45)
+        update = SGDUpdate(
+            layout,
+            start.clone(),
+            buf,
+            z,
+            layout.views(torch.full_like(start, 1e-3)),
+            np.array([row] * layout.num_tensors, dtype=np.float32),
+        )
+        sums = (messages, (hat, z), ((1.0, 0.0, 0.0), (-2 / 3, 1 / 3, 1 / 3)))
+
+        def turn() -> None:
+            compressor.turn(layout, *sums, update=update, reference=hat, message=out)
+
+        self.runs[f"{label}: turn"] = turn
+        self.bytes[f"{label}: turn"] = 9 * 4 + 4 * num_bytes / layout.num_entries
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ from pcode.launch import (
     threads_per_node,
 )
 from pcode.launch.connect import abort, connect, disconnect
-from pcode.launch.mpirun import go_to
+from pcode.launch.mpirun import go_to, handing_on
 from pcode.launch.restarts import Attempt, GoingBack, new_run, next_attempt, run_attempts
 from pcode.memory import use_memory_well
 from pcode.training.describe import describe, headline
@@ -106,9 +106,8 @@ def _main(arguments: Sequence[str]) -> int:
         runs, going_back = runs_folder(plan.config), _going_back(plan, config)
         first_attempt = _first_attempt(plan, config.watch.resume == AUTO)
         del plan  # its data set would lie in memory, beside the ranks', for as long as they run
-        os.environ[LAUNCHER_VARIABLE] = "terminal" if sys.stderr.isatty() else "pipe"
-        # mpirun hands on to other hosts what is in its command alone.
-        command = [command[0], "-x", LAUNCHER_VARIABLE, *command[1:]]
+        kind = "terminal" if sys.stderr.isatty() else "pipe"
+        command = handing_on(command, LAUNCHER_VARIABLE, kind)
         return run_attempts(
             lambda flags: launch([*command, *flags], here, goes_on(config.launch)),
             first_attempt,

@@ -33,14 +33,15 @@ def main() -> int:
     expected = {*asking, signal.SIGCHLD}
     signal.pthread_sigmask(signal.SIG_BLOCK, expected)
     server = os.posix_spawn(SSHD, [SSHD, "-D", "-e", "-f", config], os.environ, setsigmask=())
-    is_asked = False
+    is_asked = is_told = False
     while True:
         number = _await(expected, _LOOK_SECONDS if is_asked else None)
         if number in asking:
             if is_asked:  # a second time: at once
                 return 0
             is_asked = True
-            _ask()
+        if is_asked and not is_told:  # there may be no rank yet
+            is_told = _ask()
         if _take_in_dead(server):
             print("worker: sshd has ended", file=sys.stderr)
             return 1
@@ -79,7 +80,7 @@ def _descendants() -> dict[int, bytes]:
             parents[int(folder.name)] = int(fields[1])
             if fields[0] != b"Z":
                 environments[int(folder.name)] = _environment(folder)
-        except FileNotFoundError:  # it ended meanwhile
+        except (FileNotFoundError, ProcessLookupError):  # it ended meanwhile
             continue
     own = os.getpid()
     return {
@@ -104,13 +105,14 @@ def _ancestors(process: int, parents: dict[int, int]) -> set[int]:
     return found
 
 
-def _ask() -> None:
-    """Ask one rank to save and end: it tells the others."""
+def _ask() -> bool:
+    """Ask one rank to save and end, which tells the others; whether there is one."""
     for process, environment in sorted(_descendants().items()):
         if _RANK in environment:
             with suppress(ProcessLookupError):  # it ended meanwhile
                 os.kill(process, signal.SIGTERM)
-                return
+                return True
+    return False
 
 
 if __name__ == "__main__":

@@ -61,7 +61,7 @@ class Builder:
             raise UserError(f"FROM {name}: only debian:12.N-slim and debian:13.N-slim can be made")
         suite = _SUITES[match[1]]
         sources = machine.apt_sources(suite)
-        (mirror,) = (uri for uri, release in sources if release == suite)
+        mirror = next(uri for uri, release in sources if release == suite)
         began, layer = time.monotonic(), self._layers.add()
         root = self._layers.files(layer)
         command = ["debootstrap", "--variant=minbase", suite, str(root), mirror]

@@ -51,10 +51,11 @@ def apt_sources(suite: str) -> list[tuple[str, str]]:
     Raises:
         UserError: it has none for the suite.
     """
-    found = _output("apt-get", "indextargets", "--format", "$(REPO_URI) $(RELEASE)").splitlines()
-    pairs = {(uri, release) for uri, _, release in (line.partition(" ") for line in found)}
-    wanted = re.compile(rf"{suite}(-updates|-security)?")
-    sources = sorted(pair for pair in pairs if wanted.fullmatch(pair[1]))
+    form = "$(ORIGIN) $(REPO_URI) $(RELEASE)"
+    found = _output("apt-get", "indextargets", "--format", form).splitlines()
+    wanted = re.compile(rf"Debian (?P<uri>\S+) (?P<release>{suite}(?:-updates|-security)?)")
+    matches = [match for line in found if (match := wanted.fullmatch(line))]
+    sources = sorted({(match["uri"], match["release"]) for match in matches})
     if not any(release == suite for _, release in sources):
         raise UserError(f"apt knows no archive of Debian's {suite} here: apt-get update")
     return sources

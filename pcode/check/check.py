@@ -19,7 +19,7 @@ from pcode.config import Config
 from pcode.config.options import AUTO, Launch
 from pcode.errors import UserError
 from pcode.launch import Host, RankEnvironment, read_hostfile, runs_here
-from pcode.launch.mpirun import find_mpirun, go_to
+from pcode.launch.mpirun import find_mpirun, go_to, handing_on
 from pcode.training.plan import Plan
 from pcode.training.planning import check_devices, make_plan
 
@@ -148,9 +148,7 @@ def _check_edges(report: Report, config: Config, command: Sequence[str]) -> None
     hosts = () if launch.hostfile is None else read_hostfile(launch.hostfile)
     places = sites(hosts, launch.n_mpi_process)
     names = [site.name for site in places for _ in site.ranks]
-    os.environ[VARIABLE] = ",".join(names)
-    # mpirun hands on to other hosts what is in its command alone.
-    command = [command[0], "-x", VARIABLE, *command[1:]]
+    command = handing_on(command, VARIABLE, ",".join(names))
     crowd = max(len(site.ranks) for site in places)
     limit = _RANKS_SECONDS + _START_SECONDS * crowd
     (done,) = mpirun_together([command], limit, report.note)

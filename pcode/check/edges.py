@@ -19,8 +19,7 @@ _GROWTH = 4
 _FEWEST_PINGS, _MOST_PINGS = 5, 50
 _WARM_UP = 3
 _MOST_MESSAGES = 5
-# For all rounds together, and for each of them.
-_ALL_SECONDS, _LONGEST_SECONDS, _SHORTEST_SECONDS = 40.0, 0.8, 0.02
+_LONGEST_SECONDS, _SHORTEST_SECONDS = 0.8, 0.02  # of a round
 # What the rank that measures asks of the other: to send so many bytes, or to take them.
 _SEND, _TAKE, _END = 0, 1, 2
 
@@ -114,7 +113,7 @@ class _Talk:
 
 
 def measure(
-    communicator: Communicator, edges: Sequence[Edge], hosts: Sequence[str]
+    communicator: Communicator, edges: Sequence[Edge], hosts: Sequence[str], all_seconds: float
 ) -> list[Measured]:
     """Measure every edge; all ranks call it, and get the same.
 
@@ -122,6 +121,7 @@ def measure(
 
     Args:
         hosts: of each rank.
+        all_seconds: for all rounds together, if they are not too many.
 
     Raises:
         EdgeError: on both ends of an edge that does not answer, and of those that were being
@@ -129,7 +129,7 @@ def measure(
         CommunicationError: on the other ranks.
     """
     rounds = apart(edges, hosts)
-    seconds = min(_LONGEST_SECONDS, max(_SHORTEST_SECONDS, _ALL_SECONDS / max(1, len(rounds))))
+    seconds = min(_LONGEST_SECONDS, max(_SHORTEST_SECONDS, all_seconds / max(1, len(rounds))))
     found = torch.zeros(len(edges), 4, dtype=torch.float64)
     place = {edge: index for index, edge in enumerate(edges)}
     for members in rounds:

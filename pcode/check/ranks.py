@@ -27,8 +27,9 @@ from pcode.training.plan import Plan
 # Those that measure an edge which does not answer say so before the first rank ends them, and that,
 # which knows whom it waits for, before the others do.
 _FIRST_GRACE_SECONDS, _GRACE_SECONDS = 3.0, 8.0
-# What was slow is measured again: something else may have been busy.
-_TRIALS = 5
+# For all edges. What was slow is measured again, so many times: something else may have been busy.
+_ALL_SECONDS = 40.0
+_MORE_TRIALS, _MORE_SECONDS = 4, 10.0
 
 
 @dataclass(frozen=True)
@@ -114,10 +115,10 @@ def _measure_carefully(
     communicator: Communicator, edges: Sequence[Edge], hosts: Sequence[str]
 ) -> list[Measured]:
     """As `measure`, and what is slow again; the best of it."""
-    found = {one.edge: one for one in measure(communicator, edges, hosts)}
-    for _ in range(_TRIALS - 1):
+    found = {one.edge: one for one in measure(communicator, edges, hosts, _ALL_SECONDS)}
+    for _ in range(_MORE_TRIALS):
         again = list(slow(list(found.values()), hosts))
-        for one in measure(communicator, again, hosts) if again else ():
+        for one in measure(communicator, again, hosts, _MORE_SECONDS) if again else ():
             found[one.edge] = found[one.edge].better(one)
     return list(found.values())
 

@@ -105,10 +105,12 @@ def mpirun_together(
     with scratch_folder() as scratch:
         flagged = [[command[0], *scratch.flags(False), *command[1:]] for command in commands]
         done = run_all(flagged, limit_seconds)
-        for index, end in enumerate(done):
-            if end.mute:
-                note(f"mpirun ended with status {end.status}, without a word: started again")
-                (done[index],) = run_all([flagged[index]], limit_seconds)
+        mute = [index for index, end in enumerate(done) if end.mute]
+        for index in mute:
+            note(f"mpirun ended with status {done[index].status}, without a word: started again")
+        again = run_all([flagged[index] for index in mute], limit_seconds)
+        for index, end in zip(mute, again, strict=True):
+            done[index] = end
         return done
 
 

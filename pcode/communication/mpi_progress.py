@@ -33,8 +33,9 @@ if TYPE_CHECKING:
 
 SPIN_SECONDS = 100e-6  # full-speed testing since the last movement, before the first sleep
 SHORTEST_SLEEP, LONGEST_SLEEP = 20e-6, 1e-3
-# A test that takes longer than this has moved data: test again at once. One that follows a sleep
-# says nothing, since the caches are cold and sockets are looked at; the next one does.
+# A test that takes longer than this, and than twice the shortest of all, has moved data: test again
+# at once. One that follows a sleep says nothing, since the caches are cold and sockets are looked
+# at; the next one does.
 MOVED_SECONDS = 5e-6
 # Of the helper thread's sleeps. A test costs some microseconds and a change of threads; what comes
 # meanwhile waits in the system's buffers, which hold more than comes in that time.
@@ -67,6 +68,7 @@ class Progress:
         self._parked = False
         self._stopping = False
         self._quiet = False
+        self._shortest_test = MUCH_SECONDS
         atexit.register(self._at_exit)
 
     def start(self, limit: float) -> None:
@@ -112,23 +114,25 @@ class Progress:
             now = time.perf_counter()
             if now > deadline and self._expired(operation, limit):
                 return
+            operation.world.look(now)
+            if operation.world.fault is not None:
+                operation.fail_as_told(operation.world.fault)
+                return
             last, took = moved, now - before
-            if took > MUCH_SECONDS or (took > MOVED_SECONDS and not slept):
+            self._shortest_test = min(self._shortest_test, took)
+            is_long = took > max(MOVED_SECONDS, 2 * self._shortest_test)
+            if took > MUCH_SECONDS or (is_long and not slept):
                 moved = now
             moved = max(moved, operation.moved)
             if moved - last > SPIN_SECONDS:
                 gap = moved - last
             idle = now - moved
-            if took > MOVED_SECONDS and slept:
+            if is_long and slept:
                 slept = False
             elif idle < SPIN_SECONDS and gap < LONGEST_SLEEP:
                 os.sched_yield()  # to another rank that is ready, if there is one
                 slept = False
             else:
-                operation.world.look(now)
-                if operation.world.fault is not None:
-                    operation.fail_as_told(operation.world.fault)
-                    return
                 time.sleep(min(max(idle / 10, gap / 10, SHORTEST_SLEEP), LONGEST_SLEEP))
                 slept = True
             before = time.perf_counter()

@@ -104,6 +104,13 @@ def goes_on(launch: Launch) -> bool:
     return launch.on_failure == "continue" and launch.backend == "mpi"
 
 
+def handing_on(command: Sequence[str], name: str, value: str) -> list[str]:
+    """The mpirun with a variable, set here and handed on to its ranks."""
+    os.environ[name] = value
+    # mpirun hands on to other hosts what is in its command alone.
+    return [command[0], "-x", name, *command[1:]]
+
+
 def find_mpirun(mpi_path: str | None) -> str:
     """The mpirun of that installation, or else the one at hand.
 

@@ -44,10 +44,12 @@ class Death:
     Attributes:
         rank: which.
         sentence: the rank, where that is known its process and host, and its end.
+        status: its exit status, where it had one that mpirun tells.
     """
 
     rank: int
     sentence: str
+    status: int | None = None
 
 
 class Filter:
@@ -106,7 +108,7 @@ def _death(text: bytes) -> Death | None:
         return Death(int(rank), f"rank {rank} (process {process} on {host}) {end}")
     if match := _FAILED.search(text):
         rank, status = (group.decode() for group in match.groups())
-        return Death(int(rank), f"rank {rank} ended with status {status}")
+        return Death(int(rank), f"rank {rank} ended with status {status}", int(status))
     if match := _ABORTED.search(text):
         rank = match[1].decode()
         return Death(int(rank), f"rank {rank} ended the run")

@@ -237,10 +237,13 @@ def _judge(returned: int, run: _Supervised, seen: Filter, folder: Path) -> Ended
     death = None if seen.death is None else seen.death.sentence
     if seen.death is not None and (step := steps.marked_step(folder, seen.death.rank)) is not None:
         death = f"{death} in step {step}"
-    # mpirun sometimes crashes (a lock of its own, freed too early) while it ends failed ranks.
-    failed = run.gave_up or (returned < 0 and seen.fails)
-    # subprocess has -N for "killed by signal N".
-    status = 1 if failed else returned if returned >= 0 else 128 - returned
+    if run.gave_up:
+        status = 1
+    elif returned < 0 and seen.fails:
+        # mpirun sometimes crashes (a lock of its own, freed too early) while it ends failed ranks.
+        status = (seen.death and seen.death.status) or 1
+    else:  # subprocess has -N for "killed by signal N"
+        status = returned if returned >= 0 else 128 - returned
     if run.ended_by is not None:
         return Ended(128 + run.ended_by, failed=False)
     if status in _ORDERLY:

@@ -73,9 +73,9 @@ class Rank:
         return 0
 
     def complain(self) -> int:
-        """Tell an error, and stay."""
+        """Say what is given, tell an error, and stay."""
         self._tell("ready")
-        sys.stderr.write("run.py: error: it is silent\n")
+        sys.stderr.write("".join([*self._arguments, "run.py: error: it is silent\n"]))
         sys.stderr.flush()
         signal.pause()
         return 0

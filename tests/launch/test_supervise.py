@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pcode.exit_status import PREEMPTED
+from pcode.exit_status import DIVERGED, PREEMPTED
 
 if TYPE_CHECKING:
     from tests.launch.conftest import Launched
@@ -198,6 +198,20 @@ def test_mpirun_that_crashes_after_a_failure_does_not_hide_it(launched: Launched
     launched.read_errors(b"it is silent\n")
     launched.mpirun().send_signal(signal.SIGSEGV)
     assert launched.status() == 1
+    assert launched.errors == b"run.py: error: it is silent\n"
+
+
+@pytest.mark.parametrize("status", [DIVERGED, PREEMPTED])
+def test_mpirun_that_crashes_does_not_hide_how_the_rank_ended(
+    launched: Launched, status: int
+) -> None:
+    rule = 74 * "-"
+    block = "prterun detected that one or more processes exited with non-zero status:\n\n"
+    block += f"   Process name: [prterun-vm-18632@1,0]\n   Exit code:    {status}\n"
+    launched.start("complain", f"{rule}\n{block}{rule}\n", n_mpi_process=1)
+    launched.read_errors(b"it is silent\n")
+    launched.mpirun().send_signal(signal.SIGSEGV)
+    assert launched.status() == status
     assert launched.errors == b"run.py: error: it is silent\n"
 
 

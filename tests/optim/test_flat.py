@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -15,6 +17,7 @@ from pcode.compression import make_compressor
 from pcode.errors import UserError
 from pcode.optim import DPSGD, Law, ParallelChoco, parameter_groups
 from pcode.topology import make_topology
+from tests.launching import ROOT
 
 
 def alone(model: nn.Module, law_of: type[Law] = DPSGD, **options: Any) -> Law:
@@ -29,6 +32,23 @@ def alone(model: nn.Module, law_of: type[Law] = DPSGD, **options: Any) -> Law:
 
     Simulation(1).run(node)
     return laws[0]
+
+
+def test_a_step_does_not_import_the_compiler() -> None:
+    """Which takes each rank a second: torch's own optimizers wrap their methods for it."""
+    program = """
+import sys
+import torch
+from tests.optim.test_flat import ParallelChoco, alone
+model = torch.nn.Linear(2, 2)
+law = alone(model, ParallelChoco)
+law.zero_grad()
+model(torch.ones(2)).sum().backward()
+law.step()
+law.state_dict()
+sys.exit("torch._dynamo" in sys.modules)
+"""
+    subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True, timeout=120)
 
 
 def test_parameters_and_gradients_are_views_of_the_flat_vectors() -> None:
