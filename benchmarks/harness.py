@@ -20,18 +20,22 @@ from pcode.config import make_config
 from pcode.launch import RankEnvironment, detect, launch, mpirun_command
 
 
+def _processors() -> str:
+    """What the system tells of its processors; nothing where it is not Linux."""
+    information = Path("/proc/cpuinfo")
+    return information.read_text() if information.exists() else ""
+
+
 def processor_name() -> str:
     """The name the system gives to the processor, as far as it gives one."""
-    information = Path("/proc/cpuinfo")
-    lines = information.read_text().splitlines() if information.exists() else []
+    lines = _processors().splitlines()
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor()
 
 
 def widest_vectors() -> str | None:
     """The widest vector instructions that the system names, of those that tell machines apart."""
-    information = Path("/proc/cpuinfo")
-    words = information.read_text().split() if information.exists() else []
+    words = _processors().split()
     return next((name for name in ("avx512f", "avx2") if name in words), None)
 
 

@@ -193,22 +193,27 @@ def test_mpirun_that_does_not_end_after_a_failure_is_killed(launched: Launched) 
     assert launched.errors.decode().startswith(said)
 
 
-def test_mpirun_that_crashes_after_a_failure_does_not_hide_it(launched: Launched) -> None:
-    launched.start("complain", n_mpi_process=1)
-    launched.read_errors(b"it is silent\n")
-    launched.mpirun().send_signal(signal.SIGSEGV)
-    assert launched.status() == 1
-    assert launched.errors == b"run.py: error: it is silent\n"
-
-
-@pytest.mark.parametrize("status", [DIVERGED, PREEMPTED])
-def test_mpirun_that_crashes_does_not_hide_how_the_rank_ended(
-    launched: Launched, status: int
-) -> None:
+def block_of(status: int) -> str:
+    """What mpirun says of a rank that ends with this status."""
     rule = 74 * "-"
-    block = "prterun detected that one or more processes exited with non-zero status:\n\n"
-    block += f"   Process name: [prterun-vm-18632@1,0]\n   Exit code:    {status}\n"
-    launched.start("complain", f"{rule}\n{block}{rule}\n", n_mpi_process=1)
+    said = "prterun detected that one or more processes exited with non-zero status:\n\n"
+    said += f"   Process name: [prterun-vm-18632@1,0]\n   Exit code:    {status}\n"
+    return f"{rule}\n{said}{rule}\n"
+
+
+@pytest.mark.parametrize(
+    ("said", "status"),
+    [
+        ("", 1),
+        (block_of(DIVERGED), DIVERGED),
+        (block_of(PREEMPTED), PREEMPTED),
+    ],
+    ids=["no status", "diverged", "preempted"],
+)
+def test_mpirun_that_crashes_after_a_failure_does_not_hide_it(
+    launched: Launched, said: str, status: int
+) -> None:
+    launched.start("complain", said, n_mpi_process=1)
     launched.read_errors(b"it is silent\n")
     launched.mpirun().send_signal(signal.SIGSEGV)
     assert launched.status() == status
