@@ -7,13 +7,13 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import torch
 
 from pcode.check import check
-from pcode.communication import DistributedCommunicator, Simulation
+from pcode.communication import Simulation
 from pcode.config import Config, parse
 from pcode.config.options import AUTO
 from pcode.errors import (
@@ -27,9 +27,11 @@ from pcode.exit_status import DIVERGED, INTERRUPTED, PREEMPTED, USER_ERROR
 from pcode.injection import read_faults
 from pcode.launch import (
     RankEnvironment,
+    check_gpus,
     check_ranks,
     detect,
     goes_on,
+    gpu_notices,
     launch,
     mpirun_command,
     runs_here,
@@ -81,6 +83,7 @@ def _main(arguments: Sequence[str]) -> int:
         here = command is not None and runs_here(config.launch)
         if command is not None and config.launch.work_dir is not None:
             go_to(config.launch.work_dir)
+        check_gpus(config.launch, _processes_here(config, place, command is None or here))
         plan = make_plan(config)
     except UserError as error:
         # Every rank finds the same error: one of them reports it.
@@ -91,8 +94,7 @@ def _main(arguments: Sequence[str]) -> int:
     if first and LAUNCHER_VARIABLE not in os.environ:  # what the launcher has said is said
         name = plan.config.learning.optimizer
         notices = [*parsed.warnings, *(f"--optimizer {name}: {doubt}" for doubt in plan.doubts)]
-        if parsed.config.launch.on_cuda is None and torch.cuda.is_available():
-            notices.append("--on_cuda: training on GPUs is not built yet; on the CPU")
+        notices += gpu_notices(config.launch, config.launch.n_mpi_process)
         for line in notices:
             print(f"run.py: warning: {line}", file=sys.stderr)
     if parsed.dry_run:
@@ -123,6 +125,13 @@ def _main(arguments: Sequence[str]) -> int:
             summary_needed=here and config.launch.on_failure == "continue",
         )
     return _be_nodes(plan, place)
+
+
+def _processes_here(config: Config, place: RankEnvironment | None, all_here: bool) -> Iterable[int]:
+    """The processes of the run on this machine, as far as this one knows."""
+    if place is not None:
+        return [place.rank]
+    return range(config.launch.n_mpi_process) if all_here else ()
 
 
 def _first_attempt(plan: Plan, asked_auto: bool) -> Attempt:
@@ -180,8 +189,12 @@ def _resolve(config: Config, given: frozenset[str], place: RankEnvironment | Non
                 f"--backend mpi: {place.kind} starts no MPI ranks; use mpirun, or --backend gloo"
             )
     here = options.n_mpi_process if place is None else place.num_local_ranks
-    threads = threads_per_node(options.num_threads, here)
-    return dataclasses.replace(config, launch=dataclasses.replace(options, num_threads=threads))
+    options = dataclasses.replace(
+        options,
+        num_threads=threads_per_node(options.num_threads, here),
+        on_cuda=torch.cuda.is_available() if options.on_cuda is None else options.on_cuda,
+    )
+    return dataclasses.replace(config, launch=options)
 
 
 def _be_nodes(plan: Plan, place: RankEnvironment | None) -> int:
@@ -214,10 +227,10 @@ def _be_rank(plan: Plan, place: RankEnvironment, request: StopRequest) -> int:
     """Run the node of this rank."""
     connected, status = False, 0
     try:
-        connect(plan.config.launch, place)
+        communicator = connect(plan.config.launch, place)
         connected = True
         try:
-            run_node(plan, DistributedCommunicator(), request)
+            run_node(plan, communicator, request)
         except Preempted as end:
             status = PREEMPTED
             if place.rank == 0:

@@ -21,7 +21,7 @@ from pcode.errors import UserError
 from pcode.launch import Host, RankEnvironment, read_hostfile, runs_here
 from pcode.launch.mpirun import find_mpirun, go_to, handing_on
 from pcode.training.plan import Plan
-from pcode.training.planning import check_devices, make_plan
+from pcode.training.planning import check_backend, make_plan
 
 # Holds the names of the ranks' hosts, by rank, where a check has started the ranks.
 VARIABLE = "PCODE_CHECK"
@@ -72,7 +72,7 @@ def check(
         judge_hosts(report, [ask_here([sys.executable, "-u"], launch, asked)], config)
     elif _check_hosts(report, config, asked):
         _check_edges(report, config, command)
-    _check_devices(report, config)
+    _check_backend(report, config)
     return report.status()
 
 
@@ -84,9 +84,9 @@ def _plan(config: Config) -> Plan:
     return make_plan(dataclasses.replace(config, launch=launch, graph=graph))
 
 
-def _check_devices(report: Report, config: Config) -> None:
+def _check_backend(report: Report, config: Config) -> None:
     try:
-        check_devices(config)
+        check_backend(config)
     except UserError as error:
         report.wrong(str(error))
 

@@ -17,7 +17,7 @@ from pcode.check.judge import judge_hosts
 from pcode.check.report import WRONG_STATUS, Report
 from pcode.check.rounds import Edge, edges_of
 from pcode.check.slow import named, slow, slowest, table
-from pcode.communication import Communicator, DistributedCommunicator
+from pcode.communication import Communicator
 from pcode.config import Config
 from pcode.errors import CommunicationError, UserError
 from pcode.launch import RankEnvironment
@@ -67,8 +67,7 @@ def be_rank(config: Config, place: RankEnvironment, own: Own, launched: bool) ->
     """
     report = Report()
     try:
-        connect(config.launch, place)
-        communicator = DistributedCommunicator()
+        communicator = connect(config.launch, place)
         _check(communicator, config, own, report)
         status = 0 if launched else _agree(communicator, report)
         disconnect(status)

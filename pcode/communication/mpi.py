@@ -28,6 +28,7 @@ latest when the interpreter exits, and with it the job: call it earlier for anot
 
 from __future__ import annotations
 
+import ctypes
 import fcntl
 import importlib
 import os
@@ -50,6 +51,9 @@ if TYPE_CHECKING:
 DEFAULT_TIMEOUT = timedelta(minutes=30)  # torch's for backends other than NCCL
 PROBE_SECONDS = 2.0  # for each address of rank 0 that another rank tries
 SIOCGIFADDR = 0x8915  # Linux: the IPv4 address of an interface
+
+# Of Open MPI 4 and 5, and of MPICH and what shares its interface.
+_LIBRARIES = ("libmpi.so.40", "libmpi.so.12")
 
 _state: dict[str, Any] = {"timeout": DEFAULT_TIMEOUT, "made": {}}
 
@@ -138,6 +142,21 @@ def recover() -> list[int]:
     from pcode.communication import mpi_recovery  # noqa: PLC0415  # initializes MPI
 
     return mpi_recovery.recover(_state["timeout"], init_process_group)
+
+
+def takes_gpus() -> bool:
+    """Whether the MPI library says that it sends and receives the memory of CUDA devices.
+
+    Asked of the library itself (MPIX_Query_cuda_support, of Open MPI and MPICH), once MPI is
+    initialized. One without the question takes none.
+    """
+    for name in _LIBRARIES:
+        try:
+            library = ctypes.CDLL(name, mode=os.RTLD_NOLOAD | os.RTLD_LAZY)
+            return bool(library.MPIX_Query_cuda_support())
+        except (OSError, AttributeError):  # not the one in use, or without the question
+            continue
+    return False
 
 
 def leave(status: int = 0) -> None:

@@ -17,6 +17,7 @@ import torch
 from mpi4py import MPI
 from torch.distributed import ReduceOp
 
+from pcode.communication.mpi import takes_gpus
 from pcode.communication.mpi_future import Callbacks
 from pcode.communication.mpi_reduction import Reduction
 from pcode.communication.mpi_work import Steps, Transfer
@@ -27,25 +28,31 @@ CHUNK_BYTES = 4 << 20  # received per rank and stage of a reduction
 TAGS = 1 << 20  # collectives under way at once on one group are told apart by their number
 
 
-def readable(tensor: torch.Tensor) -> torch.Tensor:
-    """The values of `tensor` as contiguous host memory: itself where it is.
+def readable(tensor: torch.Tensor, takes_gpus: bool = False) -> torch.Tensor:
+    """The values of `tensor` as contiguous memory: itself where it is.
+
+    Args:
+        takes_gpus: whether it may be the memory of a CUDA device.
 
     Raises:
         ValueError: not a dense tensor in host memory.
     """
-    tensor = _checked(tensor)
+    tensor = _checked(tensor, takes_gpus)
     return tensor.resolve_conj().resolve_neg().contiguous()
 
 
 class Landing:
     """Contiguous memory to receive into for each of the tensors, and its way into them.
 
+    Args:
+        takes_gpus: whether it may be the memory of a CUDA device.
+
     Raises:
         ValueError: one is not a dense tensor in host memory.
     """
 
-    def __init__(self, *tensors: torch.Tensor) -> None:
-        self._tensors = [_checked(tensor) for tensor in tensors]
+    def __init__(self, *tensors: torch.Tensor, takes_gpus: bool = False) -> None:
+        self._tensors = [_checked(tensor, takes_gpus) for tensor in tensors]
         self.buffers = [
             tensor
             if tensor.is_contiguous() and not tensor.is_conj() and not tensor.is_neg()
@@ -66,8 +73,9 @@ class Landing:
                 _copy(tensor, buffer)
 
 
-def _checked(tensor: torch.Tensor) -> torch.Tensor:
-    if tensor.device.type != "cpu" or tensor.layout != torch.strided:
+def _checked(tensor: torch.Tensor, takes_gpus: bool) -> torch.Tensor:
+    on_gpu = tensor.device.type == "cuda" and takes_gpus
+    if (tensor.device.type != "cpu" and not on_gpu) or tensor.layout != torch.strided:
         raise ValueError(
             f"the mpi process group moves dense tensors in host memory; this one is "
             f"{tensor.layout} on {tensor.device}: copy it to the host first"
@@ -90,6 +98,8 @@ class Exchanger:
 
     def __init__(self, comm: MPI.Intracomm, world_ranks: Sequence[int]) -> None:
         self.comm, self._world_ranks = comm, world_ranks
+        # Of messages between two ranks; reductions compute in host memory.
+        self.takes_gpus = takes_gpus()
         self.rank, self.size = comm.Get_rank(), comm.Get_size()
         self._peers = [peer for peer in range(self.size) if peer != self.rank]
         self._numbers: defaultdict[int, Iterator[int]] = defaultdict(itertools.count)
@@ -127,9 +137,9 @@ class Exchanger:
     def point_to_point(self, tensor: torch.Tensor, peer: int, tag: int, receiving: bool) -> Steps:
         """One message; peer may be MPI.ANY_SOURCE for a receive."""
         if not receiving:
-            yield self.send(readable(tensor), peer, tag)
+            yield self.send(readable(tensor, self.takes_gpus), peer, tag)
             return
-        landing = Landing(tensor)
+        landing = Landing(tensor, takes_gpus=self.takes_gpus)
         yield self.receive(landing.buffers[0], peer, tag)
         landing.settle()
 

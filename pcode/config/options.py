@@ -36,10 +36,12 @@ from pcode.config.reasons import (
     several_local_steps,
     simulated,
     warming_up,
+    without_cuda_messages,
     without_gpus,
 )
 from pcode.datasets import partition
 from pcode.topology import DRAWN, TOPOLOGIES
+from pcode.training import precision
 
 # --resume auto
 AUTO = "auto"
@@ -78,9 +80,9 @@ class Launch:
         None, "working directory on the hosts; none: this one", irrelevant=mpi_launch
     )
     use_ipc: bool = flag(
-        False, "CUDA IPC in the MPI's shared-memory transport", irrelevant=without_gpus
+        False, "CUDA IPC in the MPI's shared-memory transport", irrelevant=without_cuda_messages
     )
-    on_cuda: bool | None = flag(None, "train on GPUs (not built yet); auto: no")
+    on_cuda: bool | None = flag(None, "train on GPUs; auto: where there is one")
     comm_device: str | None = flag(
         None,
         "where messages are exchanged; none: where the model is",
@@ -393,6 +395,12 @@ class Learning:
     clip_grad_val: float | None = flag(
         None, "norm to clip to", minimum=0, irrelevant=only_if("clip_grad", True)
     )
+    amp: str | None = flag(
+        None,
+        "compute forward and backward in part with so many bits (torch.autocast)",
+        choices=(None, *precision.DTYPES),
+    )
+    compile: bool = flag(False, "compile the model with torch.compile")
     local_step: int = flag(1, "local steps from one exchange to the next", minimum=1)
     turn_on_local_step_from: int = flag(
         0, "first epoch with --local_step", minimum=0, irrelevant=several_local_steps

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from pcode import compression, datasets, models, optim, schedules
 from pcode.config.fields import Reason
 from pcode.datasets import partition
@@ -119,8 +121,20 @@ def not_needed(config: Config) -> str:
     return "it is not needed any more"
 
 
-def without_gpus(config: Config) -> str:
-    return "no node uses a GPU"
+def uses_gpus(config: Config) -> bool:
+    """Whether nodes of this machine train on GPUs."""
+    on_cuda = config.launch.on_cuda
+    return torch.cuda.is_available() if on_cuda is None else on_cuda
+
+
+def without_gpus(config: Config) -> str | None:
+    return None if uses_gpus(config) else "no node uses a GPU"
+
+
+def without_cuda_messages(config: Config) -> str | None:
+    if uses_gpus(config) and config.launch.comm_device == "cpu":
+        return "messages are exchanged in host memory with --comm_device cpu"
+    return without_gpus(config)
 
 
 def simulated(config: Config) -> str | None:

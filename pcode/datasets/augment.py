@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import torch
 
+from pcode.datasets.transfer import kept_on, to_device
+
 
 @dataclass(frozen=True, eq=False)
 class ImagePreparation:
@@ -43,8 +45,8 @@ class ImagePreparation:
         # Two passes in place after the conversion: a type promotion costs more than all three, and
         # a division more than both.
         inputs = images.to(torch.float32)
-        inputs -= self.mean.to(images.device)
-        inputs *= 1 / self.deviation.to(images.device)
+        inputs -= kept_on(self.mean, images.device)
+        inputs *= 1 / kept_on(self.deviation, images.device)
         return inputs
 
 
@@ -75,4 +77,4 @@ def crops_and_mirror_images(
         (sheet.numel() - last, channels, height, width), (1, to_channel, to_row, to_column)
     )
     first = mirrored * to_mirrored + torch.arange(count) * to_next + top * to_row + left * to_column
-    return windows.index_select(0, first.to(images.device))
+    return windows.index_select(0, to_device(first, images.device))

@@ -41,6 +41,13 @@ class Dataset(ABC):
     train_targets: torch.Tensor
     num_test: int
 
+    def on(self, device: torch.device) -> Dataset:
+        """The same for a model on that device: what can be kept or made there is.
+
+        Batches may still come from host memory: who trains moves them (`to_device`).
+        """
+        return self
+
     def batches_per_epoch(self, num_nodes: int, batch_size: int) -> int:
         """Steps of an epoch, the same on every node: nodes meet at every step."""
         return batches_per_epoch(len(self.train_targets), num_nodes, batch_size)

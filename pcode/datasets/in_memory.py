@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 
 import torch
 
 from pcode.datasets.base import TEST_BATCH_SIZE, Batches, Dataset
+from pcode.datasets.transfer import memory_bytes, moved_together, to_device
+
+# Of a device's memory, up to which all samples lie on it.
+LARGEST_SHARE = 1 / 8
 
 # Stored samples -> the model's inputs; the generator is that of the augmentation, None in tests.
 Prepare = Callable[[torch.Tensor, torch.Generator | None], torch.Tensor]
@@ -18,7 +23,7 @@ def as_they_are(stored: torch.Tensor, generator: torch.Generator | None) -> torc
 
 
 class InMemory(Dataset):
-    """Samples as tensors, prepared a batch at a time on the device on which they lie.
+    """Samples as tensors, prepared a batch at a time on the device where the model is.
 
     Args:
         name, num_classes: see Dataset.
@@ -44,12 +49,31 @@ class InMemory(Dataset):
         self.input_shape = tuple(train_inputs.shape[1:])
         self.num_test = len(test_targets)
         self.prepare = prepare
+        self._device = torch.device("cpu")
+        self._targets = train_targets
+
+    def on(self, device: torch.device) -> InMemory:
+        """All samples go there, where they take little enough of its memory, else each batch."""
+        moved = copy.copy(self)
+        moved._device = device
+        moved._targets = to_device(self.train_targets, device)
+        moved.test_targets = to_device(self.test_targets, device)
+        num_bytes = self.train_inputs.nbytes + self.test_inputs.nbytes
+        if num_bytes <= LARGEST_SHARE * memory_bytes(device):
+            moved.train_inputs = to_device(self.train_inputs, device)
+            moved.test_inputs = to_device(self.test_inputs, device)
+        return moved
 
     def read(self, batches: Sequence[torch.Tensor], seeds: Sequence[int]) -> Batches:
-        for batch, seed in zip(batches, seeds, strict=True):
-            stored = self.train_inputs.index_select(0, batch)
-            inputs = self.prepare(stored, torch.Generator().manual_seed(seed))
-            yield inputs, self.train_targets.index_select(0, batch)
+        where = self.train_inputs.device
+        for batch, there, seed in zip(
+            batches, moved_together(batches, self._device), seeds, strict=True
+        ):
+            stored = self.train_inputs.index_select(0, batch if where.type == "cpu" else there)
+            inputs = self.prepare(
+                to_device(stored, self._device), torch.Generator().manual_seed(seed)
+            )
+            yield inputs, self._targets.index_select(0, there)
 
     def test_batches(self, part: int = 0, num_parts: int = 1) -> Batches:
         mine = slice(part, None, num_parts)
@@ -58,4 +82,4 @@ class InMemory(Dataset):
             inputs.split(TEST_BATCH_SIZE), targets.split(TEST_BATCH_SIZE), strict=True
         ):
             if len(labels):  # an empty tensor splits into one empty piece
-                yield self.prepare(stored, None), labels
+                yield self.prepare(to_device(stored, self._device), None), labels

@@ -1,6 +1,6 @@
 """Starting the nodes of a run: who am I, which mpirun, and how it ends."""
 
-from pcode.launch.devices import threads_per_node
+from pcode.launch.devices import check_gpus, device_of, gpu_notices, threads_per_node
 from pcode.launch.environment import RankEnvironment, check_ranks, detect, rendezvous_address
 from pcode.launch.hostfile import Host, check_slots, read_hostfile
 from pcode.launch.mpirun import goes_on, mpirun_command, runs_here
@@ -9,10 +9,13 @@ from pcode.launch.supervise import launch
 __all__ = [
     "Host",
     "RankEnvironment",
+    "check_gpus",
     "check_ranks",
     "check_slots",
     "detect",
+    "device_of",
     "goes_on",
+    "gpu_notices",
     "launch",
     "mpirun_command",
     "read_hostfile",

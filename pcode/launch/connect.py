@@ -10,52 +10,106 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import NoReturn
 
+import torch
 import torch.distributed as dist
+from torch.distributed import Store  # type: ignore[attr-defined]
 from torch.distributed.rendezvous import rendezvous
 
-from pcode.communication import mpi
+from pcode.communication import Communicator, DistributedCommunicator, mpi
+from pcode.communication.staging import StagedCommunicator
 from pcode.config.options import Launch
 from pcode.errors import CommunicationError, UserError
+from pcode.launch.devices import device_of
 from pcode.launch.environment import RankEnvironment, rendezvous_address
 
+_NCCL_GRACE_SECONDS = 60.0
 # Ranks import for seconds, some longer than others.
 _SHORTEST_JOIN_SECONDS = 60.0
 
 
-def connect(launch: Launch, place: RankEnvironment) -> None:
-    """Initialise torch.distributed with the run's backend and time limit.
+def connect(launch: Launch, place: RankEnvironment) -> Communicator:
+    """Join the run's other ranks; this one's view of them, for tensors on its device.
 
     Raises:
         CommunicationError: the other ranks cannot be reached.
         UserError: no MPI library, the wrong one, or no address at which the ranks could meet.
     """
-    limit = timedelta(seconds=launch.time_limit_seconds)
-    join_seconds = max(launch.time_limit_seconds, _SHORTEST_JOIN_SECONDS)
+    device = device_of(launch, place.rank)
     if launch.backend == "mpi":
-        with _alarm(join_seconds):
-            mpi.init_process_group(limit)
-        if dist.get_world_size() != place.num_ranks:
-            raise UserError(
-                f"--backend mpi: {place.num_ranks} processes were started, but MPI counts "
-                f"{dist.get_world_size()}: they were started by another MPI than the installed one"
-            )
-        return
+        _join_mpi(launch, place)
+    else:
+        _join_by_store(launch, place, device)
+    communicator = DistributedCommunicator()
+    if device.type == "cpu" or "nccl" in dist.get_backend():
+        return communicator
+    takes_gpus = launch.backend == "mpi" and launch.comm_device != "cpu" and mpi.takes_gpus()
+    if launch.comm_device == "cuda" and not takes_gpus and place.rank == 0:
+        _warn(
+            f"--comm_device cuda: {dist.get_backend()} takes no memory of GPUs here; messages are "
+            "copied to page-locked host memory"
+        )
+    return StagedCommunicator(communicator, device, takes_gpus)
+
+
+def _warn(line: str) -> None:
+    print(f"run.py: warning: {line}", file=sys.stderr, flush=True)
+
+
+def _join_mpi(launch: Launch, place: RankEnvironment) -> None:
+    limit = timedelta(seconds=launch.time_limit_seconds)
+    with _alarm(max(launch.time_limit_seconds, _SHORTEST_JOIN_SECONDS)):
+        mpi.init_process_group(limit)
+    if dist.get_world_size() != place.num_ranks:
+        raise UserError(
+            f"--backend mpi: {place.num_ranks} processes were started, but MPI counts "
+            f"{dist.get_world_size()}: they were started by another MPI than the installed one"
+        )
+
+
+def _join_by_store(launch: Launch, place: RankEnvironment, device: torch.device) -> None:
+    """Join over gloo or NCCL, at an address that all ranks know."""
+    seconds = launch.time_limit_seconds
+    join_limit = timedelta(seconds=max(seconds, _SHORTEST_JOIN_SECONDS))
     host, port = rendezvous_address()
     # torchrun has a store of its own at that address; elsewhere rank 0 opens one.
     method = "env://" if place.kind == "torchrun" else f"tcp://{host}:{port}"
     try:
         # Rank 0's store is open when all have come to it; from then on the run's own limit holds.
         store, rank, num_ranks = next(
-            rendezvous(method, place.rank, place.num_ranks, timeout=timedelta(seconds=join_seconds))
+            rendezvous(method, place.rank, place.num_ranks, timeout=join_limit)
         )
+        over_nccl = launch.backend == "nccl" and not _share_gpus(store, place, device)
         dist.init_process_group(
-            launch.backend, store=store, rank=rank, world_size=num_ranks, timeout=limit
+            # What is no tensor of a model lies in host memory.
+            "cpu:gloo,cuda:nccl" if over_nccl else "gloo",
+            store=store,
+            rank=rank,
+            world_size=num_ranks,
+            # NCCL's own end of a process, without a word, is to come after ours.
+            timeout=timedelta(seconds=seconds + _NCCL_GRACE_SECONDS * over_nccl),
+            device_id=device if over_nccl else None,
         )
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[0]
         raise CommunicationError(
             f"cannot join the others at {host}:{port}: {reason}", rank=place.rank
         ) from error
+
+
+def _share_gpus(store: Store, place: RankEnvironment, device: torch.device) -> bool:
+    """Whether two ranks use one GPU, which NCCL refuses; all ranks ask, the first one says so."""
+    store.set(f"gpu of {place.rank}", str(torch.cuda.get_device_properties(device).uuid))
+    seen: dict[bytes, int] = {}
+    for rank in range(place.num_ranks):
+        other = seen.setdefault(store.get(f"gpu of {rank}"), rank)
+        if other != rank:
+            if place.rank == 0:
+                _warn(
+                    f"--backend nccl: ranks {other} and {rank} share a GPU, which NCCL refuses; "
+                    "messages are copied to host memory and sent by gloo"
+                )
+            return True
+    return False
 
 
 @contextmanager

@@ -1,14 +1,24 @@
-"""How many CPU threads a node gets."""
+"""What a node computes with: how many CPU threads, which GPU."""
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+import shutil
+import sys
+import sysconfig
+from collections.abc import Iterable, Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import joblib
+import torch
 
 from pcode.errors import UserError
+
+if TYPE_CHECKING:
+    from pcode.config.options import Launch
 
 
 def threads_per_node(
@@ -46,3 +56,81 @@ def num_usable_cores() -> int:
     A container's limit is a share of time on all cores; a share of a core counts as one.
     """
     return int(joblib.cpu_count())
+
+
+def device_of(launch: Launch, process: int) -> torch.device:
+    """The device of a process of the run: by `world`, gone through again and again.
+
+    Args:
+        launch: the flags; on_cuda is decided.
+        process: its number among all of the run, node after node.
+    """
+    if not launch.on_cuda:
+        return torch.device("cpu")
+    return torch.device("cuda", launch.world[process % len(launch.world)])
+
+
+def check_gpus(launch: Launch, processes: Iterable[int]) -> None:
+    """Refuse what needs GPUs that are not there; for the processes that run on this machine.
+
+    Raises:
+        UserError: there is no GPU, or none of a number in `world`.
+    """
+    if not launch.on_cuda:
+        return
+    if not torch.cuda.is_available():
+        raise UserError(
+            "--on_cuda True: this machine has no GPU that torch can use; --on_cuda False"
+        )
+    check_kernels()
+    count = torch.cuda.device_count()
+    wanted = {device_of(launch, process).index for process in processes}
+    missing = sorted(number for number in wanted if number >= count)
+    if missing:
+        raise UserError(
+            f"--world {','.join(map(str, launch.world))}: no GPU {', '.join(map(str, missing))} "
+            f"on this machine, which has {count}"
+        )
+
+
+def check_kernels() -> None:
+    """Refuse a machine that cannot make the kernels for GPUs.
+
+    Raises:
+        UserError: Triton, or what it compiles with, is not there.
+    """
+    if find_spec("triton") is None:
+        raise UserError("--on_cuda True: its kernels need Triton: pip install triton")
+    check_compiler("--on_cuda True", "C", "CC", ("gcc", "clang"))
+    if not Path(sysconfig.get_paths()["include"], "Python.h").is_file():
+        raise UserError(
+            "--on_cuda True: its kernels are compiled with Python's headers, which are not there: "
+            f"install them (python{sys.version_info.major}.{sys.version_info.minor}-dev)"
+        )
+
+
+def check_compiler(flag: str, language: str, variable: str, names: Sequence[str]) -> None:
+    """Refuse a flag that needs a compiler where there is none.
+
+    Args:
+        variable: of the environment, that may name one.
+        names: of those that are looked for.
+
+    Raises:
+        UserError: there is none.
+    """
+    if variable not in os.environ and not any(map(shutil.which, names)):
+        raise UserError(
+            f"{flag}: needs a {language} compiler: install {' or '.join(names)}, or set {variable}"
+        )
+
+
+def gpu_notices(launch: Launch, num_processes: int) -> list[str]:
+    """What is to be said of the choice of GPUs."""
+    if not launch.on_cuda or len(launch.world) >= num_processes:
+        return []
+    world = ",".join(map(str, launch.world))
+    return [
+        f"--world {world}: {len(launch.world)} GPU ids for {num_processes} processes; they are "
+        "gone through again from the first"
+    ]

@@ -135,7 +135,7 @@ class Law(torch.optim.Optimizer):
         self.steps_since_exchange = 0
         self.num_steps = self.num_exchanges = 0
         self.epoch = 0.0
-        self.timer = StepTimer()
+        self.timer = StepTimer(self.x.device)
 
     @classmethod
     def refuse(

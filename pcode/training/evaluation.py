@@ -13,7 +13,9 @@ from torch import nn
 from pcode.communication import Communicator
 from pcode.communication.gathering import average
 from pcode.datasets import Batch, Dataset
+from pcode.datasets.transfer import to_device
 from pcode.errors import DivergenceError
+from pcode.training.precision import autocast
 from pcode.training.tasks import TASKS, Task, cross_entropy
 
 
@@ -40,19 +42,22 @@ class Evaluation:
 
 
 @torch.no_grad()
-def _count(model: nn.Module, task: Task, batches: Iterable[Batch]) -> torch.Tensor:
-    """[correct predictions, summed loss, predictions], float64."""
+def _count(model: nn.Module, task: Task, batches: Iterable[Batch], amp: str | None) -> torch.Tensor:
+    """[correct predictions, summed loss, predictions], float64, in host memory."""
     training = model.training
     model.eval()
-    correct, loss, count = 0, 0.0, 0
+    device = next(model.parameters()).device
+    counts = torch.zeros(3, dtype=torch.float64, device=device)
     carried = None
-    for inputs, targets in batches:
-        outputs, carried = task.forward(model, inputs, carried)
-        correct += int((outputs.argmax(dim=-1) == targets).sum())
-        loss += float(cross_entropy(outputs, targets, reduction="sum"))
-        count += targets.numel()
+    for batch in batches:
+        inputs, targets = (to_device(part, device) for part in batch)
+        with autocast(amp, device):
+            outputs, carried = task.forward(model, inputs, carried)
+        counts[0] += (outputs.argmax(dim=-1) == targets).sum()
+        counts[1] += cross_entropy(outputs, targets, reduction="sum")
+        counts[2] += targets.numel()
     model.train(training)
-    return torch.tensor([correct, loss, count], dtype=torch.float64)
+    return counts.cpu()
 
 
 def average_model(model: nn.Module, communicator: Communicator) -> None:
@@ -64,9 +69,10 @@ def average_model(model: nn.Module, communicator: Communicator) -> None:
 
 @torch.no_grad()
 def _consensus_distance(model: nn.Module, averaged: nn.Module, communicator: Communicator) -> float:
-    squared = torch.zeros(1, dtype=torch.float64)
+    squared = torch.zeros(1, dtype=torch.float64, device=next(model.parameters()).device)
     for own, mean in zip(model.parameters(), averaged.parameters(), strict=True):
         squared += torch.linalg.vector_norm(own - mean, dtype=torch.float64).square()
+    squared = squared.cpu()
     communicator.average(squared)
     return math.sqrt(float(squared))
 
@@ -78,6 +84,7 @@ def evaluate(
     *,
     averaged: bool,
     consensus: bool,
+    amp: str | None = None,
 ) -> Evaluation:
     """Evaluate on every node; all nodes call it together.
 
@@ -86,12 +93,13 @@ def evaluate(
     Args:
         averaged: evaluate the averaged model as well.
         consensus: measure the consensus distance as well.
+        amp: see `pcode.training.precision.autocast`.
 
     Raises:
         DivergenceError: on every node, where the test loss is not finite.
     """
     task = TASKS[dataset.task]
-    counts = communicator.all_gather(_count(model, task, dataset.test_batches()))
+    counts = communicator.all_gather(_count(model, task, dataset.test_batches(), amp))
     losses = [float(loss / count) for _, loss, count in counts]
     test_loss = sum(losses) / len(losses)
     if not math.isfinite(test_loss):
@@ -103,7 +111,7 @@ def evaluate(
         average_model(mean_model, communicator)
         if averaged:
             share = dataset.test_batches(communicator.rank, communicator.num_nodes)
-            shares = communicator.all_gather(_count(mean_model, task, share))
+            shares = communicator.all_gather(_count(mean_model, task, share, amp))
             averaged_figure = task.figure(*torch.stack(shares).sum(dim=0).tolist())
         if consensus:
             distance = _consensus_distance(model, mean_model, communicator)

@@ -124,6 +124,7 @@ class Run:
         node, progress, watch = running.node, running.progress, running.plan.config.watch
         step = node.law.num_steps
         epoch = -(-step // running.plan.steps_per_epoch)
+        progress.losses += node.outstanding_losses()
         loss = sum(progress.losses) / len(progress.losses)
         progress.loss = mean(running.communicator, {"loss": loss})["loss"]
         if step % running.plan.steps_per_epoch == 0:  # else the epoch ends when there are more
@@ -150,6 +151,7 @@ class Run:
     def _save(self) -> None:
         """Write a checkpoint; all nodes call it at the same step."""
         node, progress = self.running.node, self.running.progress
+        progress.losses += node.outstanding_losses()
         node.finish()
         state = node.state_dict()
         progress.bytes_sent = self.running.communicator.bytes_sent
@@ -191,7 +193,7 @@ class Run:
         end = min((node.law.num_steps // spe + 1) * spe, plan.num_steps)
         with closing(node.batches_ahead()) as batches:
             while node.law.num_steps < end:
-                progress.losses.append(node.train_step(batches))
+                progress.losses += node.train_step(batches)
                 progress.train_seconds += node.last_step_seconds["total"]
                 step = node.law.num_steps
                 mark.set(step)
@@ -200,6 +202,7 @@ class Run:
                 if step == running.first_step + UNTIMED_STEPS:
                     node.restart_timer()
                 if step % watch.summary_freq == 0:
+                    progress.losses += node.outstanding_losses()
                     self._record_training(step, progress.losses[-1])
                 bar.update()
                 if step < end:  # at the end of an epoch they meet in any case
@@ -218,10 +221,12 @@ class Run:
 
     def _evaluate(self, averaged: bool, consensus: bool) -> Evaluation:
         self._injector.reach("evaluate", self.running.step)
+        node = self.running.node
         return evaluate(
-            self.running.node.model,
-            self.running.plan.dataset,
+            node.model,
+            node.dataset,
             self.running.communicator,
+            amp=node.amp,
             averaged=averaged,
             consensus=consensus,
         )

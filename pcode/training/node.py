@@ -12,16 +12,17 @@ from torch import nn
 
 from pcode.communication import Communicator
 from pcode.datasets import Batches
+from pcode.datasets.transfer import to_device
 from pcode.errors import DivergenceError, UserError
 from pcode.injection import Injector
+from pcode.launch.devices import device_of
 from pcode.models import normalization_parameters
 from pcode.optim import Law, make_law, parameter_groups
 from pcode.seeding import derive_seed
+from pcode.training.losses import Losses
 from pcode.training.plan import Plan, local_options
+from pcode.training.precision import LossScaler, autocast
 from pcode.training.tasks import TASKS, cross_entropy
-
-# No cross-entropy of a model that still learns comes near it.
-LARGEST_LOSS = 1e5
 
 
 class Node:
@@ -33,6 +34,8 @@ class Node:
         injector: the failures that are to happen to it.
 
     Attributes:
+        device: where its model and its vectors lie.
+        dataset: the run's, for a model there.
         last_step_seconds: of the last step ("total") and of its parts.
     """
 
@@ -40,11 +43,21 @@ class Node:
         self.plan, self.communicator, self.rank = plan, communicator, communicator.rank
         self._injector = injector
         learning = plan.config.learning
-        self.seed = learning.manual_seed
+        self.seed, self.amp = learning.manual_seed, learning.amp
+        self.device = device_of(plan.config.launch, self.rank)
+        if self.device.type == "cuda":
+            torch.cuda.set_device(self.device)  # of this thread: simulated nodes have one each
+        self.dataset = plan.dataset_on(self.device)
         self.schedule = plan.schedule(self.rank)
         self.task = TASKS[plan.dataset.task]
         self.carried: Any = None
-        self.model = plan.model()
+        self.model = plan.model().to(self.device)
+        self._forward: nn.Module = (
+            torch.compile(self.model) if learning.compile else self.model  # type: ignore[assignment]
+        )
+        self._scaler = LossScaler(self.device) if self.amp == "fp16" else None
+        limit = plan.config.launch.time_limit_seconds
+        self._losses = Losses(self.device, self.rank, limit)
         groups = parameter_groups(
             self.model, learning.weight_decay, normalization_parameters(self.model)
         )
@@ -71,7 +84,7 @@ class Node:
         epoch, first = divmod(self.law.num_steps, plan.steps_per_epoch)
         if first == 0:
             self.carried = None
-        return plan.dataset.train_batches(
+        return self.dataset.train_batches(
             plan.partition(epoch)[self.rank],
             plan.steps_per_epoch,
             plan.config.data.batch_size,
@@ -81,8 +94,10 @@ class Node:
             first=first,
         )
 
-    def train_step(self, batches: Batches) -> float:
-        """One step on the next batch; the loss before it.
+    def train_step(self, batches: Batches) -> list[float]:
+        """One step on the next batch; the losses that have become known, usually one.
+
+        That of this step on a CPU, of the step before on a GPU: see `outstanding_losses`.
 
         Raises:
             DivergenceError: the loss is above LARGEST_LOSS, or it or what is to be compressed is
@@ -94,29 +109,44 @@ class Node:
         before = dict(self.timer.seconds)
         self._injector.reach("data", step)
         with self.timer("data"):
-            inputs, targets = next(batches)
+            inputs, targets = (to_device(part, self.device) for part in next(batches))
+            if self.device.type == "cuda" and inputs.ndim == 4:
+                # What convolutions on GPUs are fastest with; the layers keep it.
+                inputs = inputs.contiguous(memory_format=torch.channels_last)
         self.law.epoch = step / self.plan.steps_per_epoch
         rate = self.schedule(self.law.epoch)
         for group in self.law.param_groups:
             group["lr"] = rate
         # Dropout draws from torch's global generator: it starts from this step's own number.
-        torch.default_generator.manual_seed(derive_seed(self.seed, "forward", self.rank, step))
+        seed_forward(self.device, derive_seed(self.seed, "forward", self.rank, step))
         self._injector.reach("forward", step, self._spoil)
         with self.timer("forward"):
-            outputs, self.carried = self.task.forward(self.model, inputs, self.carried)
+            with autocast(self.amp, self.device):
+                outputs, self.carried = self.task.forward(self._forward, inputs, self.carried)
             loss = cross_entropy(outputs, targets)
-        value = loss.item()
-        if not (math.isfinite(value) and value <= LARGEST_LOSS):
-            raise DivergenceError(f"the training loss is {value:g}", rank=self.rank, step=step)
+        known = self._losses.add(loss, step)
         self._injector.reach("backward", step)
         with self.timer("backward"):
             self.law.zero_grad()
-            loss.backward()
+            if self._scaler is None:
+                loss.backward()
+            else:
+                self._scaler.scaled(loss).backward()
+                self.law.store.collect_gradients()
+                self._scaler.scale_back(self.law.g)
             if self.clip_norm is not None:
                 nn.utils.clip_grad_norm_(self.model.parameters(), self.clip_norm)
         self.law.step()
         self._time_step(time.perf_counter() - start, before)
-        return value
+        return known
+
+    def outstanding_losses(self) -> list[float]:
+        """The losses of steps that train_step has not returned, which it waits for.
+
+        Raises:
+            DivergenceError, CommunicationError: as train_step.
+        """
+        return self._losses.rest()
 
     def _time_step(self, total: float, before: dict[str, float]) -> None:
         """Count the seconds of the step just done; before it, the timer stood as given."""
@@ -132,6 +162,7 @@ class Node:
 
     def restart_timer(self) -> None:
         """Forget the times of the steps so far."""
+        self.timer.settle()
         self.timed_steps = 0
         self._timed = dict.fromkeys(("total", *self.timer.seconds), 0.0)
 
@@ -151,6 +182,7 @@ class Node:
             "scheme": self.plan.config.learning.lr_schedule_scheme,
             "schedule": self.schedule.state_dict(),
             "carried": carried,
+            "scaler": None if self._scaler is None else self._scaler.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -158,7 +190,13 @@ class Node:
         self._load_model(state)
         self.law.load_state_dict(state["law"])
         self.schedule.load_state_dict(state["schedule"])
-        self.carried = None if state["carried"] is None else tuple(state["carried"])
+        self.carried = (
+            None
+            if state["carried"] is None
+            else tuple(to_device(part, self.device) for part in state["carried"])
+        )
+        if self._scaler is not None:
+            self._scaler.load_state_dict(state["scaler"])
 
     def hand_on(self, state: dict[str, Any], step: int) -> None:
         """Go on from a state of another run, or among other nodes; afterwards `law.rebuild`.
@@ -196,6 +234,14 @@ class Node:
             raise DivergenceError(
                 "the parameters are not finite", rank=self.rank, step=self.law.num_steps
             )
+
+
+def seed_forward(device: torch.device, seed: int) -> None:
+    """Start the generator that dropout draws from, of that device."""
+    if device.type == "cuda":
+        torch.cuda.manual_seed(seed)
+    else:
+        torch.default_generator.manual_seed(seed)
 
 
 def parameters_digest(model: nn.Module) -> bytes:

@@ -48,6 +48,7 @@ class Plan:
         start: where the run goes on from, if not from the beginning.
         embeddings: pretrained vectors of words, and for which words there are some.
         dealt: the shares of the epoch last asked for: simulated nodes ask one after another.
+        moved: the data set for each device: simulated nodes share it.
     """
 
     config: Config
@@ -65,6 +66,7 @@ class Plan:
     start: Start | None = None
     embeddings: tuple[torch.Tensor, torch.Tensor] | None = None
     dealt: dict[int, list[torch.Tensor]] = field(default_factory=dict, repr=False)
+    moved: dict[torch.device, Dataset] = field(default_factory=dict, repr=False)
 
     @property
     def num_epochs(self) -> int:
@@ -116,6 +118,12 @@ class Plan:
         if isinstance(model, RNNLanguageModel) and self.embeddings is not None:
             model.set_embeddings(*self.embeddings)
         return model
+
+    def dataset_on(self, device: torch.device) -> Dataset:
+        """The data set for a model on that device."""
+        if device not in self.moved:
+            self.moved[device] = self.dataset.on(device)
+        return self.moved[device]
 
     def for_survivors(self, survivors: Sequence[int]) -> Plan:
         """The plan of the nodes that are left; their new ranks are their places in the list."""

@@ -16,6 +16,7 @@ from pcode.datasets import Dataset, load_dataset, partition_scheme, smallest_sha
 from pcode.datasets.embeddings import load_embeddings
 from pcode.datasets.text_columns import Text
 from pcode.errors import UserError, naming_flags
+from pcode.launch.devices import check_compiler
 from pcode.layout import Layout
 from pcode.models import architecture, normalization_parameters
 from pcode.models.trial import objection
@@ -29,25 +30,36 @@ from pcode.training.records import load_model, model_file
 from pcode.training.start import Start, find_start
 
 
-def check_devices(config: Config) -> None:
-    """Refuse GPUs that there are not.
+def check_backend(config: Config) -> None:
+    """Refuse a backend that cannot do what is asked of it.
 
     Raises:
-        UserError: what was asked for cannot be done.
+        UserError: it cannot.
     """
-    if config.launch.on_cuda and not torch.cuda.is_available():
-        raise UserError(
-            "--on_cuda True: this machine has no GPU that torch can use; --on_cuda False"
-        )
-    if config.launch.on_cuda:
-        raise UserError("--on_cuda True: training on GPUs is not built yet; --on_cuda False")
     if config.launch.on_failure == "continue" and config.launch.backend not in ("mpi", "sim"):
         raise UserError(
             f"--on_failure continue: --backend {config.launch.backend} cannot go on without a "
             "node; --backend mpi"
         )
-    if config.launch.backend == "nccl":
-        raise UserError("--backend nccl: training on GPUs is not built yet; --backend mpi or gloo")
+    if config.launch.backend == "nccl" and config.launch.on_cuda is False:
+        raise UserError(
+            "--backend nccl: it talks between GPUs, and no node uses one; --backend mpi or gloo"
+        )
+    if config.launch.backend == "nccl" and config.launch.comm_device == "cpu":
+        raise UserError(
+            "--backend nccl: it takes no messages from host memory (--comm_device cpu); "
+            "--backend mpi or gloo"
+        )
+
+
+def _check_precision(config: Config, task: str) -> None:
+    """Refuse what torch cannot compute in fewer bits."""
+    amp, launch = config.learning.amp, config.launch
+    if amp is not None and task == "language" and not launch.on_cuda:
+        raise UserError(
+            f"--amp {amp}: torch's LSTM takes it on few processors (with AVX-512 for these types); "
+            "on a GPU, or without --amp"
+        )
 
 
 def make_plan(config: Config) -> Plan:
@@ -56,7 +68,7 @@ def make_plan(config: Config) -> Plan:
     Raises:
         UserError: what was asked for cannot be done.
     """
-    check_devices(config)
+    check_backend(config)
     check_folder(config)
     # Before a data set is fetched.
     architecture(config.model.arch)
@@ -65,6 +77,8 @@ def make_plan(config: Config) -> Plan:
     uses_momentum = learning.local_optimizer == "sgd"
     if uses_momentum and learning.use_nesterov and learning.momentum_factor == 0:
         raise UserError("--use_nesterov True: needs a --momentum_factor above 0")
+    if learning.compile:
+        check_compiler("--compile True", "C++", "CXX", ("g++", "clang++"))
     if learning.clip_grad and not learning.clip_grad_val:
         raise UserError("--clip_grad True: needs a --clip_grad_val above 0")
     topology = _topology(config)
@@ -88,6 +102,7 @@ def make_plan(config: Config) -> Plan:
         embeddings=_embeddings(config, dataset),
     )
     _check_task(config, dataset)
+    _check_precision(config, dataset.task)
     plan.partition(epoch=0)
     plan.schedule(rank=0)
     model = plan.model()
@@ -242,7 +257,6 @@ def _resolve(config: Config, gamma: float | None) -> Config:
     """Fill in what was left to the run; gamma is None where the law has none."""
     return dataclasses.replace(
         config,
-        launch=dataclasses.replace(config.launch, on_cuda=False),
         graph=dataclasses.replace(config.graph, consensus_stepsize=gamma),
         # Its name is the folder's; a run started from config.yaml gets a folder of its own.
         watch=dataclasses.replace(config.watch, timestamp=None),

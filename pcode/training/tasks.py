@@ -106,5 +106,7 @@ TASKS: dict[str, Task] = {"classification": Classification(), "language": Langua
 def cross_entropy(
     outputs: torch.Tensor, targets: torch.Tensor, reduction: str = "mean"
 ) -> torch.Tensor:
-    """Of outputs (..., classes) and targets (...)."""
-    return functional.cross_entropy(outputs.flatten(0, -2), targets.flatten(), reduction=reduction)
+    """Of outputs (..., classes) and targets (...), in float32."""
+    return functional.cross_entropy(
+        outputs.flatten(0, -2).float(), targets.flatten(), reduction=reduction
+    )

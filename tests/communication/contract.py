@@ -2,7 +2,8 @@
 
 Under sim the test calls them in its own process. Under mpi and gloo this file is the program of
 the ranks: `contract.py BACKEND` runs all checks and rank 0 prints what came of each, as JSON;
-`contract.py BACKEND silent` is a run in which one rank never takes part.
+`contract.py BACKEND silent` is a run in which one rank never takes part. `BACKEND+staged` stages
+the tensors of a device, as with a GPU; here the device is the CPU, whose streams do nothing.
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pcode.communication import Communicator, DistributedCommunicator
+from pcode.communication import Communicator
 from pcode.communication.base import AVERAGED_ENTRIES
+from pcode.communication.staging import StagedCommunicator
 from pcode.config import make_config
 from pcode.errors import CommunicationError
 from pcode.launch import detect
@@ -173,11 +175,13 @@ def main(backend: str, silent: bool) -> None:
     place = detect()
     assert place is not None
     limit = LIMIT_SECONDS if silent else 60.0
+    backend, _, staged = backend.partition("+")
     options = make_config(
         backend=backend, time_limit_seconds=limit, n_mpi_process=place.num_ranks
     ).launch
-    connect(options, place)
-    node = DistributedCommunicator()
+    node = connect(options, place)
+    if staged:
+        node = StagedCommunicator(node, torch.device("cpu"))
     if silent:
         error = wait_for_the_silent_rank(node)
         print(json.dumps({"rank": node.rank, "error": error}), flush=True)

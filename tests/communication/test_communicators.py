@@ -35,13 +35,16 @@ def outcomes(backend: str, num_nodes: int) -> dict[str, str]:
 @pytest.mark.parametrize("check", CHECKS)
 @pytest.mark.parametrize(
     ("backend", "num_nodes"),
-    [("sim", 1), ("sim", 2), ("sim", 4), ("sim", 64), ("mpi", 2), ("mpi", 4), ("gloo", 3)],
+    [
+        *(("sim", num_nodes) for num_nodes in (1, 2, 4, 64)),
+        *(("mpi", 2), ("mpi", 4), ("gloo", 3), ("mpi+staged", 4), ("gloo+staged", 2)),
+    ],
 )
 def test_contract(backend: str, num_nodes: int, check: str) -> None:
     assert outcomes(backend, num_nodes)[check] == ""
 
 
-@pytest.mark.parametrize("backend", ["mpi", "gloo"])
+@pytest.mark.parametrize("backend", ["mpi", "gloo", "mpi+staged"])
 def test_a_silent_rank_is_an_error_on_every_other(backend: str) -> None:
     done = run_mpi(4, [PROGRAM, backend, "silent"], timeout=60)
     assert done.returncode != 0

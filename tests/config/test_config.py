@@ -44,7 +44,7 @@ DEFAULTS: dict[str, Any] = {
     **{"track_time": True, "track_detailed_time": False, "display_tracked_time": False},
     **{"summary_freq": 100, "checkpoint": "./data/checkpoint", "experiment": "demo"},
     **{"timestamp": None, "resume": None, "checkpoint_index": None, "save_all_models": False},
-    **{"save_some_models": None, "download": False},
+    **{"save_some_models": None, "download": False, "amp": None, "compile": False},
 }
 
 PUBLISHED = (

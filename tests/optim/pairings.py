@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from pcode.communication import Communicator, DistributedCommunicator
+from pcode.communication import Communicator
 from pcode.compression import make_compressor
 from pcode.config import make_config
 from pcode.errors import UserError
@@ -137,8 +137,8 @@ def digests(node: Communicator) -> dict[str, str]:
 def main(backend: str) -> None:
     place = detect()
     assert place is not None, "to be started by mpirun"
-    connect(make_config(n_mpi_process=place.num_ranks, backend=backend).launch, place)
-    found = digests(DistributedCommunicator())
+    launch = make_config(n_mpi_process=place.num_ranks, backend=backend).launch
+    found = digests(connect(launch, place))
     print(f"RANK {place.rank} " + json.dumps(found), flush=True)
     disconnect()
 

@@ -210,6 +210,11 @@ def labelled(words: str) -> Check:
     return lambda with_it, without: words in (Path(str(with_it.folder)) / "config.yaml").read_text()
 
 
+def compiled(with_it: Run, without: Run) -> bool:
+    """torch has made a graph of the model; nothing else here compiles."""
+    return bool(torch._dynamo.utils.counters["stats"]["unique_graphs"])
+
+
 EFFECTS: dict[str, Effect] = {
     "n_mpi_process": described("ring, 3 nodes", "3"),
     "n_sub_process": refused("--n_sub_process 2 is not built yet", "2"),
@@ -289,6 +294,8 @@ EFFECTS: dict[str, Effect] = {
     "stop_criteria": summarised("num_steps", 2, "epoch", *EPOCHS[2:], "--num_epochs", "1"),
     "clip_grad": trained("True", "--clip_grad_val", ".01"),
     "clip_grad_val": trained(".02", "--clip_grad", "True", "--clip_grad_val", ".01"),
+    "amp": trained("bf16"),
+    "compile": recorded(compiled, "True"),
     "local_step": recorded(half_the_bytes, "2"),
     "turn_on_local_step_from": trained("2", *EPOCHS, "--local_step", "2", "--num_epochs", "3"),
     "avg_model": recorded(

@@ -1,0 +1,146 @@
+"""Tensors on a GPU, over a backend that takes those in host memory only."""
+
+from __future__ import annotations
+
+import threading
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import torch
+
+from pcode.communication.base import Communicator, Exchange
+
+
+class StagedCommunicator(Communicator):
+    """The communicator of a GPU's node: copies to host memory and back around another one's.
+
+    An exchange never makes the caller wait for the GPU. What is sent is copied into page-locked
+    memory on a stream of its own, once the work queued before has run; a helper thread waits for
+    that, exchanges, and queues the copies back; `Exchange.wait` waits for the thread, and lets the
+    GPU's current stream wait for the copies. Buffers are kept from exchange to exchange.
+
+    Collective operations wait for the GPU: they are not part of a step of a decentralized law.
+    Tensors in host memory pass through.
+
+    Args:
+        inner: takes tensors in host memory.
+        device: where this node's tensors lie.
+        takes_device: whether messages between two nodes may be handed to `inner` where they lie, as
+            an MPI that is built with CUDA takes them: the thread then waits and exchanges only.
+    """
+
+    def __init__(
+        self, inner: Communicator, device: torch.device, takes_device: bool = False
+    ) -> None:
+        self.rank, self.num_nodes = inner.rank, inner.num_nodes
+        self._inner, self._device, self._takes_device = inner, device, takes_device
+        # torch.cuda, or torch.cpu, whose streams do nothing.
+        self._gpu: Any = torch.get_device_module(device)
+        self._stream = self._gpu.Stream()
+        self._helper = ThreadPoolExecutor(
+            1, "staging", initializer=self._gpu.set_device, initargs=(device,)
+        )
+        self._buffers = _Buffers(pinned=device.type == "cuda")
+
+    @property
+    def bytes_sent(self) -> int:
+        return self._inner.bytes_sent
+
+    @bytes_sent.setter
+    def bytes_sent(self, value: int) -> None:
+        self._inner.bytes_sent = value
+
+    def _is_staged(self, tensor: torch.Tensor) -> bool:
+        return tensor.device == self._device
+
+    def exchange(
+        self,
+        outgoing: Mapping[int, torch.Tensor],
+        incoming: Mapping[int, torch.Tensor],
+        step: int | None = None,
+    ) -> Exchange:
+        if not all(map(self._is_staged, [*outgoing.values(), *incoming.values()])):
+            return self._inner.exchange(outgoing, incoming, step)
+        sent, landing = dict(outgoing), dict(incoming)
+        # One message to several peers is copied once.
+        messages = {id(tensor): tensor for tensor in outgoing.values()}
+        queued = self._gpu.Event()
+        queued.record()
+        self._stream.wait_event(queued)
+        copies: dict[int, torch.Tensor] = {}
+        if not self._takes_device:
+            with self._gpu.stream(self._stream):
+                for number, tensor in messages.items():
+                    copies[number] = self._buffers.take(tensor)
+                    copies[number].copy_(tensor, non_blocking=True)
+            sent = {peer: copies[id(tensor)] for peer, tensor in outgoing.items()}
+            landing = {peer: self._buffers.take(tensor) for peer, tensor in incoming.items()}
+        ready = self._gpu.Event()
+        ready.record(self._stream)
+
+        def exchange() -> Any:
+            ready.synchronize()
+            self._inner.exchange(sent, landing, step).wait()
+            if not self._takes_device:
+                with self._gpu.stream(self._stream):
+                    for peer, tensor in incoming.items():
+                        tensor.copy_(landing[peer], non_blocking=True)
+                # Who takes them next writes into them behind these copies: on the same stream, or
+                # after its own `ready`.
+                self._buffers.give_back([*copies.values(), *landing.values()])
+            arrived = self._gpu.Event()
+            arrived.record(self._stream)
+            return arrived
+
+        return _StagedExchange(self._helper.submit(exchange), self._gpu)
+
+    def all_reduce(self, tensor: torch.Tensor, step: int | None = None) -> None:
+        host = tensor.cpu()
+        self._inner.all_reduce(host, step)
+        if host is not tensor:
+            tensor.copy_(host)
+
+    def all_gather(self, tensor: torch.Tensor, step: int | None = None) -> list[torch.Tensor]:
+        return [each.to(tensor.device) for each in self._inner.all_gather(tensor.cpu(), step)]
+
+    def barrier(self, step: int | None = None) -> None:
+        self._inner.barrier(step)
+
+    def report(self, error: Exception, step: int | None = None) -> None:
+        self._inner.report(error, step)
+
+    def recover(self) -> tuple[Communicator, list[int]]:
+        inner, survivors = self._inner.recover()
+        return StagedCommunicator(inner, self._device, self._takes_device), survivors
+
+
+class _StagedExchange(Exchange):
+    def __init__(self, under_way: Future[Any], gpu: Any) -> None:
+        self._under_way, self._gpu = under_way, gpu
+
+    def wait(self) -> None:
+        self._gpu.current_stream().wait_event(self._under_way.result())
+
+
+class _Buffers:
+    """Host memory by size, used again and again; taken and given back by two threads."""
+
+    def __init__(self, pinned: bool) -> None:
+        self._pinned = pinned
+        self._free: defaultdict[tuple[torch.Size, torch.dtype], list[torch.Tensor]]
+        self._free = defaultdict(list)
+        self._lock = threading.Lock()
+
+    def take(self, like: torch.Tensor) -> torch.Tensor:
+        with self._lock:
+            free = self._free[like.shape, like.dtype]
+            if free:
+                return free.pop()
+        return torch.empty(like.shape, dtype=like.dtype, pin_memory=self._pinned)
+
+    def give_back(self, buffers: Iterable[torch.Tensor]) -> None:
+        with self._lock:
+            for buffer in buffers:
+                self._free[buffer.shape, buffer.dtype].append(buffer)

@@ -1,0 +1,81 @@
+"""The losses of a node's steps, read without letting the GPU wait."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+
+import torch
+
+from pcode.errors import CommunicationError, DivergenceError
+
+# No cross-entropy of a model that still learns comes near it.
+LARGEST_LOSS = 1e5
+# Losses of a GPU that are not read yet: how many steps the host is ahead of it.
+STEPS_AHEAD = 1
+POLL_SECONDS = 2e-5
+
+
+class Losses:
+    """What is known of the losses, step after step.
+
+    On a CPU a loss is known at once. On a GPU it is copied to host memory when the GPU comes to it,
+    and read a step later, so that there is always work queued; reading it is also where a step that
+    does not come to an end is noticed.
+
+    Args:
+        device: where the losses are.
+        rank: the node; for errors.
+        limit_seconds: how long a step may take.
+    """
+
+    def __init__(self, device: torch.device, rank: int, limit_seconds: float) -> None:
+        self._device, self._rank, self._limit = device, rank, limit_seconds
+        self._ahead: deque[tuple[int, torch.Tensor, torch.cuda.Event]] = deque()
+
+    def add(self, loss: torch.Tensor, step: int) -> list[float]:
+        """The losses that have become known with that of this step.
+
+        Raises:
+            DivergenceError: one is not finite or above LARGEST_LOSS.
+            CommunicationError: the GPU has not come to one within the time limit.
+        """
+        if self._device.type != "cuda":
+            return [self._checked(loss.item(), step)]
+        value = torch.empty((), dtype=loss.dtype, pin_memory=True)
+        value.copy_(loss.detach(), non_blocking=True)
+        copied = torch.cuda.Event()
+        copied.record()
+        self._ahead.append((step, value, copied))
+        return self._read(STEPS_AHEAD)
+
+    def rest(self) -> list[float]:
+        """Those that are left, once the GPU has come to them; raises as `add`."""
+        return self._read(0)
+
+    def _read(self, left: int) -> list[float]:
+        """The first losses, until so many are left."""
+        known = []
+        while len(self._ahead) > left:
+            step, value, copied = self._ahead.popleft()
+            self._wait(copied, step)
+            known.append(self._checked(value.item(), step))
+        return known
+
+    def _wait(self, copied: torch.cuda.Event, step: int) -> None:
+        deadline = time.monotonic() + self._limit
+        while not copied.query():
+            if time.monotonic() > deadline:
+                raise CommunicationError(
+                    f"the GPU has not come to the end of the step within {self._limit:g} s: it "
+                    "waits for a neighbour's message",
+                    rank=self._rank,
+                    step=step,
+                )
+            time.sleep(POLL_SECONDS)
+
+    def _checked(self, value: float, step: int) -> float:
+        if not (math.isfinite(value) and value <= LARGEST_LOSS):
+            raise DivergenceError(f"the training loss is {value:g}", rank=self._rank, step=step)
+        return value
