@@ -1,0 +1,39 @@
+"""Every benchmark that needs a GPU, one after another: what a release is measured with.
+
+    python benchmarks/gpu.py [--results FOLDER]
+
+The tables go to stdout, the figures to FOLDER/DATE-gpu_NAME.json, benchmarks/results by default.
+Where there is no GPU it says so and ends with status 2.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from datetime import datetime, timezone
+from pathlib import Path
+
+from gpu_device import gpu
+
+PROGRAMS = ("gpu_kernels", "gpu_steps", "gpu_simulation")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
+    here = Path(__file__).parent
+    parser.add_argument("--results", type=Path, default=here / "results")
+    arguments = parser.parse_args()
+    gpu()
+    date = datetime.now(timezone.utc).strftime("%Y-%m-%d")
+    statuses = []
+    for name in PROGRAMS:
+        output = arguments.results / f"{date}-{name}.json"
+        command = [sys.executable, str(here / f"{name}.py"), "--output", str(output)]
+        print(f"\n## {name}\n", flush=True)
+        statuses.append(subprocess.run(command, check=False).returncode)
+    return max(statuses)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

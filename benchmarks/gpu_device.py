@@ -1,0 +1,32 @@
+"""The GPU that is measured, and its clock."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+import torch
+
+
+def gpu() -> torch.device:
+    """The first GPU; ends the program where there is none."""
+    if not torch.cuda.is_available():
+        print("benchmarks: this machine has no GPU that torch can use", file=sys.stderr)
+        sys.exit(2)
+    return torch.device("cuda", 0)
+
+
+def gpu_name() -> str:
+    return torch.cuda.get_device_name(gpu())
+
+
+def timed(call: Callable[[], object], times: int) -> float:
+    """Seconds that the GPU takes for so many calls, from when it is free."""
+    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    torch.cuda.synchronize()
+    begin.record()
+    for _ in range(times):
+        call()
+    end.record()
+    end.synchronize()
+    return float(begin.elapsed_time(end)) / 1e3
