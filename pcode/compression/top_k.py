@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from pcode.compression.base import Compressor, Message
+from pcode.compression.dispatch import on_gpu
 from pcode.compression.kept import check_ratio, consensus_stepsize, kept_in_words, kept_of
 from pcode.compression.kernels import elias_fano, sparse
 from pcode.compression.kernels import top_k as kernels
@@ -130,6 +131,7 @@ class TopK(Compressor):
         code = self._plan(layout).code
         return 4 * code.num_positions + code.num_bytes
 
+    @on_gpu
     def encode(
         self, layout: Layout, value: torch.Tensor, reference: torch.Tensor | None, message: Message
     ) -> None:
@@ -152,6 +154,7 @@ class TopK(Compressor):
         code_address = payload + 4 * code.num_positions
         run(elias_fano.encode, code.num_chunks, positions, code, code_address)
 
+    @on_gpu
     def accumulate(
         self,
         layout: Layout,
