@@ -35,7 +35,7 @@ def offsets_of(layout: Layout) -> NDArray[np.int64]:
 
 def _address(tensor: torch.Tensor, dtype: torch.dtype, size: int) -> int:
     if tensor.device.type not in {"cpu", "cuda"}:
-        raise UserError(f"compression has no kernels for {tensor.device}; use cpu or cuda")
+        raise UserError(f"compression has no kernels for device {tensor.device}; use cpu or cuda")
     if (
         tensor.device.type != "cpu"
         or tensor.dtype != dtype

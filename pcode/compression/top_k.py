@@ -127,8 +127,12 @@ class TopK(Compressor):
             )
         return _plan(layout, self.compress_ratio)
 
+    def code(self, layout: Layout) -> elias_fano.Code:
+        """The form of the code of the positions."""
+        return self._plan(layout).code
+
     def message_bytes(self, layout: Layout) -> int:
-        code = self._plan(layout).code
+        code = self.code(layout)
         return 4 * code.num_positions + code.num_bytes
 
     @on_gpu
@@ -164,7 +168,7 @@ class TopK(Compressor):
     ) -> None:
         num_bytes = self.message_bytes(layout)
         given = accumulate_arguments(layout, messages, targets, weights, num_bytes)
-        run_segments(sparse.accumulate, layout.sizes, *given, self._plan(layout).code)
+        run_segments(sparse.accumulate, layout.sizes, *given, self.code(layout))
 
     def contraction(self, layout: Layout) -> float:
         kept = kept_of(layout, self.compress_ratio)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from pcode.compression import Compressor, Message, make_compressor
-from pcode.compression.gpu import none, qsgd, random_k, sign
+from pcode.compression.gpu import none, qsgd, random_k, sign, top_k
 from pcode.layout import Layout
 
 DEVICE = torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
@@ -37,6 +37,7 @@ class Case:
 CASES = [
     Case(none, "none"),
     Case(sign, "sign"),
+    *(Case(top_k, "compress_top_k", {"compress_ratio": ratio}) for ratio in (0.99, 0.9, 0.5)),
     Case(random_k, "compress_random_k", {"compress_ratio": 0.99}),
     Case(random_k, "compress_random_k", {"compress_ratio": 0.5, "is_biased": False}),
     *(Case(qsgd, "quantize_qsgd", {"quantize_level": level}) for level in (1, 2, 4, 8, 16, 32)),
