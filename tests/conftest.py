@@ -1,12 +1,18 @@
-"""What tests of several folders share: hosts, where they can be made."""
+"""What tests of several folders share: hosts, where they can be made, and Triton's interpreter."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
+import torch
 
 from pcode.hosts import Hosts, why_not
+
+if not torch.cuda.is_available():
+    # Triton reads it when it is imported, which any test may be the first to do.
+    os.environ["TRITON_INTERPRET"] = "1"
 
 
 @pytest.fixture(scope="session")

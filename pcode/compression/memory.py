@@ -34,12 +34,17 @@ def offsets_of(layout: Layout) -> NDArray[np.int64]:
 
 
 def _address(tensor: torch.Tensor, dtype: torch.dtype, size: int) -> int:
-    if tensor.device.type != "cpu":
-        raise UserError(f"compression on device {tensor.device} is not built yet; use the CPU")
-    if tensor.dtype != dtype or tensor.shape != (size,) or not tensor.is_contiguous():
+    if tensor.device.type not in {"cpu", "cuda"}:
+        raise UserError(f"compression has no kernels for device {tensor.device}; use cpu or cuda")
+    if (
+        tensor.device.type != "cpu"
+        or tensor.dtype != dtype
+        or tensor.shape != (size,)
+        or not tensor.is_contiguous()
+    ):
         raise ValueError(
-            f"expected a contiguous {dtype} tensor of shape ({size},), "
-            f"got {tensor.dtype} of shape {tuple(tensor.shape)} and strides {tensor.stride()}"
+            f"expected a contiguous {dtype} tensor of shape ({size},) on cpu, got {tensor.dtype} "
+            f"of shape {tuple(tensor.shape)} and strides {tensor.stride()} on {tensor.device}"
         )
     return tensor.data_ptr()
 

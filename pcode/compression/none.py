@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from pcode.compression.base import Compressor, Message
+from pcode.compression.dispatch import on_gpu
 from pcode.compression.kernels import dense
 from pcode.compression.memory import (
     accumulate_arguments,
@@ -28,6 +29,7 @@ class NoCompression(Compressor):
     def message_bytes(self, layout: Layout) -> int:
         return 4 * layout.num_entries
 
+    @on_gpu
     def encode(
         self, layout: Layout, value: torch.Tensor, reference: torch.Tensor | None, message: Message
     ) -> None:
@@ -43,6 +45,7 @@ class NoCompression(Compressor):
         )
         check_finite(layout, segments, sums)
 
+    @on_gpu
     def accumulate(
         self,
         layout: Layout,

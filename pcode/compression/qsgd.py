@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from pcode.compression.base import Compressor, Message
+from pcode.compression.dispatch import on_gpu
 from pcode.compression.draws import words_of
 from pcode.compression.kernels import qsgd as kernels
 from pcode.compression.kernels.quantized import WIDTHS
@@ -30,11 +31,11 @@ LEVELS = (*WIDTHS, 32)
 # gamma by level: the tuning of arXiv 1907.09356 for a ring of 8; level 1 continues its trend.
 _CONSENSUS_STEPSIZES = {1: 0.01, 2: 0.025, 4: 0.075, 8: 0.2, 16: 0.2, 32: 1.0}
 # One unit in the last place below the largest float32: s times (it / s) rounded is finite.
-_LARGEST_NORM = float(np.nextafter(np.finfo(np.float32).max, np.float32(0)))
+LARGEST_NORM = float(np.nextafter(np.finfo(np.float32).max, np.float32(0)))
 
 
 @lru_cache(maxsize=64)
-def _places(sizes: tuple[int, ...], level: int) -> NDArray[np.int64]:
+def places_of(sizes: tuple[int, ...], level: int) -> NDArray[np.int64]:
     """Where signs and magnitudes of each tensor begin, in bytes; last, the message's end, twice."""
     places, place = [], 4 * len(sizes)
     for size in sizes:
@@ -44,7 +45,7 @@ def _places(sizes: tuple[int, ...], level: int) -> NDArray[np.int64]:
 
 
 @lru_cache(maxsize=64)
-def _errors(sizes: tuple[int, ...], level: int) -> NDArray[np.float64]:
+def errors_of(sizes: tuple[int, ...], level: int) -> NDArray[np.float64]:
     """min(d / s^2, sqrt(d) / s) of each tensor: E||Q(v) - v||^2 / ||v||^2, unbiased, at most."""
     d, s = np.array(sizes, dtype=np.float64), (1 << level) - 1
     return np.minimum(d / s**2, np.sqrt(d) / s)
@@ -103,8 +104,9 @@ class QSGD(Compressor):
     def message_bytes(self, layout: Layout) -> int:
         if self._identity is not None:
             return self._identity.message_bytes(layout)
-        return int(_places(layout.sizes, self.quantize_level)[-1, 0])
+        return int(places_of(layout.sizes, self.quantize_level)[-1, 0])
 
+    @on_gpu
     def encode(
         self, layout: Layout, value: torch.Tensor, reference: torch.Tensor | None, message: Message
     ) -> None:
@@ -119,7 +121,7 @@ class QSGD(Compressor):
         squares = np.zeros(layout.num_tensors)
         # One after the other, unlike np.sum.
         np.add.at(squares, segments[:, 0], sums)
-        norms = np.minimum(np.sqrt(squares), _LARGEST_NORM)
+        norms = np.minimum(np.sqrt(squares), LARGEST_NORM)
         scales = self._scales(layout, norms)
         message.payload.numpy()[: 4 * scales.size].view("<f4")[:] = scales
         run_segments(
@@ -128,7 +130,7 @@ class QSGD(Compressor):
             *inputs,
             payload,
             self.quantize_level,
-            _places(layout.sizes, self.quantize_level),
+            places_of(layout.sizes, self.quantize_level),
             self._factors(norms),
             words_of(message.key, layout.num_tensors, 2),
         )
@@ -138,7 +140,7 @@ class QSGD(Compressor):
         """What the integers of each tensor are multiplied by."""
         scales = norms / ((1 << self.quantize_level) - 1)
         if self.is_biased:
-            scales /= 1 + _errors(layout.sizes, self.quantize_level)
+            scales /= 1 + errors_of(layout.sizes, self.quantize_level)
         return scales
 
     def _factors(self, norms: NDArray[np.float64]) -> NDArray[np.float32]:
@@ -152,6 +154,7 @@ class QSGD(Compressor):
         rest = np.divide(s, norms * powers, out=np.zeros_like(norms), where=norms > 0)
         return np.stack([powers, rest], axis=1).astype(np.float32)
 
+    @on_gpu
     def accumulate(
         self,
         layout: Layout,
@@ -168,7 +171,7 @@ class QSGD(Compressor):
             layout.sizes,
             *given,
             self.quantize_level,
-            _places(layout.sizes, self.quantize_level),
+            places_of(layout.sizes, self.quantize_level),
         )
         return None
 
@@ -176,5 +179,5 @@ class QSGD(Compressor):
         """1 / (1 + m), unbiased 1 - m, with m = min(d / s^2, sqrt(d) / s) of the largest tensor."""
         if self._identity is not None:
             return self._identity.contraction(layout)
-        most = float(_errors(layout.sizes, self.quantize_level).max(initial=0))
+        most = float(errors_of(layout.sizes, self.quantize_level).max(initial=0))
         return 1 / (1 + most) if self.is_biased else 1 - most

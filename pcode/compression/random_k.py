@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from pcode.compression.base import Compressor, Message
+from pcode.compression.dispatch import on_gpu
 from pcode.compression.draws import words_of
 from pcode.compression.kept import check_ratio, consensus_stepsize, kept_in_words, kept_of
 from pcode.compression.kernels import random_k as kernels
@@ -80,7 +81,8 @@ class RandomK(Compressor):
         form = "biased" if self.is_biased else "unbiased"
         return f"{kept_in_words(self.compress_ratio)}, drawn at random, {form}"
 
-    def _kept(self, layout: Layout) -> tuple[int, ...]:
+    def kept(self, layout: Layout) -> tuple[int, ...]:
+        """Entries kept of each tensor."""
         largest = max(layout.sizes, default=0)
         if largest > MOST_ENTRIES:
             raise UserError(
@@ -88,16 +90,21 @@ class RandomK(Compressor):
             )
         return kept_of(layout, self.compress_ratio)
 
-    def message_bytes(self, layout: Layout) -> int:
-        return 4 * sum(self._kept(layout))
+    def scales(self, layout: Layout) -> NDArray[np.float32]:
+        """What the kept entries of each tensor are multiplied by."""
+        kept = self.kept(layout)
+        return _inverse_shares(kept if self.is_biased else layout.sizes, kept)
 
+    def message_bytes(self, layout: Layout) -> int:
+        return 4 * sum(self.kept(layout))
+
+    @on_gpu
     def encode(
         self, layout: Layout, value: torch.Tensor, reference: torch.Tensor | None, message: Message
     ) -> None:
-        kept = self._kept(layout)
+        kept = self.kept(layout)
         segments = segments_of_sizes(kept)
         sums = np.empty(len(segments))
-        scales = _inverse_shares(kept if self.is_biased else layout.sizes, kept)
         run_segments(
             kernels.encode,
             kept,
@@ -106,13 +113,14 @@ class RandomK(Compressor):
             payload_address(message, self.message_bytes(layout)),
             sizes_of(layout),
             offsets_of(layout),
-            scales,
+            self.scales(layout),
             words_of(message.key, layout.num_tensors, kernels.NUM_WORDS),
             sums,
             entries_per_thread=ENTRIES_PER_THREAD,
         )
         check_finite(layout, segments, sums)
 
+    @on_gpu
     def accumulate(
         self,
         layout: Layout,
@@ -131,7 +139,7 @@ class RandomK(Compressor):
             if column.any():
                 run_segments(
                     kernels.accumulate,
-                    self._kept(layout),
+                    self.kept(layout),
                     addresses,
                     payload,
                     column,
@@ -144,7 +152,7 @@ class RandomK(Compressor):
     def contraction(self, layout: Layout) -> float:
         """k / d, unbiased 2 - d / k, of the tensor that keeps the smallest share."""
         shares = [
-            kept / size for kept, size in zip(self._kept(layout), layout.sizes, strict=True) if size
+            kept / size for kept, size in zip(self.kept(layout), layout.sizes, strict=True) if size
         ]
         share = min(shares, default=1.0)
         return share if self.is_biased else 2 - 1 / share

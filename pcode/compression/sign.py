@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from pcode.compression.base import Message
+from pcode.compression.dispatch import on_gpu
 from pcode.compression.kernels import sign as kernels
 from pcode.compression.kernels.sign_turn import turn
 from pcode.compression.memory import (
@@ -27,7 +28,7 @@ from pcode.layout import Layout
 
 
 @lru_cache(maxsize=64)
-def _places(sizes: tuple[int, ...]) -> NDArray[np.int64]:
+def places_of(sizes: tuple[int, ...]) -> NDArray[np.int64]:
     """Where the bits of each tensor begin in the message and, last, the bytes of the message."""
     return np.cumsum([4 * len(sizes), *((size + 7) // 8 for size in sizes)], dtype=np.int64)
 
@@ -51,8 +52,9 @@ class Sign(OnePassCompressor):
     description = "1 bit an entry and the mean magnitude of each tensor"
 
     def message_bytes(self, layout: Layout) -> int:
-        return int(_places(layout.sizes)[-1])
+        return int(places_of(layout.sizes)[-1])
 
+    @on_gpu
     def encode(
         self, layout: Layout, value: torch.Tensor, reference: torch.Tensor | None, message: Message
     ) -> None:
@@ -65,12 +67,13 @@ class Sign(OnePassCompressor):
             address_of(layout, value),
             *reference_of(layout, reference),
             payload,
-            _places(layout.sizes),
+            places_of(layout.sizes),
             sums,
         )
         check_finite(layout, segments, sums)
         kernels.write_means(payload, sizes_of(layout), segments, sums)
 
+    @on_gpu
     def accumulate(
         self,
         layout: Layout,
@@ -80,7 +83,7 @@ class Sign(OnePassCompressor):
     ) -> None:
         num_bytes = self.message_bytes(layout)
         given = accumulate_arguments(layout, messages, targets, weights, num_bytes)
-        run_segments(kernels.accumulate, layout.sizes, *given, _places(layout.sizes))
+        run_segments(kernels.accumulate, layout.sizes, *given, places_of(layout.sizes))
 
     def turn(
         self,
@@ -104,7 +107,7 @@ class Sign(OnePassCompressor):
             *update.arguments(),
             *reference_of(layout, reference),
             payload,
-            _places(layout.sizes),
+            places_of(layout.sizes),
             sums,
         )
         check_finite(layout, segments, sums)

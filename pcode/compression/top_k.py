@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from pcode.compression.base import Compressor, Message
+from pcode.compression.dispatch import on_gpu
 from pcode.compression.kept import check_ratio, consensus_stepsize, kept_in_words, kept_of
 from pcode.compression.kernels import elias_fano, sparse
 from pcode.compression.kernels import top_k as kernels
@@ -126,10 +127,15 @@ class TopK(Compressor):
             )
         return _plan(layout, self.compress_ratio)
 
+    def code(self, layout: Layout) -> elias_fano.Code:
+        """The form of the code of the positions."""
+        return self._plan(layout).code
+
     def message_bytes(self, layout: Layout) -> int:
-        code = self._plan(layout).code
+        code = self.code(layout)
         return 4 * code.num_positions + code.num_bytes
 
+    @on_gpu
     def encode(
         self, layout: Layout, value: torch.Tensor, reference: torch.Tensor | None, message: Message
     ) -> None:
@@ -152,6 +158,7 @@ class TopK(Compressor):
         code_address = payload + 4 * code.num_positions
         run(elias_fano.encode, code.num_chunks, positions, code, code_address)
 
+    @on_gpu
     def accumulate(
         self,
         layout: Layout,
@@ -161,7 +168,7 @@ class TopK(Compressor):
     ) -> None:
         num_bytes = self.message_bytes(layout)
         given = accumulate_arguments(layout, messages, targets, weights, num_bytes)
-        run_segments(sparse.accumulate, layout.sizes, *given, self._plan(layout).code)
+        run_segments(sparse.accumulate, layout.sizes, *given, self.code(layout))
 
     def contraction(self, layout: Layout) -> float:
         kept = kept_of(layout, self.compress_ratio)

@@ -1,0 +1,139 @@
+"""What the GPU kernels are given: tensors, checked, and tables, kept on the device."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from itertools import accumulate
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+import torch
+
+from pcode.compression.base import Compressor, Message
+from pcode.compression.memory import weight_matrix
+from pcode.layout import Layout
+
+# Entries of a program: a multiple of 8, so that packed bits of two programs share no byte.
+SEGMENT_ENTRIES = 4096
+# Entries of a 16-byte access.
+WIDEST_ACCESS = 4
+# What a payload's address is a multiple of.
+ALIGNMENT_BYTES = 4
+# For each target the weights of all messages; None leaves a message out.
+Weights: TypeAlias = tuple[tuple[float | None, ...], ...]
+
+
+class Segments(NamedTuple):
+    """The pieces of a vector that programs take, on the device.
+
+    Attributes:
+        rows: num_segments x 4 int64: a tensor's number, its offset in the vector, the segment's
+            first entry within the tensor, the segment's entries.
+        firsts: num_tensors + 1 int64: the number of each tensor's first segment, and of all.
+        alignment: 4 where the tensors' sizes are multiples of that, else 1.
+    """
+
+    rows: torch.Tensor
+    firsts: torch.Tensor
+    alignment: int
+
+    @property
+    def num_programs(self) -> int:
+        return len(self.rows)
+
+
+@lru_cache(maxsize=64)
+def segments_of_sizes(
+    sizes: tuple[int, ...], device: torch.device, entries: int = SEGMENT_ENTRIES
+) -> Segments:
+    """The segments of tensors of these sizes that lie back to back, of so many entries."""
+    rows = [
+        (tensor, offset, start, min(entries, size - start))
+        for tensor, (offset, size) in enumerate(
+            zip(accumulate(sizes, initial=0), sizes, strict=False)
+        )
+        for start in range(0, size, entries)
+    ]
+    table = np.array(rows, dtype=np.int64).reshape(-1, 4)
+    firsts = np.searchsorted(table[:, 0], np.arange(len(sizes) + 1))
+    is_aligned = all(size % WIDEST_ACCESS == 0 for size in sizes)
+    return Segments(
+        torch.from_numpy(table).to(device),
+        torch.from_numpy(firsts).to(device),
+        WIDEST_ACCESS if is_aligned else 1,
+    )
+
+
+def segments_of(layout: Layout, device: torch.device) -> Segments:
+    """The segments of a vector of the layout."""
+    return segments_of_sizes(layout.sizes, device)
+
+
+def check_inputs(
+    compressor: Compressor,
+    layout: Layout,
+    value: torch.Tensor,
+    reference: torch.Tensor | None,
+    message: Message,
+) -> None:
+    """Raise ValueError unless the arguments of `Compressor.encode` are as they have to be."""
+    for vector in (value,) if reference is None else (value, reference):
+        _check(vector, torch.float32, layout.num_entries, value.device)
+    _check_payload(message, compressor.message_bytes(layout), value.device)
+
+
+def check_sum(
+    compressor: Compressor,
+    layout: Layout,
+    messages: Sequence[Message],
+    targets: Sequence[torch.Tensor],
+    weights: Sequence[Sequence[float]],
+) -> Weights:
+    """The weights of `Compressor.accumulate`, rounded to float32 and None where they are 0.
+
+    Raises:
+        ValueError: a tensor is not as it has to be, or there is not one weight for each pair.
+    """
+    num_bytes = compressor.message_bytes(layout)
+    device = targets[0].device
+    for target in targets:
+        _check(target, torch.float32, layout.num_entries, device)
+    for message in messages:
+        _check_payload(message, num_bytes, device)
+    matrix = weight_matrix(weights, len(targets), len(messages))
+    return tuple(tuple(weight or None for weight in row) for row in matrix.tolist())
+
+
+def _check_payload(message: Message, num_bytes: int, device: torch.device) -> None:
+    _check(message.payload, torch.uint8, num_bytes, device)
+    if message.payload.data_ptr() % ALIGNMENT_BYTES:
+        raise ValueError(f"a payload on {device} has to begin at a multiple of four bytes")
+
+
+def _check(tensor: torch.Tensor, dtype: torch.dtype, size: int, device: torch.device) -> None:
+    if (
+        tensor.device != device
+        or tensor.dtype != dtype
+        or tensor.shape != (size,)
+        or not tensor.is_contiguous()
+    ):
+        raise ValueError(
+            f"expected a contiguous {dtype} tensor of shape ({size},) on {device}, got "
+            f"{tensor.dtype} of shape {tuple(tensor.shape)} and strides {tensor.stride()} on "
+            f"{tensor.device}"
+        )
+
+
+def launch(kernel: Any, num_programs: int, *arguments: Any, **constants: Any) -> None:
+    """Run so many programs of a kernel on the current device, if any.
+
+    No multiplication is merged with an addition: products are rounded, as on the CPU.
+    """
+    if num_programs > 0:
+        kernel[num_programs,](*arguments, **constants, enable_fp_fusion=False)
+
+
+def signed_key(message: Message) -> int:
+    """The lower 64 bits of a message's key as a signed number: kernels get no larger ones."""
+    return (message.key + (1 << 63)) % (1 << 64) - (1 << 63)

@@ -1,0 +1,227 @@
+"""GPU kernels of the quantizing compressor; `pcode.compression.qsgd` describes the message."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+
+from pcode.compression.base import Message
+from pcode.compression.gpu import none
+from pcode.compression.gpu.accumulate import add_entries
+from pcode.compression.gpu.blocks import (
+    difference,
+    floats_at,
+    packed,
+    rows_of,
+    segment_of,
+    signed,
+    word_of,
+)
+from pcode.compression.gpu.memory import (
+    SEGMENT_ENTRIES,
+    check_inputs,
+    launch,
+    segments_of,
+    signed_key,
+)
+from pcode.compression.gpu.sums import SUMS, sum_of_tensor
+from pcode.compression.qsgd import LARGEST_NORM, QSGD, errors_of, places_of
+from pcode.layout import Layout
+
+
+@triton.jit
+def _sum_squares(
+    value: tl.tensor,
+    reference: tl.tensor,
+    segments: tl.tensor,
+    sums: tl.tensor,
+    ALIGNMENT: tl.constexpr,
+    ENTRIES: tl.constexpr,
+) -> None:
+    _, first, _, size = segment_of(segments, ALIGNMENT)
+    _, _, entries = rows_of(ENTRIES)
+    result = difference(value, reference, first + entries, entries < size)
+    wide = result.to(tl.float64)
+    tl.store(sums + tl.program_id(0), tl.sum(tl.sum(wide * wide, axis=1), axis=0))
+
+
+@triton.jit
+def _write_scales(
+    payload: tl.tensor,
+    factors: tl.tensor,
+    errors: tl.tensor,
+    firsts: tl.tensor,
+    sums: tl.tensor,
+    LARGEST: tl.constexpr,
+    BITS: tl.constexpr,
+    SUMS: tl.constexpr,
+) -> None:
+    """The scale of each tensor, and two factors whose product is (2^BITS - 1) / norm.
+
+    The first factor is a power of two that brings the norm near 1.
+    """
+    tensor = tl.program_id(0)
+    norm = tl.sqrt(sum_of_tensor(firsts, sums, SUMS))
+    # Not a number stays what it is.
+    norm = tl.where(norm > LARGEST, tl.full([], LARGEST, tl.float64), norm)
+    steps = tl.full([], (1 << BITS) - 1, tl.float64)
+    scales = floats_at(payload)
+    tl.store(scales + tensor, (norm / steps / tl.load(errors + tensor)).to(tl.float32))
+    # The exponent of norm = m 2^e, m in [.5, 1), is the one in its bits less 1022.
+    exponent = 1022 - ((norm.to(tl.int64, bitcast=True) >> 52) & 0x7FF)
+    exponent = tl.minimum(tl.maximum(exponent, -126), 127)
+    power = ((exponent + 1023) << 52).to(tl.float64, bitcast=True)
+    rest = tl.where(norm > 0, steps / (norm * power), norm)
+    tl.store(factors + 2 * tensor, power.to(tl.float32))
+    tl.store(factors + 2 * tensor + 1, rest.to(tl.float32))
+
+
+@triton.jit(do_not_specialize=["key"])
+def _encode(
+    value: tl.tensor,
+    reference: tl.tensor,
+    payload: tl.tensor,
+    places: tl.tensor,
+    factors: tl.tensor,
+    key: tl.tensor,
+    segments: tl.tensor,
+    ALIGNMENT: tl.constexpr,
+    BITS: tl.constexpr,
+    ENTRIES: tl.constexpr,
+) -> None:
+    tensor, first, start, size = segment_of(segments, ALIGNMENT)
+    rows, columns, entries = rows_of(ENTRIES)
+    inside = entries < size
+    result = difference(value, reference, first + entries, inside)
+    bits = packed((result < 0).to(tl.int32), columns, 1)
+    signs = payload + tl.load(places + 2 * tensor) + start // 8
+    tl.store(signs + rows, bits, mask=8 * rows < size)
+
+    power, scale = tl.load(factors + 2 * tensor), tl.load(factors + 2 * tensor + 1)
+    scaled = tl.abs(result) * power * scale
+    x = (start + entries).to(tl.uint32) + word_of(key, 2 * tensor)
+    x = (x ^ (x >> 16)) * 0x7FEB352D
+    x = ((x ^ (x >> 15)) ^ word_of(key, 2 * tensor + 1)) * 0x846CA68B
+    draws = ((x ^ (x >> 16)) >> 1).to(tl.int32)
+    whole = scaled.to(tl.int32)
+    limits = ((scaled - whole.to(tl.float32)) * 2147483648.0).to(tl.int32)
+    rounded = tl.minimum(whole + (draws < limits).to(tl.int32), (1 << BITS) - 1)
+
+    to = payload + tl.load(places + 2 * tensor + 1) + start * BITS // 8
+    if BITS < 8:
+        # Rows of eight entries become BITS rows of as many entries as a byte has room for.
+        A_BYTE: tl.constexpr = 8 // BITS
+        found = tl.reshape(rounded, (ENTRIES // A_BYTE, A_BYTE))
+        in_rows = tl.arange(0, ENTRIES // A_BYTE)[:, None]
+        magnitudes = packed(found, tl.arange(0, A_BYTE)[None, :], BITS)
+        tl.store(to + in_rows, magnitudes, mask=A_BYTE * in_rows < size)
+    else:
+        for byte in tl.static_range(BITS // 8):
+            part = (rounded >> (8 * byte)).to(tl.uint8)
+            tl.store(to + entries * (BITS // 8) + byte, part, mask=inside)
+
+
+@triton.jit
+def _decode(
+    payload: tl.tensor,
+    places: tl.tensor,
+    tensor: tl.tensor,
+    first: tl.tensor,
+    start: tl.tensor,
+    size: tl.tensor,
+    BITS: tl.constexpr,
+    ENTRIES: tl.constexpr,
+) -> Any:
+    rows, columns, entries = rows_of(ENTRIES)
+    inside = entries < size
+    found = payload + tl.load(places + 2 * tensor + 1) + start * BITS // 8
+    if BITS < 8:
+        byte = tl.load(found + entries * BITS // 8, mask=inside, other=0).to(tl.int32)
+        integers = (byte >> (entries * BITS % 8)) & ((1 << BITS) - 1)
+    else:
+        integers = tl.zeros_like(entries)
+        for number in tl.static_range(BITS // 8):
+            at = found + entries * (BITS // 8) + number
+            integers += tl.load(at, mask=inside, other=0).to(tl.int32) << (8 * number)
+    decoded = tl.load(floats_at(payload) + tensor) * integers.to(tl.float32)
+    signs = tl.load(places + 2 * tensor) + start // 8
+    return signed(decoded, payload, signs, rows, columns, size)
+
+
+@lru_cache(maxsize=64)
+def _places(sizes: tuple[int, ...], level: int, device: torch.device) -> torch.Tensor:
+    return torch.from_numpy(places_of(sizes, level)).to(device)
+
+
+@lru_cache(maxsize=64)
+def _divisors(
+    sizes: tuple[int, ...], level: int, is_biased: bool, device: torch.device
+) -> torch.Tensor:
+    """What the scale of each tensor is divided by."""
+    errors = torch.from_numpy(errors_of(sizes, level)).to(device)
+    return 1 + errors if is_biased else torch.ones_like(errors)
+
+
+def encode(
+    compressor: QSGD,
+    layout: Layout,
+    value: torch.Tensor,
+    reference: torch.Tensor | None,
+    message: Message,
+) -> None:
+    """As `QSGD.encode`, on the GPU: two passes over the vectors, as on a CPU."""
+    if compressor.quantize_level == 32:
+        return none.encode(compressor, layout, value, reference, message)
+    device, level = value.device, compressor.quantize_level
+    check_inputs(compressor, layout, value, reference, message)
+    segments = segments_of(layout, device)
+    sums = torch.empty(segments.num_programs, dtype=torch.float64, device=device)
+    form = {"ALIGNMENT": segments.alignment, "ENTRIES": SEGMENT_ENTRIES}
+    launch(_sum_squares, segments.num_programs, value, reference, segments.rows, sums, **form)
+    factors = torch.empty(layout.num_tensors, 2, device=device)
+    launch(
+        _write_scales,
+        layout.num_tensors,
+        message.payload,
+        factors,
+        _divisors(layout.sizes, level, compressor.is_biased, device),
+        segments.firsts,
+        sums,
+        LARGEST=LARGEST_NORM,
+        BITS=level,
+        SUMS=SUMS,
+    )
+    launch(
+        _encode,
+        segments.num_programs,
+        value,
+        reference,
+        message.payload,
+        _places(layout.sizes, level, device),
+        factors,
+        signed_key(message),
+        segments.rows,
+        BITS=level,
+        **form,
+    )
+    return None
+
+
+def accumulate(
+    compressor: QSGD,
+    layout: Layout,
+    messages: Sequence[Message],
+    targets: Sequence[torch.Tensor],
+    weights: Sequence[Sequence[float]],
+) -> None:
+    """As `QSGD.accumulate`, on the GPU."""
+    if compressor.quantize_level == 32:
+        return none.accumulate(compressor, layout, messages, targets, weights)
+    level = compressor.quantize_level
+    places = _places(layout.sizes, level, targets[0].device)
+    return add_entries(_decode, places, compressor, layout, messages, targets, weights, level)

@@ -1,0 +1,92 @@
+"""The GPU's kernels against the CPU's: the same messages, and the same sums of them.
+
+Where there is no GPU, Triton's interpreter runs them on vectors of the CPU (tests/conftest.py).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from pcode.compression import Message
+from pcode.layout import Layout
+
+pytest.importorskip("triton", reason="there is no Triton for this machine")
+from tests.compression.gpu.cases import CASES, DEVICE, WEIGHTS, Case, drawn, on_cpu, on_gpu, room
+
+# NumPy speaks of what every processor does: 1 / 0, and NaN as an integer.
+pytestmark = pytest.mark.filterwarnings("ignore:.*encountered in:RuntimeWarning:triton")
+
+# Around a byte of bits, a program's entries and the shuffled tensors' longest; empty ones.
+LAYOUTS = [
+    [],
+    [0],
+    [1],
+    [7, 0, 8, 9],
+    [4095, 4096, 4097, 3],
+    [8200, 4, 10_000],
+    [(7 * index) % 61 for index in range(10)],
+]
+
+
+@pytest.fixture(params=CASES, ids=lambda case: case.label)
+def case(request: pytest.FixtureRequest) -> Case:
+    found: Case = request.param
+    return found
+
+
+@pytest.fixture(params=LAYOUTS, ids=lambda sizes: f"{len(sizes)}x{sum(sizes)}")
+def layout(request: pytest.FixtureRequest) -> Layout:
+    return Layout.of_sizes(request.param)
+
+
+def test_messages_are_those_of_the_cpu(case: Case, layout: Layout) -> None:
+    value = drawn(layout, 1)
+    for reference in (None, drawn(layout, 2)):
+        expected = on_cpu(case, layout, value, reference)
+        found = on_gpu(case, layout, value, reference)
+        assert torch.equal(found.payload.cpu(), expected.payload)
+
+
+@pytest.mark.parametrize("scale", [0.0, 1e-38, 1e-20, 1e20])
+def test_numbers_of_any_size_give_the_messages_of_the_cpu(case: Case, scale: float) -> None:
+    layout = Layout.of_sizes([100, 5000])
+    value, reference = scale * drawn(layout, 1), scale * drawn(layout, 2)
+    expected = on_cpu(case, layout, value, reference)
+    assert torch.equal(on_gpu(case, layout, value, reference).payload.cpu(), expected.payload)
+
+
+def test_sums_are_those_of_the_cpu(case: Case, layout: Layout) -> None:
+    messages = [on_cpu(case, layout, drawn(layout, seed), None, seed) for seed in range(3)]
+    targets = [drawn(layout, seed) for seed in (10, 11)]
+    copies = [target.to(DEVICE, copy=True) for target in targets]
+    compressor = case.compressor()
+    compressor.accumulate(layout, messages, targets, WEIGHTS)
+    received = [Message(each.payload.to(DEVICE), each.key) for each in messages]
+    case.kernels.accumulate(compressor, layout, received, copies, WEIGHTS)
+    for target, copy in zip(targets, copies, strict=True):
+        np.testing.assert_array_equal(copy.cpu().view(torch.int32), target.view(torch.int32))
+
+
+def test_what_is_not_finite_ends_in_the_message(case: Case) -> None:
+    layout = Layout.of_sizes([50, 5000])
+    value = drawn(layout, 1)
+    value[50:] = torch.nan
+    target = torch.zeros(layout.num_entries, device=DEVICE)
+    message = on_gpu(case, layout, value, None)
+    case.kernels.accumulate(case.compressor(), layout, [message], [target], [[1.0]])
+    first, second = layout.views(target.cpu())
+    assert first.isfinite().all()
+    assert second.isnan().any()
+
+
+def test_vectors_and_payloads_are_checked(case: Case) -> None:
+    layout = Layout.of_sizes([50])
+    compressor, vector = case.compressor(), torch.zeros(50, device=DEVICE)
+    message = room(case, layout, DEVICE)
+    with pytest.raises(ValueError, match="expected a contiguous"):
+        case.kernels.encode(compressor, layout, vector[1:], None, message)
+    shifted = torch.zeros(len(message.payload) + 1, dtype=torch.uint8, device=DEVICE)[1:]
+    with pytest.raises(ValueError, match="multiple of four bytes"):
+        case.kernels.encode(compressor, layout, vector, None, Message(shifted))

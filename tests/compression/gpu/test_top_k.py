@@ -1,0 +1,95 @@
+"""Top-k on a GPU: tensors with and without a sample, ties, samples that mislead, torn messages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from pcode.compression import Message
+from pcode.layout import Layout
+
+pytest.importorskip("triton", reason="there is no Triton for this machine")
+from pcode.compression.gpu import selection, top_k
+from tests.compression.gpu.cases import DEVICE, Case, drawn, on_cpu, on_gpu
+
+SAMPLE = selection.SAMPLE
+# Sampled and not, and a last segment of a few entries.
+LAYOUT = Layout.of_sizes([5, 20_003, 0, 8192, 2 * SAMPLE])
+KINDS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "normal": lambda v: v,
+    "zeros": lambda v: 0 * v,
+    "constant": lambda v: 0 * v - 2,
+    "few values": lambda v: (4 * v).round(),
+    "mostly zeros": lambda v: v * (torch.arange(len(v)) % 100 == 7),
+    "in descending order": lambda v: v.abs().sort(descending=True).values,
+    "large ones in one place": lambda v: torch.where(torch.arange(len(v)) // 900 == 9, 50 * v, v),
+}
+
+
+def case_of(ratio: float) -> Case:
+    return Case(top_k, "compress_top_k", {"compress_ratio": ratio})
+
+
+def misleading(layout: Layout, seed: int, factor: float) -> torch.Tensor:
+    """Normally distributed entries but for those that the sample takes, which are this larger."""
+    value = drawn(layout, seed)
+    for view in layout.views(value):
+        stride = len(view) // (SAMPLE // selection.TOGETHER)
+        if len(view) > SAMPLE:
+            numbers = torch.arange(SAMPLE)
+            together = selection.TOGETHER
+            view[numbers // together * stride + numbers % together] *= factor
+    return value
+
+
+@pytest.mark.parametrize("ratio", [0.99, 0.9, 0.5, 0.0])
+@pytest.mark.parametrize("kind", KINDS)
+def test_messages_are_those_of_the_cpu(kind: str, ratio: float) -> None:
+    value, case = KINDS[kind](drawn(LAYOUT, 1)), case_of(ratio)
+    expected = on_cpu(case, LAYOUT, value)
+    assert torch.equal(on_gpu(case, LAYOUT, value).payload.cpu(), expected.payload)
+
+
+@pytest.mark.parametrize("factor", [100.0, 0.01, 0.0])
+@pytest.mark.parametrize("ratio", [0.99, 0.6])
+def test_a_sample_that_misleads_changes_nothing(factor: float, ratio: float) -> None:
+    layout, case = Layout.of_sizes([100, 60_000, 4097]), case_of(ratio)
+    value = misleading(layout, 1, factor)
+    expected = on_cpu(case, layout, value)
+    assert torch.equal(on_gpu(case, layout, value).payload.cpu(), expected.payload)
+
+
+def test_one_entry_kept_of_many() -> None:
+    layout, case = Layout.of_sizes([70_000]), case_of(1 - 1e-5)
+    value = drawn(layout, 1)
+    expected = on_cpu(case, layout, value)
+    assert torch.equal(on_gpu(case, layout, value).payload.cpu(), expected.payload)
+
+
+def test_not_a_number_is_kept_first() -> None:
+    layout, case = Layout.of_sizes([40_000, 1000]), case_of(0.99)
+    value = drawn(layout, 1)
+    value[[31, 39_999]] = torch.nan
+    sent = on_gpu(case, layout, value)
+    target = torch.zeros(layout.num_entries, device=DEVICE)
+    top_k.accumulate(case.compressor(), layout, [sent], [target], [[1.0]])  # type: ignore[arg-type]
+    assert target.isnan().nonzero().flatten().tolist() == [31, 39_999]
+
+
+@pytest.mark.parametrize("ratio", [0.99, 0.5, 0.0])
+@pytest.mark.parametrize("seed", range(3))
+def test_what_no_encoder_wrote_stays_within_the_targets(ratio: float, seed: int) -> None:
+    layout, case = Layout.of_sizes([777, 3, 5000]), case_of(ratio)
+    num_bytes = case.compressor().message_bytes(layout)
+    generator = torch.Generator().manual_seed(seed)
+    payload = torch.randint(0, 256, (num_bytes,), dtype=torch.uint8, generator=generator)
+    payload[num_bytes // 2 :] |= 0xFF * (seed == 0)
+    # Around the target, zeros that are no part of it.
+    around = torch.zeros(3 * layout.num_entries, device=DEVICE)
+    target = around[layout.num_entries : 2 * layout.num_entries]
+    sent = Message(payload.to(DEVICE))
+    top_k.accumulate(case.compressor(), layout, [sent], [target], [[1.0]])  # type: ignore[arg-type]
+    assert target.count_nonzero() > 0
+    assert around.count_nonzero() == target.count_nonzero()
