@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib import import_module
 
 import numpy as np
 import torch
@@ -21,8 +22,8 @@ from pcode.layout import Layout
 class SGDUpdate:
     """d = g + wd x ; buf = m buf + d ; nesterov: d += m buf, else d = buf ; x += gamma z - lr d.
 
-    In one pass over the vectors in host memory, which a compressor may make part of its own: an
-    entry of x depends on the same entry of the others only.
+    In one pass over the vectors, which a compressor may make part of its own: an entry of x depends
+    on the same entry of the others only.
 
     Attributes:
         layout: of the vectors.
@@ -50,11 +51,15 @@ class SGDUpdate:
         )
 
     def __call__(self) -> None:
+        if self.x.is_cuda:
+            with torch.cuda.device_of(self.x):
+                import_module("pcode.compression.gpu.update").update(self)  # imports Triton
+            return
         run_segments(kernels.update, self.layout.sizes, *self.arguments())
 
 
 class OnePassCompressor(Compressor):
-    """A compressor whose messages can be read and written entry by entry."""
+    """A compressor whose messages can be read and written entry by entry, in host memory."""
 
     @abstractmethod
     def turn(

@@ -94,8 +94,13 @@ class Gossip:
         Raises:
             DivergenceError: as `send`.
         """
-        if isinstance(update, SGDUpdate) and isinstance(self._compressor, OnePassCompressor):
-            self._one_pass(self._compressor, targets, update, reference, step)
+        compressor = self._compressor
+        if (
+            isinstance(update, SGDUpdate)
+            and isinstance(compressor, OnePassCompressor)
+            and not value.is_cuda
+        ):
+            self._one_pass(compressor, targets, update, reference, step)
             return
         self.receive(targets)
         with self._timer("local_update"):

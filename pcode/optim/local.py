@@ -91,8 +91,6 @@ class LocalSGD(LocalStep):
             self._step(self.store.x, group["lr"], group["weight_decay"], group, part)
 
     def mixing_update(self, z: torch.Tensor, gamma: float) -> SGDUpdate | None:
-        if self.store.x.device.type != "cpu":
-            return None
         rows = [
             (group["lr"], group["weight_decay"], group["momentum"], group["nesterov"], gamma)
             for group in self.groups

@@ -12,7 +12,6 @@ from torch import nn
 
 from pcode.communication import Communicator
 from pcode.datasets import Batches
-from pcode.datasets.transfer import to_device
 from pcode.errors import DivergenceError, UserError
 from pcode.injection import Injector
 from pcode.launch.devices import device_of
@@ -23,6 +22,7 @@ from pcode.training.losses import Losses
 from pcode.training.plan import Plan, local_options
 from pcode.training.precision import LossScaler, autocast
 from pcode.training.tasks import TASKS, cross_entropy
+from pcode.transfer import to_device
 
 
 class Node:
