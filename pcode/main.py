@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from pcode.check import check
-from pcode.communication import DistributedCommunicator, Simulation
+from pcode.communication import DistributedCommunicator, Simulation, by_nodes
 from pcode.config import Config, parse
 from pcode.config.options import AUTO
 from pcode.errors import (
@@ -32,6 +32,7 @@ from pcode.launch import (
     goes_on,
     launch,
     mpirun_command,
+    num_nodes_of,
     runs_here,
     threads_per_node,
 )
@@ -147,7 +148,7 @@ def _going_back(plan: Plan, config: Config) -> GoingBack | None:
 
 def _command(config: Config, arguments: Sequence[str]) -> list[str] | None:
     """The mpirun that starts the nodes, or None where they run in this process."""
-    if config.launch.backend == "sim" or config.launch.n_mpi_process == 1:
+    if config.launch.backend == "sim" or config.launch.num_processes == 1:
         return None
     handed_on = [argument for argument in arguments if argument != "--dry_run"]
     if config.launch.work_dir is not None:
@@ -171,7 +172,8 @@ def _resolve(config: Config, given: frozenset[str], place: RankEnvironment | Non
     options = config.launch
     if place is not None:
         if "n_mpi_process" not in given:
-            options = dataclasses.replace(options, n_mpi_process=place.num_ranks)
+            num_nodes = num_nodes_of(place, options.n_sub_process)
+            options = dataclasses.replace(options, n_mpi_process=num_nodes)
         if place.kind != "mpi" and "backend" not in given:
             options = dataclasses.replace(options, backend="gloo")
         check_ranks(place, options)
@@ -179,7 +181,7 @@ def _resolve(config: Config, given: frozenset[str], place: RankEnvironment | Non
             raise UserError(
                 f"--backend mpi: {place.kind} starts no MPI ranks; use mpirun, or --backend gloo"
             )
-    here = options.n_mpi_process if place is None else place.num_local_ranks
+    here = options.num_processes if place is None else place.num_local_ranks
     threads = threads_per_node(options.num_threads, here)
     return dataclasses.replace(config, launch=dataclasses.replace(options, num_threads=threads))
 
@@ -199,8 +201,13 @@ def _be_nodes(plan: Plan, place: RankEnvironment | None) -> int:
 
 def _simulate(plan: Plan, request: StopRequest) -> int:
     """Run all nodes in this process."""
+    options = plan.config.launch
     try:
-        Simulation(plan.config.launch.n_mpi_process).run(lambda node: run_node(plan, node, request))
+        Simulation(options.num_processes).run(
+            lambda process: run_node(
+                plan, by_nodes(process, options.n_sub_process, options.time_limit_seconds), request
+            )
+        )
     except Preempted as end:
         print(f"run.py: {end}")
         return PREEMPTED
@@ -211,13 +218,16 @@ def _simulate(plan: Plan, request: StopRequest) -> int:
 
 
 def _be_rank(plan: Plan, place: RankEnvironment, request: StopRequest) -> int:
-    """Run the node of this rank."""
+    """Run the node of this rank, or its part of one."""
+    options = plan.config.launch
     connected, status = False, 0
     try:
-        connect(plan.config.launch, place)
+        connect(options, place)
         connected = True
+        processes = DistributedCommunicator()
+        node = by_nodes(processes, options.n_sub_process, options.time_limit_seconds)
         try:
-            run_node(plan, DistributedCommunicator(), request)
+            run_node(plan, node, request)
         except Preempted as end:
             status = PREEMPTED
             if place.rank == 0:

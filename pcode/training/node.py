@@ -11,8 +11,10 @@ import torch
 from torch import nn
 
 from pcode.communication import Communicator
+from pcode.communication.gathering import average, gather_digests
 from pcode.datasets import Batches
-from pcode.errors import DivergenceError, UserError
+from pcode.datasets.batches import Part
+from pcode.errors import CommunicationError, DivergenceError, UserError
 from pcode.injection import Injector
 from pcode.models import normalization_parameters
 from pcode.optim import Law, make_law, parameter_groups
@@ -22,10 +24,17 @@ from pcode.training.tasks import TASKS, cross_entropy
 
 # No cross-entropy of a model that still learns comes near it.
 LARGEST_LOSS = 1e5
+# Of what is carried from batch to batch, the dimension along which the columns of a text lie.
+_COLUMNS = 1
 
 
 class Node:
-    """One node's model and law.
+    """One node's model and law, on one of the processes that it consists of.
+
+    These take a part of each batch and average their gradients; what they do from there on is the
+    same on all, and so are the bits of all that they keep, but for what their part of the batch
+    alone decides: running statistics of the inputs, and a state that is carried from batch to
+    batch.
 
     Args:
         plan: the run's plan, the same on every node.
@@ -39,6 +48,9 @@ class Node:
     def __init__(self, plan: Plan, communicator: Communicator, injector: Injector) -> None:
         self.plan, self.communicator, self.rank = plan, communicator, communicator.rank
         self._injector = injector
+        self.parts = communicator.parts
+        self.part = Part(self.parts.part, self.parts.num_parts)
+        self._share = 1.0
         learning = plan.config.learning
         self.seed = learning.manual_seed
         self.schedule = plan.schedule(self.rank)
@@ -63,7 +75,7 @@ class Node:
         self.restart_timer()
 
     def batches_ahead(self) -> Batches:
-        """This node's batches of the epoch under way, from its next step on.
+        """This process's part of the node's batches of the epoch under way, from its next step on.
 
         Nothing is carried over from the epoch before.
         """
@@ -71,18 +83,21 @@ class Node:
         epoch, first = divmod(self.law.num_steps, plan.steps_per_epoch)
         if first == 0:
             self.carried = None
+        samples, batch_size = plan.partition(epoch)[self.rank], plan.config.data.batch_size
+        self._share = self.part.share_of(min(batch_size, len(samples)))
         return plan.dataset.train_batches(
-            plan.partition(epoch)[self.rank],
+            samples,
             plan.steps_per_epoch,
-            plan.config.data.batch_size,
+            batch_size,
             seed=self.seed,
             rank=self.rank,
             epoch=epoch,
             first=first,
+            part=self.part,
         )
 
     def train_step(self, batches: Batches) -> float:
-        """One step on the next batch; the loss before it.
+        """One step on the next batch; what this process adds to the node's mean loss before it.
 
         Raises:
             DivergenceError: the loss is above LARGEST_LOSS, or it or what is to be compressed is
@@ -100,7 +115,9 @@ class Node:
         for group in self.law.param_groups:
             group["lr"] = rate
         # Dropout draws from torch's global generator: it starts from this step's own number.
-        torch.default_generator.manual_seed(derive_seed(self.seed, "forward", self.rank, step))
+        torch.default_generator.manual_seed(
+            derive_seed(self.seed, "forward", self.rank, step, *self.part.numbers)
+        )
         self._injector.reach("forward", step, self._spoil)
         with self.timer("forward"):
             outputs, self.carried = self.task.forward(self.model, inputs, self.carried)
@@ -111,12 +128,18 @@ class Node:
         self._injector.reach("backward", step)
         with self.timer("backward"):
             self.law.zero_grad()
-            loss.backward()
-            if self.clip_norm is not None:
+            # By its share of the samples, so that the parts' sum is the mean over the batch.
+            (loss if self.parts.num_parts == 1 else loss * self._share).backward()
+        if self.parts.num_parts > 1:
+            with self.timer("wait"):
+                self.law.store.collect_gradients()
+                self.parts.all_reduce(self.law.g, step)
+        if self.clip_norm is not None:
+            with self.timer("backward"):
                 nn.utils.clip_grad_norm_(self.model.parameters(), self.clip_norm)
         self.law.step()
         self._time_step(time.perf_counter() - start, before)
-        return value
+        return value * self._share
 
     def _time_step(self, total: float, before: dict[str, float]) -> None:
         """Count the seconds of the step just done; before it, the timer stood as given."""
@@ -142,8 +165,15 @@ class Node:
         return {name: seconds / self.timed_steps for name, seconds in self._timed.items()}
 
     def state_dict(self) -> dict[str, Any]:
-        """All that the node is between two steps: tensors, numbers and texts; all nodes call it."""
-        carried = None if self.carried is None else [part.detach() for part in self.carried]
+        """All that the node is between two steps: tensors, numbers and texts; all nodes call it.
+
+        What is carried is that of the whole batch; running statistics are this process's, unless
+        they have been averaged.
+        """
+        carried = None
+        if self.carried is not None:
+            own = [state.detach().contiguous() for state in self.carried]
+            carried = [torch.cat(self.parts.all_gather(state), _COLUMNS) for state in own]
         return {
             "x": self.law.x,
             "buffers": dict(self.model.named_buffers()),
@@ -158,7 +188,11 @@ class Node:
         self._load_model(state)
         self.law.load_state_dict(state["law"])
         self.schedule.load_state_dict(state["schedule"])
-        self.carried = None if state["carried"] is None else tuple(state["carried"])
+        self.carried = None
+        if state["carried"] is not None:
+            self.carried = tuple(
+                self.part.of(whole, _COLUMNS).contiguous() for whole in state["carried"]
+            )
 
     def hand_on(self, state: dict[str, Any], step: int) -> None:
         """Go on from a state of another run, or among other nodes; afterwards `law.rebuild`.
@@ -184,18 +218,34 @@ class Node:
         for name, buffer in buffers.items():
             buffer.copy_(state["buffers"][name])
 
+    def average_statistics(self) -> None:
+        """Give the processes of the node the mean of their running statistics.
+
+        Before they are used or kept. They are linear in what the batches add to them, so that it
+        matters by rounding alone how often that is.
+        """
+        statistics = [buffer for buffer in self.model.buffers() if buffer.is_floating_point()]
+        if statistics and self.parts.num_parts > 1:
+            average(self.parts, statistics)
+
     def finish(self) -> None:
         """Take in the last messages.
 
         Raises:
             DivergenceError: the parameters are not finite.
-            CommunicationError: an exchange failed.
+            CommunicationError: an exchange failed, or the node's processes have come apart.
         """
         self.law.finish()
         if not bool(self.law.x.isfinite().all()):
             raise DivergenceError(
                 "the parameters are not finite", rank=self.rank, step=self.law.num_steps
             )
+        if self.parts.num_parts > 1:
+            digest, step = parameters_digest(self.model), self.law.num_steps
+            if len(set(gather_digests(self.parts, digest, step))) > 1:
+                raise CommunicationError(
+                    "its processes have come to different parameters", rank=self.rank, step=step
+                )
 
 
 def parameters_digest(model: nn.Module) -> bytes:
