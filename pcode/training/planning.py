@@ -200,7 +200,10 @@ def _check_batches(plan: Plan, model: nn.Module) -> None:
         return
     reason = objection(model, plan.dataset.input_shape, batch_size=1)
     if reason is not None:
-        raise UserError(f"--arch {plan.config.model.arch}: fails on batches of 1: {reason}")
+        arch = f"--arch {plan.config.model.arch}"
+        if num_parts > 1:
+            arch += f" --n_sub_process {num_parts}"
+        raise UserError(f"{arch}: fails on batches of 1: {reason}")
 
 
 def _evaluated(config: Config, model: nn.Module) -> tuple[Path, ...] | None:
