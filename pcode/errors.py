@@ -54,6 +54,15 @@ class CommunicationError(RuntimeError):
         self.reason, self.rank, self.peer, self.step, self.told = reason, rank, peer, step, told
         super().__init__(_placed(reason, rank=rank, peer=peer, step=step))
 
+    def by_node(self, num_parts: int) -> CommunicationError:
+        """The same with nodes in place of processes, of which each node has so many."""
+        node, peer, reason = self.rank // num_parts, self.peer, self.reason
+        if peer is not None:
+            peer, part = divmod(peer, num_parts)
+            if peer == node:
+                peer, reason = None, f"its process {part}: {reason}"
+        return CommunicationError(reason, rank=node, peer=peer, step=self.step, told=self.told)
+
     def named(self, members: Sequence[str], step: int) -> CommunicationError:
         """The same with the names that nodes had at the beginning, and a step if it has none.
 

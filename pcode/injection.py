@@ -2,6 +2,8 @@
 
 The environment variable PCODE_INJECT holds ACTION:RANK:STEP:PHASE, several separated by commas.
 
+RANK is that of a process: where a node has several, they are counted node after node.
+
 - ACTION: `stop` (SIGSTOP), `kill` (SIGKILL), `delay=SECONDS`, or `corrupt`: what is in hand there
   (the parameters, an outgoing message, the checkpoint's file) is spoilt.
 - STEP: how many steps the rank has made, or `*` for the first time it comes there.
@@ -93,7 +95,7 @@ class Injector:
     """The failures of one rank.
 
     Args:
-        rank: this node.
+        rank: this process.
         faults: of all ranks; none as a rule.
     """
 

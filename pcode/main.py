@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from pcode.check import check
-from pcode.communication import Simulation
+from pcode.communication import Simulation, by_nodes
 from pcode.config import Config, parse
 from pcode.config.options import AUTO
 from pcode.errors import (
@@ -34,6 +34,7 @@ from pcode.launch import (
     gpu_notices,
     launch,
     mpirun_command,
+    num_nodes_of,
     runs_here,
     threads_per_node,
 )
@@ -94,7 +95,7 @@ def _main(arguments: Sequence[str]) -> int:
     if first and LAUNCHER_VARIABLE not in os.environ:  # what the launcher has said is said
         name = plan.config.learning.optimizer
         notices = [*parsed.warnings, *(f"--optimizer {name}: {doubt}" for doubt in plan.doubts)]
-        notices += gpu_notices(config.launch, config.launch.n_mpi_process)
+        notices += gpu_notices(config.launch, config.launch.num_processes)
         for line in notices:
             print(f"run.py: warning: {line}", file=sys.stderr)
     if parsed.dry_run:
@@ -131,7 +132,7 @@ def _processes_here(config: Config, place: RankEnvironment | None, all_here: boo
     """The processes of the run on this machine, as far as this one knows."""
     if place is not None:
         return [place.rank]
-    return range(config.launch.n_mpi_process) if all_here else ()
+    return range(config.launch.num_processes) if all_here else ()
 
 
 def _first_attempt(plan: Plan, asked_auto: bool) -> Attempt:
@@ -156,7 +157,7 @@ def _going_back(plan: Plan, config: Config) -> GoingBack | None:
 
 def _command(config: Config, arguments: Sequence[str]) -> list[str] | None:
     """The mpirun that starts the nodes, or None where they run in this process."""
-    if config.launch.backend == "sim" or config.launch.n_mpi_process == 1:
+    if config.launch.backend == "sim" or config.launch.num_processes == 1:
         return None
     handed_on = [argument for argument in arguments if argument != "--dry_run"]
     if config.launch.work_dir is not None:
@@ -180,7 +181,8 @@ def _resolve(config: Config, given: frozenset[str], place: RankEnvironment | Non
     options = config.launch
     if place is not None:
         if "n_mpi_process" not in given:
-            options = dataclasses.replace(options, n_mpi_process=place.num_ranks)
+            num_nodes = num_nodes_of(place, options.n_sub_process)
+            options = dataclasses.replace(options, n_mpi_process=num_nodes)
         if place.kind != "mpi" and "backend" not in given:
             options = dataclasses.replace(options, backend="gloo")
         check_ranks(place, options)
@@ -188,7 +190,7 @@ def _resolve(config: Config, given: frozenset[str], place: RankEnvironment | Non
             raise UserError(
                 f"--backend mpi: {place.kind} starts no MPI ranks; use mpirun, or --backend gloo"
             )
-    here = options.n_mpi_process if place is None else place.num_local_ranks
+    here = options.num_processes if place is None else place.num_local_ranks
     options = dataclasses.replace(
         options,
         num_threads=threads_per_node(options.num_threads, here),
@@ -212,8 +214,13 @@ def _be_nodes(plan: Plan, place: RankEnvironment | None) -> int:
 
 def _simulate(plan: Plan, request: StopRequest) -> int:
     """Run all nodes in this process."""
+    options = plan.config.launch
     try:
-        Simulation(plan.config.launch.n_mpi_process).run(lambda node: run_node(plan, node, request))
+        Simulation(options.num_processes).run(
+            lambda process: run_node(
+                plan, by_nodes(process, options.n_sub_process, options.time_limit_seconds), request
+            )
+        )
     except Preempted as end:
         print(f"run.py: {end}")
         return PREEMPTED
@@ -224,13 +231,15 @@ def _simulate(plan: Plan, request: StopRequest) -> int:
 
 
 def _be_rank(plan: Plan, place: RankEnvironment, request: StopRequest) -> int:
-    """Run the node of this rank."""
+    """Run the node of this rank, or its part of one."""
+    options = plan.config.launch
     connected, status = False, 0
     try:
-        communicator = connect(plan.config.launch, place)
+        processes = connect(options, place)
         connected = True
+        node = by_nodes(processes, options.n_sub_process, options.time_limit_seconds)
         try:
-            run_node(plan, communicator, request)
+            run_node(plan, node, request)
         except Preempted as end:
             status = PREEMPTED
             if place.rank == 0:

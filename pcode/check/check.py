@@ -63,7 +63,7 @@ def check(
     plan = _plan(config)
     report = Report()
     report.ok(
-        f"flags: {config.model.arch} on {config.data.data}, {plan.topology.num_nodes} nodes, "
+        f"flags: {config.model.arch} on {config.data.data}, {_nodes(launch)}, "
         f"{plan.topology.name}, --backend {launch.backend}"
     )
     for line in (*warnings, *plan.doubts):
@@ -74,6 +74,11 @@ def check(
         _check_edges(report, config, command)
     _check_backend(report, config)
     return report.status()
+
+
+def _nodes(launch: Launch) -> str:
+    each = f" of {launch.n_sub_process} processes" if launch.n_sub_process > 1 else ""
+    return f"{launch.n_mpi_process} nodes{each}"
 
 
 def _plan(config: Config) -> Plan:
@@ -99,8 +104,7 @@ def _check_hosts(report: Report, config: Config, asked: str) -> bool:
     if hosts:
         slots = sum(host.slots for host in hosts)
         report.ok(
-            f"--hostfile {launch.hostfile}: {len(hosts)} hosts, {slots} slots for "
-            f"{launch.n_mpi_process} nodes"
+            f"--hostfile {launch.hostfile}: {len(hosts)} hosts, {slots} slots for {_nodes(launch)}"
         )
     before = report.num_wrong
     answers = ask_hosts(launch, hosts, asked, not runs_here(launch), report.note)
@@ -146,7 +150,7 @@ def _check_edges(report: Report, config: Config, command: Sequence[str]) -> None
     """Start the run's ranks, to join and to measure; pass on what they say."""
     launch = config.launch
     hosts = () if launch.hostfile is None else read_hostfile(launch.hostfile)
-    places = sites(hosts, launch.n_mpi_process)
+    places = sites(hosts, launch.num_processes)
     names = [site.name for site in places for _ in site.ranks]
     command = handing_on(command, VARIABLE, ",".join(names))
     crowd = max(len(site.ranks) for site in places)

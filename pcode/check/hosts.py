@@ -56,13 +56,13 @@ class Answer:
     failure: str | None = None
 
 
-def sites(hosts: Sequence[Host], num_nodes: int) -> list[Site]:
+def sites(hosts: Sequence[Host], num_ranks: int) -> list[Site]:
     """The hosts of a run, rank after rank onto host after host; without any, this machine."""
     if not hosts:
-        return [Site(_HERE, range(num_nodes))]
+        return [Site(_HERE, range(num_ranks))]
     found, first = [], 0
     for host in hosts:
-        end = min(first + host.slots, num_nodes)
+        end = min(first + host.slots, num_ranks)
         found.append(Site(host.name, range(first, end)))
         first = end
     return found
@@ -111,7 +111,7 @@ def ask_hosts(
         remote: some of the hosts are other machines.
         note: is told of what is no obstacle.
     """
-    places, limit = sites(hosts, launch.n_mpi_process), limit_seconds(launch)
+    places, limit = sites(hosts, launch.num_processes), limit_seconds(launch)
     starts = [_interpreter(launch, [host], remote) for host in hosts or (None,)]
     source = Path(probe.__file__).read_text(encoding="utf-8")
     done = mpirun_together([[*start, "-c", source, asked] for start in starts], limit, note)
@@ -136,7 +136,7 @@ def ask_here(command: Sequence[str], launch: Launch, asked: str) -> Answer:
     source = Path(probe.__file__).read_text(encoding="utf-8")
     limit = limit_seconds(launch)
     (done,) = run_all([[*command, "-c", source, asked]], limit)
-    return _answer(Site(_HERE, range(launch.n_mpi_process)), done, limit)
+    return _answer(Site(_HERE, range(launch.num_processes)), done, limit)
 
 
 def meet(
@@ -155,7 +155,7 @@ def meet(
         or why nothing of it is known.
     """
     source = Path(meeting.__file__).read_text(encoding="utf-8")
-    one_each = dataclasses.replace(launch, n_mpi_process=len(hosts), work_dir=None)
+    one_each = _of_ranks(launch, len(hosts))
     start = interpreters(one_each, [dataclasses.replace(host, slots=1) for host in hosts], True)
     addresses = [list((answer.facts or {})["addresses"].values()) for answer in answers]
     limit = min(_MEETING_SECONDS, launch.time_limit_seconds)
@@ -180,10 +180,14 @@ def meet(
     }
 
 
+def _of_ranks(launch: Launch, num_ranks: int) -> Launch:
+    """The flags with so many ranks, and without a folder to start them in."""
+    return dataclasses.replace(launch, n_mpi_process=num_ranks, n_sub_process=1, work_dir=None)
+
+
 def _interpreter(launch: Launch, hosts: Sequence[Host | None], remote: bool) -> list[str]:
     """The start of one interpreter, wherever the ranks' folder is: the probe looks for that."""
-    alone = dataclasses.replace(launch, n_mpi_process=1, work_dir=None)
-    return interpreters(alone, [host for host in hosts if host is not None], remote)
+    return interpreters(_of_ranks(launch, 1), [host for host in hosts if host is not None], remote)
 
 
 def _answer(site: Site, done: Done, limit: float) -> Answer:

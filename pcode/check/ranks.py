@@ -98,7 +98,7 @@ def _check(communicator: Communicator, config: Config, own: Own, report: Report)
     if any(each["mistake"] is not None for each in told):
         return
     assert not isinstance(own.plan, UserError), "nobody has made a mistake"
-    edges = edges_of(own.plan.topology)
+    edges = edges_of(own.plan.topology, config.launch.n_sub_process)
     try:
         found = _measure_carefully(communicator, edges, hosts)
     except EdgeError as error:

@@ -12,8 +12,17 @@ Edge = tuple[int, int]
 MOST_ROUNDS = 32
 
 
-def edges_of(graph: Graph) -> list[Edge]:
-    """Every pair that talks, as (i, j) with i < j, sorted; of a graph without end, the first's."""
+def edges_of(graph: Graph, num_parts: int = 1) -> list[Edge]:
+    """Every pair that talks, as (i, j) with i < j, sorted; of a graph without end, the first's.
+
+    Args:
+        num_parts: ranks of a node, of which the first talks to other nodes.
+    """
+    return [(num_parts * i, num_parts * j) for i, j in _edges(graph)]
+
+
+def _edges(graph: Graph) -> list[Edge]:
+    """As `edges_of`, of nodes."""
     if isinstance(graph, Topology):
         return list(graph.edges)
     assert isinstance(graph, TimeVarying), "there is no other graph"

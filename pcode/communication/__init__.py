@@ -1,7 +1,19 @@
 """Communicators: who am I, and exchanges with the other nodes."""
 
-from pcode.communication.base import Communicator, Exchange
+from pcode.communication.base import Communicator, Exchange, ProcessCommunicator
 from pcode.communication.distributed import DistributedCommunicator
+from pcode.communication.node import NodeCommunicator, by_nodes
+from pcode.communication.parts import Parts
 from pcode.communication.sim import SimCommunicator, Simulation
 
-__all__ = ["Communicator", "DistributedCommunicator", "Exchange", "SimCommunicator", "Simulation"]
+__all__ = [
+    "Communicator",
+    "DistributedCommunicator",
+    "Exchange",
+    "NodeCommunicator",
+    "Parts",
+    "ProcessCommunicator",
+    "SimCommunicator",
+    "Simulation",
+    "by_nodes",
+]

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 
 import torch
 
+from pcode.communication.parts import ONE_PROCESS, Parts
+
 # Pieces of `average`: n of them are in memory at a time.
 AVERAGED_ENTRIES = 1 << 20
 
@@ -32,11 +34,23 @@ class Communicator(ABC):
         bytes_sent: bytes this node has sent in `exchange` (exact: what was handed over) and
             `all_reduce` (2 (n - 1) / n times the tensor, which the best algorithms send). What
             evaluation gathers is not counted.
+        parts: the processes that this node consists of.
     """
 
     rank: int
     num_nodes: int
     bytes_sent: int
+    parts: Parts = ONE_PROCESS
+
+    @property
+    def process(self) -> int:
+        """This process among those of all nodes, from 0, node after node."""
+        return self.rank * self.parts.num_parts + self.parts.part
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process speaks for all."""
+        return self.process == 0
 
     @abstractmethod
     def exchange(
@@ -113,3 +127,24 @@ class Communicator(ABC):
             for other in gathered[1:]:
                 total += other
             piece.copy_(total.div_(self.num_nodes))
+
+
+class ProcessCommunicator(Communicator):
+    """One process's view of others, of which some may be a node: `rank` and `num_nodes` count
+    processes.
+
+    Errors of a group's communicator name ranks among all processes, not among the group's.
+    """
+
+    @abstractmethod
+    def broadcast(self, tensor: torch.Tensor, step: int | None = None) -> None:
+        """Replace `tensor` by that of rank 0; `step` is named in errors."""
+
+    @abstractmethod
+    def group(self, ranks: range, limit_seconds: float) -> ProcessCommunicator | None:
+        """A communicator of these ranks alone, for one of them; all processes call it.
+
+        Args:
+            ranks: in their order they are 0, 1, ... there.
+            limit_seconds: the time limit of its operations; simulated processes need none.
+        """

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
 
 from pcode.communication import mpi
-from pcode.communication.base import Communicator, Exchange
+from pcode.communication.base import Exchange, ProcessCommunicator
 from pcode.errors import CommunicationError
 
 
@@ -53,15 +54,19 @@ class _DistributedExchange(Exchange):
                 work.wait()
 
 
-class DistributedCommunicator(Communicator):
-    """One process's view of the others, over the default group of torch.distributed.
+class DistributedCommunicator(ProcessCommunicator):
+    """One process's view of the others, over a group of torch.distributed.
 
     The time limit is the group's: init_process_group(timeout=...). Gathered and reduced tensors
     must lie on a device that the group's backend serves.
+
+    Args:
+        group: one of which this process is a member; None: the default group, of all.
     """
 
-    def __init__(self) -> None:
-        self.rank, self.num_nodes = dist.get_rank(), dist.get_world_size()
+    def __init__(self, group: dist.ProcessGroup | None = None) -> None:
+        self._group, self._process = group, dist.get_rank()
+        self.rank, self.num_nodes = dist.get_rank(group), dist.get_world_size(group)
         self.bytes_sent = 0
 
     def exchange(
@@ -72,27 +77,40 @@ class DistributedCommunicator(Communicator):
     ) -> Exchange:
         # Sends first: they go out before the answers to what others send. Four hosts in a ring then
         # exchange 1.2 MB each way at 95 Mbit/s out of 100, and at 50 the other way round.
-        operations = [dist.P2POp(dist.isend, tensor, peer) for peer, tensor in outgoing.items()]
-        operations += [dist.P2POp(dist.irecv, tensor, peer) for peer, tensor in incoming.items()]
+        operations = [
+            dist.P2POp(move, tensor, group=self._group, group_peer=peer)
+            for move, tensors in ((dist.isend, outgoing), (dist.irecv, incoming))
+            for peer, tensor in tensors.items()
+        ]
         self.bytes_sent += sum(tensor.nbytes for tensor in outgoing.values())
-        with _naming(self.rank, None, step):
+        with _naming(self._process, None, step):
             works = dist.batch_isend_irecv(operations) if operations else []
-        return _DistributedExchange(operations, works, self.rank, step)
+        return _DistributedExchange(operations, works, self._process, step)
 
     def all_reduce(self, tensor: torch.Tensor, step: int | None = None) -> None:
         self._count_all_reduce(tensor)
-        with _naming(self.rank, None, step):
-            dist.all_reduce(tensor)
+        with _naming(self._process, None, step):
+            dist.all_reduce(tensor, group=self._group)
 
     def all_gather(self, tensor: torch.Tensor, step: int | None = None) -> list[torch.Tensor]:
         gathered = [torch.empty_like(tensor) for _ in range(self.num_nodes)]
-        with _naming(self.rank, None, step):
-            dist.all_gather(gathered, tensor)
+        with _naming(self._process, None, step):
+            dist.all_gather(gathered, tensor, group=self._group)
         return gathered
 
+    def broadcast(self, tensor: torch.Tensor, step: int | None = None) -> None:
+        with _naming(self._process, None, step):
+            dist.broadcast(tensor, group=self._group, group_src=0)
+
     def barrier(self, step: int | None = None) -> None:
-        with _naming(self.rank, None, step):
-            dist.barrier()
+        with _naming(self._process, None, step):
+            dist.barrier(self._group)
+
+    def group(self, ranks: range, limit_seconds: float) -> DistributedCommunicator | None:
+        with _naming(self._process, None, None):
+            made = dist.new_group(list(ranks), timeout=timedelta(seconds=limit_seconds))
+        # Who is no member gets a number.
+        return DistributedCommunicator(made) if isinstance(made, dist.ProcessGroup) else None
 
     def report(self, error: Exception, step: int | None = None) -> None:
         self._check_recovery()

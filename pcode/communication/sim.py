@@ -5,12 +5,13 @@ from __future__ import annotations
 import threading
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
 import torch
 
-from pcode.communication.base import Communicator, Exchange
+from pcode.communication.base import Exchange, ProcessCommunicator
 from pcode.errors import CommunicationError
 
 Result = TypeVar("Result")
@@ -26,9 +27,12 @@ class Simulation:
 
     def __init__(self, num_nodes: int) -> None:
         self.num_nodes = num_nodes
-        # (sender, receiver) -> messages that have not been received, by number
-        self.mailboxes: defaultdict[tuple[int, int], dict[int, torch.Tensor]] = defaultdict(dict)
-        self.meetings: dict[int, dict[int, torch.Tensor]] = {}
+        # (group, sender, receiver) -> messages that have not been received, by number
+        self.mailboxes: defaultdict[tuple[range, int, int], dict[int, torch.Tensor]] = defaultdict(
+            dict
+        )
+        # (group, number)
+        self.meetings: dict[tuple[range, int], dict[int, torch.Tensor]] = {}
         self._batons = [threading.Semaphore(0) for _ in range(num_nodes)]
         self._waiting: dict[int, Callable[[], bool]] = {}
         self._running = set(range(num_nodes))
@@ -39,7 +43,7 @@ class Simulation:
         self._num_recoveries = 0
         self._recovering: set[int] = set()
 
-    def run(self, node: Callable[[Communicator], Result]) -> list[Result]:
+    def run(self, node: Callable[[ProcessCommunicator], Result]) -> list[Result]:
         """Call `node` once for every node, with that node's communicator; their results.
 
         Raises:
@@ -169,46 +173,52 @@ class Simulation:
         self._batons[alive[0]].release()
 
 
-class _SimExchange(Exchange):
-    """Messages to come.
+@dataclass(frozen=True)
+class _Awaited:
+    """A message to come: from which peer, into which tensor, and where it arrives."""
 
-    Args:
-        numbers: which message of each peer to this node, from 0.
-    """
+    peer: int
+    tensor: torch.Tensor
+    mailbox: dict[int, torch.Tensor]
+    number: int
+
+
+class _SimExchange(Exchange):
+    """Messages to come."""
 
     def __init__(
-        self,
-        nodes: Simulation,
-        rank: int,
-        incoming: Mapping[int, torch.Tensor],
-        numbers: Mapping[int, int],
-        step: int | None,
+        self, nodes: Simulation, rank: int, awaited: list[_Awaited], step: int | None
     ) -> None:
-        self._nodes, self._rank, self._step = nodes, rank, step
-        self._incoming, self._numbers = incoming, numbers
+        self._nodes, self._rank, self._awaited, self._step = nodes, rank, awaited, step
 
     def wait(self) -> None:
-        for peer, tensor in self._incoming.items():
-            mailbox, number = self._nodes.mailboxes[peer, self._rank], self._numbers[peer]
-            arrived = partial(mailbox.__contains__, number)
-            self._nodes.wait_until(self._rank, arrived, peer, self._step)
-            message = mailbox.pop(number)
-            if message.shape != tensor.shape or message.dtype != tensor.dtype:
+        for one in self._awaited:
+            arrived = partial(one.mailbox.__contains__, one.number)
+            self._nodes.wait_until(self._rank, arrived, one.peer, self._step)
+            message = one.mailbox.pop(one.number)
+            if message.shape != one.tensor.shape or message.dtype != one.tensor.dtype:
                 raise CommunicationError(
-                    f"{message.nbytes} bytes arrived where {tensor.nbytes} were expected",
+                    f"{message.nbytes} bytes arrived where {one.tensor.nbytes} were expected",
                     rank=self._rank,
-                    peer=peer,
+                    peer=one.peer,
                     step=self._step,
                 )
-            tensor.copy_(message)
+            one.tensor.copy_(message)
 
 
-class SimCommunicator(Communicator):
-    """One simulated node's view of the others."""
+class SimCommunicator(ProcessCommunicator):
+    """One simulated node's view of the others.
 
-    def __init__(self, nodes: Simulation, rank: int) -> None:
-        self.rank, self.num_nodes, self.bytes_sent = rank, nodes.num_nodes, 0
-        self._nodes = nodes
+    Args:
+        process: this one, of all that are simulated.
+        group: those of them that it sees, itself among them; None: all.
+    """
+
+    def __init__(self, nodes: Simulation, process: int, group: range | None = None) -> None:
+        self._nodes, self._process = nodes, process
+        self._group = range(nodes.num_nodes) if group is None else group
+        self.rank, self.num_nodes = self._group.index(process), len(self._group)
+        self.bytes_sent = 0
         self._num_meetings = 0
         self._num_sent: Counter[int] = Counter()
         self._num_expected: Counter[int] = Counter()
@@ -219,17 +229,25 @@ class SimCommunicator(Communicator):
         incoming: Mapping[int, torch.Tensor],
         step: int | None = None,
     ) -> Exchange:
-        self._nodes.raise_if_over(self.rank, None, step)
+        self._nodes.raise_if_over(self._process, None, step)
         # A message to several peers is copied once: the sender may change it after wait().
         copies = {id(tensor): tensor.clone() for tensor in outgoing.values()}
         for peer, tensor in outgoing.items():
-            mailbox = self._nodes.mailboxes[self.rank, peer]
+            mailbox = self._nodes.mailboxes[self._group, self.rank, peer]
             mailbox[self._num_sent[peer]] = copies[id(tensor)]
             self.bytes_sent += tensor.nbytes
-        numbers = {peer: self._num_expected[peer] for peer in incoming}
+        awaited = [
+            _Awaited(
+                self._group[peer],
+                tensor,
+                self._nodes.mailboxes[self._group, peer, self.rank],
+                self._num_expected[peer],
+            )
+            for peer, tensor in incoming.items()
+        ]
         self._num_sent.update(outgoing.keys())
         self._num_expected.update(incoming.keys())
-        return _SimExchange(self._nodes, self.rank, incoming, numbers, step)
+        return _SimExchange(self._nodes, self._process, awaited, step)
 
     def all_reduce(self, tensor: torch.Tensor, step: int | None = None) -> None:
         self._count_all_reduce(tensor)
@@ -245,22 +263,28 @@ class SimCommunicator(Communicator):
         """Every node's tensor, once all have come."""
         # Meetings are counted by each node: all call the same ones in the same order.
         number, self._num_meetings = self._num_meetings, self._num_meetings + 1
-        meeting = self._nodes.meetings.setdefault(number, {})
+        meeting = self._nodes.meetings.setdefault((self._group, number), {})
         meeting[self.rank] = tensor.clone()
         self._nodes.wait_until(
-            self.rank, lambda: len(meeting) == self.num_nodes, peer=None, step=step
+            self._process, lambda: len(meeting) == self.num_nodes, peer=None, step=step
         )
-        self._nodes.meetings.pop(number, None)
+        self._nodes.meetings.pop((self._group, number), None)
         return [meeting[rank] for rank in range(self.num_nodes)]
+
+    def broadcast(self, tensor: torch.Tensor, step: int | None = None) -> None:
+        tensor.copy_(self._meet(tensor if self.rank == 0 else tensor.new_empty(0), step)[0])
 
     def barrier(self, step: int | None = None) -> None:
         self.all_gather(torch.empty(0), step)
 
+    def group(self, ranks: range, limit_seconds: float) -> SimCommunicator | None:
+        return SimCommunicator(self._nodes, self._process, ranks) if self.rank in ranks else None
+
     def report(self, error: Exception, step: int | None = None) -> None:
-        self._nodes.give_up(self.rank, str(error) if step is None else f"step {step}: {error}")
+        self._nodes.give_up(self._process, str(error) if step is None else f"step {step}: {error}")
 
     def recover(self) -> tuple[SimCommunicator, list[int]]:
-        self._nodes.recover(self.rank)
-        communicator = SimCommunicator(self._nodes, self.rank)
+        self._nodes.recover(self._process)
+        communicator = SimCommunicator(self._nodes, self._process)
         communicator.bytes_sent = self.bytes_sent
         return communicator, list(range(self.num_nodes))

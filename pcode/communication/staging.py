@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 
-from pcode.communication.base import Communicator, Exchange
+from pcode.communication.base import Communicator, Exchange, ProcessCommunicator
 
 
-class StagedCommunicator(Communicator):
+class StagedCommunicator(ProcessCommunicator):
     """The communicator of a GPU's node: copies to host memory and back around another one's.
 
     An exchange never makes the caller wait for the GPU. What is sent is copied into page-locked
@@ -32,7 +32,7 @@ class StagedCommunicator(Communicator):
     """
 
     def __init__(
-        self, inner: Communicator, device: torch.device, takes_device: bool = False
+        self, inner: ProcessCommunicator, device: torch.device, takes_device: bool = False
     ) -> None:
         self.rank, self.num_nodes = inner.rank, inner.num_nodes
         self._inner, self._device, self._takes_device = inner, device, takes_device
@@ -105,6 +105,16 @@ class StagedCommunicator(Communicator):
     def all_gather(self, tensor: torch.Tensor, step: int | None = None) -> list[torch.Tensor]:
         return [each.to(tensor.device) for each in self._inner.all_gather(tensor.cpu(), step)]
 
+    def broadcast(self, tensor: torch.Tensor, step: int | None = None) -> None:
+        host = tensor.cpu()
+        self._inner.broadcast(host, step)
+        if host is not tensor:
+            tensor.copy_(host)
+
+    def group(self, ranks: range, limit_seconds: float) -> ProcessCommunicator | None:
+        inner = self._inner.group(ranks, limit_seconds)
+        return None if inner is None else self._like(inner)
+
     def barrier(self, step: int | None = None) -> None:
         self._inner.barrier(step)
 
@@ -113,7 +123,11 @@ class StagedCommunicator(Communicator):
 
     def recover(self) -> tuple[Communicator, list[int]]:
         inner, survivors = self._inner.recover()
-        return StagedCommunicator(inner, self._device, self._takes_device), survivors
+        assert isinstance(inner, ProcessCommunicator), "processes that live are processes"
+        return self._like(inner), survivors
+
+    def _like(self, inner: ProcessCommunicator) -> StagedCommunicator:
+        return StagedCommunicator(inner, self._device, self._takes_device)
 
 
 class _StagedExchange(Exchange):

@@ -26,7 +26,6 @@ class Flag:
         help: one line for `--help`.
         aliases: other spellings, with their dashes.
         choices: the accepted values, or empty for any; a registry is read at every use.
-        built: False refuses every value but the default, by name, until the flag works.
         minimum, maximum: the smallest and the largest accepted number; a whole number is never
             larger than LARGEST_INTEGER.
         irrelevant: gives the reason why the flag cannot matter in a configuration, or None.
@@ -35,7 +34,6 @@ class Flag:
     help: str
     aliases: tuple[str, ...] = ()
     choices: Collection[Any] = ()
-    built: bool = True
     minimum: float | None = None
     maximum: float | None = None
     irrelevant: Reason | None = None
@@ -114,11 +112,9 @@ def check_value(field: dataclasses.Field[Any], value: Any) -> None:
     """Refuse what the field's declaration does not accept.
 
     Raises:
-        UserError: an unknown choice, one that is not built yet, or a number below the minimum.
+        UserError: an unknown choice, or a number below the minimum.
     """
     name, declared = field.name, flag_of(field)
-    if not declared.built and value != field.default:
-        raise UserError(f"--{name} {value!r} is not built yet; leave it at {field.default}")
     if declared.choices:
         look_up(name, value, {choice: choice for choice in declared.choices})
     for number in value if isinstance(value, tuple) else (value,):

@@ -52,7 +52,12 @@ class Launch:
     """Launch and devices"""
 
     n_mpi_process: int = flag(2, "number of nodes", minimum=1, maximum=4096)
-    n_sub_process: int = flag(1, "GPUs of each node", minimum=1, built=False)
+    n_sub_process: int = flag(
+        1,
+        "GPUs of each node (processes on the CPU): they share its batches, average their gradients",
+        minimum=1,
+        maximum=1024,
+    )
     world: tuple[int, ...] = flag(
         (0,),
         "GPU id of every GPU of the run, node after node; repeated cyclically when short",
@@ -129,6 +134,11 @@ class Launch:
     clean_python: bool = flag(False, "accepted; no process is left", irrelevant=not_needed)
     user: str | None = flag(None, "a label of the run")
     project: str | None = flag(None, "a label of the run")
+
+    @property
+    def num_processes(self) -> int:
+        """Ranks of the run, node after node."""
+        return self.n_mpi_process * self.n_sub_process
 
 
 @dataclass(frozen=True)

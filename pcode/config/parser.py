@@ -96,8 +96,6 @@ def _make_parser() -> argparse.ArgumentParser:
         for field in dataclasses.fields(kind):
             declared = flag_of(field)
             text = declared.help
-            if not declared.built:
-                text += " (not built yet)"
             if declared.choices:
                 text += f"; one of {', '.join(map(str, declared.choices))}"
             default = field.default

@@ -82,7 +82,7 @@ def compressing_law(config: Config) -> str | None:
 def mpi_launch(config: Config) -> str | None:
     if config.launch.backend == "sim":
         return "--backend sim runs all nodes in this process"
-    if config.launch.n_mpi_process == 1:
+    if config.launch.num_processes == 1:
         return "one node runs in this process"
     return None
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
-from pcode.datasets.batches import batches_per_epoch, epoch_batches
+from pcode.datasets.batches import WHOLE, Part, batches_per_epoch, epoch_batches
 from pcode.seeding import derive_seed
 
 # Inputs, as the model takes them, and targets (int64).
@@ -62,16 +62,23 @@ class Dataset(ABC):
         rank: int,
         epoch: int,
         first: int = 0,
+        part: Part = WHOLE,
     ) -> Batches:
         """A node's batches of an epoch, num_batches of them, from number `first` on.
 
         Args:
             share: the node's samples, positions in train_targets, int64.
             num_batches: from batches_per_epoch.
-            seed, rank, epoch: what order and augmentation depend on, and on nothing else.
+            seed, rank, epoch: what order and augmentation depend on, besides on the part alone.
+            part: what this process takes of each.
         """
-        batches = epoch_batches(share, num_batches, batch_size, seed=seed, rank=rank, epoch=epoch)
-        seeds = [derive_seed(seed, "augment", rank, epoch, index) for index in range(len(batches))]
+        batches = epoch_batches(
+            share, num_batches, batch_size, seed=seed, rank=rank, epoch=epoch, part=part
+        )
+        seeds = [
+            derive_seed(seed, "augment", rank, epoch, index, *part.numbers)
+            for index in range(len(batches))
+        ]
         return self.read(batches[first:], seeds[first:])
 
     @abstractmethod

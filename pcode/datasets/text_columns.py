@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 
 from pcode.datasets.base import Batch, Batches, Dataset
-from pcode.datasets.batches import epoch_batches
+from pcode.datasets.batches import WHOLE, Part, epoch_batches
 from pcode.errors import UserError
 
 TEST_COLUMNS = 16
@@ -97,13 +97,16 @@ class Text(Dataset):
         rank: int,
         epoch: int,
         first: int = 0,
+        part: Part = WHOLE,
     ) -> Batches:
         """The windows of the node's columns in order of time, from number `first` on.
 
         A node that holds all columns (`--partition_data none`) draws batch_size of them for each
         epoch.
         """
-        (columns,) = epoch_batches(share, 1, batch_size, seed=seed, rank=rank, epoch=epoch)
+        (columns,) = epoch_batches(
+            share, 1, batch_size, seed=seed, rank=rank, epoch=epoch, part=part
+        )
         windows = range(first, num_batches)
         return self.read([columns] * len(windows), windows)
 

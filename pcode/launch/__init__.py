@@ -1,7 +1,13 @@
 """Starting the nodes of a run: who am I, which mpirun, and how it ends."""
 
 from pcode.launch.devices import check_gpus, device_of, gpu_notices, threads_per_node
-from pcode.launch.environment import RankEnvironment, check_ranks, detect, rendezvous_address
+from pcode.launch.environment import (
+    RankEnvironment,
+    check_ranks,
+    detect,
+    num_nodes_of,
+    rendezvous_address,
+)
 from pcode.launch.hostfile import Host, check_slots, read_hostfile
 from pcode.launch.mpirun import goes_on, mpirun_command, runs_here
 from pcode.launch.supervise import launch
@@ -18,6 +24,7 @@ __all__ = [
     "gpu_notices",
     "launch",
     "mpirun_command",
+    "num_nodes_of",
     "read_hostfile",
     "rendezvous_address",
     "runs_here",

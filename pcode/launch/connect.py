@@ -15,7 +15,7 @@ import torch.distributed as dist
 from torch.distributed import Store  # type: ignore[attr-defined]
 from torch.distributed.rendezvous import rendezvous
 
-from pcode.communication import Communicator, DistributedCommunicator, mpi
+from pcode.communication import DistributedCommunicator, ProcessCommunicator, mpi
 from pcode.communication.staging import StagedCommunicator
 from pcode.config.options import Launch
 from pcode.errors import CommunicationError, UserError
@@ -27,7 +27,7 @@ _NCCL_GRACE_SECONDS = 60.0
 _SHORTEST_JOIN_SECONDS = 60.0
 
 
-def connect(launch: Launch, place: RankEnvironment) -> Communicator:
+def connect(launch: Launch, place: RankEnvironment) -> ProcessCommunicator:
     """Join the run's other ranks; this one's view of them, for tensors on its device.
 
     Raises:

@@ -110,7 +110,8 @@ def check_ranks(environment: RankEnvironment, launch: Launch) -> None:
     """Refuse ranks that do not fit the flags.
 
     Raises:
-        UserError: another number of ranks than nodes, or ranks of a run that needs none.
+        UserError: another number of ranks than the nodes' processes, or ranks of a run that needs
+            none.
     """
     started = f"{environment.num_ranks} ranks were started ({environment.kind})"
     if launch.backend == "sim":
@@ -118,10 +119,31 @@ def check_ranks(environment: RankEnvironment, launch: Launch) -> None:
             f"--backend sim: {started}, but it runs all nodes in one process; "
             "run it without mpirun, torchrun or srun"
         )
-    if environment.num_ranks != launch.n_mpi_process:
+    if environment.num_ranks == launch.num_processes:
+        return
+    if launch.n_sub_process == 1:
         raise UserError(
             f"--n_mpi_process {launch.n_mpi_process}: {started}; give both the same number"
         )
+    raise UserError(
+        f"--n_mpi_process {launch.n_mpi_process} --n_sub_process {launch.n_sub_process}: "
+        f"{started}; {launch.num_processes} are needed"
+    )
+
+
+def num_nodes_of(environment: RankEnvironment, num_parts: int) -> int:
+    """The nodes that these ranks are, where each is so many of them.
+
+    Raises:
+        UserError: they are no whole number.
+    """
+    num_nodes, left = divmod(environment.num_ranks, num_parts)
+    if left:
+        raise UserError(
+            f"--n_sub_process {num_parts}: {environment.num_ranks} ranks were started "
+            f"({environment.kind}), which are no whole number of nodes"
+        )
+    return num_nodes
 
 
 def rendezvous_address(environ: Mapping[str, str] = os.environ) -> tuple[str, int]:

@@ -1,4 +1,4 @@
-"""The hostfile: `HOST slots=N` lines that say how many nodes each machine takes."""
+"""The hostfile: `HOST slots=N` lines that say how many processes each machine takes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _SLOTS = re.compile(r"[0-9]{1,9}", re.ASCII)
 
 @dataclass(frozen=True)
 class Host:
-    """A machine and the number of nodes it takes."""
+    """A machine and the number of processes it takes: nodes, or a node's GPUs."""
 
     name: str
     slots: int
@@ -94,15 +94,20 @@ def read_hostfile(path: str) -> tuple[Host, ...]:
     return parse_hostfile(text, path)
 
 
-def check_slots(hosts: Sequence[Host], num_nodes: int) -> None:
+def check_slots(hosts: Sequence[Host], num_nodes: int, num_parts: int = 1) -> None:
     """Refuse hosts that have no room for the run.
 
+    Args:
+        num_parts: processes of a node.
+
     Raises:
-        UserError: fewer slots than nodes.
+        UserError: fewer slots than processes.
     """
     num_slots = sum(host.slots for host in hosts)
-    if num_slots < num_nodes:
+    if num_slots < num_nodes * num_parts:
+        each = f" --n_sub_process {num_parts}" if num_parts > 1 else ""
+        needed = f" for {num_nodes * num_parts} processes" if num_parts > 1 else ""
         raise UserError(
-            f"--n_mpi_process {num_nodes}: the hostfile has {num_slots} slots "
-            f"on {len(hosts)} hosts; raise slots= or lower --n_mpi_process"
+            f"--n_mpi_process {num_nodes}{each}: the hostfile has {num_slots} slots "
+            f"on {len(hosts)} hosts{needed}; raise slots= or lower --n_mpi_process"
         )

@@ -40,7 +40,7 @@ def mpirun_command(launch: Launch, arguments: Sequence[str], script: Path) -> li
     """
     hosts = read_hostfile(launch.hostfile) if launch.hostfile is not None else ()
     if hosts:
-        check_slots(hosts, launch.n_mpi_process)
+        check_slots(hosts, launch.n_mpi_process, launch.n_sub_process)
     if ":" in arguments:
         raise UserError("':': mpirun takes a lone colon for its own; give another value")
     return [*interpreters(launch, hosts, not _all_here(hosts)), os.path.abspath(script), *arguments]
@@ -60,7 +60,7 @@ def interpreters(launch: Launch, hosts: Sequence[Host], remote: bool) -> list[st
     return [
         find_mpirun(launch.mpi_path),
         *(["--allow-run-as-root"] if os.geteuid() == 0 else []),
-        *("-n", str(launch.n_mpi_process)),
+        *("-n", str(launch.num_processes)),
         *_placement(hosts),
         # A node has compute threads and a helper thread: one core is not enough for it.
         *("--bind-to", "none"),

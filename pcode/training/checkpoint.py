@@ -31,6 +31,8 @@ from pcode.whole_files import TEMPORARY, whole_file
 
 # Of manifests and nodes' files; another one is refused.
 VERSION = 1
+# The digest of a file that is not written, in the place of another's.
+NO_DIGEST = bytes(hashlib.sha256().digest_size)
 
 
 @dataclass(frozen=True)
@@ -199,6 +201,7 @@ class Checkpoints:
         num_kept: how many of the last ones are kept.
         for_good: whether the one after so many whole epochs is kept for good.
         injector: of this node.
+        writes: False for a process whose node has another that keeps its checkpoints.
     """
 
     def __init__(
@@ -209,10 +212,13 @@ class Checkpoints:
         num_kept: int,
         for_good: Callable[[int], bool],
         injector: Injector,
+        writes: bool = True,
     ) -> None:
-        self._run, self._folder = run, folder
+        self._run, self._folder, self._writes = run, folder, writes
         self._num_kept, self._for_good, self._injector = num_kept, for_good, injector
         self._epochs = {step: _epoch(run, step) for step in steps_kept(run)}
+        if not writes:
+            return
         whole = {node_file(run, folder, step) for step in self._epochs}
         own = set((run / folder).glob("checkpoint_*.pt"))
         for debris in (own - whole) | set((run / folder).glob(f"{TEMPORARY}*")):
@@ -239,15 +245,11 @@ class Checkpoints:
             OSError: it cannot be written; those before are whole.
             CommunicationError: another node could not write it.
         """
-        file = node_file(self._run, self._folder, step)
-        content = {"names": list(layout.names), "shapes": [list(s) for s in layout.shapes], **state}
-        written = save_tensors(
-            file, content, lambda binary: self._injector.reach("save", step, lambda: _spoil(binary))
-        )
-        digests = gather_digests(communicator, written, step)
+        own = self._write_own(state, layout, step) if self._writes else NO_DIGEST
+        digests = gather_digests(communicator, own, step)
         epochs = self._epochs | {step: step / steps_per_epoch}
         dropped = self._dropped(epochs)
-        if communicator.rank == 0:
+        if communicator.is_first:
             self._injector.reach("manifest", step)
             digest_of_graph = graph_digest(graph)
             manifest = Manifest(
@@ -257,9 +259,18 @@ class Checkpoints:
             for old in dropped:
                 manifest_file(self._run, old).unlink(missing_ok=True)
         communicator.barrier(step)  # a checkpoint with a manifest has all its files at any moment
-        for old in dropped:
+        for old in dropped if self._writes else ():
             node_file(self._run, self._folder, old).unlink(missing_ok=True)
         self._epochs = {kept: epoch for kept, epoch in epochs.items() if kept not in dropped}
+
+    def _write_own(self, state: Mapping[str, Any], layout: Layout, step: int) -> bytes:
+        """Write the node's file; its digest."""
+        content = {"names": list(layout.names), "shapes": [list(s) for s in layout.shapes], **state}
+        return save_tensors(
+            node_file(self._run, self._folder, step),
+            content,
+            lambda binary: self._injector.reach("save", step, lambda: _spoil(binary)),
+        )
 
     def _write(self, manifest: Manifest) -> None:
         file = manifest_file(self._run, manifest.step)

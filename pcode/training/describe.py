@@ -23,7 +23,7 @@ def headline(plan: Plan) -> list[str]:
         law += f", gamma {config.graph.consensus_stepsize:g}"
     lines = [
         f"{config.model.arch} ({plan.layout.num_entries:,} parameters) on {config.data.data}, "
-        f"{topology.num_nodes} nodes, {topology.name}, spectral gap {topology.spectral_gap:.3g}",
+        f"{_nodes(plan)}, {topology.name}, spectral gap {topology.spectral_gap:.3g}",
         f"{law}, learning rate {rate}, {plan.message_bytes:,} bytes a message, "
         f"{plan.num_steps} steps",
     ]
@@ -31,6 +31,17 @@ def headline(plan: Plan) -> list[str]:
         lines.append(f"{config.graph.comm_op}: {plan.compressor.description}")
     lines += [f"{config.learning.optimizer}: {remark}" for remark in plan.remarks]
     return [*(plan.search.lines() if plan.search else ()), *lines]
+
+
+def _nodes(plan: Plan) -> str:
+    """How many there are, and of how many processes."""
+    launch, num_nodes = plan.config.launch, plan.topology.num_nodes
+    if launch.n_sub_process == 1:
+        return f"{num_nodes} nodes"
+    kind = "GPUs" if launch.on_cuda else "processes"
+    each = plan.config.data.batch_size // launch.n_sub_process
+    what = "samples" if plan.dataset.labelled else "columns"
+    return f"{num_nodes} nodes of {launch.n_sub_process} {kind} with {each} {what} of a batch each"
 
 
 def _from_to(numbers: list[int]) -> str:
@@ -41,7 +52,7 @@ def _graph(plan: Plan) -> list[str]:
     topology = plan.topology
     degrees = [topology.degree(rank) for rank in range(topology.num_nodes)]
     lines = [
-        f"graph: {topology.name}, {topology.num_nodes} nodes",
+        f"graph: {topology.name}, {_nodes(plan)}",
         f"  neighbours of a node: {_from_to(degrees)}",
         f"  spectral gap rho: {topology.spectral_gap:.4g}",
     ]

@@ -88,7 +88,8 @@ def evaluate(
 ) -> Evaluation:
     """Evaluate on every node; all nodes call it together.
 
-    The averaged model is evaluated once: each node takes a share of the test set.
+    The processes of a node take a share of the test set each; the averaged model is evaluated
+    once, each node taking a share.
 
     Args:
         averaged: evaluate the averaged model as well.
@@ -98,8 +99,10 @@ def evaluate(
     Raises:
         DivergenceError: on every node, where the test loss is not finite.
     """
-    task = TASKS[dataset.task]
-    counts = communicator.all_gather(_count(model, task, dataset.test_batches(), amp))
+    task, parts = TASKS[dataset.task], communicator.parts
+    own = _count(model, task, dataset.test_batches(parts.part, parts.num_parts), amp)
+    parts.all_reduce(own)
+    counts = communicator.all_gather(own)
     losses = [float(loss / count) for _, loss, count in counts]
     test_loss = sum(losses) / len(losses)
     if not math.isfinite(test_loss):
@@ -110,8 +113,11 @@ def evaluate(
         mean_model = copy.deepcopy(model)
         average_model(mean_model, communicator)
         if averaged:
-            share = dataset.test_batches(communicator.rank, communicator.num_nodes)
-            shares = communicator.all_gather(_count(mean_model, task, share, amp))
+            num_processes = communicator.num_nodes * parts.num_parts
+            share = dataset.test_batches(communicator.process, num_processes)
+            own = _count(mean_model, task, share, amp)
+            parts.all_reduce(own)
+            shares = communicator.all_gather(own)
             averaged_figure = task.figure(*torch.stack(shares).sum(dim=0).tolist())
         if consensus:
             distance = _consensus_distance(model, mean_model, communicator)

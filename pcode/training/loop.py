@@ -55,6 +55,7 @@ class Run:
             num_kept=watch.keep_checkpoints,
             for_good=watch.saves_model_after,
             injector=injector,
+            writes=running.communicator.parts.is_first,
         )
         self._meetings = self._new_meetings()
 
@@ -63,6 +64,12 @@ class Run:
         watch = running.plan.config.watch
         minutes = None if watch.train_fast else watch.checkpoint_minutes
         return Meetings(running.communicator, self._request, minutes, self._injector)
+
+    @property
+    def _first_process(self) -> int:
+        """The rank that this process had among all at the beginning."""
+        parts = self.running.communicator.parts
+        return int(self.running.records.own.name) * parts.num_parts + parts.part
 
     def train(self) -> dict[str, Any]:
         """Train, evaluate and keep; the summary, the same on every node.
@@ -78,7 +85,7 @@ class Run:
             disable=not (self.running.is_first and terminal),
             leave=False,
         ) as bar:
-            mark = StepMark(int(self.running.records.own.name), self.running.first_step)
+            mark = StepMark(self._first_process, self.running.first_step)
             start = self.running.plan.start
             goes_on = start is not None and start.same
             if start is not None and not goes_on:
@@ -125,6 +132,8 @@ class Run:
         step = node.law.num_steps
         epoch = -(-step // running.plan.steps_per_epoch)
         progress.losses += node.outstanding_losses()
+        node.average_statistics()
+        progress.losses = node.parts.collect(progress.losses, step)
         loss = sum(progress.losses) / len(progress.losses)
         progress.loss = mean(running.communicator, {"loss": loss})["loss"]
         if step % running.plan.steps_per_epoch == 0:  # else the epoch ends when there are more
@@ -153,6 +162,8 @@ class Run:
         node, progress = self.running.node, self.running.progress
         progress.losses += node.outstanding_losses()
         node.finish()
+        node.average_statistics()
+        progress.losses = node.parts.collect(progress.losses, self.running.step)
         state = node.state_dict()
         progress.bytes_sent = self.running.communicator.bytes_sent
         progress.log_bytes = self.running.records.log_bytes()
@@ -214,6 +225,7 @@ class Run:
 
     def _record_training(self, step: int, loss: float) -> None:
         rate = self.running.node.law.param_groups[0]["lr"]
+        (loss,) = self.running.node.parts.totals([loss], step)
         seconds = self.running.step_seconds()
         self.running.records.write(
             "train", step, {"loss": loss, "learning_rate": rate, "step_seconds": seconds}
@@ -265,7 +277,7 @@ def run_node(
         StorageError: a file could not be written.
         CommunicationError: names rank and step.
     """
-    injector = Injector(communicator.rank, read_faults())
+    injector = Injector(communicator.process, read_faults())
     injector.listen(communicator)
     running: Running | None = None
     try:

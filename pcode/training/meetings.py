@@ -73,7 +73,8 @@ class Meetings:
         steps = int(made * SECONDS_BETWEEN / max(now - self._met, 1e-9))
         steps = max(1, min(steps, 2 * made))
         due = self._save_seconds is not None and now - self._saved >= self._save_seconds
-        rows = gather_floats(self._communicator, [self._request.asked, due, steps], step)
+        (asked,) = self._communicator.parts.totals([self._request.asked], step)
+        rows = gather_floats(self._communicator, [asked, due, steps], step)
         self._steps_made, self._steps_between = 0, int(rows[0][2])
         self._met = time.monotonic()
         if rows[0][1]:

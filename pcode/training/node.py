@@ -11,8 +11,10 @@ import torch
 from torch import nn
 
 from pcode.communication import Communicator
+from pcode.communication.gathering import average, gather_digests
 from pcode.datasets import Batches
-from pcode.errors import DivergenceError, UserError
+from pcode.datasets.batches import Part
+from pcode.errors import CommunicationError, DivergenceError, UserError
 from pcode.injection import Injector
 from pcode.launch.devices import device_of
 from pcode.models import normalization_parameters
@@ -24,9 +26,17 @@ from pcode.training.precision import LossScaler, autocast
 from pcode.training.tasks import TASKS, cross_entropy
 from pcode.transfer import to_device
 
+# Of what is carried from batch to batch, the dimension along which the columns of a text lie.
+_COLUMNS = 1
+
 
 class Node:
-    """One node's model and law.
+    """One node's model and law, on one of the processes that it consists of.
+
+    These take a part of each batch and average their gradients; what they do from there on is the
+    same on all, and so are the bits of all that they keep, but for what their part of the batch
+    alone decides: running statistics of the inputs, and a state that is carried from batch to
+    batch.
 
     Args:
         plan: the run's plan, the same on every node.
@@ -42,9 +52,12 @@ class Node:
     def __init__(self, plan: Plan, communicator: Communicator, injector: Injector) -> None:
         self.plan, self.communicator, self.rank = plan, communicator, communicator.rank
         self._injector = injector
+        self.parts = communicator.parts
+        self.part = Part(self.parts.part, self.parts.num_parts)
+        self._share = 1.0
         learning = plan.config.learning
         self.seed, self.amp = learning.manual_seed, learning.amp
-        self.device = device_of(plan.config.launch, self.rank)
+        self.device = device_of(plan.config.launch, communicator.process)
         if self.device.type == "cuda":
             torch.cuda.set_device(self.device)  # of this thread: simulated nodes have one each
         self.dataset = plan.dataset_on(self.device)
@@ -76,7 +89,7 @@ class Node:
         self.restart_timer()
 
     def batches_ahead(self) -> Batches:
-        """This node's batches of the epoch under way, from its next step on.
+        """This process's part of the node's batches of the epoch under way, from its next step on.
 
         Nothing is carried over from the epoch before.
         """
@@ -84,20 +97,24 @@ class Node:
         epoch, first = divmod(self.law.num_steps, plan.steps_per_epoch)
         if first == 0:
             self.carried = None
+        samples, batch_size = plan.partition(epoch)[self.rank], plan.config.data.batch_size
+        self._share = self.part.share_of(min(batch_size, len(samples)))
         return self.dataset.train_batches(
-            plan.partition(epoch)[self.rank],
+            samples,
             plan.steps_per_epoch,
-            plan.config.data.batch_size,
+            batch_size,
             seed=self.seed,
             rank=self.rank,
             epoch=epoch,
             first=first,
+            part=self.part,
         )
 
     def train_step(self, batches: Batches) -> list[float]:
         """One step on the next batch; the losses that have become known, usually one.
 
-        That of this step on a CPU, of the step before on a GPU: see `outstanding_losses`.
+        That of this step on a CPU, of the step before on a GPU: see `outstanding_losses`. Each is
+        what this process adds to the node's mean loss.
 
         Raises:
             DivergenceError: the loss is above LARGEST_LOSS, or it or what is to be compressed is
@@ -118,7 +135,9 @@ class Node:
         for group in self.law.param_groups:
             group["lr"] = rate
         # Dropout draws from torch's global generator: it starts from this step's own number.
-        seed_forward(self.device, derive_seed(self.seed, "forward", self.rank, step))
+        seed_forward(
+            self.device, derive_seed(self.seed, "forward", self.rank, step, *self.part.numbers)
+        )
         self._injector.reach("forward", step, self._spoil)
         with self.timer("forward"):
             with autocast(self.amp, self.device):
@@ -128,17 +147,22 @@ class Node:
         self._injector.reach("backward", step)
         with self.timer("backward"):
             self.law.zero_grad()
-            if self._scaler is None:
-                loss.backward()
-            else:
-                self._scaler.scaled(loss).backward()
+            # By its share of the samples, so that the parts' sum is the mean over the batch.
+            own = loss if self.parts.num_parts == 1 else loss * self._share
+            (own if self._scaler is None else self._scaler.scaled(own)).backward()
+        if self.parts.num_parts > 1:
+            with self.timer("wait"):
+                self.law.store.collect_gradients()
+                self.parts.all_reduce(self.law.g, step)
+        with self.timer("backward"):
+            if self._scaler is not None:
                 self.law.store.collect_gradients()
                 self._scaler.scale_back(self.law.g)
             if self.clip_norm is not None:
                 nn.utils.clip_grad_norm_(self.model.parameters(), self.clip_norm)
         self.law.step()
         self._time_step(time.perf_counter() - start, before)
-        return known
+        return self._shares_of(known)
 
     def outstanding_losses(self) -> list[float]:
         """The losses of steps that train_step has not returned, which it waits for.
@@ -146,7 +170,10 @@ class Node:
         Raises:
             DivergenceError, CommunicationError: as train_step.
         """
-        return self._losses.rest()
+        return self._shares_of(self._losses.rest())
+
+    def _shares_of(self, losses: list[float]) -> list[float]:
+        return [self._share * loss for loss in losses]
 
     def _time_step(self, total: float, before: dict[str, float]) -> None:
         """Count the seconds of the step just done; before it, the timer stood as given."""
@@ -173,8 +200,15 @@ class Node:
         return {name: seconds / self.timed_steps for name, seconds in self._timed.items()}
 
     def state_dict(self) -> dict[str, Any]:
-        """All that the node is between two steps: tensors, numbers and texts; all nodes call it."""
-        carried = None if self.carried is None else [part.detach() for part in self.carried]
+        """All that the node is between two steps: tensors, numbers and texts; all nodes call it.
+
+        What is carried is that of the whole batch; running statistics are this process's, unless
+        they have been averaged.
+        """
+        carried = None
+        if self.carried is not None:
+            own = [state.detach().contiguous() for state in self.carried]
+            carried = [torch.cat(self.parts.all_gather(state), _COLUMNS) for state in own]
         return {
             "x": self.law.x,
             "buffers": dict(self.model.named_buffers()),
@@ -190,11 +224,12 @@ class Node:
         self._load_model(state)
         self.law.load_state_dict(state["law"])
         self.schedule.load_state_dict(state["schedule"])
-        self.carried = (
-            None
-            if state["carried"] is None
-            else tuple(to_device(part, self.device) for part in state["carried"])
-        )
+        self.carried = None
+        if state["carried"] is not None:
+            self.carried = tuple(
+                to_device(self.part.of(whole, _COLUMNS).contiguous(), self.device)
+                for whole in state["carried"]
+            )
         if self._scaler is not None:
             self._scaler.load_state_dict(state["scaler"])
 
@@ -222,18 +257,34 @@ class Node:
         for name, buffer in buffers.items():
             buffer.copy_(state["buffers"][name])
 
+    def average_statistics(self) -> None:
+        """Give the processes of the node the mean of their running statistics.
+
+        Before they are used or kept. They are linear in what the batches add to them, so that it
+        matters by rounding alone how often that is.
+        """
+        statistics = [buffer for buffer in self.model.buffers() if buffer.is_floating_point()]
+        if statistics and self.parts.num_parts > 1:
+            average(self.parts, statistics)
+
     def finish(self) -> None:
         """Take in the last messages.
 
         Raises:
             DivergenceError: the parameters are not finite.
-            CommunicationError: an exchange failed.
+            CommunicationError: an exchange failed, or the node's processes have come apart.
         """
         self.law.finish()
         if not bool(self.law.x.isfinite().all()):
             raise DivergenceError(
                 "the parameters are not finite", rank=self.rank, step=self.law.num_steps
             )
+        if self.parts.num_parts > 1:
+            digest, step = parameters_digest(self.model), self.law.num_steps
+            if len(set(gather_digests(self.parts, digest, step))) > 1:
+                raise CommunicationError(
+                    "its processes have come to different parameters", rank=self.rank, step=step
+                )
 
 
 def seed_forward(device: torch.device, seed: int) -> None:

@@ -62,6 +62,25 @@ def _check_precision(config: Config, task: str) -> None:
         )
 
 
+def _check_parts(config: Config) -> None:
+    """Refuse nodes of several processes that there cannot be.
+
+    Raises:
+        UserError: a batch that they cannot share, or what is not built for them.
+    """
+    num_parts, batch_size = config.launch.n_sub_process, config.data.batch_size
+    if batch_size % num_parts:
+        raise UserError(
+            f"--n_sub_process {num_parts} --batch_size {batch_size}: the batch of a node is shared "
+            "by its processes, in equal parts: it has to be a multiple of their number"
+        )
+    if num_parts > 1 and config.launch.on_failure == "continue":
+        raise UserError(
+            f"--on_failure continue --n_sub_process {num_parts}: a node cannot go on without one "
+            "of its processes; --on_failure stop, and --max_restarts"
+        )
+
+
 def make_plan(config: Config) -> Plan:
     """Check a configuration and work out what follows from it; writes nothing.
 
@@ -69,6 +88,7 @@ def make_plan(config: Config) -> Plan:
         UserError: what was asked for cannot be done.
     """
     check_backend(config)
+    _check_parts(config)
     check_folder(config)
     # Before a data set is fetched.
     architecture(config.model.arch)
@@ -178,16 +198,27 @@ def _check_task(config: Config, dataset: Dataset) -> None:
 
 
 def _check_batches(plan: Plan, model: nn.Module) -> None:
-    """Refuse batches of one sample where batch normalisation would see one number of a channel."""
-    data = plan.config.data
+    """Refuse batches of one sample where batch normalisation would see one number of a channel.
+
+    And shares of the data of which a process of its node would get none.
+    """
+    data, num_parts = plan.config.data, plan.config.launch.n_sub_process
     smallest = smallest_share(
         data.partition_data, len(plan.dataset.train_targets), plan.topology.num_nodes
     )
-    if min(data.batch_size, smallest) > 1 or plan.dataset.task == "language":
+    if smallest < num_parts:
+        raise UserError(
+            f"--n_sub_process {num_parts}: the smallest share of the data that a node gets has "
+            f"{smallest} samples, fewer than it has processes"
+        )
+    if min(data.batch_size, smallest) // num_parts > 1 or plan.dataset.task == "language":
         return
     reason = objection(model, plan.dataset.input_shape, batch_size=1)
     if reason is not None:
-        raise UserError(f"--arch {plan.config.model.arch}: fails on batches of 1: {reason}")
+        arch = f"--arch {plan.config.model.arch}"
+        if num_parts > 1:
+            arch += f" --n_sub_process {num_parts}"
+        raise UserError(f"{arch}: fails on batches of 1: {reason}")
 
 
 def _evaluated(config: Config, model: nn.Module) -> tuple[Path, ...] | None:

@@ -12,7 +12,8 @@ class Progress:
     """Numbers that a checkpoint keeps; on one node.
 
     Attributes:
-        losses: of the steps of the epoch under way.
+        losses: of the steps of the epoch under way; the sum over the processes of a node is the
+            node's.
         loss: mean over nodes and steps of the epoch before.
         best: the best test figure so far.
         train_seconds: of training, evaluations and checkpoints aside.

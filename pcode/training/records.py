@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TextIO
 
 import numpy as np
 import torch
@@ -68,17 +68,23 @@ class Records:
         name: of this node's own folder in it.
         log_bytes: of the log, what it holds up to the step from which the run goes on; None for a
             new run, whose folders are made.
+        writes: False for a process whose node has another that keeps its records.
     """
 
-    def __init__(self, folder: Path, name: str, log_bytes: int | None) -> None:
+    def __init__(
+        self, folder: Path, name: str, log_bytes: int | None, *, writes: bool = True
+    ) -> None:
         self.folder, self.own = folder, folder / name
+        self._board: Board | None = None
+        self._lock: BinaryIO | None = None
+        self._log: TextIO | None = None
+        if not writes:
+            return
         self.own.mkdir(parents=True, exist_ok=log_bytes is not None)
         self._log = (self.own / "log.jsonl").open("a", encoding="utf-8")
         if log_bytes is not None and log_bytes < self._log.tell():
             self._log.truncate(log_bytes)
             self._log.seek(0, os.SEEK_END)
-        self._board: Board | None = None
-        self._lock: BinaryIO | None = None
 
     def lead(self, lock: BinaryIO) -> None:
         """Keep what is the whole run's, from now on; `lock` is held as long."""
@@ -87,6 +93,8 @@ class Records:
 
     def log_bytes(self) -> int:
         """How long the log is, which lies on the disk now."""
+        if self._log is None:
+            return 0
         os.fsync(self._log.fileno())
         return self._log.tell()
 
@@ -95,6 +103,8 @@ class Records:
 
         Those of an evaluation stand there also over the bytes that a node has sent, on average.
         """
+        if self._log is None:
+            return
         json.dump({"kind": kind, "step": step, **values}, self._log, allow_nan=False)
         self._log.write("\n")
         self._log.flush()
@@ -124,10 +134,12 @@ class Records:
         Args:
             epoch: how many have passed, or None for the final model.
         """
-        save_tensors(model_file(self.own, epoch), model.state_dict())
+        if self._log is not None:
+            save_tensors(model_file(self.own, epoch), model.state_dict())
 
     def close(self) -> None:
-        self._log.close()
+        if self._log is not None:
+            self._log.close()
         if self._board is not None:
             self._board.close()
         if self._lock is not None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pcode.communication import Communicator
-from pcode.communication.gathering import average, gather_floats
+from pcode.communication.gathering import average_among, gather_floats
 from pcode.errors import CommunicationError, DivergenceError
 from pcode.injection import Injector
 from pcode.training.node import Node
@@ -162,6 +162,6 @@ def average_healthy(node: Node, sick: Sequence[int]) -> None:
             vector.zero_()
     buffers = [buffer for buffer in node.model.buffers() if buffer.is_floating_point()]
     healthy = [rank for rank in range(node.communicator.num_nodes) if rank not in sick]
-    average(
-        node.communicator, [node.law.x, *buffers, *node.law.local.vectors.values()], among=healthy
+    average_among(
+        node.communicator, [node.law.x, *buffers, *node.law.local.vectors.values()], healthy
     )

@@ -63,7 +63,7 @@ class Running:
     @property
     def is_first(self) -> bool:
         """Whether this node speaks for all."""
-        return self.communicator.rank == 0
+        return self.communicator.is_first
 
     @property
     def task(self) -> Task:
@@ -117,6 +117,8 @@ class Running:
             (state,) = states
             node.load_state_dict(state)
             progress = Progress(**state["progress"])
+            if not node.parts.is_first:  # the first has those of all
+                progress.losses = [0.0] * len(progress.losses)
             node.communicator.bytes_sent = progress.bytes_sent
             return progress
         node.hand_on(mean_state(states), node.plan.steps_after(manifest.epoch))
@@ -132,7 +134,8 @@ def _agree(communicator: Communicator, text: str) -> None:
         UserError: the text is not the same on all.
     """
     digest = hashlib.sha256(text.encode()).digest()
-    if len(set(gather_digests(communicator, digest))) > 1:
+    seen = {*gather_digests(communicator.parts, digest), *gather_digests(communicator, digest)}
+    if len(seen) > 1:
         raise UserError(
             "--resume: the nodes see different checkpoints; --checkpoint has to be a folder that "
             "all hosts share"
@@ -142,18 +145,26 @@ def _agree(communicator: Communicator, text: str) -> None:
 def _open_records(plan: Plan, communicator: Communicator, log_bytes: int) -> Records:
     """Make the run's folder, or open that of the run which goes on, with every node's own.
 
+    Of the processes of a node the first alone writes.
+
     Args:
         log_bytes: what the node's log holds up to where the run goes on.
     """
-    # Nobody writes before all nodes have come here, with all that they have to read.
+    # Nobody writes before all have come here, with all that they have to read.
+    communicator.barrier()
     now = gather_floats(communicator, [time.time()])[0][0]
     name = plan.timestamp or run_name(datetime.fromtimestamp(now))
     folder, goes_on = runs_folder(plan.config) / name, False
     if plan.start is not None and plan.start.same:
         folder, goes_on = plan.start.run, True
-    held = _claim(folder, plan, goes_on) if communicator.rank == 0 else None
+    held = _claim(folder, plan, goes_on) if communicator.is_first else None
     communicator.barrier()
-    records = Records(folder, str(communicator.rank), log_bytes if goes_on else None)
+    records = Records(
+        folder,
+        str(communicator.rank),
+        log_bytes if goes_on else None,
+        writes=communicator.parts.is_first,
+    )
     if held is not None:
         records.lead(held)
         if plan.config.data.partition_data != "none":

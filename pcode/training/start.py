@@ -27,8 +27,8 @@ from pcode.training.checkpoint import (
     steps_kept,
 )
 
-# Besides those of launching (but for the number of nodes) and watching: what may differ when a run
-# goes on in its own folder.
+# Besides those of launching (but for the number of nodes and of their processes) and watching: what
+# may differ when a run goes on in its own folder.
 FREE = ("num_epochs", "num_iterations", "avg_model", "data_dir", "download", "overlap")
 SUMMARY = "summary.json"
 # How long who asks whether a run is locked may lock it.
@@ -88,6 +88,7 @@ def decisive_flags(config: Config) -> dict[str, Any]:
         free -= {"num_epochs", "num_iterations"}
     flags = {name: value for group in groups for name, value in vars(group).items()}
     flags["n_mpi_process"] = config.launch.n_mpi_process
+    flags["n_sub_process"] = config.launch.n_sub_process
     return {name: value for name, value in flags.items() if name not in free}
 
 

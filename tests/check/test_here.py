@@ -32,6 +32,15 @@ def test_this_machine_is_fine(tmp_path: Path, backend: str) -> None:
     assert checked.output.count("this machine  ") == 3
 
 
+def test_processes_of_a_node_are_ranks_and_the_first_ones_have_edges(tmp_path: Path) -> None:
+    checked = check(tmp_path, "--n_sub_process", "2")
+    flags, _, host, edges = checked.marked("ok")
+    assert flags.startswith("flags: mlp on digits, 2 nodes of 2 processes, ring, ")
+    assert host.startswith("this machine: ranks 0 to 3, ")
+    assert edges.startswith("all edges of ring (1) answer over mpi; ")
+    assert "0-2    this machine  " in checked.output
+
+
 @pytest.mark.parametrize("flags", [("--backend", "sim"), ("--n_mpi_process", "1")])
 def test_one_process_needs_no_mpi(tmp_path: Path, flags: tuple[str, ...]) -> None:
     checked = check(tmp_path, *flags)

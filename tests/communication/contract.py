@@ -1,9 +1,10 @@
 """The contract of every communicator, as checks that all nodes of a run call together.
 
 Under sim the test calls them in its own process. Under mpi and gloo this file is the program of
-the ranks: `contract.py BACKEND` runs all checks and rank 0 prints what came of each, as JSON;
-`contract.py BACKEND silent` is a run in which one rank never takes part. `BACKEND+staged` stages
-the tensors of a device, as with a GPU; here the device is the CPU, whose streams do nothing.
+the ranks: `contract.py BACKEND NUM_PARTS` runs all checks, with so many processes to a node, and
+rank 0 prints what came of each, as JSON; `contract.py BACKEND NUM_PARTS silent` is a run in which
+one node never takes part. `BACKEND+staged` stages the tensors of a device, as with a GPU; here the
+device is the CPU, whose streams do nothing.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pcode.communication import Communicator
+from pcode.communication import Communicator, by_nodes
 from pcode.communication.base import AVERAGED_ENTRIES
 from pcode.communication.staging import StagedCommunicator
 from pcode.config import make_config
@@ -122,17 +123,58 @@ def check_average_adds_in_the_order_of_ranks(node: Communicator) -> None:
 
 
 def check_barrier_waits_for_all(node: Communicator) -> None:
-    """Every node leaves a mark before the barrier, and finds all marks behind it."""
-    made = tempfile.mkdtemp() if node.rank == 0 else ""
+    """Every process leaves a mark before the barrier, and finds all marks behind it."""
+    made = tempfile.mkdtemp() if node.is_first else ""
     padded = made.encode().ljust(500)
     folder = Path(bytes(node.all_gather(torch.tensor(list(padded)))[0].tolist()).decode().strip())
     for number in range(3):
-        (folder / f"{number}.{node.rank}").touch()
+        (folder / f"{number}.{node.process}").touch()
         node.barrier()
-        assert len(list(folder.glob(f"{number}.*"))) == node.num_nodes
+        marks = list(folder.glob(f"{number}.*"))
+        assert len(marks) == node.num_nodes * node.parts.num_parts
     node.barrier()
-    if node.rank == 0:
+    if node.is_first:
         shutil.rmtree(folder)
+
+
+def draw(*numbers: int) -> torch.Tensor:
+    """Numbers whose sums are rounded."""
+    return torch.tensor(np.random.default_rng(numbers).normal(size=1000).astype(np.float32))
+
+
+def check_a_node_says_what_its_first_process_says(node: Communicator) -> None:
+    own = draw(node.rank) if node.parts.is_first else torch.full((1000,), torch.nan)
+    peers = neighbours(node)
+    got = {peer: torch.zeros(1000) for peer in peers}
+    node.exchange(dict.fromkeys(peers, own), got).wait()
+    assert all(torch.equal(tensor, draw(peer)) for peer, tensor in got.items())
+    draws = [draw(rank) for rank in range(node.num_nodes)]
+    assert all(map(torch.equal, node.all_gather(own), draws))
+    for reduce in (node.all_reduce_mean, node.average):
+        mean = own.clone()
+        reduce(mean)
+        assert torch.allclose(mean, torch.stack(draws).mean(dim=0), atol=1e-6)
+
+
+def check_processes_of_a_node_get_the_same_bits(node: Communicator) -> None:
+    parts, found = node.parts, draw(node.rank)
+    node.all_reduce(found)
+    inside = draw(node.rank, parts.part)
+    parts.all_reduce(inside)
+    both = torch.cat([found, inside])
+    assert all(torch.equal(other, both) for other in parts.all_gather(both))
+    want = sum(draw(node.rank, part) for part in range(parts.num_parts))
+    assert torch.allclose(inside, torch.as_tensor(want), atol=1e-5)
+
+
+def check_numbers_are_collected_at_the_first_process_of_a_node(node: Communicator) -> None:
+    parts = node.parts
+    own = [float(node.rank), 10.0**parts.part]
+    want = [float(node.rank * parts.num_parts), sum(10.0**part for part in range(parts.num_parts))]
+    assert parts.totals(own) == want
+    collected = parts.collect(own)
+    assert collected == (want if parts.is_first else [0.0, 0.0])
+    assert parts.collect(collected) == collected
 
 
 CHECKS: dict[str, Callable[[Communicator], None]] = {
@@ -152,8 +194,8 @@ def run_checks(node: Communicator) -> dict[str, str]:
         text = torch.zeros(4000, dtype=torch.uint8)
         encoded = failure.encode()[:4000]
         text[: len(encoded)] = torch.tensor(list(encoded), dtype=torch.uint8)
-        gathered = node.all_gather(text)
-        outcomes[name] = "".join(bytes(t.tolist()).rstrip(b"\0").decode() for t in gathered)
+        gathered = node.all_gather(torch.cat(node.parts.all_gather(text)))
+        outcomes[name] = "".join(bytes(t.tolist()).replace(b"\0", b"").decode() for t in gathered)
     return outcomes
 
 
@@ -171,26 +213,30 @@ def wait_for_the_silent_rank(node: Communicator) -> str:
     raise AssertionError("no error")
 
 
-def main(backend: str, silent: bool) -> None:
+def main(backend: str, num_parts: int, silent: bool) -> None:
     place = detect()
     assert place is not None
     limit = LIMIT_SECONDS if silent else 60.0
     backend, _, staged = backend.partition("+")
     options = make_config(
-        backend=backend, time_limit_seconds=limit, n_mpi_process=place.num_ranks
+        backend=backend,
+        time_limit_seconds=limit,
+        n_mpi_process=place.num_ranks // num_parts,
+        n_sub_process=num_parts,
     ).launch
-    node = connect(options, place)
+    processes = connect(options, place)
     if staged:
-        node = StagedCommunicator(node, torch.device("cpu"))
+        processes = StagedCommunicator(processes, torch.device("cpu"))
+    node = by_nodes(processes, num_parts, limit)
     if silent:
         error = wait_for_the_silent_rank(node)
         print(json.dumps({"rank": node.rank, "error": error}), flush=True)
         abort("ended by the test")
     outcomes = run_checks(node)
-    if node.rank == 0:
+    if node.is_first:
         print(json.dumps(outcomes))
     disconnect()
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2:] == ["silent"])
+    main(sys.argv[1], int(sys.argv[2]), sys.argv[3:] == ["silent"])

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from pcode.communication import Communicator, Simulation
+from pcode.communication import Communicator, Simulation, by_nodes
 from pcode.errors import CommunicationError
 from tests.communication.contract import (
     CHECKS,
@@ -23,13 +24,25 @@ PROGRAM = str(Path(__file__).with_name("contract.py"))
 
 
 @cache
-def outcomes(backend: str, num_nodes: int) -> dict[str, str]:
+def outcomes(backend: str, num_nodes: int, num_parts: int) -> dict[str, str]:
+    num_processes = num_nodes * num_parts
     if backend == "sim":
-        return Simulation(num_nodes).run(run_checks)[0]
-    done = run_mpi(num_nodes, [PROGRAM, backend], timeout=120)
+        nodes = Simulation(num_processes)
+        return nodes.run(lambda process: run_checks(by_nodes(process, num_parts, 1.0)))[0]
+    done = run_mpi(num_processes, [PROGRAM, backend, str(num_parts)], timeout=120)
     assert done.returncode == 0, done.stderr
     found: dict[str, str] = json.loads(done.stdout)
     return found
+
+
+def read_reports(output: str) -> list[dict[str, Any]]:
+    """What ranks have printed: mpirun may run the lines of two together."""
+    decoder, text, reports = json.JSONDecoder(), output.strip(), []
+    while text:
+        report, end = decoder.raw_decode(text)
+        reports.append(report)
+        text = text[end:].strip()
+    return reports
 
 
 @pytest.mark.parametrize("check", CHECKS)
@@ -41,19 +54,25 @@ def outcomes(backend: str, num_nodes: int) -> dict[str, str]:
     ],
 )
 def test_contract(backend: str, num_nodes: int, check: str) -> None:
-    assert outcomes(backend, num_nodes)[check] == ""
+    assert outcomes(backend, num_nodes, 1)[check] == ""
+
+
+@pytest.mark.parametrize("check", CHECKS)
+@pytest.mark.parametrize(
+    ("backend", "num_nodes", "num_parts"),
+    [("sim", 3, 3), ("sim", 1, 2), ("sim", 9, 2), ("mpi", 2, 2), ("gloo", 2, 2)],
+)
+def test_contract_of_nodes_of_several_processes(
+    backend: str, num_nodes: int, num_parts: int, check: str
+) -> None:
+    assert outcomes(backend, num_nodes, num_parts)[check] == ""
 
 
 @pytest.mark.parametrize("backend", ["mpi", "gloo", "mpi+staged"])
 def test_a_silent_rank_is_an_error_on_every_other(backend: str) -> None:
-    done = run_mpi(4, [PROGRAM, backend, "silent"], timeout=60)
+    done = run_mpi(4, [PROGRAM, backend, "1", "silent"], timeout=60)
     assert done.returncode != 0
-    # mpirun may run the lines of two ranks together.
-    decoder, text, reports = json.JSONDecoder(), done.stdout.strip(), {}
-    while text:
-        report, end = decoder.raw_decode(text)
-        reports[report["rank"]] = report
-        text = text[end:].strip()
+    reports = {report["rank"]: report for report in read_reports(done.stdout)}
     assert set(reports) == {0, 1, 2, 3} - {SILENT_RANK}
     for rank, report in reports.items():
         assert f"rank {rank}" in report["error"] or f"rank {SILENT_RANK}" in report["error"]
@@ -61,6 +80,17 @@ def test_a_silent_rank_is_an_error_on_every_other(backend: str) -> None:
     beside = {(SILENT_RANK - 1) % 4, (SILENT_RANK + 1) % 4}
     named = [reports[rank]["error"] for rank in beside]
     assert any(f"peer {SILENT_RANK}, step 3" in error for error in named), named
+
+
+def test_errors_of_nodes_of_several_processes_name_nodes() -> None:
+    done = run_mpi(4, [PROGRAM, "mpi", "2", "silent"], timeout=60)
+    assert done.returncode != 0
+    errors = [report["error"] for report in read_reports(done.stdout)]
+    assert len(errors) == 2
+    assert any(
+        error.startswith("rank 0, peer 1, step 3: no message within 3 s") for error in errors
+    )
+    assert all(error.startswith("rank 0, ") for error in errors)
 
 
 def test_simulated_nodes_take_turns_in_the_same_order() -> None:

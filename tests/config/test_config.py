@@ -185,7 +185,7 @@ BAD = [
     "--comm_op zip",
     "--consensus_stepsize automatic",
     "--compress_warmup_values .5,-1",
-    "--n_sub_process 2",
+    "--n_sub_process 0",
     "--local_step 0",
     "--clip_grad_val -1",
     "--checkpoint_index 0",

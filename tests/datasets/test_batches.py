@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pcode.datasets import partition_indices
-from pcode.datasets.batches import batches_per_epoch, epoch_batches
+from pcode.datasets.batches import Part, batches_per_epoch, epoch_batches
 
 
 def batches_of(
@@ -78,3 +78,21 @@ def test_what_an_epoch_leaves_out_another_brings() -> None:
     ]
     assert all(len(epoch) == 8 for epoch in drawn)
     assert set.union(*drawn) == set(range(10))
+
+
+@given(st.integers(1, 60), st.integers(1, 12), st.integers(1, 8))
+def test_parts_of_batches_are_the_batches(
+    num_samples: int, batch_size: int, num_parts: int
+) -> None:
+    whole = batches_of(torch.arange(num_samples), 4, batch_size)
+    parts = [Part(number, num_parts) for number in range(num_parts)]
+    split = [
+        epoch_batches(torch.arange(num_samples), 4, batch_size, seed=6, rank=0, epoch=0, part=part)
+        for part in parts
+    ]
+    for batch, slices in zip(whole, zip(*split, strict=True), strict=True):
+        assert torch.cat(slices).tolist() == batch
+        sizes = [len(one) for one in slices]
+        assert max(sizes) - min(sizes) <= 1
+        shares = [part.share_of(len(batch)) for part in parts]
+        assert shares == [size / len(batch) for size in sizes]

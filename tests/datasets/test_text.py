@@ -63,7 +63,7 @@ def make(num_train: int, num_test: int = 2, **others: Any) -> Text:
     )
 
 
-def epoch(dataset: Text, share: torch.Tensor, batch_size: int, **place: int) -> list[Any]:
+def epoch(dataset: Text, share: torch.Tensor, batch_size: int, **place: Any) -> list[Any]:
     place = {"seed": 6, "rank": 0, "epoch": 0, **place}
     num_batches = dataset.batches_per_epoch(1, batch_size)
     batches = list(dataset.train_batches(share, num_batches, batch_size, **place))

@@ -10,7 +10,13 @@ from hypothesis import strategies as st
 
 from pcode.config.options import Launch
 from pcode.errors import UserError
-from pcode.launch.environment import RankEnvironment, check_ranks, detect, rendezvous_address
+from pcode.launch.environment import (
+    RankEnvironment,
+    check_ranks,
+    detect,
+    num_nodes_of,
+    rendezvous_address,
+)
 from pcode.launch.slurm import expand_nodelist
 
 OPEN_MPI = {
@@ -117,6 +123,16 @@ def test_ranks_must_fit_the_flags() -> None:
         check_ranks(place, Launch(n_mpi_process=2))
     with pytest.raises(UserError, match="--backend sim"):
         check_ranks(place, Launch(n_mpi_process=4, backend="sim"))
+    check_ranks(place, Launch(n_mpi_process=2, n_sub_process=2))
+    with pytest.raises(UserError, match=r"--n_sub_process 2: 4 ranks were .*; 8 are needed"):
+        check_ranks(place, Launch(n_mpi_process=4, n_sub_process=2))
+
+
+def test_ranks_are_whole_nodes() -> None:
+    place = RankEnvironment("slurm", 0, 6, 0, 6)
+    assert [num_nodes_of(place, num_parts) for num_parts in (1, 2, 3, 6)] == [6, 3, 2, 1]
+    with pytest.raises(UserError, match="--n_sub_process 4: 6 ranks were started"):
+        num_nodes_of(place, 4)
 
 
 def test_rendezvous_is_what_the_variables_say() -> None:

@@ -90,6 +90,9 @@ def test_too_few_slots_are_refused_with_the_numbers() -> None:
     check_slots(hosts, 7)
     with pytest.raises(UserError, match="--n_mpi_process 8: the hostfile has 7 slots on 2 hosts"):
         check_slots(hosts, 8)
+    check_slots(hosts, 3, 2)
+    with pytest.raises(UserError, match=r"--n_sub_process 2: .* 7 slots .* for 8 processes"):
+        check_slots(hosts, 4, 2)
 
 
 def test_this_machine_is_known_by_its_names() -> None:

@@ -47,6 +47,12 @@ def test_this_machine() -> None:
     assert not {"--host", "-x", "--prefix", "--wdir", "btl_smcuda_use_cuda_ipc"} & set(words)
 
 
+def test_processes_are_counted(tmp_path: Path) -> None:
+    path = remote_hostfile(tmp_path)
+    words = command(n_mpi_process=2, n_sub_process=3, hostfile=path, python_path="/opt/python")
+    assert follows(words, "-n", "6")
+
+
 def test_arguments_are_not_changed() -> None:
     arguments = ["--experiment", "a b", "", 'q"', "$HOME", "--resume=x y"]
     words = command(arguments)

@@ -88,6 +88,13 @@ VARIANTS = {
         *("--data", "synthetic:text:20:9000", "--arch", "rnn_lm", "--rnn_n_hidden", "8"),
         *("--batch_size", "8", "--rnn_bptt_len", "30", "--drop_rate", ".2"),
     ),
+    "two processes a node": (
+        *("--n_sub_process", "2", "--data", "synthetic:3x8x8:4:1400", "--arch", "resnet8"),
+    ),
+    "language, two processes a node": (
+        *("--data", "synthetic:text:20:9000", "--arch", "rnn_lm", "--rnn_n_hidden", "8"),
+        *("--batch_size", "8", "--rnn_bptt_len", "30", "--n_sub_process", "2"),
+    ),
 }
 
 

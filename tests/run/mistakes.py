@@ -257,6 +257,11 @@ MISTAKES = [
     ("@small", "@small: no such flag"),
     ("--backend sim --on_failure ignore", "--on_failure"),
     ("--backend gloo --on_failure continue", "--on_failure continue"),
-    ("--n_sub_process 2", "--n_sub_process 2"),
+    # Nodes of several processes.
+    ("--n_sub_process 3", "--n_sub_process 3 --batch_size 32"),
+    ("--n_sub_process 2 --on_failure continue", "--on_failure stop"),
+    ("--n_sub_process 32 --n_mpi_process 8 --partition_data dirichlet:.1:3", "has 3 samples"),
+    ("--n_sub_process 2 --batch_size 2 --arch vgg11", "--n_sub_process 2: fails on batches of 1"),
+    ("--hostfile small --n_sub_process 2", "for 4 processes"),
     ("--n_mpi_process 4097", "--n_mpi_process"),
 ]

@@ -217,7 +217,7 @@ def compiled(with_it: Run, without: Run) -> bool:
 
 EFFECTS: dict[str, Effect] = {
     "n_mpi_process": described("ring, 3 nodes", "3"),
-    "n_sub_process": refused("--n_sub_process 2 is not built yet", "2"),
+    "n_sub_process": described("ring, 2 nodes of 2 processes with 16 samples", "2"),
     "world": warned("--world: no node uses a GPU", "0,1"),
     "hostfile": described("--host localhost:2", "hosts", "--backend", "mpi"),
     "backend": described("command: none", "sim", "--backend", "mpi"),
