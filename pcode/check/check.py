@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from pcode.check.hosts import Answer, ask_here, ask_hosts, meet, settings, sites
+from pcode.check.hosts import Answer, ask_here, ask_hosts, divided, meet, settings, sites
 from pcode.check.judge import judge_hosts
 from pcode.check.ranks import Own, be_rank
 from pcode.check.report import Report
@@ -105,6 +105,12 @@ def _check_hosts(report: Report, config: Config, asked: str) -> bool:
         slots = sum(host.slots for host in hosts)
         report.ok(
             f"--hostfile {launch.hostfile}: {len(hosts)} hosts, {slots} slots for {_nodes(launch)}"
+        )
+    torn = divided(sites(hosts, launch.num_processes), launch.n_sub_process)
+    if torn:
+        report.note(
+            f"{len(torn)} nodes lie on several hosts, as {', '.join(torn[0])}: slots= a multiple "
+            f"of --n_sub_process {launch.n_sub_process} keeps a node together"
         )
     before = report.num_wrong
     answers = ask_hosts(launch, hosts, asked, not runs_here(launch), report.note)

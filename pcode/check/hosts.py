@@ -68,6 +68,13 @@ def sites(hosts: Sequence[Host], num_ranks: int) -> list[Site]:
     return found
 
 
+def divided(places: Sequence[Site], num_parts: int) -> list[list[str]]:
+    """The hosts of each node whose processes, so many of them, lie on several."""
+    names = [site.name for site in places for _ in site.ranks]
+    nodes = (names[first : first + num_parts] for first in range(0, len(names), num_parts))
+    return [sorted(set(node)) for node in nodes if len(set(node)) > 1]
+
+
 def requirements() -> list[Requirement] | None:
     """What this program needs to be installed; None: its own installation does not say."""
     try:

@@ -45,18 +45,19 @@ from pcode.training import precision
 
 # --resume auto
 AUTO = "auto"
+MOST_PROCESSES = 4096
 
 
 @dataclass(frozen=True)
 class Launch:
     """Launch and devices"""
 
-    n_mpi_process: int = flag(2, "number of nodes", minimum=1, maximum=4096)
+    n_mpi_process: int = flag(2, "number of nodes", minimum=1, maximum=MOST_PROCESSES)
     n_sub_process: int = flag(
         1,
         "GPUs of each node (processes on the CPU): they share its batches, average their gradients",
         minimum=1,
-        maximum=1024,
+        maximum=MOST_PROCESSES,
     )
     world: tuple[int, ...] = flag(
         (0,),
@@ -96,7 +97,7 @@ class Launch:
     )
     num_threads: int | None = flag(
         None,
-        "CPU threads of a node; none: cores / nodes on this machine",
+        "CPU threads of a process; none: cores / processes on this machine",
         minimum=1,
         maximum=4096,
     )
@@ -169,7 +170,9 @@ class Data:
         "partition anew after every epoch",
         irrelevant=drawing_shares,
     )
-    batch_size: int = flag(32, "mini-batch of one node", aliases=("-b",), minimum=1)
+    batch_size: int = flag(
+        32, "mini-batch of one node, whose processes share it", aliases=("-b",), minimum=1
+    )
     base_batch_size: int | None = flag(
         None,
         "batch size that --lr is meant for; none: batch_size",

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from pcode.check.hosts import divided, sites
+from pcode.launch import Host
 from tests.check.checking import FLAGS, check, read
 from tests.launching import find_mpirun
 from tests.run.bad_input import Refuse, refuse
@@ -39,6 +41,14 @@ def test_processes_of_a_node_are_ranks_and_the_first_ones_have_edges(tmp_path: P
     assert host.startswith("this machine: ranks 0 to 3, ")
     assert edges.startswith("all edges of ring (1) answer over mpi; ")
     assert "0-2    this machine  " in checked.output
+
+
+def test_nodes_that_hosts_divide() -> None:
+    places = sites((Host("a", 3), Host("b", 2), Host("c", 9)), 8)
+    assert divided(places, 1) == []
+    assert divided(places, 2) == [["a", "b"], ["b", "c"]]
+    assert divided(places, 8) == [["a", "b", "c"]]
+    assert divided(sites((), 8), 2) == []
 
 
 @pytest.mark.parametrize("flags", [("--backend", "sim"), ("--n_mpi_process", "1")])

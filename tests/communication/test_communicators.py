@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from pcode.communication import Communicator, Simulation, by_nodes
+from pcode.communication import Communicator, ProcessCommunicator, Simulation, by_nodes
 from pcode.errors import CommunicationError
 from tests.communication.contract import (
     CHECKS,
@@ -91,6 +91,19 @@ def test_errors_of_nodes_of_several_processes_name_nodes() -> None:
         error.startswith("rank 0, peer 1, step 3: no message within 3 s") for error in errors
     )
     assert all(error.startswith("rank 0, ") for error in errors)
+
+
+def test_nodes_of_several_processes_do_not_recover() -> None:
+    def process(processes: ProcessCommunicator) -> None:
+        node = by_nodes(processes, 2, 1.0)
+        with pytest.raises(
+            CommunicationError, match=f"rank {processes.rank // 2}: .* cannot go on"
+        ):
+            node.recover()
+        with pytest.raises(CommunicationError, match=r"step 3: .* cannot go on"):
+            node.report(ArithmeticError("not finite"), 3)
+
+    Simulation(4).run(process)
 
 
 def test_simulated_nodes_take_turns_in_the_same_order() -> None:

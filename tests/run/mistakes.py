@@ -258,6 +258,7 @@ MISTAKES = [
     ("--backend sim --on_failure ignore", "--on_failure"),
     ("--backend gloo --on_failure continue", "--on_failure continue"),
     # Nodes of several processes.
+    ("--n_sub_process 32 --n_mpi_process 200 --backend sim", "6,400 processes"),
     ("--n_sub_process 3", "--n_sub_process 3 --batch_size 32"),
     ("--n_sub_process 2 --on_failure continue", "--on_failure stop"),
     ("--n_sub_process 32 --n_mpi_process 8 --partition_data dirichlet:.1:3", "has 3 samples"),

@@ -39,7 +39,9 @@ def unbroken(folder: Path, num_epochs: str, *flags: str) -> dict[str, Any]:
 
 def test_asked_to_end_and_resumed_over_gloo(tmp_path: Path, started: list[Started]) -> None:
     """Over MPI, by a signal to a process that is not its node's first."""
-    started.append(Started(tmp_path, *FLAGS, *LONG, *PARTS))
+    # It makes few steps before the signal comes.
+    slow = ",".join(f"delay=.5:1:{step}:data" for step in range(15, 40))
+    started.append(Started(tmp_path, *FLAGS, *LONG, *PARTS, PCODE_INJECT=slow))
     started[0].await_text(b"epoch   1:")
     ranks = started[0].ranks()
     assert len(ranks) == 4

@@ -73,15 +73,15 @@ def test_a_node_trains_as_one(flags: dict[str, Any], num_parts: int) -> None:
         assert {part[2] for part in parts} == {sent}
 
 
-def test_each_process_drops_out_others() -> None:
-    """In the first step; the first process's are those of a node of one with its samples."""
+def test_each_process_draws_its_own_and_the_first_what_a_whole_node_does() -> None:
+    def use(node: Node) -> int:
+        train(node)
+        return torch.default_generator.initial_seed()  # what dropout has drawn from
 
-    def use(node: Node) -> torch.Tensor:
-        node.train_step(node.batches_ahead())
-        return torch.rand(4)  # the generator that dropout has drawn from
-
-    (first, second), *_ = on_nodes(PLAIN | {"drop_rate": 0.5}, 2, use)
-    assert not torch.equal(first, second)
+    flags = PLAIN | {"batch_size": 24}
+    whole, split = on_nodes(flags, 1, use), on_nodes(flags, 3, use)
+    assert [parts[0] for parts in split] == [parts[0] for parts in whole]
+    assert len({seed for parts in split for seed in parts}) == 9
 
 
 def test_running_statistics_are_averaged_and_parameters_are_not_touched() -> None:
