@@ -32,6 +32,8 @@ from pcode.layout import Layout
 
 # Kept entries of a program: few, as each waits for a read of its own.
 ENTRIES = 1024
+# Positions that are drawn for a shuffled tensor at least: one for each thread of a warp.
+LEAST_POSITIONS = 32
 # Bits of an entry's number in a tensor that is shuffled, with one to spare.
 NUMBER_BITS = SHUFFLED_ENTRIES.bit_length()
 
@@ -59,9 +61,11 @@ class _Tables(NamedTuple):
 
 @lru_cache(maxsize=64)
 def _tables_of(
-    layout: Layout, kept: tuple[int, ...], scales: tuple[float, ...], device: torch.device
+    layout: Layout, compress_ratio: float, is_biased: bool, device: torch.device
 ) -> _Tables:
-    rows, shuffled, place, most = [], [], 0, 1
+    compressor = RandomK(compress_ratio, is_biased)
+    kept, scales = compressor.kept(layout), compressor.scales(layout)
+    rows, shuffled, place, most = [], [], 0, LEAST_POSITIONS
     for tensor, (offset, size) in enumerate(zip(layout.offsets, layout.sizes, strict=True)):
         is_short = size <= SHUFFLED_ENTRIES
         rows.append((offset, size, max(size - 1, 0).bit_length(), place if is_short else -1))
@@ -71,7 +75,7 @@ def _tables_of(
             most = max(most, kept[tensor])
     return _Tables(
         torch.tensor(rows, dtype=torch.int64, device=device).view(-1, 4),
-        torch.tensor(scales, dtype=torch.float32, device=device),
+        torch.from_numpy(scales).to(device),
         segments_of_sizes(kept, device, ENTRIES),
         torch.tensor(shuffled, dtype=torch.int64, device=device).view(-1, 2),
         place,
@@ -80,8 +84,7 @@ def _tables_of(
 
 
 def _tables(compressor: RandomK, layout: Layout, device: torch.device) -> _Tables:
-    scales = tuple(compressor.scales(layout).tolist())
-    return _tables_of(layout, compressor.kept(layout), scales, device)
+    return _tables_of(layout, compressor.compress_ratio, compressor.is_biased, device)
 
 
 @triton.jit

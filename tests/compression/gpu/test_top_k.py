@@ -14,9 +14,10 @@ pytest.importorskip("triton", reason="there is no Triton for this machine")
 from pcode.compression.gpu import selection, top_k
 from tests.compression.gpu.cases import DEVICE, Case, drawn, on_cpu, on_gpu
 
+# NumPy speaks of what every processor does: NaN times what a torn message holds.
+pytestmark = pytest.mark.filterwarnings("ignore:.*encountered in:RuntimeWarning:triton")
+
 SAMPLE = selection.SAMPLE
-# Sampled and not, and a last segment of a few entries.
-LAYOUT = Layout.of_sizes([5, 20_003, 0, 8192, 2 * SAMPLE])
 KINDS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "normal": lambda v: v,
     "zeros": lambda v: 0 * v,
@@ -24,7 +25,7 @@ KINDS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "few values": lambda v: (4 * v).round(),
     "mostly zeros": lambda v: v * (torch.arange(len(v)) % 100 == 7),
     "in descending order": lambda v: v.abs().sort(descending=True).values,
-    "large ones in one place": lambda v: torch.where(torch.arange(len(v)) // 900 == 9, 50 * v, v),
+    "large ones in one place": lambda v: torch.where(torch.arange(len(v)) // 900 == 2, 50 * v, v),
 }
 
 
@@ -45,37 +46,41 @@ def misleading(layout: Layout, seed: int, factor: float) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("ratio", [0.99, 0.9, 0.5, 0.0])
-@pytest.mark.parametrize("kind", KINDS)
-def test_messages_are_those_of_the_cpu(kind: str, ratio: float) -> None:
-    value, case = KINDS[kind](drawn(LAYOUT, 1)), case_of(ratio)
-    expected = on_cpu(case, LAYOUT, value)
-    assert torch.equal(on_gpu(case, LAYOUT, value).payload.cpu(), expected.payload)
+def test_messages_are_those_of_the_cpu(ratio: float) -> None:
+    # Of each kind one that is sampled and ends in a segment of a few entries, and one that is not.
+    layout = Layout.of_sizes([size for _ in KINDS for size in (16_500, 0, 300)])
+    value, case = drawn(layout, 1), case_of(ratio)
+    for number, (offset, size) in enumerate(zip(layout.offsets, layout.sizes, strict=True)):
+        tensor = value[offset : offset + size]
+        tensor[:] = list(KINDS.values())[number // 3](tensor)
+    expected = on_cpu(case, layout, value)
+    assert torch.equal(on_gpu(case, layout, value).payload.cpu(), expected.payload)
 
 
 @pytest.mark.parametrize("factor", [100.0, 0.01, 0.0])
 @pytest.mark.parametrize("ratio", [0.99, 0.6])
 def test_a_sample_that_misleads_changes_nothing(factor: float, ratio: float) -> None:
-    layout, case = Layout.of_sizes([100, 60_000, 4097]), case_of(ratio)
+    layout, case = Layout.of_sizes([100, 36_000]), case_of(ratio)
     value = misleading(layout, 1, factor)
     expected = on_cpu(case, layout, value)
     assert torch.equal(on_gpu(case, layout, value).payload.cpu(), expected.payload)
 
 
 def test_one_entry_kept_of_many() -> None:
-    layout, case = Layout.of_sizes([70_000]), case_of(1 - 1e-5)
+    layout, case = Layout.of_sizes([40_000]), case_of(1 - 1e-5)
     value = drawn(layout, 1)
     expected = on_cpu(case, layout, value)
     assert torch.equal(on_gpu(case, layout, value).payload.cpu(), expected.payload)
 
 
 def test_not_a_number_is_kept_first() -> None:
-    layout, case = Layout.of_sizes([40_000, 1000]), case_of(0.99)
+    layout, case = Layout.of_sizes([20_000, 1000]), case_of(0.99)
     value = drawn(layout, 1)
-    value[[31, 39_999]] = torch.nan
+    value[[31, 19_999]] = torch.nan
     sent = on_gpu(case, layout, value)
     target = torch.zeros(layout.num_entries, device=DEVICE)
     top_k.accumulate(case.compressor(), layout, [sent], [target], [[1.0]])  # type: ignore[arg-type]
-    assert target.isnan().nonzero().flatten().tolist() == [31, 39_999]
+    assert target.isnan().nonzero().flatten().tolist() == [31, 19_999]
 
 
 @pytest.mark.parametrize("ratio", [0.99, 0.5, 0.0])
