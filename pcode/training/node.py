@@ -60,6 +60,7 @@ class Node:
         self.device = device_of(plan.config.launch, communicator.process)
         if self.device.type == "cuda":
             torch.cuda.set_device(self.device)  # of this thread: simulated nodes have one each
+            torch.backends.cudnn.deterministic = True
         self.dataset = plan.dataset_on(self.device)
         self.schedule = plan.schedule(self.rank)
         self.task = TASKS[plan.dataset.task]

@@ -87,8 +87,8 @@ def test_base_and_packages_are_pinned() -> None:
     assert re.fullmatch(r"debian:\d+\.\d+-slim", images.pop())
     runs = " ".join(each.value for each in instructions("cuda") if each.name == "RUN")
     packages = re.findall(r"apt-get install ((?:--\S+ +|[a-z0-9.+-]+=\S+ *)+)(\S*)", runs)
-    assert len(packages) == 2
-    assert [after for _, after in packages] == ["&&", "&&"]  # no package without a version
+    assert len(packages) == 3
+    assert {after for _, after in packages} == {"&&"}  # no package without a version
 
 
 @pytest.mark.parametrize("target", TARGETS)
