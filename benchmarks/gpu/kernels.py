@@ -1,0 +1,208 @@
+"""Time compressors on a GPU, in multiples of a copy that moves as many bytes as they have to.
+
+    PYTHONPATH=.:benchmarks python -m gpu.kernels [--repeats N] [--output PATH]
+
+The vector has the layout of ResNet-50: 25,557,032 float32 in 161 tensors. What is timed is what a
+node with two neighbours does in a step besides sending:
+
+- copy: one vector into another (`torch.Tensor.copy_`), which measures the bandwidth;
+- encode: the message of value - reference;
+- accumulate: the own message into hat with weight 1 and into z with weight -2/3, and two
+  neighbours' into z with weight 1/3 each.
+
+Times are between CUDA events around one call, of N calls one after another, each once the GPU's
+second-level cache has been overwritten; everything is called before anything is timed, which
+compiles. Where the processor takes longer to launch than the GPU to compute, that is in the time:
+"host" is how long a call takes to return.
+
+"share" is the copy's bandwidth that a call has reached, over the fewest bytes that it must move:
+encode reads value and reference and writes the message, accumulate reads and writes both targets
+and reads three messages. Where a message names few entries only those are counted, at 4 bytes
+each, though memory moves 32 at least. A qsgd message's norm takes a pass of its own, which is not
+counted; top-k is also given in multiples of the encoding of sign, one pass over both vectors.
+
+Launches are the kernels and copies on the GPU that torch.profiler sees in one call.
+
+The table goes to stdout; with --output all figures go to a JSON file. Without a GPU it ends with
+status 2.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+from harness import keep
+from kernels import resnet50_layout, with_spread
+from pcode.compression import Message, make_compressor
+from pcode.compression.kept import kept_of
+from pcode.compression.random_k import RandomK
+from pcode.compression.top_k import TopK
+from pcode.layout import Layout
+
+CASES: tuple[tuple[str, str, dict[str, object]], ...] = (
+    ("none", "none", {}),
+    ("sign", "sign", {}),
+    ("top-k .99", "compress_top_k", {"compress_ratio": 0.99}),
+    ("top-k .9", "compress_top_k", {"compress_ratio": 0.9}),
+    ("top-k .5", "compress_top_k", {"compress_ratio": 0.5}),
+    ("random-k .99", "compress_random_k", {"compress_ratio": 0.99}),
+    ("random-k .5", "compress_random_k", {"compress_ratio": 0.5}),
+    ("qsgd 4", "quantize_qsgd", {"quantize_level": 4}),
+    ("qsgd 8", "quantize_qsgd", {"quantize_level": 8}),
+    ("qsgd 16", "quantize_qsgd", {"quantize_level": 16}),
+)
+WEIGHTS = ((1.0, 0.0, 0.0), (-2 / 3, 1 / 3, 1 / 3))
+ONE_PASS = "sign: encode"
+# More than the second-level cache of any GPU so far.
+CACHE_BYTES = 256 << 20
+
+
+@dataclass(frozen=True)
+class Part:
+    """A call to time, and the fewest bytes that it reads and writes."""
+
+    run: Callable[[], object]
+    num_bytes: int
+
+
+@dataclass(frozen=True)
+class Times:
+    """Of one part, call by call: between events on the GPU, and until the call returns."""
+
+    seconds: list[float]
+    host_seconds: list[float]
+    num_launches: int
+
+
+def parts_of(layout: Layout) -> dict[str, Part]:
+    value, reference, hat, z = (torch.randn(layout.num_entries, device="cuda") for _ in range(4))
+    copied = torch.empty_like(value)
+    vector_bytes = 4 * layout.num_entries
+    parts = {"copy": Part(lambda: copied.copy_(value), 2 * vector_bytes)}
+
+    def add(label: str, name: str, options: dict[str, object]) -> None:
+        compressor = make_compressor(name, **options)
+        message_bytes = compressor.message_bytes(layout)
+        messages = [
+            Message(torch.zeros(message_bytes, dtype=torch.uint8, device="cuda"), key)
+            for key in range(3)
+        ]
+        for message in messages[1:]:
+            compressor.encode(layout, reference, value, message)
+        read = changed = vector_bytes
+        if isinstance(compressor, TopK | RandomK):
+            changed = 4 * sum(kept_of(layout, compressor.compress_ratio))
+        if isinstance(compressor, RandomK):
+            read = changed
+        # Into hat one message, into z three, which need not name the same entries.
+        targets = changed + min(3 * changed, vector_bytes)
+
+        def encode() -> None:
+            compressor.encode(layout, value, reference, messages[0])
+
+        def accumulate() -> None:
+            compressor.accumulate(layout, messages, (hat, z), WEIGHTS)
+
+        parts[f"{label}: encode"] = Part(encode, 2 * read + message_bytes)
+        parts[f"{label}: accumulate"] = Part(accumulate, 2 * targets + 3 * message_bytes)
+
+    for case in CASES:
+        add(*case)
+    return parts
+
+
+def num_launches(run: Callable[[], object]) -> int:
+    """What one call puts on the GPU."""
+    torch.cuda.synchronize()
+    with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as profiled:
+        run()
+        torch.cuda.synchronize()
+    return sum(event.device_type.name == "CUDA" for event in profiled.events() or ())
+
+
+def measure(run: Callable[[], object], repeats: int) -> Times:
+    for _ in range(3):
+        run()
+    launches = num_launches(run)
+    cache = torch.empty(CACHE_BYTES, dtype=torch.uint8, device="cuda")
+    seconds, host_seconds = [], []
+    for _ in range(repeats):
+        cache.zero_()
+        torch.cuda.synchronize()
+        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        start = time.perf_counter()
+        begin.record()
+        run()
+        end.record()
+        host_seconds.append(time.perf_counter() - start)
+        torch.cuda.synchronize()
+        seconds.append(begin.elapsed_time(end) / 1000)
+    return Times(seconds, host_seconds, launches)
+
+
+def table(parts: dict[str, Part], measured: dict[str, Times]) -> list[str]:
+    """Lines of the table of medians."""
+    medians = {name: statistics.median(times.seconds) for name, times in measured.items()}
+    bandwidth = parts["copy"].num_bytes / medians["copy"]
+    lines = [
+        "| part | ms | host ms | MB moved | GB/s | share | passes of sign | launches |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for name, part in parts.items():
+        times, rate = measured[name], part.num_bytes / medians[name]
+        milliseconds = with_spread([1000 * each for each in times.seconds], 3)
+        host = statistics.median(times.host_seconds)
+        lines.append(
+            f"| {name} | {milliseconds} | {1000 * host:.3f} | {part.num_bytes / 1e6:.1f} "
+            f"| {rate / 1e9:.0f} | {rate / bandwidth:.2f} "
+            f"| {medians[name] / medians[ONE_PASS]:.2f} | {times.num_launches} |"
+        )
+    return lines
+
+
+def main() -> int:
+    description, _, details = (__doc__ or "").partition("\n\n")
+    parser = argparse.ArgumentParser(
+        description=description,
+        epilog=details,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--repeats", type=int, default=50, help="calls timed (default 50)")
+    parser.add_argument("--output", type=Path, help="JSON file for all figures")
+    arguments = parser.parse_args()
+    if not torch.cuda.is_available():
+        print("there is no GPU that torch can use", file=sys.stderr)
+        return 2
+
+    layout = resnet50_layout()
+    parts = parts_of(layout)
+    measured = {name: measure(part.run, arguments.repeats) for name, part in parts.items()}
+    gpu = torch.cuda.get_device_name()
+    print(f"{layout.num_entries:,} float32 in {layout.num_tensors} tensors")
+    print(f"{gpu}, {arguments.repeats} calls\n")
+    print(*table(parts, measured), sep="\n")
+    figures = {
+        "gpu": gpu,
+        "cuda": torch.version.cuda,
+        "triton": version("triton"),
+        "num_entries": layout.num_entries,
+        "num_tensors": layout.num_tensors,
+        "num_bytes": {name: part.num_bytes for name, part in parts.items()},
+        "times": {name: asdict(times) for name, times in measured.items()},
+    }
+    keep(arguments.output, figures)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
