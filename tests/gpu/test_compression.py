@@ -12,10 +12,9 @@ import torch
 from pcode.compression import Compressor, Message, make_compressor
 from pcode.errors import UserError
 from pcode.layout import Layout
+from tests.gpu import needs_gpu
 
-pytestmark = pytest.mark.skipif(
-    not torch.cuda.is_available(), reason="there is no GPU that torch can use"
-)
+pytestmark = needs_gpu
 
 CASES: list[tuple[str, dict[str, Any]]] = [
     ("none", {}),

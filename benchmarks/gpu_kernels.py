@@ -1,6 +1,6 @@
 """Time compressors on a GPU, in multiples of a copy that moves as many bytes as they have to.
 
-    PYTHONPATH=.:benchmarks python -m gpu.kernels [--repeats N] [--output PATH]
+    python benchmarks/gpu_kernels.py [--repeats N] [--output PATH]
 
 The vector has the layout of ResNet-50: 25,557,032 float32 in 161 tensors. What is timed is what a
 node with two neighbours does in a step besides sending:
@@ -31,7 +31,6 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -41,6 +40,7 @@ from pathlib import Path
 import torch
 from torch.profiler import ProfilerActivity, profile
 
+from gpu_device import gpu, gpu_name
 from harness import keep
 from kernels import resnet50_layout, with_spread
 from pcode.compression import Message, make_compressor
@@ -170,7 +170,7 @@ def table(parts: dict[str, Part], measured: dict[str, Times]) -> list[str]:
     return lines
 
 
-def main() -> int:
+def main() -> None:
     description, _, details = (__doc__ or "").partition("\n\n")
     parser = argparse.ArgumentParser(
         description=description,
@@ -180,19 +180,15 @@ def main() -> int:
     parser.add_argument("--repeats", type=int, default=50, help="calls timed (default 50)")
     parser.add_argument("--output", type=Path, help="JSON file for all figures")
     arguments = parser.parse_args()
-    if not torch.cuda.is_available():
-        print("there is no GPU that torch can use", file=sys.stderr)
-        return 2
-
+    gpu()
     layout = resnet50_layout()
     parts = parts_of(layout)
     measured = {name: measure(part.run, arguments.repeats) for name, part in parts.items()}
-    gpu = torch.cuda.get_device_name()
     print(f"{layout.num_entries:,} float32 in {layout.num_tensors} tensors")
-    print(f"{gpu}, {arguments.repeats} calls\n")
+    print(f"{gpu_name()}, {arguments.repeats} calls\n")
     print(*table(parts, measured), sep="\n")
     figures = {
-        "gpu": gpu,
+        "gpu": gpu_name(),
         "cuda": torch.version.cuda,
         "triton": version("triton"),
         "num_entries": layout.num_entries,
@@ -201,8 +197,7 @@ def main() -> int:
         "times": {name: asdict(times) for name, times in measured.items()},
     }
     keep(arguments.output, figures)
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
