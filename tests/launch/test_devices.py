@@ -1,15 +1,23 @@
-"""CPU threads of nodes."""
+"""CPU threads and GPUs of nodes."""
 
 from __future__ import annotations
 
 import shutil
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 
+from pcode.config import make_config
 from pcode.errors import UserError
-from pcode.launch.devices import num_usable_cores, threads_per_node
+from pcode.launch.devices import (
+    check_compiler,
+    device_of,
+    gpu_notices,
+    num_usable_cores,
+    threads_per_node,
+)
 
 
 def test_threads_come_from_the_flag_then_the_variable_then_the_cores() -> None:
@@ -56,3 +64,29 @@ def test_cores_are_no_more_than_a_container_may_use() -> None:
         timeout=60,
     )
     assert done.stdout == "1\n", done.stderr
+
+
+def test_world_lists_the_gpu_of_each_process_and_begins_again() -> None:
+    launch = make_config(world=(0, 2, 1), on_cuda=True, n_mpi_process=5).launch
+    assert [str(device_of(launch, process)) for process in range(5)] == [
+        *("cuda:0", "cuda:2", "cuda:1", "cuda:0", "cuda:2")
+    ]
+    (notice,) = gpu_notices(launch, 5)
+    assert notice.startswith("--world 0,2,1: 3 GPU ids for 5 processes")
+    assert gpu_notices(launch, 3) == []
+
+
+def test_without_gpus_world_means_nothing() -> None:
+    launch = make_config(world=(3,), on_cuda=False).launch
+    assert str(device_of(launch, 1)) == "cpu"
+    assert gpu_notices(launch, 2) == []
+
+
+def test_a_missing_compiler_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    check = partial(check_compiler, "--compile True", "C++", "CXX", ("g++", "clang++"))
+    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.delenv("CXX", raising=False)
+    with pytest.raises(UserError, match=r"--compile True: needs a C\+\+ compiler: install g\+\+"):
+        check()
+    monkeypatch.setenv("CXX", "/opt/compiler")
+    check()

@@ -102,7 +102,8 @@ MISTAKES = [
     ("--experiment=", "--experiment"),
     ("--experiment " + "x" * 300, "--experiment"),
     ("--drop_rate 2 --arch mlp", "--drop_rate"),
-    ("--backend nccl", "--backend nccl"),
+    ("--backend nccl --on_cuda False", "--backend nccl"),
+    ("--amp bf16 --arch rnn_lm --data synthetic:text --on_cuda False", "--amp bf16"),
     ("--checkpoint small", "--checkpoint small"),
     # Limits that depend on other flags.
     ("--densenet_compression 0 --arch densenet40 --densenet_bc_mode True", "densenet_compression"),

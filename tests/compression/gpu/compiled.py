@@ -13,12 +13,15 @@ import re
 import sys
 from typing import Any
 
+import numpy as np
 import torch
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.runtime.jit import JITFunction
 
 from pcode.compression import Message
+from pcode.compression.gpu.update import update
+from pcode.compression.update import SGDUpdate
 from pcode.layout import Layout
 from tests.compression.gpu.cases import CASES, WEIGHTS, Case
 
@@ -56,6 +59,13 @@ def _launch(case: Case, layout: Layout, *, has_reference: bool) -> None:
     case.kernels.accumulate(compressor, layout, messages, vectors, WEIGHTS)
 
 
+def _launch_update(layout: Layout) -> None:
+    """Step and mix."""
+    x, buf, z = (torch.zeros(layout.num_entries) for _ in range(3))
+    rows = np.ones((layout.num_tensors, 5), dtype=np.float32)
+    update(SGDUpdate(layout, x, buf, z, layout.views(torch.zeros_like(x)), rows))
+
+
 def compile_launches() -> dict[str, Any]:
     """The compiled kernels by compressor, layout and name."""
     triton.runtime.driver.set_active(Driver())
@@ -74,6 +84,9 @@ def compile_launches() -> dict[str, Any]:
             if case.label in {"sign", "compress_top_k-0.99"}:
                 label = f"{case.label}, unaligned, no reference"
                 _launch(case, UNALIGNED, has_reference=False)
+        for layout in (ALIGNED, UNALIGNED):
+            label = f"update of {layout.sizes}"
+            _launch_update(layout)
     finally:
         JITFunction.run = run
     return found
