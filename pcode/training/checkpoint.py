@@ -177,9 +177,7 @@ def read_node(run: Path, manifest: Manifest, rank: int, layout: Layout) -> dict[
     if hashlib.sha256(content).hexdigest() != manifest.sha256[rank]:
         raise UserError(f"--resume {run}: {file} is damaged{hint}")
     try:
-        state: dict[str, Any] = torch.load(
-            io.BytesIO(content), weights_only=True, map_location="cpu"
-        )
+        state: dict[str, Any] = torch.load(io.BytesIO(content), weights_only=True)
         found = Layout(tuple(state["names"]), tuple(tuple(shape) for shape in state["shapes"]))
     except Exception as error:  # with the right digest: another program's, which may hold anything
         raise UserError(f"--resume {run}: {file} is no checkpoint: {one_line(error)}") from None

@@ -55,7 +55,7 @@ def load_model(model: nn.Module, file: Path) -> None:
         UserError: the file cannot be read, is damaged or holds another model.
     """
     try:
-        model.load_state_dict(torch.load(file, weights_only=True, map_location="cpu"))
+        model.load_state_dict(torch.load(file, weights_only=True))
     except Exception as error:  # a damaged file may raise anything
         raise UserError(f"--resume: {file} does not hold this model: {one_line(error)}") from None
 

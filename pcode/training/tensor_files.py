@@ -36,6 +36,17 @@ class _Passing(io.RawIOBase):
             raise
 
 
+def _in_host_memory(content: Any) -> Any:
+    """The same with tensors of any device copied, so that a machine without it can read them."""
+    if isinstance(content, torch.Tensor):
+        return content.cpu()
+    if isinstance(content, dict):
+        return type(content)((name, _in_host_memory(value)) for name, value in content.items())
+    if isinstance(content, list | tuple):
+        return type(content)(map(_in_host_memory, content))
+    return content
+
+
 def save_tensors(
     path: Path, content: Any, before_it_counts: Callable[[BinaryIO], None] | None = None
 ) -> bytes:
@@ -51,7 +62,7 @@ def save_tensors(
     with whole_file(path) as file:
         passing = _Passing(file)
         try:
-            torch.save(content, cast(IO[bytes], passing))
+            torch.save(_in_host_memory(content), cast(IO[bytes], passing))
         except RuntimeError:
             if passing.error is not None:
                 raise passing.error from None
