@@ -17,6 +17,7 @@ from pcode.models import normalization_parameters
 from pcode.training.evaluation import evaluate
 from pcode.training.node import Node
 from pcode.training.planning import make_plan
+from pcode.training.tasks import TASKS
 
 Result = TypeVar("Result")
 NUM_STEPS = 5
@@ -73,15 +74,24 @@ def test_a_node_trains_as_one(flags: dict[str, Any], num_parts: int) -> None:
         assert {part[2] for part in parts} == {sent}
 
 
-def test_each_process_draws_its_own_and_the_first_what_a_whole_node_does() -> None:
-    def use(node: Node) -> int:
-        train(node)
-        return torch.default_generator.initial_seed()  # what dropout has drawn from
+def test_each_process_draws_its_own_and_the_first_what_a_whole_node_does(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    task = TASKS["classification"]
+    forward, seeds = task.forward, []
 
+    def watched(*arguments: Any) -> tuple[torch.Tensor, Any]:
+        seeds.append(torch.default_generator.initial_seed())  # what dropout draws from
+        return forward(*arguments)
+
+    monkeypatch.setattr(task, "forward", watched)
     flags = PLAIN | {"batch_size": 24}
-    whole, split = on_nodes(flags, 1, use), on_nodes(flags, 3, use)
-    assert [parts[0] for parts in split] == [parts[0] for parts in whole]
-    assert len({seed for parts in split for seed in parts}) == 9
+    on_nodes(flags, 1, train)
+    whole, seeds[:] = set(seeds), []
+    on_nodes(flags, 3, train)
+    assert len(whole) == 3 * NUM_STEPS
+    assert len(set(seeds)) == 3 * 3 * NUM_STEPS
+    assert whole < set(seeds)
 
 
 def test_running_statistics_are_averaged_and_parameters_are_not_touched() -> None:
