@@ -69,7 +69,7 @@ def add_entries(
     segments = segments_of(layout, targets[0].device)
     launch(
         _add_entries,
-        segments.num_programs,
+        segments.num_programs if used else 0,
         tuple(targets),
         tuple(messages[m].payload for m in used),
         tuple(tuple(row[m] for m in used) for row in found),

@@ -74,16 +74,15 @@ def _bits_of(
 
 @triton.jit
 def _count_ones(
-    payloads: tl.tuple,
-    num_positions: tl.tensor,
+    codes: tl.tuple,
     low_bytes: tl.tensor,
     high_bytes: tl.tensor,
     counts: tl.tensor,
     BITS: tl.constexpr,
 ) -> None:
     """Write the ones among this program's high bits of each message: messages x programs."""
-    for m in tl.static_range(len(payloads)):
-        _, ones = _bits_of(payloads[m] + 4 * num_positions, low_bytes, high_bytes, BITS)
+    for m in tl.static_range(len(codes)):
+        _, ones = _bits_of(codes[m], low_bytes, high_bytes, BITS)
         to = counts + m * tl.num_programs(0) + tl.program_id(0)
         tl.store(to, tl.sum(ones, axis=0).to(tl.int64))
 
@@ -92,7 +91,8 @@ def _count_ones(
 def _add_decoded(
     targets: tl.tuple,
     weights: tl.tuple,
-    payload: tl.tensor,
+    values: tl.tensor,
+    code: tl.tensor,
     num_entries: tl.tensor,
     num_positions: tl.tensor,
     low_bytes: tl.tensor,
@@ -110,7 +110,6 @@ def _add_decoded(
         counts: of the ones among each program's high bits.
         sums: of the counts, up to each program and with it.
     """
-    code = payload + 4 * num_positions
     bits, ones = _bits_of(code, low_bytes, high_bytes, BITS)
     before = tl.load(sums + tl.program_id(0)) - tl.load(counts + tl.program_id(0))
     numbers = before + tl.cumsum(ones, axis=0) - ones
@@ -119,13 +118,13 @@ def _add_decoded(
     if LOW_BITS > 0:
         for byte in tl.static_range((LOW_BITS + 14) // 8):
             at = numbers * LOW_BITS // 8 + byte
-            found = tl.load(code + at, mask=inside & (at < low_bytes), other=0)
-            low |= found.to(tl.int64) << (8 * byte)
+            part = tl.load(code + at, mask=inside & (at < low_bytes), other=0)
+            low |= part.to(tl.int64) << (8 * byte)
         low = (low >> (numbers * LOW_BITS % 8)) & ((1 << LOW_BITS) - 1)
     places = ((bits - numbers) << LOW_BITS) | low
     inside &= places < num_entries
-    values = tl.load(floats_at(payload) + numbers, mask=inside, other=0.0)
-    add_at(targets, weights, places, inside, values)
+    found = tl.load(floats_at(values) + numbers, mask=inside, other=0.0)
+    add_at(targets, weights, places, inside, found)
 
 
 def encode(positions: torch.Tensor, code: Code, to: torch.Tensor) -> None:
@@ -163,10 +162,13 @@ def accumulate(
     Args:
         weights: for each message those of all targets.
     """
+    if not payloads:
+        return
+    codes = tuple(payload[4 * code.num_positions :] for payload in payloads)
     num_programs = triton.cdiv(8 * code.high_bytes, BITS)
-    form = code.num_positions, code.low_bytes, code.high_bytes
-    counts = torch.empty(len(payloads), num_programs, dtype=torch.int64, device=targets[0].device)
-    launch(_count_ones, num_programs, payloads, *form, counts, BITS=BITS)
+    parts = code.low_bytes, code.high_bytes
+    counts = torch.empty(len(codes), num_programs, dtype=torch.int64, device=targets[0].device)
+    launch(_count_ones, num_programs, codes, *parts, counts, BITS=BITS)
     sums = counts.cumsum(1)
     for m, payload in enumerate(payloads):
         launch(
@@ -175,8 +177,10 @@ def accumulate(
             targets,
             weights[m],
             payload,
+            codes[m],
             num_entries,
-            *form,
+            code.num_positions,
+            *parts,
             counts[m],
             sums[m],
             LOW_BITS=code.low_bits,

@@ -68,6 +68,15 @@ def test_sums_are_those_of_the_cpu(case: Case, layout: Layout) -> None:
         np.testing.assert_array_equal(copy.cpu().view(torch.int32), target.view(torch.int32))
 
 
+def test_messages_of_weight_0_are_left_out(case: Case) -> None:
+    layout, compressor = Layout.of_sizes([100]), case.compressor()
+    target = drawn(layout, 1).to(DEVICE)
+    before, message = target.clone(), room(case, layout, DEVICE)
+    case.kernels.accumulate(compressor, layout, [message], [target], [[0.0]])
+    case.kernels.accumulate(compressor, layout, [], [target], [[]])
+    assert torch.equal(target, before)
+
+
 def test_what_is_not_finite_ends_in_the_message(case: Case) -> None:
     layout = Layout.of_sizes([50, 5000])
     value = drawn(layout, 1)
