@@ -16,7 +16,13 @@ from pathlib import Path
 
 from gpu_device import gpu
 
-PROGRAMS = ("gpu_kernels", "gpu_steps", "gpu_simulation")
+# By the name of what they leave: program and arguments.
+PROGRAMS: dict[str, tuple[str, ...]] = {
+    "gpu_kernels": ("gpu_kernels.py",),
+    "gpu_steps": ("gpu_steps.py",),
+    "gpu_steps_2_ranks": ("gpu_steps.py", "--ranks", "2", "--batch", "64"),
+    "gpu_simulation": ("gpu_simulation.py",),
+}
 
 
 def main() -> int:
@@ -27,12 +33,12 @@ def main() -> int:
     gpu()
     date = datetime.now(timezone.utc).strftime("%Y-%m-%d")
     statuses = []
-    for name in PROGRAMS:
+    for name, (program, *flags) in PROGRAMS.items():
         output = arguments.results / f"{date}-{name}.json"
-        command = [sys.executable, str(here / f"{name}.py"), "--output", str(output)]
+        command = [sys.executable, str(here / program), *flags, "--output", str(output)]
         print(f"\n## {name}\n", flush=True)
         statuses.append(subprocess.run(command, check=False).returncode)
-    return max(statuses)
+    return int(any(statuses))
 
 
 if __name__ == "__main__":

@@ -9,11 +9,11 @@ import torch
 
 
 def gpu() -> torch.device:
-    """The first GPU; ends the program where there is none."""
+    """This process's GPU, the first as a rule; ends the program where there is none."""
     if not torch.cuda.is_available():
         print("benchmarks: this machine has no GPU that torch can use", file=sys.stderr)
         sys.exit(2)
-    return torch.device("cuda", 0)
+    return torch.device("cuda", torch.cuda.current_device())
 
 
 def gpu_name() -> str:

@@ -70,7 +70,11 @@ def _batches(plan: Plan, rank: int) -> Iterator[Batch]:
 
 def plain_loop(plan: Plan) -> Callable[[], None]:
     """A step of 8 models, one after another."""
-    models = [plan.model().to(gpu()) for _ in range(NODES)]
+    torch.backends.cudnn.deterministic = True  # as simulated nodes have it
+    models = [
+        plan.model().to(gpu(), memory_format=torch.channels_last)  # type: ignore[call-overload]
+        for _ in range(NODES)
+    ]
     optimizers = [
         torch.optim.SGD(
             model.parameters(), lr=0.1, momentum=0.9, nesterov=True, weight_decay=1e-4, fused=True

@@ -1,13 +1,17 @@
 """Steps of ResNet-50 on a GPU with CHOCO-SGD's exchange, beside steps without communication.
 
-    python benchmarks/gpu_steps.py [--rounds N] [--block N] [--batch N] [--output FILE.json]
+    python benchmarks/gpu_steps.py [--ranks N [--backend B]] [--rounds N] [--block N] [--batch N]
+        [--output FILE.json]
 
 ResNet-50 of torchvision on random 3 x 224 x 224 images, batch 128, bfloat16 by autocast, images in
-channels_last. In turn, so that all see the same machine, a block of steps of each:
+channels_last, cuDNN's deterministic algorithms. In turn, so that all see the same machine, a block
+of steps of each:
 
 - plain: forward, backward, torch.optim.SGD's fused step with Nesterov momentum: no communication;
+  its weights are in channels_last too, which those of a flat store are not;
 - choco: sign-CHOCO on a ring of 3 whose two neighbours are the node itself: their messages are
-  copies of its own, made on a stream of their own;
+  copies of its own, made on a stream of their own; with --ranks N > 1 a ring of so many ranks, over
+  nccl or another backend, on the GPUs of this machine in turn;
 - per tensor: the same recursion in the style of the original research code, a loop over the 161
   tensors, each with its norm, signs, packing and unpacking by torch's operations.
 
@@ -18,6 +22,7 @@ medians over the rounds, with quartiles. CUDA events are the clock.
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -29,9 +34,11 @@ from torch.nn import functional
 from torchvision.models import resnet50
 
 from gpu_device import gpu, gpu_name, timed
-from harness import keep, spread
+from harness import keep, spread, start_ranks
 from pcode.communication import Communicator, Exchange
 from pcode.compression import make_compressor
+from pcode.config import make_config
+from pcode.launch.connect import connect, disconnect
 from pcode.optim import ParallelChoco
 from pcode.topology import make_topology
 
@@ -76,7 +83,7 @@ class ToItself(Communicator):
         raise NotImplementedError
 
     def barrier(self, step: int | None = None) -> None:
-        raise NotImplementedError
+        pass
 
     def report(self, error: Exception, step: int | None = None) -> None:
         raise NotImplementedError
@@ -141,11 +148,11 @@ def _sgd(model: nn.Module) -> torch.optim.Optimizer:
     )
 
 
-def _choco(model: nn.Module) -> ParallelChoco:
+def _choco(model: nn.Module, communicator: Communicator) -> ParallelChoco:
     return ParallelChoco(
         model.parameters(),
-        ToItself(),
-        make_topology("ring", 3),
+        communicator,
+        make_topology("ring", communicator.num_nodes),
         compressor=make_compressor("sign"),
         consensus_stepsize=GAMMA,
         lr=LR,
@@ -161,7 +168,7 @@ def _model() -> nn.Module:
     return model
 
 
-def steps_of(batch_size: int) -> dict[str, Callable[[], None]]:
+def steps_of(batch_size: int, communicator: Communicator) -> dict[str, Callable[[], None]]:
     """A step of each kind; each has a model of its own."""
     images = torch.randn(batch_size, 3, SIDE, SIDE, device=gpu())
     images = images.contiguous(memory_format=torch.channels_last)
@@ -175,7 +182,9 @@ def steps_of(batch_size: int) -> dict[str, Callable[[], None]]:
         step()
 
     plain, per_tensor, ours = _model(), _model(), _model()
-    sgd, of_loop, law = _sgd(plain), _sgd(per_tensor), _choco(ours)
+    for model in (plain, per_tensor):
+        model.to(memory_format=torch.channels_last)
+    sgd, of_loop, law = _sgd(plain), _sgd(per_tensor), _choco(ours, communicator)
     return {
         "plain": partial(train, plain, sgd.zero_grad, sgd.step),
         "choco": partial(train, ours, law.zero_grad, law.step),
@@ -185,21 +194,47 @@ def steps_of(batch_size: int) -> dict[str, Callable[[], None]]:
     }
 
 
+def _join(num_ranks: int, backend: str) -> Communicator:
+    """This rank's view of the others, or of itself where it is alone."""
+    if num_ranks == 1:
+        return ToItself()
+    place = start_ranks(num_ranks, __file__, sys.argv[1:])
+    world = tuple(range(torch.cuda.device_count()))
+    config = make_config(backend=backend, n_mpi_process=num_ranks, on_cuda=True, world=world)
+    return connect(config.launch, place)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
+    parser.add_argument("--ranks", type=int, default=1)
+    parser.add_argument("--backend", default="nccl", choices=("nccl", "mpi", "gloo"))
     parser.add_argument("--rounds", type=int, default=25)
     parser.add_argument("--block", type=int, default=10)
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--output", type=Path)
     arguments = parser.parse_args()
-    steps = steps_of(arguments.batch)
+    gpu()
+    communicator = _join(arguments.ranks, arguments.backend)
+    torch.backends.cudnn.deterministic = True  # for all: a run's nodes ask for it
+    steps = steps_of(arguments.batch, communicator)
     seconds: dict[str, list[float]] = {name: [] for name in steps}
     for number in range(arguments.rounds + 2):
         for name, step in steps.items():
+            communicator.barrier()
             taken = timed(step, arguments.block) / arguments.block
             if number > 1:
                 seconds[name].append(taken)
-    print(f"ResNet-50, batch {arguments.batch}, bfloat16, {gpu_name()}\n")
+    if arguments.ranks > 1:
+        communicator.barrier()
+        disconnect()
+    if arguments.ranks == 1 or communicator.rank == 0:
+        report(arguments, seconds)
+
+
+def report(arguments: argparse.Namespace, seconds: dict[str, list[float]]) -> None:
+    """Print the table, and keep the figures."""
+    ranks = f"{arguments.ranks} ranks, {arguments.backend}, " if arguments.ranks > 1 else ""
+    print(f"ResNet-50, batch {arguments.batch}, bfloat16, {ranks}{gpu_name()}\n")
     print("| step | ms | of plain | quartiles |")
     print("|---|---:|---:|---:|")
     ratios = {}
@@ -214,6 +249,8 @@ def main() -> None:
         arguments.output,
         {
             "gpu": gpu_name(),
+            "ranks": arguments.ranks,
+            "backend": arguments.backend if arguments.ranks > 1 else None,
             "batch": arguments.batch,
             "block": arguments.block,
             "seconds": seconds,

@@ -20,6 +20,10 @@ class UserError(ValueError):
     """
 
 
+class HostError(UserError):
+    """A machine lacks what the flags need; those of other ranks may have it."""
+
+
 @contextmanager
 def naming_flags(flags: str) -> Iterator[None]:
     """Put these flags, as the user gave them, before a UserError that names none itself."""

@@ -7,8 +7,9 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from socket import gethostname
 
 import torch
 
@@ -19,6 +20,7 @@ from pcode.config.options import AUTO
 from pcode.errors import (
     CommunicationError,
     DivergenceError,
+    HostError,
     Preempted,
     StorageError,
     UserError,
@@ -87,9 +89,11 @@ def _main(arguments: Sequence[str]) -> int:
         check_gpus(config.launch, _processes_here(config, place, command is None or here))
         plan = make_plan(config)
     except UserError as error:
-        # Every rank finds the same error: one of them reports it.
+        # Every rank finds the same error, and one of them reports it, unless it is of its machine.
         if place is None or place.rank == 0:
             print(f"run.py: error: {error}", file=sys.stderr)
+        elif isinstance(error, HostError):
+            print(f"run.py: error: rank {place.rank} on {gethostname()}: {error}", file=sys.stderr)
         return USER_ERROR
     first = place is None or place.rank == 0
     if first and LAUNCHER_VARIABLE not in os.environ:  # what the launcher has said is said
@@ -128,7 +132,7 @@ def _main(arguments: Sequence[str]) -> int:
     return _be_nodes(plan, place)
 
 
-def _processes_here(config: Config, place: RankEnvironment | None, all_here: bool) -> Iterable[int]:
+def _processes_here(config: Config, place: RankEnvironment | None, all_here: bool) -> Sequence[int]:
     """The processes of the run on this machine, as far as this one knows."""
     if place is not None:
         return [place.rank]
@@ -191,11 +195,10 @@ def _resolve(config: Config, given: frozenset[str], place: RankEnvironment | Non
                 f"--backend mpi: {place.kind} starts no MPI ranks; use mpirun, or --backend gloo"
             )
     here = options.num_processes if place is None else place.num_local_ranks
-    options = dataclasses.replace(
-        options,
-        num_threads=threads_per_node(options.num_threads, here),
-        on_cuda=torch.cuda.is_available() if options.on_cuda is None else options.on_cuda,
-    )
+    options = dataclasses.replace(options, num_threads=threads_per_node(options.num_threads, here))
+    # Ranks on other hosts see for themselves.
+    if options.on_cuda is None and (place is not None or runs_here(options)):
+        options = dataclasses.replace(options, on_cuda=torch.cuda.is_available())
     return dataclasses.replace(config, launch=options)
 
 

@@ -18,7 +18,7 @@ from pcode.check.running import mpirun_together, run_all
 from pcode.config import Config
 from pcode.config.options import AUTO, Launch
 from pcode.errors import UserError
-from pcode.launch import Host, RankEnvironment, read_hostfile, runs_here
+from pcode.launch import Host, RankEnvironment, check_gpus, read_hostfile, runs_here
 from pcode.launch.mpirun import find_mpirun, go_to, handing_on
 from pcode.training.plan import Plan
 from pcode.training.planning import check_backend, make_plan
@@ -177,6 +177,7 @@ def _check_as_rank(config: Config, place: RankEnvironment, asked: str) -> int:
         answer = ask_here([sys.executable, "-u"], config.launch, asked)
     plan: Plan | UserError
     try:
+        check_gpus(config.launch, [place.rank])
         plan = _plan(config)
     except UserError as error:  # on this host, maybe not on others
         plan = error

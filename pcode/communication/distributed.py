@@ -13,6 +13,30 @@ from pcode.communication import mpi
 from pcode.communication.base import Exchange, ProcessCommunicator
 from pcode.errors import CommunicationError
 
+NCCL_GRACE_SECONDS = 60.0
+
+
+def nccl_limit(limit_seconds: float) -> timedelta:
+    """What NCCL is given for a time limit of so many seconds.
+
+    At its own limit it ends the process without a word; who waits is to have said so before.
+    """
+    return timedelta(seconds=2 * limit_seconds + NCCL_GRACE_SECONDS)
+
+
+def new_group(
+    ranks: list[int] | None, limit: timedelta, backend: str | None = None
+) -> dist.ProcessGroup | None:
+    """A group of these ranks, of all if None; None on those that are no members.
+
+    Args:
+        limit: how long its operations may take.
+        backend: that of the default group, if None.
+    """
+    made = dist.new_group(ranks, timeout=limit, backend=backend)
+    # Who is no member gets a number.
+    return made if isinstance(made, dist.ProcessGroup) else None
+
 
 @contextmanager
 def _naming(rank: int, peer: int | None, step: int | None) -> Iterator[None]:
@@ -57,15 +81,19 @@ class _DistributedExchange(Exchange):
 class DistributedCommunicator(ProcessCommunicator):
     """One process's view of the others, over a group of torch.distributed.
 
-    The time limit is the group's: init_process_group(timeout=...). Gathered and reduced tensors
-    must lie on a device that the group's backend serves.
+    The time limit is the group's: init_process_group(timeout=...). Tensors must lie on a device
+    that the group's backend serves.
 
     Args:
         group: one of which this process is a member; None: the default group, of all.
+        host_group: the same processes over gloo, for tensors in host memory, where the group is
+            NCCL's, which serves those of GPUs alone.
     """
 
-    def __init__(self, group: dist.ProcessGroup | None = None) -> None:
-        self._group, self._process = group, dist.get_rank()
+    def __init__(
+        self, group: dist.ProcessGroup | None = None, host_group: dist.ProcessGroup | None = None
+    ) -> None:
+        self._group, self._host_group, self._process = group, host_group, dist.get_rank()
         self.rank, self.num_nodes = dist.get_rank(group), dist.get_world_size(group)
         self.bytes_sent = 0
 
@@ -77,8 +105,9 @@ class DistributedCommunicator(ProcessCommunicator):
     ) -> Exchange:
         # Sends first: they go out before the answers to what others send. Four hosts in a ring then
         # exchange 1.2 MB each way at 95 Mbit/s out of 100, and at 50 the other way round.
+        group = self._serving(*outgoing.values(), *incoming.values())
         operations = [
-            dist.P2POp(move, tensor, group=self._group, group_peer=peer)
+            dist.P2POp(move, tensor, group=group, group_peer=peer)
             for move, tensors in ((dist.isend, outgoing), (dist.irecv, incoming))
             for peer, tensor in tensors.items()
         ]
@@ -90,27 +119,36 @@ class DistributedCommunicator(ProcessCommunicator):
     def all_reduce(self, tensor: torch.Tensor, step: int | None = None) -> None:
         self._count_all_reduce(tensor)
         with _naming(self._process, None, step):
-            dist.all_reduce(tensor, group=self._group)
+            dist.all_reduce(tensor, group=self._serving(tensor))
 
     def all_gather(self, tensor: torch.Tensor, step: int | None = None) -> list[torch.Tensor]:
         gathered = [torch.empty_like(tensor) for _ in range(self.num_nodes)]
         with _naming(self._process, None, step):
-            dist.all_gather(gathered, tensor, group=self._group)
+            dist.all_gather(gathered, tensor, group=self._serving(tensor))
         return gathered
 
     def broadcast(self, tensor: torch.Tensor, step: int | None = None) -> None:
         with _naming(self._process, None, step):
-            dist.broadcast(tensor, group=self._group, group_src=0)
+            dist.broadcast(tensor, group=self._serving(tensor), group_src=0)
 
     def barrier(self, step: int | None = None) -> None:
         with _naming(self._process, None, step):
-            dist.barrier(self._group)
+            dist.barrier(self._serving())
 
     def group(self, ranks: range, limit_seconds: float) -> DistributedCommunicator | None:
         with _naming(self._process, None, None):
-            made = dist.new_group(list(ranks), timeout=timedelta(seconds=limit_seconds))
-        # Who is no member gets a number.
-        return DistributedCommunicator(made) if isinstance(made, dist.ProcessGroup) else None
+            limit, host_group = timedelta(seconds=limit_seconds), None
+            if self._host_group is not None:
+                host_group = new_group(list(ranks), limit, "gloo")
+                limit = nccl_limit(limit_seconds)
+            group = new_group(list(ranks), limit)
+        return None if group is None else DistributedCommunicator(group, host_group)
+
+    def _serving(self, *tensors: torch.Tensor) -> dist.ProcessGroup | None:
+        """The group that takes these tensors, all of one device; with none, of the host."""
+        if self._host_group is None or any(tensor.is_cuda for tensor in tensors):
+            return self._group
+        return self._host_group
 
     def report(self, error: Exception, step: int | None = None) -> None:
         self._check_recovery()

@@ -269,7 +269,7 @@ class SimCommunicator(ProcessCommunicator):
             self._process, lambda: len(meeting) == self.num_nodes, peer=None, step=step
         )
         self._nodes.meetings.pop((self._group, number), None)
-        return [meeting[rank] for rank in range(self.num_nodes)]
+        return [meeting[rank].to(tensor.device) for rank in range(self.num_nodes)]
 
     def broadcast(self, tensor: torch.Tensor, step: int | None = None) -> None:
         tensor.copy_(self._meet(tensor if self.rank == 0 else tensor.new_empty(0), step)[0])

@@ -21,12 +21,12 @@ class StagedCommunicator(ProcessCommunicator):
     that, exchanges, and queues the copies back; `Exchange.wait` waits for the thread, and lets the
     GPU's current stream wait for the copies. Buffers are kept from exchange to exchange.
 
-    Collective operations wait for the GPU: they are not part of a step of a decentralized law.
-    Tensors in host memory pass through.
+    Collective operations wait for the GPU, and so does what is handed on inside a node of several
+    processes: these are better off with NCCL. Tensors in host memory pass through.
 
     Args:
         inner: takes tensors in host memory.
-        device: where this node's tensors lie.
+        device: where this node's tensors lie; it becomes the calling thread's current one.
         takes_device: whether messages between two nodes may be handed to `inner` where they lie, as
             an MPI that is built with CUDA takes them: the thread then waits and exchanges only.
     """
@@ -34,23 +34,17 @@ class StagedCommunicator(ProcessCommunicator):
     def __init__(
         self, inner: ProcessCommunicator, device: torch.device, takes_device: bool = False
     ) -> None:
-        self.rank, self.num_nodes = inner.rank, inner.num_nodes
+        self.rank, self.num_nodes, self.bytes_sent = inner.rank, inner.num_nodes, inner.bytes_sent
         self._inner, self._device, self._takes_device = inner, device, takes_device
         # torch.cuda, or torch.cpu, whose streams do nothing.
         self._gpu: Any = torch.get_device_module(device)
+        # A stream is one of the current device.
+        self._gpu.set_device(device)
         self._stream = self._gpu.Stream()
         self._helper = ThreadPoolExecutor(
             1, "staging", initializer=self._gpu.set_device, initargs=(device,)
         )
         self._buffers = _Buffers(pinned=device.type == "cuda")
-
-    @property
-    def bytes_sent(self) -> int:
-        return self._inner.bytes_sent
-
-    @bytes_sent.setter
-    def bytes_sent(self, value: int) -> None:
-        self._inner.bytes_sent = value
 
     def _is_staged(self, tensor: torch.Tensor) -> bool:
         return tensor.device == self._device
@@ -61,6 +55,8 @@ class StagedCommunicator(ProcessCommunicator):
         incoming: Mapping[int, torch.Tensor],
         step: int | None = None,
     ) -> Exchange:
+        # Here, and not where it is sent: by another thread, at no certain time.
+        self.bytes_sent += sum(tensor.nbytes for tensor in outgoing.values())
         if not all(map(self._is_staged, [*outgoing.values(), *incoming.values()])):
             return self._inner.exchange(outgoing, incoming, step)
         sent, landing = dict(outgoing), dict(incoming)
@@ -97,6 +93,7 @@ class StagedCommunicator(ProcessCommunicator):
         return _StagedExchange(self._helper.submit(exchange), self._gpu)
 
     def all_reduce(self, tensor: torch.Tensor, step: int | None = None) -> None:
+        self._count_all_reduce(tensor)
         host = tensor.cpu()
         self._inner.all_reduce(host, step)
         if host is not tensor:
@@ -124,6 +121,7 @@ class StagedCommunicator(ProcessCommunicator):
     def recover(self) -> tuple[Communicator, list[int]]:
         inner, survivors = self._inner.recover()
         assert isinstance(inner, ProcessCommunicator), "processes that live are processes"
+        inner.bytes_sent = self.bytes_sent
         return self._like(inner), survivors
 
     def _like(self, inner: ProcessCommunicator) -> StagedCommunicator:

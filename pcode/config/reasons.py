@@ -122,9 +122,11 @@ def not_needed(config: Config) -> str:
 
 
 def uses_gpus(config: Config) -> bool:
-    """Whether nodes of this machine train on GPUs."""
-    on_cuda = config.launch.on_cuda
-    return torch.cuda.is_available() if on_cuda is None else on_cuda
+    """Whether nodes train on GPUs, or may: other hosts are not known."""
+    launch = config.launch
+    if launch.on_cuda is not None:
+        return launch.on_cuda
+    return launch.hostfile is not None or torch.cuda.is_available()
 
 
 def without_gpus(config: Config) -> str | None:

@@ -10,7 +10,7 @@ import torch
 from pcode.datasets.base import TEST_BATCH_SIZE, Batches, Dataset
 from pcode.transfer import memory_bytes, moved_together, to_device
 
-# Of a device's memory, up to which all samples lie on it.
+# Of a device's memory, up to which all samples lie on it, for each process.
 LARGEST_SHARE = 1 / 8
 
 # Stored samples -> the model's inputs; the generator is that of the augmentation, None in tests.
@@ -60,8 +60,9 @@ class InMemory(Dataset):
         moved.test_targets = to_device(self.test_targets, device)
         num_bytes = self.train_inputs.nbytes + self.test_inputs.nbytes
         if num_bytes <= LARGEST_SHARE * memory_bytes(device):
-            moved.train_inputs = to_device(self.train_inputs, device)
-            moved.test_inputs = to_device(self.test_inputs, device)
+            # Once: page-locked memory for all of it would stay.
+            moved.train_inputs = self.train_inputs.to(device)
+            moved.test_inputs = self.test_inputs.to(device)
         return moved
 
     def read(self, batches: Sequence[torch.Tensor], seeds: Sequence[int]) -> Batches:

@@ -16,13 +16,13 @@ from torch.distributed import Store  # type: ignore[attr-defined]
 from torch.distributed.rendezvous import rendezvous
 
 from pcode.communication import DistributedCommunicator, ProcessCommunicator, mpi
+from pcode.communication.distributed import nccl_limit, new_group
 from pcode.communication.staging import StagedCommunicator
 from pcode.config.options import Launch
 from pcode.errors import CommunicationError, UserError
 from pcode.launch.devices import device_of
 from pcode.launch.environment import RankEnvironment, rendezvous_address
 
-_NCCL_GRACE_SECONDS = 60.0
 # Ranks import for seconds, some longer than others.
 _SHORTEST_JOIN_SECONDS = 60.0
 
@@ -35,12 +35,14 @@ def connect(launch: Launch, place: RankEnvironment) -> ProcessCommunicator:
         UserError: no MPI library, the wrong one, or no address at which the ranks could meet.
     """
     device = device_of(launch, place.rank)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)  # before anything makes a stream or a context
     if launch.backend == "mpi":
         _join_mpi(launch, place)
+        communicator = DistributedCommunicator()
     else:
-        _join_by_store(launch, place, device)
-    communicator = DistributedCommunicator()
-    if device.type == "cpu" or "nccl" in dist.get_backend():
+        communicator = _join_by_store(launch, place, device)
+    if device.type == "cpu" or dist.get_backend() == "nccl":
         return communicator
     takes_gpus = launch.backend == "mpi" and launch.comm_device != "cpu" and mpi.takes_gpus()
     if launch.comm_device == "cuda" and not takes_gpus and place.rank == 0:
@@ -66,7 +68,9 @@ def _join_mpi(launch: Launch, place: RankEnvironment) -> None:
         )
 
 
-def _join_by_store(launch: Launch, place: RankEnvironment, device: torch.device) -> None:
+def _join_by_store(
+    launch: Launch, place: RankEnvironment, device: torch.device
+) -> DistributedCommunicator:
     """Join over gloo or NCCL, at an address that all ranks know."""
     seconds = launch.time_limit_seconds
     join_limit = timedelta(seconds=max(seconds, _SHORTEST_JOIN_SECONDS))
@@ -80,15 +84,18 @@ def _join_by_store(launch: Launch, place: RankEnvironment, device: torch.device)
         )
         over_nccl = launch.backend == "nccl" and not _share_gpus(store, place, device)
         dist.init_process_group(
-            # What is no tensor of a model lies in host memory.
-            "cpu:gloo,cuda:nccl" if over_nccl else "gloo",
+            "nccl" if over_nccl else "gloo",
             store=store,
             rank=rank,
             world_size=num_ranks,
-            # NCCL's own end of a process, without a word, is to come after ours.
-            timeout=timedelta(seconds=seconds + _NCCL_GRACE_SECONDS * over_nccl),
+            timeout=nccl_limit(seconds) if over_nccl else timedelta(seconds=seconds),
             device_id=device if over_nccl else None,
         )
+        if over_nccl:
+            # What is no tensor of a model lies in host memory.
+            host_group = new_group(None, timedelta(seconds=seconds), "gloo")
+            return DistributedCommunicator(host_group=host_group)
+        return DistributedCommunicator()
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[0]
         raise CommunicationError(

@@ -7,7 +7,7 @@ import re
 import shutil
 import sys
 import sysconfig
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import joblib
 import torch
 
-from pcode.errors import UserError
+from pcode.errors import HostError, UserError
 
 if TYPE_CHECKING:
     from pcode.config.options import Launch
@@ -70,58 +70,59 @@ def device_of(launch: Launch, process: int) -> torch.device:
     return torch.device("cuda", launch.world[process % len(launch.world)])
 
 
-def check_gpus(launch: Launch, processes: Iterable[int]) -> None:
+def check_gpus(launch: Launch, processes: Sequence[int]) -> None:
     """Refuse what needs GPUs that are not there; for the processes that run on this machine.
 
     Raises:
-        UserError: there is no GPU, or none of a number in `world`.
+        HostError: there is no GPU, none of a number in `world`, or nothing to make kernels with.
     """
-    if not launch.on_cuda:
+    if not launch.on_cuda or not processes:
         return
     if not torch.cuda.is_available():
-        raise UserError(
+        raise HostError(
             "--on_cuda True: this machine has no GPU that torch can use; --on_cuda False"
         )
-    check_kernels()
+    _check_kernels()
     count = torch.cuda.device_count()
     wanted = {device_of(launch, process).index for process in processes}
     missing = sorted(number for number in wanted if number >= count)
     if missing:
-        raise UserError(
+        raise HostError(
             f"--world {','.join(map(str, launch.world))}: no GPU {', '.join(map(str, missing))} "
             f"on this machine, which has {count}"
         )
 
 
-def check_kernels() -> None:
-    """Refuse a machine that cannot make the kernels for GPUs.
-
-    Raises:
-        UserError: Triton, or what it compiles with, is not there.
-    """
+def _check_kernels() -> None:
+    """Refuse a machine that cannot make the kernels for GPUs."""
+    flag, instead = "--on_cuda True", "or --on_cuda False"
     if find_spec("triton") is None:
-        raise UserError("--on_cuda True: its kernels need Triton: pip install triton")
-    check_compiler("--on_cuda True", "C", "CC", ("gcc", "clang"))
+        raise HostError(f"{flag}: its kernels need Triton: pip install triton, {instead}")
+    check_compiler(flag, "C", "CC", ("gcc", "clang"), instead)
     if not Path(sysconfig.get_paths()["include"], "Python.h").is_file():
-        raise UserError(
-            "--on_cuda True: its kernels are compiled with Python's headers, which are not there: "
-            f"install them (python{sys.version_info.major}.{sys.version_info.minor}-dev)"
+        raise HostError(
+            f"{flag}: its kernels are compiled with Python's headers, which are not there: "
+            f"install python{sys.version_info.major}.{sys.version_info.minor}-dev, {instead}"
         )
 
 
-def check_compiler(flag: str, language: str, variable: str, names: Sequence[str]) -> None:
+def check_compiler(
+    flag: str, language: str, variable: str, names: Sequence[str], instead: str
+) -> None:
     """Refuse a flag that needs a compiler where there is none.
 
     Args:
         variable: of the environment, that may name one.
         names: of those that are looked for.
+        instead: what would do without one.
 
     Raises:
-        UserError: there is none.
+        HostError: there is none.
     """
     if variable not in os.environ and not any(map(shutil.which, names)):
-        raise UserError(
-            f"{flag}: needs a {language} compiler: install {' or '.join(names)}, or set {variable}"
+        raise HostError(
+            f"{flag}: needs a {language} compiler: install {' or '.join(names)}, set {variable}, "
+            f"{instead}"
         )
 
 

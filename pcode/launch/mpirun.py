@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 
 # What mpirun hands on to other hosts by itself are its own variables. These say what ranks compute
 # with and how they talk; those on this machine inherit them.
-_HANDED_ON = ("OMP_", "MKL_", "NUMBA_", "GLOO_", "NCCL_", "TORCH_", "PCODE_")
+_HANDED_ON = (
+    *("OMP_", "MKL_", "NUMBA_", "GLOO_", "NCCL_", "TORCH_", "PCODE_"),
+    *("CUBLAS_", "PYTORCH_", "TORCHINDUCTOR_", "TRITON_"),
+)
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 
 

@@ -12,7 +12,7 @@ from pcode.errors import CommunicationError, DivergenceError
 
 # No cross-entropy of a model that still learns comes near it.
 LARGEST_LOSS = 1e5
-# Losses of a GPU that are not read yet: how many steps the host is ahead of it.
+# How many steps the host is ahead of a GPU when it reads a loss, as a rule.
 STEPS_AHEAD = 1
 POLL_SECONDS = 2e-5
 
@@ -28,10 +28,14 @@ class Losses:
         device: where the losses are.
         rank: the node; for errors.
         limit_seconds: how long a step may take.
+        steps_ahead: losses that are not read yet; 0: each is read before its gradient is computed.
     """
 
-    def __init__(self, device: torch.device, rank: int, limit_seconds: float) -> None:
+    def __init__(
+        self, device: torch.device, rank: int, limit_seconds: float, steps_ahead: int
+    ) -> None:
         self._device, self._rank, self._limit = device, rank, limit_seconds
+        self._steps_ahead = steps_ahead
         self._ahead: deque[tuple[int, torch.Tensor, torch.cuda.Event]] = deque()
 
     def add(self, loss: torch.Tensor, step: int) -> list[float]:
@@ -45,10 +49,17 @@ class Losses:
             return [self._checked(loss.item(), step)]
         value = torch.empty((), dtype=loss.dtype, pin_memory=True)
         value.copy_(loss.detach(), non_blocking=True)
-        copied = torch.cuda.Event()
-        copied.record()
-        self._ahead.append((step, value, copied))
-        return self._read(STEPS_AHEAD)
+        self._ahead.append((step, value, _now()))
+        return self._read(self._steps_ahead)
+
+    def wait(self, step: int) -> None:
+        """Return when a GPU has done all that is queued.
+
+        Raises:
+            CommunicationError: it has not within the time limit.
+        """
+        if self._device.type == "cuda":
+            self._wait(_now(), step)
 
     def rest(self) -> list[float]:
         """Those that are left, once the GPU has come to them; raises as `add`."""
@@ -68,8 +79,8 @@ class Losses:
         while not copied.query():
             if time.monotonic() > deadline:
                 raise CommunicationError(
-                    f"the GPU has not come to the end of the step within {self._limit:g} s: it "
-                    "waits for a neighbour's message",
+                    f"the GPU has not come to the end of the step within {self._limit:g} s, as "
+                    "when a message does not come",
                     rank=self._rank,
                     step=step,
                 )
@@ -79,3 +90,10 @@ class Losses:
         if not (math.isfinite(value) and value <= LARGEST_LOSS):
             raise DivergenceError(f"the training loss is {value:g}", rank=self._rank, step=step)
         return value
+
+
+def _now() -> torch.cuda.Event:
+    """What is queued so far."""
+    event = torch.cuda.Event()
+    event.record()
+    return event

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import time
+import warnings
 from typing import Any
 
 import torch
@@ -20,7 +21,7 @@ from pcode.launch.devices import device_of
 from pcode.models import normalization_parameters
 from pcode.optim import Law, make_law, parameter_groups
 from pcode.seeding import derive_seed
-from pcode.training.losses import Losses
+from pcode.training.losses import STEPS_AHEAD, Losses
 from pcode.training.plan import Plan, local_options
 from pcode.training.precision import LossScaler, autocast
 from pcode.training.tasks import TASKS, cross_entropy
@@ -42,6 +43,7 @@ class Node:
         plan: the run's plan, the same on every node.
         communicator: this node's view of the others.
         injector: the failures that are to happen to it.
+        device: where its model and its vectors lie; None: where `world` says.
 
     Attributes:
         device: where its model and its vectors lie.
@@ -49,7 +51,13 @@ class Node:
         last_step_seconds: of the last step ("total") and of its parts.
     """
 
-    def __init__(self, plan: Plan, communicator: Communicator, injector: Injector) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        communicator: Communicator,
+        injector: Injector,
+        device: torch.device | None = None,
+    ) -> None:
         self.plan, self.communicator, self.rank = plan, communicator, communicator.rank
         self._injector = injector
         self.parts = communicator.parts
@@ -57,10 +65,10 @@ class Node:
         self._share = 1.0
         learning = plan.config.learning
         self.seed, self.amp = learning.manual_seed, learning.amp
-        self.device = device_of(plan.config.launch, communicator.process)
+        launch = plan.config.launch
+        self.device = device or device_of(launch, communicator.process)
         if self.device.type == "cuda":
-            torch.cuda.set_device(self.device)  # of this thread: simulated nodes have one each
-            torch.backends.cudnn.deterministic = True
+            use_gpu(self.device)
         self.dataset = plan.dataset_on(self.device)
         self.schedule = plan.schedule(self.rank)
         self.task = TASKS[plan.dataset.task]
@@ -70,8 +78,9 @@ class Node:
             torch.compile(self.model) if learning.compile else self.model  # type: ignore[assignment]
         )
         self._scaler = LossScaler(self.device) if self.amp == "fp16" else None
-        limit = plan.config.launch.time_limit_seconds
-        self._losses = Losses(self.device, self.rank, limit)
+        # Who is to be healed must not have sent what is not finite.
+        steps_ahead = 0 if launch.on_failure == "continue" else STEPS_AHEAD
+        self._losses = Losses(self.device, self.rank, launch.time_limit_seconds, steps_ahead)
         groups = parameter_groups(
             self.model, learning.weight_decay, normalization_parameters(self.model)
         )
@@ -198,6 +207,7 @@ class Node:
         """Mean seconds of a step and of its parts; None where none was timed."""
         if self.timed_steps == 0:
             return None
+        self.timer.settle()
         return {name: seconds / self.timed_steps for name, seconds in self._timed.items()}
 
     def state_dict(self) -> dict[str, Any]:
@@ -276,6 +286,7 @@ class Node:
             CommunicationError: an exchange failed, or the node's processes have come apart.
         """
         self.law.finish()
+        self._losses.wait(self.law.num_steps)
         if not bool(self.law.x.isfinite().all()):
             raise DivergenceError(
                 "the parameters are not finite", rank=self.rank, step=self.law.num_steps
@@ -286,6 +297,14 @@ class Node:
                 raise CommunicationError(
                     "its processes have come to different parameters", rank=self.rank, step=step
                 )
+
+
+def use_gpu(device: torch.device) -> None:
+    """Make a GPU this thread's: simulated nodes have a thread each."""
+    torch.cuda.set_device(device)
+    torch.backends.cudnn.deterministic = True
+    # An LSTM's weights are views of the flat vector, which cuDNN copies together at each call.
+    warnings.filterwarnings("ignore", "RNN module weights are not part of single contiguous chunk")
 
 
 def seed_forward(device: torch.device, seed: int) -> None:

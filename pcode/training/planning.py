@@ -55,11 +55,15 @@ def check_backend(config: Config) -> None:
 def _check_precision(config: Config, task: str) -> None:
     """Refuse what torch cannot compute in fewer bits."""
     amp, launch = config.learning.amp, config.launch
-    if amp is not None and task == "language" and not launch.on_cuda:
+    if amp is None or task != "language":
+        return
+    if launch.on_cuda is False:
         raise UserError(
             f"--amp {amp}: torch's LSTM takes it on few processors (with AVX-512 for these types); "
             "on a GPU, or without --amp"
         )
+    if amp == "bf16":
+        raise UserError("--amp bf16: torch gives cuDNN's LSTM float16 all the same; --amp fp16")
 
 
 def _check_parts(config: Config) -> None:
@@ -103,8 +107,8 @@ def make_plan(config: Config) -> Plan:
     uses_momentum = learning.local_optimizer == "sgd"
     if uses_momentum and learning.use_nesterov and learning.momentum_factor == 0:
         raise UserError("--use_nesterov True: needs a --momentum_factor above 0")
-    if learning.compile:
-        check_compiler("--compile True", "C++", "CXX", ("g++", "clang++"))
+    if learning.compile and not config.launch.on_cuda:
+        check_compiler("--compile True", "C++", "CXX", ("g++", "clang++"), "or --compile False")
     if learning.clip_grad and not learning.clip_grad_val:
         raise UserError("--clip_grad True: needs a --clip_grad_val above 0")
     topology = _topology(config)

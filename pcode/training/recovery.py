@@ -124,7 +124,7 @@ def regroup(
         raise Incurable(DivergenceError(f"no node is left whose numbers are finite, step {step}"))
     if not sick and len(survivors) == old.communicator.num_nodes:
         raise Incurable(None)
-    node = Node(plan, communicator, injector)
+    node = Node(plan, communicator, injector, old.device)
     node.hand_on(old.state_dict(), step)
     average_healthy(node, sick)
     node.law.rebuild()

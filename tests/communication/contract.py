@@ -3,8 +3,9 @@
 Under sim the test calls them in its own process. Under mpi and gloo this file is the program of
 the ranks: `contract.py BACKEND NUM_PARTS` runs all checks, with so many processes to a node, and
 rank 0 prints what came of each, as JSON; `contract.py BACKEND NUM_PARTS silent` is a run in which
-one node never takes part. `BACKEND+staged` stages the tensors of a device, as with a GPU; here the
-device is the CPU, whose streams do nothing.
+one node never takes part. `BACKEND+staged` stages the tensors of a device, as with a GPU, and
+`BACKEND+direct` hands them over where they lie; here the device is the CPU, whose streams do
+nothing.
 """
 
 from __future__ import annotations
@@ -167,6 +168,18 @@ def check_processes_of_a_node_get_the_same_bits(node: Communicator) -> None:
     assert torch.allclose(inside, torch.as_tensor(want), atol=1e-5)
 
 
+def check_an_exchange_goes_on_beside_a_sum_inside_the_node(node: Communicator) -> None:
+    peers, parts = neighbours(node), node.parts
+    got = {peer: torch.empty_like(draw(peer)) for peer in peers}
+    under_way = node.exchange(dict.fromkeys(peers, draw(node.rank)), got)
+    inside = draw(node.rank, parts.part)
+    parts.all_reduce(inside)
+    under_way.wait()
+    assert all(torch.equal(tensor, draw(peer)) for peer, tensor in got.items())
+    want = sum(draw(node.rank, part) for part in range(parts.num_parts))
+    assert torch.allclose(inside, torch.as_tensor(want), atol=1e-5)
+
+
 def check_numbers_are_collected_at_the_first_process_of_a_node(node: Communicator) -> None:
     parts = node.parts
     own = [float(node.rank), 10.0**parts.part]
@@ -226,7 +239,8 @@ def main(backend: str, num_parts: int, silent: bool) -> None:
     ).launch
     processes = connect(options, place)
     if staged:
-        processes = StagedCommunicator(processes, torch.device("cpu"))
+        direct = staged == "direct"
+        processes = StagedCommunicator(processes, torch.device("cpu"), takes_device=direct)
     node = by_nodes(processes, num_parts, limit)
     if silent:
         error = wait_for_the_silent_rank(node)

@@ -50,7 +50,7 @@ def read_reports(output: str) -> list[dict[str, Any]]:
     ("backend", "num_nodes"),
     [
         *(("sim", num_nodes) for num_nodes in (1, 2, 4, 64)),
-        *(("mpi", 2), ("mpi", 4), ("gloo", 3), ("mpi+staged", 4), ("gloo+staged", 2)),
+        *(("mpi", 2), ("mpi", 4), ("gloo", 3), ("mpi+staged", 4), ("mpi+direct", 2)),
     ],
 )
 def test_contract(backend: str, num_nodes: int, check: str) -> None:
@@ -60,7 +60,10 @@ def test_contract(backend: str, num_nodes: int, check: str) -> None:
 @pytest.mark.parametrize("check", CHECKS)
 @pytest.mark.parametrize(
     ("backend", "num_nodes", "num_parts"),
-    [("sim", 3, 3), ("sim", 1, 2), ("sim", 9, 2), ("mpi", 2, 2), ("gloo", 2, 2)],
+    [
+        *(("sim", 3, 3), ("sim", 1, 2), ("sim", 9, 2), ("mpi", 2, 2), ("gloo", 2, 2)),
+        *(("mpi+staged", 2, 2), ("gloo+staged", 2, 2)),
+    ],
 )
 def test_contract_of_nodes_of_several_processes(
     backend: str, num_nodes: int, num_parts: int, check: str

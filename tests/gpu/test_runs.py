@@ -67,10 +67,35 @@ def test_nccl_on_one_gpu_falls_back_with_a_notice(tmp_path: Path) -> None:
 
 
 @needs_two_gpus
-def test_nccl(end: End) -> None:
+@pytest.mark.parametrize("backend", ["nccl", "mpi", "gloo"])
+def test_a_gpu_for_each_rank(end: End, backend: str) -> None:
     flags = (*SHORT, *ON_GPU, "--world", "0,1")
     simulated = end(*flags, *SIM)
-    assert digests(end(*flags, "--backend", "nccl")) == digests(simulated)
+    assert digests(end(*flags, "--backend", backend)) == digests(simulated)
+
+
+@needs_two_gpus
+def test_a_node_of_two_gpus(end: End) -> None:
+    flags = ("--n_mpi_process", "1", "--arch", "mlp", "--num_epochs", "1", *ON_GPU)
+    one = end(*flags)
+    two = end(*flags, "--n_sub_process", "2", "--world", "0,1", "--backend", "nccl")
+    assert two["train_loss"] == pytest.approx(one["train_loss"], rel=0.02)
+
+
+@needs_two_gpus
+def test_a_rank_that_falls_silent_over_nccl(tmp_path: Path) -> None:
+    flags = (*SHORT, *ON_GPU, "--world", "0,1", "--backend", "nccl", "--time_limit_seconds", "10")
+    done = run(tmp_path, *flags, PCODE_INJECT="stop:1:3:forward")
+    assert done.returncode == 1
+    assert "rank 0, step" in done.stderr
+
+
+def test_a_node_whose_numbers_are_not_finite_takes_the_others_model(
+    end: End, tmp_path: Path
+) -> None:
+    flags = (*DIGITS[:4], "--num_epochs", "1", *SIM, *ON_GPU, "--on_failure", "continue")
+    result = finished(tmp_path, *flags, PCODE_INJECT="corrupt:1:3:forward")
+    assert [event["healed"] for event in result["events"]] == [["1"]]
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "dcd_psgd", "ecd_psgd", "deep_squeeze"])

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch.profiler import ProfilerActivity, profile
 
+from pcode.communication import Communicator
 from pcode.communication.sim import SimCommunicator, Simulation
 from tests.gpu import needs_gpu
 from tests.gpu.nodes import COMPRESSORS, Vectors, choco, draw_gradients, parameters, train
@@ -57,7 +58,7 @@ def test_a_gpu_comes_to_what_a_cpu_comes_to() -> None:
 
 
 class _Alone(SimCommunicator):
-    """The only node of a run: nobody to wait for, so that what is counted is the law's own."""
+    """The only node of a run: nobody to wait for."""
 
     def __init__(self) -> None:
         super().__init__(Simulation(1), 0)
@@ -67,18 +68,32 @@ class _Alone(SimCommunicator):
 def test_a_step_launches_few_kernels_however_many_tensors(
     compressor: tuple[str, dict[str, Any]], num_tensors: int
 ) -> None:
-    model = parameters(GPU, [(100 + index,) for index in range(num_tensors)])
-    law = choco(model, _Alone(), compressor, topology="complete")
-    for step in range(3):  # the first ones compile
-        draw_gradients(model, 0, step)
-        law.step()
-    torch.cuda.synchronize()
-    draw_gradients(model, 0, 3)
-    with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as profiled:
-        law.step()
+    """All that three nodes of a ring put on the GPU for a step: kernels, copies, their messages."""
+    shapes = [(100 + index,) for index in range(num_tensors)]
+
+    def node(communicator: Communicator) -> list[str]:
+        torch.cuda.set_device(GPU)
+        model = parameters(GPU, shapes)
+        law = choco(model, communicator, compressor)
+        for step in range(3):  # the first ones compile
+            draw_gradients(model, communicator.rank, step)
+            law.step()
+        draw_gradients(model, communicator.rank, 3)
         torch.cuda.synchronize()
-    names = [event.key for event in profiled.events() if "Launch" in event.key]
-    assert 0 < len(names) < NUM_LAUNCHES, names
+        communicator.barrier()
+        if communicator.rank > 0:
+            law.step()
+            communicator.barrier()
+            return []
+        with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as profiled:
+            law.step()
+            communicator.barrier()
+            torch.cuda.synchronize()
+        events = profiled.events() or ()
+        return [event.name for event in events if event.device_type.name == "CUDA"]
+
+    names = Simulation(3).run(node)[0]
+    assert 3 <= len(names) < 3 * NUM_LAUNCHES, names
 
 
 def test_a_step_never_waits_for_the_gpu(compressor: tuple[str, dict[str, Any]]) -> None:

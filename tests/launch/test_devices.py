@@ -8,11 +8,13 @@ import sys
 from functools import partial
 
 import pytest
+import torch
 
 from pcode.config import make_config
-from pcode.errors import UserError
+from pcode.errors import HostError, UserError
 from pcode.launch.devices import (
     check_compiler,
+    check_gpus,
     device_of,
     gpu_notices,
     num_usable_cores,
@@ -83,10 +85,18 @@ def test_without_gpus_world_means_nothing() -> None:
 
 
 def test_a_missing_compiler_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    check = partial(check_compiler, "--compile True", "C++", "CXX", ("g++", "clang++"))
+    check = partial(check_compiler, "--compile True", "C++", "CXX", ("g++", "clang++"), "or not")
     monkeypatch.setenv("PATH", "/nowhere")
     monkeypatch.delenv("CXX", raising=False)
     with pytest.raises(UserError, match=r"--compile True: needs a C\+\+ compiler: install g\+\+"):
         check()
     monkeypatch.setenv("CXX", "/opt/compiler")
     check()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_machine_without_a_gpu_may_start_others() -> None:
+    launch = make_config(on_cuda=True).launch
+    check_gpus(launch, [])
+    with pytest.raises(HostError, match="--on_cuda True: this machine has no GPU"):
+        check_gpus(launch, [0])
