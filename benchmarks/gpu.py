@@ -14,7 +14,7 @@ import sys
 from datetime import datetime, timezone
 from pathlib import Path
 
-from gpu_device import gpu
+from gpu_device import require_gpu
 
 # By the name of what they leave: program and arguments.
 PROGRAMS: dict[str, tuple[str, ...]] = {
@@ -30,7 +30,7 @@ def main() -> int:
     here = Path(__file__).parent
     parser.add_argument("--results", type=Path, default=here / "results")
     arguments = parser.parse_args()
-    gpu()
+    require_gpu()
     date = datetime.now(timezone.utc).strftime("%Y-%m-%d")
     statuses = []
     for name, (program, *flags) in PROGRAMS.items():

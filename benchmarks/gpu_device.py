@@ -8,11 +8,15 @@ from collections.abc import Callable
 import torch
 
 
-def gpu() -> torch.device:
-    """This process's GPU, the first as a rule; ends the program where there is none."""
+def require_gpu() -> None:
+    """End the program where there is no GPU."""
     if not torch.cuda.is_available():
         print("benchmarks: this machine has no GPU that torch can use", file=sys.stderr)
         sys.exit(2)
+
+
+def gpu() -> torch.device:
+    """This process's GPU, the first as a rule."""
     return torch.device("cuda", torch.cuda.current_device())
 
 

@@ -40,7 +40,7 @@ from pathlib import Path
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from gpu_device import gpu, gpu_name
+from gpu_device import gpu_name, require_gpu
 from harness import keep
 from kernels import resnet50_layout, with_spread
 from pcode.compression import Message, make_compressor
@@ -180,7 +180,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=50, help="calls timed (default 50)")
     parser.add_argument("--output", type=Path, help="JSON file for all figures")
     arguments = parser.parse_args()
-    gpu()
+    require_gpu()
     layout = resnet50_layout()
     parts = parts_of(layout)
     measured = {name: measure(part.run, arguments.repeats) for name, part in parts.items()}

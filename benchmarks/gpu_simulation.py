@@ -25,7 +25,7 @@ from pathlib import Path
 import torch
 from torch.nn import functional
 
-from gpu_device import gpu, gpu_name
+from gpu_device import gpu, gpu_name, require_gpu
 from harness import keep, spread
 from pcode.communication import Communicator, Simulation
 from pcode.config import make_config
@@ -147,6 +147,7 @@ def main() -> None:
     parser.add_argument("--block", type=int, default=20)
     parser.add_argument("--output", type=Path)
     arguments = parser.parse_args()
+    require_gpu()
     images = NODES * BATCH_SIZE
     figures = {}
     print(f"ResNet-20, {NODES} nodes, batch {BATCH_SIZE}, float32, {gpu_name()}\n")

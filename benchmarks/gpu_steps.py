@@ -33,7 +33,7 @@ from torch import nn
 from torch.nn import functional
 from torchvision.models import resnet50
 
-from gpu_device import gpu, gpu_name, timed
+from gpu_device import gpu, gpu_name, require_gpu, timed
 from harness import keep, spread, start_ranks
 from pcode.communication import Communicator, Exchange
 from pcode.compression import make_compressor
@@ -213,7 +213,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--output", type=Path)
     arguments = parser.parse_args()
-    gpu()
+    require_gpu()
     communicator = _join(arguments.ranks, arguments.backend)
     torch.backends.cudnn.deterministic = True  # for all: a run's nodes ask for it
     steps = steps_of(arguments.batch, communicator)

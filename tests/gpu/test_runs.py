@@ -90,9 +90,7 @@ def test_a_rank_that_falls_silent_over_nccl(tmp_path: Path) -> None:
     assert "rank 0, step" in done.stderr
 
 
-def test_a_node_whose_numbers_are_not_finite_takes_the_others_model(
-    end: End, tmp_path: Path
-) -> None:
+def test_a_sick_node_takes_the_others_model(tmp_path: Path) -> None:
     flags = (*DIGITS[:4], "--num_epochs", "1", *SIM, *ON_GPU, "--on_failure", "continue")
     result = finished(tmp_path, *flags, PCODE_INJECT="corrupt:1:3:forward")
     assert [event["healed"] for event in result["events"]] == [["1"]]
