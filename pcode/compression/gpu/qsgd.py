@@ -67,8 +67,9 @@ def _write_scales(
     """
     tensor = tl.program_id(0)
     norm = tl.sqrt(sum_of_tensor(firsts, sums, SUMS))
-    # Not a number stays what it is.
-    norm = tl.where(norm > LARGEST, tl.full([], LARGEST, tl.float64), norm)
+    # Infinity and NaN stay what they are, and so end in all that is decoded.
+    is_too_large = (norm > LARGEST) & (norm < float("inf"))
+    norm = tl.where(is_too_large, tl.full([], LARGEST, tl.float64), norm)
     steps = tl.full([], (1 << BITS) - 1, tl.float64)
     scales = floats_at(payload)
     tl.store(scales + tensor, (norm / steps / tl.load(errors + tensor)).to(tl.float32))

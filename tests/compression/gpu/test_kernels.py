@@ -13,6 +13,7 @@ from pcode.compression import Message
 from pcode.layout import Layout
 
 pytest.importorskip("triton", reason="there is no Triton for this machine")
+from pcode.compression.gpu import random_k
 from tests.compression.gpu.cases import CASES, DEVICE, WEIGHTS, Case, drawn, on_cpu, on_gpu, room
 
 # NumPy speaks of what every processor does: 1 / 0, and NaN as an integer.
@@ -77,16 +78,19 @@ def test_messages_of_weight_0_are_left_out(case: Case) -> None:
     assert torch.equal(target, before)
 
 
-def test_what_is_not_finite_ends_in_the_message(case: Case) -> None:
+@pytest.mark.parametrize("number", [torch.nan, torch.inf, -torch.inf])
+def test_what_is_not_finite_ends_in_the_message(case: Case, number: float) -> None:
     layout = Layout.of_sizes([50, 5000])
     value = drawn(layout, 1)
-    value[50:] = torch.nan
+    value[4000] = number
+    if case.kernels is random_k:  # which sends few entries, and not always that one
+        value[50:] = number
     target = torch.zeros(layout.num_entries, device=DEVICE)
     message = on_gpu(case, layout, value, None)
     case.kernels.accumulate(case.compressor(), layout, [message], [target], [[1.0]])
     first, second = layout.views(target.cpu())
     assert first.isfinite().all()
-    assert second.isnan().any()
+    assert not second.isfinite().all()
 
 
 def test_vectors_and_payloads_are_checked(case: Case) -> None:
