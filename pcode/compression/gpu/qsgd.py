@@ -24,6 +24,7 @@ from pcode.compression.gpu.blocks import (
 )
 from pcode.compression.gpu.memory import (
     SEGMENT_ENTRIES,
+    SEGMENT_WARPS,
     check_inputs,
     launch,
     segments_of,
@@ -182,7 +183,7 @@ def encode(
     check_inputs(compressor, layout, value, reference, message)
     segments = segments_of(layout, device)
     sums = torch.empty(segments.num_programs, dtype=torch.float64, device=device)
-    form = {"ALIGNMENT": segments.alignment, "ENTRIES": SEGMENT_ENTRIES}
+    form = {"ALIGNMENT": segments.alignment, "ENTRIES": SEGMENT_ENTRIES, "num_warps": SEGMENT_WARPS}
     launch(_sum_squares, segments.num_programs, value, reference, segments.rows, sums, **form)
     factors = torch.empty(layout.num_tensors, 2, device=device)
     launch(

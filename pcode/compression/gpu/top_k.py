@@ -17,6 +17,7 @@ from pcode.compression.base import Message
 from pcode.compression.gpu import elias_fano, selection
 from pcode.compression.gpu.memory import (
     SEGMENT_ENTRIES,
+    SEGMENT_WARPS,
     Segments,
     check_inputs,
     check_sum,
@@ -145,6 +146,7 @@ def _select(
         totals,
         ALIGNMENT=segments.alignment,
         ENTRIES=SEGMENT_ENTRIES,
+        num_warps=SEGMENT_WARPS,
     )
     thresholds = torch.empty(num_tensors, 2, dtype=int64, device=device)
     launch(
@@ -206,13 +208,12 @@ def accumulate(
     weights: Sequence[Sequence[float]],
 ) -> None:
     """As `TopK.accumulate`, on the GPU."""
-    found = check_sum(compressor, layout, messages, targets, weights)
-    columns = [tuple(row[m] for row in found) for m in range(len(messages))]
-    used = [m for m, column in enumerate(columns) if any(each is not None for each in column)]
+    columns = check_sum(compressor, layout, messages, targets, weights)
+    used = [m for m, column in enumerate(columns) if any(column)]
     elias_fano.accumulate(
         compressor.code(layout),
         layout.num_entries,
-        tuple(messages[m].payload for m in used),
-        tuple(targets),
-        tuple(columns[m] for m in used),
+        [messages[m].payload for m in used],
+        targets,
+        [columns[m] for m in used],
     )

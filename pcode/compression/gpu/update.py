@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 
 from pcode.compression.gpu.blocks import segment_of
-from pcode.compression.gpu.memory import SEGMENT_ENTRIES, launch, segments_of
+from pcode.compression.gpu.memory import SEGMENT_ENTRIES, SEGMENT_WARPS, launch, segments_of
 from pcode.compression.kernels.update import GAMMA, LR, MOMENTUM, NESTEROV, WEIGHT_DECAY
 from pcode.transfer import to_device
 
@@ -116,4 +116,5 @@ def update(step: SGDUpdate) -> None:
         GRADIENT_BYTES=WIDEST_BYTES if wide else LEAST_BYTES,
         ALIGNMENT=segments.alignment,
         ENTRIES=SEGMENT_ENTRIES,
+        num_warps=SEGMENT_WARPS,
     )

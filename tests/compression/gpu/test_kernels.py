@@ -69,6 +69,20 @@ def test_sums_are_those_of_the_cpu(case: Case, layout: Layout) -> None:
         np.testing.assert_array_equal(copy.cpu().view(torch.int32), target.view(torch.int32))
 
 
+def test_sums_of_many_messages_are_those_of_the_cpu(case: Case) -> None:
+    # As in the middle of a star: more than a launch takes, in another vector the own one alone.
+    layout, compressor = Layout.of_sizes([30, 4200]), case.compressor()
+    messages = [on_cpu(case, layout, drawn(layout, seed), None, seed << 50) for seed in range(17)]
+    weights = [[0.06 * m for m in range(17)], [float(m == 9) for m in range(17)]]
+    targets = [drawn(layout, seed) for seed in (20, 21)]
+    copies = [target.to(DEVICE, copy=True) for target in targets]
+    compressor.accumulate(layout, messages, targets, weights)
+    received = [Message(each.payload.to(DEVICE), each.key) for each in messages]
+    case.kernels.accumulate(compressor, layout, received, copies, weights)
+    for target, copy in zip(targets, copies, strict=True):
+        assert torch.equal(copy.cpu().view(torch.int32), target.view(torch.int32))
+
+
 def test_messages_of_weight_0_are_left_out(case: Case) -> None:
     layout, compressor = Layout.of_sizes([100]), case.compressor()
     target = drawn(layout, 1).to(DEVICE)
