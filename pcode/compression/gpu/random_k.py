@@ -19,6 +19,7 @@ from pcode.compression.base import Message
 from pcode.compression.gpu.accumulate import add_at, weighted
 from pcode.compression.gpu.blocks import difference, floats_at, mixed, segment_of, word_of
 from pcode.compression.gpu.memory import (
+    MOST_MESSAGES,
     SEGMENT_WARPS,
     WIDEST_ACCESS,
     Segments,
@@ -133,11 +134,16 @@ def _last_exchange(
     return is_any, tl.where(is_any, found & ((1 << NUMBER_BITS) - 1), 0)
 
 
-@triton.jit(do_not_specialize=["keys"])
+# Keys one by one: what a tuple holds would be specialized.
+@triton.jit(do_not_specialize=["num_keys", "key_0", "key_1", "key_2", "key_3"])
 def _draw_shuffled(
     tensors: tl.tensor,
     shuffled: tl.tensor,
-    keys: tl.tuple,
+    num_keys: tl.tensor,
+    key_0: tl.tensor,
+    key_1: tl.tensor,
+    key_2: tl.tensor,
+    key_3: tl.tensor,
     positions: tl.tensor,
     num_positions: tl.tensor,
     NUM_WORDS: tl.constexpr,
@@ -151,10 +157,9 @@ def _draw_shuffled(
     c(j) = c has brought from cell j, or c itself if there was none. So every position ends a
     chain of exchanges, and all chains are followed at once, in steps that double.
     """
-    number, program = tl.program_id(0) % len(keys), tl.program_id(0) // len(keys)
-    key = keys[0]
-    for each in tl.static_range(1, len(keys)):
-        key = tl.where(number == each, keys[each], key)
+    number, program = tl.program_id(0) % num_keys, tl.program_id(0) // num_keys
+    key = tl.where(number == 0, key_0, tl.where(number == 1, key_1, key_2))
+    key = tl.where(number == 3, key_3, key)
     positions += number.to(tl.int64) * num_positions
     tensor, kept = tl.load(shuffled + 2 * program), tl.load(shuffled + 2 * program + 1)
     row, first_word = tensors + 4 * tensor, tensor * NUM_WORDS
@@ -269,18 +274,21 @@ def _accumulate(
     add_at(targets, weights, places, inside, values)
 
 
-def _drawn(tables: _Tables, keys: Sequence[int]) -> torch.Tensor:
+def _drawn(tables: _Tables, keys: list[int]) -> torch.Tensor:
     """For each key, the positions of the kept entries of the tensors that are shuffled."""
     positions = torch.empty(
         len(keys), tables.num_positions, dtype=torch.int32, device=tables.tensors.device
     )
     for part in batches(len(keys)):
+        some = keys[part]
         launch(
             _draw_shuffled,
-            len(tables.shuffled) * len(keys[part]),
+            len(tables.shuffled) * len(some),
             tables.tensors,
             tables.shuffled,
-            tuple(keys[part]),
+            len(some),
+            *some,
+            *(some[-1:] * (MOST_MESSAGES - len(some))),
             positions[part],
             tables.num_positions,
             NUM_WORDS=NUM_WORDS,
