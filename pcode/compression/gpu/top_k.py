@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from pcode.compression.base import Message
-from pcode.compression.gpu import elias_fano, selection
+from pcode.compression.gpu import elias_fano, sample, selection
 from pcode.compression.gpu.memory import (
     SEGMENT_ENTRIES,
     SEGMENT_WARPS,
@@ -24,7 +24,7 @@ from pcode.compression.gpu.memory import (
     launch,
     segments_of,
 )
-from pcode.compression.gpu.selection import SAMPLE
+from pcode.compression.gpu.sample import SAMPLE
 from pcode.compression.kept import kept_of
 from pcode.compression.top_k import TopK
 from pcode.layout import Layout
@@ -46,27 +46,13 @@ class _Plan(NamedTuple):
     num_candidates: int
 
 
-def _ranks(size: int, kept: int) -> tuple[int, int]:
-    """Two ranks in a tensor's sample that almost always enclose the threshold.
-
-    They are four standard deviations from the rank of the last kept entry, and a bit more, as
-    entries that lie together may be alike. 0 stands for a rank that the sample does not have.
-    """
-    if size <= SAMPLE:
-        return 0, 0
-    expected = SAMPLE * kept / size
-    margin = 4 * math.sqrt(expected) + 2 * selection.TOGETHER
-    above, below = max(0, int(expected - margin)), int(expected + margin)
-    return (above, below) if below < SAMPLE else (0, 0)
-
-
 @lru_cache(maxsize=64)
 def _plan(layout: Layout, compress_ratio: float, device: torch.device) -> _Plan:
     rows, rooms, num_listed, num_kept, num_candidates = [], [0], 0, 0, 0
     for offset, size, kept in zip(
         layout.offsets, layout.sizes, kept_of(layout, compress_ratio), strict=True
     ):
-        above, below = _ranks(size, kept)
+        above, below = sample.ranks_of(size, kept)
         # Twice what is expected: tensors and segments differ.
         share = min(1.0, 2 * below / SAMPLE) if below else 1.0
         within = min(1.0, 2 * (below - above) / SAMPLE) if below else 1.0
@@ -117,13 +103,13 @@ def _select(
     int32, int64 = torch.int32, torch.int64
     brackets = torch.empty(num_tensors, 2, dtype=int32, device=device)
     launch(
-        selection.bracket,
+        sample.bracket,
         num_tensors,
         *vectors,
         plan.tensors,
         brackets,
         SAMPLE=SAMPLE,
-        TOGETHER=selection.TOGETHER,
+        TOGETHER=sample.TOGETHER,
         num_warps=16,
     )
     candidates = torch.empty(plan.num_candidates, device=device)
