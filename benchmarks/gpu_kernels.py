@@ -12,14 +12,18 @@ node with two neighbours does in a step besides sending:
 
 Times are between CUDA events around one call, of N calls one after another, each once the GPU's
 second-level cache has been overwritten; everything is called before anything is timed, which
-compiles. Where the processor takes longer to launch than the GPU to compute, that is in the time:
-"host" is how long a call takes to return.
+compiles. The GPU is kept waiting until the call has returned, so that what the processor takes to
+launch is not in the time: "host" is how long a call takes to return.
 
 "share" is the copy's bandwidth that a call has reached, over the fewest bytes that it must move:
 encode reads value and reference and writes the message, accumulate reads and writes both targets
 and reads three messages. Where a message names few entries only those are counted, at 4 bytes
-each, though memory moves 32 at least. A qsgd message's norm takes a pass of its own, which is not
-counted; top-k is also given in multiples of the encoding of sign, one pass over both vectors.
+each. "share moved" is over the bytes that memory has to move for the way it is done: a qsgd
+message's norm takes a pass of its own over value and reference, and where few entries of a vector
+are touched, as many 32-byte sectors are moved as contain such an entry, if they are spread at
+random; in targets again for each message, though the cache may still have some. What top-k's
+encoding puts aside is not counted; it is given in multiples of the encoding of sign, one pass over
+both vectors.
 
 Launches are the kernels and copies on the GPU that torch.profiler sees in one call.
 
@@ -45,6 +49,7 @@ from harness import keep
 from kernels import resnet50_layout, with_spread
 from pcode.compression import Message, make_compressor
 from pcode.compression.kept import kept_of
+from pcode.compression.qsgd import QSGD
 from pcode.compression.random_k import RandomK
 from pcode.compression.top_k import TopK
 from pcode.layout import Layout
@@ -65,14 +70,19 @@ WEIGHTS = ((1.0, 0.0, 0.0), (-2 / 3, 1 / 3, 1 / 3))
 ONE_PASS = "sign: encode"
 # More than the second-level cache of any GPU so far.
 CACHE_BYTES = 256 << 20
+# The least that a GPU's memory moves.
+SECTOR_BYTES = 32
+# For which a GPU waits at first, at some 1 to 2 per nanosecond; longer where a call takes longer.
+LEAST_CYCLES, MOST_CYCLES = 2_000_000, 1_000_000_000
 
 
 @dataclass(frozen=True)
 class Part:
-    """A call to time, and the fewest bytes that it reads and writes."""
+    """A call to time, the fewest bytes that it reads and writes, and those that memory moves."""
 
     run: Callable[[], object]
     num_bytes: int
+    moved_bytes: int
 
 
 @dataclass(frozen=True)
@@ -88,7 +98,7 @@ def parts_of(layout: Layout) -> dict[str, Part]:
     value, reference, hat, z = (torch.randn(layout.num_entries, device="cuda") for _ in range(4))
     copied = torch.empty_like(value)
     vector_bytes = 4 * layout.num_entries
-    parts = {"copy": Part(lambda: copied.copy_(value), 2 * vector_bytes)}
+    parts = {"copy": Part(lambda: copied.copy_(value), 2 * vector_bytes, 2 * vector_bytes)}
 
     def add(label: str, name: str, options: dict[str, object]) -> None:
         compressor = make_compressor(name, **options)
@@ -106,6 +116,16 @@ def parts_of(layout: Layout) -> dict[str, Part]:
             read = changed
         # Into hat one message, into z three, which need not name the same entries.
         targets = changed + min(3 * changed, vector_bytes)
+        moved_to_encode, moved_targets = 2 * read, targets
+        if isinstance(compressor, QSGD):
+            moved_to_encode += 2 * vector_bytes
+        if changed < vector_bytes:
+            untouched = (1 - changed / vector_bytes) ** (SECTOR_BYTES // 4)
+            sectors = round(vector_bytes * (1 - untouched))
+            # Each message has a pass of its own: one into hat, three into z.
+            moved_targets = 4 * sectors
+            if isinstance(compressor, RandomK):
+                moved_to_encode = 2 * sectors
 
         def encode() -> None:
             compressor.encode(layout, value, reference, messages[0])
@@ -113,8 +133,12 @@ def parts_of(layout: Layout) -> dict[str, Part]:
         def accumulate() -> None:
             compressor.accumulate(layout, messages, (hat, z), WEIGHTS)
 
-        parts[f"{label}: encode"] = Part(encode, 2 * read + message_bytes)
-        parts[f"{label}: accumulate"] = Part(accumulate, 2 * targets + 3 * message_bytes)
+        parts[f"{label}: encode"] = Part(
+            encode, 2 * read + message_bytes, moved_to_encode + message_bytes
+        )
+        parts[f"{label}: accumulate"] = Part(
+            accumulate, 2 * targets + 3 * message_bytes, 2 * moved_targets + 3 * message_bytes
+        )
 
     for case in CASES:
         add(*case)
@@ -135,17 +159,27 @@ def measure(run: Callable[[], object], repeats: int) -> Times:
         run()
     launches = num_launches(run)
     cache = torch.empty(CACHE_BYTES, dtype=torch.uint8, device="cuda")
-    seconds, host_seconds = [], []
-    for _ in range(repeats):
+    seconds: list[float] = []
+    host_seconds: list[float] = []
+    cycles = LEAST_CYCLES
+    while len(seconds) < repeats:
         cache.zero_()
         torch.cuda.synchronize()
         begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        start = time.perf_counter()
+        torch.cuda._sleep(cycles)
         begin.record()
+        start = time.perf_counter()
         run()
+        host = time.perf_counter() - start
+        has_waited = not begin.query()
         end.record()
-        host_seconds.append(time.perf_counter() - start)
         torch.cuda.synchronize()
+        if not has_waited:
+            cycles *= 2
+            if cycles > MOST_CYCLES:
+                raise RuntimeError("the call waits for the GPU")
+            continue
+        host_seconds.append(host)
         seconds.append(begin.elapsed_time(end) / 1000)
     return Times(seconds, host_seconds, launches)
 
@@ -155,8 +189,8 @@ def table(parts: dict[str, Part], measured: dict[str, Times]) -> list[str]:
     medians = {name: statistics.median(times.seconds) for name, times in measured.items()}
     bandwidth = parts["copy"].num_bytes / medians["copy"]
     lines = [
-        "| part | ms | host ms | MB moved | GB/s | share | passes of sign | launches |",
-        "|---|---|---|---|---|---|---|---|",
+        "| part | ms | host ms | MB | GB/s | share | share moved | passes of sign | launches |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for name, part in parts.items():
         times, rate = measured[name], part.num_bytes / medians[name]
@@ -165,6 +199,7 @@ def table(parts: dict[str, Part], measured: dict[str, Times]) -> list[str]:
         lines.append(
             f"| {name} | {milliseconds} | {1000 * host:.3f} | {part.num_bytes / 1e6:.1f} "
             f"| {rate / 1e9:.0f} | {rate / bandwidth:.2f} "
+            f"| {part.moved_bytes / medians[name] / bandwidth:.2f} "
             f"| {medians[name] / medians[ONE_PASS]:.2f} | {times.num_launches} |"
         )
     return lines
@@ -194,6 +229,7 @@ def main() -> None:
         "num_entries": layout.num_entries,
         "num_tensors": layout.num_tensors,
         "num_bytes": {name: part.num_bytes for name, part in parts.items()},
+        "moved_bytes": {name: part.moved_bytes for name, part in parts.items()},
         "times": {name: asdict(times) for name, times in measured.items()},
     }
     keep(arguments.output, figures)

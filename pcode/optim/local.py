@@ -94,15 +94,15 @@ class LocalSGD(LocalStep):
         rows = [
             (group["lr"], group["weight_decay"], group["momentum"], group["nesterov"], gamma)
             for group in self.groups
-            for _ in group["params"]
         ]
+        num_tensors = [len(group["params"]) for group in self.groups]
         return SGDUpdate(
             self.store.layout,
             self.store.x,
             self.buf,
             z,
             self.store.gradients(),
-            np.array(rows, dtype=np.float32),
+            np.array(rows, dtype=np.float32).repeat(num_tensors, axis=0),
         )
 
     def add_weight_decay(self) -> None:

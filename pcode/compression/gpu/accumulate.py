@@ -11,7 +11,14 @@ import triton.language as tl
 
 from pcode.compression.base import Compressor, Message
 from pcode.compression.gpu.blocks import rows_of, segment_of
-from pcode.compression.gpu.memory import SEGMENT_ENTRIES, check_sum, launch, segments_of
+from pcode.compression.gpu.memory import (
+    SEGMENT_ENTRIES,
+    SEGMENT_WARPS,
+    batches,
+    check_sum,
+    launch,
+    segments_of,
+)
 from pcode.layout import Layout
 
 
@@ -27,7 +34,10 @@ def _add_entries(
     ALIGNMENT: tl.constexpr,
     ENTRIES: tl.constexpr,
 ) -> None:
-    """Each target is read and written once, each message decoded once for all targets."""
+    """Each target is read and written once, each message decoded once for all targets.
+
+    A message of weight 0 is left out of a target.
+    """
     tensor, first, start, size = segment_of(segments, ALIGNMENT)
     _, _, entries = rows_of(ENTRIES)
     inside = entries < size
@@ -39,10 +49,8 @@ def _add_entries(
         before = sums
         sums = ()
         for k in tl.static_range(len(targets)):
-            if weights[k][m] is None:
-                sums += (before[k],)
-            else:
-                sums += (before[k] + weights[k][m] * decoded,)
+            weight = weights[m][k]
+            sums += (tl.where(weight != 0, before[k] + weight * decoded, before[k]),)
     for k in tl.static_range(len(targets)):
         tl.store(targets[k] + first + entries, sums[k], mask=inside)
 
@@ -57,29 +65,41 @@ def add_entries(
     weights: Sequence[Sequence[float]],
     bits: int = 0,
 ) -> None:
-    """As `Compressor.accumulate`, of messages that hold something of every entry: one launch.
+    """As `Compressor.accumulate`, of messages that hold something of every entry.
 
     Args:
         decode: a Triton function that gives a segment's entries in rows of eight, from a payload,
             the table, the segment's tensor, its first entry in the vector and in the tensor, its
             entries, the bits and the constant SEGMENT_ENTRIES.
     """
-    found = check_sum(compressor, layout, messages, targets, weights)
-    used = [m for m in range(len(messages)) if any(row[m] is not None for row in found)]
+    columns = check_sum(compressor, layout, messages, targets, weights)
     segments = segments_of(layout, targets[0].device)
-    launch(
-        _add_entries,
-        segments.num_programs if used else 0,
-        tuple(targets),
-        tuple(messages[m].payload for m in used),
-        tuple(tuple(row[m] for m in used) for row in found),
-        table,
-        segments.rows,
-        DECODE=decode,
-        BITS=bits,
-        ALIGNMENT=segments.alignment,
-        ENTRIES=SEGMENT_ENTRIES,
-    )
+    used = [each for each in zip(messages, columns, strict=True) if any(each[1])]
+    for part in batches(len(used)):
+        batch = used[part]
+        into = [k for k in range(len(targets)) if any(column[k] for _, column in batch)]
+        launch(
+            _add_entries,
+            segments.num_programs,
+            tuple(targets[k] for k in into),
+            tuple(message.payload for message, _ in batch),
+            tuple(tuple(column[k] for k in into) for _, column in batch),
+            table,
+            segments.rows,
+            DECODE=decode,
+            BITS=bits,
+            ALIGNMENT=segments.alignment,
+            ENTRIES=SEGMENT_ENTRIES,
+            num_warps=SEGMENT_WARPS,
+        )
+
+
+def weighted(
+    targets: Sequence[torch.Tensor], column: Sequence[float]
+) -> tuple[tuple[torch.Tensor, ...], tuple[float, ...]]:
+    """The targets that a message is added to, and its weights."""
+    into = [k for k, weight in enumerate(column) if weight]
+    return tuple(targets[k] for k in into), tuple(column[k] for k in into)
 
 
 @triton.jit
@@ -88,7 +108,6 @@ def add_at(
 ) -> None:
     """target += weight * value at these places, which are distinct, for each target."""
     for k in tl.static_range(len(targets)):
-        if weights[k] is not None:
-            target = targets[k] + places
-            added = tl.load(target, mask=inside) + weights[k] * values
-            tl.store(target, added, mask=inside)
+        target = targets[k] + places
+        added = tl.load(target, mask=inside) + weights[k] * values
+        tl.store(target, added, mask=inside)

@@ -8,15 +8,16 @@ together.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 import triton
 import triton.language as tl
 
-from pcode.compression.gpu.accumulate import add_at
+from pcode.compression.gpu.accumulate import add_at, weighted
 from pcode.compression.gpu.blocks import floats_at, rows_of
-from pcode.compression.gpu.memory import launch
+from pcode.compression.gpu.memory import SEGMENT_WARPS, batches, launch
 from pcode.compression.kernels.elias_fano import Code
 
 # Positions that a program encodes, and high bits that one decodes.
@@ -153,29 +154,37 @@ def encode(positions: torch.Tensor, code: Code, to: torch.Tensor) -> None:
 def accumulate(
     code: Code,
     num_entries: int,
-    payloads: tuple[torch.Tensor, ...],
-    targets: tuple[torch.Tensor, ...],
-    weights: tuple[tuple[float | None, ...], ...],
+    payloads: Sequence[torch.Tensor],
+    targets: Sequence[torch.Tensor],
+    columns: Sequence[Sequence[float]],
 ) -> None:
     """Add messages of values and the code of their positions: one after another, on the GPU.
 
     Args:
-        weights: for each message those of all targets.
+        columns: for each message its weights, not all of which are 0.
     """
     if not payloads:
         return
-    codes = tuple(payload[4 * code.num_positions :] for payload in payloads)
+    codes = [payload[4 * code.num_positions :] for payload in payloads]
     num_programs = triton.cdiv(8 * code.high_bytes, BITS)
     parts = code.low_bytes, code.high_bytes
     counts = torch.empty(len(codes), num_programs, dtype=torch.int64, device=targets[0].device)
-    launch(_count_ones, num_programs, codes, *parts, counts, BITS=BITS)
+    for part in batches(len(codes)):
+        launch(
+            _count_ones,
+            num_programs,
+            tuple(codes[part]),
+            *parts,
+            counts[part],
+            BITS=BITS,
+            num_warps=SEGMENT_WARPS,
+        )
     sums = counts.cumsum(1)
     for m, payload in enumerate(payloads):
         launch(
             _add_decoded,
             num_programs,
-            targets,
-            weights[m],
+            *weighted(targets, columns[m]),
             payload,
             codes[m],
             num_entries,
@@ -185,4 +194,5 @@ def accumulate(
             sums[m],
             LOW_BITS=code.low_bits,
             BITS=BITS,
+            num_warps=SEGMENT_WARPS,
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import lru_cache
 from itertools import accumulate
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -16,12 +16,15 @@ from pcode.layout import Layout
 
 # Entries of a program: a multiple of 8, so that packed bits of two programs share no byte.
 SEGMENT_ENTRIES = 4096
+# Warps of a program that has as many entries: with half of them, numbers would not fit into the
+# registers of a thread, or so few programs into a processor that it would wait for memory.
+SEGMENT_WARPS = 8
+# Messages of a launch, each of which is code of its own in the kernel.
+MOST_MESSAGES = 4
 # Entries of a 16-byte access.
 WIDEST_ACCESS = 4
 # What a payload's address is a multiple of.
 ALIGNMENT_BYTES = 4
-# For each target the weights of all messages; None leaves a message out.
-Weights: TypeAlias = tuple[tuple[float | None, ...], ...]
 
 
 class Segments(NamedTuple):
@@ -89,8 +92,8 @@ def check_sum(
     messages: Sequence[Message],
     targets: Sequence[torch.Tensor],
     weights: Sequence[Sequence[float]],
-) -> Weights:
-    """The weights of `Compressor.accumulate`, rounded to float32 and None where they are 0.
+) -> list[tuple[float, ...]]:
+    """The weights of `Compressor.accumulate` rounded to float32: for each message all targets'.
 
     Raises:
         ValueError: a tensor is not as it has to be, or there is not one weight for each pair.
@@ -102,7 +105,13 @@ def check_sum(
     for message in messages:
         _check_payload(message, num_bytes, device)
     matrix = weight_matrix(weights, len(targets), len(messages))
-    return tuple(tuple(weight or None for weight in row) for row in matrix.tolist())
+    return [tuple(column) for column in matrix.T.tolist()]
+
+
+def batches(num_messages: int) -> list[slice]:
+    """The messages of each launch, in their order."""
+    starts = range(0, num_messages, MOST_MESSAGES)
+    return [slice(start, start + MOST_MESSAGES) for start in starts]
 
 
 def _check_payload(message: Message, num_bytes: int, device: torch.device) -> None:
@@ -125,13 +134,15 @@ def _check(tensor: torch.Tensor, dtype: torch.dtype, size: int, device: torch.de
         )
 
 
-def launch(kernel: Any, num_programs: int, *arguments: Any, **constants: Any) -> None:
-    """Run so many programs of a kernel on the current device, if any.
+def launch(
+    kernel: Any, num_programs: int, *arguments: Any, num_warps: int = 4, **constants: Any
+) -> None:
+    """Run so many programs of a kernel on the current device, if any, of 32 threads a warp.
 
     No multiplication is merged with an addition: products are rounded, as on the CPU.
     """
     if num_programs > 0:
-        kernel[num_programs,](*arguments, **constants, enable_fp_fusion=False)
+        kernel[num_programs,](*arguments, **constants, num_warps=num_warps, enable_fp_fusion=False)
 
 
 def signed_key(message: Message) -> int:

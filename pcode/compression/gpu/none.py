@@ -12,7 +12,13 @@ import triton.language as tl
 from pcode.compression.base import Compressor, Message
 from pcode.compression.gpu.accumulate import add_entries
 from pcode.compression.gpu.blocks import difference, floats_at, rows_of, segment_of
-from pcode.compression.gpu.memory import SEGMENT_ENTRIES, check_inputs, launch, segments_of
+from pcode.compression.gpu.memory import (
+    SEGMENT_ENTRIES,
+    SEGMENT_WARPS,
+    check_inputs,
+    launch,
+    segments_of,
+)
 from pcode.layout import Layout
 
 
@@ -67,6 +73,7 @@ def encode(
         segments.rows,
         ALIGNMENT=segments.alignment,
         ENTRIES=SEGMENT_ENTRIES,
+        num_warps=SEGMENT_WARPS,
     )
 
 

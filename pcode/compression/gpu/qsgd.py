@@ -24,6 +24,7 @@ from pcode.compression.gpu.blocks import (
 )
 from pcode.compression.gpu.memory import (
     SEGMENT_ENTRIES,
+    SEGMENT_WARPS,
     check_inputs,
     launch,
     segments_of,
@@ -67,8 +68,9 @@ def _write_scales(
     """
     tensor = tl.program_id(0)
     norm = tl.sqrt(sum_of_tensor(firsts, sums, SUMS))
-    # Not a number stays what it is.
-    norm = tl.where(norm > LARGEST, tl.full([], LARGEST, tl.float64), norm)
+    # Infinity and NaN stay what they are, and so end in all that is decoded.
+    is_too_large = (norm > LARGEST) & (norm < float("inf"))
+    norm = tl.where(is_too_large, tl.full([], LARGEST, tl.float64), norm)
     steps = tl.full([], (1 << BITS) - 1, tl.float64)
     scales = floats_at(payload)
     tl.store(scales + tensor, (norm / steps / tl.load(errors + tensor)).to(tl.float32))
@@ -181,7 +183,7 @@ def encode(
     check_inputs(compressor, layout, value, reference, message)
     segments = segments_of(layout, device)
     sums = torch.empty(segments.num_programs, dtype=torch.float64, device=device)
-    form = {"ALIGNMENT": segments.alignment, "ENTRIES": SEGMENT_ENTRIES}
+    form = {"ALIGNMENT": segments.alignment, "ENTRIES": SEGMENT_ENTRIES, "num_warps": SEGMENT_WARPS}
     launch(_sum_squares, segments.num_programs, value, reference, segments.rows, sums, **form)
     factors = torch.empty(layout.num_tensors, 2, device=device)
     launch(

@@ -16,10 +16,14 @@ import triton
 import triton.language as tl
 
 from pcode.compression.base import Message
-from pcode.compression.gpu.accumulate import add_at
+from pcode.compression.gpu.accumulate import add_at, weighted
 from pcode.compression.gpu.blocks import difference, floats_at, mixed, segment_of, word_of
 from pcode.compression.gpu.memory import (
+    MOST_MESSAGES,
+    SEGMENT_WARPS,
+    WIDEST_ACCESS,
     Segments,
+    batches,
     check_inputs,
     check_sum,
     launch,
@@ -47,7 +51,7 @@ class _Tables(NamedTuple):
         scales: what the kept entries of each tensor are multiplied by.
         segments: of the kept entries.
         shuffled: a row for each tensor that is shuffled, int64: its number, and its kept entries.
-        num_positions: the kept entries of all of these.
+        num_positions: room for the kept entries of all of these, the same for each message.
         most_positions: a power of two, and no less than the kept entries of any of these.
     """
 
@@ -78,7 +82,7 @@ def _tables_of(
         torch.from_numpy(scales).to(device),
         segments_of_sizes(kept, device, ENTRIES),
         torch.tensor(shuffled, dtype=torch.int64, device=device).view(-1, 2),
-        place,
+        triton.cdiv(place, WIDEST_ACCESS) * WIDEST_ACCESS,
         triton.next_power_of_2(most),
     )
 
@@ -130,25 +134,34 @@ def _last_exchange(
     return is_any, tl.where(is_any, found & ((1 << NUMBER_BITS) - 1), 0)
 
 
-@triton.jit(do_not_specialize=["key"])
+# Keys one by one: what a tuple holds would be specialized.
+@triton.jit(do_not_specialize=["num_keys", "key_0", "key_1", "key_2", "key_3"])
 def _draw_shuffled(
     tensors: tl.tensor,
     shuffled: tl.tensor,
-    key: tl.tensor,
+    num_keys: tl.tensor,
+    key_0: tl.tensor,
+    key_1: tl.tensor,
+    key_2: tl.tensor,
+    key_3: tl.tensor,
     positions: tl.tensor,
+    num_positions: tl.tensor,
     NUM_WORDS: tl.constexpr,
     NUMBER_BITS: tl.constexpr,
     MOST: tl.constexpr,
 ) -> None:
-    """The positions of the kept entries of the tensor in this program's row.
+    """For one of the keys, the positions of the kept entries of the tensor in this program's row.
 
     Exchange i of the shuffle, i = 0, 1, ..., is of the contents of cells i and c(i) >= i, and
     leaves position i in cell i. Before it, a cell c >= i holds what the last exchange j < i with
     c(j) = c has brought from cell j, or c itself if there was none. So every position ends a
     chain of exchanges, and all chains are followed at once, in steps that double.
     """
-    tensor = tl.load(shuffled + 2 * tl.program_id(0))
-    kept = tl.load(shuffled + 2 * tl.program_id(0) + 1)
+    number, program = tl.program_id(0) % num_keys, tl.program_id(0) // num_keys
+    key = tl.where(number == 0, key_0, tl.where(number == 1, key_1, key_2))
+    key = tl.where(number == 3, key_3, key)
+    positions += number.to(tl.int64) * num_positions
+    tensor, kept = tl.load(shuffled + 2 * program), tl.load(shuffled + 2 * program + 1)
     row, first_word = tensors + 4 * tensor, tensor * NUM_WORDS
     upper, lower = word_of(key, first_word), word_of(key, first_word + 1)
     seed = (upper.to(tl.uint64) << 32) | lower.to(tl.uint64)
@@ -261,20 +274,28 @@ def _accumulate(
     add_at(targets, weights, places, inside, values)
 
 
-def _drawn(tables: _Tables, key: int) -> torch.Tensor:
-    """The positions of the kept entries of the tensors that are shuffled."""
-    positions = torch.empty(tables.num_positions, dtype=torch.int32, device=tables.tensors.device)
-    launch(
-        _draw_shuffled,
-        len(tables.shuffled),
-        tables.tensors,
-        tables.shuffled,
-        key,
-        positions,
-        NUM_WORDS=NUM_WORDS,
-        NUMBER_BITS=NUMBER_BITS,
-        MOST=tables.most_positions,
+def _drawn(tables: _Tables, keys: list[int]) -> torch.Tensor:
+    """For each key, the positions of the kept entries of the tensors that are shuffled."""
+    positions = torch.empty(
+        len(keys), tables.num_positions, dtype=torch.int32, device=tables.tensors.device
     )
+    for part in batches(len(keys)):
+        some = keys[part]
+        launch(
+            _draw_shuffled,
+            len(tables.shuffled) * len(some),
+            tables.tensors,
+            tables.shuffled,
+            len(some),
+            *some,
+            *(some[-1:] * (MOST_MESSAGES - len(some))),
+            positions[part],
+            tables.num_positions,
+            NUM_WORDS=NUM_WORDS,
+            NUMBER_BITS=NUMBER_BITS,
+            MOST=tables.most_positions,
+            num_warps=SEGMENT_WARPS if tables.most_positions > ENTRIES else 4,
+        )
     return positions
 
 
@@ -296,7 +317,7 @@ def encode(
         message.payload,
         tables.tensors,
         tables.scales,
-        _drawn(tables, key),
+        _drawn(tables, [key]),
         key,
         tables.segments.rows,
         NUM_WORDS=NUM_WORDS,
@@ -312,22 +333,20 @@ def accumulate(
     weights: Sequence[Sequence[float]],
 ) -> None:
     """As `RandomK.accumulate`, on the GPU: message after message, as two may hold an entry."""
-    found = check_sum(compressor, layout, messages, targets, weights)
+    columns = check_sum(compressor, layout, messages, targets, weights)
     tables = _tables(compressor, layout, targets[0].device)
-    for m, message in enumerate(messages):
-        column = tuple(row[m] for row in found)
-        if any(weight is not None for weight in column):
-            key = signed_key(message)
-            launch(
-                _accumulate,
-                tables.segments.num_programs,
-                tuple(targets),
-                column,
-                message.payload,
-                tables.tensors,
-                _drawn(tables, key),
-                key,
-                tables.segments.rows,
-                NUM_WORDS=NUM_WORDS,
-                ENTRIES=ENTRIES,
-            )
+    used = [m for m, column in enumerate(columns) if any(column)]
+    keys = [signed_key(messages[m]) for m in used]
+    for m, key, drawn in zip(used, keys, _drawn(tables, keys), strict=True):
+        launch(
+            _accumulate,
+            tables.segments.num_programs,
+            *weighted(targets, columns[m]),
+            messages[m].payload,
+            tables.tensors,
+            drawn,
+            key,
+            tables.segments.rows,
+            NUM_WORDS=NUM_WORDS,
+            ENTRIES=ENTRIES,
+        )

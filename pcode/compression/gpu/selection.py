@@ -1,10 +1,10 @@
 """GPU kernels that choose the largest entries of every tensor, in the order of positions.
 
-A sample brackets the threshold of each tensor (`bracket`). One pass over the vectors (`collect`)
-then puts aside the candidates, which reach the bracket's lower end, segment by segment in the
-order of their positions, and the magnitudes within the bracket, which are few, tensor by tensor in
-any order. The exact threshold is found among the latter (`find_threshold`), and the candidates
-that reach it are counted (`count_kept`) and written (`write_kept`).
+A sample brackets the threshold of each tensor (`sample.bracket`). One pass over the vectors
+(`collect`) then puts aside the candidates, which reach the bracket's lower end, segment by segment
+in the order of their positions, and the magnitudes within the bracket, which are few, tensor by
+tensor in any order. The exact threshold is found among the latter (`find_threshold`), and the
+candidates that reach it are counted (`count_kept`) and written (`write_kept`).
 
 Bytes for each entry of the vector, at a share q that is kept: value and reference are 8; the
 candidates, some 2 % of the entries more than q, are 6 to write and 10 to read; what is kept is 8
@@ -28,9 +28,6 @@ import triton.language as tl
 
 from pcode.compression.gpu.blocks import difference, floats_at, segment_of
 
-# Entries of a sample, of which so many lie together: 32 bytes, the least that memory gives.
-SAMPLE = 1 << 14
-TOGETHER = 8
 # Entries that one program takes at a time.
 THRESHOLD_ENTRIES = 8192
 KEPT_ENTRIES = 1024
@@ -46,47 +43,8 @@ OFFSET, SIZE, KEPT, KEPT_BEFORE, RANK_ABOVE, RANK_BELOW, LIST, LIST_ROOM = map(
 
 
 @triton.jit
-def _magnitudes(entries: tl.tensor) -> Any:
+def magnitudes_of(entries: tl.tensor) -> Any:
     return entries.to(tl.int32, bitcast=True) & 0x7FFFFFFF
-
-
-@triton.jit
-def _of_rank(magnitudes: tl.tensor, rank: tl.tensor) -> Any:
-    """The magnitude of that rank, 1 for the largest: bit by bit from the highest."""
-    found = tl.full([], 0, tl.int32)
-    for step in range(31):
-        trial = found | (1 << (30 - step))
-        num_reaching = tl.sum((magnitudes >= trial).to(tl.int32), axis=0)
-        found = tl.where(num_reaching >= rank, trial, found)
-    return found
-
-
-@triton.jit
-def bracket(
-    value: tl.tensor,
-    reference: tl.tensor,
-    tensors: tl.tensor,
-    brackets: tl.tensor,
-    SAMPLE: tl.constexpr,
-    TOGETHER: tl.constexpr,
-) -> None:
-    """Write the lowest and the highest magnitude that the threshold of a tensor may well have.
-
-    Zeros are never within: there may be many, and they are kept last.
-    """
-    row = tensors + COLUMNS * tl.program_id(0)
-    below, above = tl.load(row + RANK_BELOW), tl.load(row + RANK_ABOVE)
-    lowest, highest = tl.full([], 1, tl.int32), tl.full([], 0x7FFFFFFF, tl.int32)
-    if below > 0:
-        numbers = tl.arange(0, SAMPLE)
-        stride = tl.load(row + SIZE) // (SAMPLE // TOGETHER)
-        places = tl.load(row + OFFSET) + (numbers // TOGETHER) * stride + numbers % TOGETHER
-        sample = _magnitudes(difference(value, reference, places, numbers < SAMPLE))
-        lowest = tl.maximum(_of_rank(sample, below), lowest)
-        if above > 0:
-            highest = tl.maximum(_of_rank(sample, above), lowest)
-    tl.store(brackets + 2 * tl.program_id(0), lowest)
-    tl.store(brackets + 2 * tl.program_id(0) + 1, highest)
 
 
 @triton.jit
@@ -120,7 +78,7 @@ def collect(
     entries = tl.arange(0, ENTRIES)
     inside = entries < size
     found = difference(value, reference, first + entries, inside)
-    magnitudes = _magnitudes(found)
+    magnitudes = magnitudes_of(found)
     is_candidate = inside & (magnitudes >= lowest)
     is_within = is_candidate & (magnitudes <= highest)
     # Two counts in one, of up to ENTRIES each.
@@ -196,7 +154,7 @@ def find_threshold(
                 listed + tl.load(row + LIST) + numbers, mask=numbers < num_listed, other=0
             )
             is_read = (numbers >= num_listed) & (numbers < number)
-            read = _magnitudes(difference(value, reference, offset + numbers, is_read))
+            read = magnitudes_of(difference(value, reference, offset + numbers, is_read))
             above_low = tl.where(is_within, put_aside, read) - low
             counted = (numbers < number) & (above_low >= 0) & ((above_low >> bits) == 0)
             counted_digits = tl.where(counted, above_low >> shift, 0)
@@ -276,7 +234,7 @@ def count_kept(
     for start in range(0, number, ENTRIES):
         numbers = start + tl.arange(0, ENTRIES)
         inside = numbers < number
-        magnitudes = _magnitudes(
+        magnitudes = magnitudes_of(
             _entries_of(value, reference, candidates, first, begin, num_candidates, numbers, number)
         )
         num_above += tl.sum((inside & (magnitudes > threshold)).to(tl.int32), axis=0)
@@ -339,7 +297,7 @@ def write_kept(
         is_candidate = numbers < num_candidates
         places = tl.load(positions + begin + numbers, mask=is_candidate, other=0).to(tl.int32)
         places = first + tl.where(is_candidate, places, numbers)
-        magnitudes = _magnitudes(entries)
+        magnitudes = magnitudes_of(entries)
         is_above = inside & (magnitudes > threshold)
         is_equal = inside & (magnitudes == threshold)
         # Two counts in one, as in `collect`.

@@ -20,7 +20,13 @@ from pcode.compression.gpu.blocks import (
     segment_of,
     signed,
 )
-from pcode.compression.gpu.memory import SEGMENT_ENTRIES, check_inputs, launch, segments_of
+from pcode.compression.gpu.memory import (
+    SEGMENT_ENTRIES,
+    SEGMENT_WARPS,
+    check_inputs,
+    launch,
+    segments_of,
+)
 from pcode.compression.gpu.sums import SUMS, sum_of_tensor
 from pcode.compression.sign import Sign, places_of
 from pcode.layout import Layout
@@ -106,6 +112,7 @@ def encode(
         sums,
         ALIGNMENT=segments.alignment,
         ENTRIES=SEGMENT_ENTRIES,
+        num_warps=SEGMENT_WARPS,
     )
     launch(
         _write_means, layout.num_tensors, message.payload, sizes, segments.firsts, sums, SUMS=SUMS

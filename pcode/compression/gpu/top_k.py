@@ -14,16 +14,17 @@ import numpy as np
 import torch
 
 from pcode.compression.base import Message
-from pcode.compression.gpu import elias_fano, selection
+from pcode.compression.gpu import elias_fano, sample, selection
 from pcode.compression.gpu.memory import (
     SEGMENT_ENTRIES,
+    SEGMENT_WARPS,
     Segments,
     check_inputs,
     check_sum,
     launch,
     segments_of,
 )
-from pcode.compression.gpu.selection import SAMPLE
+from pcode.compression.gpu.sample import SAMPLE
 from pcode.compression.kept import kept_of
 from pcode.compression.top_k import TopK
 from pcode.layout import Layout
@@ -45,27 +46,13 @@ class _Plan(NamedTuple):
     num_candidates: int
 
 
-def _ranks(size: int, kept: int) -> tuple[int, int]:
-    """Two ranks in a tensor's sample that almost always enclose the threshold.
-
-    They are four standard deviations from the rank of the last kept entry, and a bit more, as
-    entries that lie together may be alike. 0 stands for a rank that the sample does not have.
-    """
-    if size <= SAMPLE:
-        return 0, 0
-    expected = SAMPLE * kept / size
-    margin = 4 * math.sqrt(expected) + 2 * selection.TOGETHER
-    above, below = max(0, int(expected - margin)), int(expected + margin)
-    return (above, below) if below < SAMPLE else (0, 0)
-
-
 @lru_cache(maxsize=64)
 def _plan(layout: Layout, compress_ratio: float, device: torch.device) -> _Plan:
     rows, rooms, num_listed, num_kept, num_candidates = [], [0], 0, 0, 0
     for offset, size, kept in zip(
         layout.offsets, layout.sizes, kept_of(layout, compress_ratio), strict=True
     ):
-        above, below = _ranks(size, kept)
+        above, below = sample.ranks_of(size, kept)
         # Twice what is expected: tensors and segments differ.
         share = min(1.0, 2 * below / SAMPLE) if below else 1.0
         within = min(1.0, 2 * (below - above) / SAMPLE) if below else 1.0
@@ -116,13 +103,13 @@ def _select(
     int32, int64 = torch.int32, torch.int64
     brackets = torch.empty(num_tensors, 2, dtype=int32, device=device)
     launch(
-        selection.bracket,
+        sample.bracket,
         num_tensors,
         *vectors,
         plan.tensors,
         brackets,
         SAMPLE=SAMPLE,
-        TOGETHER=selection.TOGETHER,
+        TOGETHER=sample.TOGETHER,
         num_warps=16,
     )
     candidates = torch.empty(plan.num_candidates, device=device)
@@ -145,6 +132,7 @@ def _select(
         totals,
         ALIGNMENT=segments.alignment,
         ENTRIES=SEGMENT_ENTRIES,
+        num_warps=SEGMENT_WARPS,
     )
     thresholds = torch.empty(num_tensors, 2, dtype=int64, device=device)
     launch(
@@ -206,13 +194,12 @@ def accumulate(
     weights: Sequence[Sequence[float]],
 ) -> None:
     """As `TopK.accumulate`, on the GPU."""
-    found = check_sum(compressor, layout, messages, targets, weights)
-    columns = [tuple(row[m] for row in found) for m in range(len(messages))]
-    used = [m for m, column in enumerate(columns) if any(each is not None for each in column)]
+    columns = check_sum(compressor, layout, messages, targets, weights)
+    used = [m for m, column in enumerate(columns) if any(column)]
     elias_fano.accumulate(
         compressor.code(layout),
         layout.num_entries,
-        tuple(messages[m].payload for m in used),
-        tuple(targets),
-        tuple(columns[m] for m in used),
+        [messages[m].payload for m in used],
+        targets,
+        [columns[m] for m in used],
     )

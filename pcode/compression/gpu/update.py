@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 
 from pcode.compression.gpu.blocks import segment_of
-from pcode.compression.gpu.memory import SEGMENT_ENTRIES, launch, segments_of
+from pcode.compression.gpu.memory import SEGMENT_ENTRIES, SEGMENT_WARPS, launch, segments_of
 from pcode.compression.kernels.update import GAMMA, LR, MOMENTUM, NESTEROV, WEIGHT_DECAY
 from pcode.transfer import to_device
 
@@ -51,8 +51,10 @@ def _update(
     inside = entries < size
     row = coefficients + 5 * tensor
     momentum = tl.load(row + MOMENTUM)
-    address = tl.multiple_of(tl.load(gradients + tensor), GRADIENT_BYTES)
-    gradient = address.to(tl.pointer_type(tl.float32)) + start
+    gradient = tl.load(gradients + tensor).to(tl.pointer_type(tl.float32)) + start
+    # A segment begins at a multiple of 16 bytes in its tensor. Said of the sum, as it would be lost
+    # when `start`, of which that is not known, were added.
+    gradient = tl.multiple_of(gradient, GRADIENT_BYTES)
     value = tl.load(x + first + entries, mask=inside)
     velocity = tl.load(buf + first + entries, mask=inside)
     mixed = tl.load(z + first + entries, mask=inside)
@@ -114,4 +116,5 @@ def update(step: SGDUpdate) -> None:
         GRADIENT_BYTES=WIDEST_BYTES if wide else LEAST_BYTES,
         ALIGNMENT=segments.alignment,
         ENTRIES=SEGMENT_ENTRIES,
+        num_warps=SEGMENT_WARPS,
     )

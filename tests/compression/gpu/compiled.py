@@ -4,13 +4,15 @@
 
 Triton's interpreter takes what its compiler refuses. Here the compressors' own calls go as far as
 the machine code for an H100 (compute capability 9.0), and nothing is launched. Prints a line for
-each compiled kernel; ends with status 1 where one rounds otherwise than a CPU does.
+each compiled kernel; ends with status 1 where one rounds otherwise than a CPU does, or where the
+local step reads its vectors by less than 16 bytes though all of them are aligned.
 """
 
 from __future__ import annotations
 
 import re
 import sys
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -20,6 +22,7 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime.jit import JITFunction
 
 from pcode.compression import Message
+from pcode.compression.gpu.memory import SEGMENT_ENTRIES
 from pcode.compression.gpu.update import update
 from pcode.compression.update import SGDUpdate
 from pcode.layout import Layout
@@ -30,6 +33,8 @@ ALIGNED = Layout.of_sizes([4096, 100_000])
 UNALIGNED = Layout.of_sizes([63, 100_000])
 # Denormals flushed to zero, products added without having been rounded, quotients and roots.
 ROUNDED_OTHERWISE = re.compile(r"\S*(?:\.ftz|fma\.rn\.f32|\.approx|div\.full)\S*")
+# By how much a thread's code reads the vectors.
+READ = re.compile(r"ld\.global\S*?((?:\.v[24])?\.b\d+)")
 
 
 class Driver:
@@ -92,9 +97,20 @@ def compile_launches() -> dict[str, Any]:
     return found
 
 
+def reads_wide(update_kernel: Any) -> bool:
+    """Whether it reads its four vectors by 16 bytes, and but five coefficients by 4."""
+    reads = Counter(READ.findall(update_kernel.asm["ptx"]))
+    entries = 4 * SEGMENT_ENTRIES // (32 * update_kernel.metadata.num_warps)
+    return reads[".v4.b32"] == entries // 4 and reads[".b32"] == 5
+
+
 def main() -> int:
     status = 0
-    for name, kernel in compile_launches().items():
+    kernels = compile_launches()
+    if not reads_wide(kernels[f"update of {ALIGNED.sizes}: _update"]):
+        print("the local step reads its vectors by less than 16 bytes")
+        status = 1
+    for name, kernel in kernels.items():
         others = sorted(set(ROUNDED_OTHERWISE.findall(kernel.asm["ptx"])))
         print(f"{name}: {len(kernel.asm['cubin'])} bytes", *others)
         status |= bool(others)

@@ -6,8 +6,9 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
 from pcode.layout import Layout
 
@@ -15,10 +16,15 @@ pytest.importorskip("triton", reason="there is no Triton for this machine")
 from triton.runtime.interpreter import InterpretedFunction
 from triton.runtime.jit import JITFunction
 
+from pcode.compression.gpu.update import update
+from pcode.compression.update import SGDUpdate
 from tests.compression.gpu.cases import CASES, DEVICE, WEIGHTS, Case, drawn, room
 
 FEW = Layout.of_sizes([20, 3])
 MANY = Layout.of_sizes([5] * 8)
+# In a step with two neighbours; torch's operations that a GPU has no part in.
+MOST_OPERATIONS = 20
+HOST_ONLY = {"empty", "view", "slice", "select", "unbind", "detach"}
 
 
 class Operations(TorchDispatchMode):
@@ -43,7 +49,8 @@ def launches(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     def counting(run: Callable[..., Any]) -> Callable[..., Any]:
         def counted(kernel: Any, *args: Any, **kwargs: Any) -> Any:
             counts[kernel.fn.__name__] += 1
-            return run(kernel, *args, **kwargs)
+            with _disable_current_modes():  # The interpreter's operations are no GPU's.
+                return run(kernel, *args, **kwargs)
 
         return counted
 
@@ -72,3 +79,33 @@ def test_launches_do_not_depend_on_the_number_of_tensors(
     few = counts_of(case, FEW, launches)
     assert sum(few[0].values()) > 0
     assert counts_of(case, MANY, launches) == few
+
+
+def num_device_operations(operations: Operations, launches: Counter[str]) -> int:
+    """Kernels, and torch's operations but for those that make a view or reserve memory."""
+    others = sum(count for name, count in operations.counts.items() if name not in HOST_ONLY)
+    return sum(launches.values()) + others
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.label)
+def test_a_step_puts_few_operations_on_the_device(case: Case, launches: Counter[str]) -> None:
+    compressor = case.compressor()
+    x, buf, z, hat = (drawn(MANY, seed).to(DEVICE) for seed in range(4))
+    gradients = MANY.views(drawn(MANY, 4).to(DEVICE))
+    rows = np.ones((MANY.num_tensors, 5), dtype=np.float32)
+    step = SGDUpdate(MANY, x, buf, z, gradients, rows)
+    messages = [room(case, MANY, DEVICE, key) for key in range(3)]
+
+    def turn() -> None:
+        case.kernels.accumulate(compressor, MANY, messages, [hat, z], WEIGHTS)
+        update(step)
+        case.kernels.encode(compressor, MANY, x, hat, messages[0])
+
+    for message in messages:
+        case.kernels.encode(compressor, MANY, hat, None, message)
+    turn()  # Tables are made once.
+    launches.clear()
+    with Operations() as operations:
+        turn()
+    found = num_device_operations(operations, launches)
+    assert found < MOST_OPERATIONS, f"{launches} {operations.counts}"

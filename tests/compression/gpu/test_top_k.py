@@ -4,20 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 
 from pcode.compression import Message
+from pcode.compression.draws import words_of
 from pcode.layout import Layout
 
 pytest.importorskip("triton", reason="there is no Triton for this machine")
-from pcode.compression.gpu import selection, top_k
+from pcode.compression.gpu import memory, sample, selection, top_k
 from tests.compression.gpu.cases import DEVICE, Case, drawn, on_cpu, on_gpu
 
 # NumPy speaks of what every processor does: NaN times what a torn message holds.
 pytestmark = pytest.mark.filterwarnings("ignore:.*encountered in:RuntimeWarning:triton")
 
-SAMPLE = selection.SAMPLE
+SAMPLE, TOGETHER = sample.SAMPLE, sample.TOGETHER
 KINDS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "normal": lambda v: v,
     "zeros": lambda v: 0 * v,
@@ -33,16 +35,28 @@ def case_of(ratio: float) -> Case:
     return Case(top_k, "compress_top_k", {"compress_ratio": ratio})
 
 
+def sampled(size: int) -> torch.Tensor:
+    """Where the entries of a tensor's sample are."""
+    numbers, stride = np.arange(SAMPLE), size // (SAMPLE // TOGETHER)
+    words = words_of(0, SAMPLE // TOGETHER, 1)[:, 0].astype(np.int64)
+    parts = np.arange(len(words)) * stride + words % stride
+    return torch.from_numpy(parts[numbers // TOGETHER] // TOGETHER * TOGETHER + numbers % TOGETHER)
+
+
 def misleading(layout: Layout, seed: int, factor: float) -> torch.Tensor:
     """Normally distributed entries but for those that the sample takes, which are this larger."""
     value = drawn(layout, seed)
     for view in layout.views(value):
-        stride = len(view) // (SAMPLE // selection.TOGETHER)
         if len(view) > SAMPLE:
-            numbers = torch.arange(SAMPLE)
-            together = selection.TOGETHER
-            view[numbers // together * stride + numbers % together] *= factor
+            view[sampled(len(view)).unique()] *= factor
     return value
+
+
+def scaled_by_channel(rows: int, channels: int, seed: int) -> torch.Tensor:
+    """As the weights of a 3 x 3 convolution, of which each input channel has its own scale."""
+    generator = torch.Generator().manual_seed(seed)
+    scales = torch.randn(channels, 1, generator=generator).exp()
+    return (torch.randn(rows, channels, 9, generator=generator) * scales).flatten()
 
 
 @pytest.mark.parametrize("ratio", [0.99, 0.9, 0.5, 0.0])
@@ -62,6 +76,41 @@ def test_messages_are_those_of_the_cpu(ratio: float) -> None:
 def test_a_sample_that_misleads_changes_nothing(factor: float, ratio: float) -> None:
     layout, case = Layout.of_sizes([100, 36_000]), case_of(ratio)
     value = misleading(layout, 1, factor)
+    expected = on_cpu(case, layout, value)
+    assert torch.equal(on_gpu(case, layout, value).payload.cpu(), expected.payload)
+
+
+@pytest.mark.parametrize("ratio", [0.99, 0.9, 0.5])
+@pytest.mark.parametrize(("rows", "channels"), [(512, 512), (128, 128)])
+def test_the_sample_brackets_the_threshold_of_scaled_channels(
+    ratio: float, rows: int, channels: int
+) -> None:
+    value = scaled_by_channel(rows, channels, 1)
+    layout = Layout.of_sizes([len(value)])
+    plan = top_k._plan(layout, ratio, DEVICE)
+    bracket = torch.empty(1, 2, dtype=torch.int32, device=DEVICE)
+    memory.launch(
+        sample.bracket,
+        1,
+        value.to(DEVICE),
+        None,
+        plan.tensors,
+        bracket,
+        SAMPLE=SAMPLE,
+        TOGETHER=TOGETHER,
+    )
+    num_kept = int(plan.tensors[0, selection.KEPT.value])
+    threshold = value.abs().topk(num_kept).values[-1]
+    lowest, highest = bracket.cpu().view(torch.float32)[0]
+    assert lowest <= threshold <= highest
+    num_within = int(((value.abs() >= lowest) & (value.abs() <= highest)).sum())
+    assert num_within <= int(plan.tensors[0, selection.LIST_ROOM.value])
+
+
+@pytest.mark.parametrize("ratio", [0.99, 0.5])
+def test_messages_of_scaled_channels_are_those_of_the_cpu(ratio: float) -> None:
+    value, case = scaled_by_channel(64, 64, 1), case_of(ratio)
+    layout = Layout.of_sizes([len(value)])
     expected = on_cpu(case, layout, value)
     assert torch.equal(on_gpu(case, layout, value).payload.cpu(), expected.payload)
 
