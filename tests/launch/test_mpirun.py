@@ -66,7 +66,8 @@ def test_lone_colon_is_refused() -> None:
 
 
 def test_hosts_and_their_slots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    for name in ("OMP_NUM_THREADS", "TRITON_INTERPRET"):  # ranks there would get them too
+        monkeypatch.delenv(name, raising=False)
     path = remote_hostfile(tmp_path)
     words = command(n_mpi_process=6, hostfile=path, python_path="/opt/py/bin/python")
     assert follows(words, "--host", "one.invalid:2,two.invalid:4")
