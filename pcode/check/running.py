@@ -17,7 +17,7 @@ from typing import IO
 
 import pcode.launch
 from pcode.launch.processes import adopt_orphans, descendants, end_descendants
-from pcode.launch.relay import Filter
+from pcode.launch.relay import Filter, without_noise
 from pcode.launch.scratch import scratch_folder
 
 _TETHER = Path(pcode.launch.__file__).with_name("tether.py")
@@ -157,7 +157,8 @@ class _Running:
     @staticmethod
     def _text(file: IO[bytes]) -> str:
         place = os.pread(file.fileno(), _MOST_BYTES, 0)  # it may still be written to
-        return place.decode(errors="replace").replace("\0", "")  # mpirun ends blocks with one
+        text = without_noise(place.replace(b"\0", b""))  # mpirun ends blocks with one
+        return text.decode(errors="replace")
 
 
 def _run_together(commands: Sequence[Sequence[str]], limit_seconds: float) -> list[Done]:

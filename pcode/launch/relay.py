@@ -23,9 +23,12 @@ _BEGUN = re.compile(
     + rb"|\[[\w.-]*(?::\d*(?:\](?: [^\n]*)?)?)?)\Z",
     re.DOTALL,
 )
-_REPEATED = re.compile(
+# Lines that tell nobody anything: of messages that were left out, and of an ssh that was too quick
+# for mpirun, which puts it into a process group of its own as ssh's own process does.
+_NOISE = re.compile(
     rb"\[[^\]\n]*\] (?:\d+ more processe?s? ha(?:s|ve) sent help message help-mpi-api\.txt"
-    rb"|Set MCA parameter \"\w+_base_help_aggregate\")[^\n]*\n"
+    rb"|Set MCA parameter \"\w+_base_help_aggregate\""
+    rb"|plm:ssh: Warning: setpgid\(\d+,\d+\) failed in parent)[^\n]*\n"
 )
 _CLOSED = re.compile(rb"\[[^\]\n]*\] prterun: SIGPIPE detected - aborting\n")
 _KILLED = re.compile(
@@ -76,7 +79,7 @@ class Filter:
         """What can be passed on after these bytes."""
         # mpirun ends a block of several lines with a NUL.
         text = _BLOCK.sub(self._note, self._held + chunk.replace(b"\0", b""))
-        text = _REPEATED.sub(b"", text)
+        text = without_noise(text)
         text, num_closed = _CLOSED.subn(b"", text)
         self.is_closed = self.is_closed or num_closed > 0
         begun = _BEGUN.search(text)
@@ -98,6 +101,11 @@ class Filter:
         if self.death is None:
             self.death = _death(block["text"])
         return b""
+
+
+def without_noise(text: bytes) -> bytes:
+    """The text without the lines of mpirun's that mean nothing."""
+    return _NOISE.sub(b"", text)
 
 
 def _death(text: bytes) -> Death | None:

@@ -35,9 +35,11 @@ ABORTED = (
     + RULE
     + b"\x00"
 )
-REPEATED = (
+NOISE = (
     b"[vm:91] 2 more processes have sent help message help-mpi-api.txt / mpi-abort\n"
     b'[vm:91] Set MCA parameter "orte_base_help_aggregate" to 0 to see all messages\n'
+    b"[vm:91] plm:ssh: Warning: setpgid(97,97) failed in parent with "
+    b"errno=Permission denied(13)\n"
 )
 CLOSED = b"[vm:19673] prterun: SIGPIPE detected - aborting\n"
 OTHER = RULE + b"There are not enough slots available in the system\n" + RULE
@@ -49,7 +51,7 @@ OTHER = RULE + b"There are not enough slots available in the system\n" + RULE
         (KILLED, "rank 1 (process 18617 on vm) was ended by signal 9 (Killed)"),
         (FAILED, "rank 2 ended with status 3"),
         (ABORTED, "rank 2 ended the run"),
-        (REPEATED, None),
+        (NOISE, None),
         (CLOSED, None),
         (OTHER, None),
     ],
