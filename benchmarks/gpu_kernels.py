@@ -44,9 +44,9 @@ from pathlib import Path
 import torch
 from torch.profiler import ProfilerActivity, profile
 
+import kernels
 from gpu_device import gpu_name, require_gpu
 from harness import keep
-from kernels import resnet50_layout, with_spread
 from pcode.compression import Message, make_compressor
 from pcode.compression.kept import kept_of
 from pcode.compression.qsgd import QSGD
@@ -55,15 +55,10 @@ from pcode.compression.top_k import TopK
 from pcode.layout import Layout
 
 CASES: tuple[tuple[str, str, dict[str, object]], ...] = (
-    ("none", "none", {}),
-    ("sign", "sign", {}),
-    ("top-k .99", "compress_top_k", {"compress_ratio": 0.99}),
+    *kernels.CASES,
     ("top-k .9", "compress_top_k", {"compress_ratio": 0.9}),
     ("top-k .5", "compress_top_k", {"compress_ratio": 0.5}),
-    ("random-k .99", "compress_random_k", {"compress_ratio": 0.99}),
     ("random-k .5", "compress_random_k", {"compress_ratio": 0.5}),
-    ("qsgd 4", "quantize_qsgd", {"quantize_level": 4}),
-    ("qsgd 8", "quantize_qsgd", {"quantize_level": 8}),
     ("qsgd 16", "quantize_qsgd", {"quantize_level": 16}),
 )
 WEIGHTS = ((1.0, 0.0, 0.0), (-2 / 3, 1 / 3, 1 / 3))
@@ -194,7 +189,7 @@ def table(parts: dict[str, Part], measured: dict[str, Times]) -> list[str]:
     ]
     for name, part in parts.items():
         times, rate = measured[name], part.num_bytes / medians[name]
-        milliseconds = with_spread([1000 * each for each in times.seconds], 3)
+        milliseconds = kernels.with_spread([1000 * each for each in times.seconds], 3)
         host = statistics.median(times.host_seconds)
         lines.append(
             f"| {name} | {milliseconds} | {1000 * host:.3f} | {part.num_bytes / 1e6:.1f} "
@@ -216,7 +211,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, help="JSON file for all figures")
     arguments = parser.parse_args()
     require_gpu()
-    layout = resnet50_layout()
+    layout = kernels.resnet50_layout()
     parts = parts_of(layout)
     measured = {name: measure(part.run, arguments.repeats) for name, part in parts.items()}
     print(f"{layout.num_entries:,} float32 in {layout.num_tensors} tensors")

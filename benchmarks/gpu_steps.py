@@ -35,7 +35,7 @@ from torchvision.models import resnet50
 
 from gpu_device import gpu, gpu_name, require_gpu, timed
 from harness import keep, spread, start_ranks
-from pcode.communication import Communicator, Exchange
+from pcode.communication import Communicator, Exchange, SimCommunicator, Simulation
 from pcode.compression import make_compressor
 from pcode.config import make_config
 from pcode.launch.connect import connect, disconnect
@@ -55,11 +55,11 @@ class _Copied(Exchange):
         torch.cuda.current_stream().wait_event(self._done)
 
 
-class ToItself(Communicator):
+class ToItself(SimCommunicator):
     """A node of a ring of 3 whose neighbours send what it sends."""
 
     def __init__(self) -> None:
-        self.rank, self.num_nodes, self.bytes_sent = 1, 3, 0
+        super().__init__(Simulation(3), 1)
         self._stream = torch.cuda.Stream()
 
     def exchange(
@@ -76,20 +76,8 @@ class ToItself(Communicator):
         done.record(self._stream)
         return _Copied(done)
 
-    def all_reduce(self, tensor: torch.Tensor, step: int | None = None) -> None:
-        raise NotImplementedError
-
-    def all_gather(self, tensor: torch.Tensor, step: int | None = None) -> list[torch.Tensor]:
-        raise NotImplementedError
-
     def barrier(self, step: int | None = None) -> None:
         pass
-
-    def report(self, error: Exception, step: int | None = None) -> None:
-        raise NotImplementedError
-
-    def recover(self) -> tuple[Communicator, list[int]]:
-        raise NotImplementedError
 
 
 class PerTensor:

@@ -127,8 +127,8 @@ def by_nodes(processes: ProcessCommunicator, num_parts: int, limit_seconds: floa
     if num_parts == 1:
         return processes
     num_processes, own = processes.num_nodes, None
+    longer = LONGER * limit_seconds + LATER_SECONDS
     for first in range(0, num_processes, num_parts):
-        longer = LONGER * limit_seconds + LATER_SECONDS
         own = processes.group(range(first, first + num_parts), longer) or own
     leaders = processes.group(range(0, num_processes, num_parts), limit_seconds)
     return NodeCommunicator(

@@ -14,6 +14,7 @@ from pcode.compression.kernels.lanes import LANES
 from pcode.errors import NotFiniteError, UserError
 from pcode.layout import Layout
 
+_CPU = torch.device("cpu")
 _ZEROS = np.zeros(LANES, dtype=np.float32)
 _ZEROS_ADDRESS = _ZEROS.ctypes.data
 
@@ -33,19 +34,25 @@ def offsets_of(layout: Layout) -> NDArray[np.int64]:
     return _array(layout.offsets)
 
 
-def _address(tensor: torch.Tensor, dtype: torch.dtype, size: int) -> int:
-    if tensor.device.type not in {"cpu", "cuda"}:
-        raise UserError(f"compression has no kernels for device {tensor.device}; use cpu or cuda")
+def check_tensor(tensor: torch.Tensor, dtype: torch.dtype, size: int, device: torch.device) -> None:
+    """Raise ValueError unless it is a contiguous one of so many entries on that device."""
     if (
-        tensor.device.type != "cpu"
+        tensor.device != device
         or tensor.dtype != dtype
         or tensor.shape != (size,)
         or not tensor.is_contiguous()
     ):
         raise ValueError(
-            f"expected a contiguous {dtype} tensor of shape ({size},) on cpu, got {tensor.dtype} "
-            f"of shape {tuple(tensor.shape)} and strides {tensor.stride()} on {tensor.device}"
+            f"expected a contiguous {dtype} tensor of shape ({size},) on {device}, got "
+            f"{tensor.dtype} of shape {tuple(tensor.shape)} and strides {tensor.stride()} on "
+            f"{tensor.device}"
         )
+
+
+def _address(tensor: torch.Tensor, dtype: torch.dtype, size: int) -> int:
+    if tensor.device.type not in {"cpu", "cuda"}:
+        raise UserError(f"compression has no kernels for device {tensor.device}; use cpu or cuda")
+    check_tensor(tensor, dtype, size, _CPU)
     return tensor.data_ptr()
 
 

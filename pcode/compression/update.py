@@ -5,13 +5,13 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import import_module
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from pcode.compression.base import Compressor, Message
+from pcode.compression.dispatch import run_on_gpu
 from pcode.compression.kernels import update as kernels
 from pcode.compression.memory import address_of
 from pcode.compression.parallel import run_segments
@@ -52,8 +52,7 @@ class SGDUpdate:
 
     def __call__(self) -> None:
         if self.x.is_cuda:
-            with torch.cuda.device_of(self.x):
-                import_module("pcode.compression.gpu.update").update(self)  # imports Triton
+            run_on_gpu("update", "update", self.x, self)
             return
         run_segments(kernels.update, self.layout.sizes, *self.arguments())
 

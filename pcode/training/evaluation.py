@@ -100,9 +100,14 @@ def evaluate(
         DivergenceError: on every node, where the test loss is not finite.
     """
     task, parts = TASKS[dataset.task], communicator.parts
-    own = _count(model, task, dataset.test_batches(parts.part, parts.num_parts), amp)
-    parts.all_reduce(own)
-    counts = communicator.all_gather(own)
+
+    def counts_of(counted: nn.Module, part: int, num_parts: int) -> list[torch.Tensor]:
+        """Every node's, each the sum over its processes, which take a share of the test set."""
+        own = _count(counted, task, dataset.test_batches(part, num_parts), amp)
+        parts.all_reduce(own)
+        return communicator.all_gather(own)
+
+    counts = counts_of(model, parts.part, parts.num_parts)
     losses = [float(loss / count) for _, loss, count in counts]
     test_loss = sum(losses) / len(losses)
     if not math.isfinite(test_loss):
@@ -114,10 +119,7 @@ def evaluate(
         average_model(mean_model, communicator)
         if averaged:
             num_processes = communicator.num_nodes * parts.num_parts
-            share = dataset.test_batches(communicator.process, num_processes)
-            own = _count(mean_model, task, share, amp)
-            parts.all_reduce(own)
-            shares = communicator.all_gather(own)
+            shares = counts_of(mean_model, communicator.process, num_processes)
             averaged_figure = task.figure(*torch.stack(shares).sum(dim=0).tolist())
         if consensus:
             distance = _consensus_distance(model, mean_model, communicator)

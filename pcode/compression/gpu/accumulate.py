@@ -12,11 +12,9 @@ import triton.language as tl
 from pcode.compression.base import Compressor, Message
 from pcode.compression.gpu.blocks import rows_of, segment_of
 from pcode.compression.gpu.memory import (
-    SEGMENT_ENTRIES,
-    SEGMENT_WARPS,
     batches,
     check_sum,
-    launch,
+    launch_on_segments,
     segments_of,
 )
 from pcode.layout import Layout
@@ -78,9 +76,9 @@ def add_entries(
     for part in batches(len(used)):
         batch = used[part]
         into = [k for k in range(len(targets)) if any(column[k] for _, column in batch)]
-        launch(
+        launch_on_segments(
             _add_entries,
-            segments.num_programs,
+            segments,
             tuple(targets[k] for k in into),
             tuple(message.payload for message, _ in batch),
             tuple(tuple(column[k] for k in into) for _, column in batch),
@@ -88,9 +86,6 @@ def add_entries(
             segments.rows,
             DECODE=decode,
             BITS=bits,
-            ALIGNMENT=segments.alignment,
-            ENTRIES=SEGMENT_ENTRIES,
-            num_warps=SEGMENT_WARPS,
         )
 
 

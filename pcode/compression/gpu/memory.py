@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from pcode.compression.base import Compressor, Message
-from pcode.compression.memory import weight_matrix
+from pcode.compression.memory import check_tensor, weight_matrix
 from pcode.layout import Layout
 
 # Entries of a program: a multiple of 8, so that packed bits of two programs share no byte.
@@ -82,7 +82,7 @@ def check_inputs(
 ) -> None:
     """Raise ValueError unless the arguments of `Compressor.encode` are as they have to be."""
     for vector in (value,) if reference is None else (value, reference):
-        _check(vector, torch.float32, layout.num_entries, value.device)
+        check_tensor(vector, torch.float32, layout.num_entries, value.device)
     _check_payload(message, compressor.message_bytes(layout), value.device)
 
 
@@ -101,7 +101,7 @@ def check_sum(
     num_bytes = compressor.message_bytes(layout)
     device = targets[0].device
     for target in targets:
-        _check(target, torch.float32, layout.num_entries, device)
+        check_tensor(target, torch.float32, layout.num_entries, device)
     for message in messages:
         _check_payload(message, num_bytes, device)
     matrix = weight_matrix(weights, len(targets), len(messages))
@@ -115,23 +115,9 @@ def batches(num_messages: int) -> list[slice]:
 
 
 def _check_payload(message: Message, num_bytes: int, device: torch.device) -> None:
-    _check(message.payload, torch.uint8, num_bytes, device)
+    check_tensor(message.payload, torch.uint8, num_bytes, device)
     if message.payload.data_ptr() % ALIGNMENT_BYTES:
         raise ValueError(f"a payload on {device} has to begin at a multiple of four bytes")
-
-
-def _check(tensor: torch.Tensor, dtype: torch.dtype, size: int, device: torch.device) -> None:
-    if (
-        tensor.device != device
-        or tensor.dtype != dtype
-        or tensor.shape != (size,)
-        or not tensor.is_contiguous()
-    ):
-        raise ValueError(
-            f"expected a contiguous {dtype} tensor of shape ({size},) on {device}, got "
-            f"{tensor.dtype} of shape {tuple(tensor.shape)} and strides {tensor.stride()} on "
-            f"{tensor.device}"
-        )
 
 
 def launch(
@@ -143,6 +129,19 @@ def launch(
     """
     if num_programs > 0:
         kernel[num_programs,](*arguments, **constants, num_warps=num_warps, enable_fp_fusion=False)
+
+
+def launch_on_segments(kernel: Any, segments: Segments, *arguments: Any, **constants: Any) -> None:
+    """Run a program of a kernel for each of the segments, which have SEGMENT_ENTRIES at most."""
+    launch(
+        kernel,
+        segments.num_programs,
+        *arguments,
+        ALIGNMENT=segments.alignment,
+        ENTRIES=SEGMENT_ENTRIES,
+        num_warps=SEGMENT_WARPS,
+        **constants,
+    )
 
 
 def signed_key(message: Message) -> int:

@@ -13,10 +13,8 @@ from pcode.compression.base import Compressor, Message
 from pcode.compression.gpu.accumulate import add_entries
 from pcode.compression.gpu.blocks import difference, floats_at, rows_of, segment_of
 from pcode.compression.gpu.memory import (
-    SEGMENT_ENTRIES,
-    SEGMENT_WARPS,
     check_inputs,
-    launch,
+    launch_on_segments,
     segments_of,
 )
 from pcode.layout import Layout
@@ -64,16 +62,13 @@ def encode(
     """As `NoCompression.encode`, on the GPU."""
     check_inputs(compressor, layout, value, reference, message)
     segments = segments_of(layout, value.device)
-    launch(
+    launch_on_segments(
         _encode,
-        segments.num_programs,
+        segments,
         value,
         reference,
         message.payload,
         segments.rows,
-        ALIGNMENT=segments.alignment,
-        ENTRIES=SEGMENT_ENTRIES,
-        num_warps=SEGMENT_WARPS,
     )
 
 

@@ -23,10 +23,9 @@ from pcode.compression.gpu.blocks import (
     word_of,
 )
 from pcode.compression.gpu.memory import (
-    SEGMENT_ENTRIES,
-    SEGMENT_WARPS,
     check_inputs,
     launch,
+    launch_on_segments,
     segments_of,
     signed_key,
 )
@@ -183,8 +182,7 @@ def encode(
     check_inputs(compressor, layout, value, reference, message)
     segments = segments_of(layout, device)
     sums = torch.empty(segments.num_programs, dtype=torch.float64, device=device)
-    form = {"ALIGNMENT": segments.alignment, "ENTRIES": SEGMENT_ENTRIES, "num_warps": SEGMENT_WARPS}
-    launch(_sum_squares, segments.num_programs, value, reference, segments.rows, sums, **form)
+    launch_on_segments(_sum_squares, segments, value, reference, segments.rows, sums)
     factors = torch.empty(layout.num_tensors, 2, device=device)
     launch(
         _write_scales,
@@ -198,9 +196,9 @@ def encode(
         BITS=level,
         SUMS=SUMS,
     )
-    launch(
+    launch_on_segments(
         _encode,
-        segments.num_programs,
+        segments,
         value,
         reference,
         message.payload,
@@ -209,7 +207,6 @@ def encode(
         signed_key(message),
         segments.rows,
         BITS=level,
-        **form,
     )
     return None
 

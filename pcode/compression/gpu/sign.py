@@ -21,10 +21,9 @@ from pcode.compression.gpu.blocks import (
     signed,
 )
 from pcode.compression.gpu.memory import (
-    SEGMENT_ENTRIES,
-    SEGMENT_WARPS,
     check_inputs,
     launch,
+    launch_on_segments,
     segments_of,
 )
 from pcode.compression.gpu.sums import SUMS, sum_of_tensor
@@ -101,18 +100,15 @@ def encode(
     segments = segments_of(layout, device)
     places, sizes = _tables(layout.sizes, device)
     sums = torch.empty(segments.num_programs, dtype=torch.float64, device=device)
-    launch(
+    launch_on_segments(
         _encode,
-        segments.num_programs,
+        segments,
         value,
         reference,
         message.payload,
         places,
         segments.rows,
         sums,
-        ALIGNMENT=segments.alignment,
-        ENTRIES=SEGMENT_ENTRIES,
-        num_warps=SEGMENT_WARPS,
     )
     launch(
         _write_means, layout.num_tensors, message.payload, sizes, segments.firsts, sums, SUMS=SUMS

@@ -17,11 +17,11 @@ from pcode.compression.base import Message
 from pcode.compression.gpu import elias_fano, sample, selection
 from pcode.compression.gpu.memory import (
     SEGMENT_ENTRIES,
-    SEGMENT_WARPS,
     Segments,
     check_inputs,
     check_sum,
     launch,
+    launch_on_segments,
     segments_of,
 )
 from pcode.compression.gpu.sample import SAMPLE
@@ -117,9 +117,9 @@ def _select(
     counts = torch.empty(num_segments, dtype=int32, device=device)
     listed = torch.empty(plan.num_listed, dtype=int32, device=device)
     totals = torch.zeros(num_tensors, 2, dtype=int64, device=device)
-    launch(
+    launch_on_segments(
         selection.collect,
-        num_segments,
+        segments,
         *vectors,
         plan.tensors,
         brackets,
@@ -130,9 +130,6 @@ def _select(
         counts,
         listed,
         totals,
-        ALIGNMENT=segments.alignment,
-        ENTRIES=SEGMENT_ENTRIES,
-        num_warps=SEGMENT_WARPS,
     )
     thresholds = torch.empty(num_tensors, 2, dtype=int64, device=device)
     launch(

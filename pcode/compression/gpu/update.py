@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 
 from pcode.compression.gpu.blocks import segment_of
-from pcode.compression.gpu.memory import SEGMENT_ENTRIES, SEGMENT_WARPS, launch, segments_of
+from pcode.compression.gpu.memory import launch_on_segments, segments_of
 from pcode.compression.kernels.update import GAMMA, LR, MOMENTUM, NESTEROV, WEIGHT_DECAY
 from pcode.transfer import to_device
 
@@ -99,9 +99,9 @@ def update(step: SGDUpdate) -> None:
     addresses = tuple(gradient.data_ptr() for gradient in step.gradients)
     wide = all(address % WIDEST_BYTES == 0 for address in addresses)
     segments = segments_of(step.layout, device)
-    launch(
+    launch_on_segments(
         _update,
-        segments.num_programs,
+        segments,
         step.x,
         _addresses(addresses, device),
         step.buf,
@@ -114,7 +114,4 @@ def update(step: SGDUpdate) -> None:
         NESTEROV=NESTEROV,
         GAMMA=GAMMA,
         GRADIENT_BYTES=WIDEST_BYTES if wide else LEAST_BYTES,
-        ALIGNMENT=segments.alignment,
-        ENTRIES=SEGMENT_ENTRIES,
-        num_warps=SEGMENT_WARPS,
     )
