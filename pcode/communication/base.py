@@ -35,12 +35,15 @@ class Communicator(ABC):
             `all_reduce` (2 (n - 1) / n times the tensor, which the best algorithms send). What
             evaluation gathers is not counted.
         parts: the processes that this node consists of.
+        names_peers: whether an exchange whose messages do not come ends, and its error names the
+            peer. NCCL's goes on waiting, on the GPU: see `check_peers`.
     """
 
     rank: int
     num_nodes: int
     bytes_sent: int
     parts: Parts = ONE_PROCESS
+    names_peers: bool = True
 
     @property
     def process(self) -> int:
@@ -79,6 +82,21 @@ class Communicator(ABC):
     @abstractmethod
     def barrier(self, step: int | None = None) -> None:
         """Return when all nodes have called it; `step` is named in errors."""
+
+    def check_peers(self, step: int | None = None) -> None:
+        """Find the node for which the exchanges wait, where they do not name it.
+
+        For a node whose GPU does not come to the end of a step. Nodes that live come to the same:
+        they answer, by way of the host.
+
+        Raises:
+            CommunicationError: a node does not answer, naming rank, peer and step.
+        """
+        if not self.names_peers:
+            others = [rank for rank in range(self.num_nodes) if rank != self.rank]
+            answers = {peer: torch.empty(1, dtype=torch.uint8) for peer in others}
+            question = torch.zeros(1, dtype=torch.uint8)
+            self.exchange(dict.fromkeys(others, question), answers, step).wait()
 
     @abstractmethod
     def report(self, error: Exception, step: int | None = None) -> None:

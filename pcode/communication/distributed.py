@@ -96,6 +96,7 @@ class DistributedCommunicator(ProcessCommunicator):
         self._group, self._host_group, self._process = group, host_group, dist.get_rank()
         self.rank, self.num_nodes = dist.get_rank(group), dist.get_world_size(group)
         self.bytes_sent = 0
+        self.names_peers = host_group is None
 
     def exchange(
         self,

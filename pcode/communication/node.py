@@ -53,13 +53,19 @@ class NodeCommunicator(Communicator):
         num_nodes: how many there are.
         leaders: the first processes, by node; None on the others.
         parts: the processes of this node.
+        names_peers: whether the communicator of all processes does.
     """
 
     def __init__(
-        self, node: int, num_nodes: int, leaders: ProcessCommunicator | None, parts: Parts
+        self,
+        node: int,
+        num_nodes: int,
+        leaders: ProcessCommunicator | None,
+        parts: Parts,
+        names_peers: bool,
     ) -> None:
         self.rank, self.num_nodes, self.bytes_sent = node, num_nodes, 0
-        self._leaders, self.parts = leaders, parts
+        self._leaders, self.parts, self.names_peers = leaders, parts, names_peers
 
     def exchange(
         self,
@@ -132,5 +138,9 @@ def by_nodes(processes: ProcessCommunicator, num_parts: int, limit_seconds: floa
         own = processes.group(range(first, first + num_parts), longer) or own
     leaders = processes.group(range(0, num_processes, num_parts), limit_seconds)
     return NodeCommunicator(
-        processes.rank // num_parts, num_processes // num_parts, leaders, Parts(own)
+        processes.rank // num_parts,
+        num_processes // num_parts,
+        leaders,
+        Parts(own),
+        processes.names_peers,
     )

@@ -8,6 +8,7 @@ from collections import deque
 
 import torch
 
+from pcode.communication import Communicator
 from pcode.errors import CommunicationError, DivergenceError
 
 # No cross-entropy of a model that still learns comes near it.
@@ -26,15 +27,20 @@ class Losses:
 
     Args:
         device: where the losses are.
-        rank: the node; for errors.
+        communicator: the node's: asked who is missing when a step does not come to an end.
         limit_seconds: how long a step may take.
         steps_ahead: losses that are not read yet; 0: each is read before its gradient is computed.
     """
 
     def __init__(
-        self, device: torch.device, rank: int, limit_seconds: float, steps_ahead: int
+        self,
+        device: torch.device,
+        communicator: Communicator,
+        limit_seconds: float,
+        steps_ahead: int,
     ) -> None:
-        self._device, self._rank, self._limit = device, rank, limit_seconds
+        self._device, self._communicator, self._limit = device, communicator, limit_seconds
+        self._rank = communicator.rank
         self._steps_ahead = steps_ahead
         self._ahead: deque[tuple[int, torch.Tensor, torch.cuda.Event]] = deque()
 
@@ -78,9 +84,9 @@ class Losses:
         deadline = time.monotonic() + self._limit
         while not copied.query():
             if time.monotonic() > deadline:
+                self._communicator.check_peers(step)
                 raise CommunicationError(
-                    f"the GPU has not come to the end of the step within {self._limit:g} s, as "
-                    "when a message does not come",
+                    f"the GPU has not come to the end of the step within {self._limit:g} s",
                     rank=self._rank,
                     step=step,
                 )

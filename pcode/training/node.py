@@ -80,7 +80,7 @@ class Node:
         self._scaler = LossScaler(self.device) if self.amp == "fp16" else None
         # Who is to be healed must not have sent what is not finite.
         steps_ahead = 0 if launch.on_failure == "continue" else STEPS_AHEAD
-        self._losses = Losses(self.device, self.rank, launch.time_limit_seconds, steps_ahead)
+        self._losses = Losses(self.device, communicator, launch.time_limit_seconds, steps_ahead)
         groups = parameter_groups(
             self.model, learning.weight_decay, normalization_parameters(self.model)
         )

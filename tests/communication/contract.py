@@ -5,7 +5,7 @@ the ranks: `contract.py BACKEND NUM_PARTS` runs all checks, with so many process
 rank 0 prints what came of each, as JSON; `contract.py BACKEND NUM_PARTS silent` is a run in which
 one node never takes part. `BACKEND+staged` stages the tensors of a device, as with a GPU, and
 `BACKEND+direct` hands them over where they lie; here the device is the CPU, whose streams do
-nothing.
+nothing. `gloo+beside` has a second group of gloo's for host memory, as beside NCCL.
 """
 
 from __future__ import annotations
@@ -17,13 +17,15 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from pcode.communication import Communicator, by_nodes
+from pcode.communication import Communicator, DistributedCommunicator, by_nodes
 from pcode.communication.base import AVERAGED_ENTRIES
+from pcode.communication.distributed import new_group
 from pcode.communication.staging import StagedCommunicator
 from pcode.config import make_config
 from pcode.errors import CommunicationError
@@ -48,6 +50,10 @@ def check_every_message_arrives(node: Communicator) -> None:
             node.exchange(dict.fromkeys(got, mine), got).wait()
             for peer, tensor in got.items():
                 assert torch.equal(tensor, torch.arange(size).add(peer).to(dtype)), (dtype, size)
+
+
+def check_nodes_that_live_answer(node: Communicator) -> None:
+    node.check_peers(1)
 
 
 def check_peers_may_get_different_messages(node: Communicator) -> None:
@@ -213,12 +219,18 @@ def run_checks(node: Communicator) -> dict[str, str]:
 
 
 def wait_for_the_silent_rank(node: Communicator) -> str:
-    """Exchange in a ring where one rank has stopped; the error of this rank."""
+    """Exchange in a ring where one rank has stopped; the error of this rank.
+
+    Or, where exchanges do not name it, ask for it.
+    """
     peers = neighbours(node)
     try:
         for step in range(100):
-            got = {peer: torch.zeros(10) for peer in peers}
-            node.exchange(dict.fromkeys(peers, torch.zeros(10)), got, step).wait()
+            if node.names_peers:
+                got = {peer: torch.zeros(10) for peer in peers}
+                node.exchange(dict.fromkeys(peers, torch.zeros(10)), got, step).wait()
+            else:
+                node.check_peers(step)
             if node.rank == SILENT_RANK and step == 2:
                 signal.pause()  # ended with the job
     except CommunicationError as error:
@@ -230,7 +242,7 @@ def main(backend: str, num_parts: int, silent: bool) -> None:
     place = detect()
     assert place is not None
     limit = LIMIT_SECONDS if silent else 60.0
-    backend, _, staged = backend.partition("+")
+    backend, _, way = backend.partition("+")
     options = make_config(
         backend=backend,
         time_limit_seconds=limit,
@@ -238,8 +250,11 @@ def main(backend: str, num_parts: int, silent: bool) -> None:
         n_sub_process=num_parts,
     ).launch
     processes = connect(options, place)
-    if staged:
-        direct = staged == "direct"
+    if way == "beside":
+        host_group = new_group(None, timedelta(seconds=limit), "gloo")
+        processes = DistributedCommunicator(host_group=host_group)
+    elif way:
+        direct = way == "direct"
         processes = StagedCommunicator(processes, torch.device("cpu"), takes_device=direct)
     node = by_nodes(processes, num_parts, limit)
     if silent:

@@ -51,6 +51,7 @@ def read_reports(output: str) -> list[dict[str, Any]]:
     [
         *(("sim", num_nodes) for num_nodes in (1, 2, 4, 64)),
         *(("mpi", 2), ("mpi", 4), ("gloo", 3), ("mpi+staged", 4), ("mpi+direct", 2)),
+        ("gloo+beside", 3),
     ],
 )
 def test_contract(backend: str, num_nodes: int, check: str) -> None:
@@ -62,7 +63,7 @@ def test_contract(backend: str, num_nodes: int, check: str) -> None:
     ("backend", "num_nodes", "num_parts"),
     [
         *(("sim", 3, 3), ("sim", 1, 2), ("sim", 9, 2), ("mpi", 2, 2), ("gloo", 2, 2)),
-        *(("mpi+staged", 2, 2), ("gloo+staged", 2, 2)),
+        *(("mpi+staged", 2, 2), ("gloo+staged", 2, 2), ("gloo+beside", 2, 2)),
     ],
 )
 def test_contract_of_nodes_of_several_processes(
@@ -71,7 +72,7 @@ def test_contract_of_nodes_of_several_processes(
     assert outcomes(backend, num_nodes, num_parts)[check] == ""
 
 
-@pytest.mark.parametrize("backend", ["mpi", "gloo", "mpi+staged"])
+@pytest.mark.parametrize("backend", ["mpi", "gloo", "mpi+staged", "gloo+beside"])
 def test_a_silent_rank_is_an_error_on_every_other(backend: str) -> None:
     done = run_mpi(4, [PROGRAM, backend, "1", "silent"], timeout=60)
     assert done.returncode != 0

@@ -87,7 +87,7 @@ def test_a_rank_that_falls_silent_over_nccl(tmp_path: Path) -> None:
     flags = (*SHORT, *ON_GPU, "--world", "0,1", "--backend", "nccl", "--time_limit_seconds", "10")
     done = run(tmp_path, *flags, PCODE_INJECT="stop:1:3:forward")
     assert done.returncode == 1
-    assert "rank 0, step" in done.stderr
+    assert "rank 0, peer 1, step" in done.stderr
 
 
 def test_a_sick_node_takes_the_others_model(tmp_path: Path) -> None:
