@@ -19,9 +19,10 @@ NCCL_GRACE_SECONDS = 60.0
 def nccl_limit(limit_seconds: float) -> timedelta:
     """What NCCL is given for a time limit of so many seconds.
 
-    At its own limit it ends the process without a word; who waits is to have said so before.
+    At its own limit it ends the process without a word. Before that, who waits is to have said so,
+    after a step that takes the limit, a wait of the limit, and the peers' time to answer.
     """
-    return timedelta(seconds=2 * limit_seconds + NCCL_GRACE_SECONDS)
+    return timedelta(seconds=4 * limit_seconds + NCCL_GRACE_SECONDS)
 
 
 def new_group(

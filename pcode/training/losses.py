@@ -40,7 +40,6 @@ class Losses:
         steps_ahead: int,
     ) -> None:
         self._device, self._communicator, self._limit = device, communicator, limit_seconds
-        self._rank = communicator.rank
         self._steps_ahead = steps_ahead
         self._ahead: deque[tuple[int, torch.Tensor, torch.cuda.Event]] = deque()
 
@@ -87,14 +86,15 @@ class Losses:
                 self._communicator.check_peers(step)
                 raise CommunicationError(
                     f"the GPU has not come to the end of the step within {self._limit:g} s",
-                    rank=self._rank,
+                    rank=self._communicator.rank,
                     step=step,
                 )
             time.sleep(POLL_SECONDS)
 
     def _checked(self, value: float, step: int) -> float:
         if not (math.isfinite(value) and value <= LARGEST_LOSS):
-            raise DivergenceError(f"the training loss is {value:g}", rank=self._rank, step=step)
+            reason = f"the training loss is {value:g}"
+            raise DivergenceError(reason, rank=self._communicator.rank, step=step)
         return value
 
 
