@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Generator
@@ -62,6 +63,11 @@ class Transfer:
             return bool(self.request.Test(status))
         except MPI.Exception as error:
             raise world.translate(error, self.peer) from error
+
+
+def _peers(transfers: list[Transfer]) -> list[int]:
+    """The world ranks on the other side of these transfers, where they are known."""
+    return sorted({transfer.peer for transfer in transfers if transfer.peer is not None})
 
 
 # What an operation does: starts transfers, yields them, and goes on when all are through.
@@ -165,22 +171,16 @@ class Operation(Work):
 
     def late(self, limit: float) -> CommunicationError | None:
         """The error of a time limit, from the transfers that are not through; None without one."""
-        with self._lock:
-            try:
-                self._transfers = [
-                    transfer for transfer in self._transfers if not transfer.test(self.world)
-                ]
-            except CommunicationError as error:
-                return error
-            transfers = self._transfers
-        if not transfers:
+        try:
+            missing = self._missing()
+        except CommunicationError as error:
+            return error
+        if not missing:
             return None
-        incoming = [transfer for transfer in transfers if transfer.receiving]
-        missing = incoming or transfers
-        peers = sorted({transfer.peer for transfer in missing if transfer.peer is not None})
+        peers = _peers(missing)
         num_bytes = sum(transfer.num_bytes for transfer in missing)
         reason = f"no message within {limit:g} s"
-        if not incoming:
+        if not missing[0].receiving:
             reason = f"message not taken within {limit:g} s"
         if len(peers) > 1:
             reason += f" (ranks {', '.join(map(str, peers))})"
@@ -192,13 +192,27 @@ class Operation(Work):
 
     def fail_as_told(self, notice: CommunicationError) -> bool:
         """End it because another rank, or another operation, has reported an error."""
-        peer, peers = notice.peer, {transfer.peer for transfer in list(self._transfers)}
-        if peer is None and len(peers) == 1:
-            peer = peers.pop()
+        peer = notice.peer
+        if peer is None:
+            with contextlib.suppress(CommunicationError):  # what is wrong has been told already
+                peers = _peers(self._missing())
+                peer = peers[0] if len(peers) == 1 else None
         self.fail(
             CommunicationError(notice.reason, rank=self.world.rank, peer=peer, told=notice.told)
         )
         return True
+
+    def _missing(self) -> list[Transfer]:
+        """The transfers that are not through: those that come in, or, without one, the others.
+
+        Raises:
+            CommunicationError: one of them has failed.
+        """
+        with self._lock:
+            self._transfers = [
+                transfer for transfer in self._transfers if not transfer.test(self.world)
+            ]
+            return [each for each in self._transfers if each.receiving] or self._transfers
 
     def wait(self, timeout: timedelta | None = None) -> bool:
         """Return True when the operation has ended.

