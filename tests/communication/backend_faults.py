@@ -23,7 +23,7 @@ from pcode.errors import CommunicationError
 
 LIMIT_SECONDS = 2.0
 LATER_SECONDS = 0.8  # ranks that start to wait so much later are told before their own limit
-SILENT_SECONDS = 60.0
+SILENT_SECONDS = 120.0
 STATUS = 7
 
 

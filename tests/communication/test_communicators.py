@@ -74,7 +74,7 @@ def test_contract_of_nodes_of_several_processes(
 
 @pytest.mark.parametrize("backend", ["mpi", "gloo", "mpi+staged", "gloo+beside"])
 def test_a_silent_rank_is_an_error_on_every_other(backend: str) -> None:
-    done = run_mpi(4, [PROGRAM, backend, "1", "silent"], timeout=60)
+    done = run_mpi(4, [PROGRAM, backend, "1", "silent"], timeout=120)
     assert done.returncode != 0
     reports = {report["rank"]: report for report in read_reports(done.stdout)}
     assert set(reports) == {0, 1, 2, 3} - {SILENT_RANK}
@@ -87,7 +87,7 @@ def test_a_silent_rank_is_an_error_on_every_other(backend: str) -> None:
 
 
 def test_errors_of_nodes_of_several_processes_name_nodes() -> None:
-    done = run_mpi(4, [PROGRAM, "mpi", "2", "silent"], timeout=60)
+    done = run_mpi(4, [PROGRAM, "mpi", "2", "silent"], timeout=120)
     assert done.returncode != 0
     errors = [report["error"] for report in read_reports(done.stdout)]
     assert len(errors) == 2

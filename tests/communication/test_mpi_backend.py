@@ -13,7 +13,7 @@ from tests.communication import backend_contract, backend_faults
 from tests.launching import run_mpi
 
 RUNS = [("mpi", 2), ("mpi", 3), ("mpi", 4), ("gloo", 3)]
-START_SECONDS = 60.0  # a generous limit: 4 ranks on 2 busy cores import torch
+START_SECONDS = 120.0  # a generous limit: 4 ranks on 2 busy cores import torch
 
 
 @pytest.fixture(scope="module")
