@@ -40,7 +40,7 @@ touch configs/of_mine
 @pytest.mark.timeout(LIMIT_SECONDS + 60)
 @pytest.mark.parametrize("page", PAGES)
 def test_a_page_runs(page: str, tmp_path: Path) -> None:
-    done = run_page(page, tmp_path / "root")
+    done = run_page(page, tmp_path / "copy")
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
 
 
@@ -56,10 +56,10 @@ def test_what_is_not_run_says_why(page: str) -> None:
 def test_blocks_run_in_order_in_a_copy_of_the_repository(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text(PAGE, encoding="utf-8")
-    done = run_page(str(page), tmp_path / "root")
+    done = run_page(str(page), tmp_path / "copy")
     assert done.returncode == 0, done.stderr
-    assert done.stdout == f"{tmp_path}/root/pcode/__init__.pyvalue 1\n"
-    assert (tmp_path / "root" / "configs" / "of_mine").exists()
+    assert done.stdout == f"{tmp_path}/copy/pcode/__init__.pyvalue 1\n"
+    assert (tmp_path / "copy" / "configs" / "of_mine").exists()
     assert not (ROOT / "configs" / "of_mine").exists()
 
 
@@ -75,7 +75,7 @@ def test_blocks_run_in_order_in_a_copy_of_the_repository(tmp_path: Path) -> None
 def test_a_program_runs_once(use: str, tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text(f"<!-- tested: program -->\n```python\nprint('run')\n```\n\n{use}\n")
-    done = run_page(str(page), tmp_path / "root")
+    done = run_page(str(page), tmp_path / "copy")
     assert done.returncode == 0, done.stderr
     assert done.stdout == "run\n"
 
@@ -84,7 +84,7 @@ def test_a_program_runs_once(use: str, tmp_path: Path) -> None:
 def test_a_command_that_fails_fails_the_page_and_is_named(failing: str, tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text(f"{PAGE}\n```bash\n{failing}\ntrue\n```\n\n```bash\ntrue\n```\n")
-    done = run_page(str(page), tmp_path / "root")
+    done = run_page(str(page), tmp_path / "copy")
     assert done.returncode != 0
     line = 2 + PAGE.count("\n")
     places = [said for said in done.stderr.splitlines() if said.startswith(str(page))]
@@ -95,4 +95,4 @@ def test_what_a_page_leaves_behind_fails_it(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text("```bash\nsetsid sleep 1000 < /dev/null > /dev/null 2>&1 &\n```\n")
     with pytest.raises(AssertionError, match=r"left processes .*sleep"):
-        run_page(str(page), tmp_path / "root")
+        run_page(str(page), tmp_path / "copy")

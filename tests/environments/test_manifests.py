@@ -115,7 +115,7 @@ def test_pods_have_limits_and_time_to_save(built: str) -> None:
         asked, limits = container["resources"]["requests"], container["resources"]["limits"]
         assert {name: limits[name] for name in ("cpu", "memory")} == asked
         mounted = {mount["mountPath"] for mount in container["volumeMounts"]}
-        assert {"/work/data", "/tmp"} <= mounted
+        assert {"/srv/choco-sgd/data", "/tmp"} <= mounted
 
 
 @pytest.mark.parametrize("built", [each for each in BUILT if not each.endswith("mpi-job")])
