@@ -200,7 +200,9 @@ class Progress:
         for _ in range(len(self._operations)):
             operation = self._operations.popleft()
             fault = operation.world.fault
-            if operation.done or (fault is not None and operation.fail_as_told(fault)):
+            if fault is not None and not operation.done:
+                operation.fail_as_told(fault)
+            if operation.done:
                 continue
             self._operations.append(operation)
             # Whoever has just started one is likely to wait for it at once.

@@ -70,6 +70,11 @@ def _peers(transfers: list[Transfer]) -> list[int]:
     return sorted({transfer.peer for transfer in transfers if transfer.peer is not None})
 
 
+def _only(peers: list[int]) -> int | None:
+    """The peer that an error can name: the only one, or None."""
+    return peers[0] if len(peers) == 1 else None
+
+
 # What an operation does: starts transfers, yields them, and goes on when all are through.
 Steps = Generator[list[Transfer], None, None]
 
@@ -187,20 +192,18 @@ class Operation(Work):
         return CommunicationError(
             f"{reason} ({self.name}, {num_bytes} bytes)",
             rank=self.world.rank,
-            peer=peers[0] if len(peers) == 1 else None,
+            peer=_only(peers),
         )
 
-    def fail_as_told(self, notice: CommunicationError) -> bool:
+    def fail_as_told(self, notice: CommunicationError) -> None:
         """End it because another rank, or another operation, has reported an error."""
         peer = notice.peer
         if peer is None:
             with contextlib.suppress(CommunicationError):  # what is wrong has been told already
-                peers = _peers(self._missing())
-                peer = peers[0] if len(peers) == 1 else None
+                peer = _only(_peers(self._missing()))
         self.fail(
             CommunicationError(notice.reason, rank=self.world.rank, peer=peer, told=notice.told)
         )
-        return True
 
     def _missing(self) -> list[Transfer]:
         """The transfers that are not through: those that come in, or, without one, the others.
