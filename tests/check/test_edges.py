@@ -14,7 +14,7 @@ from pcode.check.edges import Measured
 from pcode.check.rounds import apart, edges_of
 from pcode.check.slow import MOST_ROWS, slow, table
 from pcode.topology import make_graph
-from tests.launching import ROOT, run_mpi
+from tests.support.programs import ROOT, run_mpi
 
 SILENT = str(Path(__file__).with_name("one_silent.py"))
 

@@ -13,9 +13,9 @@ import torch
 from pcode.check.hosts import divided, sites
 from pcode.launch import Host
 from tests.check.checking import FLAGS, check, read
-from tests.launching import find_mpirun
 from tests.run.bad_input import Refuse, refuse
 from tests.run.runs import RUN, run
+from tests.support.programs import find_mpirun
 
 __all__ = ["refuse"]
 

@@ -18,7 +18,7 @@ from tests.communication.contract import (
     neighbours,
     run_checks,
 )
-from tests.launching import run_mpi
+from tests.support.programs import run_mpi
 
 PROGRAM = str(Path(__file__).with_name("contract.py"))
 

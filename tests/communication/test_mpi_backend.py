@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.communication import backend_contract, backend_faults
-from tests.launching import run_mpi
+from tests.support.programs import run_mpi
 
 RUNS = [("mpi", 2), ("mpi", 3), ("mpi", 4), ("gloo", 3)]
 START_SECONDS = 120.0  # a generous limit: 4 ranks on 2 busy cores import torch

@@ -12,7 +12,7 @@ import torch
 from pcode.communication import Communicator, Simulation
 from pcode.errors import CommunicationError
 from tests.communication.backend_survivors import Tale, check_all, exchanging, report
-from tests.launching import run_mpi
+from tests.support.programs import run_mpi
 
 TIMEOUT_SECONDS = 120.0  # of a machine that is busy
 DIED = "the node died (its process has ended)"

@@ -13,7 +13,7 @@ from pcode.compression import COMPRESSORS, Compressor, Message, make_compressor
 from pcode.errors import UserError
 from pcode.layout import Layout
 from tests.compression.compressor_contract import CompressorContract, Floats, bits_of, normal
-from tests.pages import program
+from tests.support.pages import program
 
 
 class TestNone(CompressorContract):

@@ -11,8 +11,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.launching import ROOT, run_command
-from tests.pages import Block, blocks
+from tests.support.pages import Block, blocks
+from tests.support.programs import ROOT, run_command
 
 # Copied, so that nothing is written into the repository; the package is a link, so that its
 # kernels need not be compiled again.

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests.docs.running import LIMIT_SECONDS, run_page
-from tests.launching import ROOT
-from tests.pages import PAGES, blocks
+from tests.support.pages import PAGES, blocks
+from tests.support.programs import ROOT
 
 PAGE = """
 A page.

@@ -15,8 +15,8 @@ import pytest
 
 from pcode import tools
 from pcode.config import parse
-from tests.launching import ROOT
-from tests.pages import PAGES, anchors, blocks, code_in_sentences, links
+from tests.support.pages import PAGES, anchors, blocks, code_in_sentences, links
+from tests.support.programs import ROOT
 
 RUN = "run.py"
 # Where a program of ours begins in a command; what stands before is another's, as mpirun's.

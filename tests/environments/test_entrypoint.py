@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.launching import ROOT
+from tests.support.programs import ROOT
 
 ENTRYPOINT = ROOT / "environments/docker/entrypoint"
 PATH = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"

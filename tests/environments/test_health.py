@@ -12,8 +12,8 @@ import psutil
 import pytest
 
 from pcode.exit_status import PREEMPTED
-from tests.launching import ROOT
 from tests.run.started import Started, started
+from tests.support.programs import ROOT
 
 __all__ = ["started"]
 

@@ -14,7 +14,7 @@ from packaging.requirements import Requirement
 from environments.rehearsal.context import Context
 from environments.rehearsal.dockerfile import Instruction, needed, read_stages
 from environments.rehearsal.here import image_settings
-from tests.launching import ROOT
+from tests.support.programs import ROOT
 
 DOCKER = ROOT / "environments/docker"
 DOCKERFILE = DOCKER / "Dockerfile"

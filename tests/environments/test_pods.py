@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from pcode.hosts import why_not
-from tests.launching import ROOT
+from tests.support.programs import ROOT
 
 SSHD = "/usr/sbin/sshd"
 

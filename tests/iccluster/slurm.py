@@ -13,7 +13,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from pcode.hosts import Hosts
-from tests.launching import ROOT
+from tests.support.programs import ROOT
 
 PROGRAMS = (
     "munged",

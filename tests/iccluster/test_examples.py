@@ -18,7 +18,7 @@ import pytest
 
 from pcode.config import parse
 from pcode.launch.hostfile import read_hostfile
-from tests.launching import ROOT, find_mpirun
+from tests.support.programs import ROOT, find_mpirun
 
 FOLDER = ROOT / "iccluster"
 HOSTFILES = sorted(FOLDER.glob("hostfile*"))

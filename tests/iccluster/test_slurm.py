@@ -10,8 +10,8 @@ import pytest
 
 from pcode.hosts import Hosts
 from tests.iccluster.slurm import Slurm, why_not
-from tests.launching import ROOT
 from tests.run.runs import finished, summary
+from tests.support.programs import ROOT
 
 pytestmark = pytest.mark.timeout(1200)
 

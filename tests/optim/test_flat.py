@@ -17,7 +17,7 @@ from pcode.compression import make_compressor
 from pcode.errors import UserError
 from pcode.optim import DPSGD, Law, ParallelChoco, parameter_groups
 from pcode.topology import make_topology
-from tests.launching import ROOT
+from tests.support.programs import ROOT
 
 
 def alone(model: nn.Module, law_of: type[Law] = DPSGD, **options: Any) -> Law:

@@ -7,8 +7,8 @@ import json
 import pytest
 
 from pcode.communication import Simulation
-from tests.launching import run_mpi
 from tests.optim.pairings import digests, pairings
+from tests.support.programs import run_mpi
 
 NUM_NODES = 4
 

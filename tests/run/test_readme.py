@@ -16,8 +16,8 @@ from pcode.topology import TOPOLOGIES
 from pcode.training.loop import run_node
 from pcode.training.planning import make_plan
 from pcode.training.stop import StopRequest
-from tests.launching import run_mpi
-from tests.pages import program
+from tests.support.pages import program
+from tests.support.programs import run_mpi
 
 
 def test_the_own_training_loop(tmp_path: Path) -> None:

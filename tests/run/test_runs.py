@@ -13,8 +13,8 @@ import torch
 import yaml
 
 from pcode.exit_status import DIVERGED
-from tests.launching import find_mpirun
 from tests.run.runs import finished, run, run_folder, summary
+from tests.support.programs import find_mpirun
 
 SMALL = ("--arch", "resnet8", "--num_epochs", "1")
 ROOT = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psutil
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 ENDING_SECONDS = 5.0
 # Every process that a command starts inherits it, in whatever session it is.
 MARK = "STARTED_BY_TEST"

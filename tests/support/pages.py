@@ -12,7 +12,7 @@ from itertools import pairwise
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
-from tests.launching import ROOT
+from tests.support.programs import ROOT
 
 # By their names below the repository's root.
 PAGES = [

@@ -1,0 +1,1 @@
+"""What tests of several folders use: programs that they start, pages of the documentation."""
