@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,7 @@ from pcode.compression import COMPRESSORS
 from pcode.tools.consensus import main
 from pcode.topology import make_topology
 from tests.consensus.wrong import Wrong
+from tests.support.programs import quick_python
 
 SMALL = ["--n_mpi_process", "8", "--entries", "12,5", "--rounds", "60"]
 
@@ -22,7 +22,7 @@ def test_from_the_shell(tmp_path: Path) -> None:
     flags = ["--graph_topology", "ring,complete", "--comm_op", "none,sign"]
     files = ["--picture", str(picture), "--output", str(output)]
     ended = subprocess.run(
-        [sys.executable, "-m", "pcode.tools.consensus", *SMALL, *flags, *files],
+        [quick_python(), "-m", "pcode.tools.consensus", *SMALL, *flags, *files],
         capture_output=True,
         text=True,
         check=False,

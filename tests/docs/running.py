@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tests.support.pages import Block, blocks
-from tests.support.programs import ROOT, run_command
+from tests.support.programs import ROOT, quick_python, run_command
 
 # Copied, so that nothing is written into the repository; the package is a link, so that its
 # kernels need not be compiled again.
@@ -77,10 +77,10 @@ def run_page(page: str, folder: Path) -> subprocess.CompletedProcess[str]:
     make_root(folder)
     file = folder.with_suffix(".sh")
     file.write_text(script(page, folder), encoding="utf-8")
-    interpreter = Path(sys.executable).parent
+    programs = (Path(python).parent for python in (quick_python(), sys.executable))
     return run_command(
         ["bash", "-euo", "pipefail", str(file)],
         folder,
         LIMIT_SECONDS,
-        {"PATH": f"{interpreter}{os.pathsep}{os.environ['PATH']}"},
+        {"PATH": os.pathsep.join([*map(str, programs), os.environ["PATH"]])},
     )

@@ -26,7 +26,7 @@ exit 7
 ```python
 from pathlib import Path
 import pcode
-Path("written").write_text(pcode.__file__)
+Path("written").write_text(f"{Path().resolve()} {Path(pcode.__file__).resolve()}\n")
 ```
 
 ```bash
@@ -58,7 +58,7 @@ def test_blocks_run_in_order_in_a_copy_of_the_repository(tmp_path: Path) -> None
     page.write_text(PAGE, encoding="utf-8")
     done = run_page(str(page), tmp_path / "copy")
     assert done.returncode == 0, done.stderr
-    assert done.stdout == f"{tmp_path}/copy/pcode/__init__.pyvalue 1\n"
+    assert done.stdout == f"{tmp_path}/copy {ROOT}/pcode/__init__.py\nvalue 1\n"
     assert (tmp_path / "copy" / "configs" / "of_mine").exists()
     assert not (ROOT / "configs" / "of_mine").exists()
 

@@ -1,20 +1,13 @@
-"""Runs as processes of their own, forked from a server, so that none imports torch again."""
+"""Simulated runs, started one after another in the same folder."""
 
 from __future__ import annotations
 
 import json
-import multiprocessing
-import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pcode.main import main
-
-LIMIT_SECONDS = 120.0
-_CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["tests.resume.preload", "tests.resume.children"])
+from tests.run import runs
 
 
 class Ended(NamedTuple):
@@ -24,28 +17,10 @@ class Ended(NamedTuple):
     output: str
 
 
-def _child(folder: str, arguments: list[str], inject: str) -> None:
-    os.chdir(folder)
-    os.environ["PCODE_INJECT"] = inject
-    os.environ["OMP_NUM_THREADS"] = "1"
-    output = os.open("output", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-    os.dup2(output, 1)
-    os.dup2(output, 2)
-    sys.exit(main(arguments))
-
-
 def run(folder: Path, flags: Sequence[str], inject: str = "") -> Ended:
     """`run.py --backend sim FLAGS` in `folder`; what fails on purpose is PCODE_INJECT."""
-    arguments = ["--backend", "sim", "--checkpoint", "runs", *flags]
-    child = _CONTEXT.Process(target=_child, args=(str(folder), arguments, inject))
-    child.start()
-    child.join(LIMIT_SECONDS)
-    if child.is_alive():
-        child.kill()
-        child.join()
-        raise AssertionError(f"not done after {LIMIT_SECONDS} s: {flags}")
-    assert child.exitcode is not None
-    return Ended(child.exitcode, (folder / "output").read_text())
+    done = runs.run(folder, "--backend", "sim", *flags, PCODE_INJECT=inject)
+    return Ended(done.returncode, done.stdout + done.stderr)
 
 
 def finished(folder: Path, flags: Sequence[str]) -> dict[str, Any]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from tests.support.programs import quick_python
 
 RUN = str(Path(__file__).parents[2] / "run.py")
 LIMIT_SECONDS = 280
@@ -24,7 +25,7 @@ def run(
         variables: added to the environment; one thread for each node unless they say otherwise.
     """
     return subprocess.run(
-        [*before, sys.executable, RUN, "--checkpoint", "runs", *flags],
+        [*before, quick_python(), RUN, "--checkpoint", "runs", *flags],
         cwd=folder,
         env={**os.environ, "OMP_NUM_THREADS": "1", **variables},
         stdin=subprocess.DEVNULL,

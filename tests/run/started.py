@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import select
 import subprocess
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ import psutil
 import pytest
 
 from tests.run.runs import RUN
+from tests.support.programs import quick_python
 
 LIMIT_SECONDS = 120.0
 
@@ -35,7 +35,7 @@ class Started:
         self.errors = b""
         self.process = subprocess.Popen(
             [
-                *(*before, sys.executable, RUN, "--checkpoint", str(self.runs)),
+                *(*before, quick_python(), RUN, "--checkpoint", str(self.runs)),
                 *("--arch", "resnet8", *flags),
             ],
             env={**os.environ, "OMP_NUM_THREADS": "1", **variables},

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.run.runs import RUN, run
+from tests.support.programs import quick_python
 
 LIMIT_SECONDS = 120
 
@@ -20,7 +21,7 @@ def test_reader_that_goes_ends_the_run_quietly(tmp_path: Path, backend: str) -> 
     """As in `run.py | head -1`."""
     process = subprocess.Popen(
         [
-            *(sys.executable, RUN, "--checkpoint", str(tmp_path), "--arch", "mlp"),
+            *(quick_python(), RUN, "--checkpoint", str(tmp_path), "--arch", "mlp"),
             *("--num_epochs", "100000", "--backend", backend),
         ],
         env={**os.environ, "OMP_NUM_THREADS": "1"},

@@ -14,7 +14,10 @@ from pathlib import Path
 
 import psutil
 
-ROOT = Path(__file__).parents[2]
+from tests.support.python import ROOT, quick_python
+
+__all__ = ["ROOT", "find_mpirun", "quick_python", "run_command", "run_mpi"]
+
 ENDING_SECONDS = 5.0
 # Every process that a command starts inherits it, in whatever session it is.
 MARK = "STARTED_BY_TEST"
@@ -55,7 +58,7 @@ def run_mpi(
         AssertionError: it took longer than `timeout`, or left a process behind.
     """
     command = [find_mpirun(), "--oversubscribe", "-n", str(num_ranks), *options]
-    command += [sys.executable, *argv]
+    command += [quick_python(), *argv]
     return run_command(command, ROOT, timeout, env)
 
 

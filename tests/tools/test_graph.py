@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from pathlib import Path
 
 import matplotlib as mpl
@@ -11,6 +10,7 @@ import matplotlib.image
 import pytest
 
 from pcode.tools.graph import main
+from tests.support.programs import quick_python
 
 mpl.use("Agg")
 
@@ -19,7 +19,7 @@ def test_from_the_shell(tmp_path: Path) -> None:
     picture = tmp_path / "graph.png"
     flags = ["--graph_topology", "social", "--n_mpi_process", "32", "--picture", str(picture)]
     ended = subprocess.run(
-        [sys.executable, "-m", "pcode.tools.graph", *flags],
+        [quick_python(), "-m", "pcode.tools.graph", *flags],
         capture_output=True,
         text=True,
         check=False,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import lmdb
@@ -13,6 +12,7 @@ import pytest
 from pcode.datasets.lmdb_images import LmdbImages
 from pcode.errors import UserError
 from pcode.tools.to_lmdb import main
+from tests.support.programs import quick_python
 
 FILES = {"cats/a.jpg": b"miaow", "cats/b.PNG": b"purr" * 5000, "dogs/c.jpeg": b"woof"}
 
@@ -30,7 +30,7 @@ def folder(tmp_path: Path) -> Path:
 def test_from_the_shell(folder: Path) -> None:
     file = folder.parent / "train.lmdb"
     ended = subprocess.run(
-        [sys.executable, "-m", "pcode.tools.to_lmdb", str(folder), str(file)],
+        [quick_python(), "-m", "pcode.tools.to_lmdb", str(folder), str(file)],
         capture_output=True,
         text=True,
         check=False,

@@ -1,4 +1,4 @@
-"""What the server of children.py has done before it forks: imports, and kernels from their cache.
+"""What the rank server does before it forks: imports, and kernels from their cache.
 
 Nothing that starts a thread: neither threads of torch nor its backward pass outlive a fork.
 """
@@ -9,7 +9,6 @@ from pcode import main  # noqa: F401
 from pcode.compression import COMPRESSORS, Message, make_compressor
 from pcode.layout import Layout
 
-torch.set_num_threads(1)
 _LAYOUT = Layout.of_sizes((40, 8))
 for _name in COMPRESSORS:
     _compressor = make_compressor(_name)
@@ -17,6 +16,3 @@ for _name in COMPRESSORS:
     _message = Message(_payload, 1)
     _compressor.encode(_LAYOUT, torch.ones(48), torch.zeros(48), _message)
     _compressor.accumulate(_LAYOUT, [_message], [torch.zeros(48)], [[1.0]])
-_parameter = torch.nn.Parameter(torch.zeros(3))
-_parameter.grad = torch.zeros(3)
-torch.optim.SGD([_parameter], lr=0.1).step()

@@ -1,0 +1,166 @@
+"""What a fork of the rank server does: become the program that it was asked for."""
+
+from __future__ import annotations
+
+import atexit
+import fcntl
+import gc
+import io
+import os
+import random
+import runpy
+import signal
+import sys
+import threading
+import types
+from collections.abc import Sequence
+from typing import Any, NamedTuple, NoReturn
+
+_ABOVE_DESCRIPTORS = 512
+
+
+class Job(NamedTuple):
+    """A program to start, as the trampoline tells it."""
+
+    pid: int
+    arguments: list[str]
+    environment: dict[str, str]
+    folder: str
+    descriptors: list[int]
+    umask: int
+    cores: list[int]
+    ignored: list[int]
+    blocked: list[int]
+    surroundings: dict[str, list[Any]]
+
+
+class Program(NamedTuple):
+    """A command after the interpreter.
+
+    Attributes:
+        kind: "-m", "-c" or "" for a script.
+        name: of the module, the code, or the script.
+        unbuffered: -u.
+    """
+
+    kind: str
+    name: str
+    arguments: list[str]
+    unbuffered: bool
+
+
+def read_program(arguments: Sequence[str], folder: str) -> Program | None:
+    """The program of a command; None: there is none, or options that a fork cannot follow."""
+    unbuffered = arguments[:1] == ["-u"]
+    words = list(arguments[unbuffered:])
+    if len(words) > 1 and words[0] in ("-m", "-c"):
+        return Program(words[0], words[1], words[2:], unbuffered)
+    if words and not words[0].startswith("-") and os.path.isfile(os.path.join(folder, words[0])):
+        return Program("", words[0], words[1:], unbuffered)
+    return None
+
+
+def become(
+    job: Job, program: Program, descriptors: Sequence[int], python: str, path: Sequence[str]
+) -> NoReturn:
+    """Be the program, to its end.
+
+    Args:
+        descriptors: what came for those of the job.
+        python, path: its sys.executable and sys.path.
+    """
+    os.setsid()
+    # By way of numbers above all of them, as they may lie in each other's place.
+    moved = [fcntl.fcntl(d, fcntl.F_DUPFD_CLOEXEC, _ABOVE_DESCRIPTORS) for d in descriptors]
+    for descriptor in descriptors:
+        os.close(descriptor)
+    for source, number in zip(moved, job.descriptors, strict=True):
+        os.dup2(source, number)
+        os.close(source)
+    os.chdir(job.folder)
+    os.umask(job.umask)
+    os.sched_setaffinity(0, job.cores)
+    os.environ.clear()
+    os.environ.update(job.environment)
+    for number in job.ignored:
+        signal.signal(number, signal.SIG_IGN)
+    # Whom to look for beside the trampoline's process id: tests that stop a program do.
+    with open("/proc/self/comm", "w", encoding="ascii") as name:
+        name.write(f"fork {job.pid}")
+    unbuffered = program.unbuffered or bool(job.environment.get("PYTHONUNBUFFERED"))
+    sys.stdin = _stream(0, "r")
+    sys.stdout = sys.__stdout__ = _stream(1, "w", unbuffered)  # type: ignore[misc]
+    sys.stderr = sys.__stderr__ = _stream(2, "w", unbuffered)  # type: ignore[misc]
+    sys.executable, sys.path[:] = python, path
+    sys.orig_argv[:] = [python, *job.arguments]
+    random.seed()
+    for module in [name for name in sys.modules if name.partition(".")[0] == "tests"]:
+        del sys.modules[module]  # a program may have others
+    main = types.ModuleType("__main__")
+    sys.modules["__main__"] = main
+    signal.pthread_sigmask(signal.SIG_SETMASK, job.blocked)
+    _end(_run(program, main), main)
+
+
+def _stream(descriptor: int, mode: str, unbuffered: bool = False) -> io.TextIOWrapper:
+    """A standard stream, as the interpreter makes it."""
+    own = {0: sys.stdin, 1: sys.stdout, 2: sys.stderr}[descriptor]
+    buffering = 0 if unbuffered else -1
+    file = open(descriptor, f"{mode}b", buffering, closefd=False)  # noqa: SIM115
+    return io.TextIOWrapper(
+        file,
+        own.encoding,
+        own.errors,
+        line_buffering=descriptor == 2 or file.isatty(),
+        write_through=unbuffered,
+    )
+
+
+def _run(program: Program, main: types.ModuleType) -> int:
+    """Run the program as `__main__`; the exit status that it asks for."""
+    sys.argv[:] = [program.kind or program.name, *program.arguments]
+    try:
+        if program.kind == "-m":
+            runpy._run_module_as_main(program.name)  # type: ignore[attr-defined]
+        elif program.kind == "-c":
+            exec(compile(program.name, "<string>", "exec"), main.__dict__)
+        else:
+            main.__file__ = program.name
+            with io.open_code(os.path.abspath(program.name)) as file:
+                code = compile(file.read(), program.name, "exec")
+            exec(code, main.__dict__)
+    except SystemExit as end:
+        if end.code is None or isinstance(end.code, int):
+            return int(end.code or 0) & 0xFF
+        print(end.code, file=sys.stderr)
+        return 1
+    except BaseException as error:
+        trace = error.__traceback__
+        while trace is not None and trace.tb_frame.f_code.co_filename in (__file__, runpy.__file__):
+            trace = trace.tb_next
+        sys.excepthook(type(error), error.with_traceback(trace), trace)
+        return -signal.SIGINT if isinstance(error, KeyboardInterrupt) else 1
+    return 0
+
+
+def _end(status: int, main: types.ModuleType) -> NoReturn:
+    """End as an interpreter does, but leave what the server has imported to the system.
+
+    To take that apart takes seconds, as every page of it has to be copied.
+    """
+    threading._shutdown()  # type: ignore[attr-defined]  # waits for the program's threads
+    atexit._run_exitfuncs()
+    main.__dict__.clear()
+    gc.collect()
+    mpi = sys.modules.get("mpi4py.MPI")
+    if mpi is not None and mpi.Is_initialized() and not mpi.Is_finalized():
+        mpi.Finalize()
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            status = 120  # the interpreter's own
+    if status < 0:
+        signal.signal(-status, signal.SIG_DFL)
+        os.kill(os.getpid(), -status)
+    os._exit(status)

@@ -1,0 +1,57 @@
+"""A Python that starts in milliseconds what has to import torch and pcode: see rank_server."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import socket
+import subprocess
+import sys
+import tempfile
+from functools import cache
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+_TRAMPOLINE = Path(__file__).with_name("trampoline.py")
+# As it was before any test changed it; programs that compute have one thread in tests.
+_ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+@cache
+def quick_python() -> str:
+    """What to start Python programs with, in place of `sys.executable`.
+
+    It lies in a folder that looks like that of the environment's programs, mpirun among them. The
+    first call starts the server, whose end is that of this process. Elsewhere than on Linux it is
+    `sys.executable`.
+    """
+    if sys.platform != "linux":
+        return sys.executable
+    folder = Path(tempfile.mkdtemp(prefix="choco-sgd-tests-"))
+    python, path = folder / "python", folder / "socket"
+    _write_program(python, sys.executable, "-I", "-S", str(_TRAMPOLINE), str(path))
+    (folder / "python3").symlink_to(python)
+    mpirun = Path(sys.executable).with_name("mpirun")
+    if mpirun.exists():
+        _write_program(folder / "mpirun", str(mpirun))
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen(64)
+        descriptor = str(listener.fileno())
+        subprocess.Popen(
+            [
+                *(sys.executable, "-m", "tests.support.rank_server"),
+                *(descriptor, str(folder), str(python)),
+            ],
+            cwd=ROOT,
+            env=_ENVIRONMENT,
+            stdin=subprocess.PIPE,  # closed when this process ends, however it does
+            pass_fds=[listener.fileno()],
+            start_new_session=True,  # Ctrl-C is for the tests
+        )
+    return str(python)
+
+
+def _write_program(file: Path, *command: str) -> None:
+    file.write_text(f'#!/bin/sh\nexec {shlex.join(command)} "$@"\n', encoding="utf-8")
+    file.chmod(0o755)

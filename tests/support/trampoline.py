@@ -1,0 +1,132 @@
+"""What tests start in Python's place: it lets the rank server fork the program, and stands for it.
+
+Run as `python -I -S trampoline.py SOCKET ARGUMENTS...`, Linux only; ARGUMENTS are Python's own. It
+hands over what a program inherits: arguments, environment, directory, descriptors, signals. From
+then on signals to this process go to the program, the program's end is this process's end, exit
+status or signal, and when this process is killed the program is too. What the server cannot give
+to a program that it forks is started here as ever, by becoming Python.
+
+It imports little and nothing of the package, for speed.
+"""
+
+import contextlib
+import json
+import os
+import resource
+import signal
+import socket
+import struct
+import sys
+
+WORD = struct.Struct("=i")
+# The server's answer in place of a process id: start it as ever.
+COLD = 0
+_FAULTS = {signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGTRAP}
+_HANDED_ON = signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP, signal.SIGCHLD} - _FAULTS
+_NAMESPACES = ("cgroup", "ipc", "mnt", "net", "pid", "user", "uts")
+
+
+def surroundings() -> dict[str, list[object]]:
+    """What a forked program shares with the server and cannot be given."""
+    limits = [getattr(resource, name) for name in dir(resource) if name.startswith("RLIMIT_")]
+    return {
+        "ids": [*os.getresuid(), *os.getresgid(), *sorted(os.getgroups())],
+        "namespaces": [os.readlink(f"/proc/self/ns/{name}") for name in _NAMESPACES],
+        "root": [os.stat("/").st_dev, os.stat("/").st_ino],
+        "limits": [list(resource.getrlimit(limit)) for limit in sorted(set(limits))],
+    }
+
+
+def _descriptors() -> list[int]:
+    """The open ones."""
+    found = []
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            os.fstat(int(name))
+        except OSError:  # that of the listing
+            continue
+        found.append(int(name))
+    return found
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def read_exactly(connection: socket.socket, num_bytes: int) -> bytes:
+    """Shorter only where the other end is closed."""
+    found = b""
+    while len(found) < num_bytes and (piece := connection.recv(num_bytes - len(found))):
+        found += piece
+    return found
+
+
+def main() -> None:
+    """Stand for the program."""
+    path, arguments = sys.argv[1], sys.argv[2:]
+    # What comes before there is a process to hand it to waits.
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, _HANDED_ON)
+    descriptors = _descriptors()
+    job = {
+        "pid": os.getpid(),
+        "arguments": arguments,
+        "environment": dict(os.environ),
+        "folder": os.getcwd(),
+        "descriptors": descriptors,
+        "umask": _umask(),
+        "cores": sorted(os.sched_getaffinity(0)),
+        # Python itself ignores SIGPIPE and SIGXFSZ.
+        "ignored": [
+            number
+            for number in _HANDED_ON - {signal.SIGPIPE, signal.SIGXFSZ}
+            if signal.getsignal(number) == signal.SIG_IGN
+        ],
+        "blocked": sorted(blocked),
+        "surroundings": surroundings(),
+    }
+    content = json.dumps(job).encode()
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(path)
+        socket.send_fds(connection, [WORD.pack(len(content))], descriptors)
+        connection.sendall(content)
+        (process,) = WORD.unpack(read_exactly(connection, WORD.size).ljust(WORD.size, b"\xff"))
+        if process > 0:
+            _stand_for(process, connection, blocked)
+    if process != COLD:
+        sys.exit("the rank server has ended")
+    signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+    os.execv(sys.executable, [sys.executable, *arguments])
+
+
+def _stand_for(process: int, connection: socket.socket, blocked: set[int]) -> None:
+    """Hand signals on until the program has ended, and end as it did."""
+
+    def hand_on(number: int, _frame: object) -> None:
+        with contextlib.suppress(ProcessLookupError):  # it has just ended
+            os.kill(process, number)
+
+    for number in _HANDED_ON - blocked:
+        if signal.getsignal(number) != signal.SIG_IGN or number == signal.SIGPIPE:
+            signal.signal(number, hand_on)
+    for descriptor in (0, 1, 2):  # who reads from the program must see its end, not this one's
+        with contextlib.suppress(OSError):
+            os.close(descriptor)
+    signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+    answer = read_exactly(connection, WORD.size)
+    if len(answer) < WORD.size:
+        os._exit(1)
+    (status,) = WORD.unpack(answer)
+    if os.WIFSIGNALED(status):
+        ended_by = os.WTERMSIG(status)
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # the program's own is enough
+        if ended_by != signal.SIGKILL:
+            signal.signal(ended_by, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {ended_by})
+        os.kill(os.getpid(), ended_by)
+    os._exit(os.waitstatus_to_exitcode(status))
+
+
+if __name__ == "__main__":
+    main()
