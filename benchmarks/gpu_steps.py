@@ -36,9 +36,9 @@ from torchvision.models import resnet50
 from gpu_device import gpu, gpu_name, require_gpu, timed
 from harness import keep, spread, start_ranks
 from pcode.communication import Communicator, Exchange, SimCommunicator, Simulation
+from pcode.communication.connect import connect, disconnect
 from pcode.compression import make_compressor
 from pcode.config import make_config
-from pcode.launch.connect import connect, disconnect
 from pcode.optim import ParallelChoco
 from pcode.topology import make_topology
 

@@ -15,8 +15,10 @@ import torch
 
 from pcode.check import check
 from pcode.communication import Simulation, by_nodes
+from pcode.communication.connect import abort, connect, disconnect
 from pcode.config import Config, parse
 from pcode.config.options import AUTO
+from pcode.devices import check_gpus, gpu_notices, threads_per_node
 from pcode.errors import (
     CommunicationError,
     DivergenceError,
@@ -29,21 +31,17 @@ from pcode.exit_status import DIVERGED, INTERRUPTED, PREEMPTED, USER_ERROR
 from pcode.injection import read_faults
 from pcode.launch import (
     RankEnvironment,
-    check_gpus,
     check_ranks,
     detect,
     goes_on,
-    gpu_notices,
     launch,
     mpirun_command,
     num_nodes_of,
     runs_here,
-    threads_per_node,
 )
-from pcode.launch.connect import abort, connect, disconnect
 from pcode.launch.mpirun import go_to, handing_on
-from pcode.launch.restarts import Attempt, GoingBack, new_run, next_attempt, run_attempts
 from pcode.memory import use_memory_well
+from pcode.restarts import Attempt, GoingBack, new_run, next_attempt, run_attempts
 from pcode.training.describe import describe, headline
 from pcode.training.folders import runs_folder
 from pcode.training.loop import LAUNCHER_VARIABLE, run_node

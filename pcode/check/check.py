@@ -17,8 +17,9 @@ from pcode.check.report import Report
 from pcode.check.running import mpirun_together, run_all
 from pcode.config import Config
 from pcode.config.options import AUTO, Launch
+from pcode.devices import check_gpus
 from pcode.errors import UserError
-from pcode.launch import Host, RankEnvironment, check_gpus, read_hostfile, runs_here
+from pcode.launch import Host, RankEnvironment, read_hostfile, runs_here
 from pcode.launch.mpirun import find_mpirun, go_to, handing_on
 from pcode.training.plan import Plan
 from pcode.training.planning import check_backend, make_plan

@@ -11,8 +11,8 @@ from pcode.check.hosts import Answer, requirements
 from pcode.check.report import Report
 from pcode.config import Config
 from pcode.config.reasons import data_dir_read
+from pcode.devices import threads_per_node
 from pcode.errors import UserError
-from pcode.launch import threads_per_node
 
 _OPEN_MPI = re.compile(r"Open MPI\D*([0-9]+\.[0-9]+)")
 

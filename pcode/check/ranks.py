@@ -18,10 +18,10 @@ from pcode.check.report import WRONG_STATUS, Report
 from pcode.check.rounds import Edge, edges_of
 from pcode.check.slow import named, slow, slowest, table
 from pcode.communication import Communicator
+from pcode.communication.connect import abort, connect, disconnect
 from pcode.config import Config
 from pcode.errors import CommunicationError, UserError
 from pcode.launch import RankEnvironment
-from pcode.launch.connect import abort, connect, disconnect
 from pcode.training.plan import Plan
 
 # Those that measure an edge which does not answer say so before the first rank ends them, and that,

@@ -1,6 +1,5 @@
 """Starting the nodes of a run: who am I, which mpirun, and how it ends."""
 
-from pcode.launch.devices import check_gpus, device_of, gpu_notices, threads_per_node
 from pcode.launch.environment import (
     RankEnvironment,
     check_ranks,
@@ -15,18 +14,14 @@ from pcode.launch.supervise import launch
 __all__ = [
     "Host",
     "RankEnvironment",
-    "check_gpus",
     "check_ranks",
     "check_slots",
     "detect",
-    "device_of",
     "goes_on",
-    "gpu_notices",
     "launch",
     "mpirun_command",
     "num_nodes_of",
     "read_hostfile",
     "rendezvous_address",
     "runs_here",
-    "threads_per_node",
 ]

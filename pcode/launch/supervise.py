@@ -255,7 +255,7 @@ def _judge(returned: int, run: _Supervised, seen: Filter, folder: Path) -> Ended
         return Ended(128 + run.asked_by, failed=False)
     if seen.is_closed:
         return Ended(128 + signal.SIGPIPE, failed=False)
-    if status == 128 + signal.SIGALRM:  # pcode.launch.connect sets it
+    if status == 128 + signal.SIGALRM:  # pcode.communication.connect sets it
         _say("error: the ranks did not all join MPI in time: one died or was silent as it started")
     elif not seen.has_error:
         end = f"was ended by signal {-returned}" if returned < 0 else f"ended with status {status}"

@@ -15,9 +15,9 @@ from pcode.communication import Communicator
 from pcode.communication.gathering import average, gather_digests
 from pcode.datasets import Batches
 from pcode.datasets.batches import Part
+from pcode.devices import device_of
 from pcode.errors import CommunicationError, DivergenceError, UserError
 from pcode.injection import Injector
-from pcode.launch.devices import device_of
 from pcode.models import normalization_parameters
 from pcode.optim import Law, make_law, parameter_groups
 from pcode.seeding import derive_seed

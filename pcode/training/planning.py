@@ -15,8 +15,8 @@ from pcode.consensus import GammaSearch, check_gamma, search_gamma
 from pcode.datasets import Dataset, load_dataset, partition_scheme, smallest_share
 from pcode.datasets.embeddings import load_embeddings
 from pcode.datasets.text_columns import Text
+from pcode.devices import check_compiler
 from pcode.errors import UserError, naming_flags
-from pcode.launch.devices import check_compiler
 from pcode.layout import Layout
 from pcode.models import architecture, normalization_parameters
 from pcode.models.trial import objection

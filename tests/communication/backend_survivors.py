@@ -21,8 +21,8 @@ import torch
 import torch.distributed as dist
 
 from pcode.communication import Communicator, DistributedCommunicator, mpi
+from pcode.communication.connect import disconnect
 from pcode.errors import CommunicationError
-from pcode.launch.connect import disconnect
 
 LIMIT_SECONDS = 30.0
 LARGE = 1 << 20  # entries of a message that MPI does not send before it is taken

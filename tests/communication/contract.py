@@ -25,12 +25,12 @@ import torch
 
 from pcode.communication import Communicator, DistributedCommunicator, by_nodes
 from pcode.communication.base import AVERAGED_ENTRIES
+from pcode.communication.connect import abort, connect, disconnect
 from pcode.communication.distributed import new_group
 from pcode.communication.staging import StagedCommunicator
 from pcode.config import make_config
 from pcode.errors import CommunicationError
 from pcode.launch import detect
-from pcode.launch.connect import abort, connect, disconnect
 
 LIMIT_SECONDS = 3.0
 SILENT_RANK = 1

@@ -13,11 +13,11 @@ from torch import nn
 from torch.nn import functional
 
 from pcode.communication import Communicator
+from pcode.communication.connect import connect, disconnect
 from pcode.compression import make_compressor
 from pcode.config import make_config
 from pcode.errors import UserError
 from pcode.launch import detect
-from pcode.launch.connect import connect, disconnect
 from pcode.optim import LAWS, law_class, make_law
 from pcode.optim.compressed import OverlappingLaw
 from pcode.topology import make_graph

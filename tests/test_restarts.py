@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from pcode.launch.restarts import Attempt, GoingBack, new_run, next_attempt, run_attempts
 from pcode.launch.supervise import Ended
+from pcode.restarts import Attempt, GoingBack, new_run, next_attempt, run_attempts
 from pcode.training.checkpoint import Manifest
 from pcode.whole_files import whole_file
 

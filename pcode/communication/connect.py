@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import torch
 import torch.distributed as dist
@@ -18,10 +18,12 @@ from torch.distributed.rendezvous import rendezvous
 from pcode.communication import DistributedCommunicator, ProcessCommunicator, mpi
 from pcode.communication.distributed import nccl_limit, new_group
 from pcode.communication.staging import StagedCommunicator
-from pcode.config.options import Launch
+from pcode.devices import device_of
 from pcode.errors import CommunicationError, UserError
-from pcode.launch.devices import device_of
 from pcode.launch.environment import RankEnvironment, rendezvous_address
+
+if TYPE_CHECKING:
+    from pcode.config.options import Launch
 
 # Ranks import for seconds, some longer than others.
 _SHORTEST_JOIN_SECONDS = 60.0
