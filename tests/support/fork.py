@@ -88,7 +88,7 @@ def become(
     with open("/proc/self/comm", "w", encoding="ascii") as name:
         name.write(f"fork {job.pid}")
     unbuffered = program.unbuffered or bool(job.environment.get("PYTHONUNBUFFERED"))
-    sys.stdin = _stream(0, "r")
+    sys.stdin = sys.__stdin__ = _stream(0, "r", unbuffered)  # type: ignore[misc]
     sys.stdout = sys.__stdout__ = _stream(1, "w", unbuffered)  # type: ignore[misc]
     sys.stderr = sys.__stderr__ = _stream(2, "w", unbuffered)  # type: ignore[misc]
     sys.executable, sys.path[:] = python, path
@@ -102,18 +102,20 @@ def become(
     _end(_run(program, main), main)
 
 
-def _stream(descriptor: int, mode: str, unbuffered: bool = False) -> io.TextIOWrapper:
+def _stream(descriptor: int, mode: str, unbuffered: bool) -> io.TextIOWrapper:
     """A standard stream, as the interpreter makes it."""
     own = {0: sys.stdin, 1: sys.stdout, 2: sys.stderr}[descriptor]
-    buffering = 0 if unbuffered else -1
+    buffering = 0 if unbuffered and mode == "w" else -1
     file = open(descriptor, f"{mode}b", buffering, closefd=False)  # noqa: SIM115
-    return io.TextIOWrapper(
+    stream = io.TextIOWrapper(
         file,
         own.encoding,
         own.errors,
-        line_buffering=descriptor == 2 or file.isatty(),
+        line_buffering=not unbuffered and (descriptor == 2 or file.isatty()),
         write_through=unbuffered,
     )
+    stream.mode = mode  # type: ignore[misc]
+    return stream
 
 
 def _run(program: Program, main: types.ModuleType) -> int:
@@ -125,9 +127,9 @@ def _run(program: Program, main: types.ModuleType) -> int:
         elif program.kind == "-c":
             exec(compile(program.name, "<string>", "exec"), main.__dict__)
         else:
-            main.__file__ = program.name
-            with io.open_code(os.path.abspath(program.name)) as file:
-                code = compile(file.read(), program.name, "exec")
+            main.__file__ = os.path.join(os.getcwd(), program.name)
+            with io.open_code(main.__file__) as file:
+                code = compile(file.read(), main.__file__, "exec")
             exec(code, main.__dict__)
     except SystemExit as end:
         if end.code is None or isinstance(end.code, int):

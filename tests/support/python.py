@@ -11,8 +11,15 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
-_TRAMPOLINE = Path(__file__).with_name("trampoline.py")
+_HERE = Path(__file__).parent
+ROOT = _HERE.parents[1]
+# -I -S: nothing of the environment, no packages, for speed.
+_TRAMPOLINE = """#!{python} -IS
+import sys
+sys.path.insert(0, {here!r})
+import trampoline
+trampoline.main({path!r})
+"""
 # As it was before any test changed it; programs that compute have one thread in tests.
 _ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
@@ -29,11 +36,13 @@ def quick_python() -> str:
         return sys.executable
     folder = Path(tempfile.mkdtemp(prefix="choco-sgd-tests-"))
     python, path = folder / "python", folder / "socket"
-    _write_program(python, sys.executable, "-I", "-S", str(_TRAMPOLINE), str(path))
+    python.write_text(_TRAMPOLINE.format(python=sys.executable, here=str(_HERE), path=str(path)))
+    python.chmod(0o755)
     (folder / "python3").symlink_to(python)
     mpirun = Path(sys.executable).with_name("mpirun")
     if mpirun.exists():
-        _write_program(folder / "mpirun", str(mpirun))
+        (folder / "mpirun").write_text(f'#!/bin/sh\nexec {shlex.quote(str(mpirun))} "$@"\n')
+        (folder / "mpirun").chmod(0o755)
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(path))
         listener.listen(64)
@@ -50,8 +59,3 @@ def quick_python() -> str:
             start_new_session=True,  # Ctrl-C is for the tests
         )
     return str(python)
-
-
-def _write_program(file: Path, *command: str) -> None:
-    file.write_text(f'#!/bin/sh\nexec {shlex.join(command)} "$@"\n', encoding="utf-8")
-    file.chmod(0o755)

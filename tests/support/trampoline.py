@@ -1,10 +1,10 @@
 """What tests start in Python's place: it lets the rank server fork the program, and stands for it.
 
-Run as `python -I -S trampoline.py SOCKET ARGUMENTS...`, Linux only; ARGUMENTS are Python's own. It
-hands over what a program inherits: arguments, environment, directory, descriptors, signals. From
-then on signals to this process go to the program, the program's end is this process's end, exit
-status or signal, and when this process is killed the program is too. What the server cannot give
-to a program that it forks is started here as ever, by becoming Python.
+Linux only; the arguments are Python's own. It hands over what a program inherits: arguments,
+environment, directory, descriptors, signals. From then on signals to this process go to the
+program, the program's end is this process's end, exit status or signal, and when this process is
+killed the program is too. What the server cannot give to a program that it forks is started here as
+ever, by becoming Python.
 
 It imports little and nothing of the package, for speed.
 """
@@ -63,9 +63,13 @@ def read_exactly(connection: socket.socket, num_bytes: int) -> bytes:
     return found
 
 
-def main() -> None:
-    """Stand for the program."""
-    path, arguments = sys.argv[1], sys.argv[2:]
+def main(path: str) -> None:
+    """Stand for the program.
+
+    Args:
+        path: the server's socket.
+    """
+    arguments = sys.argv[1:]
     # What comes before there is a process to hand it to waits.
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, _HANDED_ON)
     descriptors = _descriptors()
@@ -126,7 +130,3 @@ def _stand_for(process: int, connection: socket.socket, blocked: set[int]) -> No
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {ended_by})
         os.kill(os.getpid(), ended_by)
     os._exit(os.waitstatus_to_exitcode(status))
-
-
-if __name__ == "__main__":
-    main()
