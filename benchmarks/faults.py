@@ -140,9 +140,7 @@ def summary(faults: Sequence[Fault], rows: dict[str, Row]) -> list[str]:
     ]
     for area in [*NEAREST, "all"]:
         tried = [
-            rows[fault.id]
-            for fault in faults
-            if fault.id in rows and area in (fault.area, "all")
+            rows[fault.id] for fault in faults if fault.id in rows and area in (fault.area, "all")
         ]
         by = [sum(row.found_by == tier for row in tried) for tier in (*TIERS, None)]
         if tried:

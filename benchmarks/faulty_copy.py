@@ -23,7 +23,8 @@ from started import MARK, kill_all
 TESTS_OF_THE_LIST = "tests/test_faults.py"
 TIME_LIMIT = "time limit"
 _PASSED, _NO_TESTS = 0, 5  # of pytest's exit statuses
-_FAILED = re.compile(r"^(?:FAILED|ERROR) (.+?)(?: - .*)?$", re.MULTILINE)
+# The test, whose parameters may hold anything, and then a reason.
+_FAILED = re.compile(r"^(?:FAILED|ERROR) (\S+?(?:\[.*?\])?)(?: - .*)?$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
