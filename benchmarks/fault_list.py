@@ -56,7 +56,7 @@ class Fault:
         """The file's text with the fault in it.
 
         Raises:
-            StaleError: the text that it replaces is not there once, or what comes out is no program.
+            StaleError: what it replaces is not there once, or what comes out is no program.
         """
         if self.old == self.new:
             raise StaleError(f"{self.id}: changes nothing")
