@@ -12,7 +12,7 @@ table names the first test that failed.
 
 The checkout is not touched, and what is kept is written after each fault. With the --output of an
 earlier run it goes on there: faults that were found, and tiers that found nothing, are not run
-again but for --again.
+again but for --again, as after a change of the code or of the tests.
 """
 
 from __future__ import annotations
