@@ -4,11 +4,11 @@
         [--output FILE.json] [--markdown FILE.md]
 
 For each fault the nearest tests are run (the folder that mirrors its area), where these pass the
-whole default tier, and where that passes too, with --slow, the slow tier; each until the first
-failure, on two processes. A run that takes longer than the limit has found the fault as well. What
-the unchanged code fails would be found in every fault: before a tier's first fault it is run on
-that, and has to pass. A test that fails now and then finds what it has nothing to do with: the
-table names the first test that failed.
+whole default tier, and where that passes too, with --slow, the slow tier; on two processes, each
+until the first failure, which ends it. A run that takes longer than the limit has found the fault
+as well. What the unchanged code fails would be found in every fault: before a tier's first fault it
+is run on that, and has to pass. A test that fails now and then finds what it has nothing to do
+with: the table names the first test that failed.
 
 The checkout is not touched, and what is kept is written after each fault. With the --output of an
 earlier run it goes on there: faults that were found, and tiers that found nothing, are not run
@@ -58,40 +58,47 @@ class Row:
 
 @dataclass
 class Kept:
-    """What has been found out so far.
+    """What has been found out so far, by an earlier run with this output too.
+
+    Args:
+        faults: all of the list.
+        output, markdown: the files in which it is kept, if any.
 
     Attributes:
         unchanged: seconds of the tests that pass on the unchanged code, by what selects them.
         rows: by the fault's id.
     """
 
-    unchanged: dict[str, float]
-    rows: dict[str, Row]
+    faults: Sequence[Fault]
+    output: Path | None
+    markdown: Path | None
+    unchanged: dict[str, float] = field(default_factory=dict)
+    rows: dict[str, Row] = field(default_factory=dict)
 
-    @classmethod
-    def read(cls, output: Path | None) -> Kept:
-        """What an earlier run has kept; nothing where there was none."""
-        if output is None or not output.exists():
-            return cls({}, {})
-        found: dict[str, Any] = json.loads(output.read_text(encoding="utf-8"))
-        rows = {
+    def __post_init__(self) -> None:
+        if self.output is None or not self.output.exists():
+            return
+        found: dict[str, Any] = json.loads(self.output.read_text(encoding="utf-8"))
+        self.unchanged = found["unchanged"]
+        self.rows = {
             told["id"]: Row(told["seconds"], told["found_by"], told["first"])
             for told in found["faults"]
         }
-        return cls(found["unchanged"], rows)
 
-    def write(self, faults: Sequence[Fault], output: Path | None, markdown: Path | None) -> None:
+    def write(self) -> None:
         told = [
             {"id": fault.id, "area": fault.area, "kind": fault.kind, **asdict(self.rows[fault.id])}
-            for fault in faults
+            for fault in self.faults
             if fault.id in self.rows
         ]
-        keep(output, {"unchanged": self.unchanged, "faults": told})
-        if markdown is not None:
+        keep(self.output, {"unchanged": self.unchanged, "faults": told})
+        if self.markdown is not None:
             on = machine()
             head = f"{on['date']}, {on['processor']}, {on['cores']} cores; `{on['command']}`."
-            lines = [head, "", *summary(faults, self.rows), "", *table(faults, self.rows)]
-            markdown.write_text("\n".join(lines) + "\n", encoding="utf-8")
+            self.markdown.write_text("\n".join([head, "", *self.tables()]) + "\n", encoding="utf-8")
+
+    def tables(self) -> list[str]:
+        return [*summary(self.faults, self.rows), "", *table(self.faults, self.rows)]
 
 
 def selection(tier: str, fault: Fault) -> list[str]:
@@ -112,6 +119,7 @@ def check_unchanged(copy: Copy, selected: Sequence[str], limit_seconds: float, k
     if tested.failure is not None:
         raise FailingError(f"without a fault, {name}: {tested.failure}")
     kept.unchanged[name] = tested.seconds
+    kept.write()
     print(f"without a fault, {name}: {tested.seconds:.0f} s", flush=True)
 
 
@@ -187,7 +195,7 @@ def main() -> int:
         print(f"{len(faults)} faults apply")
         return 0
     end_in_good_order()
-    kept = Kept.read(arguments.output)
+    kept = Kept(faults, arguments.output, arguments.markdown)
     if arguments.again:
         kept.unchanged = {}
         kept.rows = {name: row for name, row in kept.rows.items() if name not in chosen}
@@ -205,8 +213,8 @@ def main() -> int:
             kept.rows[fault.id] = row
             found = "not found" if row.found_by is None else f"{row.found_by}: {row.first}"
             print(f"{fault.id}: {found}, {sum(row.seconds.values()):.0f} s", flush=True)
-            kept.write(faults, arguments.output, arguments.markdown)
-    print(*summary(faults, kept.rows), "", *table(faults, kept.rows), sep="\n")
+            kept.write()
+    print(*kept.tables(), sep="\n")
     return 0
 
 

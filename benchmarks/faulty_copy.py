@@ -22,8 +22,12 @@ from started import MARK, kill_all
 # They fail wherever a fault has been put in, whatever it breaks.
 TESTS_OF_THE_LIST = "tests/test_faults.py"
 TIME_LIMIT = "time limit"
+_LOOK_SECONDS = 0.5
 _PASSED, _NO_TESTS = 0, 5  # of pytest's exit statuses
-# The test, whose parameters may hold anything, and then a reason.
+# Of a test that has just failed. pytest itself ends much later: -x lets every worker of xdist
+# finish what it was given, half of all tests.
+_FAILS = re.compile(r"^\[gw\d+\] \[ *\d+%\] (?:FAILED|ERROR) (.+?) *$", re.MULTILINE)
+# In pytest's last lines: the test, whose parameters may hold anything, and then a reason.
 _FAILED = re.compile(r"^(?:FAILED|ERROR) (\S+?(?:\[.*?\])?)(?: - .*)?$", re.MULTILINE)
 
 
@@ -41,9 +45,15 @@ class Tested:
     failure: str | None
 
 
-def failure_in(output: str, status: int) -> str | None:
-    """The failure that a pytest tells of, by what it has printed and its exit status."""
-    if status in (_PASSED, _NO_TESTS):
+def failure_in(output: str, status: int | None) -> str | None:
+    """The first failure that a pytest tells of, by what it has printed so far.
+
+    Args:
+        status: its exit status; None: it still runs.
+    """
+    if match := _FAILS.search(output):
+        return match[1]
+    if status in (None, _PASSED, _NO_TESTS):
         return None
     if match := _FAILED.search(output):
         return match[1]
@@ -85,7 +95,8 @@ class Copy:
         """
         command = [
             *(sys.executable, "-m", "pytest", *selection, "-x", "-n", "2", "--dist", "worksteal"),
-            *("-rfE", f"--ignore={TESTS_OF_THE_LIST}"),
+            # A line for each test, whatever -q pytest's options hold.
+            *("-vv", "-rfE", f"--ignore={TESTS_OF_THE_LIST}"),
         ]
         mark = str(self.folder)
         begin = time.monotonic()
@@ -99,21 +110,22 @@ class Copy:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        late = False
+        failure = None
         try:
-            process.wait(limit_seconds)
-        except subprocess.TimeoutExpired:
-            late = True
+            while failure is None and process.returncode is None:
+                if time.monotonic() - begin > limit_seconds:
+                    failure = TIME_LIMIT
+                    break
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(_LOOK_SECONDS)
+                text = self._printed.read_text(encoding="utf-8", errors="replace")
+                failure = failure_in(text, process.returncode)
         finally:
             with contextlib.suppress(ProcessLookupError):  # the group has ended
                 os.killpg(process.pid, signal.SIGKILL)
             kill_all(mark)  # those in sessions of their own
             process.wait()
-        seconds = time.monotonic() - begin
-        if late:
-            return Tested(seconds, TIME_LIMIT)
-        text = self._printed.read_text(encoding="utf-8", errors="replace")
-        return Tested(seconds, failure_in(text, process.returncode))
+        return Tested(time.monotonic() - begin, failure)
 
 
 @contextmanager
