@@ -43,6 +43,24 @@ def lives(process: psutil.Process) -> bool:
         return False
 
 
+def processes_of(mark: str) -> list[psutil.Process]:
+    """Those that live of which MARK has this value, wherever they were started from."""
+    return [
+        process
+        for process in psutil.process_iter(["environ"])
+        if (process.info["environ"] or {}).get(MARK) == mark and lives(process)
+    ]
+
+
+def kill_all(mark: str) -> None:
+    """Kill `processes_of(mark)` until there are none."""
+    while left := processes_of(mark):
+        for process in left:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        time.sleep(LOOK_SECONDS)
+
+
 class Started:
     """A run of run.py with all its processes, which are killed at the end of the `with` block.
 
@@ -85,20 +103,12 @@ class Started:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        while left := self.processes():
-            for process in left:
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    process.kill()
-            time.sleep(LOOK_SECONDS)
+        kill_all(self._mark)
         self.process.wait()
 
     def processes(self) -> list[psutil.Process]:
         """Those of the run that live, wherever they were started from."""
-        return [
-            process
-            for process in psutil.process_iter(["environ"])
-            if (process.info["environ"] or {}).get(MARK) == self._mark and lives(process)
-        ]
+        return processes_of(self._mark)
 
     def ranks(self) -> dict[int, psutil.Process]:
         """The nodes under mpirun, by rank."""
