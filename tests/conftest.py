@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from hypothesis import settings
 
 from pcode.hosts import Hosts, why_not
 
@@ -26,3 +27,12 @@ def hosts_possible() -> None:
 def four_hosts(hosts_possible: None) -> Iterator[Hosts]:
     with Hosts(4) as hosts:
         yield hosts
+
+
+settings.register_profile("default", deadline=None, derandomize=True, max_examples=20)
+settings.register_profile("slow", deadline=None, max_examples=300)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """By default the same few examples in every run; many, drawn anew, with the slow tests."""
+    settings.load_profile("default" if "not slow" in config.option.markexpr else "slow")

@@ -10,7 +10,7 @@ from typing import ClassVar
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from torchvision.models import resnet50
@@ -166,7 +166,6 @@ class TestVectors:
         check(ratio, bits.view(np.float32))
 
     @given(data=st.data())
-    @settings(max_examples=40, deadline=None, database=None)
     def test_drawn_ties(self, ratio: float, data: st.DataObject) -> None:
         numbers = st.sampled_from([0.0, -0.0, 1.0, -1.0, 2.0, 1e-40])
         check(ratio, data.draw(arrays(np.float32, st.integers(0, 300), elements=numbers)))
@@ -231,7 +230,6 @@ class TestMessagesFromElsewhere:
         assert (buffer[:, CANARY_ENTRIES + layout.num_entries :] == -7.0).all()
 
     @given(data=st.data())
-    @settings(max_examples=200, deadline=None)
     def test_any_bytes(self, data: st.DataObject) -> None:
         layout = Layout.of_sizes(data.draw(st.lists(st.integers(0, 100), max_size=4)))
         ratio = data.draw(st.sampled_from(RATIOS))
