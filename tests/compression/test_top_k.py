@@ -28,6 +28,7 @@ from tests.compression.compressor_contract import (
     normal,
     variants,
 )
+from tests.support.pairwise import pairwise
 
 RATIOS = (0.0, 0.5, 0.9, 0.99)
 
@@ -249,10 +250,13 @@ class TestMessagesFromElsewhere:
             self.accumulate_within_canaries(SHARED, ratio, payload)
 
 
-@pytest.mark.parametrize("ratio", RATIOS)
-@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+BAD = [math.nan, math.inf, -math.inf]
+
+
 class TestNotFinite:
-    @pytest.mark.parametrize("place", [0, 12_345, 65_535, 65_536, 199_999])
+    @pytest.mark.parametrize(
+        ("ratio", "bad", "place"), pairwise(RATIOS, BAD, [0, 12_345, 65_535, 65_536, 199_999])
+    )
     def test_tensor_is_named(self, ratio: float, bad: float, place: int) -> None:
         shapes = ((3,), (200_000,), (100,))
         layout = Layout(("bias", "weight", "last"), shapes)
@@ -264,6 +268,8 @@ class TestNotFinite:
         with pytest.raises(NotFiniteError, match="tensor weight holds NaN or infinity"):
             encoded(layout, ratio, normal(layout, 2), v)
 
+    @pytest.mark.parametrize("ratio", RATIOS)
+    @pytest.mark.parametrize("bad", BAD)
     def test_many_do_not_hide(self, ratio: float, bad: float) -> None:
         layout = Layout.of_sizes([200_000])
         for v in (torch.full((200_000,), bad), torch.zeros(200_000)):
@@ -271,6 +277,8 @@ class TestNotFinite:
             with pytest.raises(NotFiniteError):
                 encoded(layout, ratio, v)
 
+    @pytest.mark.parametrize("ratio", RATIOS)
+    @pytest.mark.parametrize("bad", BAD)
     def test_of_a_few(self, ratio: float, bad: float) -> None:
         with pytest.raises(NotFiniteError, match="tensor 1 "):
             encoded(Layout.of_sizes([2, 3]), ratio, torch.tensor([1.0, 2.0, 0.0, bad, 0.0]))
