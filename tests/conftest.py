@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import is_hypothesis_test, settings
 
 from pcode.hosts import Hosts, why_not
 
@@ -27,6 +28,28 @@ def hosts_possible() -> None:
 def four_hosts(hosts_possible: None) -> Iterator[Hosts]:
     with Hosts(4) as hosts:
         yield hosts
+
+
+settings.register_profile("default", deadline=None, derandomize=True, max_examples=20)
+settings.register_profile("slow", deadline=None, max_examples=300)
+
+
+def _is_default(config: pytest.Config) -> bool:
+    return str(config.option.markexpr) == "not slow"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """By default the same few examples in every run; many, drawn anew, with the slow tests."""
+    settings.load_profile("default" if _is_default(config) else "slow")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: Sequence[pytest.Item]) -> None:
+    """What takes as many examples as it is given belongs to both tiers."""
+    if not _is_default(config):
+        for item in items:
+            if is_hypothesis_test(getattr(item, "obj", None)):
+                item.add_marker("slow")
 
 
 _LEFT_OUT = pytest.StashKey[int]()

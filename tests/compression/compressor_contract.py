@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Container, Sequence
 from itertools import product
 from typing import ClassVar
 
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from pcode.compression import Compressor, Message
 from pcode.errors import NotFiniteError
 from pcode.layout import Layout
+from tests.support.pairwise import cover
 
 Floats = NDArray[np.float32]
 CANARY_ENTRIES = 8
@@ -56,6 +57,8 @@ class CompressorContract(ABC):
     drawn_ulp: ClassVar[int] = 0
     # Keys over which the error of a Q that draws is averaged.
     num_keys: ClassVar[int] = 1
+    # Numbers of the LAYOUTS that are tried by default.
+    layouts: ClassVar[Container[int]] = range(len(LAYOUTS))
 
     @abstractmethod
     def make(self) -> Compressor:
@@ -72,6 +75,21 @@ class CompressorContract(ABC):
     def num_added(self, layout: Layout) -> int:
         """How many entries of a target a message adds to."""
         return layout.num_entries
+
+    def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
+        if "layout" not in metafunc.fixturenames:
+            return
+        metafunc.parametrize(
+            "layout",
+            [
+                pytest.param(
+                    Layout.of_sizes(sizes),
+                    id=f"{len(sizes)}x{sum(sizes)}",
+                    marks=[] if number in self.layouts else [pytest.mark.slow],
+                )
+                for number, sizes in enumerate(LAYOUTS)
+            ],
+        )
 
     def expected(self, layout: Layout, v: torch.Tensor) -> Floats:
         parts = [
@@ -99,9 +117,7 @@ class CompressorContract(ABC):
         self.make().accumulate(layout, [message], [target], [[1.0]])
         return target
 
-    @pytest.mark.parametrize("sizes", LAYOUTS, ids=lambda sizes: f"{len(sizes)}x{sum(sizes)}")
-    def test_decoded_message_is_the_definition_bit_for_bit(self, sizes: list[int]) -> None:
-        layout = Layout.of_sizes(sizes)
+    def test_decoded_message_is_the_definition_bit_for_bit(self, layout: Layout) -> None:
         value, reference = normal(layout, 1), normal(layout, 2)
         got = self.decoded(layout, self.encoded(layout, value, reference))
         # 0 + Q(v), as -0.0 becomes +0.0 there.
@@ -117,9 +133,7 @@ class CompressorContract(ABC):
             bits_of(self.decoded(layout, without)), bits_of(0 + self.expected(layout, value))
         )
 
-    @pytest.mark.parametrize("sizes", LAYOUTS, ids=lambda sizes: f"{len(sizes)}x{sum(sizes)}")
-    def test_encode_fills_message_bytes_and_no_byte_more(self, sizes: list[int]) -> None:
-        layout = Layout.of_sizes(sizes)
+    def test_encode_fills_message_bytes_and_no_byte_more(self, layout: Layout) -> None:
         compressor = self.make()
         first, num_bytes = 16 + self.payload_offset, compressor.message_bytes(layout)
         value, reference = normal(layout, 1), normal(layout, 2)
@@ -134,9 +148,7 @@ class CompressorContract(ABC):
         # A byte that encode leaves alone would still hold what was there before.
         assert torch.equal(*written)
 
-    @pytest.mark.parametrize("sizes", LAYOUTS, ids=lambda sizes: f"{len(sizes)}x{sum(sizes)}")
-    def test_accumulate_changes_its_targets_and_nothing_around_them(self, sizes: list[int]) -> None:
-        layout = Layout.of_sizes(sizes)
+    def test_accumulate_changes_its_targets_and_nothing_around_them(self, layout: Layout) -> None:
         message = self.encoded(layout, normal(layout, 1))
         payload = message.payload.clone()
         buffer = torch.full((layout.num_entries + 2 * CANARY_ENTRIES,), -7.0)
@@ -239,12 +251,7 @@ class CompressorContract(ABC):
 
     @given(data=st.data())
     # Each subclass is its own test; without a database none replays another's example.
-    @settings(
-        max_examples=150,
-        deadline=None,
-        database=None,
-        suppress_health_check=[HealthCheck.differing_executors],
-    )
+    @settings(database=None, suppress_health_check=[HealthCheck.differing_executors])
     def test_drawn_vectors(self, data: st.DataObject) -> None:
         sizes = data.draw(st.lists(st.integers(0, 50), min_size=1, max_size=4))
         layout = Layout.of_sizes(sizes)
@@ -259,12 +266,23 @@ class CompressorContract(ABC):
 
 
 def variants(
-    contract: type[CompressorContract], **values: Iterable[object]
+    contract: type[CompressorContract], **values: Sequence[object]
 ) -> dict[str, type[CompressorContract]]:
-    """A class of tests for each combination of values of the contract's class variables."""
+    """A class of tests for each combination of values of the contract's class variables.
+
+    By default any two values, and any value and layout, are tried together; the other layouts are
+    slow.
+    """
+    counts = [len(each) for each in values.values()]
+    covered = cover(*counts, len(LAYOUTS))
     classes = {}
-    for each in product(*values.values()):
+    for chosen in product(*map(range, counts)):
+        each = [given[index] for given, index in zip(values.values(), chosen, strict=True)]
         name = "_".join([f"Test{contract.__name__}", *map(str, each)])
-        attributes = {"__module__": contract.__module__, **dict(zip(values, each, strict=True))}
+        attributes = {
+            "__module__": contract.__module__,
+            "layouts": {layout for *others, layout in covered if tuple(others) == chosen},
+            **dict(zip(values, each, strict=True)),
+        }
         classes[name] = type(name, (contract,), attributes)
     return classes

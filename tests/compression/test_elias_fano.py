@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -93,7 +93,6 @@ def drawn_positions(draw: st.DrawFn) -> tuple[list[int], int]:
 @example((list(range(500)), 999))
 @example((list(range(500)), 1000))
 @example(([2**32 - 1], 2**32))
-@settings(deadline=None, max_examples=300)
 def test_code_is_the_definition_bit_by_bit(drawn: tuple[list[int], int]) -> None:
     positions, num_places = drawn
     code, data = encoded(positions, num_places)
@@ -106,7 +105,6 @@ def test_code_is_the_definition_bit_by_bit(drawn: tuple[list[int], int]) -> None
 
 
 @given(drawn_positions(), st.integers(0, 2**32))
-@settings(deadline=None, max_examples=300)
 def test_find_leaves_out_only_what_lies_before(drawn: tuple[list[int], int], place: int) -> None:
     positions, num_places = drawn
     place %= num_places
@@ -129,7 +127,6 @@ def test_chunks_join(step: int) -> None:
 
 
 @given(st.binary(min_size=200, max_size=200), st.integers(0, 299), st.sampled_from([300, 5000]))
-@settings(deadline=None, max_examples=200)
 def test_any_bytes_decode_to_no_more_positions_than_fit(
     drawn: bytes, place: int, num_places: int
 ) -> None:

@@ -10,7 +10,7 @@ from typing import ClassVar
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from torchvision.models import resnet50
@@ -28,6 +28,7 @@ from tests.compression.compressor_contract import (
     normal,
     variants,
 )
+from tests.support.pairwise import pairwise
 
 RATIOS = (0.0, 0.5, 0.9, 0.99)
 
@@ -166,7 +167,6 @@ class TestVectors:
         check(ratio, bits.view(np.float32))
 
     @given(data=st.data())
-    @settings(max_examples=40, deadline=None, database=None)
     def test_drawn_ties(self, ratio: float, data: st.DataObject) -> None:
         numbers = st.sampled_from([0.0, -0.0, 1.0, -1.0, 2.0, 1e-40])
         check(ratio, data.draw(arrays(np.float32, st.integers(0, 300), elements=numbers)))
@@ -231,7 +231,6 @@ class TestMessagesFromElsewhere:
         assert (buffer[:, CANARY_ENTRIES + layout.num_entries :] == -7.0).all()
 
     @given(data=st.data())
-    @settings(max_examples=200, deadline=None)
     def test_any_bytes(self, data: st.DataObject) -> None:
         layout = Layout.of_sizes(data.draw(st.lists(st.integers(0, 100), max_size=4)))
         ratio = data.draw(st.sampled_from(RATIOS))
@@ -251,10 +250,13 @@ class TestMessagesFromElsewhere:
             self.accumulate_within_canaries(SHARED, ratio, payload)
 
 
-@pytest.mark.parametrize("ratio", RATIOS)
-@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+BAD = [math.nan, math.inf, -math.inf]
+
+
 class TestNotFinite:
-    @pytest.mark.parametrize("place", [0, 12_345, 65_535, 65_536, 199_999])
+    @pytest.mark.parametrize(
+        ("ratio", "bad", "place"), pairwise(RATIOS, BAD, [0, 12_345, 65_535, 65_536, 199_999])
+    )
     def test_tensor_is_named(self, ratio: float, bad: float, place: int) -> None:
         shapes = ((3,), (200_000,), (100,))
         layout = Layout(("bias", "weight", "last"), shapes)
@@ -266,6 +268,8 @@ class TestNotFinite:
         with pytest.raises(NotFiniteError, match="tensor weight holds NaN or infinity"):
             encoded(layout, ratio, normal(layout, 2), v)
 
+    @pytest.mark.parametrize("ratio", RATIOS)
+    @pytest.mark.parametrize("bad", BAD)
     def test_many_do_not_hide(self, ratio: float, bad: float) -> None:
         layout = Layout.of_sizes([200_000])
         for v in (torch.full((200_000,), bad), torch.zeros(200_000)):
@@ -273,6 +277,8 @@ class TestNotFinite:
             with pytest.raises(NotFiniteError):
                 encoded(layout, ratio, v)
 
+    @pytest.mark.parametrize("ratio", RATIOS)
+    @pytest.mark.parametrize("bad", BAD)
     def test_of_a_few(self, ratio: float, bad: float) -> None:
         with pytest.raises(NotFiniteError, match="tensor 1 "):
             encoded(Layout.of_sizes([2, 3]), ratio, torch.tensor([1.0, 2.0, 0.0, bad, 0.0]))

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import statistics
+from functools import cache
 
 import pytest
 import torch
 
 from pcode.compression import Compressor, make_compressor
-from pcode.consensus import Consensus, DeepSqueezeConsensus, gossip, search_gamma
+from pcode.consensus import Consensus, DeepSqueezeConsensus, GammaSearch, gossip, search_gamma
 from pcode.errors import UserError
 from pcode.layout import Layout
 from pcode.optim import DeepSqueeze, ParallelChoco
@@ -82,11 +83,18 @@ def test_no_gamma_will_do() -> None:
         search_gamma(make_topology("ring", 4), Wrong(), LAYOUT, seed=6)
 
 
+@cache
+def searched(graph: str) -> GammaSearch:
+    """For sign on 16 nodes."""
+    return search_gamma(
+        make_topology(graph, 16), make_compressor("sign"), Layout.of_sizes([1000]), seed=6
+    )
+
+
 @pytest.mark.parametrize("graph", ["ring", "torus"])
 def test_no_slow_growth(graph: str) -> None:
     topology, sign = make_topology(graph, 16), make_compressor("sign")
-    layout = Layout.of_sizes([1000])
-    search = search_gamma(topology, sign, layout, seed=6)
+    layout, search = Layout.of_sizes([1000]), searched(graph)
     start = torch.randn(16, 1000, generator=torch.Generator().manual_seed(1))
     consensus = Consensus(topology, sign, layout, start, gamma=search.best)
     errors = gossip(consensus, 10_000, every=100).errors
@@ -95,8 +103,7 @@ def test_no_slow_growth(graph: str) -> None:
 
 
 def test_a_step_down_is_reported() -> None:
-    sign, layout = make_compressor("sign"), Layout.of_sizes([1000])
-    search = search_gamma(make_topology("ring", 16), sign, layout, seed=6)
+    search = searched("ring")
     assert search.best < min(search.grown)
     assert f"from {search.grown[0]:.4g}, with which errors grow" in search.lines()[0]
     assert sum("errors grow later" in line for line in search.lines()) == len(search.grown)

@@ -12,12 +12,20 @@ from pcode.topology import make_topology
 from tests.optim.law_contract import check_recursion, check_restored
 from tests.optim.laws_by_hand import CASES, COMPRESSIONS
 from tests.optim.recursions import LR, Recorder, gradients, run
+from tests.support.pairwise import cover
 
+# By default every law with every compressor, and either with every size of graph.
+BY_DEFAULT = set(cover(len(CASES), len(COMPRESSIONS), 2))
 ALL = [
-    pytest.param(name, compression, options, graph, id=f"{name}-{compression}-{options}-{graph[1]}")
-    for name, case in CASES.items()
-    for compression, options in case.compressions
-    for graph in case.graphs
+    pytest.param(
+        *(name, compression, options, graph),
+        id=f"{name}-{compression}-{options}-{graph[1]}",
+        marks=[] if (law, form, size) in BY_DEFAULT else [pytest.mark.slow],
+    )
+    for law, (name, case) in enumerate(CASES.items())
+    for form, (compression, options) in enumerate(COMPRESSIONS)
+    if (compression, options) in case.compressions
+    for size, graph in enumerate(case.graphs)
 ]
 
 

@@ -35,6 +35,7 @@ from tests.optim.recursions import (
     run,
     split,
 )
+from tests.support.pairwise import pairwise
 
 GRAPHS = [("ring", 4), ("ring", 8), ("ring", 2), ("torus", 9), ("expander", 7), ("complete", 3)]
 
@@ -110,11 +111,11 @@ def plain(law: type[Law], topology: Topology, nesterov: bool) -> list[State]:
     )
 
 
-@pytest.mark.parametrize("nesterov", [False, True])
-@pytest.mark.parametrize(("graph", "num_nodes"), GRAPHS)
-@pytest.mark.parametrize("name", ["none", "sign"])
-def test_choco_is_its_recursion(graph: str, num_nodes: int, name: str, nesterov: bool) -> None:
-    topology = make_topology(graph, num_nodes)
+@pytest.mark.parametrize(
+    ("name", "graph", "nesterov"), pairwise(["none", "sign"], GRAPHS, [False, True])
+)
+def test_choco_is_its_recursion(name: str, graph: tuple[str, int], nesterov: bool) -> None:
+    topology = make_topology(*graph)
     check(choco(topology, name, nesterov), choco_step(topology.matrix, OPERATORS[name], nesterov))
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
@@ -61,7 +61,6 @@ PARSERS: dict[str, tuple[Callable[[str], object], SearchStrategy[bytes]]] = {
 def test_any_file_is_read_or_refused_in_one_line(
     read: Callable[[str], object], near: SearchStrategy[bytes]
 ) -> None:
-    @settings(deadline=None, max_examples=300)
     @given(st.binary(max_size=300) | near)
     def check(content: bytes) -> None:
         with TemporaryDirectory() as place:

@@ -69,14 +69,14 @@ STATIC = [
 ]
 
 
-@pytest.mark.parametrize("num_nodes", range(1, 129))
 @pytest.mark.parametrize("name", STATIC)
-def test_every_n_is_valid_or_refused_by_name_and_n(name: str, num_nodes: int) -> None:
-    if not fits(name, num_nodes):
-        with pytest.raises(UserError, match=rf"'{name}\S*' with n = {num_nodes}: .*\d$"):
-            make_topology(name, num_nodes)
-        return
-    check_topology(make_topology(name, num_nodes), num_nodes)
+def test_every_n_is_valid_or_refused_by_name_and_n(name: str) -> None:
+    for num_nodes in range(1, 129):  # a case for each would take longer than what it tries
+        if fits(name, num_nodes):
+            check_topology(make_topology(name, num_nodes), num_nodes)
+        else:
+            with pytest.raises(UserError, match=rf"'{name}\S*' with n = {num_nodes}: .*\d$"):
+                make_topology(name, num_nodes)
 
 
 def test_ring_weights() -> None:

@@ -15,6 +15,7 @@ pytest.importorskip("triton", reason="there is no Triton for this machine")
 ROOT = Path(__file__).parents[3]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     find_spec("triton.backends.nvidia") is None, reason="Triton has no compiler for NVIDIA here"
 )

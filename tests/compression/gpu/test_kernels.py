@@ -15,6 +15,7 @@ from pcode.layout import Layout
 pytest.importorskip("triton", reason="there is no Triton for this machine")
 from pcode.compression.gpu import random_k
 from tests.compression.gpu.cases import CASES, DEVICE, WEIGHTS, Case, drawn, on_cpu, on_gpu, room
+from tests.support.pairwise import pairwise
 
 # NumPy speaks of what every processor does: 1 / 0, and NaN as an integer.
 pytestmark = pytest.mark.filterwarnings("ignore:.*encountered in:RuntimeWarning:triton")
@@ -30,23 +31,34 @@ LAYOUTS = [
 ]
 
 
-@pytest.fixture(params=CASES, ids=lambda case: case.label)
+def id_of(value: Case | list[int] | bool) -> str:
+    if isinstance(value, Case):
+        return value.label
+    return f"{len(value)}x{sum(value)}" if isinstance(value, list) else f"{value}"
+
+
+@pytest.fixture(params=CASES, ids=id_of)
 def case(request: pytest.FixtureRequest) -> Case:
     found: Case = request.param
     return found
 
 
-@pytest.fixture(params=LAYOUTS, ids=lambda sizes: f"{len(sizes)}x{sum(sizes)}")
+@pytest.fixture(params=LAYOUTS, ids=id_of)
 def layout(request: pytest.FixtureRequest) -> Layout:
     return Layout.of_sizes(request.param)
 
 
-def test_messages_are_those_of_the_cpu(case: Case, layout: Layout) -> None:
-    value = drawn(layout, 1)
-    for reference in (None, drawn(layout, 2)):
-        expected = on_cpu(case, layout, value, reference)
-        found = on_gpu(case, layout, value, reference)
-        assert torch.equal(found.payload.cpu(), expected.payload)
+@pytest.mark.parametrize(
+    ("case", "layout", "has_reference"),
+    pairwise(CASES, LAYOUTS, [False, True]),
+    indirect=["case", "layout"],
+    ids=id_of,
+)
+def test_messages_are_those_of_the_cpu(case: Case, layout: Layout, has_reference: bool) -> None:
+    value, reference = drawn(layout, 1), drawn(layout, 2) if has_reference else None
+    expected = on_cpu(case, layout, value, reference)
+    found = on_gpu(case, layout, value, reference)
+    assert torch.equal(found.payload.cpu(), expected.payload)
 
 
 @pytest.mark.parametrize("scale", [0.0, 1e-38, 1e20])
