@@ -18,7 +18,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-import torch.distributed as dist
+from torch.distributed import FileStore, Store  # type: ignore[attr-defined]
 
 from pcode.launch import detect
 from pcode.launch.connect import abort
@@ -52,7 +52,7 @@ def go_through(folder: Path, cases: Mapping[str, Case]) -> None:
     """
     place = detect()
     assert place is not None, "to be started by mpirun"
-    store = dist.FileStore(str(folder / "store"), place.num_ranks)
+    store = FileStore(str(folder / "store"), place.num_ranks)
     store.set_timeout(LIMIT)
     under_way: tuple[str, str] = ("", "")
     with (folder / f"{place.rank}.notes").open("w", encoding="utf-8", buffering=1) as notes:
@@ -78,10 +78,10 @@ def go_through(folder: Path, cases: Mapping[str, Case]) -> None:
                 end("")
         except BaseException:  # whatever it is, the others may wait for this rank
             end(traceback.format_exc())
-            abort(f"rank {place.rank}: {': '.join(under_way)}: {traceback.format_exc()}")
+            abort(f"rank {place.rank}: {', '.join(under_way)}: {traceback.format_exc()}")
 
 
-def _take_port(store: dist.Store, name: str, rank: int) -> None:
+def _take_port(store: Store, name: str, rank: int) -> None:
     """Let the ranks meet at a port of this case: torch keeps the last one's store for a while."""
     key = f"port of {name}"
     if rank == 0:

@@ -48,7 +48,7 @@ class World:
             elif last == (case, check):
                 text = f"the world ended meanwhile:\n{self.end}"
             else:
-                text = f"not run, the world ended in: {': '.join(last)}\n{self.end}"
+                text = f"not run, the world ended in: {', '.join(last)}\n{self.end}"
             if text:
                 texts.append(f"rank {rank}: {text}")
         return "\n".join(texts)
