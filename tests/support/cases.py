@@ -57,9 +57,9 @@ def go_through(folder: Path, cases: Mapping[str, Case]) -> None:
     under_way: tuple[str, str] = ("", "")
     with (folder / f"{place.rank}.notes").open("w", encoding="utf-8", buffering=1) as notes:
 
-        def begin(*name: str) -> None:
+        def begin(case: str, check: str) -> None:
             nonlocal under_way
-            under_way = (name[0], name[1])
+            under_way = (case, check)
             notes.write(json.dumps(under_way) + "\n")
 
         def end(failed: str) -> None:
