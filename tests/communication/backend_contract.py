@@ -1,22 +1,14 @@
-"""What a backend of torch.distributed has to do, checked on each rank; started by mpirun.
+"""What a backend of torch.distributed has to do, as checks that all ranks call together.
 
-    mpirun -n N python -m tests.communication.backend_contract {mpi,gloo} FOLDER
-
-Writes FOLDER/RANK.json: the name of every check -> "" or the traceback of its failure. What is to
-come out is worked out with NumPy from all ranks' inputs, which every rank can generate.
+The ranks of world.py do. What is to come out is worked out with NumPy from all ranks' inputs, which
+every rank can generate.
 """
 
 from __future__ import annotations
 
 import functools
 import importlib
-import json
-import os
-import sys
-import traceback
 from collections.abc import Callable
-from datetime import timedelta
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +16,6 @@ import torch
 import torch.distributed as dist
 
 Array = npt.NDArray[np.generic]
-TIMEOUT = timedelta(seconds=15)
 CHECKS: dict[str, Callable[[], None]] = {}
 MPI_ONLY: set[str] = set()  # gloo does not offer what they check
 PARTS = [
@@ -100,36 +91,3 @@ def names(backend: str) -> list[str]:
     for part in PARTS:
         importlib.import_module(part)
     return [name for name in CHECKS if backend == "mpi" or name not in MPI_ONLY]
-
-
-def main() -> None:
-    """Run all checks of a backend and write their outcomes."""
-    backend, folder = sys.argv[1], Path(sys.argv[2])
-    torch.set_num_threads(1)
-    if backend == "mpi":
-        from pcode.communication import mpi  # noqa: PLC0415  # initializes MPI
-
-        mpi.init_process_group(TIMEOUT)
-    else:
-        dist.init_process_group(
-            backend,
-            init_method=f"file://{folder}/store",
-            rank=int(os.environ["OMPI_COMM_WORLD_RANK"]),
-            world_size=int(os.environ["OMPI_COMM_WORLD_SIZE"]),
-            timeout=TIMEOUT,
-        )
-
-    outcomes: dict[str, str] = {}
-    for name in names(backend):
-        try:
-            CHECKS[name]()
-            outcomes[name] = ""
-        except Exception:  # the test that started this asserts that there is none
-            outcomes[name] = traceback.format_exc()
-    (folder / f"{dist.get_rank()}.json").write_text(json.dumps(outcomes), encoding="utf-8")
-    dist.destroy_process_group()
-
-
-if __name__ == "__main__":
-    # The parts register their checks with the module of this name, not with __main__.
-    importlib.import_module("tests.communication.backend_contract").main()

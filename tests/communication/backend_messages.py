@@ -13,7 +13,8 @@ import torch
 import torch.distributed as dist
 from torch.distributed import ReduceOp
 
-from tests.communication.backend_contract import TIMEOUT, check, each, folded, mpi_only
+from tests.communication.backend_contract import check, each, folded, mpi_only
+from tests.support.cases import LIMIT
 
 
 @check
@@ -52,9 +53,9 @@ def groups() -> None:
     """Overlapping groups, their own ranks, messages and collectives that do not meet."""
     rank, size = dist.get_rank(), dist.get_world_size()
     members = list(range(size - 1, 0, -1))  # all but rank 0; torch sorts them
-    upper = dist.new_group(members, timeout=TIMEOUT)
-    pair = dist.new_group([0, size - 1], timeout=TIMEOUT)
-    everyone = dist.new_group(timeout=TIMEOUT)
+    upper = dist.new_group(members, timeout=LIMIT)
+    pair = dist.new_group([0, size - 1], timeout=LIMIT)
+    everyone = dist.new_group(timeout=LIMIT)
     tensor = torch.tensor([1.0 + rank])
     if rank in members:
         assert isinstance(upper, dist.ProcessGroup)
@@ -81,10 +82,10 @@ def groups() -> None:
 def groups_made_by_their_members_alone() -> None:
     """The other ranks need not call new_group, and later groups of all can be made."""
     if dist.get_rank() < 2:
-        local = dist.new_group([0, 1], TIMEOUT, backend="cpu:mpi", use_local_synchronization=True)
+        local = dist.new_group([0, 1], LIMIT, backend="cpu:mpi", use_local_synchronization=True)
         assert isinstance(local, dist.ProcessGroup)
         dist.barrier(local)
-    everyone = dist.new_group(timeout=TIMEOUT)
+    everyone = dist.new_group(timeout=LIMIT)
     assert isinstance(everyone, dist.ProcessGroup)
     dist.barrier(everyone)
 
@@ -108,7 +109,7 @@ def objects() -> None:
 def two_threads() -> None:
     """Collectives of two groups and messages of a third, in flight from two threads."""
     rank, size = dist.get_rank(), dist.get_world_size()
-    several = [dist.new_group(timeout=TIMEOUT) for _ in range(2)]
+    several = [dist.new_group(timeout=LIMIT) for _ in range(2)]
     failures: list[str] = []
 
     def work(index: int) -> None:
@@ -180,7 +181,7 @@ def futures_asked_for_while_nobody_is_to_be_told() -> None:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(mpi_progress, "_SELF", counting)
             begin = time.perf_counter()
-            assert counting.reached.wait(TIMEOUT.total_seconds())
+            assert counting.reached.wait(LIMIT.total_seconds())
             assert time.perf_counter() - begin > (looks - 1) * mpi_progress.LONGEST_SLEEP / 2
         second = dist.irecv(later, 1, tag=2)
         assert second is not None

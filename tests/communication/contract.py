@@ -1,9 +1,8 @@
 """The contract of every communicator, as checks that all nodes of a run call together.
 
-Under sim the test calls them in its own process. Under mpi and gloo this file is the program of
-the ranks: `contract.py BACKEND NUM_PARTS` runs all checks, with so many processes to a node, and
-rank 0 prints what came of each, as JSON; `contract.py BACKEND NUM_PARTS silent` is a run in which
-one node never takes part. `BACKEND+staged` stages the tensors of a device, as with a GPU, and
+Under sim the test calls them in its own process, under mpi and gloo the ranks of world.py do. As a
+program of the ranks, `contract.py BACKEND NUM_PARTS` is a run in which one node stops, with so many
+processes to a node. `BACKEND+staged` stages the tensors of a device, as with a GPU, and
 `BACKEND+direct` hands them over where they lie; here the device is the CPU, whose streams do
 nothing. `gloo+beside` has a second group of gloo's for host memory, as beside NCCL.
 """
@@ -15,9 +14,9 @@ import shutil
 import signal
 import sys
 import tempfile
-import traceback
 from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -25,12 +24,13 @@ import torch
 
 from pcode.communication import Communicator, DistributedCommunicator, by_nodes
 from pcode.communication.base import AVERAGED_ENTRIES
-from pcode.communication.connect import abort, connect, disconnect
+from pcode.communication.connect import abort, connect
 from pcode.communication.distributed import new_group
 from pcode.communication.staging import StagedCommunicator
 from pcode.config import make_config
 from pcode.errors import CommunicationError
 from pcode.launch import detect
+from tests.support.cases import Checks
 
 LIMIT_SECONDS = 3.0
 SILENT_RANK = 1
@@ -201,21 +201,9 @@ CHECKS: dict[str, Callable[[Communicator], None]] = {
 }
 
 
-def run_checks(node: Communicator) -> dict[str, str]:
-    """What came of each check on any node: an empty text where it holds on all."""
-    outcomes = {}
-    for name, check in CHECKS.items():
-        try:
-            check(node)
-            failure = ""
-        except AssertionError:
-            failure = f"rank {node.rank}: {traceback.format_exc()}"
-        text = torch.zeros(4000, dtype=torch.uint8)
-        encoded = failure.encode()[:4000]
-        text[: len(encoded)] = torch.tensor(list(encoded), dtype=torch.uint8)
-        gathered = node.all_gather(torch.cat(node.parts.all_gather(text)))
-        outcomes[name] = "".join(bytes(t.tolist()).replace(b"\0", b"").decode() for t in gathered)
-    return outcomes
+def checks_of(node: Communicator) -> Checks:
+    """All of them, on one process."""
+    return {name: partial(check, node) for name, check in CHECKS.items()}
 
 
 def wait_for_the_silent_rank(node: Communicator) -> str:
@@ -238,10 +226,10 @@ def wait_for_the_silent_rank(node: Communicator) -> str:
     raise AssertionError("no error")
 
 
-def main(backend: str, num_parts: int, silent: bool) -> None:
+def join(backend: str, num_parts: int, limit: float) -> Communicator:
+    """Join the other ranks, and return this one's view of the nodes."""
     place = detect()
     assert place is not None
-    limit = LIMIT_SECONDS if silent else 60.0
     backend, _, way = backend.partition("+")
     options = make_config(
         backend=backend,
@@ -256,16 +244,15 @@ def main(backend: str, num_parts: int, silent: bool) -> None:
     elif way:
         direct = way == "direct"
         processes = StagedCommunicator(processes, torch.device("cpu"), takes_device=direct)
-    node = by_nodes(processes, num_parts, limit)
-    if silent:
-        error = wait_for_the_silent_rank(node)
-        print(json.dumps({"rank": node.rank, "error": error}), flush=True)
-        abort("ended by the test")
-    outcomes = run_checks(node)
-    if node.is_first:
-        print(json.dumps(outcomes))
-    disconnect()
+    return by_nodes(processes, num_parts, limit)
+
+
+def main(backend: str, num_parts: int) -> None:
+    node = join(backend, num_parts, LIMIT_SECONDS)
+    error = wait_for_the_silent_rank(node)
+    print(json.dumps({"rank": node.rank, "error": error}), flush=True)
+    abort("ended by the test")
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), sys.argv[3:] == ["silent"])
+    main(sys.argv[1], int(sys.argv[2]))

@@ -1,10 +1,9 @@
-"""One contract for all communicators: simulated nodes, and processes over mpi and gloo."""
+"""The contract of communicators on simulated nodes, and failures under sim, mpi and gloo."""
 
 from __future__ import annotations
 
 import json
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,24 +14,24 @@ from pcode.errors import CommunicationError
 from tests.communication.contract import (
     CHECKS,
     SILENT_RANK,
+    checks_of,
     neighbours,
-    run_checks,
 )
+from tests.support.cases import failure
 from tests.support.programs import run_mpi
 
-PROGRAM = str(Path(__file__).with_name("contract.py"))
+PROGRAM = ["-m", "tests.communication.contract"]
 
 
 @cache
-def outcomes(backend: str, num_nodes: int, num_parts: int) -> dict[str, str]:
-    num_processes = num_nodes * num_parts
-    if backend == "sim":
-        nodes = Simulation(num_processes)
-        return nodes.run(lambda process: run_checks(by_nodes(process, num_parts, 1.0)))[0]
-    done = run_mpi(num_processes, [PROGRAM, backend, str(num_parts)], timeout=120)
-    assert done.returncode == 0, done.stderr
-    found: dict[str, str] = json.loads(done.stdout)
-    return found
+def simulated(num_nodes: int, num_parts: int) -> list[dict[str, str]]:
+    """The failure of each check, or "", on each process."""
+
+    def process(processes: ProcessCommunicator) -> dict[str, str]:
+        checks = checks_of(by_nodes(processes, num_parts, 1.0))
+        return {name: failure(check) for name, check in checks.items()}
+
+    return Simulation(num_nodes * num_parts).run(process)
 
 
 def read_reports(output: str) -> list[dict[str, Any]]:
@@ -47,34 +46,16 @@ def read_reports(output: str) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("check", CHECKS)
 @pytest.mark.parametrize(
-    ("backend", "num_nodes"),
-    [
-        *(("sim", num_nodes) for num_nodes in (1, 2, 4, 64)),
-        *(("mpi", 2), ("mpi", 4), ("gloo", 3), ("mpi+staged", 4), ("mpi+direct", 2)),
-        ("gloo+beside", 3),
-    ],
+    ("num_nodes", "num_parts"), [(1, 1), (2, 1), (4, 1), (64, 1), (3, 3), (1, 2), (9, 2)]
 )
-def test_contract(backend: str, num_nodes: int, check: str) -> None:
-    assert outcomes(backend, num_nodes, 1)[check] == ""
-
-
-@pytest.mark.parametrize("check", CHECKS)
-@pytest.mark.parametrize(
-    ("backend", "num_nodes", "num_parts"),
-    [
-        *(("sim", 3, 3), ("sim", 1, 2), ("sim", 9, 2), ("mpi", 2, 2), ("gloo", 2, 2)),
-        *(("mpi+staged", 2, 2), ("gloo+staged", 2, 2), ("gloo+beside", 2, 2)),
-    ],
-)
-def test_contract_of_nodes_of_several_processes(
-    backend: str, num_nodes: int, num_parts: int, check: str
-) -> None:
-    assert outcomes(backend, num_nodes, num_parts)[check] == ""
+def test_contract_of_simulated_nodes(num_nodes: int, num_parts: int, check: str) -> None:
+    outcomes = simulated(num_nodes, num_parts)
+    assert [outcome[check] for outcome in outcomes] == [""] * (num_nodes * num_parts)
 
 
 @pytest.mark.parametrize("backend", ["mpi", "gloo", "mpi+staged", "gloo+beside"])
 def test_a_silent_rank_is_an_error_on_every_other(backend: str) -> None:
-    done = run_mpi(4, [PROGRAM, backend, "1", "silent"], timeout=120)
+    done = run_mpi(4, [*PROGRAM, backend, "1"], timeout=120)
     assert done.returncode != 0
     reports = {report["rank"]: report for report in read_reports(done.stdout)}
     assert set(reports) == {0, 1, 2, 3} - {SILENT_RANK}
@@ -87,7 +68,7 @@ def test_a_silent_rank_is_an_error_on_every_other(backend: str) -> None:
 
 
 def test_errors_of_nodes_of_several_processes_name_nodes() -> None:
-    done = run_mpi(4, [PROGRAM, "mpi", "2", "silent"], timeout=120)
+    done = run_mpi(4, [*PROGRAM, "mpi", "2"], timeout=120)
     assert done.returncode != 0
     errors = [report["error"] for report in read_reports(done.stdout)]
     assert len(errors) == 2

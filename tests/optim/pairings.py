@@ -1,4 +1,8 @@
-"""Every law with every compressor on one node of several: what it ends with, as a digest."""
+"""Every law with every compressor on one node of several: what it ends with, as a digest.
+
+Under mpirun, `python -m tests.optim.pairings FOLDER` does it over gloo and over mpi, and each rank
+writes FOLDER/BACKEND.RANK.json.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,9 @@ import hashlib
 import json
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -22,6 +29,7 @@ from pcode.optim import LAWS, law_class, make_law
 from pcode.optim.compressed import OverlappingLaw
 from pcode.topology import make_graph
 from pcode.training.plan import local_options
+from tests.support.cases import Checks, go_through
 
 NUM_STEPS = 6
 Compressions = tuple[tuple[str, dict[str, Any]], ...]
@@ -134,14 +142,23 @@ def digests(node: Communicator) -> dict[str, str]:
     return {json.dumps(pairing): train(node, pairing) for pairing in pairings()}
 
 
-def main(backend: str) -> None:
+@contextmanager
+def over(backend: str, folder: Path) -> Iterator[Checks]:
+    """Write the digests of this rank."""
     place = detect()
     assert place is not None, "to be started by mpirun"
     launch = make_config(n_mpi_process=place.num_ranks, backend=backend).launch
-    found = digests(connect(launch, place))
-    print(f"RANK {place.rank} " + json.dumps(found), flush=True)
+    node = connect(launch, place)
+
+    def write() -> None:
+        file = folder / f"{backend}.{node.rank}.json"
+        file.write_text(json.dumps(digests(node)), encoding="utf-8")
+
+    yield {"digests": write}
     disconnect()
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    target = Path(sys.argv[1])
+    # Over gloo first, in processes that have not initialized MPI.
+    go_through(target, {backend: partial(over, backend, target) for backend in ("gloo", "mpi")})

@@ -8,7 +8,7 @@ import pytest
 
 from pcode.communication import Simulation
 from tests.optim.pairings import digests, pairings
-from tests.support.programs import run_mpi
+from tests.support.worlds import World, started
 
 NUM_NODES = 4
 
@@ -32,12 +32,21 @@ def test_another_simulation_gives_the_same(simulated: list[dict[str, str]]) -> N
     assert Simulation(NUM_NODES).run(digests) == simulated
 
 
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> World:
+    return started("tests.optim.pairings", NUM_NODES, tmp_path_factory, pytestconfig)
+
+
 @pytest.mark.parametrize("backend", ["mpi", "gloo"])
-def test_real_processes_give_the_same(backend: str, simulated: list[dict[str, str]]) -> None:
-    done = run_mpi(NUM_NODES, ["-m", "tests.optim.pairings", backend], timeout=250)
-    assert done.returncode == 0, done.stderr
-    lines = [line.split(" ", 2) for line in done.stdout.splitlines() if line.startswith("RANK")]
-    found = {int(rank): json.loads(content) for _, rank, content in lines}
-    assert sorted(found) == list(range(NUM_NODES))
+def test_real_processes_give_the_same(
+    backend: str, world: World, simulated: list[dict[str, str]]
+) -> None:
+    failures = world.failures(backend, "digests")
+    assert not failures, failures
     for rank, expected in enumerate(simulated):
-        assert found[rank] == expected
+        found = (world.folder / f"{backend}.{rank}.json").read_text(encoding="utf-8")
+        assert json.loads(found) == expected
+
+
+def test_real_processes_end_well(world: World) -> None:
+    assert not world.end, world.end
