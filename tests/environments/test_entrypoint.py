@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.programs import ROOT
+from tests.support.programs import ROOT, quick_python
 
 ENTRYPOINT = ROOT / "environments/docker/entrypoint"
 PATH = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
@@ -32,7 +32,7 @@ def enter(folder: Path, *arguments: str, **variables: str) -> subprocess.Complet
 
 
 def environment(folder: Path, **variables: str) -> dict[str, str]:
-    own = {"PATH": PATH, "TMPDIR": str(folder), "SSH_KEYS": str(folder / "keys")}
+    own = {"PATH": PATH, "OMP_NUM_THREADS": "1", "TMPDIR": str(folder), "SSH_KEYS": str(folder / "keys")}
     return {**own, "HOME": str(folder), **variables}
 
 
@@ -48,14 +48,15 @@ def keys(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("first", [("run.py",), ()])
 def test_flags_are_those_of_run_py(tmp_path: Path, first: tuple[str, ...]) -> None:
-    done = enter(tmp_path, *first, "--backend", "sim", "--arch", "none")
+    path = f"{Path(quick_python()).parent}{os.pathsep}{PATH}"
+    done = enter(tmp_path, *first, "--backend", "sim", "--arch", "none", PATH=path)
     assert done.returncode == 2
     assert done.stderr.startswith("run.py: error: --arch 'none' ")
 
 
 def test_the_program_is_the_first_process_itself(tmp_path: Path) -> None:
     """What signals it gets are its own; there is no shell between."""
-    program = "import os, signal; print('ready', flush=True); signal.pause()"
+    program = "import signal; print('ready', flush=True); signal.pause()"
     process = subprocess.Popen(
         [str(ENTRYPOINT), "python", "-c", program],
         env=environment(tmp_path),

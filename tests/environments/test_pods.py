@@ -34,6 +34,7 @@ def why_no_containers() -> str | None:
 
 @pytest.mark.usefixtures("kubectl")
 @pytest.mark.timeout(900)
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["job", "indexed-job", "mpi-job"])
 def test_pods_end_and_go_on_after_a_preemption(kind: str) -> None:
     """As the image's user, without capabilities, on a root folder that cannot be written to.

@@ -46,6 +46,7 @@ def test_eight_ranks_on_four_hosts_give_the_bits_of_one(
     assert all(four_hosts.bytes_sent(name) > 1e6 for name in four_hosts.names)
 
 
+@pytest.mark.slow
 def test_bytes_on_the_links_are_those_that_were_counted(four_hosts: Hosts, tmp_path: Path) -> None:
     # On top come headers, acknowledgements, the start, and the evaluation of the averaged model,
     # which sends the whole of it: enough steps make them small.
@@ -71,6 +72,7 @@ def start_over(hosts: Hosts, folder: Path, *flags: str) -> Started:
     return run
 
 
+@pytest.mark.slow
 def test_a_run_outlives_a_link_that_is_cut_for_five_seconds(
     four_hosts: Hosts, tmp_path: Path, started: list[Started]
 ) -> None:
@@ -86,6 +88,7 @@ def test_a_run_outlives_a_link_that_is_cut_for_five_seconds(
     assert summary(tmp_path / "over")["parameters_sha256"] == undisturbed["parameters_sha256"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["mpi", "gloo"])
 @pytest.mark.parametrize("ends", [("host-2", "host-3"), ("host-1", "host-4")], ids="-".join)
 def test_a_link_cut_for_longer_than_the_limit_ends_all_and_is_named(
@@ -107,4 +110,4 @@ def test_a_link_cut_for_longer_than_the_limit_ends_all_and_is_named(
     named = re.search(
         rf"rank ({one}, peer {other}|{other}, peer {one}), step \d+: ", run.errors.decode()
     )
-    assert named is not None, run.errors
+    assert named is not None, run.errors.decode()

@@ -18,7 +18,7 @@ import pytest
 
 from pcode.config import parse
 from pcode.launch.hostfile import read_hostfile
-from tests.support.programs import ROOT, find_mpirun
+from tests.support.programs import ROOT, find_mpirun, quick_python
 
 FOLDER = ROOT / "iccluster"
 HOSTFILES = sorted(FOLDER.glob("hostfile*"))
@@ -103,7 +103,7 @@ class Job:
         inherited = {name: text for name, text in os.environ.items() if name != "OMP_NUM_THREADS"}
         self._variables = {
             **inherited,
-            "PATH": f"{programs}:{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "PATH": f"{programs}:{Path(quick_python()).parent}:{os.environ['PATH']}",
             "SLURM_CPUS_PER_TASK": "1",
             "OMPI_ALLOW_RUN_AS_ROOT": "1",
             "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",

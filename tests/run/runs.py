@@ -3,36 +3,36 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tests.support.programs import quick_python
+from tests.support.programs import quick_python, run_program
 
 RUN = str(Path(__file__).parents[2] / "run.py")
 LIMIT_SECONDS = 280
 
 
 def run(
-    folder: Path, *flags: str, before: Sequence[str] = (), **variables: str
+    folder: Path,
+    *flags: str,
+    before: Sequence[str] = (),
+    python: str | None = None,
+    **variables: str,
 ) -> subprocess.CompletedProcess[str]:
     """`python run.py FLAGS` in `folder`, where its checkpoints go.
 
     Args:
         before: what starts the interpreter, if not the test itself.
+        python: the interpreter; with `sys.executable`, everything is started as a user starts it.
         variables: added to the environment; one thread for each node unless they say otherwise.
     """
-    return subprocess.run(
-        [*before, quick_python(), RUN, "--checkpoint", "runs", *flags],
-        cwd=folder,
-        env={**os.environ, "OMP_NUM_THREADS": "1", **variables},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=LIMIT_SECONDS,
-        check=False,
+    return run_program(
+        [*before, python or quick_python(), RUN, "--checkpoint", "runs", *flags],
+        folder,
+        LIMIT_SECONDS,
+        {"OMP_NUM_THREADS": "1", **variables},
     )
 
 

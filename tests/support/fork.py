@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import ctypes
 import fcntl
 import gc
 import io
@@ -15,6 +16,8 @@ import threading
 import types
 from collections.abc import Sequence
 from typing import Any, NamedTuple, NoReturn
+
+from tests.support.trampoline import ENTERED, namespaces
 
 _ABOVE_DESCRIPTORS = 512
 
@@ -31,7 +34,8 @@ class Job(NamedTuple):
     cores: list[int]
     ignored: list[int]
     blocked: list[int]
-    surroundings: dict[str, list[Any]]
+    namespaces: list[str]
+    surroundings: dict[str, Any]
 
 
 class Program(NamedTuple):
@@ -70,6 +74,7 @@ def become(
         python, path: its sys.executable and sys.path.
     """
     os.setsid()
+    _enter_namespaces(job)
     # By way of numbers above all of them, as they may lie in each other's place.
     moved = [fcntl.fcntl(d, fcntl.F_DUPFD_CLOEXEC, _ABOVE_DESCRIPTORS) for d in descriptors]
     for descriptor in descriptors:
@@ -93,6 +98,7 @@ def become(
     sys.stderr = sys.__stderr__ = _stream(2, "w", unbuffered)  # type: ignore[misc]
     sys.executable, sys.path[:] = python, path
     sys.orig_argv[:] = [python, *job.arguments]
+    sys.dont_write_bytecode = bool(job.environment.get("PYTHONDONTWRITEBYTECODE"))
     random.seed()
     for module in [name for name in sys.modules if name.partition(".")[0] == "tests"]:
         del sys.modules[module]  # a program may have others
@@ -100,6 +106,19 @@ def become(
     sys.modules["__main__"] = main
     signal.pthread_sigmask(signal.SIG_SETMASK, job.blocked)
     _end(_run(program, main), main)
+
+
+def _enter_namespaces(job: Job) -> None:
+    """Go where the program was started: a host of its own, as tests make them."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    pairs = zip(ENTERED, namespaces(ENTERED), job.namespaces, strict=True)
+    entered = [name for name, own, other in pairs if own != other]
+    # All are opened before the first is entered, with which /proc may be another.
+    files = [os.open(f"/proc/{job.pid}/ns/{name}", os.O_RDONLY) for name in entered]
+    for file in files:
+        if libc.setns(file, 0) != 0:
+            raise OSError(ctypes.get_errno(), "setns")
+        os.close(file)
 
 
 def _stream(descriptor: int, mode: str, unbuffered: bool) -> io.TextIOWrapper:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -14,9 +15,10 @@ from pathlib import Path
 
 import psutil
 
+from pcode.launch.scratch import scratch_folder
 from tests.support.python import ROOT, quick_python
 
-__all__ = ["ROOT", "find_mpirun", "quick_python", "run_command", "run_mpi"]
+__all__ = ["ROOT", "find_mpirun", "quick_python", "run_command", "run_mpi", "run_program"]
 
 ENDING_SECONDS = 5.0
 # Every process that a command starts inherits it, in whatever session it is.
@@ -57,19 +59,30 @@ def run_mpi(
     Raises:
         AssertionError: it took longer than `timeout`, or left a process behind.
     """
-    command = [find_mpirun(), "--oversubscribe", "-n", str(num_ranks), *options]
-    command += [quick_python(), *argv]
-    return run_command(command, ROOT, timeout, env)
+    with scratch_folder() as scratch:  # ranks that are killed leave their shared memory
+        command = [find_mpirun(), *scratch.flags(here=True), "--oversubscribe"]
+        command += ["-n", str(num_ranks), *options, quick_python(), *argv]
+        return run_command(command, ROOT, timeout, env)
 
 
 def run_command(
     command: Sequence[str], folder: Path, timeout: float, env: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
+    """Run `command` in `folder`, with what MPI needs of the environment.
+
+    The rest is that of `run_program`.
+    """
+    return run_program(command, folder, timeout, {**FOR_MPI, **(env or {})})
+
+
+def run_program(
+    command: Sequence[str], folder: Path, timeout: float, env: Mapping[str, str]
+) -> subprocess.CompletedProcess[str]:
     """Run `command` in `folder`.
 
     Args:
-        timeout: seconds, after which all of it is killed and the test fails.
-        env: added to the environment and to what MPI needs of it.
+        timeout: seconds, after which all of it is ended and the test fails.
+        env: added to the environment.
 
     Raises:
         AssertionError: it took longer than `timeout`, or left a process behind.
@@ -78,7 +91,7 @@ def run_command(
     process = subprocess.Popen(
         command,
         cwd=folder,
-        env={**os.environ, **FOR_MPI, **(env or {}), MARK: mark},
+        env={**os.environ, **env, MARK: mark},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -90,8 +103,12 @@ def run_command(
         output, errors = process.communicate(timeout=timeout)
     except subprocess.TimeoutExpired:
         late = True
-        _kill(_started(mark))
-        output, errors = process.communicate()
+    finally:  # after a Ctrl-C, too
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGINT)  # as at a terminal: who has files removes them
+            _wait_for_end(mark)
+            _kill(_started(mark))
+            output, errors = process.communicate()
     left = _wait_for_end(mark)
     _kill(left)
     assert not late, f"not done after {timeout} s: {command}\n{output}\n{errors}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 import socket
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from pathlib import Path
 _HERE = Path(__file__).parent
 ROOT = _HERE.parents[1]
 # -I -S: nothing of the environment, no packages, for speed.
-_TRAMPOLINE = """#!{python} -IS
+_PYTHON = """#!{python} -IS
 import sys
 sys.path.insert(0, {here!r})
 import trampoline
@@ -36,7 +37,9 @@ def quick_python() -> str:
         return sys.executable
     folder = Path(tempfile.mkdtemp(prefix="choco-sgd-tests-"))
     python, path = folder / "python", folder / "socket"
-    python.write_text(_TRAMPOLINE.format(python=sys.executable, here=str(_HERE), path=str(path)))
+    python.write_text(_PYTHON.format(python=sys.executable, here=str(folder), path=str(path)))
+    # A copy, as hosts that tests make may not see the repository.
+    shutil.copy2(_HERE / "trampoline.py", folder)
     python.chmod(0o755)
     (folder / "python3").symlink_to(python)
     mpirun = Path(sys.executable).with_name("mpirun")

@@ -26,7 +26,7 @@ import signal
 import socket
 import sys
 import warnings
-from collections.abc import Container, Mapping
+from collections.abc import Mapping
 
 from tests.support.fork import Job, Program, become, read_program
 from tests.support.trampoline import COLD, WORD, read_exactly, surroundings
@@ -36,23 +36,27 @@ _READ_AT_START = (
     *("PYTHON", "LC_", "LANG", "LD_", "MALLOC_", "GLIBC_", "OMP_", "GOMP_", "KMP_", "MKL_"),
     *("OPENBLAS_", "NUMBA_", "TRITON_", "TORCH_", "PYTORCH_", "CUDA_", "MPI4PY_"),
 )
-# Those of them that a fork follows.
-_FOLLOWED = ("PYTHONPATH", "PYTHONUNBUFFERED")
+# Those of them that a fork follows, and those that torch and scikit-learn set for every process.
+_FOLLOWED = ("PYTHONPATH", "PYTHONUNBUFFERED", "PYTHONDONTWRITEBYTECODE")
+_SET_BY_IMPORTS = ("KMP_DUPLICATE_LIB_OK", "KMP_INIT_AT_FORK")
+_LOCALE = ("LC_ALL", "LC_CTYPE", "LANG")
 _MOST_DESCRIPTORS = 250  # SCM_MAX_FD is 253
 
 
-def _read_at_start(environment: Mapping[str, str], set_by_imports: Container[str]) -> set[str]:
+def _read_at_start(environment: Mapping[str, str]) -> set[str]:
     """What in an environment decides how an interpreter or a library starts."""
     found = {
         f"{name}={value}"
         for name, value in environment.items()
-        if name.startswith(_READ_AT_START) and name not in _FOLLOWED and name not in set_by_imports
+        if name.startswith(_READ_AT_START) and name not in {*_FOLLOWED, *_SET_BY_IMPORTS, *_LOCALE}
     }
-    libraries = environment.get("LD_LIBRARY_PATH")
-    if libraries is not None and set(libraries.split(os.pathsep)) == {f"{sys.prefix}/lib"}:
+    libraries = environment.get("LD_LIBRARY_PATH", "")
+    if set(libraries.split(os.pathsep)) <= {f"{sys.prefix}/lib", ""}:
         # The wheel's mpirun adds its own libraries, which lie where mpi4py looks by itself.
-        found.remove(f"LD_LIBRARY_PATH={libraries}")
-    return found
+        found.discard(f"LD_LIBRARY_PATH={libraries}")
+    # The first that is set counts.
+    locale = [environment[name] for name in _LOCALE if environment.get(name)]
+    return found | {f"locale {locale[:1]}"}
 
 
 def _tell(connection: socket.socket, number: int) -> None:
@@ -78,9 +82,6 @@ class Server:
         self._path = [place for place in sys.path[1:] if place not in given]
         self._package = os.path.realpath(str(sys.modules["pcode"].__file__))
         self._environment = environment
-        self._set_by_imports = {
-            name: value for name, value in os.environ.items() if environment.get(name) != value
-        }
         self._selector = selectors.DefaultSelector()
         self._processes: dict[socket.socket, int] = {}
         self._ends: dict[int, socket.socket] = {}
@@ -175,16 +176,15 @@ class Server:
             return f"{job.surroundings} instead of {own}"
         if not {0, 1, 2} <= set(job.descriptors) or len(job.descriptors) > _MOST_DESCRIPTORS:
             return f"descriptors {job.descriptors}"
-        ours, theirs = (
-            _read_at_start(environment, self._set_by_imports)
-            for environment in (self._environment, job.environment)
-        )
+        ours, theirs = _read_at_start(self._environment), _read_at_start(job.environment)
         if ours != theirs:
             return f"variables {sorted(ours ^ theirs)}"
         path = [os.path.join(job.folder, place) for place in self.path(job, program)]
         found = importlib.machinery.PathFinder.find_spec("pcode", path)
         if found is not None and os.path.realpath(str(found.origin)) != self._package:
             return f"another pcode: {found.origin}"
+        if not os.path.exists(f"/proc/{job.pid}/root{self._package}"):
+            return "a host that does not see this pcode"
         return None
 
 

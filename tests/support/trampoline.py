@@ -17,21 +17,29 @@ import signal
 import socket
 import struct
 import sys
+from collections.abc import Iterable, Sequence
 
 WORD = struct.Struct("=i")
 # The server's answer in place of a process id: start it as ever.
 COLD = 0
 _FAULTS = {signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGTRAP}
 _HANDED_ON = signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP, signal.SIGCHLD} - _FAULTS
-_NAMESPACES = ("cgroup", "ipc", "mnt", "net", "pid", "user", "uts")
+# A fork can go to those of the first row, if the server is root's.
+ENTERED = ("ipc", "mnt", "net", "uts")
+_SHARED = ("cgroup", "pid", "user")
 
 
-def surroundings() -> dict[str, list[object]]:
+def namespaces(names: Iterable[str]) -> list[str]:
+    """Those that this process is in."""
+    return [os.readlink(f"/proc/self/ns/{name}") for name in names]
+
+
+def surroundings() -> dict[str, Sequence[object]]:
     """What a forked program shares with the server and cannot be given."""
     limits = [getattr(resource, name) for name in dir(resource) if name.startswith("RLIMIT_")]
     return {
+        "namespaces": namespaces(_SHARED if os.geteuid() == 0 else _SHARED + ENTERED),
         "ids": [*os.getresuid(), *os.getresgid(), *sorted(os.getgroups())],
-        "namespaces": [os.readlink(f"/proc/self/ns/{name}") for name in _NAMESPACES],
         "root": [os.stat("/").st_dev, os.stat("/").st_ino],
         "limits": [list(resource.getrlimit(limit)) for limit in sorted(set(limits))],
     }
@@ -88,6 +96,7 @@ def main(path: str) -> None:
             if signal.getsignal(number) == signal.SIG_IGN
         ],
         "blocked": sorted(blocked),
+        "namespaces": namespaces(ENTERED),
         "surroundings": surroundings(),
     }
     content = json.dumps(job).encode()
