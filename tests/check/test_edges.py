@@ -16,6 +16,7 @@ from pcode.check.slow import MOST_ROWS, slow, table
 from pcode.topology import make_graph
 from tests.support.programs import ROOT, run_mpi
 
+SLOW_MPI, SLOW_GLOO = (pytest.param(name, marks=pytest.mark.slow) for name in ("mpi", "gloo"))
 SILENT = str(Path(__file__).with_name("one_silent.py"))
 
 
@@ -28,13 +29,13 @@ def wrong_with_silent(function: str, backend: str, folder: Path) -> set[str]:
     return set(re.findall(r"^WRONG  (.*)$", done.stdout, re.MULTILINE))
 
 
-@pytest.mark.parametrize("backend", ["mpi", "gloo"])
+@pytest.mark.parametrize("backend", ["mpi", SLOW_GLOO])
 def test_an_edge_that_does_not_answer_is_named(tmp_path: Path, backend: str) -> None:
     (wrong,) = wrong_with_silent("_measure_one", backend, tmp_path)
     assert wrong.startswith(f"ranks 0 and 2 (on {socket.gethostname()}): no answer (")
 
 
-@pytest.mark.parametrize("backend", ["mpi", "gloo"])
+@pytest.mark.parametrize("backend", [SLOW_MPI, "gloo"])
 def test_a_rank_that_does_not_come_is_named(tmp_path: Path, backend: str) -> None:
     (wrong,) = wrong_with_silent("_meet", backend, tmp_path)
     assert wrong.startswith(f"--backend {backend}: rank 2 does not answer: ")

@@ -16,6 +16,7 @@ import pcode
 from pcode.hosts import Hosts
 from tests.check.checking import Checked, check_over, hide, on
 from tests.run.runs import RUN, run
+from tests.support.programs import quick_python
 
 ROWS = re.compile(r"^ {7}(\d+-\d+) +(\S+(?:, \S+)?) +([\d.]+) +([\d,.]+) +([\d,.]+) +[\d.]+$", re.M)
 
@@ -59,6 +60,7 @@ def test_good_hosts_and_every_edge_with_its_rate(
             assert all(10 < bandwidth < 130 for bandwidth in bandwidths)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["mpi", "gloo"])
 def test_a_slow_way_between_two_hosts(four_hosts: Hosts, tmp_path: Path, backend: str) -> None:
     four_hosts.network.set_way("host-2", "host-3", 10)
@@ -72,6 +74,7 @@ def test_a_slow_way_between_two_hosts(four_hosts: Hosts, tmp_path: Path, backend
     assert back < 13
 
 
+@pytest.mark.slow
 def test_hosts_that_do_not_answer(three_hosts: Hosts, tmp_path: Path) -> None:
     three_hosts.network.set_way("host-1", "host-3", 0)
     checked = check_over(three_hosts, tmp_path, more="nowhere slots=1\n")
@@ -82,6 +85,7 @@ def test_hosts_that_do_not_answer(three_hosts: Hosts, tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_a_host_that_takes_too_long(three_hosts: Hosts, tmp_path: Path) -> None:
     flags = (*choosing(tmp_path, "host-2", "sleep 1000 #"), "--time_limit_seconds", "10")
     checked = check_over(three_hosts, tmp_path, *flags)
@@ -89,6 +93,7 @@ def test_a_host_that_takes_too_long(three_hosts: Hosts, tmp_path: Path) -> None:
     assert others_are_fine(checked, "host-1", "host-3")
 
 
+@pytest.mark.slow
 def test_two_hosts_that_do_not_reach_each_other(four_hosts: Hosts, tmp_path: Path) -> None:
     four_hosts.network.set_way("host-2", "host-4", 0)
     checked = check_over(four_hosts, tmp_path)
@@ -157,7 +162,7 @@ def test_a_missing_package(three_hosts: Hosts, tmp_path: Path) -> None:
     assert spec.origin is not None
     hide(three_hosts, "host-2", Path(spec.origin).parent)
     checked = check_over(three_hosts, tmp_path)
-    assert checked.wrong == [f"host-2: not installed, or damaged: numba (for {sys.executable})"]
+    assert checked.wrong == [f"host-2: not installed, or damaged: numba (for {quick_python()})"]
     assert others_are_fine(checked, "host-1", "host-3")
 
 
@@ -189,6 +194,7 @@ def test_files_that_are_not_there(three_hosts: Hosts, tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_name_at_which_gloo_is_not_reached(three_hosts: Hosts, tmp_path: Path) -> None:
     names = tmp_path / "hosts"
     lines = [f"{three_hosts.address(name)} {name}\n" for name in three_hosts.names]

@@ -88,6 +88,7 @@ def run_here(program: str, **environment: str) -> subprocess.CompletedProcess[st
     )
 
 
+@pytest.mark.slow
 def test_a_processor_without_wide_vectors_gives_the_same_bits(tmp_path: Path) -> None:
     # Nothing can be written below a file: the kernels must do without a cache.
     nowhere = str(tmp_path / "file")

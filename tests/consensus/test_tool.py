@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,7 @@ from pcode.compression import COMPRESSORS
 from pcode.tools.consensus import main
 from pcode.topology import make_topology
 from tests.consensus.wrong import Wrong
-from tests.support.programs import quick_python
+from tests.support.programs import ROOT, quick_python, run_command
 
 SMALL = ["--n_mpi_process", "8", "--entries", "12,5", "--rounds", "60"]
 
@@ -21,12 +20,8 @@ def test_from_the_shell(tmp_path: Path) -> None:
     picture, output = tmp_path / "consensus.png", tmp_path / "consensus.json"
     flags = ["--graph_topology", "ring,complete", "--comm_op", "none,sign"]
     files = ["--picture", str(picture), "--output", str(output)]
-    ended = subprocess.run(
-        [quick_python(), "-m", "pcode.tools.consensus", *SMALL, *flags, *files],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    command = [quick_python(), "-m", "pcode.tools.consensus", *SMALL, *flags, *files]
+    ended = run_command(command, ROOT, timeout=120)
     assert ended.returncode == 0, ended.stderr
     curves, _, rows = ended.stdout.rpartition("\n\n")
     assert curves.count("rounds of gossip on") == 4

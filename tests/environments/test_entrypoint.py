@@ -32,7 +32,12 @@ def enter(folder: Path, *arguments: str, **variables: str) -> subprocess.Complet
 
 
 def environment(folder: Path, **variables: str) -> dict[str, str]:
-    own = {"PATH": PATH, "OMP_NUM_THREADS": "1", "TMPDIR": str(folder), "SSH_KEYS": str(folder / "keys")}
+    own = {
+        "PATH": PATH,
+        "OMP_NUM_THREADS": "1",
+        "TMPDIR": str(folder),
+        "SSH_KEYS": str(folder / "keys"),
+    }
     return {**own, "HOME": str(folder), **variables}
 
 

@@ -36,6 +36,9 @@ def health(run: Started) -> tuple[int, str]:
     return done.returncode, done.stderr
 
 
+pytestmark = pytest.mark.slow
+
+
 @pytest.fixture
 def run(tmp_path: Path, started: list[Started]) -> Started:
     """One that has trained for an epoch, in a namespace of its own."""

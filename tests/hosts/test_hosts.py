@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -135,7 +136,9 @@ def alive(process: int) -> bool:
     return stat.rpartition(")")[2].split()[0] != "Z"
 
 
-def test_hosts_and_what_runs_there_go_when_their_maker_is_killed(hosts_possible: None) -> None:
+def test_hosts_and_what_runs_there_go_when_their_maker_is_killed(
+    hosts_possible: None, tmp_path: Path
+) -> None:
     program = (
         "import subprocess\n"
         "from pcode.hosts import Hosts\n"
@@ -149,6 +152,7 @@ def test_hosts_and_what_runs_there_go_when_their_maker_is_killed(hosts_possible:
     maker = subprocess.Popen(
         [sys.executable, "-c", program],
         cwd=Path(__file__).parents[2],
+        env={**os.environ, "TMPDIR": str(tmp_path)},  # what it cannot remove stays there
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

@@ -14,7 +14,7 @@ from tests.run.runs import run
 IMAGES_OF_A_CLASS = 6
 
 
-@pytest.mark.parametrize("backend", ["sim", "mpi"])
+@pytest.mark.parametrize("backend", ["sim", pytest.param("mpi", marks=pytest.mark.slow)])
 def test_a_damaged_image_ends_the_run_on_all_nodes_with_a_line(
     tmp_path: Path, backend: str
 ) -> None:

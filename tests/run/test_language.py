@@ -71,6 +71,7 @@ def test_four_nodes_under_mpi_learn_a_text(tmp_path: Path, folder: Path) -> None
     assert result["test_perplexity"] < 60
 
 
+@pytest.mark.slow
 def test_the_social_network_learns_a_text(tmp_path: Path, folder: Path) -> None:
     nodes = ("--backend", "sim", "--n_mpi_process", "32", "--graph_topology", "social")
     flags = ("--consensus_stepsize", ".5", "--batch_size", "2", "--num_epochs", "4")

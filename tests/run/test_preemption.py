@@ -133,6 +133,7 @@ def _first_process(run: Started) -> psutil.Process:
     raise AssertionError("it did not start")
 
 
+@pytest.mark.slow
 def test_deleted_pod(tmp_path: Path, started: list[Started]) -> None:
     """SIGTERM to the first process of a container, and half a minute until SIGKILL."""
     started.append(Started(tmp_path, *LONG, before=_namespace()))

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from tests.datasets import published
@@ -34,6 +35,7 @@ def test_cifar10_is_the_same_under_sim_and_mpi(tmp_path: Path) -> None:
     assert len(digests(tmp_path, ways, *flags)) == 1
 
 
+@pytest.mark.slow
 def test_imagenet_is_the_same_with_and_without_workers(tmp_path: Path) -> None:
     generator = np.random.default_rng(1)
     for part, count in (("train", 4), ("val", 1)):

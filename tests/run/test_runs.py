@@ -44,10 +44,10 @@ def test_the_published_command(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of one small run under mpirun."""
+    """The folder of one small run under mpirun, with all of it started as a user starts it."""
     folder = tmp_path_factory.mktemp("small")
     flags = ("--n_mpi_process", "3", "--summary_freq", "5", "--display_tracked_time", "True")
-    done = run(folder, *SMALL, *flags)
+    done = run(folder, *SMALL, *flags, python=sys.executable)
     assert done.returncode == 0, done.stderr
     (folder / "stdout").write_text(done.stdout)
     return folder

@@ -285,14 +285,20 @@ subprocess.run([python, "-c", program])
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_nothing_is_left_when_the_tests_are_ended(number: int) -> None:
     with subprocess.Popen(
-        [sys.executable, "-c", STARTING], cwd=ROOT, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", STARTING],
+        cwd=ROOT,
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        text=True,
     ) as tests:
         assert tests.stdout is not None
-        python, program = Path(tests.stdout.readline().strip()), int(tests.stdout.readline())
-        forked = psutil.Process(program)
-        standing = psutil.Process(int(forked.name().removeprefix("fork ")))
-        watched = [forked, forked.parents()[0], standing]
-        tests.send_signal(number)
+        try:
+            python, program = Path(tests.stdout.readline().strip()), int(tests.stdout.readline())
+            forked = psutil.Process(program)
+            standing = psutil.Process(int(forked.name().removeprefix("fork ")))
+            watched = [forked, forked.parents()[0], standing]
+        finally:
+            tests.send_signal(number)
         _, left = psutil.wait_procs(watched, LIMIT_SECONDS)
     assert left == []
     assert not python.parent.exists()

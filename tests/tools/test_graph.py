@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from pathlib import Path
 
 import matplotlib as mpl
@@ -10,7 +9,7 @@ import matplotlib.image
 import pytest
 
 from pcode.tools.graph import main
-from tests.support.programs import quick_python
+from tests.support.programs import ROOT, quick_python, run_command
 
 mpl.use("Agg")
 
@@ -18,13 +17,7 @@ mpl.use("Agg")
 def test_from_the_shell(tmp_path: Path) -> None:
     picture = tmp_path / "graph.png"
     flags = ["--graph_topology", "social", "--n_mpi_process", "32", "--picture", str(picture)]
-    ended = subprocess.run(
-        [quick_python(), "-m", "pcode.tools.graph", *flags],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
+    ended = run_command([quick_python(), "-m", "pcode.tools.graph", *flags], ROOT, timeout=120)
     assert ended.returncode == 0, ended.stderr
     assert "graph: social, 32 nodes, 89 edges" in ended.stdout
     assert "spectral gap rho: 0.0903" in ended.stdout

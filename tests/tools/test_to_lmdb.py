@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from pathlib import Path
 
 import lmdb
@@ -12,7 +11,7 @@ import pytest
 from pcode.datasets.lmdb_images import LmdbImages
 from pcode.errors import UserError
 from pcode.tools.to_lmdb import main
-from tests.support.programs import quick_python
+from tests.support.programs import ROOT, quick_python, run_command
 
 FILES = {"cats/a.jpg": b"miaow", "cats/b.PNG": b"purr" * 5000, "dogs/c.jpeg": b"woof"}
 
@@ -29,13 +28,8 @@ def folder(tmp_path: Path) -> Path:
 
 def test_from_the_shell(folder: Path) -> None:
     file = folder.parent / "train.lmdb"
-    ended = subprocess.run(
-        [quick_python(), "-m", "pcode.tools.to_lmdb", str(folder), str(file)],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
+    command = [quick_python(), "-m", "pcode.tools.to_lmdb", str(folder), str(file)]
+    ended = run_command(command, ROOT, timeout=120)
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout == f"{file}: 3 images of 2 classes, {file.stat().st_size / 1e6:.1f} MB\n"
     assert sorted(path.name for path in folder.parent.iterdir()) == ["train", "train.lmdb"]
