@@ -46,7 +46,7 @@ def quick_python() -> str:
     if mpirun.exists():
         (folder / "mpirun").write_text(f'#!/bin/sh\nexec {shlex.quote(str(mpirun))} "$@"\n')
         (folder / "mpirun").chmod(0o755)
-    with socket.socket(socket.AF_UNIX) as listener:
+    with socket.socket(socket.AF_UNIX) as listener, open(f"{path}.errors", "w") as errors:
         listener.bind(str(path))
         listener.listen(64)
         descriptor = str(listener.fileno())
@@ -57,6 +57,7 @@ def quick_python() -> str:
             ],
             cwd=ROOT,
             env=_ENVIRONMENT,
+            stderr=errors,
             stdin=subprocess.PIPE,  # closed when this process ends, however it does
             pass_fds=[listener.fileno()],
             start_new_session=True,  # Ctrl-C is for the tests

@@ -95,19 +95,20 @@ class Server:
         self._selector.register(self._listener, selectors.EVENT_READ)
         self._selector.register(sys.stdin, selectors.EVENT_READ)
         while True:
-            for key, _ in self._selector.select():
-                if key.fileobj is sys.stdin:
-                    for process in self._processes.values():
-                        os.kill(process, signal.SIGKILL)
-                    return None
-                if key.fileobj is self._listener:
-                    forked = self._answer(self._listener.accept()[0])
-                    if forked is not None:
-                        return forked
-                elif isinstance(key.fileobj, socket.socket):
-                    self._end(key.fileobj)
-                else:
-                    self._tell_end(key.fd)
+            # One at a time: what one event closes another may be about, or a new file may get.
+            key, _ = self._selector.select()[0]
+            if key.fileobj is sys.stdin:
+                for process in self._processes.values():
+                    os.kill(process, signal.SIGKILL)
+                return None
+            if key.fileobj is self._listener:
+                forked = self._answer(self._listener.accept()[0])
+                if forked is not None:
+                    return forked
+            elif isinstance(key.fileobj, socket.socket):
+                self._end(key.fileobj)
+            else:
+                self._tell_end(key.fd)
 
     def _answer(self, connection: socket.socket) -> tuple[Job, Program, list[int]] | None:
         """Fork one program, or let it start as ever."""

@@ -213,6 +213,27 @@ def test_a_program_ends_with_who_stands_for_it(waiting: Any) -> None:
     os.close(end)
 
 
+def test_the_server_outlives_a_program_that_ends_as_it_is_killed() -> None:
+    """The ends of a program and of who stands for it, both before the server looks."""
+    with subprocess.Popen(
+        [quick_python(), "-c", WAITING], stdout=subprocess.PIPE, env=ENVIRONMENT
+    ) as process:
+        assert process.stdout is not None
+        program = psutil.Process(int(process.stdout.readline()))
+        server = program.parents()[0]
+        server.suspend()
+        try:
+            end = os.pidfd_open(program.pid)
+            program.kill()
+            assert select.select([end], [], [], LIMIT_SECONDS)[0]
+            os.close(end)
+            process.kill()
+            process.wait(LIMIT_SECONDS)
+        finally:
+            server.resume()
+    assert is_forked("-c", HAS_TORCH)
+
+
 def test_a_fork_is_named_after_who_stands_for_it() -> None:
     with subprocess.Popen(
         [quick_python(), "-c", WAITING], stdout=subprocess.PIPE, env=ENVIRONMENT

@@ -101,16 +101,24 @@ def main(path: str) -> None:
     }
     content = json.dumps(job).encode()
     with socket.socket(socket.AF_UNIX) as connection:
-        connection.connect(path)
+        try:
+            connection.connect(path)
+        except ConnectionRefusedError:
+            sys.exit(_why_ended(path))
         socket.send_fds(connection, [WORD.pack(len(content))], descriptors)
         connection.sendall(content)
         (process,) = WORD.unpack(read_exactly(connection, WORD.size).ljust(WORD.size, b"\xff"))
         if process > 0:
             _stand_for(process, connection, blocked)
     if process != COLD:
-        sys.exit("the rank server has ended")
+        sys.exit(_why_ended(path))
     signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
     os.execv(sys.executable, [sys.executable, *arguments])
+
+
+def _why_ended(path: str) -> str:
+    with open(f"{path}.errors", encoding="utf-8") as errors:
+        return f"the rank server has ended: {errors.read()}"
 
 
 def _stand_for(process: int, connection: socket.socket, blocked: set[int]) -> None:
