@@ -68,11 +68,13 @@ class Copy:
 
     Args:
         folder: where it is.
-        printed: where the output of each pytest goes.
+        printed: where the output of each pytest goes; beside it lie the tests' temporary files.
     """
 
     def __init__(self, folder: Path, printed: Path) -> None:
         self.folder, self._printed = folder, printed
+        self._temporary = printed.with_name("temporary")
+        self._temporary.mkdir()
 
     @contextmanager
     def holding(self, fault: Fault) -> Iterator[None]:
@@ -104,7 +106,12 @@ class Copy:
             process = subprocess.Popen(
                 command,
                 cwd=self.folder,
-                env={**os.environ, "PYTHONPATH": str(self.folder), MARK: mark},
+                env={
+                    **os.environ,
+                    "PYTHONPATH": str(self.folder),
+                    "TMPDIR": str(self._temporary),  # what is killed leaves its files there
+                    MARK: mark,
+                },
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,

@@ -27,7 +27,8 @@ def test_this_machine_is_fine(tmp_path: Path, backend: str) -> None:
     checked = check(tmp_path, "--backend", backend, "--n_mpi_process", "3")
     flags, mpirun, host, edges = checked.marked("ok")
     assert flags == f"flags: mlp on digits, 3 nodes, ring, --backend {backend}"
-    assert mpirun.endswith(f", {Path(quick_python()).with_name('mpirun')}")
+    beside = Path(quick_python()).with_name("mpirun")
+    assert mpirun.endswith(f", {beside if beside.exists() else find_mpirun()}")
     assert host.startswith("this machine: ranks 0 to 2, Python ")
     assert f"torch {torch.__version__.split('+')[0]}" in host
     assert edges.startswith(f"all edges of ring (3) answer over {backend}; ")

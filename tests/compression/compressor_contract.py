@@ -251,7 +251,11 @@ class CompressorContract(ABC):
 
     @given(data=st.data())
     # Each subclass is its own test; without a database none replays another's example.
-    @settings(database=None, suppress_health_check=[HealthCheck.differing_executors])
+    @settings(
+        database=None,
+        deadline=None,
+        suppress_health_check=[HealthCheck.differing_executors, HealthCheck.too_slow],
+    )
     def test_drawn_vectors(self, data: st.DataObject) -> None:
         sizes = data.draw(st.lists(st.integers(0, 50), min_size=1, max_size=4))
         layout = Layout.of_sizes(sizes)

@@ -13,7 +13,7 @@ from tests.iccluster.slurm import Slurm, why_not
 from tests.run.runs import finished, summary
 from tests.support.programs import ROOT
 
-pytestmark = pytest.mark.timeout(1200)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 SCRIPTS = sorted((ROOT / "iccluster").glob("slurm-*.sh"))
 SMALL = ("--arch", "mlp", "--num_epochs", "300")

@@ -14,7 +14,7 @@ from tests.optim.laws_by_hand import CASES, COMPRESSIONS
 from tests.optim.recursions import LR, Recorder, gradients, run
 from tests.support.pairwise import cover
 
-# By default every law with every compressor, and either with every size of graph.
+# By default every law with every compressor, on one of its graphs.
 BY_DEFAULT = set(cover(len(CASES), len(COMPRESSIONS), 2))
 ALL = [
     pytest.param(

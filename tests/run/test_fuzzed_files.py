@@ -58,27 +58,25 @@ PARSERS: dict[str, tuple[Callable[[str], object], SearchStrategy[bytes]]] = {
 
 
 @pytest.mark.parametrize(("read", "near"), PARSERS.values(), ids=PARSERS)
+@given(data=st.data())
 def test_any_file_is_read_or_refused_in_one_line(
-    read: Callable[[str], object], near: SearchStrategy[bytes]
+    read: Callable[[str], object], near: SearchStrategy[bytes], data: st.DataObject
 ) -> None:
-    @given(st.binary(max_size=300) | near)
-    def check(content: bytes) -> None:
-        with TemporaryDirectory() as place:
-            folder = Path(place)
-            (folder / NAME).write_bytes(content)
-            (folder / "other.yaml").write_text("lr: 1\n")
-            before = listing(folder)
-            message = "one line"
-            try:
-                read(str(folder / NAME))
-            except UserError as error:
-                message = str(error)
-            assert len(message.splitlines()) == 1
-            assert message.isprintable()
-            assert len(message) < 1000
-            assert listing(folder) == before
-
-    check()
+    content = data.draw(st.binary(max_size=300) | near)
+    with TemporaryDirectory() as place:
+        folder = Path(place)
+        (folder / NAME).write_bytes(content)
+        (folder / "other.yaml").write_text("lr: 1\n")
+        before = listing(folder)
+        message = "one line"
+        try:
+            read(str(folder / NAME))
+        except UserError as error:
+            message = str(error)
+        assert len(message.splitlines()) == 1
+        assert message.isprintable()
+        assert len(message) < 1000
+        assert listing(folder) == before
 
 
 @pytest.mark.parametrize("valid", [FLAGS, HOSTS, EDGES, MATRIX], ids=["flags", "hosts", "e", "m"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,16 @@ def test_choco_on_a_ring(
     tmp_path: Path, truth: dict[tuple[str, ...], list[str]], way: tuple[str, ...]
 ) -> None:
     assert digests(tmp_path, *RING, *way) == truth[RING]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["mpi", "gloo"])
+def test_processes_that_share_nothing_from_their_start_give_the_same(
+    tmp_path: Path, truth: dict[tuple[str, ...], list[str]], backend: str
+) -> None:
+    """Each with its own hashes of strings, as users start them."""
+    result = finished(tmp_path, *RING, "--backend", backend, python=sys.executable)
+    assert result["parameters_sha256"] == truth[RING]
 
 
 @pytest.mark.parametrize(

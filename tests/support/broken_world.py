@@ -46,6 +46,7 @@ def raises_nothing() -> None:
 
 def waits_for_rank_1() -> None:
     """Which does nothing."""
+    dist.barrier()
     if dist.get_rank() == 1:
         signal.pause()  # ended with the job
     group = dist.group.WORLD

@@ -6,20 +6,25 @@ import atexit
 import ctypes
 import fcntl
 import gc
+import importlib
 import io
 import os
 import random
 import runpy
 import signal
 import sys
+import tempfile
 import threading
 import types
 from collections.abc import Sequence
 from typing import Any, NamedTuple, NoReturn
 
+import numpy as np
+
 from tests.support.trampoline import ENTERED, namespaces
 
 _ABOVE_DESCRIPTORS = 512
+_PR_SET_PDEATHSIG = 1  # prctl(2)
 
 
 class Job(NamedTuple):
@@ -73,8 +78,11 @@ def become(
         descriptors: what came for those of the job.
         python, path: its sys.executable and sys.path.
     """
+    server, libc = os.getppid(), ctypes.CDLL(None, use_errno=True)
+    libc.prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
+    if os.getppid() != server:
+        os._exit(1)
     os.setsid()
-    _enter_namespaces(job)
     # By way of numbers above all of them, as they may lie in each other's place.
     moved = [fcntl.fcntl(d, fcntl.F_DUPFD_CLOEXEC, _ABOVE_DESCRIPTORS) for d in descriptors]
     for descriptor in descriptors:
@@ -82,6 +90,7 @@ def become(
     for source, number in zip(moved, job.descriptors, strict=True):
         os.dup2(source, number)
         os.close(source)
+    _enter_namespaces(job)
     os.chdir(job.folder)
     os.umask(job.umask)
     os.sched_setaffinity(0, job.cores)
@@ -89,7 +98,7 @@ def become(
     os.environ.update(job.environment)
     for number in job.ignored:
         signal.signal(number, signal.SIG_IGN)
-    # Whom to look for beside the trampoline's process id: tests that stop a program do.
+    # Whom the fork stands behind, for tests that look for both, and for ps.
     with open("/proc/self/comm", "w", encoding="ascii") as name:
         name.write(f"fork {job.pid}")
     unbuffered = program.unbuffered or bool(job.environment.get("PYTHONUNBUFFERED"))
@@ -100,6 +109,9 @@ def become(
     sys.orig_argv[:] = [python, *job.arguments]
     sys.dont_write_bytecode = bool(job.environment.get("PYTHONDONTWRITEBYTECODE"))
     random.seed()
+    np.random.seed()
+    tempfile.tempdir = None  # imports have asked for it, in another environment
+    importlib.invalidate_caches()
     for module in [name for name in sys.modules if name.partition(".")[0] == "tests"]:
         del sys.modules[module]  # a program may have others
     main = types.ModuleType("__main__")

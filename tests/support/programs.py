@@ -101,14 +101,14 @@ def run_program(
     late = False
     try:
         output, errors = process.communicate(timeout=timeout)
-    except subprocess.TimeoutExpired:
-        late = True
-    finally:  # after a Ctrl-C, too
-        if process.poll() is None:
+    except BaseException as error:  # a Ctrl-C, too
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGINT)  # as at a terminal: who has files removes them
-            _wait_for_end(mark)
-            _kill(_started(mark))
-            output, errors = process.communicate()
+        _kill(_wait_for_end(mark))
+        output, errors = process.communicate()
+        if not isinstance(error, subprocess.TimeoutExpired):
+            raise
+        late = True
     left = _wait_for_end(mark)
     _kill(left)
     assert not late, f"not done after {timeout} s: {command}\n{output}\n{errors}"

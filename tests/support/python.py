@@ -21,6 +21,8 @@ sys.path.insert(0, {here!r})
 import trampoline
 trampoline.main({path!r})
 """
+_LONGEST_PATH = 100  # in a script's first line, of which some kernels read 127 bytes
+_SERVERS: list[subprocess.Popen[bytes]] = []  # their standard input stays open as long as these
 # As it was before any test changed it; programs that compute have one thread in tests.
 _ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
@@ -30,10 +32,10 @@ def quick_python() -> str:
     """What to start Python programs with, in place of `sys.executable`.
 
     It lies in a folder that looks like that of the environment's programs, mpirun among them. The
-    first call starts the server, whose end is that of this process. Elsewhere than on Linux it is
-    `sys.executable`.
+    first call starts the server, whose end is that of this process. Elsewhere than on Linux, and
+    where a script cannot name the interpreter, it is `sys.executable`.
     """
-    if sys.platform != "linux":
+    if sys.platform != "linux" or " " in sys.executable or len(sys.executable) > _LONGEST_PATH:
         return sys.executable
     folder = Path(tempfile.mkdtemp(prefix="choco-sgd-tests-"))
     python, path = folder / "python", folder / "socket"
@@ -50,16 +52,18 @@ def quick_python() -> str:
         listener.bind(str(path))
         listener.listen(64)
         descriptor = str(listener.fileno())
-        subprocess.Popen(
-            [
-                *(sys.executable, "-m", "tests.support.rank_server"),
-                *(descriptor, str(folder), str(python)),
-            ],
-            cwd=ROOT,
-            env=_ENVIRONMENT,
-            stderr=errors,
-            stdin=subprocess.PIPE,  # closed when this process ends, however it does
-            pass_fds=[listener.fileno()],
-            start_new_session=True,  # Ctrl-C is for the tests
+        _SERVERS.append(
+            subprocess.Popen(
+                [
+                    *(sys.executable, "-m", "tests.support.rank_server"),
+                    *(descriptor, str(folder), str(python)),
+                ],
+                cwd=ROOT,
+                env=_ENVIRONMENT,
+                stderr=errors,
+                stdin=subprocess.PIPE,  # closed when this process ends, however it does
+                pass_fds=[listener.fileno()],
+                start_new_session=True,  # Ctrl-C is for the tests
+            )
         )
     return str(python)

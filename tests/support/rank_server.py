@@ -8,8 +8,12 @@ its end exit handlers and MPI's finalising. Where it would not be the same, as t
 reads it when it starts or a process cannot change it, the trampoline starts Python itself
 (`why_cold`).
 
+Three things differ all the same: all forks hash strings with one seed; a fork is no descendant of
+the program that starts it, but of the server; and when a trampoline is killed its program is killed
+a moment later. Tests of such things start Python itself.
+
 The server ends with its standard input, that of the tests' process: it ends all that it has forked
-and removes FOLDER.
+and removes FOLDER. Should it end otherwise, its forks end with it.
 """
 
 from __future__ import annotations
@@ -29,7 +33,7 @@ import warnings
 from collections.abc import Mapping
 
 from tests.support.fork import Job, Program, become, read_program
-from tests.support.trampoline import COLD, WORD, read_exactly, surroundings
+from tests.support.trampoline import COLD, MOST_DESCRIPTORS, WORD, read_exactly, surroundings
 
 # Read by the interpreter, or by libraries as they are loaded.
 _READ_AT_START = (
@@ -40,7 +44,6 @@ _READ_AT_START = (
 _FOLLOWED = ("PYTHONPATH", "PYTHONUNBUFFERED", "PYTHONDONTWRITEBYTECODE")
 _SET_BY_IMPORTS = ("KMP_DUPLICATE_LIB_OK", "KMP_INIT_AT_FORK")
 _LOCALE = ("LC_ALL", "LC_CTYPE", "LANG")
-_MOST_DESCRIPTORS = 250  # SCM_MAX_FD is 253
 
 
 def _read_at_start(environment: Mapping[str, str]) -> set[str]:
@@ -69,14 +72,11 @@ class Server:
 
     Args:
         listener: trampolines connect to it.
-        python: that of `sys.executable` in a fork.
         environment: as it was before anything was imported.
     """
 
-    def __init__(
-        self, listener: socket.socket, python: str, environment: Mapping[str, str]
-    ) -> None:
-        self._listener, self._python = listener, python
+    def __init__(self, listener: socket.socket, environment: Mapping[str, str]) -> None:
+        self._listener = listener
         # Without its own first entries: each program has others there.
         given = os.environ.get("PYTHONPATH", "").split(os.pathsep)
         self._path = [place for place in sys.path[1:] if place not in given]
@@ -112,7 +112,7 @@ class Server:
 
     def _answer(self, connection: socket.socket) -> tuple[Job, Program, list[int]] | None:
         """Fork one program, or let it start as ever."""
-        head, descriptors, _, _ = socket.recv_fds(connection, WORD.size, _MOST_DESCRIPTORS)
+        head, descriptors, _, _ = socket.recv_fds(connection, WORD.size, MOST_DESCRIPTORS)
         size = WORD.unpack(head)[0] if len(head) == WORD.size else 0
         content = read_exactly(connection, size)
         program, process = None, COLD
@@ -175,7 +175,7 @@ class Server:
         own = surroundings()
         if job.surroundings != own:
             return f"{job.surroundings} instead of {own}"
-        if not {0, 1, 2} <= set(job.descriptors) or len(job.descriptors) > _MOST_DESCRIPTORS:
+        if not {0, 1, 2} <= set(job.descriptors) or len(job.descriptors) > MOST_DESCRIPTORS:
             return f"descriptors {job.descriptors}"
         ours, theirs = _read_at_start(self._environment), _read_at_start(job.environment)
         if ours != theirs:
@@ -196,7 +196,7 @@ def main() -> None:
     importlib.import_module("tests.support.preload")
     gc.collect()
     gc.freeze()  # what is never looked at again is never copied
-    server = Server(socket.socket(fileno=int(descriptor)), python, environment)
+    server = Server(socket.socket(fileno=int(descriptor)), environment)
     forked = server.serve()
     if forked is not None:
         job, program, descriptors = forked

@@ -323,3 +323,41 @@ def test_nothing_is_left_when_the_tests_are_ended(number: int) -> None:
         _, left = psutil.wait_procs(watched, LIMIT_SECONDS)
     assert left == []
     assert not python.parent.exists()
+
+
+INTERRUPTED = """
+import sys
+from tests.support.programs import run_mpi
+rank = '''
+import os, signal, sys
+with open(sys.argv[1], "w") as told:
+    print(os.getpid(), os.environ["OMPI_MCA_btl_sm_backing_directory"], file=told)
+signal.pause()
+'''
+run_mpi(2, ["-c", rank, sys.argv[1]], timeout=100)
+"""
+
+
+def test_ctrl_c_ends_what_a_test_has_started(tmp_path: Path) -> None:
+    path = tmp_path / "ranks"
+    os.mkfifo(path)
+    told = os.open(path, os.O_RDWR)
+    with subprocess.Popen(
+        [sys.executable, "-c", INTERRUPTED, str(path)],
+        cwd=ROOT,
+        env=ENVIRONMENT,
+        stderr=subprocess.PIPE,
+    ) as tests:
+        try:
+            words: list[bytes] = []
+            while len(words) < 4:
+                assert select.select([told], [], [], LIMIT_SECONDS)[0]
+                words += os.read(told, 4096).split()
+            ranks = [psutil.Process(int(word)) for word in words[::2]]
+        finally:
+            tests.send_signal(signal.SIGINT)
+        _, errors = tests.communicate(timeout=LIMIT_SECONDS)
+    os.close(told)
+    assert tests.returncode == -signal.SIGINT, errors
+    assert psutil.wait_procs(ranks, LIMIT_SECONDS)[1] == []
+    assert not any(Path(os.fsdecode(folder)).exists() for folder in words[1::2])

@@ -22,6 +22,7 @@ from collections.abc import Iterable, Sequence
 WORD = struct.Struct("=i")
 # The server's answer in place of a process id: start it as ever.
 COLD = 0
+MOST_DESCRIPTORS = 250  # SCM_MAX_FD is 253
 _FAULTS = {signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGTRAP}
 _HANDED_ON = signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP, signal.SIGCHLD} - _FAULTS
 # A fork can go to those of the first row, if the server is root's.
@@ -105,11 +106,12 @@ def main(path: str) -> None:
             connection.connect(path)
         except ConnectionRefusedError:
             sys.exit(_why_ended(path))
-        socket.send_fds(connection, [WORD.pack(len(content))], descriptors)
+        handed = descriptors[:MOST_DESCRIPTORS]  # with more the server lets it start as ever
+        socket.send_fds(connection, [WORD.pack(len(content))], handed)
         connection.sendall(content)
         (process,) = WORD.unpack(read_exactly(connection, WORD.size).ljust(WORD.size, b"\xff"))
         if process > 0:
-            _stand_for(process, connection, blocked)
+            _stand_for(process, connection, descriptors)
     if process != COLD:
         sys.exit(_why_ended(path))
     signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
@@ -121,20 +123,19 @@ def _why_ended(path: str) -> str:
         return f"the rank server has ended: {errors.read()}"
 
 
-def _stand_for(process: int, connection: socket.socket, blocked: set[int]) -> None:
+def _stand_for(process: int, connection: socket.socket, descriptors: Sequence[int]) -> None:
     """Hand signals on until the program has ended, and end as it did."""
 
     def hand_on(number: int, _frame: object) -> None:
         with contextlib.suppress(ProcessLookupError):  # it has just ended
             os.kill(process, number)
 
-    for number in _HANDED_ON - blocked:
-        if signal.getsignal(number) != signal.SIG_IGN or number == signal.SIGPIPE:
-            signal.signal(number, hand_on)
-    for descriptor in (0, 1, 2):  # who reads from the program must see its end, not this one's
-        with contextlib.suppress(OSError):
-            os.close(descriptor)
-    signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+    # Those that were ignored or blocked as well: the program may ask for them later.
+    for number in _HANDED_ON:
+        signal.signal(number, hand_on)
+    for descriptor in descriptors:  # who reads from the program must see its end, not this one's
+        os.close(descriptor)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _HANDED_ON)
     answer = read_exactly(connection, WORD.size)
     if len(answer) < WORD.size:
         os._exit(1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -68,10 +69,13 @@ def started(
     folder.mkdir(exist_ok=True)
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        end = folder / "end"
-        if not end.exists():
-            end.write_text(_run(module, num_ranks, folder), encoding="utf-8")
-    return World(folder, num_ranks)
+        done = folder / "done"
+        if not done.exists():
+            # Afresh: whoever began before may have been killed.
+            fresh = Path(tempfile.mkdtemp(prefix="try-", dir=folder))
+            (fresh / "end").write_text(_run(module, num_ranks, fresh), encoding="utf-8")
+            fresh.rename(done)
+    return World(done, num_ranks)
 
 
 def _run(module: str, num_ranks: int, folder: Path) -> str:

@@ -109,7 +109,7 @@ WORDS = st.sampled_from(
 LINES = st.lists(st.lists(WORDS, max_size=5).map(" ".join), max_size=5).map("\n".join)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(text=st.one_of(LINES, st.text(), st.binary()), num_nodes=st.integers(1, 5))
 def test_any_file_is_a_topology_or_a_user_error(
     tmp_path: Path, text: str | bytes, num_nodes: int
