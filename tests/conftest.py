@@ -11,6 +11,7 @@ import torch
 from hypothesis import HealthCheck, is_hypothesis_test, settings
 
 from pcode.hosts import Hosts, why_not
+from tests.support.python import SHARED, quick_python
 
 if not torch.cuda.is_available():
     # Triton reads it when it is imported, which any test may be the first to do.
@@ -41,8 +42,13 @@ def _is_default(config: pytest.Config) -> bool:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """By default the same few examples in every run; many, drawn anew, with the slow tests."""
+    """By default the same few examples in every run; many, drawn anew, with the slow tests.
+
+    The workers of pytest-xdist start programs by one rank server.
+    """
     settings.load_profile("default" if _is_default(config) else "slow")
+    if getattr(config.option, "numprocesses", None) and not hasattr(config, "workerinput"):
+        os.environ[SHARED] = quick_python()  # imports, and compiles kernels, while workers collect
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -21,10 +21,10 @@ sys.path.insert(0, {here!r})
 import trampoline
 trampoline.main({path!r})
 """
+# Where pytest-xdist's workers find the one that their controller has started.
+SHARED = "CHOCO_SGD_TESTS_PYTHON"
 _LONGEST_PATH = 100  # in a script's first line, of which some kernels read 127 bytes
 _SERVERS: list[subprocess.Popen[bytes]] = []  # their standard input stays open as long as these
-# As it was before any test changed it; programs that compute have one thread in tests.
-_ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
 @cache
@@ -32,11 +32,14 @@ def quick_python() -> str:
     """What to start Python programs with, in place of `sys.executable`.
 
     It lies in a folder that looks like that of the environment's programs, mpirun among them. The
-    first call starts the server, whose end is that of this process. Elsewhere than on Linux, and
+    first call starts the server, whose end is that of this process, unless the process that started
+    this one has (`SHARED` in the environment). Elsewhere than on Linux, and
     where a script cannot name the interpreter, it is `sys.executable`.
     """
     if sys.platform != "linux" or " " in sys.executable or len(sys.executable) > _LONGEST_PATH:
         return sys.executable
+    if SHARED in os.environ:
+        return os.environ[SHARED]
     folder = Path(tempfile.mkdtemp(prefix="choco-sgd-tests-"))
     python, path = folder / "python", folder / "socket"
     python.write_text(_PYTHON.format(python=sys.executable, here=str(folder), path=str(path)))
@@ -59,7 +62,7 @@ def quick_python() -> str:
                     *(descriptor, str(folder), str(python)),
                 ],
                 cwd=ROOT,
-                env=_ENVIRONMENT,
+                env={**os.environ, "OMP_NUM_THREADS": "1"},  # as programs in tests have it
                 stderr=errors,
                 stdin=subprocess.PIPE,  # closed when this process ends, however it does
                 pass_fds=[listener.fileno()],

@@ -15,10 +15,13 @@ import psutil
 import pytest
 
 from tests.support.programs import ROOT, quick_python, run_mpi
+from tests.support.python import SHARED
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forks are made on Linux")
 LIMIT_SECONDS = 60.0
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
+# Of a pytest that starts a server of its own.
+OF_THEIR_OWN = {name: value for name, value in ENVIRONMENT.items() if name != SHARED}
 PROBE = """
 import json, os, signal, sys
 
@@ -308,7 +311,7 @@ def test_nothing_is_left_when_the_tests_are_ended(number: int) -> None:
     with subprocess.Popen(
         [sys.executable, "-c", STARTING],
         cwd=ROOT,
-        env=ENVIRONMENT,
+        env=OF_THEIR_OWN,
         stdout=subprocess.PIPE,
         text=True,
     ) as tests:
@@ -345,7 +348,7 @@ def test_ctrl_c_ends_what_a_test_has_started(tmp_path: Path) -> None:
     with subprocess.Popen(
         [sys.executable, "-c", INTERRUPTED, str(path)],
         cwd=ROOT,
-        env=ENVIRONMENT,
+        env=OF_THEIR_OWN,
         stderr=subprocess.PIPE,
     ) as tests:
         try:
