@@ -80,7 +80,8 @@ esac
 """
 SRUN = """#!/bin/sh
 while [ "${1#--}" != "$1" ]; do shift; done
-exec %s --allow-run-as-root --map-by slot:OVERSUBSCRIBE -n "$SLURM_NTASKS" "$@"
+exec %s --allow-run-as-root --map-by slot:OVERSUBSCRIBE -n "$SLURM_NTASKS" \\
+    --mca btl_sm_backing_directory %s "$@"
 """
 
 
@@ -95,7 +96,7 @@ class Job:
         self.started: list[subprocess.Popen[str]] = []
         programs = folder / "programs"
         programs.mkdir()
-        for name, text in (("scontrol", SCONTROL), ("srun", SRUN % find_mpirun())):
+        for name, text in (("scontrol", SCONTROL), ("srun", SRUN % (find_mpirun(), folder))):
             (programs / name).write_text(text)
             (programs / name).chmod(0o755)
         self.script, self._folder = script, folder
