@@ -63,15 +63,16 @@ def killed(ended: Ended) -> None:
 def _few_by_default() -> list[Any]:
     """Every law with one compressor that loses something, the first with all; the rest is slow."""
     found = []
-    first = _pairings()[0][1]
+    pairings = _pairings()
+    first, times = pairings[0][1], Counter(pairing[1] for pairing in pairings)
     lossy = Counter[str]()
-    for pairing in _pairings():
+    for pairing in pairings:
         law, graph, *compressor = pairing[1::2]
         lossy[law] += compressor[0] != "none"
-        others = sum(pair[1] == law for pair in _pairings()) > len(GRAPHS)
+        compresses = times[law] > len(GRAPHS)
         # A law that compresses comes with all of them: the number of the law says which it gets.
         chosen = compressor[0] != "none" and lossy[law] == 1 + list(LAWS).index(law) % 4
-        default = law == first or not others or chosen
+        default = law == first or not compresses or chosen
         marks = () if default else pytest.mark.slow
         found.append(pytest.param(pairing, marks=marks, id=" ".join((law, graph, *compressor))))
     return found

@@ -33,8 +33,8 @@ def quick_python() -> str:
 
     It lies in a folder that looks like that of the environment's programs, mpirun among them. The
     first call starts the server, whose end is that of this process, unless the process that started
-    this one has (`SHARED` in the environment). Elsewhere than on Linux, and
-    where a script cannot name the interpreter, it is `sys.executable`.
+    this one has (`SHARED` in the environment). Elsewhere than on Linux, and where a script cannot
+    name the interpreter, it is `sys.executable`.
     """
     if sys.platform != "linux" or " " in sys.executable or len(sys.executable) > _LONGEST_PATH:
         return sys.executable
