@@ -20,13 +20,16 @@ _BEGUN = re.compile(
     rb"(?:-{1,74}|"
     + _RULE
     + rb"(?:[^\n]{0,9}|(?:prterun |MPI_ABORT ).*)"
-    + rb"|\[[\w.-]*(?::\d*(?:\](?: [^\n]*)?)?)?)\Z",
+    + rb"|\[[\w.-]*(?::\d*(?:\](?: [^\n]*)?)?)?"
+    + rb"|\[warn\](?: [^\n]*)?)\Z",
     re.DOTALL,
 )
-# Lines that tell nobody anything: of messages that were left out, and of an ssh that was too quick
-# for mpirun, which puts it into a process group of its own as ssh's own process does.
+# Lines that tell nobody anything: of messages that were left out, of an ssh that was too quick for
+# mpirun, which puts it into a process group of its own as ssh's own process does, and of
+# descriptors that an ending mpirun closed before its libevent had forgotten them.
 _NOISE = re.compile(
-    rb"\[[^\]\n]*\] (?:\d+ more processe?s? ha(?:s|ve) sent help message help-mpi-api\.txt"
+    rb"\[warn\] Epoll [^\n]*: Bad file descriptor\n"
+    rb"|\[[^\]\n]*\] (?:\d+ more processe?s? ha(?:s|ve) sent help message help-mpi-api\.txt"
     rb"|Set MCA parameter \"\w+_base_help_aggregate\""
     rb"|plm:ssh: Warning: setpgid\(\d+,\d+\) failed in parent)[^\n]*\n"
 )
