@@ -132,55 +132,58 @@ def test_whatever_else_has_a_state(tmp_path: Path, variant: tuple[str, ...]) -> 
 
 
 PLACES = ("data", "forward", "backward", "exchange", "evaluate", "save", "manifest", "meeting")
+TOLD = (*SMALL, "--evaluate_consensus", "True", "--summary_freq", "2")
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run that nobody disturbed."""
+    folder = tmp_path_factory.mktemp("whole")
+    finished(folder, TOLD)
+    return folder
 
 
 @pytest.mark.parametrize("phase", PLACES)
-def test_killed_in_any_phase_the_log_is_that_of_one_run(tmp_path: Path, phase: str) -> None:
-    (tmp_path / "whole").mkdir()
-    flags = (*SMALL, "--evaluate_consensus", "True", "--summary_freq", "2")
-    want = finished(tmp_path / "whole", flags)
+def test_killed_in_any_phase_the_log_is_that_of_one_run(
+    tmp_path: Path, whole: Path, phase: str
+) -> None:
+    want = summary(whole)
     # Step 14: the end of an epoch; manifests are rank 0's.
     rank = 0 if phase == "manifest" else 1
-    killed(run(tmp_path, flags, f"kill:{rank}:14:{phase}"))
+    killed(run(tmp_path, TOLD, f"kill:{rank}:14:{phase}"))
     got = finished(tmp_path, ("--resume", str(run_folder(tmp_path))))
     assert got["parameters_sha256"] == want["parameters_sha256"]
     assert got["best_test_top1"] == want["best_test_top1"]
     for rank in range(3):
-        assert records(tmp_path, rank) == records(tmp_path / "whole", rank)
+        assert records(tmp_path, rank) == records(whole, rank)
 
 
-def test_killed_before_the_first_checkpoint_it_begins_again(tmp_path: Path) -> None:
-    (tmp_path / "whole").mkdir()
-    want = finished(tmp_path / "whole", SMALL)
-    killed(run(tmp_path, SMALL, "kill:1:3:backward"))
+def test_killed_before_the_first_checkpoint_it_begins_again(tmp_path: Path, whole: Path) -> None:
+    killed(run(tmp_path, TOLD, "kill:1:3:backward"))
     ended = run(tmp_path, ("--resume", str(run_folder(tmp_path))))
     assert "has no checkpoint: it begins again" in ended.output
-    assert summary(tmp_path)["parameters_sha256"] == want["parameters_sha256"]
+    assert summary(tmp_path)["parameters_sha256"] == summary(whole)["parameters_sha256"]
     assert len(list((tmp_path / "runs").glob("*/*/*/*"))) == 1
-    assert records(tmp_path, 1) == records(tmp_path / "whole", 1)
+    assert records(tmp_path, 1) == records(whole, 1)
 
 
-def test_killed_before_the_log_goes_on(tmp_path: Path) -> None:
+def test_killed_before_the_log_goes_on(tmp_path: Path, whole: Path) -> None:
     """The second resumption finds the log as long as the first one cut it."""
-    (tmp_path / "whole").mkdir()
-    flags = (*SMALL, "--summary_freq", "5")
-    finished(tmp_path / "whole", flags)
-    killed(run(tmp_path, (*flags, "--checkpoint_minutes", "1e-7"), "kill:1:13:forward"))
+    killed(run(tmp_path, (*TOLD, *ALWAYS), "kill:1:13:forward"))
     resume = ("--resume", str(run_folder(tmp_path)))
-    # Nothing but checkpoints is written before the third step after it.
+    # Nothing but checkpoints is written before the second step after it.
     start = last_step(run_folder(tmp_path))
     assert start is not None
     killed(run(tmp_path, resume, f"kill:1:{start + 1}:backward"))
     finished(tmp_path, resume)
     for rank in range(3):
-        assert records(tmp_path, rank) == records(tmp_path / "whole", rank)
+        assert records(tmp_path, rank) == records(whole, rank)
 
 
-def test_killed_at_the_very_end(tmp_path: Path) -> None:
+def test_killed_at_the_very_end(tmp_path: Path, whole: Path) -> None:
     """In the last evaluation: the steps are not made again."""
-    (tmp_path / "whole").mkdir()
-    want = finished(tmp_path / "whole", SMALL)
-    killed(run(tmp_path, SMALL, "kill:1:21:evaluate"))
+    want = summary(whole)
+    killed(run(tmp_path, TOLD, "kill:1:21:evaluate"))
     got = finished(tmp_path, ("--resume", str(run_folder(tmp_path))))
     assert [event["step"] for event in got["events"]] == [21]
     for figure in ("parameters_sha256", "test_top1", "train_loss", "consensus_distance"):
