@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -74,7 +73,7 @@ def test_ranks_that_mpirun_has_started_check_themselves(tmp_path: Path) -> None:
 def test_ranks_that_torchrun_has_started_check_themselves(tmp_path: Path) -> None:
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     done = subprocess.run(
-        [sys.executable, *torchrun, RUN, "--checkpoint", "runs", *FLAGS],
+        [quick_python(), *torchrun, RUN, "--checkpoint", "runs", *FLAGS],
         cwd=tmp_path,
         capture_output=True,
         text=True,

@@ -53,7 +53,12 @@ def test_contract_of_simulated_nodes(num_nodes: int, num_parts: int, check: str)
     assert [outcome[check] for outcome in outcomes] == [""] * (num_nodes * num_parts)
 
 
-@pytest.mark.parametrize("backend", ["mpi", "gloo", "mpi+staged", "gloo+beside"])
+STAGED, BESIDE = (
+    pytest.param(name, marks=pytest.mark.slow) for name in ("mpi+staged", "gloo+beside")
+)
+
+
+@pytest.mark.parametrize("backend", ["mpi", "gloo", STAGED, BESIDE])
 def test_a_silent_rank_is_an_error_on_every_other(backend: str) -> None:
     done = run_mpi(4, [*PROGRAM, backend, "1"], timeout=120)
     assert done.returncode != 0

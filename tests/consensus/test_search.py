@@ -68,11 +68,11 @@ def test_gammas_that_diverge_are_shown() -> None:
     assert sum(line.startswith("*") for line in lines) == 1
 
 
-def test_what_is_cut_off_makes_gamma_smaller() -> None:
-    topology = make_topology("ring", 16)
-    search = search_gamma(topology, Longer(), LAYOUT, seed=6)
-    assert search.num_entries == 8192
-    assert search.scale == pytest.approx((8192 / 300_000) ** 0.25)
+def test_what_is_cut_off_makes_gamma_smaller(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pcode.consensus.search.MOST_WORK", 1 << 22)  # which takes seconds as it is
+    search = search_gamma(make_topology("ring", 16), Longer(), LAYOUT, seed=6)
+    assert search.num_entries == 2048
+    assert search.scale == pytest.approx((2048 / 300_000) ** 0.25)
     chosen = [trial.gamma * search.scale for trial in search.trials]
     assert search.best in chosen
     assert "harder" in search.lines()[0]
@@ -91,7 +91,7 @@ def searched(graph: str) -> GammaSearch:
     )
 
 
-@pytest.mark.parametrize("graph", ["ring", "torus"])
+@pytest.mark.parametrize("graph", ["ring", pytest.param("torus", marks=pytest.mark.slow)])
 def test_no_slow_growth(graph: str) -> None:
     topology, sign = make_topology(graph, 16), make_compressor("sign")
     layout, search = Layout.of_sizes([1000]), searched(graph)
@@ -125,8 +125,9 @@ def test_deep_squeeze_gets_a_gamma_of_its_own() -> None:
     search = search_gamma(ring, sign, LAYOUT, 6, DeepSqueezeConsensus)
     assert DeepSqueeze.consensus is DeepSqueezeConsensus
     assert 0.01 / 1.6 < search.best < 0.01 * 1.6
-    assert disturbed(search.best) < 1.05 * disturbed(0.01)
-    assert disturbed(search.best) < 0.2 * disturbed(0.45)
+    found = disturbed(search.best)
+    assert found < 1.05 * disturbed(0.01)
+    assert found < 0.2 * disturbed(0.45)
 
 
 @pytest.mark.parametrize(("name", "expected"), [("sign", 0.01), ("none", 1.0)])

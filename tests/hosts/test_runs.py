@@ -35,7 +35,7 @@ def one_host(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("backend", ["mpi", "gloo"])
+@pytest.mark.parametrize("backend", ["mpi", pytest.param("gloo", marks=pytest.mark.slow)])
 def test_eight_ranks_on_four_hosts_give_the_bits_of_one(
     four_hosts: Hosts, tmp_path: Path, one_host: list[str], backend: str
 ) -> None:

@@ -25,7 +25,9 @@ def reference(depth: int, values: dict[str, torch.Tensor]) -> nn.Module:
     return model.eval()
 
 
-@pytest.mark.parametrize("depth", DEPTHS)
+@pytest.mark.parametrize(
+    "depth", [*DEPTHS[:3], *(pytest.param(depth, marks=pytest.mark.slow) for depth in DEPTHS[3:])]
+)
 def test_resnets_are_those_of_torchvision(depth: int) -> None:
     model = build(f"resnet{depth}", (3, 64, 64), NUM_CLASSES)
     images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))

@@ -14,13 +14,13 @@ SMALL = (
     *("--arch", "resnet8", "--n_mpi_process", "3", "--batch_size", "64", "--num_epochs", "3"),
     *("--data", "synthetic:3x8x8:4:1400", "--reshuffle_per_epoch", "True"),
 )
-LAWS = {
-    "choco, sign": ("--comm_op", "sign"),
-    "D-PSGD": ("--optimizer", "sgd"),
-}
+LAWS = [
+    pytest.param(("--comm_op", "sign"), id="choco, sign"),
+    pytest.param(("--optimizer", "sgd"), id="D-PSGD", marks=pytest.mark.slow),
+]
 
 
-@pytest.mark.parametrize("law", LAWS.values(), ids=LAWS)
+@pytest.mark.parametrize("law", LAWS)
 def test_killed_twice(tmp_path: Path, law: tuple[str, ...]) -> None:
     (tmp_path / "whole").mkdir()
     want = finished(tmp_path / "whole", (*SMALL, *law))

@@ -42,8 +42,8 @@ def counted(folder: Path) -> dict[tuple[int, int], tuple[int, int]]:
     [
         ("sign", {}),
         ("compress_top_k", {"compress_ratio": 0.99}),
-        ("compress_random_k", {"compress_ratio": 0.99}),
-        ("quantize_qsgd", {"quantize_level": 4}),
+        pytest.param("compress_random_k", {"compress_ratio": 0.99}, marks=pytest.mark.slow),
+        pytest.param("quantize_qsgd", {"quantize_level": 4}, marks=pytest.mark.slow),
     ],
 )
 def test_mpi_is_handed_what_is_counted(tmp_path: Path, name: str, options: dict[str, Any]) -> None:

@@ -35,10 +35,10 @@ from collections.abc import Mapping
 from tests.support.fork import Job, Program, become, read_program
 from tests.support.trampoline import COLD, MOST_DESCRIPTORS, WORD, read_exactly, surroundings
 
-# Read by the interpreter, or by libraries as they are loaded.
+# Read by the interpreter, or by libraries as the server loads them (Triton is not among them).
 _READ_AT_START = (
     *("PYTHON", "LC_", "LANG", "LD_", "MALLOC_", "GLIBC_", "OMP_", "GOMP_", "KMP_", "MKL_"),
-    *("OPENBLAS_", "NUMBA_", "TRITON_", "TORCH_", "PYTORCH_", "CUDA_", "MPI4PY_"),
+    *("OPENBLAS_", "NUMBA_", "TORCH_", "PYTORCH_", "CUDA_", "MPI4PY_"),
 )
 # Those of them that a fork follows, and those that torch and scikit-learn set for every process.
 _FOLLOWED = ("PYTHONPATH", "PYTHONUNBUFFERED", "PYTHONDONTWRITEBYTECODE")
