@@ -72,9 +72,14 @@ def shells(source: str) -> Iterator[str]:
             yield f"{node.lineno}: torch.load without weights_only=True"
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_no_shell(path: Path) -> None:
-    assert list(shells(path.read_text(encoding="utf-8"))) == []
+def test_no_shell() -> None:
+    found = [
+        f"{path.relative_to(ROOT)}, line {shell}"
+        for path in FILES
+        for shell in shells(path.read_text(encoding="utf-8"))
+    ]
+    assert len(FILES) > 100
+    assert found == []
 
 
 @pytest.mark.parametrize(

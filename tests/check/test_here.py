@@ -21,7 +21,7 @@ __all__ = ["refuse"]
 MPIRUN = (find_mpirun(), "--map-by", "slot:OVERSUBSCRIBE", "--bind-to", "none", "-n")
 
 
-@pytest.mark.parametrize("backend", ["mpi", "gloo"])
+@pytest.mark.parametrize("backend", ["mpi", pytest.param("gloo", marks=pytest.mark.slow)])
 def test_this_machine_is_fine(tmp_path: Path, backend: str) -> None:
     checked = check(tmp_path, "--backend", backend, "--n_mpi_process", "3")
     flags, mpirun, host, edges = checked.marked("ok")
@@ -86,6 +86,7 @@ def test_ranks_that_torchrun_has_started_check_themselves(tmp_path: Path) -> Non
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.slow
 def test_a_graph_without_end(tmp_path: Path) -> None:
     checked = check(
         tmp_path,

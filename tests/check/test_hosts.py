@@ -41,7 +41,7 @@ def others_are_fine(checked: Checked, *names: str) -> bool:
     return [line for line in lines if line.startswith("host-")] == list(names)
 
 
-@pytest.mark.parametrize("backend", ["mpi", "gloo"])
+@pytest.mark.parametrize("backend", ["mpi", pytest.param("gloo", marks=pytest.mark.slow)])
 def test_good_hosts_and_every_edge_with_its_rate(
     four_hosts: Hosts, tmp_path: Path, backend: str
 ) -> None:

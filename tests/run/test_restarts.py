@@ -9,7 +9,7 @@ from pathlib import Path
 from tests.run.runs import finished
 from tests.run.started import Started
 
-FLAGS = ("--arch", "mlp", "--num_epochs", "40")
+FLAGS = ("--arch", "mlp", "--num_epochs", "20")
 
 
 def test_killed_node_is_made_up_for(tmp_path: Path, started: list[Started]) -> None:

@@ -83,7 +83,7 @@ def test_sums_are_those_of_the_cpu(case: Case, layout: Layout) -> None:
 
 def test_sums_of_many_messages_are_those_of_the_cpu(case: Case) -> None:
     # As in the middle of a star: more than a launch takes, in another vector the own one alone.
-    layout, compressor = Layout.of_sizes([30, 4200]), case.compressor()
+    layout, compressor = Layout.of_sizes([30, 600]), case.compressor()
     messages = [on_cpu(case, layout, drawn(layout, seed), None, seed << 50) for seed in range(17)]
     weights = [[0.06 * m for m in range(17)], [float(m == 9) for m in range(17)]]
     targets = [drawn(layout, seed) for seed in (20, 21)]

@@ -59,7 +59,10 @@ def scaled_by_channel(rows: int, channels: int, seed: int) -> torch.Tensor:
     return (torch.randn(rows, channels, 9, generator=generator) * scales).flatten()
 
 
-@pytest.mark.parametrize("ratio", [0.99, 0.9, 0.5, 0.0])
+OTHERS = (pytest.param(ratio, marks=pytest.mark.slow) for ratio in (0.9, 0.0))
+
+
+@pytest.mark.parametrize("ratio", [0.99, 0.5, *OTHERS])
 def test_messages_are_those_of_the_cpu(ratio: float) -> None:
     # Of each kind one that is sampled and ends in a segment of a few entries, and one that is not.
     layout = Layout.of_sizes([size for _ in KINDS for size in (16_500, 0, 300)])
