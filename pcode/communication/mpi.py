@@ -68,8 +68,11 @@ def register() -> None:
     straight away instead of piece by piece on the receiver's word, unless the user has set it:
     nodes that send and receive at once then get 90 Mbit/s out of 100 instead of 55 (benchmarks/
     slow_network.py's hosts in a ring, 8 MB to each neighbour), because a piece waits until its
-    receiver looks. And asks it to know the ranks of a run of up to 1024 from the start: one that is
-    called by a rank it does not know hangs up, with a notice, and is called again.
+    receiver looks. Asks it to know the ranks of a run of up to 1024 from the start: one that is
+    called by a rank it does not know hangs up, with a notice, and is called again. And asks it to
+    leave out its transport for one-sided messages over libfabric, unless the user has chosen
+    transports: none are sent here, and where it finds no device it sleeps for a second before MPI
+    starts.
 
     Raises:
         UserError: mpi4py or an MPI library is missing.
@@ -79,6 +82,7 @@ def register() -> None:
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     os.environ.setdefault("OMPI_MCA_btl_tcp_flags", "send")
     os.environ.setdefault("OMPI_MCA_mpi_add_procs_cutoff", "1024")
+    os.environ.setdefault("OMPI_MCA_btl", "^ofi")
     _mpi()
     if hasattr(Backend, "_ensure_backend_registered"):
         Backend.register_backend("mpi", _create, extended_api=True, devices=["cpu"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,23 @@ def test_message_of_another_size_ends_the_job_without_abort(tmp_path: Path) -> N
     assert read(tmp_path, 0)["text"] == message
     assert read(tmp_path, 1)["text"] == f"rank 1, peer 0: rank 0 reported: {message}"
     assert message in done.stderr
+
+
+STARTED = "from pcode.communication.mpi import register; register()"
+
+
+def transports(**env: str) -> set[str]:
+    """Those that Open MPI says to open."""
+    done = run_mpi(1, ["-c", STARTED], START_SECONDS, {"OMPI_MCA_btl_base_verbose": "10", **env})
+    assert done.returncode == 0, done.stderr
+    return set(re.findall(r"components_open: found loaded component (\w+)", done.stderr))
+
+
+def test_transport_that_sleeps_is_left_out_unless_the_user_has_chosen_others() -> None:
+    found = transports()
+    assert "self" in found
+    assert "ofi" not in found
+    assert transports(OMPI_MCA_btl="self") == {"self"}
 
 
 PROGRAM = """
