@@ -72,7 +72,8 @@ def register() -> None:
     called by a rank it does not know hangs up, with a notice, and is called again. And asks it to
     leave out its transport for one-sided messages over libfabric, unless the user has chosen
     transports: none are sent here, and where it finds no device it sleeps for a second before MPI
-    starts.
+    starts. A process that nothing has started together with others gets no transport at all, as it
+    would leave its shared memory behind for ever.
 
     Raises:
         UserError: mpi4py or an MPI library is missing.
@@ -82,7 +83,7 @@ def register() -> None:
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     os.environ.setdefault("OMPI_MCA_btl_tcp_flags", "send")
     os.environ.setdefault("OMPI_MCA_mpi_add_procs_cutoff", "1024")
-    os.environ.setdefault("OMPI_MCA_btl", "^ofi")
+    os.environ.setdefault("OMPI_MCA_btl", "^ofi" if "PMIX_RANK" in os.environ else "self")
     _mpi()
     if hasattr(Backend, "_ensure_backend_registered"):
         Backend.register_backend("mpi", _create, extended_api=True, devices=["cpu"])

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.communication import backend_faults
-from tests.support.programs import run_mpi
+from tests.support.programs import ROOT, quick_python, run_command, run_mpi
 
 START_SECONDS = 120.0  # a generous limit: 4 ranks on 2 busy cores import torch
 
@@ -65,18 +66,27 @@ def test_message_of_another_size_ends_the_job_without_abort(tmp_path: Path) -> N
 STARTED = "from pcode.communication.mpi import register; register()"
 
 
-def transports(**env: str) -> set[str]:
+VERBOSE = {"OMPI_MCA_btl_base_verbose": "10"}
+
+
+def transports(done: subprocess.CompletedProcess[str]) -> set[str]:
     """Those that Open MPI says to open."""
-    done = run_mpi(1, ["-c", STARTED], START_SECONDS, {"OMPI_MCA_btl_base_verbose": "10", **env})
     assert done.returncode == 0, done.stderr
     return set(re.findall(r"components_open: found loaded component (\w+)", done.stderr))
 
 
 def test_transport_that_sleeps_is_left_out_unless_the_user_has_chosen_others() -> None:
-    found = transports()
+    started = ["-c", STARTED]
+    found = transports(run_mpi(1, started, START_SECONDS, VERBOSE))
     assert "self" in found
     assert "ofi" not in found
-    assert transports(OMPI_MCA_btl="self") == {"self"}
+    chosen = {**VERBOSE, "OMPI_MCA_btl": "self"}
+    assert transports(run_mpi(1, started, START_SECONDS, chosen)) == {"self"}
+
+
+def test_process_by_itself_has_no_transport_that_leaves_shared_memory() -> None:
+    done = run_command([quick_python(), "-c", STARTED], ROOT, START_SECONDS, VERBOSE)
+    assert transports(done) == {"self"}
 
 
 PROGRAM = """
