@@ -44,7 +44,8 @@ def _pairings() -> list[tuple[str, ...]]:
             flags: dict[str, Any] = {"optimizer": law, "graph_topology": graph}
             for compressor in COMPRESSORS:
                 place: dict[str, Any] = {"backend": "sim", "n_mpi_process": 3, "num_threads": 1}
-                config = make_config(**flags, **place, comm_op=compressor[1], arch="mlp")
+                task = {"data": "synthetic:1x8x8:10:1400", "arch": "mlp"}  # no file to read
+                config = make_config(**flags, **place, **task, comm_op=compressor[1])
                 try:
                     plan = make_plan(config)
                 except UserError:
