@@ -18,6 +18,12 @@ if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"
 
 
+@pytest.fixture(scope="session", autouse=True)
+def compiled_by_torch(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Torch's cache of what it compiles goes with the tests' files."""
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(tmp_path_factory.mktemp("inductor"))
+
+
 @pytest.fixture(scope="session")
 def hosts_possible() -> None:
     reason = why_not()

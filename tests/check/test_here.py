@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 from pathlib import Path
@@ -14,11 +15,9 @@ from pcode.launch import Host
 from tests.check.checking import FLAGS, check, read
 from tests.run.bad_input import Refuse, refuse
 from tests.run.runs import RUN, run
-from tests.support.programs import find_mpirun, quick_python
+from tests.support.programs import find_mpirun, mpirun_of_a_user, quick_python
 
 __all__ = ["refuse"]
-
-MPIRUN = (find_mpirun(), "--map-by", "slot:OVERSUBSCRIBE", "--bind-to", "none", "-n")
 
 
 @pytest.mark.parametrize("backend", ["mpi", pytest.param("gloo", marks=pytest.mark.slow)])
@@ -61,7 +60,7 @@ def test_ranks_that_mpirun_has_started_check_themselves(tmp_path: Path) -> None:
     done = run(
         tmp_path,
         *FLAGS,
-        before=[*MPIRUN, "3"],
+        before=mpirun_of_a_user(3, tmp_path),
         OMPI_ALLOW_RUN_AS_ROOT="1",
         OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1",
     )
@@ -75,6 +74,7 @@ def test_ranks_that_torchrun_has_started_check_themselves(tmp_path: Path) -> Non
     done = subprocess.run(
         [quick_python(), *torchrun, RUN, "--checkpoint", "runs", *FLAGS],
         cwd=tmp_path,
+        env={**os.environ, "TMPDIR": str(tmp_path)},  # where torchrun leaves a folder
         capture_output=True,
         text=True,
         timeout=120,

@@ -7,6 +7,7 @@ import os
 import struct
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
@@ -163,8 +164,12 @@ def test_no_process_is_left(folder: Path) -> None:
     command = [sys.executable, "-m", "tests.datasets.read_images", str(folder)]
     root = Path(__file__).parents[2]
     # Not to a pipe: its end would be waited for in the place of the processes that hold it.
-    with (folder / "printed").open("w+") as printed:
-        subprocess.run(command, cwd=root, stdout=printed, check=False, timeout=60)
+    with (
+        (folder / "printed").open("w+") as printed,
+        tempfile.TemporaryDirectory() as temporary,  # what is killed leaves its files
+    ):
+        env = {**os.environ, "TMPDIR": temporary}
+        subprocess.run(command, cwd=root, env=env, stdout=printed, check=False, timeout=60)
         printed.seek(0)
         lines = printed.read().splitlines()
     reading, closed, killed = [{int(number) for number in line.split()} for line in lines]

