@@ -22,6 +22,8 @@ if not torch.cuda.is_available():
 def compiled_by_torch(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Torch's cache of what it compiles goes with the tests' files."""
     os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(tmp_path_factory.mktemp("inductor"))
+    # They would not, and take longer than what is compiled with them.
+    os.environ["TORCHINDUCTOR_CPP_CACHE_PRECOMPILE_HEADERS"] = "0"
 
 
 @pytest.fixture(scope="session")
