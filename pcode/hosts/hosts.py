@@ -143,7 +143,11 @@ class Hosts:
     @property
     def variables(self) -> dict[str, str]:
         """What mpirun on one of the hosts needs in its environment to reach the others."""
-        return {"PRTE_MCA_plm_ssh_agent": str(self._folder / "agent")}
+        return {
+            "PRTE_MCA_plm_ssh_agent": str(self._folder / "agent"),
+            # Where mpirun's daemons leave folders of theirs.
+            "PRTE_MCA_prte_remote_tmpdir_base": str(self._folder),
+        }
 
     def write_hostfile(self, path: Path, slots: int) -> None:
         """All hosts, in order, with as many slots on each."""

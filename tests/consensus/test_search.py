@@ -69,10 +69,10 @@ def test_gammas_that_diverge_are_shown() -> None:
 
 
 def test_what_is_cut_off_makes_gamma_smaller(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pcode.consensus.search.MOST_WORK", 1 << 22)  # which takes seconds as it is
+    monkeypatch.setattr("pcode.consensus.search.MOST_WORK", 1 << 23)  # which takes seconds as it is
     search = search_gamma(make_topology("ring", 16), Longer(), LAYOUT, seed=6)
-    assert search.num_entries == 2048
-    assert search.scale == pytest.approx((2048 / 300_000) ** 0.25)
+    assert search.num_entries == 4096
+    assert search.scale == pytest.approx((4096 / 300_000) ** 0.25)
     chosen = [trial.gamma * search.scale for trial in search.trials]
     assert search.best in chosen
     assert "harder" in search.lines()[0]

@@ -18,16 +18,16 @@ SMALL = ["--n_mpi_process", "8", "--entries", "12,5", "--rounds", "60"]
 
 def test_from_the_shell(tmp_path: Path) -> None:
     picture, output = tmp_path / "consensus.png", tmp_path / "consensus.json"
-    flags = ["--graph_topology", "ring", "--comm_op", "none,sign"]
+    flags = ["--graph_topology", "ring,complete", "--comm_op", "none,sign"]
     files = ["--picture", str(picture), "--output", str(output)]
     command = [quick_python(), "-m", "pcode.tools.consensus", *SMALL, *flags, *files]
     ended = run_command(command, ROOT, timeout=120)
     assert ended.returncode == 0, ended.stderr
     curves, _, rows = ended.stdout.rpartition("\n\n")
-    assert curves.count("rounds of gossip on") == 2
+    assert curves.count("rounds of gossip on") == 4
     assert curves.startswith("ring, none\ngamma ")
     lines = rows.splitlines()
-    assert len(lines) == 4
+    assert len(lines) == 6
     assert len({line.count("|") for line in lines}) == 1
     assert picture.read_bytes().startswith(b"\x89PNG")
     content = json.loads(output.read_text())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -14,9 +16,16 @@ from tests.run.runs import run
 IMAGES_OF_A_CLASS = 6
 
 
+@pytest.fixture
+def temporary() -> Iterator[str]:
+    """For what ranks leave that are ended; a path short enough for sockets."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield folder
+
+
 @pytest.mark.parametrize("backend", ["sim", pytest.param("mpi", marks=pytest.mark.slow)])
 def test_a_damaged_image_ends_the_run_on_all_nodes_with_a_line(
-    tmp_path: Path, backend: str
+    tmp_path: Path, temporary: str, backend: str
 ) -> None:
     for part in ("train", "val"):
         for label in ("cat", "dog"):
@@ -32,6 +41,7 @@ def test_a_damaged_image_ends_the_run_on_all_nodes_with_a_line(
         *("--data", "imagenet", "--data_dir", "data", "--arch", "resnet18", "--num_workers", "1"),
         *("--partition_data", "sorted", "--batch_size", "3", "--num_epochs", "1"),
         *("--backend", backend),
+        TMPDIR=temporary,
     )
     assert done.returncode == USER_ERROR, done.stderr
     errors = [line for line in done.stderr.splitlines() if line.startswith("run.py: error: ")]
