@@ -25,12 +25,14 @@ _BEGUN = re.compile(
     re.DOTALL,
 )
 # Lines that tell nobody anything: of messages that were left out, of an ssh that was too quick for
-# mpirun, which puts it into a process group of its own as ssh's own process does, and of
-# descriptors that an ending mpirun closed before its libevent had forgotten them.
+# mpirun, which puts it into a process group of its own as ssh's own process does, and of an ending
+# mpirun: of descriptors closed before its libevent had forgotten them, and of ranks gone before its
+# PMIx had answered them.
 _NOISE = re.compile(
     rb"\[warn\] Epoll [^\n]*: Bad file descriptor\n"
     rb"|\[[^\]\n]*\] (?:\d+ more processe?s? ha(?:s|ve) sent help message help-mpi-api\.txt"
     rb"|Set MCA parameter \"\w+_base_help_aggregate\""
+    rb"|PMIX ERROR: PMIX_ERR_UNREACH in file \S+/pmix_server\.c at line "
     rb"|plm:ssh: Warning: setpgid\(\d+,\d+\) failed in parent)[^\n]*\n"
 )
 _CLOSED = re.compile(rb"\[[^\]\n]*\] prterun: SIGPIPE detected - aborting\n")

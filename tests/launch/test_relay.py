@@ -40,6 +40,7 @@ NOISE = (
     b'[vm:91] Set MCA parameter "orte_base_help_aggregate" to 0 to see all messages\n'
     b"[vm:91] plm:ssh: Warning: setpgid(97,97) failed in parent with "
     b"errno=Permission denied(13)\n"
+    b"[vm:91] PMIX ERROR: PMIX_ERR_UNREACH in file /pmix/src/server/pmix_server.c at line 3146\n"
     b"[warn] Epoll MOD(1) on fd 22 failed. Old events were 6; read change was 0 (none); "
     b"write change was 2 (del); close change was 0 (none): Bad file descriptor\n"
 )
@@ -58,7 +59,7 @@ OTHER = RULE + b"There are not enough slots available in the system\n" + RULE
         (OTHER, None),
     ],
 )
-@given(cuts=st.sets(st.integers(1, 700)))
+@given(cuts=st.sets(st.integers(1, 800)))
 def test_blocks_are_kept_as_what_they_say(block: bytes, death: str | None, cuts: set[int]) -> None:
     stream = b"\rstep 3\n-" + block + b"\rstep 4 -----"
     found = Filter()
