@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -16,14 +17,6 @@ from tests.support.python import SHARED, quick_python
 if not torch.cuda.is_available():
     # Triton reads it when it is imported, which any test may be the first to do.
     os.environ["TRITON_INTERPRET"] = "1"
-
-
-@pytest.fixture(scope="session", autouse=True)
-def compiled_by_torch(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Torch's cache of what it compiles goes with the tests' files."""
-    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(tmp_path_factory.mktemp("inductor"))
-    # They would not, and take longer than what is compiled with them.
-    os.environ["TORCHINDUCTOR_CPP_CACHE_PRECOMPILE_HEADERS"] = "0"
 
 
 @pytest.fixture(scope="session")
@@ -52,10 +45,18 @@ def _is_default(config: pytest.Config) -> bool:
 def pytest_configure(config: pytest.Config) -> None:
     """By default the same few examples in every run; many, drawn anew, with the slow tests.
 
-    The workers of pytest-xdist start programs by one rank server.
+    The workers of pytest-xdist start programs by one rank server. What torch compiles is kept as
+    long as the tests run.
     """
     settings.load_profile("default" if _is_default(config) else "slow")
-    if getattr(config.option, "numprocesses", None) and not hasattr(config, "workerinput"):
+    if hasattr(config, "workerinput"):
+        return
+    compiled = tempfile.TemporaryDirectory(prefix="choco-sgd-tests-")
+    config.add_cleanup(compiled.cleanup)
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = compiled.name
+    # Headers would be kept elsewhere, and take longer than what is compiled with them.
+    os.environ["TORCHINDUCTOR_CPP_CACHE_PRECOMPILE_HEADERS"] = "0"
+    if getattr(config.option, "numprocesses", None):
         os.environ[SHARED] = quick_python()  # imports, and compiles kernels, while workers collect
 
 

@@ -8,6 +8,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -78,9 +79,12 @@ def run_page(page: str, folder: Path) -> subprocess.CompletedProcess[str]:
     file = folder.with_suffix(".sh")
     file.write_text(script(page, folder), encoding="utf-8")
     programs = (Path(python).parent for python in (quick_python(), sys.executable))
-    return run_command(
-        ["bash", "-euo", "pipefail", str(file)],
-        folder,
-        LIMIT_SECONDS,
-        {"PATH": os.pathsep.join([*map(str, programs), os.environ["PATH"]])},
-    )
+    path = os.pathsep.join([*map(str, programs), os.environ["PATH"]])
+    # A process alone under MPI leaves a folder; the path is short enough for sockets.
+    with tempfile.TemporaryDirectory() as temporary:
+        return run_command(
+            ["bash", "-euo", "pipefail", str(file)],
+            folder,
+            LIMIT_SECONDS,
+            {"PATH": path, "TMPDIR": temporary},
+        )
