@@ -84,8 +84,9 @@ def test_transport_that_sleeps_is_left_out_unless_the_user_has_chosen_others() -
     assert transports(run_mpi(1, started, START_SECONDS, chosen)) == {"self"}
 
 
-def test_process_by_itself_has_no_transport_that_leaves_shared_memory() -> None:
-    done = run_command([quick_python(), "-c", STARTED], ROOT, START_SECONDS, VERBOSE)
+def test_process_by_itself_has_no_transport_that_leaves_shared_memory(tmp_path: Path) -> None:
+    env = {**VERBOSE, "TMPDIR": str(tmp_path)}  # where Open MPI leaves a folder all the same
+    done = run_command([quick_python(), "-c", STARTED], ROOT, START_SECONDS, env)
     assert transports(done) == {"self"}
 
 
