@@ -73,10 +73,10 @@ _LEFT_OUT = pytest.StashKey[int]()
 
 
 def pytest_deselected(items: Sequence[pytest.Item]) -> None:
-    slow = [item for item in items if item.get_closest_marker("slow") is not None]
-    if slow:
-        stash = slow[0].config.stash
-        stash[_LEFT_OUT] = stash.get(_LEFT_OUT, 0) + len(slow)
+    """Count what is left out for its mark, and not for what else was asked for."""
+    config = items[0].config
+    if _is_default(config) and all(item.get_closest_marker("slow") for item in items):
+        config.stash[_LEFT_OUT] = config.stash.get(_LEFT_OUT, 0) + len(items)
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
@@ -87,8 +87,9 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:
-    # Every worker has collected all tests.
-    node.config.stash[_LEFT_OUT] = getattr(node, "workeroutput", {}).get("left_out", 0)
+    # Every worker has collected all tests; one that crashed has told nothing.
+    if hasattr(node, "workeroutput"):
+        node.config.stash[_LEFT_OUT] = node.workeroutput["left_out"]
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -36,6 +36,8 @@ import runpy
 import socket
 import struct
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -52,6 +54,7 @@ DEFAULT_TIMEOUT = timedelta(minutes=30)  # torch's for backends other than NCCL
 PROBE_SECONDS = 2.0  # for each address of rank 0 that another rank tries
 SIOCGIFADDR = 0x8915  # Linux: the IPv4 address of an interface
 
+_TRANSPORTS = "OMPI_MCA_btl"
 # Of Open MPI 4 and 5, and of MPICH and what shares its interface.
 _LIBRARIES = ("libmpi.so.40", "libmpi.so.12")
 
@@ -69,11 +72,8 @@ def register() -> None:
     nodes that send and receive at once then get 90 Mbit/s out of 100 instead of 55 (benchmarks/
     slow_network.py's hosts in a ring, 8 MB to each neighbour), because a piece waits until its
     receiver looks. Asks it to know the ranks of a run of up to 1024 from the start: one that is
-    called by a rank it does not know hangs up, with a notice, and is called again. And asks it to
-    leave out its transport for one-sided messages over libfabric, unless the user has chosen
-    transports: none are sent here, and where it finds no device it sleeps for a second before MPI
-    starts. A process that nothing has started together with others gets no transport at all, as it
-    would leave its shared memory behind for ever.
+    called by a rank it does not know hangs up, with a notice, and is called again. For the choice
+    of transports see `_transports`.
 
     Raises:
         UserError: mpi4py or an MPI library is missing.
@@ -83,8 +83,8 @@ def register() -> None:
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     os.environ.setdefault("OMPI_MCA_btl_tcp_flags", "send")
     os.environ.setdefault("OMPI_MCA_mpi_add_procs_cutoff", "1024")
-    os.environ.setdefault("OMPI_MCA_btl", "^ofi" if "PMIX_RANK" in os.environ else "self")
-    _mpi()
+    with _transports():
+        _mpi()
     if hasattr(Backend, "_ensure_backend_registered"):
         Backend.register_backend("mpi", _create, extended_api=True, devices=["cpu"])
     else:
@@ -93,6 +93,26 @@ def register() -> None:
         distributed_c10d.ProcessGroupMPI = _ProcessGroupMPI  # type: ignore[assignment,misc]
     distributed_c10d.Store = _store  # type: ignore[assignment,misc]
     distributed_c10d._MPI_AVAILABLE = True
+
+
+@contextmanager
+def _transports() -> Iterator[None]:
+    """Choose Open MPI's transports while it starts, unless the environment does.
+
+    Ranks do without `ofi`, which carries one-sided messages over libfabric: none are sent here, and
+    where it finds no device it sleeps for a second. A process that nothing has started as one of
+    several has itself alone, as it would leave its shared memory behind for ever. What it starts
+    later chooses for itself.
+    """
+    if _TRANSPORTS in os.environ:
+        yield
+        return
+    alone = {"PMIX_RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK"}.isdisjoint(os.environ)
+    os.environ[_TRANSPORTS] = "self" if alone else "^ofi"
+    try:
+        yield
+    finally:
+        del os.environ[_TRANSPORTS]
 
 
 def init_process_group(timeout: timedelta = DEFAULT_TIMEOUT) -> None:

@@ -63,15 +63,21 @@ def test_message_of_another_size_ends_the_job_without_abort(tmp_path: Path) -> N
     assert message in done.stderr
 
 
-STARTED = "from pcode.communication.mpi import register; register()"
+STARTED = """
+import os
+from pcode.communication.mpi import register
+register()
+print(os.environ.get("OMPI_MCA_btl"))
+"""
 
 
 VERBOSE = {"OMPI_MCA_btl_base_verbose": "10"}
 
 
-def transports(done: subprocess.CompletedProcess[str]) -> set[str]:
-    """Those that Open MPI says to open."""
+def transports(done: subprocess.CompletedProcess[str], told: str = "None") -> set[str]:
+    """Those that Open MPI says to open; what is `told` to programs that are started later."""
     assert done.returncode == 0, done.stderr
+    assert done.stdout == f"{told}\n"
     return set(re.findall(r"components_open: found loaded component (\w+)", done.stderr))
 
 
@@ -81,7 +87,7 @@ def test_transport_that_sleeps_is_left_out_unless_the_user_has_chosen_others() -
     assert "self" in found
     assert "ofi" not in found
     chosen = {**VERBOSE, "OMPI_MCA_btl": "self"}
-    assert transports(run_mpi(1, started, START_SECONDS, chosen)) == {"self"}
+    assert transports(run_mpi(1, started, START_SECONDS, chosen), "self") == {"self"}
 
 
 def test_process_by_itself_has_no_transport_that_leaves_shared_memory(tmp_path: Path) -> None:

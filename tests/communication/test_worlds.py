@@ -7,7 +7,7 @@ from functools import cache
 
 import pytest
 
-from tests.communication.world import BACKENDS, COMMUNICATORS, expected
+from tests.communication.world import COMMUNICATORS, expected
 from tests.support.worlds import World, started
 
 SIZES = sorted(COMMUNICATORS)
@@ -24,10 +24,6 @@ def world(
         return started("tests.communication.world", num_ranks, tmp_path_factory, pytestconfig)
 
     return of
-
-
-def test_every_size_has_both_contracts() -> None:
-    assert set(COMMUNICATORS) == set(BACKENDS) == {2, 3, 4}
 
 
 @pytest.mark.parametrize(

@@ -122,7 +122,7 @@ def test_processes_on_hosts_end_with_them(hosts_possible: None) -> None:
         grandchild = int(process.stdout.readline())
         assert Path(f"/proc/{grandchild}").exists()
         holders = [hosts.process(name) for name in hosts.names]
-    assert process.wait(10) == -9
+    assert process.wait(60) == -9
     process.stdout.close()
     assert not any(alive(pid) for pid in [grandchild, *holders])
 

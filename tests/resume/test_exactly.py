@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections import Counter
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -62,20 +62,18 @@ def killed(ended: Ended) -> None:
 
 
 def _few_by_default() -> list[Any]:
-    """Every law with one compressor that loses something, the first with all; the rest is slow."""
-    found = []
-    pairings = _pairings()
-    first, times = pairings[0][1], Counter(pairing[1] for pairing in pairings)
-    lossy = Counter[str]()
-    for pairing in pairings:
-        law, graph, *compressor = pairing[1::2]
-        lossy[law] += compressor[0] != "none"
-        compresses = times[law] > len(GRAPHS)
-        # A law that compresses comes with all of them: the number of the law says which it gets.
-        chosen = compressor[0] != "none" and lossy[law] == 1 + list(LAWS).index(law) % 4
-        default = law == first or not compresses or chosen
-        marks = () if default else pytest.mark.slow
-        found.append(pytest.param(pairing, marks=marks, id=" ".join((law, graph, *compressor))))
+    """Every law, and every compressor that loses something; the other pairings are slow."""
+    of_law: dict[str, list[tuple[str, ...]]] = {}
+    for pairing in _pairings():
+        of_law.setdefault(pairing[1], []).append(pairing)
+    found, numbers = [], count()
+    for pairings in of_law.values():
+        lossy = [pairing for pairing in pairings if pairing[1::2][2] != "none"]
+        # Of the laws that compress, the first takes the first of them, and so on.
+        chosen = [lossy[next(numbers) % len(lossy)]] if lossy else pairings
+        for pairing in pairings:
+            marks = () if pairing in chosen else pytest.mark.slow
+            found.append(pytest.param(pairing, marks=marks, id=" ".join(pairing[1::2])))
     return found
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import traceback
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
@@ -18,10 +17,10 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from torch.distributed import FileStore, Store  # type: ignore[attr-defined]
 
 from pcode.communication.connect import abort
 from pcode.launch import detect
+from pcode.launch.environment import derived_port
 
 JOINING, PARTING = "joining", "parting"  # what a rank is at before its checks and after them
 FAILURES = (AssertionError, pytest.fail.Exception)  # the latter is of pytest.raises
@@ -52,8 +51,7 @@ def go_through(folder: Path, cases: Mapping[str, Case]) -> None:
     """
     place = detect()
     assert place is not None, "to be started by mpirun"
-    store = FileStore(str(folder / "store"), place.num_ranks)
-    store.set_timeout(LIMIT)
+    port = derived_port(os.environ["PMIX_NAMESPACE"])
     under_way: tuple[str, str] = ("", "")
     with (folder / f"{place.rank}.notes").open("w", encoding="utf-8", buffering=1) as notes:
 
@@ -66,9 +64,10 @@ def go_through(folder: Path, cases: Mapping[str, Case]) -> None:
             notes.write(json.dumps([*under_way, failed]) + "\n")
 
         try:
-            for name, case in cases.items():
+            for number, (name, case) in enumerate(cases.items()):
                 begin(name, JOINING)
-                _take_port(store, name, place.rank)
+                # Each has its own port: torch keeps the last one's store for a while.
+                os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port + number))
                 with case() as checks:
                     end("")
                     for check, function in checks.items():
@@ -79,13 +78,3 @@ def go_through(folder: Path, cases: Mapping[str, Case]) -> None:
         except BaseException:  # whatever it is, the others may wait for this rank
             end(traceback.format_exc())
             abort(f"rank {place.rank}: {', '.join(under_way)}: {traceback.format_exc()}")
-
-
-def _take_port(store: Store, name: str, rank: int) -> None:
-    """Let the ranks meet at a port of this case: torch keeps the last one's store for a while."""
-    key = f"port of {name}"
-    if rank == 0:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            store.set(key, str(probe.getsockname()[1]))
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=store.get(key).decode())

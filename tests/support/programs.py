@@ -29,7 +29,7 @@ __all__ = [
 ]
 
 ENDING_SECONDS = 5.0
-# Every process that a command starts inherits it, in whatever session it is.
+# Every program that a command starts inherits it, in whatever session it is.
 MARK = "STARTED_BY_TEST"
 FOR_MPI = {
     "OMP_NUM_THREADS": "1",

@@ -62,7 +62,8 @@ def quick_python() -> str:
                     *(descriptor, str(folder), str(python)),
                 ],
                 cwd=ROOT,
-                env={**os.environ, "OMP_NUM_THREADS": "1"},  # as programs in tests have it
+                # As programs in tests have it, and as run.py has it before torch takes memory.
+                env={**os.environ, "OMP_NUM_THREADS": "1", "THP_MEM_ALLOC_ENABLE": "1"},
                 stderr=errors,
                 stdin=subprocess.PIPE,  # closed when this process ends, however it does
                 pass_fds=[listener.fileno()],

@@ -8,9 +8,12 @@ its end exit handlers and MPI's finalising. Where it would not be the same, as t
 reads it when it starts or a process cannot change it, the trampoline starts Python itself
 (`why_cold`).
 
-Three things differ all the same: all forks hash strings with one seed; a fork is no descendant of
-the program that starts it, but of the server; and when a trampoline is killed its program is killed
-a moment later. Tests of such things start Python itself.
+This differs all the same, and tests of such things start Python itself. All forks hash strings with
+one seed. A fork is no descendant of the program that starts it, but of the server; it leads a
+session of its own, and what /proc tells of its environment is the server's, so that what a fork
+leaves behind without starting another program is not found by its environment. When a trampoline
+is killed its program is killed a moment later; when one is stopped, it is not. Exit handlers of C
+libraries do not run.
 
 The server ends with its standard input, that of the tests' process: it ends all that it has forked
 and removes FOLDER. Should it end otherwise, its forks end with it.
@@ -120,6 +123,8 @@ class Server:
             job = Job(**json.loads(content))
             program = read_program(job.arguments, job.folder)
         if program is not None and self.why_cold(job, program) is None:
+            # What comes before the fork has the program's own mask and actions waits for those.
+            mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
             with warnings.catch_warnings():
                 # Threads that libraries have started are theirs to start again.
                 warnings.simplefilter("ignore", DeprecationWarning)
@@ -127,6 +132,7 @@ class Server:
             if process == 0:
                 self._leave(connection)
                 return job, program, descriptors
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         for descriptor in descriptors:
             os.close(descriptor)
         _tell(connection, process)

@@ -81,9 +81,10 @@ def test_sums_are_those_of_the_cpu(case: Case, layout: Layout) -> None:
         np.testing.assert_array_equal(copy.cpu().view(torch.int32), target.view(torch.int32))
 
 
-def test_sums_of_many_messages_are_those_of_the_cpu(case: Case) -> None:
+@pytest.mark.parametrize("size", [600, pytest.param(4200, marks=pytest.mark.slow)])
+def test_sums_of_many_messages_are_those_of_the_cpu(case: Case, size: int) -> None:
     # As in the middle of a star: more than a launch takes, in another vector the own one alone.
-    layout, compressor = Layout.of_sizes([30, 600]), case.compressor()
+    layout, compressor = Layout.of_sizes([30, size]), case.compressor()
     messages = [on_cpu(case, layout, drawn(layout, seed), None, seed << 50) for seed in range(17)]
     weights = [[0.06 * m for m in range(17)], [float(m == 9) for m in range(17)]]
     targets = [drawn(layout, seed) for seed in (20, 21)]
