@@ -1,0 +1,51 @@
+"""When an exchange is under way after a step, and when none is."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import pytest
+import torch
+from torch import nn
+
+from pcode.communication import Communicator, Simulation
+from pcode.compression import make_compressor
+from pcode.config import make_config
+from pcode.optim import LAWS, law_class, make_law
+from pcode.optim.compressed import OverlappingLaw
+from pcode.topology import make_graph
+from pcode.training.plan import local_options
+
+RING = make_graph("ring", 3)
+OVERLAPPING = [law for law in LAWS if issubclass(law_class(law, RING), OverlappingLaw)]
+
+
+def taken_in_late(node: Communicator, law: str, overlap: bool) -> bool:
+    """Whether what a first step has sent for changes the node's vectors only after the step."""
+    torch.manual_seed(node.rank)
+    model = nn.Linear(20, 3)
+    for parameter in model.parameters():
+        node.average(parameter.data)  # some laws ask for equal models
+    config = make_config(consensus_stepsize=0.1, overlap=overlap, optimizer=law)
+    optimizer = make_law(
+        law,
+        model.named_parameters(),
+        node,
+        RING,
+        local=local_options(config) | {"lr": 0.05},
+        flags=config.flat(),
+        gossip={"compressor": make_compressor("sign"), "seed": 3},
+    )
+    model(torch.randn(8, 20)).square().sum().backward()
+    optimizer.step()
+    vectors = [value for value in vars(optimizer).values() if isinstance(value, torch.Tensor)]
+    before = [vector.clone() for vector in vectors]
+    optimizer.finish()
+    return not all(map(torch.equal, vectors, before))
+
+
+@pytest.mark.parametrize("overlap", [False, True])
+@pytest.mark.parametrize("law", OVERLAPPING)
+def test_a_step_waits_for_its_exchange_unless_it_may_overlap(law: str, overlap: bool) -> None:
+    late = Simulation(3).run(partial(taken_in_late, law=law, overlap=overlap))
+    assert late == [overlap] * 3
