@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import networkx as nx
 import numpy as np
 import pytest
@@ -197,6 +199,8 @@ def test_erdos_renyi_has_the_edges_of_its_probability() -> None:
     share = len(make_topology("erdos_renyi:0.3", 100).edges) / (100 * 99 / 2)
     assert share == pytest.approx(0.3, abs=0.03)
     assert len(make_topology("erdos_renyi:1", 10).edges) == 45
+    share = len(make_topology("erdos_renyi", 100).edges) / (100 * 99 / 2)
+    assert share == pytest.approx(2 * math.log(100) / 100, rel=0.1)
 
 
 @pytest.mark.parametrize(
