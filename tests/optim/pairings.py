@@ -25,9 +25,9 @@ from pcode.compression import make_compressor
 from pcode.config import make_config
 from pcode.errors import UserError
 from pcode.launch import detect
-from pcode.optim import LAWS, law_class, make_law
+from pcode.optim import LAWS, Law, law_class, make_law
 from pcode.optim.compressed import OverlappingLaw
-from pcode.topology import make_graph
+from pcode.topology import Graph, make_graph
 from pcode.training.plan import local_options
 from tests.support.cases import Checks, go_through
 
@@ -93,18 +93,11 @@ def pairings() -> Iterator[Pairing]:
     yield from VARIANTS
 
 
-def train(node: Communicator, pairing: Pairing) -> str:
-    """A few steps on data of the node's own; digest of parameters and vectors, and bytes sent.
-
-    Raises:
-        AssertionError: the bytes are not those of one message to each receiver in each step.
-    """
-    law, graph_name, compression, options, overlap, changed = pairing
-    torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(20, 16), nn.ReLU(), nn.Linear(16, 3))
-    graph = make_graph(graph_name, node.num_nodes)
+def law_of(pairing: Pairing, model: nn.Module, node: Communicator, graph: Graph) -> Law:
+    """The pairing's law on a node."""
+    law, _, compression, options, overlap, changed = pairing
     config = make_config(consensus_stepsize=0.05, overlap=overlap, optimizer=law, **changed)
-    optimizer = make_law(
+    return make_law(
         law,
         model.named_parameters(),
         node,
@@ -113,6 +106,18 @@ def train(node: Communicator, pairing: Pairing) -> str:
         flags=config.flat(),
         gossip={"compressor": make_compressor(compression, **options), "seed": 3},
     )
+
+
+def train(node: Communicator, pairing: Pairing) -> str:
+    """A few steps on data of the node's own; digest of parameters and vectors, and bytes sent.
+
+    Raises:
+        AssertionError: the bytes are not those of one message to each receiver in each step.
+    """
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(20, 16), nn.ReLU(), nn.Linear(16, 3))
+    graph = make_graph(pairing.graph, node.num_nodes)
+    optimizer = law_of(pairing, model, node, graph)
     before, expected, exchanges = node.bytes_sent, 0, 0
     draw = torch.Generator().manual_seed(node.rank)
     for step in range(NUM_STEPS):
@@ -128,7 +133,7 @@ def train(node: Communicator, pairing: Pairing) -> str:
             exchanges = optimizer.num_exchanges
     state = optimizer.state_dict()["vectors"]
     sent = node.bytes_sent - before
-    centralized_sgd = law == "sgd" and graph_name == "complete"
+    centralized_sgd = (pairing.law, pairing.graph) == ("sgd", "complete")
     assert centralized_sgd or sent == expected, pairing
     digest = hashlib.sha256()
     for vector in (optimizer.x, *state.values()):

@@ -9,12 +9,10 @@ import torch
 from torch import nn
 
 from pcode.communication import Communicator, Simulation
-from pcode.compression import make_compressor
-from pcode.config import make_config
-from pcode.optim import LAWS, law_class, make_law
+from pcode.optim import LAWS, law_class
 from pcode.optim.compressed import OverlappingLaw
 from pcode.topology import make_graph
-from pcode.training.plan import local_options
+from tests.optim.pairings import Pairing, law_of
 
 RING = make_graph("ring", 3)
 OVERLAPPING = [law for law in LAWS if issubclass(law_class(law, RING), OverlappingLaw)]
@@ -26,16 +24,7 @@ def taken_in_late(node: Communicator, law: str, overlap: bool) -> bool:
     model = nn.Linear(20, 3)
     for parameter in model.parameters():
         node.average(parameter.data)  # some laws ask for equal models
-    config = make_config(consensus_stepsize=0.1, overlap=overlap, optimizer=law)
-    optimizer = make_law(
-        law,
-        model.named_parameters(),
-        node,
-        RING,
-        local=local_options(config) | {"lr": 0.05},
-        flags=config.flat(),
-        gossip={"compressor": make_compressor("sign"), "seed": 3},
-    )
+    optimizer = law_of(Pairing(law, "ring", "sign", {}, overlap, {}), model, node, RING)
     model(torch.randn(8, 20)).square().sum().backward()
     optimizer.step()
     vectors = [value for value in vars(optimizer).values() if isinstance(value, torch.Tensor)]
