@@ -105,7 +105,7 @@ def test_cells_run_once_and_what_diverges_is_told_apart(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     runs, table, output = tmp_path / "runs", tmp_path / "t.md", tmp_path / "t.json"
-    arguments = ["table1", "--data", "digits", "--epochs", "2", "--seeds", "1", "--jobs", "2"]
+    arguments = ["table1", "--data", "digits", "--epochs", "3", "--seeds", "1", "--jobs", "2"]
     arguments += ["--cells", "dcd-random-1,all-reduce", "--folder", str(runs)]
     arguments += ["--markdown", str(table), "--output", str(output)]
     assert main(arguments) == 0
@@ -115,13 +115,13 @@ def test_cells_run_once_and_what_diverges_is_told_apart(
     measured = {cell["cell"]: cell["test_top1"] for cell in json.loads(output.read_text())["cells"]}
     assert measured["dcd-random-1"] == [None]
     (top1,) = measured["all-reduce"]
-    assert top1 > 50
+    assert top1 > 80
     lines = table.read_text().splitlines()
     assert lines[0] == "| | DCD | paper |"
     assert lines[2] == "| random 1 % | div | div |"
     assert lines[4].startswith(
         f"Without compression, all-reduce: {top1:.2f} (paper 92.64). "
-        "Ours: resnet20 on digits, 2 epochs, 1 run; the paper's: ResNet-20 on CIFAR-10."
+        "Ours: resnet20 on digits, 3 epochs, 1 run; the paper's: ResNet-20 on CIFAR-10."
     )
     assert main(arguments) == 0
     assert kept(runs) == found
