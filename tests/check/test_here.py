@@ -57,13 +57,7 @@ def test_one_process_needs_no_mpi(tmp_path: Path, flags: tuple[str, ...]) -> Non
 
 
 def test_ranks_that_mpirun_has_started_check_themselves(tmp_path: Path) -> None:
-    done = run(
-        tmp_path,
-        *FLAGS,
-        before=mpirun_of_a_user(3, tmp_path),
-        OMPI_ALLOW_RUN_AS_ROOT="1",
-        OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1",
-    )
+    done = run(tmp_path, *FLAGS, before=mpirun_of_a_user(3, tmp_path))
     host, edges = read(done, tmp_path).marked("ok")
     assert host.startswith(f"{socket.gethostname()}: ranks 0 to 2, ")
     assert edges.startswith("all edges of ring (3) answer over mpi; ")

@@ -81,7 +81,7 @@ esac
 """
 SRUN = """#!/bin/sh
 while [ "${1#--}" != "$1" ]; do shift; done
-exec %s --allow-run-as-root "$@"
+exec %s "$@"
 """
 
 

@@ -82,8 +82,7 @@ def test_one_rank(tmp_path: Path, started: list[Started], rank: int) -> None:
 
 
 def test_one_rank_under_plain_mpirun(tmp_path: Path, started: list[Started]) -> None:
-    root = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
-    started.append(Started(tmp_path, *LONG, before=mpirun_of_a_user(3, tmp_path), **root))
+    started.append(Started(tmp_path, *LONG, before=mpirun_of_a_user(3, tmp_path)))
     started[0].await_text(b"epoch   1:")
     started[0].ranks()[2].send_signal(signal.SIGTERM)
     assert started[0].status() == PREEMPTED

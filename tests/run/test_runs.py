@@ -17,7 +17,6 @@ from tests.run.runs import finished, run, run_folder, summary
 from tests.support.programs import mpirun_of_a_user, quick_python
 
 SMALL = ("--arch", "resnet8", "--num_epochs", "1")
-ROOT = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
 
 
 def test_the_published_command(tmp_path: Path) -> None:
@@ -127,7 +126,7 @@ def test_its_configuration_starts_the_same_run(small: Path, tmp_path: Path) -> N
 
 def test_under_mpirun_it_is_a_rank(tmp_path: Path) -> None:
     before = mpirun_of_a_user(3, tmp_path)
-    done = run(tmp_path, *SMALL, "--quantize_level", "4", before=before, **ROOT)
+    done = run(tmp_path, *SMALL, "--quantize_level", "4", before=before)
     assert done.returncode == 0, done.stderr
     assert len(summary(tmp_path)["test_top1_per_node"]) == 3
     assert done.stderr.count("run.py: warning: --quantize_level") == 1

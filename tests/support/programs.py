@@ -52,7 +52,7 @@ def mpirun_of_a_user(num_ranks: int, folder: Path) -> list[str]:
     """An mpirun that is not run.py's: `run.py FLAGS` may follow. Its files lie in `folder`."""
     files = Scratch(folder, -1).flags(here=True)
     placement = ["--map-by", "slot:OVERSUBSCRIBE", "--bind-to", "none", "-n", str(num_ranks)]
-    return [find_mpirun(), *files, *placement]
+    return [find_mpirun(), "--allow-run-as-root", *files, *placement]
 
 
 def run_mpi(
