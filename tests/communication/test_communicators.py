@@ -137,13 +137,14 @@ def test_a_failing_simulated_node_ends_all_and_its_error_is_the_run_s() -> None:
     assert all(error.step is not None for error in errors.values())
 
 
-def test_simulated_nodes_that_wait_for_each_other_are_an_error_not_a_hang() -> None:
-    def node(communicator: Communicator) -> None:
-        peer = 1 - communicator.rank
-        communicator.exchange({}, {peer: torch.zeros(1)}, step=7).wait()
+@pytest.mark.parametrize("num_parts", [1, 2])
+def test_simulated_nodes_that_wait_for_each_other_are_an_error_not_a_hang(num_parts: int) -> None:
+    def process(processes: ProcessCommunicator) -> None:
+        node = by_nodes(processes, num_parts, 1.0)
+        node.exchange({}, {1 - node.rank: torch.zeros(1)}, step=7).wait()
 
     with pytest.raises(CommunicationError, match=r"rank 0, peer 1, step 7: no node can go on"):
-        Simulation(2).run(node)
+        Simulation(2 * num_parts).run(process)
 
 
 def test_a_simulated_message_of_another_size_is_an_error() -> None:
