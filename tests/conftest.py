@@ -32,6 +32,13 @@ def four_hosts(hosts_possible: None) -> Iterator[Hosts]:
         yield hosts
 
 
+@pytest.fixture
+def temporary() -> Iterator[str]:
+    """For the files that killed processes leave; a path short enough for sockets."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield folder
+
+
 # A busy machine may miss any deadline.
 _PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("default", _PATIENT, derandomize=True, max_examples=20)

@@ -253,7 +253,6 @@ class CompressorContract(ABC):
     # Each subclass is its own test; without a database none replays another's example.
     @settings(
         database=None,
-        deadline=None,
         suppress_health_check=[HealthCheck.differing_executors, HealthCheck.too_slow],
     )
     def test_drawn_vectors(self, data: st.DataObject) -> None:

@@ -7,7 +7,6 @@ import os
 import struct
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
@@ -160,14 +159,11 @@ def test_shares_cover_the_test_set_once(folder: Path, num_parts: int) -> None:
     assert sorted(shared) == sorted(whole)
 
 
-def test_no_process_is_left(folder: Path) -> None:
+def test_no_process_is_left(folder: Path, temporary: str) -> None:
     command = [sys.executable, "-m", "tests.datasets.read_images", str(folder)]
     root = Path(__file__).parents[2]
     # Not to a pipe: its end would be waited for in the place of the processes that hold it.
-    with (
-        (folder / "printed").open("w+") as printed,
-        tempfile.TemporaryDirectory() as temporary,  # what is killed leaves its files
-    ):
+    with (folder / "printed").open("w+") as printed:
         env = {**os.environ, "TMPDIR": temporary}
         subprocess.run(command, cwd=root, env=env, stdout=printed, check=False, timeout=60)
         printed.seek(0)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -14,13 +12,6 @@ from pcode.exit_status import USER_ERROR
 from tests.run.runs import run
 
 IMAGES_OF_A_CLASS = 6
-
-
-@pytest.fixture
-def temporary() -> Iterator[str]:
-    """For what ranks leave that are ended; a path short enough for sockets."""
-    with tempfile.TemporaryDirectory() as folder:
-        yield folder
 
 
 @pytest.mark.parametrize("backend", ["sim", pytest.param("mpi", marks=pytest.mark.slow)])
