@@ -94,6 +94,18 @@ def test_where_healing_does_not_help_the_run_ends(tmp_path: Path) -> None:
     assert sum(len(event["healed"]) for event in result["events"]) <= 4
 
 
+@pytest.mark.parametrize(("last", "status"), [(10, 3), (26, 0)])
+def test_more_healings_than_nodes_within_an_epoch_end_the_run(
+    tmp_path: Path, last: int, status: int
+) -> None:
+    """An epoch has 22 steps: at step 26 two of the five are forgotten."""
+    faults = [f"corrupt:1:{step}:forward" for step in (2, 4, 6, 8, last)]
+    ended = children.run(tmp_path, FEW, ",".join(faults))
+    assert ended.status == status, ended.output
+    told = children.summary(tmp_path)["exit_reason"]
+    assert told.startswith("diverged: ") == ("4 times within an epoch" in told) == (status == 3)
+
+
 def test_without_on_failure_a_sick_node_ends_all(tmp_path: Path) -> None:
     ended = children.run(tmp_path, (*FEW, "--on_failure", "stop"), "corrupt:1:9:forward")
     assert ended.status == 3
