@@ -136,6 +136,14 @@ def test_the_command_line_wins_over_the_file_and_the_file_over_the_default(tmp_p
     assert config.learning.momentum_factor == 0.9
 
 
+def test_local_steps_that_begin_after_the_last_epoch_are_warned_of() -> None:
+    flags = ["--num_epochs", "3", "--local_step", "2", "--turn_on_local_step_from"]
+    assert parse([*flags, "2"]).warnings == ()
+    assert parse([*flags, "3"]).warnings == (
+        "--turn_on_local_step_from: training ends after --num_epochs 3",
+    )
+
+
 def test_a_written_configuration_is_read_back_without_warnings(tmp_path: Path) -> None:
     file = tmp_path / "config.yaml"
     config = parse(
