@@ -102,6 +102,16 @@ def test_two_hosts_that_do_not_reach_each_other(four_hosts: Hosts, tmp_path: Pat
     assert others_are_fine(checked, *four_hosts.names)
 
 
+def test_an_mpirun_over_all_hosts_that_fails(three_hosts: Hosts, tmp_path: Path) -> None:
+    """Asked alone a host answers; to meet the others, to which it is given seconds, it does not."""
+    ends = "sh -c 'case $* in *limit_seconds*) echo no luck >&2; exit 9;; esac; exec $0 \"$@\"'"
+    checked = check_over(
+        three_hosts, tmp_path, *choosing(tmp_path, "host-2", f"{ends} {sys.executable}")
+    )
+    assert checked.wrong == ["one mpirun over all hosts: no luck"]
+    assert others_are_fine(checked, *three_hosts.names)
+
+
 def other_python(fits: str) -> str:
     """Another interpreter on this machine, of a version for which the expression holds."""
     own = Path.home() / ".pyenv" / "versions"
