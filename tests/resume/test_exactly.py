@@ -135,7 +135,11 @@ def test_whatever_else_has_a_state(tmp_path: Path, variant: tuple[str, ...]) -> 
 
 
 PLACES = ("data", "forward", "backward", "exchange", "evaluate", "save", "manifest", "meeting")
-TOLD = (*SMALL, "--evaluate_consensus", "True", "--summary_freq", "2")
+# One checkpoint takes the place of the other: at no moment is there none.
+TOLD = (
+    *(*SMALL, "--evaluate_consensus", "True", "--summary_freq", "2"),
+    *("--keep_checkpoints", "1"),
+)
 
 
 @pytest.fixture(scope="module")
