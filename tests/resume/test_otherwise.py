@@ -156,14 +156,16 @@ def test_auto(tmp_path: Path) -> None:
     """The newest run that has not ended and has these flags; else a new one."""
     auto = (*SMALL, "--resume", "auto")
     want = finished(tmp_path, auto)
-    killed = run(tmp_path, (*SMALL, "--timestamp", "b"), "kill:1:7:backward")
-    assert killed.status == -9
-    run(tmp_path, (*SMALL, "--lr", ".1", "--timestamp", "c"), "kill:1:7:backward")
-    ended = run(tmp_path, auto)
-    assert "resumed after step 5 (epoch 1) of runs/digits/mlp/demo/b" in ended.output
+    for name in ("older", "newer"):
+        killed = run(tmp_path, (*SMALL, "--timestamp", name), "kill:1:7:backward")
+        assert killed.status == -9
+    run(tmp_path, (*SMALL, "--lr", ".1", "--timestamp", "other"), "kill:1:7:backward")
     runs = tmp_path / "runs/digits/mlp/demo"
-    assert not (runs / "c/summary.json").exists()
-    got = yaml.safe_load((runs / "b/summary.json").read_text())
-    assert got["parameters_sha256"] == want["parameters_sha256"]
+    for name in ("newer", "older"):
+        ended = run(tmp_path, auto)
+        assert f"resumed after step 5 (epoch 1) of runs/digits/mlp/demo/{name}" in ended.output
+        got = yaml.safe_load((runs / name / "summary.json").read_text())
+        assert got["parameters_sha256"] == want["parameters_sha256"]
+    assert not (runs / "other/summary.json").exists()
     assert "resumed" not in run(tmp_path, auto).output
-    assert len(list(runs.iterdir())) == 4
+    assert len(list(runs.iterdir())) == 5
