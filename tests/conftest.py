@@ -1,4 +1,4 @@
-"""What all tests share: hosts, Triton's interpreter, what is said of the slow tier."""
+"""What all tests share: hosts, a folder, Triton's interpreter, what is said of the slow tier."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def four_hosts(hosts_possible: None) -> Iterator[Hosts]:
 
 @pytest.fixture
 def temporary() -> Iterator[str]:
-    """For the files that killed processes leave; a path short enough for sockets."""
+    """A folder for what killed processes leave, whose path is short enough for sockets."""
     with tempfile.TemporaryDirectory() as folder:
         yield folder
 

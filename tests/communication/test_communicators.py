@@ -139,6 +139,8 @@ def test_a_failing_simulated_node_ends_all_and_its_error_is_the_run_s() -> None:
 
 @pytest.mark.parametrize("num_parts", [1, 2])
 def test_simulated_nodes_that_wait_for_each_other_are_an_error_not_a_hang(num_parts: int) -> None:
+    """The error names nodes, also where each is two processes."""
+
     def process(processes: ProcessCommunicator) -> None:
         node = by_nodes(processes, num_parts, 1.0)
         node.exchange({}, {1 - node.rank: torch.zeros(1)}, step=7).wait()

@@ -253,6 +253,7 @@ class CompressorContract(ABC):
     # Each subclass is its own test; without a database none replays another's example.
     @settings(
         database=None,
+        deadline=None,  # users run their subclasses without tests/conftest.py
         suppress_health_check=[HealthCheck.differing_executors, HealthCheck.too_slow],
     )
     def test_drawn_vectors(self, data: st.DataObject) -> None:
