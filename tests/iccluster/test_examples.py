@@ -107,8 +107,6 @@ class Job:
             **inherited,
             "PATH": f"{programs}:{Path(quick_python()).parent}:{os.environ['PATH']}",
             "SLURM_CPUS_PER_TASK": "1",
-            "OMPI_ALLOW_RUN_AS_ROOT": "1",
-            "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
             "SLURM_JOB_ID": "7",
             "SLURM_JOB_NODELIST": "here",
             "SLURM_NTASKS": "2",
