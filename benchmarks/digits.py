@@ -25,7 +25,7 @@ from pcode.tools.results_picture import MEGABYTES, Curve, draw_curve
 from pcode.tools.results_runs import find_runs
 
 ROOT = Path(__file__).parents[1]
-LAWS = {
+OPTIMIZERS = {
     "all-reduce SGD": ("--optimizer", "sgd", "--graph_topology", "complete"),
     "D-PSGD, ring": ("--optimizer", "sgd", "--graph_topology", "ring"),
     "CHOCO-SGD, sign, ring": ("--optimizer", "parallel_choco", "--comm_op", "sign"),
@@ -83,10 +83,10 @@ def main() -> None:
     arguments = parser.parse_args()
     curves = {
         name: [curve(flags, seed, arguments.epochs) for seed in range(1, arguments.seeds + 1)]
-        for name, flags in LAWS.items()
+        for name, flags in OPTIMIZERS.items()
     }
     draw(curves, arguments.picture)
-    print("| law | test top-1 (%) | sent by a node (MB) |")
+    print("| optimizer | test top-1 (%) | sent by a node (MB) |")
     print("|---|---:|---:|")
     for name, runs in curves.items():
         final = [run["test_top1"][-1] for run in runs]

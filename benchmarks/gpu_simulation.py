@@ -117,11 +117,11 @@ def measure(compiled: bool, rounds: int, block: int) -> tuple[list[float], list[
             nonlocal batches
             communicator.barrier()
             for _ in range(block):
-                if node.law.num_steps % plan.steps_per_epoch == 0:
+                if node.optimizer.num_steps % plan.steps_per_epoch == 0:
                     batches = node.batches_ahead()
                 node.train_step(batches)
             node.outstanding_losses()
-            node.law.finish()
+            node.optimizer.finish()
             communicator.barrier()
 
         def plain_steps() -> None:

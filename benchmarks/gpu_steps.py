@@ -172,10 +172,10 @@ def steps_of(batch_size: int, communicator: Communicator) -> dict[str, Callable[
     plain, per_tensor, ours = _model(), _model(), _model()
     for model in (plain, per_tensor):
         model.to(memory_format=torch.channels_last)
-    sgd, of_loop, law = _sgd(plain), _sgd(per_tensor), _choco(ours, communicator)
+    sgd, of_loop, optimizer = _sgd(plain), _sgd(per_tensor), _choco(ours, communicator)
     return {
         "plain": partial(train, plain, sgd.zero_grad, sgd.step),
-        "choco": partial(train, ours, law.zero_grad, law.step),
+        "choco": partial(train, ours, optimizer.zero_grad, optimizer.step),
         "per tensor": partial(
             train, per_tensor, of_loop.zero_grad, PerTensor(per_tensor, of_loop).step
         ),

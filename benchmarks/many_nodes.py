@@ -61,7 +61,7 @@ def measure(
 
     def node(communicator: Communicator) -> None:
         model = make_model("resnet20", shape, 10, seed=1, flags={})
-        law = ParallelChoco(
+        optimizer = ParallelChoco(
             model.parameters(),
             communicator,
             topology,
@@ -80,10 +80,10 @@ def measure(
             begin = time.perf_counter()
             communicator.barrier()
             for _ in range(block):
-                law.zero_grad()
+                optimizer.zero_grad()
                 gradient(model, inputs, targets)
-                law.step()
-            law.finish()
+                optimizer.step()
+            optimizer.finish()
             communicator.barrier()
             if communicator.rank == 0 and round_number > 1:
                 seconds["plain"].append(reference)

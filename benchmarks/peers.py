@@ -22,7 +22,7 @@ from torch.nn.parallel import DistributedDataParallel
 from pcode.communication import Communicator
 from pcode.compression import make_compressor
 from pcode.models import make_model
-from pcode.optim import DPSGD, Law, ParallelChoco
+from pcode.optim import DPSGD, DecentralizedOptimizer, ParallelChoco
 from pcode.timing import StepTimer
 from pcode.topology import make_topology
 
@@ -66,25 +66,27 @@ class Method:
             torch.autograd.backward(loss)
 
 
-class ByLaw(Method):
-    """A law of this project.
+class ByOptimizer(Method):
+    """An optimizer of this project.
 
     Args:
-        make_law: called with the parameters and the options of the local step.
+        make_optimizer: called with the parameters and the options of the local step.
     """
 
-    def __init__(self, arch: str, lr: float, make_law: Callable[..., Law]) -> None:
+    def __init__(
+        self, arch: str, lr: float, make_optimizer: Callable[..., DecentralizedOptimizer]
+    ) -> None:
         self.model = new_model(arch)
-        self.law = make_law(self.model.parameters(), **LOCAL, lr=lr)
-        self.timer = self.law.timer
+        self.optimizer = make_optimizer(self.model.parameters(), **LOCAL, lr=lr)
+        self.timer = self.optimizer.timer
 
     def step(self, inputs: torch.Tensor, targets: torch.Tensor) -> None:
-        self.law.zero_grad()
+        self.optimizer.zero_grad()
         self._backward(self.model, inputs, targets)
-        self.law.step()
+        self.optimizer.step()
 
     def finish(self) -> None:
-        self.law.finish()
+        self.optimizer.finish()
 
 
 class ByTorch(Method):
@@ -196,13 +198,15 @@ def random_batch(batch_size: int, seed: int) -> tuple[torch.Tensor, torch.Tensor
     )
 
 
-def _law(title: str, law: type[Law], **options: Any) -> Peer:
+def _optimizer(title: str, optimizer: type[DecentralizedOptimizer], **options: Any) -> Peer:
     def make(arch: str, lr: float, communicator: Communicator) -> Method:
         ring = make_topology("ring", communicator.num_nodes)
-        return ByLaw(
+        return ByOptimizer(
             arch,
             lr,
-            lambda parameters, **local: law(parameters, communicator, ring, **options, **local),
+            lambda parameters, **local: optimizer(
+                parameters, communicator, ring, **options, **local
+            ),
         )
 
     return Peer(title, make)
@@ -210,7 +214,7 @@ def _law(title: str, law: type[Law], **options: Any) -> Peer:
 
 def _choco(title: str, comm_op: str, overlap: bool = True, **flags: Any) -> Peer:
     compressor = make_compressor(comm_op, **flags)
-    return _law(
+    return _optimizer(
         f"CHOCO, {title}",
         ParallelChoco,
         compressor=compressor,
@@ -231,7 +235,7 @@ PEERS = {
     "random_k": _choco("random 1 %", "compress_random_k", compress_ratio=0.99),
     "qsgd_4": _choco("qsgd 4", "quantize_qsgd", quantize_level=4),
     "qsgd_8": _choco("qsgd 8", "quantize_qsgd", quantize_level=8),
-    "d_psgd": _law("D-PSGD", DPSGD),
+    "d_psgd": _optimizer("D-PSGD", DPSGD),
     "ddp": _ddp("DDP"),
     "ddp_bf16": _ddp("DDP, bf16", hook=bf16),
     "power_sgd_1": _ddp("DDP, PowerSGD rank 1", hook=power_sgd(1), one_bucket=True),

@@ -21,7 +21,7 @@ P = TypeVar("P", bound=MaybeParametric)
 
 
 class TakesFlags(Protocol):
-    """What names the flags that it takes: a law's or compressor's class, a data set's source."""
+    """What names the flags that it takes: the class of an optimizer, a data set's source."""
 
     @property
     def flags(self) -> tuple[str, ...]: ...

@@ -38,7 +38,7 @@ class Compressor(ABC):
 
     @property
     def default_consensus_stepsize(self) -> float:
-        """gamma of the laws that have one, where the user gives none; found by tuning."""
+        """gamma of the optimizers that have one, where the user gives none; found by tuning."""
         return 1.0
 
     @property

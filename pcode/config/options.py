@@ -15,7 +15,7 @@ from pcode.config.reasons import (
     checkpointing,
     clipping_words,
     compressing_densenet,
-    compressing_law,
+    compressing_optimizer,
     data_dir_read,
     decaying,
     drawing_shares,
@@ -25,8 +25,8 @@ from pcode.config.reasons import (
     not_needed,
     only_if,
     only_if_compressor_takes,
-    only_if_law_takes,
     only_if_model_takes,
+    only_if_optimizer_takes,
     only_if_scheme_takes,
     only_if_source_takes,
     rate_warming_up,
@@ -276,8 +276,8 @@ class Learning:
 
     optimizer: str = flag(
         "parallel_choco",
-        "the law: how nodes step and mix",
-        choices=optim.LAWS,
+        "the optimizer: how nodes step and mix",
+        choices=optim.OPTIMIZERS,
     )
     local_optimizer: str = flag("sgd", "the local step", choices=("sgd", "adam"))
     lr: float = flag(
@@ -433,7 +433,7 @@ class Graph:
         "sign",
         "compressor",
         choices=compression.COMPRESSORS,
-        irrelevant=compressing_law,
+        irrelevant=compressing_optimizer,
     )
     compress_ratio: float = flag(
         0.9, "share that is dropped", irrelevant=only_if_compressor_takes("compress_ratio")
@@ -449,7 +449,7 @@ class Graph:
     majority_vote: bool = flag(
         False,
         "ef_sign_sgd: step by the sign of the nodes' votes",
-        irrelevant=only_if_law_takes("majority_vote"),
+        irrelevant=only_if_optimizer_takes("majority_vote"),
     )
     mask_momentum: bool = flag(
         False,
@@ -467,19 +467,19 @@ class Graph:
         0,
         "dgc: epochs of the warm-up",
         minimum=0,
-        irrelevant=only_if_law_takes("compress_warmup_epochs"),
+        irrelevant=only_if_optimizer_takes("compress_warmup_epochs"),
     )
     consensus_stepsize: float | Literal["auto"] | None = flag(
         None,
         "gamma; none: by compressor; auto: by a short search on the run's graph and compressor",
         aliases=("--choco_consenus_stepsize",),
         minimum=0,
-        irrelevant=only_if_law_takes("consensus_stepsize"),
+        irrelevant=only_if_optimizer_takes("consensus_stepsize"),
     )
     overlap: bool = flag(
         True,
         "exchange while the next gradient is computed; the same numbers come out",
-        irrelevant=only_if_law_takes("overlap"),
+        irrelevant=only_if_optimizer_takes("overlap"),
     )
 
 

@@ -30,9 +30,9 @@ def only_if(name: str, *values: Any) -> Reason:
     return reason
 
 
-def law(config: Config) -> type[optim.Law]:
-    """The law, as on a graph that is not complete."""
-    return optim.LAWS[config.learning.optimizer][1]
+def optimizer(config: Config) -> type[optim.DecentralizedOptimizer]:
+    """The optimizer, as on a graph that is not complete."""
+    return optim.OPTIMIZERS[config.learning.optimizer][1]
 
 
 def _only_if_taken(name: str, flag: str, taken: Callable[[Config], tuple[str, ...]]) -> Reason:
@@ -46,8 +46,8 @@ def _only_if_taken(name: str, flag: str, taken: Callable[[Config], tuple[str, ..
     return reason
 
 
-def only_if_law_takes(name: str) -> Reason:
-    return _only_if_taken(name, "optimizer", lambda config: law(config).flags)
+def only_if_optimizer_takes(name: str) -> Reason:
+    return _only_if_taken(name, "optimizer", lambda config: optimizer(config).flags)
 
 
 def only_if_model_takes(name: str) -> Reason:
@@ -70,11 +70,11 @@ def only_if_compressor_takes(name: str) -> Reason:
     not_taken = _only_if_taken(
         name, "comm_op", lambda config: compression.COMPRESSORS[config.graph.comm_op].flags
     )
-    return lambda config: not_taken(config) or compressing_law(config)
+    return lambda config: not_taken(config) or compressing_optimizer(config)
 
 
-def compressing_law(config: Config) -> str | None:
-    if law(config).compresses:
+def compressing_optimizer(config: Config) -> str | None:
+    if optimizer(config).compresses:
         return None
     return f"--optimizer {config.learning.optimizer} sends the parameters or gradients themselves"
 
@@ -102,13 +102,13 @@ def several_local_steps(config: Config) -> str | None:
 def masking(config: Config) -> str | None:
     if config.learning.momentum_factor == 0:
         return "there is no momentum with --momentum_factor 0"
-    return only_if_law_takes("mask_momentum")(config)
+    return only_if_optimizer_takes("mask_momentum")(config)
 
 
 def warming_up(config: Config) -> str | None:
     if config.graph.compress_warmup_epochs == 0:
         return "there is no warm-up with --compress_warmup_epochs 0"
-    return only_if_law_takes("compress_warmup_values")(config)
+    return only_if_optimizer_takes("compress_warmup_values")(config)
 
 
 def biasing(config: Config) -> str | None:

@@ -25,14 +25,14 @@ class Consensus:
     """q = Q(x - hat) ; hat += q ; z += (W - I) q ; x += gamma z, from hat = z = 0, on all nodes.
 
     That is the recursion of `pcode.optim.ParallelChoco` with gradients of 0; a round here ends
-    with the mixing that the law does at the start of its next step. The nodes' vectors lie back
-    to back in one vector, whose layout is every node's tensors in turn. Compressors take each
+    with the mixing that the optimizer does at the start of its next step. The nodes' vectors lie
+    back to back in one vector, whose layout is every node's tensors in turn. Compressors take each
     tensor by itself, so that one message holds those of all nodes.
 
     Source: CHOCO-Gossip of Koloskova, Stich, Jaggi, "Decentralized stochastic optimization and
     gossip algorithms with compressed communication", ICML 2019, arXiv 1902.00340. Differences:
     z stands for sum_j w_ij hat_j - hat_i; it and x are float64 here, so that the mean stays where
-    it is through 1e5 rounds. A compressor that draws does not draw what it draws for the law.
+    it is through 1e5 rounds. A compressor that draws does not draw what it draws for the optimizer.
 
     Args:
         layout: the tensors of one node.

@@ -146,7 +146,7 @@ def search_gamma(
     of threads.
 
     Args:
-        consensus: the gossip of the law.
+        consensus: the gossip of the optimizer.
 
     Raises:
         UserError: the vectors diverge for every gamma.

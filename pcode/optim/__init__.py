@@ -1,6 +1,7 @@
-"""The laws: how nodes step and mix. One file each, readable beside the paper.
+"""The optimizers: how nodes step and mix. One file each, readable beside the paper.
 
-A new law is one file with a subclass of Law and one line in LAWS: docs/writing-a-law.md.
+A new optimizer is one file with a subclass of DecentralizedOptimizer and one line in OPTIMIZERS:
+    docs/writing-an-optimizer.md.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from typing import Any
 
 from pcode.communication.base import Communicator
 from pcode.optim.all_reduce_sgd import AllReduceSGD
-from pcode.optim.base import Law, parameter_groups
+from pcode.optim.base import DecentralizedOptimizer, parameter_groups
 from pcode.optim.d_psgd import DPSGD
 from pcode.optim.dcd_psgd import DCDPSGD
 from pcode.optim.deep_squeeze import DeepSqueeze
@@ -27,21 +28,21 @@ __all__ = [
     "DGC",
     "DPSGD",
     "ECDPSGD",
-    "LAWS",
     "MEMORY_TREATMENTS",
+    "OPTIMIZERS",
     "AdamOptions",
     "AllReduceSGD",
+    "DecentralizedOptimizer",
     "DeepSqueeze",
     "EFSignSGD",
-    "Law",
     "ParallelChoco",
-    "law_class",
-    "make_law",
+    "make_optimizer",
+    "optimizer_class",
     "parameter_groups",
 ]
 
-# name -> the law on a complete graph, the law on any other
-LAWS: dict[str, tuple[type[Law], type[Law]]] = {
+# name -> the optimizer on a complete graph, the optimizer on any other
+OPTIMIZERS: dict[str, tuple[type[DecentralizedOptimizer], type[DecentralizedOptimizer]]] = {
     "sgd": (AllReduceSGD, DPSGD),
     "parallel_choco": (ParallelChoco, ParallelChoco),
     "dcd_psgd": (DCDPSGD, DCDPSGD),
@@ -53,17 +54,17 @@ LAWS: dict[str, tuple[type[Law], type[Law]]] = {
 ALIASES = {"parallel_choco_v": "parallel_choco", "dcd": "dcd_psgd", "ecd": "ecd_psgd"}
 
 
-def law_class(name: str, topology: Graph) -> type[Law]:
-    """The law of that name or alias on that graph.
+def optimizer_class(name: str, topology: Graph) -> type[DecentralizedOptimizer]:
+    """The optimizer of that name or alias on that graph.
 
     Raises:
         UserError: the name is unknown.
     """
-    centralized, decentralized = look_up("optimizer", ALIASES.get(name, name), LAWS)
+    centralized, decentralized = look_up("optimizer", ALIASES.get(name, name), OPTIMIZERS)
     return centralized if topology.name == "complete" else decentralized
 
 
-def make_law(
+def make_optimizer(
     name: str,
     params: Iterable[Any],
     communicator: Communicator,
@@ -72,14 +73,14 @@ def make_law(
     local: Mapping[str, Any],
     flags: Mapping[str, Any],
     gossip: Mapping[str, Any],
-) -> Law:
-    """A node's law.
+) -> DecentralizedOptimizer:
+    """A node's optimizer.
 
     Args:
-        local: options of the local step, as Law takes them.
-        flags: every flag of the run; the law gets those that it takes.
-        gossip: what laws that compress get: compressor, seed.
+        local: options of the local step, as DecentralizedOptimizer takes them.
+        flags: every flag of the run; the optimizer gets those that it takes.
+        gossip: what optimizers that compress get: compressor, seed.
     """
-    kind = law_class(name, topology)
+    kind = optimizer_class(name, topology)
     given = gossip if kind.compresses else {}
     return kind(params, communicator, topology, **local, **taken_by(kind, flags), **given)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from pcode.optim.base import Law
+from pcode.optim.base import DecentralizedOptimizer
 
 
-class AllReduceSGD(Law):
+class AllReduceSGD(DecentralizedOptimizer):
     """g <- mean_j g_j ; D ; x -= lr d, on the complete graph; nodes that start equal stay equal.
 
     With several local steps from one exchange to the next it is local SGD (Stich, ICLR 2019, arXiv

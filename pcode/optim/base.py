@@ -1,4 +1,4 @@
-"""What every law is: a torch.optim.Optimizer whose step also mixes with the neighbours."""
+"""What every optimizer is: a torch.optim.Optimizer whose step also mixes with the neighbours."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def parameter_groups(
     return [group for group in groups if group["params"]]
 
 
-class Law(torch.optim.Optimizer):
+class DecentralizedOptimizer(torch.optim.Optimizer):
     """A node's state and recursion. `step()` is called by all nodes equally often.
 
     The local step D is that of torch.optim.SGD with dampening 0, or of torch.optim.Adam. Only x is
@@ -58,7 +58,7 @@ class Law(torch.optim.Optimizer):
             (schedulers).
         communicator: this node's view of the others.
         topology: the graph; communicator.num_nodes nodes.
-        compressor: Q, for the laws that send compressed messages.
+        compressor: Q, for the optimizers that send compressed messages.
         adam: makes the local step Adam's, which takes neither momentum nor nesterov.
         local_step: local steps from one exchange to the next, the one that exchanges included.
         turn_on_local_step_from: the epoch from which local_step holds; before, it is 1.
@@ -66,20 +66,21 @@ class Law(torch.optim.Optimizer):
     Attributes:
         x: the flat vector of parameters, which are views of it.
         g: the flat vector that gradients are brought into by `store.collect_gradients()`, and, but
-            where a law reads them in place, by step(). Until then they are where backward or the
-            user has put them.
+            where an optimizer reads them in place, by step(). Until then they are where backward or
+            the user has put them.
         local: the local step, with its vectors.
         num_steps, num_exchanges, steps_since_exchange: how many there were.
         epoch: the fractional epoch, which the training loop sets before each step.
         timer: where the time of a step goes (local_update, compress, wait, mix).
-        compresses: whether the law sends compressed messages: it takes a compressor and a seed.
+        compresses: whether the optimizer sends compressed messages: it takes a compressor and a
+            seed.
         centralized: whether every node needs every other's message, with equal weights.
         time_varying: whether the edges may change from round to round.
         reads_gradients_in_place: whether the recursion finds them where backward has left them;
             otherwise they are in g before it.
         takes_adam, takes_local_steps: whether the recursion is defined with them.
         flags: the flags that the constructor takes besides, by the same names.
-        consensus: the recursion without gradients, of a law with a consensus step size.
+        consensus: the recursion without gradients, of an optimizer with a consensus step size.
 
     Raises:
         UserError: what `refuse` says.
@@ -147,7 +148,7 @@ class Law(torch.optim.Optimizer):
         local_step: int = 1,
         **flags: Any,
     ) -> None:
-        """Refuse what the law cannot work with; flags are those that it takes besides.
+        """Refuse what the optimizer cannot work with; flags are those that it takes besides.
 
         Raises:
             UserError: the reason, and what would do.
@@ -162,7 +163,7 @@ class Law(torch.optim.Optimizer):
             raise UserError(
                 "it is centralized: every node adds every node's message, which a graph "
                 f"{topology.name!r} does not bring; --graph_topology complete, or a decentralized "
-                "law, as parallel_choco"
+                "optimizer, as parallel_choco"
             )
         if adam is not None and not cls.takes_adam:
             raise UserError(
@@ -180,12 +181,12 @@ class Law(torch.optim.Optimizer):
 
     @classmethod
     def remarks(cls, **flags: Any) -> list[str]:
-        """What a run should say of the law before it starts; flags are those that it takes."""
+        """What a run should say of it before it starts; flags are those that it takes."""
         return []
 
     @classmethod
     def default_consensus_stepsize(cls, compressor: Compressor) -> float:
-        """gamma, of a law with one, where the user gives none."""
+        """gamma, of an optimizer with one, where the user gives none."""
         return compressor.default_consensus_stepsize
 
     @property
@@ -197,7 +198,7 @@ class Law(torch.optim.Optimizer):
         """What has to be done before the first step."""
 
     def _recursion(self) -> None:
-        """One step of the law that exchanges, from the gradients in g."""
+        """One step of the optimizer that exchanges, from the gradients in g."""
         raise NotImplementedError
 
     @torch.no_grad()
@@ -231,10 +232,10 @@ class Law(torch.optim.Optimizer):
         """As the constructor does; afterwards the layout of the vectors is fixed.
 
         Raises:
-            UserError: the law exists already.
+            UserError: the optimizer exists already.
         """
         if hasattr(self, "store"):
-            raise UserError("parameters cannot be added to a law: its vectors are laid out")
+            raise UserError("parameters cannot be added to an optimizer: its vectors are laid out")
         _ADD_PARAM_GROUP(self, param_group)
 
     def finish(self) -> None:
@@ -267,7 +268,7 @@ class Law(torch.optim.Optimizer):
         return self.x.nbytes
 
     def _vectors(self) -> dict[str, torch.Tensor]:
-        """The vectors that are the state of a law besides x."""
+        """The vectors that are the state of an optimizer besides x."""
         return dict(self.local.vectors)
 
     def state_dict(self) -> dict[str, Any]:
@@ -282,7 +283,7 @@ class Law(torch.optim.Optimizer):
 
     @torch.no_grad()
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over a state_dict() of the same law over the same parameters."""
+        """Take over a state_dict() of the same optimizer over the same parameters."""
         self.finish()
         vectors = self._vectors()
         if vectors.keys() != state_dict["vectors"].keys():
@@ -298,9 +299,10 @@ class Law(torch.optim.Optimizer):
 
     @torch.no_grad()
     def hand_on(self, state_dict: dict[str, Any]) -> None:
-        """Take over what fits of a state among other nodes, on another graph or of another law.
+        """Take over what fits of a state of other nodes, another graph or another optimizer.
 
-        That is the counts of steps and the vectors that this law has as well; afterwards `rebuild`.
+        That is the counts of steps and the vectors that this optimizer has as well; afterwards
+        `rebuild`.
         """
         self.finish()
         for name in COUNTS:
@@ -312,7 +314,7 @@ class Law(torch.optim.Optimizer):
     def rebuild(self) -> None:
         """Make true again what the node keeps of the others' models; all nodes call it.
 
-        For laws with copies it takes one exchange of whole parameters.
+        For optimizers with copies it takes one exchange of whole parameters.
 
         Raises:
             CommunicationError: the exchange failed.

@@ -1,4 +1,4 @@
-"""What laws that send compressed messages share."""
+"""What optimizers that send compressed messages share."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from pcode.communication.gathering import gather_digests
 from pcode.compression.base import Compressor
 from pcode.errors import UserError
 from pcode.layout import Layout
-from pcode.optim.base import Law
+from pcode.optim.base import DecentralizedOptimizer
 from pcode.optim.gossip import Gossip
 from pcode.optim.mixing import Mixing
 from pcode.topology.base import Topology
 
 
-class CompressedLaw(Law):
-    """A law that sends compressed messages.
+class CompressedOptimizer(DecentralizedOptimizer):
+    """An optimizer that sends compressed messages.
 
     Args:
         compressor: Q.
@@ -71,8 +71,8 @@ class CompressedLaw(Law):
         ]
 
 
-class OverlappingLaw(CompressedLaw):
-    """A law whose exchange is needed by the next step only: it runs while that gradient is taken.
+class OverlappingOptimizer(CompressedOptimizer):
+    """An optimizer whose exchange only the next step needs: it runs while that gradient is taken.
 
     Args:
         overlap: False waits for the exchange within the step; the same numbers come out.
@@ -114,35 +114,35 @@ class OverlappingLaw(CompressedLaw):
         self._gossip.abandon()
 
 
-def mean_of_neighbours(law: OverlappingLaw) -> torch.Tensor:
+def mean_of_neighbours(optimizer: OverlappingOptimizer) -> torch.Tensor:
     """sum_j w_ij x_j, by one exchange of whole parameters; all nodes call it."""
-    mean = law.x.clone()
-    Mixing(law.communicator, law.timer)(mean, law.topology, law.num_steps)
+    mean = optimizer.x.clone()
+    Mixing(optimizer.communicator, optimizer.timer)(mean, optimizer.topology, optimizer.num_steps)
     return mean
 
 
-def make_copies_exact(law: OverlappingLaw, hat: torch.Tensor, z: torch.Tensor) -> None:
+def make_copies_exact(optimizer: OverlappingOptimizer, hat: torch.Tensor, z: torch.Tensor) -> None:
     """hat_i = x_i everywhere, so that z_i = sum_j w_ij x_j - x_i; all nodes call it."""
-    hat.copy_(law.x)
-    z.copy_(mean_of_neighbours(law)).sub_(law.x)
+    hat.copy_(optimizer.x)
+    z.copy_(mean_of_neighbours(optimizer)).sub_(optimizer.x)
 
 
-def require_equal_start(law: Law) -> None:
+def require_equal_start(optimizer: DecentralizedOptimizer) -> None:
     """Refuse to start from models that differ between nodes; all nodes call it.
 
     Raises:
         UserError: they differ.
     """
-    digest = hashlib.sha256(law.x.cpu().numpy().tobytes()).digest()
-    if len(set(gather_digests(law.communicator, digest, device=law.x.device))) > 1:
+    digest = hashlib.sha256(optimizer.x.cpu().numpy().tobytes()).digest()
+    if len(set(gather_digests(optimizer.communicator, digest, device=optimizer.x.device))) > 1:
         raise UserError(
-            f"{type(law).__name__} needs the same model on every node at the start; "
+            f"{type(optimizer).__name__} needs the same model on every node at the start; "
             "average or broadcast the nodes' parameters first"
         )
 
 
 def doubt_bias(compressor: Compressor) -> list[str]:
-    """What laws whose theory asks for unbiased compression say of one that is biased."""
+    """What optimizers whose theory asks for unbiased compression say of one that is biased."""
     if not getattr(compressor, "is_biased", False):
         return []
     return ["its theory asks for unbiased compression (arXiv 1803.06443): --is_biased False"]

@@ -6,12 +6,12 @@ from collections.abc import Iterable
 from typing import Any
 
 from pcode.communication.base import Communicator
-from pcode.optim.base import Law
+from pcode.optim.base import DecentralizedOptimizer
 from pcode.optim.mixing import Mixing
 from pcode.topology.base import Graph
 
 
-class DPSGD(Law):
+class DPSGD(DecentralizedOptimizer):
     """x_i <- sum_j w_ij (x_j - lr d_j), with the W of the round where the graph varies in time.
 
     Source: Lian et al., "Can decentralized algorithms outperform centralized algorithms?",

@@ -12,7 +12,7 @@ from pcode.communication.base import Communicator
 from pcode.compression.base import Compressor
 from pcode.layout import Layout
 from pcode.optim.compressed import (
-    OverlappingLaw,
+    OverlappingOptimizer,
     doubt_bias,
     make_copies_exact,
     require_equal_start,
@@ -20,7 +20,7 @@ from pcode.optim.compressed import (
 from pcode.topology.base import Topology
 
 
-class DCDPSGD(OverlappingLaw):
+class DCDPSGD(OverlappingOptimizer):
     """q = Q(sum_j w_ij hat_j - lr d - x_i) ; every hat_j += q_j ; x_i = hat_i.
 
     The copies hat_j start at x_0, the same on all nodes. Written with z = sum_j w_ij hat_j - hat_i:

@@ -10,14 +10,14 @@ import torch
 from pcode.communication.base import Communicator
 from pcode.compression.base import Compressor
 from pcode.consensus import DeepSqueezeConsensus
-from pcode.optim.compressed import CompressedLaw
+from pcode.optim.compressed import CompressedOptimizer
 from pcode.topology.base import Topology
 
 # Of sign, the only compressor with a gamma that was tuned for both: .01 here, .45 for CHOCO.
 STEPSIZE_RATIO = 0.01 / 0.45
 
 
-class DeepSqueeze(CompressedLaw):
+class DeepSqueeze(CompressedOptimizer):
     """x -= lr d ; e += x ; c = Q(e) ; e -= c ; x += gamma (sum_j w_ij c_j - c_i).
 
     e, what compression has left out so far, starts at 0. The next gradient is taken at an x that

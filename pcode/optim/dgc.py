@@ -11,7 +11,7 @@ import torch
 from pcode.communication.base import Communicator
 from pcode.compression.base import Compressor
 from pcode.errors import UserError
-from pcode.optim.compressed import CompressedLaw
+from pcode.optim.compressed import CompressedOptimizer
 from pcode.optim.local import LocalSGD
 from pcode.topology.base import Graph, Topology
 
@@ -19,7 +19,7 @@ from pcode.topology.base import Graph, Topology
 NORM_EPSILON = 1e-6
 
 
-class DGC(CompressedLaw):
+class DGC(CompressedOptimizer):
     """v = d + e ; q = Q(v) ; e = v, 0 where q is not ; x -= (lr / n) sum_j q_j.
 
     e, what was not sent so far, starts at 0; d is the direction of the local step. Q selects

@@ -12,7 +12,7 @@ from pcode.communication.base import Communicator
 from pcode.compression.base import Compressor
 from pcode.layout import Layout
 from pcode.optim.compressed import (
-    OverlappingLaw,
+    OverlappingOptimizer,
     doubt_bias,
     mean_of_neighbours,
     require_equal_start,
@@ -23,7 +23,7 @@ from pcode.topology.base import Topology
 HARMLESS_ERROR = 1e-2
 
 
-class ECDPSGD(OverlappingLaw):
+class ECDPSGD(OverlappingOptimizer):
     """x' = s - lr d ; v = (1 - t/2) x + (t/2) x' ; s <- (1 - 2/t) s + (2/t) sum_j w_ij Q(v_j).
 
     t = 1, 2, ... counts exchanges; s = sum_j w_ij hat_j, where each copy follows

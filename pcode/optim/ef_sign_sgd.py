@@ -8,12 +8,12 @@ from typing import Any
 import torch
 
 from pcode.communication.base import Communicator
-from pcode.optim.compressed import CompressedLaw
+from pcode.optim.compressed import CompressedOptimizer
 from pcode.optim.local import LocalSGD
 from pcode.topology.base import Topology
 
 
-class EFSignSGD(CompressedLaw):
+class EFSignSGD(CompressedOptimizer):
     """v = d + e ; c = Q(v) ; e = v - c ; x -= (lr / n) sum_j c_j.
 
     e, what compression has left out so far, starts at 0; nodes that start equal stay equal, bit

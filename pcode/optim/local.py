@@ -18,7 +18,7 @@ MEMORY_TREATMENTS = (None, "reset")
 
 @dataclass(frozen=True)
 class AdamOptions:
-    """What makes a law's local step Adam's; lr and weight_decay are the law's own.
+    """What makes an optimizer's local step Adam's; lr and weight_decay are the optimizer's own.
 
     Attributes:
         beta_1, beta_2, eps: as for torch.optim.Adam.
@@ -49,7 +49,7 @@ class LocalStep:
 
     Args:
         store: x and g.
-        groups: param_groups of the law, in the order of store.slices.
+        groups: param_groups of the optimizer, in the order of store.slices.
 
     Attributes:
         vectors: what it keeps from step to step, by name.

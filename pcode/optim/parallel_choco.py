@@ -9,11 +9,11 @@ import torch
 
 from pcode.communication.base import Communicator
 from pcode.consensus import Consensus
-from pcode.optim.compressed import OverlappingLaw, make_copies_exact
+from pcode.optim.compressed import OverlappingOptimizer, make_copies_exact
 from pcode.topology.base import Topology
 
 
-class ParallelChoco(OverlappingLaw):
+class ParallelChoco(OverlappingOptimizer):
     """x -= lr d ; x += gamma z ; q = Q(x - hat) ; exchange q ; hat += q ; z += sum_j w_ij q_j - q.
 
     hat is the public copy of x that the neighbours also know, z = sum_j w_ij hat_j - hat how far
@@ -36,7 +36,7 @@ class ParallelChoco(OverlappingLaw):
 
     consensus = Consensus
     reads_gradients_in_place = True
-    flags = ("consensus_stepsize", *OverlappingLaw.flags)
+    flags = ("consensus_stepsize", *OverlappingOptimizer.flags)
 
     def __init__(
         self,

@@ -94,8 +94,8 @@ _SOCIAL: dict[tuple[str, str, str], tuple[PaperFigure, ...]] = {
     ("resnet20", "images, top-1 (%)", "top1"): (93.00, 92.29, 91.90),
     ("lstm", "language, perplexity", "perplexity"): (89.39, 96.33, 89.09),
 }
-_SOCIAL_LAWS = {"centralized": "all-reduce", "dpsgd": "D-PSGD", "choco-sign": "CHOCO, sign"}
-_SCALING_LAWS = {
+_SOCIAL_OPTIMIZERS = {"centralized": "all-reduce", "dpsgd": "D-PSGD", "choco-sign": "CHOCO, sign"}
+_SCALING_OPTIMIZERS = {
     "all-reduce": "all-reduce",
     "dpsgd-ring": "D-PSGD, ring",
     "dpsgd-torus": "D-PSGD, torus",
@@ -111,8 +111,8 @@ _ALL = (
         cells=(
             Cell("all-reduce", None, "Without compression, all-reduce", 92.64),
             *(
-                Cell(f"{law.lower()}-{name}", row, law, figure)
-                for law, figures in _TABLE1.items()
+                Cell(f"{optimizer.lower()}-{name}", row, optimizer, figure)
+                for optimizer, figures in _TABLE1.items()
                 for (name, row), figure in zip(_COMPRESSIONS.items(), figures, strict=True)
             ),
         ),
@@ -125,7 +125,7 @@ _ALL = (
         models="ResNet-8",
         cells=tuple(
             Cell(f"{name}-{num_nodes}", f"{num_nodes} nodes", column)
-            for name, column in _SCALING_LAWS.items()
+            for name, column in _SCALING_OPTIMIZERS.items()
             for num_nodes in (4, 16, 36, 64)
         ),
         # 64 nodes have 22 of the digits' samples each
@@ -138,9 +138,9 @@ _ALL = (
         data="CIFAR-10 and WikiText-2",
         models="ResNet-20 and an LSTM",
         cells=tuple(
-            Cell(f"{name}-{law}", row, column, figure, metric)
+            Cell(f"{name}-{optimizer}", row, column, figure, metric)
             for (name, row, metric), figures in _SOCIAL.items()
-            for (law, column), figure in zip(_SOCIAL_LAWS.items(), figures, strict=True)
+            for (optimizer, column), figure in zip(_SOCIAL_OPTIMIZERS.items(), figures, strict=True)
         ),
         # 32 LSTMs of the paper's size do not fit into a small machine's memory
         rehearsal=Rehearsal(

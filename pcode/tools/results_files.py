@@ -13,7 +13,7 @@ from pcode.compression import COMPRESSORS
 from pcode.config import Config
 from pcode.config.fields import flag_of
 from pcode.errors import UserError
-from pcode.optim import LAWS
+from pcode.optim import OPTIMIZERS
 from pcode.registry import look_up
 
 
@@ -101,7 +101,7 @@ def read_flags(path: Path) -> dict[str, Any]:
         config = dataclasses.replace(config, **{group: dataclasses.replace(options, **known)})
     flags = config.flat()
     try:
-        look_up("optimizer", flags["optimizer"], LAWS)
+        look_up("optimizer", flags["optimizer"], OPTIMIZERS)
         look_up("comm_op", flags["comm_op"], COMPRESSORS)
         for options in vars(config).values():
             for field in dataclasses.fields(options):

@@ -83,7 +83,7 @@ def table(groups: Sequence[Group]) -> list[list[str]]:
     metric = next((group.metric for group in groups if group.metric is not None), METRICS[0])
     of_metric = (_percent, _percent) if metric.higher_is_better else (_digits, _deviation)
     headings = [
-        *("run", "nodes", "graph", "law", "compressor", "epochs"),
+        *("run", "nodes", "graph", "optimizer", "compressor", "epochs"),
         *(metric.label, "worst node", "averaged model", "best", "consensus distance"),
         *("sent a step and node", "sent in all", "ms a step", "training time", "ended"),
     ]
@@ -107,7 +107,7 @@ def table(groups: Sequence[Group]) -> list[list[str]]:
     return rows
 
 
-LEFT = frozenset(("run", "graph", "law", "compressor", "ended"))
+LEFT = frozenset(("run", "graph", "optimizer", "compressor", "ended"))
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:

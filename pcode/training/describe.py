@@ -16,15 +16,15 @@ def headline(plan: Plan) -> list[str]:
     rates = [plan.schedule(rank) for rank in range(topology.num_nodes)]
     peaks = sorted({f"{schedule.peak:g}" for schedule in rates}, key=float)
     rate = peaks[0] if len(peaks) == 1 else f"{peaks[0]} to {peaks[-1]}"
-    law = f"{config.learning.optimizer}"
+    optimizer = f"{config.learning.optimizer}"
     if plan.compresses:
-        law += f", {config.graph.comm_op}"
+        optimizer += f", {config.graph.comm_op}"
     if config.graph.consensus_stepsize is not None:
-        law += f", gamma {config.graph.consensus_stepsize:g}"
+        optimizer += f", gamma {config.graph.consensus_stepsize:g}"
     lines = [
         f"{config.model.arch} ({plan.layout.num_entries:,} parameters) on {config.data.data}, "
         f"{_nodes(plan)}, {topology.name}, spectral gap {topology.spectral_gap:.3g}",
-        f"{law}, learning rate {rate}, {plan.message_bytes:,} bytes a message, "
+        f"{optimizer}, learning rate {rate}, {plan.message_bytes:,} bytes a message, "
         f"{plan.num_steps} steps",
     ]
     if plan.compresses:
@@ -79,7 +79,7 @@ def _data(plan: Plan) -> list[str]:
 
 def _gamma(plan: Plan) -> list[str]:
     delta = plan.compressor.contraction(plan.layout)
-    assert isinstance(plan.topology, Topology), "no law with gamma takes another graph"
+    assert isinstance(plan.topology, Topology), "no optimizer with gamma takes another graph"
     guard = "none, it is no contraction"
     if delta > 0:
         guard = f"{plan.topology.theoretical_gamma(delta):.3g}; tuned values are far larger"
@@ -100,7 +100,7 @@ def _traffic(plan: Plan) -> list[str]:
         )
     what = plan.compressor.description if plan.compresses else "float32"
     sent = f"a node sends {_from_to(degrees)} of them {often}"
-    if plan.law is AllReduceSGD:
+    if plan.optimizer is AllReduceSGD:
         sent = f"it is summed over all nodes, once {often}"
     return [
         f"message: {plan.message_bytes:,} bytes ({what}), "

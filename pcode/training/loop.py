@@ -1,4 +1,4 @@
-"""The one training loop, for every law, graph and backend, with its evaluations and checkpoints."""
+"""The one training loop, with its evaluations and checkpoints."""
 
 from __future__ import annotations
 
@@ -108,11 +108,11 @@ class Run:
             goes_on: from a checkpoint, which an epoch's evaluation had not been made before.
         """
         node = self.running.node
-        epoch, within = divmod(node.law.num_steps, self.running.plan.steps_per_epoch)
+        epoch, within = divmod(node.optimizer.num_steps, self.running.plan.steps_per_epoch)
         # Without a loss no epoch of this run has ended yet: it began with another's models.
         if goes_on and within == 0 and not math.isnan(self.running.progress.loss):
             self._evaluate_if_due(epoch)
-        while node.law.num_steps < self.running.plan.num_steps:
+        while node.optimizer.num_steps < self.running.plan.num_steps:
             self._train_epoch(bar, mark)
             self._end_epoch()
         node.finish()
@@ -129,7 +129,7 @@ class Run:
         """What follows an epoch's steps: its loss, a checkpoint, an evaluation."""
         running = self.running
         node, progress, watch = running.node, running.progress, running.plan.config.watch
-        step = node.law.num_steps
+        step = node.optimizer.num_steps
         epoch = -(-step // running.plan.steps_per_epoch)
         progress.losses += node.outstanding_losses()
         node.average_statistics()
@@ -169,8 +169,8 @@ class Run:
         progress.log_bytes = self.running.records.log_bytes()
         self._checkpoints.save(
             {**state, "progress": vars(progress)},
-            node.law.layout,
-            step=node.law.num_steps,
+            node.optimizer.layout,
+            step=node.optimizer.num_steps,
             steps_per_epoch=self.running.plan.steps_per_epoch,
             folders=self.running.members,
             graph=self.running.plan.topology,
@@ -201,12 +201,12 @@ class Run:
         plan, node, watch = running.plan, running.node, running.plan.config.watch
         progress, records = running.progress, running.records
         spe = plan.steps_per_epoch
-        end = min((node.law.num_steps // spe + 1) * spe, plan.num_steps)
+        end = min((node.optimizer.num_steps // spe + 1) * spe, plan.num_steps)
         with closing(node.batches_ahead()) as batches:
-            while node.law.num_steps < end:
+            while node.optimizer.num_steps < end:
                 progress.losses += node.train_step(batches)
                 progress.train_seconds += node.last_step_seconds["total"]
-                step = node.law.num_steps
+                step = node.optimizer.num_steps
                 mark.set(step)
                 if watch.track_detailed_time:
                     records.write("step", step, {"step_seconds": node.last_step_seconds})
@@ -224,7 +224,7 @@ class Run:
                         self._stop()
 
     def _record_training(self, step: int, loss: float) -> None:
-        rate = self.running.node.law.param_groups[0]["lr"]
+        rate = self.running.node.optimizer.param_groups[0]["lr"]
         (loss,) = self.running.node.parts.totals([loss], step)
         seconds = self.running.step_seconds()
         self.running.records.write(

@@ -1,4 +1,4 @@
-"""One node of a run: its model, its law and its training step."""
+"""One node of a run: its model, its optimizer and its training step."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from pcode.devices import device_of
 from pcode.errors import CommunicationError, DivergenceError, UserError
 from pcode.injection import Injector
 from pcode.models import normalization_parameters
-from pcode.optim import Law, make_law, parameter_groups
+from pcode.optim import DecentralizedOptimizer, make_optimizer, parameter_groups
 from pcode.seeding import derive_seed
 from pcode.training.losses import STEPS_AHEAD, Losses
 from pcode.training.plan import Plan, local_options
@@ -32,7 +32,7 @@ _COLUMNS = 1
 
 
 class Node:
-    """One node's model and law, on one of the processes that it consists of.
+    """One node's model and optimizer, on one of the processes that it consists of.
 
     These take a part of each batch and average their gradients; what they do from there on is the
     same on all, and so are the bits of all that they keep, but for what their part of the batch
@@ -84,7 +84,7 @@ class Node:
         groups = parameter_groups(
             self.model, learning.weight_decay, normalization_parameters(self.model)
         )
-        self.law: Law = make_law(
+        self.optimizer: DecentralizedOptimizer = make_optimizer(
             learning.optimizer,
             groups,
             communicator,
@@ -94,7 +94,7 @@ class Node:
             gossip={"compressor": plan.compressor, "seed": self.seed},
         )
         self.clip_norm = plan.clip_norm
-        self.timer = self.law.timer
+        self.timer = self.optimizer.timer
         self.last_step_seconds: dict[str, float] = {}
         self.restart_timer()
 
@@ -104,7 +104,7 @@ class Node:
         Nothing is carried over from the epoch before.
         """
         plan = self.plan
-        epoch, first = divmod(self.law.num_steps, plan.steps_per_epoch)
+        epoch, first = divmod(self.optimizer.num_steps, plan.steps_per_epoch)
         if first == 0:
             self.carried = None
         samples, batch_size = plan.partition(epoch)[self.rank], plan.config.data.batch_size
@@ -131,7 +131,7 @@ class Node:
                 not finite.
             CommunicationError: an exchange failed.
         """
-        step = self.law.num_steps
+        step = self.optimizer.num_steps
         start = time.perf_counter()
         before = dict(self.timer.seconds)
         self._injector.reach("data", step)
@@ -140,9 +140,9 @@ class Node:
             if self.device.type == "cuda" and inputs.ndim == 4:
                 # What convolutions on GPUs are fastest with; the layers keep it.
                 inputs = inputs.contiguous(memory_format=torch.channels_last)
-        self.law.epoch = step / self.plan.steps_per_epoch
-        rate = self.schedule(self.law.epoch)
-        for group in self.law.param_groups:
+        self.optimizer.epoch = step / self.plan.steps_per_epoch
+        rate = self.schedule(self.optimizer.epoch)
+        for group in self.optimizer.param_groups:
             group["lr"] = rate
         # Dropout draws from torch's global generator: it starts from this step's own number.
         seed_forward(
@@ -156,21 +156,21 @@ class Node:
         known = self._losses.add(loss, step)
         self._injector.reach("backward", step)
         with self.timer("backward"):
-            self.law.zero_grad()
+            self.optimizer.zero_grad()
             # By its share of the samples, so that the parts' sum is the mean over the batch.
             own = loss if self.parts.num_parts == 1 else loss * self._share
             (own if self._scaler is None else self._scaler.scaled(own)).backward()
         if self.parts.num_parts > 1:
             with self.timer("wait"):
-                self.law.store.collect_gradients()
-                self.parts.all_reduce(self.law.g, step)
+                self.optimizer.store.collect_gradients()
+                self.parts.all_reduce(self.optimizer.g, step)
         with self.timer("backward"):
             if self._scaler is not None:
-                self.law.store.collect_gradients()
-                self._scaler.scale_back(self.law.g)
+                self.optimizer.store.collect_gradients()
+                self._scaler.scale_back(self.optimizer.g)
             if self.clip_norm is not None:
                 nn.utils.clip_grad_norm_(self.model.parameters(), self.clip_norm)
-        self.law.step()
+        self.optimizer.step()
         self._time_step(time.perf_counter() - start, before)
         return self._shares_of(known)
 
@@ -195,7 +195,7 @@ class Node:
             self._timed[name] += seconds
 
     def _spoil(self) -> None:
-        self.law.x.fill_(math.nan)
+        self.optimizer.x.fill_(math.nan)
 
     def restart_timer(self) -> None:
         """Forget the times of the steps so far."""
@@ -221,9 +221,9 @@ class Node:
             own = [state.detach().contiguous() for state in self.carried]
             carried = [torch.cat(self.parts.all_gather(state), _COLUMNS) for state in own]
         return {
-            "x": self.law.x,
+            "x": self.optimizer.x,
             "buffers": dict(self.model.named_buffers()),
-            "law": self.law.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
             "scheme": self.plan.config.learning.lr_schedule_scheme,
             "schedule": self.schedule.state_dict(),
             "carried": carried,
@@ -233,7 +233,7 @@ class Node:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on exactly from what state_dict gave."""
         self._load_model(state)
-        self.law.load_state_dict(state["law"])
+        self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
         self.carried = None
         if state["carried"] is not None:
@@ -245,20 +245,20 @@ class Node:
             self._scaler.load_state_dict(state["scaler"])
 
     def hand_on(self, state: dict[str, Any], step: int) -> None:
-        """Go on from a state of another run, or among other nodes; afterwards `law.rebuild`.
+        """Go on from a state of another run, or among other nodes; afterwards `optimizer.rebuild`.
 
         Args:
             step: where this run stands then.
         """
         self._load_model(state)
-        self.law.hand_on(state["law"])
-        self.law.num_steps = step
+        self.optimizer.hand_on(state["optimizer"])
+        self.optimizer.num_steps = step
         if state["scheme"] == self.plan.config.learning.lr_schedule_scheme:
             self.schedule.load_state_dict(state["schedule"])
 
     @torch.no_grad()
     def _load_model(self, state: dict[str, Any]) -> None:
-        self.law.x.copy_(state["x"])
+        self.optimizer.x.copy_(state["x"])
         buffers = dict(self.model.named_buffers())
         if buffers.keys() != state["buffers"].keys():
             raise UserError(
@@ -285,14 +285,14 @@ class Node:
             DivergenceError: the parameters are not finite.
             CommunicationError: an exchange failed, or the node's processes have come apart.
         """
-        self.law.finish()
-        self._losses.wait(self.law.num_steps)
-        if not bool(self.law.x.isfinite().all()):
+        self.optimizer.finish()
+        self._losses.wait(self.optimizer.num_steps)
+        if not bool(self.optimizer.x.isfinite().all()):
             raise DivergenceError(
-                "the parameters are not finite", rank=self.rank, step=self.law.num_steps
+                "the parameters are not finite", rank=self.rank, step=self.optimizer.num_steps
             )
         if self.parts.num_parts > 1:
-            digest, step = parameters_digest(self.model), self.law.num_steps
+            digest, step = parameters_digest(self.model), self.optimizer.num_steps
             if len(set(gather_digests(self.parts, digest, step))) > 1:
                 raise CommunicationError(
                     "its processes have come to different parameters", rank=self.rank, step=step

@@ -20,7 +20,7 @@ from pcode.datasets import Dataset, partition_indices
 from pcode.errors import UserError
 from pcode.layout import Layout
 from pcode.models import RNNLanguageModel, make_model
-from pcode.optim import AdamOptions, Law, law_class
+from pcode.optim import AdamOptions, DecentralizedOptimizer, optimizer_class
 from pcode.registry import taken_by
 from pcode.topology import Graph, make_graph, surviving_graph
 from pcode.training.schedule import Schedule, make_schedule
@@ -42,7 +42,7 @@ class Plan:
         steps_per_epoch: the same on every node.
         num_steps: steps of each node in the whole run.
         timestamp: the name of the run, or None for the time of its start.
-        doubts: reasons why the law may fail with this compressor on this graph.
+        doubts: reasons why the optimizer may fail with this compressor on this graph.
         search: how gamma was found, where that was left to a search.
         evaluated: the files of the models to be evaluated, by rank, if no training is to be.
         start: where the run goes on from, if not from the beginning.
@@ -78,24 +78,24 @@ class Plan:
         return int(epochs * self.steps_per_epoch + ROUNDING)
 
     @property
-    def law(self) -> type[Law]:
-        return law_class(self.config.learning.optimizer, self.topology)
+    def optimizer(self) -> type[DecentralizedOptimizer]:
+        return optimizer_class(self.config.learning.optimizer, self.topology)
 
     @property
     def compresses(self) -> bool:
-        return self.law.compresses
+        return self.optimizer.compresses
 
     @property
     def remarks(self) -> list[str]:
-        """What is to be said of the law before it starts."""
-        return self.law.remarks(**taken_by(self.law, self.config.flat()))
+        """What is to be said of the optimizer before it starts."""
+        return self.optimizer.remarks(**taken_by(self.optimizer, self.config.flat()))
 
     @property
     def clip_norm(self) -> float | None:
-        """The norm to which the loop clips a node's gradient, where the law does not."""
+        """The norm to which the loop clips a node's gradient, where the optimizer does not."""
         learning = self.config.learning
         if learning.clip_grad:
-            return None if "clip_grad" in self.law.flags else learning.clip_grad_val
+            return None if "clip_grad" in self.optimizer.flags else learning.clip_grad_val
         if self.dataset.task == "language":
             return self.config.model.rnn_clip or None
         return None
@@ -161,7 +161,7 @@ class Plan:
 
 
 def local_options(config: Config) -> dict[str, Any]:
-    """What a law takes for its local step, besides the weight decay of its groups."""
+    """What an optimizer takes for its local step, besides the weight decay of its groups."""
     learning = config.learning
     adam = None
     if learning.local_optimizer == "adam":

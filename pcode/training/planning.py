@@ -20,7 +20,7 @@ from pcode.errors import UserError, naming_flags
 from pcode.layout import Layout
 from pcode.models import architecture, normalization_parameters
 from pcode.models.trial import objection
-from pcode.optim import Law, law_class, parameter_groups
+from pcode.optim import DecentralizedOptimizer, optimizer_class, parameter_groups
 from pcode.optim.flat import flat_layout
 from pcode.registry import taken_by
 from pcode.topology import Graph, Topology, make_graph
@@ -114,8 +114,8 @@ def make_plan(config: Config) -> Plan:
     topology = _topology(config)
     compressor_class = COMPRESSORS[config.graph.comm_op]
     compressor = compressor_class(**taken_by(compressor_class, config.flat()))
-    law = law_class(learning.optimizer, topology)
-    _check_law(law, config, topology, compressor if law.compresses else None)
+    optimizer = optimizer_class(learning.optimizer, topology)
+    _check_optimizer(optimizer, config, topology, compressor if optimizer.compresses else None)
     dataset = load_dataset(config.data.data, config.flat())
     steps_per_epoch = dataset.batches_per_epoch(num_nodes, config.data.batch_size)
     num_steps = count_steps(learning, steps_per_epoch, num_nodes)
@@ -139,11 +139,11 @@ def make_plan(config: Config) -> Plan:
     _check_batches(plan, model)
     layout = flat_layout(parameter_groups(model, 0.0, normalization_parameters(model)))
     gamma, search, doubts = None, None, []
-    if law.compresses:
-        assert isinstance(topology, Topology), "no such law takes another graph"
-        doubts = law.doubts(topology, compressor, layout)
-        if "consensus_stepsize" in law.flags:
-            gamma, search = _gamma(config, law, topology, compressor, layout)
+    if optimizer.compresses:
+        assert isinstance(topology, Topology), "no such optimizer takes another graph"
+        doubts = optimizer.doubts(topology, compressor, layout)
+        if "consensus_stepsize" in optimizer.flags:
+            gamma, search = _gamma(config, optimizer, topology, compressor, layout)
     evaluated = _evaluated(config, model)
     resolved = _resolve(config, gamma)
     start = None
@@ -155,7 +155,7 @@ def make_plan(config: Config) -> Plan:
         config=_at_rest(resolved, start),
         layout=layout,
         message_bytes=compressor.message_bytes(layout)
-        if law.compresses
+        if optimizer.compresses
         else 4 * layout.num_entries,
         doubts=tuple(doubts),
         search=search,
@@ -259,31 +259,38 @@ def _evaluated(config: Config, model: nn.Module) -> tuple[Path, ...] | None:
     return found
 
 
-def _check_law(
-    law: type[Law], config: Config, topology: Graph, compressor: Compressor | None
+def _check_optimizer(
+    optimizer: type[DecentralizedOptimizer],
+    config: Config,
+    topology: Graph,
+    compressor: Compressor | None,
 ) -> None:
     local = local_options(config)
     with naming_flags(f"--optimizer {config.learning.optimizer}"):
-        law.refuse(
+        optimizer.refuse(
             topology,
             compressor=compressor,
             adam=local["adam"],
             local_step=local["local_step"],
-            **taken_by(law, config.flat()),
+            **taken_by(optimizer, config.flat()),
         )
 
 
 def _gamma(
-    config: Config, law: type[Law], topology: Topology, compressor: Compressor, layout: Layout
+    config: Config,
+    optimizer: type[DecentralizedOptimizer],
+    topology: Topology,
+    compressor: Compressor,
+    layout: Layout,
 ) -> tuple[float, GammaSearch | None]:
     """The consensus step size, and how it was found where that was left to a search."""
     gamma = config.graph.consensus_stepsize
     if gamma == "auto":
-        assert law.consensus is not None, "a law with gamma names its gossip"
+        assert optimizer.consensus is not None, "an optimizer with gamma names its gossip"
         seed = config.learning.manual_seed
-        search = search_gamma(topology, compressor, layout, seed, law.consensus)
+        search = search_gamma(topology, compressor, layout, seed, optimizer.consensus)
         return search.best, search
-    gamma = law.default_consensus_stepsize(compressor) if gamma is None else gamma
+    gamma = optimizer.default_consensus_stepsize(compressor) if gamma is None else gamma
     check_gamma(gamma)
     return gamma, None
 
@@ -295,7 +302,7 @@ def _topology(config: Config) -> Graph:
 
 
 def _resolve(config: Config, gamma: float | None) -> Config:
-    """Fill in what was left to the run; gamma is None where the law has none."""
+    """Fill in what was left to the run; gamma is None where the optimizer has none."""
     return dataclasses.replace(
         config,
         graph=dataclasses.replace(config.graph, consensus_stepsize=gamma),

@@ -66,7 +66,7 @@ def _check_progress(running: Running, regrouped: Regrouped) -> None:
         DivergenceError: on all nodes, where an epoch has seen more healings than nodes.
     """
     plan = regrouped.node.plan
-    since = regrouped.node.law.num_steps - plan.steps_per_epoch
+    since = regrouped.node.optimizer.num_steps - plan.steps_per_epoch
     events = running.progress.events
     healings = [len(event.get("healed", ())) for event in events if event["step"] > since]
     if sum(healings) + len(regrouped.healed) > plan.topology.num_nodes:
@@ -99,8 +99,8 @@ def regroup(
 
     The plan is made again for so many nodes: graph, weights, partition, steps of an epoch. All go
     on from where the one that is furthest stands, in epochs, and from the mean model of those that
-    are healthy; what a law keeps of its neighbours is rebuilt by one exchange. From models of
-    their own they would start with copies that are exact while the models are apart: sign-CHOCO
+    are healthy; what an optimizer keeps of its neighbours is rebuilt by one exchange. From models
+    of their own they would start with copies that are exact while the models are apart: sign-CHOCO
     with its usual gamma then drives them further apart (seen on a ring of 8 that lost 2).
 
     Args:
@@ -113,10 +113,10 @@ def regroup(
         CommunicationError: another node failed meanwhile.
         Incurable: no healthy node is left, or none is sick or lost.
     """
-    old.law.abandon()
+    old.optimizer.abandon()
     plan = old.plan.for_survivors(survivors)
     is_sick = is_sick or not _is_finite(old)
-    epoch = old.law.num_steps / old.plan.steps_per_epoch
+    epoch = old.optimizer.num_steps / old.plan.steps_per_epoch
     rows = gather_floats(communicator, [epoch, is_sick])
     step = plan.steps_after(max(row[0] for row in rows))
     sick = [rank for rank, row in enumerate(rows) if row[1]]
@@ -127,7 +127,7 @@ def regroup(
     node = Node(plan, communicator, injector, old.device)
     node.hand_on(old.state_dict(), step)
     average_healthy(node, sick)
-    node.law.rebuild()
+    node.optimizer.rebuild()
     return Regrouped(node, sick)
 
 
@@ -145,23 +145,25 @@ class Incurable(Exception):  # noqa: N818  # what led here is the error
 
 def _is_finite(node: Node) -> bool:
     """Whether its model and momentum are; it may have been told of another's before it noticed."""
-    tensors = [node.law.x, *node.model.buffers(), *node.law.local.vectors.values()]
+    tensors = [node.optimizer.x, *node.model.buffers(), *node.optimizer.local.vectors.values()]
     return all(bool(tensor.isfinite().all()) for tensor in tensors)
 
 
 def average_healthy(node: Node, sick: Sequence[int]) -> None:
     """Give every node the healthy ones' mean model and momentum; all nodes call it.
 
-    What a law with error feedback has not sent yet starts again from 0 on a sick node.
+    What an optimizer with error feedback has not sent yet starts again from 0 on a sick node.
 
     Args:
         sick: ranks; not all of them.
     """
     if node.rank in sick:
-        for vector in node.law.state_dict()["vectors"].values():
+        for vector in node.optimizer.state_dict()["vectors"].values():
             vector.zero_()
     buffers = [buffer for buffer in node.model.buffers() if buffer.is_floating_point()]
     healthy = [rank for rank in range(node.communicator.num_nodes) if rank not in sick]
     average_among(
-        node.communicator, [node.law.x, *buffers, *node.law.local.vectors.values()], healthy
+        node.communicator,
+        [node.optimizer.x, *buffers, *node.optimizer.local.vectors.values()],
+        healthy,
     )

@@ -72,7 +72,7 @@ def _time_table(seconds: dict[str, float]) -> str:
 def known_figures(running: Running, exit_reason: str) -> dict[str, Any]:
     """What a summary can say of a run that ended in any way."""
     plan, node, metric = running.plan, running.node, running.task.metric
-    num_steps = node.law.num_steps
+    num_steps = node.optimizer.num_steps
     return {
         f"test_{metric}": None,
         f"test_{metric}_per_node": None,
@@ -90,7 +90,7 @@ def known_figures(running: Running, exit_reason: str) -> dict[str, Any]:
         "train_seconds": running.progress.train_seconds,
         "step_seconds": None,
         "parameters_sha256": None,
-        "learning_rate": node.law.param_groups[0]["lr"],
+        "learning_rate": node.optimizer.param_groups[0]["lr"],
         "consensus_stepsize": plan.config.graph.consensus_stepsize,
         "spectral_gap": plan.topology.spectral_gap,
         "events": running.progress.events,

@@ -49,7 +49,7 @@ class Running:
         self.node = Node(plan, communicator, injector)
         self.members = [str(rank) for rank in range(communicator.num_nodes)]
         self.progress = self._begin()
-        self.first_step = self.node.law.num_steps
+        self.first_step = self.node.optimizer.num_steps
         self.records = _open_records(plan, communicator, self.progress.log_bytes)
 
     @property
@@ -72,7 +72,7 @@ class Running:
     @property
     def step(self) -> int:
         """How many steps were made."""
-        return self.node.law.num_steps
+        return self.node.optimizer.num_steps
 
     def say(self, text: str) -> None:
         """A line on the first node's standard output."""
@@ -97,7 +97,7 @@ class Running:
         self.say(str(start))
         if start.manifest is None:
             return Progress()
-        states = start.states(node.rank, node.law.layout)
+        states = start.states(node.rank, node.optimizer.layout)
         event = {"step": start.manifest.step, "resumed": str(start.run)}
         try:
             progress = self._load(start, start.manifest, states)
@@ -123,7 +123,7 @@ class Running:
             return progress
         node.hand_on(mean_state(states), node.plan.steps_after(manifest.epoch))
         if start.averaged:
-            node.law.rebuild()
+            node.optimizer.rebuild()
         return Progress()
 
 

@@ -44,8 +44,8 @@ class Start:
         manifest: of the checkpoint; None where there is none yet, and all is done again.
         same: it is this run, which goes on in its folder to the same bits. Otherwise this is a
             new run, in a folder of its own, that starts from the other's models.
-        averaged: the nodes, the graph or the law are others: every node starts from the mean of
-            the models. Otherwise each starts from its own, with all that it keeps.
+        averaged: the nodes, the graph or the optimizer are others: every node starts from the mean
+            of the models. Otherwise each starts from its own, with all that it keeps.
         origin: --resume and --checkpoint_index of the run that goes on: with what it began.
     """
 
@@ -125,9 +125,9 @@ def find_start(config: Config, runs: Path, graph: Graph, steps_per_epoch: int) -
     manifest = read_manifest(run, step)
     own = tuple(map(str, range(config.launch.n_mpi_process)))
     same_nodes = manifest.folders == own and manifest.graph == graph_digest(graph)
-    same_law = before.learning.optimizer == config.learning.optimizer
+    same_optimizer = before.learning.optimizer == config.learning.optimizer
     same = same and same_nodes and manifest.steps_per_epoch == steps_per_epoch
-    return Start(run, manifest, same, not (same_nodes and same_law), origin)
+    return Start(run, manifest, same, not (same_nodes and same_optimizer), origin)
 
 
 def _last_unfinished(config: Config, runs: Path) -> Path | None:
@@ -203,7 +203,7 @@ def lock(run: Path) -> BinaryIO:
 
 
 def mean_state(states: Iterable[dict[str, Any]]) -> dict[str, Any]:
-    """The first state with the mean of all models and of what their laws keep.
+    """The first state with the mean of all models and of what their optimizers keep.
 
     Numbers that are not floating point are the first one's.
     """
@@ -220,6 +220,6 @@ def mean_state(states: Iterable[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _tensors(state: dict[str, Any]) -> list[torch.Tensor]:
-    parts = (state["buffers"], state["law"]["vectors"])
+    parts = (state["buffers"], state["optimizer"]["vectors"])
     tensors = [state["x"], *(tensor for part in parts for tensor in part.values())]
     return [tensor for tensor in tensors if tensor.is_floating_point()]

@@ -1,4 +1,4 @@
-"""Gossip on all nodes at once: the law's recursion, the mean, the rate, and divergence."""
+"""Gossip on all nodes at once: the optimizer's recursion, the mean, the rate, and divergence."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def starting(num_nodes: int, num_entries: int = LAYOUT.num_entries) -> torch.Ten
 @pytest.mark.parametrize("name", ["none", "sign"])
 @pytest.mark.parametrize(("graph", "num_nodes"), [("ring", 8), ("torus", 9), ("complete", 3)])
 @pytest.mark.parametrize("kind", [ParallelChoco, DeepSqueeze])
-def test_it_is_the_law_without_gradients(
+def test_it_is_the_optimizer_without_gradients(
     kind: type[ParallelChoco | DeepSqueeze], graph: str, num_nodes: int, name: str
 ) -> None:
     topology, start = make_topology(graph, num_nodes), starting(num_nodes)
@@ -39,7 +39,7 @@ def test_it_is_the_law_without_gradients(
     def node(communicator: Communicator) -> torch.Tensor:
         views = LAYOUT.views(start[communicator.rank].clone())
         params = [torch.nn.Parameter(view) for view in views]
-        law = kind(
+        optimizer = kind(
             params,
             communicator,
             topology,
@@ -48,10 +48,10 @@ def test_it_is_the_law_without_gradients(
             lr=0.1,
         )
         for _ in range(num_steps):
-            law.zero_grad()
-            law.step()
-        law.finish()
-        return law.x
+            optimizer.zero_grad()
+            optimizer.step()
+        optimizer.finish()
+        return optimizer.x
 
     expected = torch.stack(Simulation(num_nodes).run(node))
     assert kind.consensus is not None

@@ -74,7 +74,7 @@ def choco(
 def train(
     devices: Sequence[torch.device],
     num_steps: int,
-    law_of: Callable[[nn.Module, Communicator], ParallelChoco],
+    optimizer_of: Callable[[nn.Module, Communicator], ParallelChoco],
 ) -> list[Vectors]:
     """Some steps of a node on each of the devices."""
 
@@ -83,11 +83,11 @@ def train(
         if device.type == "cuda":
             torch.cuda.set_device(device)
         model = parameters(device)
-        law = law_of(model, communicator)
+        optimizer = optimizer_of(model, communicator)
         for step in range(num_steps):
             draw_gradients(model, communicator.rank, step)
-            law.step()
-        law.finish()
-        return Vectors(law.x.cpu(), law.hat.cpu(), law.z.cpu())
+            optimizer.step()
+        optimizer.finish()
+        return Vectors(optimizer.x.cpu(), optimizer.hat.cpu(), optimizer.z.cpu())
 
     return Simulation(len(devices)).run(node)

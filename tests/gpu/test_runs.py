@@ -97,7 +97,7 @@ def test_a_sick_node_takes_the_others_model(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "dcd_psgd", "ecd_psgd", "deep_squeeze"])
-def test_every_decentralized_law(end: End, optimizer: str) -> None:
+def test_every_decentralized_optimizer(end: End, optimizer: str) -> None:
     flags: tuple[str, ...] = (*SHORT, "--optimizer", optimizer, "--comm_op", "quantize_qsgd")
     flags += ("--quantize_level", "16", "--is_biased", "False")
     on_gpu, on_cpu = (end(*flags, *SIM, *place) for place in (ON_GPU, ON_CPU))
@@ -107,7 +107,7 @@ def test_every_decentralized_law(end: End, optimizer: str) -> None:
 @pytest.mark.parametrize(
     ("optimizer", "comm_op"), [("sgd", "none"), ("ef_sign_sgd", "sign"), ("dgc", "compress_top_k")]
 )
-def test_every_centralized_law(end: End, optimizer: str, comm_op: str) -> None:
+def test_every_centralized_optimizer(end: End, optimizer: str, comm_op: str) -> None:
     flags = (*SHORT, "--graph_topology", "complete", "--optimizer", optimizer, "--comm_op", comm_op)
     on_gpu, on_cpu = (end(*flags, *SIM, *place) for place in (ON_GPU, ON_CPU))
     assert on_gpu["train_loss"] == pytest.approx(on_cpu["train_loss"], rel=0.02)

@@ -74,19 +74,19 @@ def test_a_step_launches_few_kernels_however_many_tensors(
     def node(communicator: Communicator) -> list[str]:
         torch.cuda.set_device(GPU)
         model = parameters(GPU, shapes)
-        law = choco(model, communicator, compressor)
+        optimizer = choco(model, communicator, compressor)
         for step in range(3):  # the first ones compile
             draw_gradients(model, communicator.rank, step)
-            law.step()
+            optimizer.step()
         draw_gradients(model, communicator.rank, 3)
         torch.cuda.synchronize()
         communicator.barrier()
         if communicator.rank > 0:
-            law.step()
+            optimizer.step()
             communicator.barrier()
             return []
         with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as profiled:
-            law.step()
+            optimizer.step()
             communicator.barrier()
             torch.cuda.synchronize()
         events = profiled.events() or ()
@@ -98,16 +98,16 @@ def test_a_step_launches_few_kernels_however_many_tensors(
 
 def test_a_step_never_waits_for_the_gpu(compressor: tuple[str, dict[str, Any]]) -> None:
     model = parameters(GPU)
-    law = choco(model, _Alone(), compressor, topology="complete")
+    optimizer = choco(model, _Alone(), compressor, topology="complete")
     for step in range(3):
         draw_gradients(model, 0, step)
-        law.step()
+        optimizer.step()
     draw_gradients(model, 0, 3)
     torch.cuda.synchronize()
     torch.cuda.set_sync_debug_mode("error")
     try:
-        law.step()
+        optimizer.step()
     finally:
         torch.cuda.set_sync_debug_mode("default")
-    law.finish()
-    assert law.x.isfinite().all()
+    optimizer.finish()
+    assert optimizer.x.isfinite().all()

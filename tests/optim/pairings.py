@@ -1,4 +1,4 @@
-"""Every law with every compressor on one node of several: what it ends with, as a digest.
+"""Every optimizer with every compressor on one node of several: what it ends with, as a digest.
 
 Under mpirun, `python -m tests.optim.pairings FOLDER` does it over gloo and over mpi, and each rank
 writes FOLDER/BACKEND.RANK.json.
@@ -25,8 +25,8 @@ from pcode.compression import make_compressor
 from pcode.config import make_config
 from pcode.errors import UserError
 from pcode.launch import detect
-from pcode.optim import LAWS, Law, law_class, make_law
-from pcode.optim.compressed import OverlappingLaw
+from pcode.optim import OPTIMIZERS, DecentralizedOptimizer, make_optimizer, optimizer_class
+from pcode.optim.compressed import OverlappingOptimizer
 from pcode.topology import Graph, make_graph
 from pcode.training.plan import local_options
 from tests.support.cases import Checks, go_through
@@ -54,7 +54,7 @@ GRAPHS = ("ring", "star", "complete", "one_peer_exponential", "random_matching")
 
 
 class Pairing(NamedTuple):
-    law: str
+    optimizer: str
     graph: str
     compression: str
     options: dict[str, Any]
@@ -76,29 +76,33 @@ VARIANTS = (
 
 def pairings() -> Iterator[Pairing]:
     """All that is not refused."""
-    for law in LAWS:
+    for optimizer in OPTIMIZERS:
         for graph_name in GRAPHS:
             graph = make_graph(graph_name, 4)
-            kind = law_class(law, graph)
+            kind = optimizer_class(optimizer, graph)
             tried = COMPRESSIONS if kind.compresses else COMPRESSIONS[:1]
-            if (law, graph_name) == ("parallel_choco", "ring"):
+            if (optimizer, graph_name) == ("parallel_choco", "ring"):
                 tried += FORMS
             for compression, options in tried:
                 try:
                     kind.refuse(graph, compressor=make_compressor(compression, **options))
                 except UserError:
                     continue
-                for overlap in (True, False) if issubclass(kind, OverlappingLaw) else (False,):
-                    yield Pairing(law, graph_name, compression, options, overlap, {})
+                for overlap in (
+                    (True, False) if issubclass(kind, OverlappingOptimizer) else (False,)
+                ):
+                    yield Pairing(optimizer, graph_name, compression, options, overlap, {})
     yield from VARIANTS
 
 
-def law_of(pairing: Pairing, model: nn.Module, node: Communicator, graph: Graph) -> Law:
-    """The pairing's law on a node."""
-    law, _, compression, options, overlap, changed = pairing
-    config = make_config(consensus_stepsize=0.05, overlap=overlap, optimizer=law, **changed)
-    return make_law(
-        law,
+def optimizer_of(
+    pairing: Pairing, model: nn.Module, node: Communicator, graph: Graph
+) -> DecentralizedOptimizer:
+    """The pairing's optimizer on a node."""
+    optimizer, _, compression, options, overlap, changed = pairing
+    config = make_config(consensus_stepsize=0.05, overlap=overlap, optimizer=optimizer, **changed)
+    return make_optimizer(
+        optimizer,
         model.named_parameters(),
         node,
         graph,
@@ -117,7 +121,7 @@ def train(node: Communicator, pairing: Pairing) -> str:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(20, 16), nn.ReLU(), nn.Linear(16, 3))
     graph = make_graph(pairing.graph, node.num_nodes)
-    optimizer = law_of(pairing, model, node, graph)
+    optimizer = optimizer_of(pairing, model, node, graph)
     before, expected, exchanges = node.bytes_sent, 0, 0
     draw = torch.Generator().manual_seed(node.rank)
     for step in range(NUM_STEPS):
@@ -133,7 +137,7 @@ def train(node: Communicator, pairing: Pairing) -> str:
             exchanges = optimizer.num_exchanges
     state = optimizer.state_dict()["vectors"]
     sent = node.bytes_sent - before
-    centralized_sgd = (pairing.law, pairing.graph) == ("sgd", "complete")
+    centralized_sgd = (pairing.optimizer, pairing.graph) == ("sgd", "complete")
     assert centralized_sgd or sent == expected, pairing
     digest = hashlib.sha256()
     for vector in (optimizer.x, *state.values()):

@@ -1,4 +1,4 @@
-"""Running a law on simulated nodes with given gradients, and what its compressors saw."""
+"""Running an optimizer on simulated nodes with given gradients, and what its compressors saw."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import nn
 from pcode.communication import Communicator, Simulation
 from pcode.compression import Compressor, Message
 from pcode.layout import Layout
-from pcode.optim import Law
+from pcode.optim import DecentralizedOptimizer
 
 Array = npt.NDArray[np.float64]
 State = dict[str, Array]  # each n x d
@@ -103,14 +103,14 @@ def local_options(nesterov: bool) -> dict[str, Any]:
 
 
 def run(
-    make: Callable[[nn.Module, Communicator], Law],
+    make: Callable[[nn.Module, Communicator], DecentralizedOptimizer],
     num_nodes: int,
     *,
     start: Callable[[int], Array] = draw,
     epoch: Callable[[int], float] = lambda step: 0.0,
     num_steps: int = NUM_STEPS,
 ) -> list[State]:
-    """x and the law's other vectors of all nodes, before the first step and after each.
+    """x and the optimizer's other vectors of all nodes, before the first step and after each.
 
     Args:
         start: the initial x of a rank.
@@ -119,18 +119,18 @@ def run(
 
     def node(communicator: Communicator) -> list[dict[str, Array]]:
         model = Tensors(start(communicator.rank))
-        law = make(model, communicator)
+        optimizer = make(model, communicator)
 
         def state() -> dict[str, Array]:
-            vectors = law.state_dict()["vectors"]
+            vectors = optimizer.state_dict()["vectors"]
             return {"x": model.flat(), **{k: v.double().numpy() for k, v in vectors.items()}}
 
         states = [state()]
         for step in range(num_steps):
-            law.epoch = epoch(step)
-            law.zero_grad()
+            optimizer.epoch = epoch(step)
+            optimizer.zero_grad()
             model.give_gradient(gradient(step, communicator.rank))
-            law.step()
+            optimizer.step()
             states.append(state())
         return states
 

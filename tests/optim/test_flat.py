@@ -1,4 +1,4 @@
-"""The flat store, and what users of torch optimizers expect of a law."""
+"""The flat store, and what users of torch optimizers expect of an optimizer."""
 
 from __future__ import annotations
 
@@ -15,23 +15,25 @@ from torch.nn import functional
 from pcode.communication import Communicator, Simulation
 from pcode.compression import make_compressor
 from pcode.errors import UserError
-from pcode.optim import DPSGD, Law, ParallelChoco, parameter_groups
+from pcode.optim import DPSGD, DecentralizedOptimizer, ParallelChoco, parameter_groups
 from pcode.topology import make_topology
 from tests.support.programs import ROOT
 
 
-def alone(model: nn.Module, law_of: type[Law] = DPSGD, **options: Any) -> Law:
-    """A law of a single node."""
-    laws: list[Law] = []
-    if law_of is ParallelChoco:
+def alone(
+    model: nn.Module, optimizer_of: type[DecentralizedOptimizer] = DPSGD, **options: Any
+) -> DecentralizedOptimizer:
+    """An optimizer of a single node."""
+    optimizers: list[DecentralizedOptimizer] = []
+    if optimizer_of is ParallelChoco:
         options |= {"compressor": make_compressor("sign"), "consensus_stepsize": 0.4}
 
     def node(communicator: Communicator) -> None:
         ring = make_topology("ring", 1)
-        laws.append(law_of(model.parameters(), communicator, ring, lr=0.1, **options))
+        optimizers.append(optimizer_of(model.parameters(), communicator, ring, lr=0.1, **options))
 
     Simulation(1).run(node)
-    return laws[0]
+    return optimizers[0]
 
 
 def test_a_step_does_not_import_the_compiler() -> None:
@@ -41,11 +43,11 @@ import sys
 import torch
 from tests.optim.test_flat import ParallelChoco, alone
 model = torch.nn.Linear(2, 2)
-law = alone(model, ParallelChoco)
-law.zero_grad()
+optimizer = alone(model, ParallelChoco)
+optimizer.zero_grad()
 model(torch.ones(2)).sum().backward()
-law.step()
-law.state_dict()
+optimizer.step()
+optimizer.state_dict()
 sys.exit("torch._dynamo" in sys.modules)
 """
     subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True, timeout=120)
@@ -54,49 +56,51 @@ sys.exit("torch._dynamo" in sys.modules)
 def test_parameters_and_gradients_are_views_of_the_flat_vectors() -> None:
     model = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2))
     before = torch.cat([p.detach().reshape(-1) for p in model.parameters()])
-    law = alone(model)
-    assert torch.equal(law.x, before)
-    law.x.fill_(2)
-    law.g.fill_(3)
+    optimizer = alone(model)
+    assert torch.equal(optimizer.x, before)
+    optimizer.x.fill_(2)
+    optimizer.g.fill_(3)
     for parameter in model.parameters():
         assert parameter.grad is not None
         assert bool((parameter == 2).all())
         assert bool((parameter.grad == 3).all())
 
 
-@pytest.mark.parametrize("zero", ["law", "model", "none"])
+@pytest.mark.parametrize("zero", ["optimizer", "model", "none"])
 def test_gradients_arrive_however_they_are_zeroed(zero: str) -> None:
     torch.manual_seed(0)
     model = nn.Linear(4, 3)
-    law = alone(model)
+    optimizer = alone(model)
     inputs = torch.randn(5, 4)
     for _ in range(3):
-        if zero == "law":
-            law.zero_grad()
+        if zero == "optimizer":
+            optimizer.zero_grad()
         elif zero == "model":
             model.zero_grad(set_to_none=True)
         else:
             model.weight.grad = model.bias.grad = None
-        before = law.x.clone()
+        before = optimizer.x.clone()
         functional.mse_loss(model(inputs), torch.ones(5, 3)).backward()
         wanted = torch.autograd.grad(
             functional.mse_loss(model(inputs), torch.ones(5, 3)), list(model.parameters())
         )
-        law.step()
+        optimizer.step()
         flat = torch.cat([g.reshape(-1) for g in wanted])
-        assert torch.allclose(law.x, before - 0.1 * flat)
+        assert torch.allclose(optimizer.x, before - 0.1 * flat)
 
 
-@pytest.mark.parametrize("law_of", [DPSGD, ParallelChoco])
+@pytest.mark.parametrize("optimizer_of", [DPSGD, ParallelChoco])
 @pytest.mark.parametrize("form", ["transposed", "sparse"])
-def test_gradients_may_lie_as_they_like(law_of: type[Law], form: str) -> None:
+def test_gradients_may_lie_as_they_like(
+    optimizer_of: type[DecentralizedOptimizer], form: str
+) -> None:
     """SGD by hand: one node has nobody to mix with."""
     torch.manual_seed(0)
     model = nn.Embedding(4, 4, sparse=form == "sparse")
-    law = alone(model, law_of)
+    optimizer = alone(model, optimizer_of)
     for row in range(3):
         before = model.weight.detach().clone()
-        law.zero_grad()
+        optimizer.zero_grad()
         if form == "sparse":
             model(torch.tensor([row, row])).square().sum().backward()
             assert model.weight.grad is not None
@@ -106,17 +110,17 @@ def test_gradients_may_lie_as_they_like(law_of: type[Law], form: str) -> None:
         else:
             wanted = torch.randn(4, 4)
             model.weight.grad = wanted.t().contiguous().t()
-        law.step()
+        optimizer.step()
         assert torch.allclose(model.weight.detach(), before - 0.1 * wanted)
 
 
 def test_a_parameter_without_gradient_stays() -> None:
     model = nn.ModuleList([nn.Linear(2, 2), nn.Linear(2, 2)])
-    law = alone(model)
+    optimizer = alone(model)
     kept = [p.clone() for p in model[1].parameters()]
     model.zero_grad()
     model[0](torch.ones(1, 2)).sum().backward()
-    law.step()
+    optimizer.step()
     assert all(torch.equal(a, b) for a, b in zip(kept, model[1].parameters(), strict=True))
 
 
@@ -124,34 +128,34 @@ def test_a_scheduler_of_torch_works_and_groups_keep_their_own_rates() -> None:
     model = nn.Linear(1, 1)
     groups = parameter_groups(model, 0.5, without_decay=["bias"])
     assert [group["weight_decay"] for group in groups] == [0.5, 0.0]
-    laws: list[Law] = []
+    optimizers: list[DecentralizedOptimizer] = []
 
     def node(communicator: Communicator) -> None:
-        laws.append(DPSGD(groups, communicator, make_topology("ring", 1), lr=1.0))
+        optimizers.append(DPSGD(groups, communicator, make_topology("ring", 1), lr=1.0))
 
     Simulation(1).run(node)
-    law = laws[0]
-    scheduler = torch.optim.lr_scheduler.MultiStepLR(law, [1], gamma=0.1)
+    optimizer = optimizers[0]
+    scheduler = torch.optim.lr_scheduler.MultiStepLR(optimizer, [1], gamma=0.1)
     with torch.no_grad():
         model.weight.fill_(4)
         model.bias.fill_(4)
-    law.zero_grad()
-    law.step()
+    optimizer.zero_grad()
+    optimizer.step()
     assert (model.weight.item(), model.bias.item()) == (2.0, 4.0)
     scheduler.step()
-    law.step()
+    optimizer.step()
     assert model.weight.item() == pytest.approx(2.0 - 0.1 * 0.5 * 2)
 
 
 @pytest.mark.parametrize("overlap", [False, True])
-def test_a_restored_law_goes_on_as_if_never_stopped(overlap: bool) -> None:
+def test_a_restored_optimizer_goes_on_as_if_never_stopped(overlap: bool) -> None:
     topology = make_topology("ring", 4)
 
     def node(communicator: Communicator) -> torch.Tensor:
         def start() -> tuple[nn.Module, ParallelChoco]:
             torch.manual_seed(communicator.rank)
             model = nn.Linear(9, 5)
-            law = ParallelChoco(
+            optimizer = ParallelChoco(
                 model.parameters(),
                 communicator,
                 topology,
@@ -161,21 +165,21 @@ def test_a_restored_law_goes_on_as_if_never_stopped(overlap: bool) -> None:
                 momentum=0.9,
                 overlap=overlap,
             )
-            return model, law
+            return model, optimizer
 
-        def train(model: nn.Module, law: ParallelChoco, steps: range) -> None:
+        def train(model: nn.Module, optimizer: ParallelChoco, steps: range) -> None:
             for step in steps:
-                law.zero_grad()
+                optimizer.zero_grad()
                 draw = torch.Generator().manual_seed(100 * step + communicator.rank)
                 model(torch.randn(6, 9, generator=draw)).square().mean().backward()
-                law.step()
+                optimizer.step()
 
-        model, law = start()
-        train(model, law, range(5))
-        kept = copy.deepcopy(law.state_dict())
+        model, optimizer = start()
+        train(model, optimizer, range(5))
+        kept = copy.deepcopy(optimizer.state_dict())
         weights = [p.detach().clone() for p in model.parameters()]
-        train(model, law, range(5, 9))
-        law.finish()
+        train(model, optimizer, range(5, 9))
+        optimizer.finish()
         other_model, other = start()
         train(other_model, other, range(3))  # with overlap, a round is under way then
         other.load_state_dict(kept)
@@ -184,8 +188,8 @@ def test_a_restored_law_goes_on_as_if_never_stopped(overlap: bool) -> None:
                 parameter.copy_(value)
         train(other_model, other, range(5, 9))
         other.finish()
-        assert torch.equal(other.hat, law.hat)
-        return other.x - law.x
+        assert torch.equal(other.hat, optimizer.hat)
+        return other.x - optimizer.x
 
     for difference in Simulation(4).run(node):
         assert not difference.any()

@@ -9,9 +9,18 @@ import pytest
 import torch
 
 from pcode.compression import make_compressor
-from pcode.optim import DCDPSGD, DGC, DPSGD, ECDPSGD, AdamOptions, AllReduceSGD, Law, ParallelChoco
+from pcode.optim import (
+    DCDPSGD,
+    DGC,
+    DPSGD,
+    ECDPSGD,
+    AdamOptions,
+    AllReduceSGD,
+    DecentralizedOptimizer,
+    ParallelChoco,
+)
 from pcode.topology import Topology, make_topology
-from tests.optim.laws_by_hand import same_start
+from tests.optim.optimizers_by_hand import same_start
 from tests.optim.recursions import (
     GAMMA,
     LR,
@@ -69,12 +78,12 @@ def test_local_sgd_on_the_complete_graph_averages_models() -> None:
         assert far(states[number + 1]["x"], want) < 1e-6
 
 
-@pytest.mark.parametrize("law", [DCDPSGD, ECDPSGD])
-def test_local_steps_of_laws_with_copies(law: type[Law]) -> None:
+@pytest.mark.parametrize("optimizer", [DCDPSGD, ECDPSGD])
+def test_local_steps_of_optimizers_with_copies(optimizer: type[DecentralizedOptimizer]) -> None:
     """Without compression, three local steps and an exchange are one step of three gradients."""
     topology = make_topology("ring", 4)
     states = run(
-        lambda model, node: law(
+        lambda model, node: optimizer(
             model.parameters(),
             node,
             topology,

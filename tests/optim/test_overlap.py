@@ -9,22 +9,26 @@ import torch
 from torch import nn
 
 from pcode.communication import Communicator, Simulation
-from pcode.optim import LAWS, law_class
-from pcode.optim.compressed import OverlappingLaw
+from pcode.optim import OPTIMIZERS, optimizer_class
+from pcode.optim.compressed import OverlappingOptimizer
 from pcode.topology import make_graph
-from tests.optim.pairings import Pairing, law_of
+from tests.optim.pairings import Pairing, optimizer_of
 
 RING = make_graph("ring", 3)
-OVERLAPPING = [law for law in LAWS if issubclass(law_class(law, RING), OverlappingLaw)]
+OVERLAPPING = [
+    optimizer
+    for optimizer in OPTIMIZERS
+    if issubclass(optimizer_class(optimizer, RING), OverlappingOptimizer)
+]
 
 
-def taken_in_late(node: Communicator, law: str, overlap: bool) -> bool:
+def taken_in_late(node: Communicator, optimizer: str, overlap: bool) -> bool:
     """Whether what a first step has sent for changes the node's vectors only after the step."""
     torch.manual_seed(node.rank)
     model = nn.Linear(20, 3)
     for parameter in model.parameters():
-        node.average(parameter.data)  # some laws ask for equal models
-    optimizer = law_of(Pairing(law, "ring", "sign", {}, overlap, {}), model, node, RING)
+        node.average(parameter.data)  # some optimizers ask for equal models
+    optimizer = optimizer_of(Pairing(optimizer, "ring", "sign", {}, overlap, {}), model, node, RING)
     model(torch.randn(8, 20)).square().sum().backward()
     optimizer.step()
     vectors = [value for value in vars(optimizer).values() if isinstance(value, torch.Tensor)]
@@ -34,7 +38,7 @@ def taken_in_late(node: Communicator, law: str, overlap: bool) -> bool:
 
 
 @pytest.mark.parametrize("overlap", [False, True])
-@pytest.mark.parametrize("law", OVERLAPPING)
-def test_a_step_waits_for_its_exchange_unless_it_may_overlap(law: str, overlap: bool) -> None:
-    late = Simulation(3).run(partial(taken_in_late, law=law, overlap=overlap))
+@pytest.mark.parametrize("optimizer", OVERLAPPING)
+def test_a_step_waits_for_its_exchange_unless_it_may_overlap(optimizer: str, overlap: bool) -> None:
+    late = Simulation(3).run(partial(taken_in_late, optimizer=optimizer, overlap=overlap))
     assert late == [overlap] * 3

@@ -1,4 +1,4 @@
-"""Every law with every compressor: the same bits under mpi, gloo and sim, overlapped or not."""
+"""Every optimizer with every compressor: the same bits under mpi, gloo, sim, overlapped or not."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_overlapped_is_sequential_and_nodes_differ(simulated: list[dict[str, str
         other = json.dumps(pairing._replace(overlap=False))
         for own, of_node in zip(found, simulated, strict=True):
             assert of_node.get(other, own) == own  # the variants run in one way only
-        if pairing.law not in ("ef_sign_sgd", "dgc", "sgd"):
+        if pairing.optimizer not in ("ef_sign_sgd", "dgc", "sgd"):
             assert len(set(found)) == NUM_NODES, pairing
 
 

@@ -1,8 +1,9 @@
-"""The laws against NumPy steps written from the recursions, in float64.
+"""The optimizers against NumPy steps written from the recursions, in float64.
 
-Two checks of 50 steps with given gradients. Step by step: NumPy takes each step from the law's own
-state, and every vector agrees to 1e-6. As a whole: NumPy takes all steps by itself; the law's
-float32 rounding alone adds up to some 1e-6 of the values there, so they agree to 1e-5.
+Two checks of 50 steps with given gradients. Step by step: NumPy takes each step from the
+optimizer's own state, and every vector agrees to 1e-6. As a whole: NumPy takes all steps by itself;
+the optimizer's float32 rounding alone adds up to some 1e-6 of the values there, so they agree to
+1e-5.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import torch
 
 from pcode.communication import Communicator, Simulation
 from pcode.compression import make_compressor
-from pcode.optim import DCDPSGD, DPSGD, ECDPSGD, AllReduceSGD, Law, ParallelChoco
+from pcode.optim import DCDPSGD, DPSGD, ECDPSGD, AllReduceSGD, DecentralizedOptimizer, ParallelChoco
 from pcode.topology import Topology, make_topology
 from tests.optim.recursions import (
     GAMMA,
@@ -104,9 +105,13 @@ def choco(topology: Topology, name: str, nesterov: bool = False, **options: Any)
     )
 
 
-def plain(law: type[Law], topology: Topology, nesterov: bool) -> list[State]:
+def plain(
+    optimizer: type[DecentralizedOptimizer], topology: Topology, nesterov: bool
+) -> list[State]:
     return run(
-        lambda model, node: law(model.parameters(), node, topology, **local_options(nesterov)),
+        lambda model, node: optimizer(
+            model.parameters(), node, topology, **local_options(nesterov)
+        ),
         topology.num_nodes,
     )
 
@@ -144,13 +149,13 @@ def torch_sgd(start: Array, steps: Iterator[Array], nesterov: bool) -> Array:
 
 
 @pytest.mark.parametrize("nesterov", [False, True])
-@pytest.mark.parametrize("law", [AllReduceSGD, DPSGD, ParallelChoco])
-def test_one_node_is_torch_sgd(law: type[Law], nesterov: bool) -> None:
+@pytest.mark.parametrize("optimizer", [AllReduceSGD, DPSGD, ParallelChoco])
+def test_one_node_is_torch_sgd(optimizer: type[DecentralizedOptimizer], nesterov: bool) -> None:
     topology = make_topology("ring", 1)
-    if law is ParallelChoco:
+    if optimizer is ParallelChoco:
         states = choco(topology, "sign", nesterov)
     else:
-        states = plain(law, topology, nesterov)
+        states = plain(optimizer, topology, nesterov)
     want = torch_sgd(draw(0), (gradient(step, 0) for step in range(NUM_STEPS)), nesterov)
     assert far(states[-1]["x"][0], want) < 1e-6
 
@@ -221,21 +226,25 @@ def tensors(owner: object) -> list[torch.Tensor]:
     return list(found.values())
 
 
-@pytest.mark.parametrize("law_class", [ParallelChoco, DCDPSGD, ECDPSGD])
-def test_memory_does_not_grow_with_the_degree(law_class: type[Law]) -> None:
-    """The vectors that a law of 2 and one of 14 neighbours hold after two steps, messages aside.
+@pytest.mark.parametrize("optimizer_class", [ParallelChoco, DCDPSGD, ECDPSGD])
+def test_memory_does_not_grow_with_the_degree(
+    optimizer_class: type[DecentralizedOptimizer],
+) -> None:
+    """The vectors that nodes of 2 and of 14 neighbours hold after two steps, messages aside.
 
     x, g, buf and two more.
     """
 
-    options: dict[str, Any] = {"consensus_stepsize": GAMMA} if law_class is ParallelChoco else {}
+    options: dict[str, Any] = (
+        {"consensus_stepsize": GAMMA} if optimizer_class is ParallelChoco else {}
+    )
 
     def count(num_nodes: int) -> int:
         topology = make_topology("complete", num_nodes)
 
         def node(communicator: Communicator) -> int:
             model = Tensors(draw(0))
-            law = law_class(
+            optimizer = optimizer_class(
                 model.parameters(),
                 communicator,
                 topology,
@@ -244,10 +253,10 @@ def test_memory_does_not_grow_with_the_degree(law_class: type[Law]) -> None:
                 **options,
             )
             for _ in range(2):
-                law.step()
-            law.finish()
+                optimizer.step()
+            optimizer.finish()
             communicator.barrier()
-            held = [v for v in tensors(law) if v.dtype == torch.float32]
+            held = [v for v in tensors(optimizer) if v.dtype == torch.float32]
             return sum(v.nbytes for v in held if v.numel() >= NUM_ENTRIES)
 
         return Simulation(num_nodes).run(node)[0]

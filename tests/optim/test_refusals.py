@@ -1,4 +1,4 @@
-"""What laws refuse, doubt, or cannot go on with."""
+"""What optimizers refuse, doubt, or cannot go on with."""
 
 from __future__ import annotations
 
@@ -16,22 +16,24 @@ from pcode.optim import (
     DGC,
     ECDPSGD,
     AdamOptions,
+    DecentralizedOptimizer,
     DeepSqueeze,
     EFSignSGD,
-    Law,
     ParallelChoco,
 )
 from pcode.topology import make_topology
-from tests.optim.laws_by_hand import COMPRESSIONS
+from tests.optim.optimizers_by_hand import COMPRESSIONS
 from tests.optim.recursions import GAMMA, LR, run
 
 
-@pytest.mark.parametrize("law", [DCDPSGD, ECDPSGD])
-def test_laws_with_shared_copies_refuse_models_that_differ(law: type[Law]) -> None:
+@pytest.mark.parametrize("optimizer", [DCDPSGD, ECDPSGD])
+def test_optimizers_with_shared_copies_refuse_models_that_differ(
+    optimizer: type[DecentralizedOptimizer],
+) -> None:
     topology = make_topology("ring", 4)
     with pytest.raises(UserError, match="needs the same model on every node at the start"):
         run(
-            lambda model, node: law(
+            lambda model, node: optimizer(
                 model.parameters(), node, topology, lr=LR, compressor=make_compressor("sign")
             ),
             4,
@@ -39,7 +41,7 @@ def test_laws_with_shared_copies_refuse_models_that_differ(law: type[Law]) -> No
 
 
 @pytest.mark.parametrize(
-    ("law", "graph", "options", "match"),
+    ("optimizer", "graph", "options", "match"),
     [
         (EFSignSGD, "ring", {}, "centralized: .* complete"),
         (DGC, "ring", {"compressor": "compress_top_k"}, "centralized"),
@@ -49,15 +51,15 @@ def test_laws_with_shared_copies_refuse_models_that_differ(law: type[Law]) -> No
     ],
 )
 def test_what_cannot_work_is_refused(
-    law: type[Law], graph: str, options: dict[str, Any], match: str
+    optimizer: type[DecentralizedOptimizer], graph: str, options: dict[str, Any], match: str
 ) -> None:
     given = {**options, "compressor": make_compressor(options.get("compressor", "sign"))}
     with pytest.raises(UserError, match=match):
-        law.refuse(make_topology(graph, 5), **given)
+        optimizer.refuse(make_topology(graph, 5), **given)
 
 
 @pytest.mark.parametrize(
-    ("law", "compression", "options", "said"),
+    ("optimizer", "compression", "options", "said"),
     [
         (DCDPSGD, "compress_random_k", {"compress_ratio": 0.9, "is_biased": False}, "diverged"),
         (DCDPSGD, "none", {}, None),
@@ -70,10 +72,15 @@ def test_what_cannot_work_is_refused(
     ],
 )
 def test_doubts_are_the_papers(
-    law: type[Law], compression: str, options: dict[str, Any], said: str | None
+    optimizer: type[DecentralizedOptimizer],
+    compression: str,
+    options: dict[str, Any],
+    said: str | None,
 ) -> None:
     layout = Layout.of_sizes([36_864, 432, 16])
-    doubts = law.doubts(make_topology("ring", 8), make_compressor(compression, **options), layout)
+    doubts = optimizer.doubts(
+        make_topology("ring", 8), make_compressor(compression, **options), layout
+    )
     assert ([said in doubt for doubt in doubts] == [True]) if said else doubts == []
 
 
@@ -84,8 +91,8 @@ def test_what_is_not_finite_names_rank_step_and_tensor(
 ) -> None:
     topology = make_topology("ring", 4)
 
-    def make(model: nn.Module, node: Communicator) -> Law:
-        law = ParallelChoco(
+    def make(model: nn.Module, node: Communicator) -> DecentralizedOptimizer:
+        optimizer = ParallelChoco(
             model.named_parameters(),
             node,
             topology,
@@ -94,15 +101,15 @@ def test_what_is_not_finite_names_rank_step_and_tensor(
             compressor=make_compressor(compression, **options),
         )
         if node.rank == 2:
-            step = law.step
+            step = optimizer.step
 
             def poisoned() -> None:
-                if law.num_steps == 3:
-                    law.layout.views(law.x)[2].fill_(bad)
+                if optimizer.num_steps == 3:
+                    optimizer.layout.views(optimizer.x)[2].fill_(bad)
                 step()
 
-            law.step = poisoned  # type: ignore[method-assign,assignment]
-        return law
+            optimizer.step = poisoned  # type: ignore[method-assign,assignment]
+        return optimizer
 
     with pytest.raises(DivergenceError, match=r"rank 2, step 3: tensor tensors\.2 holds NaN or"):
         run(make, 4)

@@ -27,12 +27,12 @@ def train(graph: Graph, steps_between: int = 1) -> list[tuple[Array, int, int]]:
 
     def node(communicator: Communicator) -> tuple[Array, int, int]:
         parameter = nn.Parameter(torch.tensor(draw(communicator.rank), dtype=torch.float32))
-        law = DPSGD([parameter], communicator, graph, lr=LR, local_step=steps_between)
+        optimizer = DPSGD([parameter], communicator, graph, lr=LR, local_step=steps_between)
         for step in range(NUM_STEPS):
             parameter.grad = torch.tensor(draw(step, communicator.rank, 3), dtype=torch.float32)
-            law.step()
+            optimizer.step()
         x = parameter.detach().double().numpy()
-        return x, communicator.bytes_sent, len(law.mixing.received)
+        return x, communicator.bytes_sent, len(optimizer.mixing.received)
 
     return Simulation(graph.num_nodes).run(node)
 

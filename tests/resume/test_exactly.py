@@ -11,7 +11,7 @@ import pytest
 
 from pcode.config import make_config
 from pcode.errors import UserError
-from pcode.optim import LAWS
+from pcode.optim import OPTIMIZERS
 from pcode.training.checkpoint import last_step
 from pcode.training.planning import make_plan
 from tests.resume.children import Ended, finished, records, run, run_folder, summary
@@ -35,13 +35,13 @@ ALWAYS = ("--checkpoint_minutes", "1e-7")
 
 
 def _pairings() -> list[tuple[str, ...]]:
-    """Every law with every compressor, on the first graph that it takes; D-PSGD on all of them."""
+    """Every optimizer with every compressor, on the first graph it takes; D-PSGD on all of them."""
     found: list[tuple[str, ...]] = []
-    for law in LAWS:
+    for optimizer in OPTIMIZERS:
         for graph in GRAPHS:
-            if law != "sgd" and any(law in words for words in found):
+            if optimizer != "sgd" and any(optimizer in words for words in found):
                 break
-            flags: dict[str, Any] = {"optimizer": law, "graph_topology": graph}
+            flags: dict[str, Any] = {"optimizer": optimizer, "graph_topology": graph}
             for compressor in COMPRESSORS:
                 place: dict[str, Any] = {"backend": "sim", "n_mpi_process": 3, "num_threads": 1}
                 task = {"data": "synthetic:1x8x8:10:1400", "arch": "mlp"}  # no file to read
@@ -50,7 +50,7 @@ def _pairings() -> list[tuple[str, ...]]:
                     plan = make_plan(config)
                 except UserError:
                     continue
-                words = ("--optimizer", law, "--graph_topology", graph, *compressor)
+                words = ("--optimizer", optimizer, "--graph_topology", graph, *compressor)
                 found.append(words)
                 if not plan.compresses:
                     break
@@ -62,14 +62,14 @@ def killed(ended: Ended) -> None:
 
 
 def _few_by_default() -> list[Any]:
-    """Every law, and every compressor that loses something; the other pairings are slow."""
-    of_law: dict[str, list[tuple[str, ...]]] = {}
+    """Every optimizer, and every compressor that loses something; the other pairings are slow."""
+    of_optimizer: dict[str, list[tuple[str, ...]]] = {}
     for pairing in _pairings():
-        of_law.setdefault(pairing[1], []).append(pairing)
+        of_optimizer.setdefault(pairing[1], []).append(pairing)
     found, numbers = [], count()
-    for pairings in of_law.values():
+    for pairings in of_optimizer.values():
         lossy = [pairing for pairing in pairings if pairing[1::2][2] != "none"]
-        # Of the laws that compress, the first takes the first of them, and so on.
+        # Of the optimizers that compress, the first takes the first of them, and so on.
         chosen = [lossy[next(numbers) % len(lossy)]] if lossy else pairings
         for pairing in pairings:
             marks = () if pairing in chosen else pytest.mark.slow
@@ -78,7 +78,7 @@ def _few_by_default() -> list[Any]:
 
 
 @pytest.mark.parametrize("pairing", _few_by_default())
-def test_every_law_with_every_compressor(tmp_path: Path, pairing: tuple[str, ...]) -> None:
+def test_every_optimizer_with_every_compressor(tmp_path: Path, pairing: tuple[str, ...]) -> None:
     """Killed within an epoch, and again in another one."""
     (tmp_path / "whole").mkdir()
     want = finished(tmp_path / "whole", (*SMALL, *pairing))

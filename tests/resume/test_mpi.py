@@ -14,18 +14,18 @@ SMALL = (
     *("--arch", "resnet8", "--n_mpi_process", "3", "--batch_size", "64", "--num_epochs", "3"),
     *("--data", "synthetic:3x8x8:4:1400", "--reshuffle_per_epoch", "True"),
 )
-LAWS = [
+OPTIMIZERS = [
     pytest.param(("--comm_op", "sign"), id="choco, sign"),
     pytest.param(("--optimizer", "sgd"), id="D-PSGD", marks=pytest.mark.slow),
 ]
 
 
-@pytest.mark.parametrize("law", LAWS)
-def test_killed_twice(tmp_path: Path, law: tuple[str, ...]) -> None:
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_killed_twice(tmp_path: Path, optimizer: tuple[str, ...]) -> None:
     (tmp_path / "whole").mkdir()
-    want = finished(tmp_path / "whole", (*SMALL, *law))
+    want = finished(tmp_path / "whole", (*SMALL, *optimizer))
     always = ("--checkpoint_minutes", "1e-7")
-    done = runs.run(tmp_path, *SMALL, *law, *always, PCODE_INJECT="kill:1:5:exchange")
+    done = runs.run(tmp_path, *SMALL, *optimizer, *always, PCODE_INJECT="kill:1:5:exchange")
     assert done.returncode not in (0, 2), done.stderr
     resume = ("--resume", str(run_folder(tmp_path)))
     done = runs.run(tmp_path, *resume, PCODE_INJECT="kill:0:17:backward")

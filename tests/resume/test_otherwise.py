@@ -1,4 +1,4 @@
-"""Going on from a run with other nodes, on another graph, with another law: a new run."""
+"""Going on from a run with other nodes, on another graph, with another optimizer: a new run."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_each_goes_on_from_its_own_model(tmp_path: Path, first: Path) -> None:
     assert "every node goes on from its own model" in output
     for rank in range(4):
         before = state(first, rank, 10)
-        want = before["x"] + 0.5 * before["law"]["vectors"]["z"]
+        want = before["x"] + 0.5 * before["optimizer"]["vectors"]["z"]
         torch.testing.assert_close(state(run_, rank, 11)["x"], want, atol=1e-6, rtol=0)
 
 
@@ -75,9 +75,11 @@ def test_others_start_from_the_mean(
         torch.testing.assert_close(got, mean, atol=1e-6, rtol=0)
 
 
-@pytest.mark.parametrize("law", ["sgd", "dcd_psgd", "ecd_psgd", "deep_squeeze"])
-def test_another_law_goes_on_from_the_mean(tmp_path: Path, first: Path, law: str) -> None:
-    flags = ("--optimizer", law, "--comm_op", "quantize_qsgd", "--quantize_level", "16")
+@pytest.mark.parametrize("optimizer", ["sgd", "dcd_psgd", "ecd_psgd", "deep_squeeze"])
+def test_another_optimizer_goes_on_from_the_mean(
+    tmp_path: Path, first: Path, optimizer: str
+) -> None:
+    flags = ("--optimizer", optimizer, "--comm_op", "quantize_qsgd", "--quantize_level", "16")
     output, run_ = branch(tmp_path, first, *flags, "--num_epochs", "5")
     assert "every node goes on from the mean of 4 models" in output
     result = summary(tmp_path)

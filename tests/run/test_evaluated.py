@@ -19,8 +19,8 @@ SMALL = ("--arch", "mlp", "--n_mpi_process", "3")
 @pytest.mark.parametrize("backend", ["sim", "mpi"])
 @pytest.mark.parametrize("lr", ["1e3", "1e30"])  # a loss above the bound, one that is no number
 def test_a_run_that_diverged_leaves_a_summary(tmp_path: Path, backend: str, lr: str) -> None:
-    law = ("--optimizer", "sgd", "--lr", lr, "--momentum_factor", "0")
-    done = run(tmp_path, *SMALL, *law, "--backend", backend)
+    optimizer = ("--optimizer", "sgd", "--lr", lr, "--momentum_factor", "0")
+    done = run(tmp_path, *SMALL, *optimizer, "--backend", backend)
     assert done.returncode == DIVERGED
     result = summary(tmp_path)
     assert result["exit_reason"].startswith("diverged: rank ")

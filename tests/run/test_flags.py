@@ -20,7 +20,7 @@ from pcode.datasets import DATASETS, Source
 from pcode.datasets.digits import load_digits_dataset
 from pcode.datasets.in_memory import InMemory
 from pcode.main import main
-from pcode.optim import LAWS, ParallelChoco
+from pcode.optim import OPTIMIZERS, ParallelChoco
 
 # A run of four steps.
 RUN = "--backend sim --arch mlp --data digits --stop_criteria iteration --num_iterations 8 ".split()
@@ -386,7 +386,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "vectors/own.16d.txt").write_text("\n".join(rows) + "\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(DATASETS, "own", Source(load_own, LOADING))
-    monkeypatch.setitem(LAWS, "parallel_choco", (Watched, Watched))
+    monkeypatch.setitem(OPTIMIZERS, "parallel_choco", (Watched, Watched))
     monkeypatch.delenv("PCODE_LAUNCHER", raising=False)
     return tmp_path
 

@@ -11,7 +11,7 @@ import pytest
 from pcode.communication import Simulation
 from pcode.compression import COMPRESSORS
 from pcode.config import make_config
-from pcode.optim import LAWS
+from pcode.optim import OPTIMIZERS
 from pcode.topology import TOPOLOGIES
 from pcode.training.loop import run_node
 from pcode.training.planning import make_plan
@@ -31,11 +31,11 @@ def test_the_own_training_loop(tmp_path: Path) -> None:
 
 
 def test_extensions_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for registry, added in ((COMPRESSORS, "half"), (TOPOLOGIES, "tree"), (LAWS, "alone")):
+    for registry, added in ((COMPRESSORS, "half"), (TOPOLOGIES, "tree"), (OPTIMIZERS, "alone")):
         monkeypatch.setitem(registry, added, None)  # removed at the end
     exec(program("docs/writing-a-compressor.md", "half"), {})
     exec(program("docs/writing-a-topology.md", "tree"), {})
-    exec(program("docs/writing-a-law.md", "alone"), {})
+    exec(program("docs/writing-an-optimizer.md", "alone"), {})
     for flags in ({"comm_op": "half", "graph_topology": "tree"}, {"optimizer": "alone"}):
         config = make_config(
             **flags, n_mpi_process=4, arch="mlp", num_epochs=3, checkpoint=str(tmp_path)

@@ -197,8 +197,8 @@ def test_dry_run_tells_all_and_starts_nothing(tmp_path: Path) -> None:
 
 def test_a_diverging_run_ends_with_an_error_that_names_rank_and_step(tmp_path: Path) -> None:
     for backend in ("sim", "mpi"):
-        law = ("--optimizer", "sgd", "--graph_topology", "ring")  # what is not compressed
-        done = run(tmp_path, *SMALL, *law, "--lr", "1e30", "--backend", backend)
+        optimizer = ("--optimizer", "sgd", "--graph_topology", "ring")  # what is not compressed
+        done = run(tmp_path, *SMALL, *optimizer, "--lr", "1e30", "--backend", backend)
         assert done.returncode == DIVERGED
         assert "the training loss is" in done.stderr
         assert "rank " in done.stderr

@@ -48,7 +48,7 @@ def test_of_eight_nodes_six_go_on(
     assert {file.parent.name for file in folder.glob("*/model.pt")} == left
 
 
-LAWS = {
+OPTIMIZERS = {
     "choco": (),
     "D-PSGD": ("--optimizer", "sgd"),
     "all-reduce": ("--optimizer", "sgd", "--graph_topology", "complete"),
@@ -60,21 +60,23 @@ LAWS = {
 FEW = (*SMALL, "--num_epochs", "2", "--n_mpi_process", "4")
 
 
-@pytest.mark.parametrize("law", LAWS.values(), ids=LAWS)
-def test_a_sick_node_takes_its_neighbours_model(tmp_path: Path, law: tuple[str, ...]) -> None:
-    ended = children.run(tmp_path, (*FEW, *law), "corrupt:1:9:forward")
+@pytest.mark.parametrize("optimizer", OPTIMIZERS.values(), ids=OPTIMIZERS)
+def test_a_sick_node_takes_its_neighbours_model(tmp_path: Path, optimizer: tuple[str, ...]) -> None:
+    ended = children.run(tmp_path, (*FEW, *optimizer), "corrupt:1:9:forward")
     assert ended.status == 0, ended.output
     assert "step 9: 1 took the model of the others" in ended.output
     result = children.summary(tmp_path)
     assert result["events"] == [{"step": 9, "lost": [], "healed": ["1"]}]
-    if "complete" in law:
+    if "complete" in optimizer:
         assert len(set(result["parameters_sha256"])) == 1
 
 
-@pytest.mark.parametrize("law", [(), ("--optimizer", "sgd")], ids=["choco", "D-PSGD"])
-def test_a_spoilt_message_makes_its_receivers_sick(tmp_path: Path, law: tuple[str, ...]) -> None:
+@pytest.mark.parametrize("optimizer", [(), ("--optimizer", "sgd")], ids=["choco", "D-PSGD"])
+def test_a_spoilt_message_makes_its_receivers_sick(
+    tmp_path: Path, optimizer: tuple[str, ...]
+) -> None:
     """Copies are NaN, and a step later models are: whoever notices is healed."""
-    flags = (*FEW, "--n_mpi_process", "6", *law)
+    flags = (*FEW, "--n_mpi_process", "6", *optimizer)
     ended = children.run(tmp_path, flags, "corrupt:1:9:exchange")
     assert ended.status == 0, ended.output
     healed = {name for event in children.summary(tmp_path)["events"] for name in event["healed"]}

@@ -17,7 +17,7 @@ from pcode.topology import make_topology
 def main(num_steps: int, name: str, options: str) -> None:
     mpi.init_process_group()
     node = DistributedCommunicator()
-    law = ParallelChoco(
+    optimizer = ParallelChoco(
         make_model("resnet20", (3, 32, 32), 10, seed=1, flags={}).parameters(),
         node,
         make_topology("ring", node.num_nodes),
@@ -26,9 +26,9 @@ def main(num_steps: int, name: str, options: str) -> None:
         lr=0.1,
     )
     for _ in range(num_steps):
-        law.step()
-    law.finish()
-    print(law.message_bytes, node.bytes_sent, flush=True)
+        optimizer.step()
+    optimizer.finish()
+    print(optimizer.message_bytes, node.bytes_sent, flush=True)
     destroy_process_group()
 
 

@@ -78,7 +78,7 @@ def test_the_paper_s_setting_is_that_of_the_files() -> None:
 
 
 @pytest.mark.parametrize("name", ["choco-top-10", "dcd-random-50", "ecd-qsgd-2"])
-def test_a_rehearsal_keeps_the_law_the_graph_and_the_compressor(name: str) -> None:
+def test_a_rehearsal_keeps_the_optimizer_the_graph_and_the_compressor(name: str) -> None:
     flags = setting("table1", "digits").config(cell("table1", name), 2).flat()
     files = setting("table1", None).config(cell("table1", name), 2).flat()
     same = (

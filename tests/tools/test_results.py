@@ -29,7 +29,7 @@ def test_the_table_says_what_the_runs_did(
 
     lines = files[0].read_text().splitlines()
     assert cells(lines[0])[:7] == [
-        *("run", "nodes", "graph", "law", "compressor", "epochs", "test top-1 (%)"),
+        *("run", "nodes", "graph", "optimizer", "compressor", "epochs", "test top-1 (%)"),
     ]
     # 2 epochs of 10 steps at 1,500 bytes a node; 3 epochs of 1,000 steps.
     assert cells(lines[2]) == [
@@ -193,7 +193,7 @@ def test_a_mistake_is_one_line(
         ("summary.json", '{"test_top1": 60}'),
         ("config.yaml", "lr: [0.1\nx"),
         ("config.yaml", "60"),
-        ("config.yaml", "optimizer: no_such_law"),
+        ("config.yaml", "optimizer: no_such_optimizer"),
         ("config.yaml", "n_mpi_process: many"),
         ("0/log.jsonl", '{"kind": "eval\n{"kind": "train", "step": 5}\n'),
         ("0/log.jsonl", '{"kind": "evaluation", "step": 5, "test_top1": true}\n'),

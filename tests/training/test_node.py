@@ -39,7 +39,7 @@ def test_the_state_is_carried_within_an_epoch_and_not_into_the_next() -> None:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(node.task, "forward", watched)
             for epoch in range(2):
-                node.law.num_steps = epoch * node.plan.steps_per_epoch
+                node.optimizer.num_steps = epoch * node.plan.steps_per_epoch
                 batches = node.batches_ahead()
                 for _ in range(3):
                     node.train_step(batches)

@@ -63,7 +63,7 @@ def train(node: Node) -> list[float]:
 def test_a_node_trains_as_one(flags: dict[str, Any], num_parts: int) -> None:
     def use(node: Node) -> tuple[torch.Tensor, list[float], int]:
         losses = train(node)
-        return node.law.x.clone(), losses, node.communicator.bytes_sent
+        return node.optimizer.x.clone(), losses, node.communicator.bytes_sent
 
     whole, split = on_nodes(flags, 1, use), on_nodes(flags, num_parts, use)
     for ((x, losses, sent),), parts in zip(whole, split, strict=True):
@@ -101,9 +101,9 @@ def test_running_statistics_are_averaged_and_parameters_are_not_touched() -> Non
 
         assert normalization_parameters(node.model)
         train(node)
-        before, x = statistics(), node.law.x.clone()
+        before, x = statistics(), node.optimizer.x.clone()
         node.average_statistics()
-        return before, statistics(), torch.equal(x, node.law.x)
+        return before, statistics(), torch.equal(x, node.optimizer.x)
 
     for parts in on_nodes(IMAGES, 2, use):
         own = torch.stack([before for before, _, _ in parts])
@@ -176,7 +176,7 @@ def test_what_is_carried_is_kept_for_the_whole_batch() -> None:
 def test_processes_that_have_come_apart_are_an_error() -> None:
     def use(node: Node) -> None:
         if node.communicator.process == 3:
-            node.law.x[0] += 1
+            node.optimizer.x[0] += 1
         node.finish()
 
     with pytest.raises(CommunicationError, match="rank 1, step 0: its processes have come to"):

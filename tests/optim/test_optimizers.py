@@ -1,4 +1,4 @@
-"""Every law with every compressor against the contract, and what is particular to some."""
+"""Every optimizer with every compressor against the contract, and what is particular to some."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ import pytest
 
 from pcode.compression import COMPRESSORS, make_compressor
 from pcode.topology import make_topology
-from tests.optim.law_contract import check_recursion, check_restored
-from tests.optim.laws_by_hand import CASES, COMPRESSIONS
+from tests.optim.optimizer_contract import check_recursion, check_restored
+from tests.optim.optimizers_by_hand import CASES, COMPRESSIONS
 from tests.optim.recursions import LR, Recorder, gradients, run
 from tests.support.pairwise import cover
 
-# By default every law with every compressor, on one of its graphs.
+# By default every optimizer with every compressor, on one of its graphs.
 BY_DEFAULT = set(cover(len(CASES), len(COMPRESSIONS), 2))
 ALL = [
     pytest.param(
         *(name, compression, options, graph),
         id=f"{name}-{compression}-{options}-{graph[1]}",
-        marks=[] if (law, form, size) in BY_DEFAULT else [pytest.mark.slow],
+        marks=[] if (optimizer, form, size) in BY_DEFAULT else [pytest.mark.slow],
     )
-    for law, (name, case) in enumerate(CASES.items())
+    for optimizer, (name, case) in enumerate(CASES.items())
     for form, (compression, options) in enumerate(COMPRESSIONS)
     if (compression, options) in case.compressions
     for size, graph in enumerate(case.graphs)
@@ -30,7 +30,7 @@ ALL = [
 
 
 @pytest.mark.parametrize(("name", "compression", "options", "graph"), ALL)
-def test_every_law_with_every_compressor_is_its_recursion(
+def test_every_optimizer_with_every_compressor_is_its_recursion(
     name: str, compression: str, options: dict[str, Any], graph: tuple[str, int]
 ) -> None:
     check_recursion(CASES[name], compression, options, graph)
@@ -54,7 +54,7 @@ def test_mixing_leaves_the_mean_alone(
     case, topology = CASES[name], make_topology(*graph)
     recorders = [Recorder(make_compressor(compression, **options)) for _ in range(graph[1])]
     states = run(
-        lambda model, node: case.law(
+        lambda model, node: case.optimizer(
             model.parameters(),
             node,
             topology,
@@ -77,5 +77,5 @@ def test_mixing_leaves_the_mean_alone(
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_a_restored_law_goes_on_as_if_never_stopped(name: str) -> None:
+def test_a_restored_optimizer_goes_on_as_if_never_stopped(name: str) -> None:
     check_restored(CASES[name])

@@ -1,4 +1,4 @@
-"""Runs with each law, graph and option, as a user starts them."""
+"""Runs with each optimizer, graph and option, as a user starts them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Steps of the laws in NumPy, float64, written from their recursions; what to run them with."""
+"""The optimizers' steps in NumPy, float64, written from their recursions; what to run them with."""
 
 from __future__ import annotations
 
@@ -8,7 +8,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pcode.optim import DCDPSGD, DGC, ECDPSGD, DeepSqueeze, EFSignSGD, Law, ParallelChoco
+from pcode.optim import (
+    DCDPSGD,
+    DGC,
+    ECDPSGD,
+    DecentralizedOptimizer,
+    DeepSqueeze,
+    EFSignSGD,
+    ParallelChoco,
+)
 from tests.optim.recursions import (
     GAMMA,
     LR,
@@ -125,11 +133,11 @@ def same_start(rank: int) -> Array:
 
 
 class Case:
-    """A law to run and the step that it has to take."""
+    """An optimizer to run and the step that it has to take."""
 
     def __init__(
         self,
-        law: type[Law],
+        optimizer: type[DecentralizedOptimizer],
         step: Callable[..., State],
         *,
         graphs: list[tuple[str, int]],
@@ -138,8 +146,8 @@ class Case:
         **options: Any,
     ) -> None:
         self.step, self.graphs, self.start = step, graphs, start
-        self.law: Callable[..., Law] = law
-        self.centralized = law.centralized
+        self.optimizer: Callable[..., DecentralizedOptimizer] = optimizer
+        self.centralized = optimizer.centralized
         self.compressions = COMPRESSIONS if compressions is None else compressions
         self.options = options
 

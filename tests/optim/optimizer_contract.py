@@ -1,10 +1,10 @@
-"""What every law must do: each step is its recursion, and a restored law goes on as if unstopped.
+"""What every optimizer must do: each step is its recursion, and restored it goes on as before.
 
 What a compressor makes of a vector is checked by its own tests. Here NumPy works out what each
-node has to compress; that is what the law's compressor was given, to 1e-6, and from what the
-compressor made of it NumPy's step gives the law's next state, to 1e-6. From the start on, with
-nothing of the law but its messages, NumPy's x after all steps is the law's to 1e-5 (float32's
-rounding adds up).
+node has to compress; that is what the optimizer's compressor was given, to 1e-6, and from what the
+compressor made of it NumPy's step gives the optimizer's next state, to 1e-6. From the start on,
+with nothing of the optimizer but its messages, NumPy's x after all steps is the optimizer's to 1e-5
+(float32's rounding adds up).
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ import torch
 
 from pcode.communication import Communicator, Simulation
 from pcode.compression import make_compressor
-from pcode.optim import Law
+from pcode.optim import DecentralizedOptimizer
 from pcode.topology import make_topology
-from tests.optim.laws_by_hand import Case, Given, ecd, same_start
+from tests.optim.optimizers_by_hand import Case, Given, ecd, same_start
 from tests.optim.recursions import (
     NUM_STEPS,
     Array,
@@ -35,14 +35,14 @@ from tests.optim.recursions import (
 
 
 def _replay(made: Array, v: Array) -> Array:
-    """What the law's compressors made, whatever is asked."""
+    """What the optimizer's compressors made, whatever is asked."""
     return made
 
 
 def _check_steps(
     case: Case, states: list[State], recorders: list[Recorder], W: Array, nesterov: bool
 ) -> None:
-    """Every step, from the law's own state before it, and all of them without it."""
+    """Every step, from the optimizer's own state before it, and all of them without it."""
     num_nodes, alone = len(W), states[0]
     for number in range(NUM_STEPS):
 
@@ -71,7 +71,7 @@ def _check_steps(
 def check_recursion(
     case: Case, compression: str, options: dict[str, Any], graph: tuple[str, int]
 ) -> None:
-    """The law takes the case's steps, with a compressor and its options, on a graph of n nodes.
+    """The optimizer takes the case's steps, with a compressor, on a graph of n nodes.
 
     Raises:
         AssertionError: it does not.
@@ -80,7 +80,7 @@ def check_recursion(
     nesterov = graph[1] == 8
     recorders = [Recorder(make_compressor(compression, **options)) for _ in range(graph[1])]
     states = run(
-        lambda model, node: case.law(
+        lambda model, node: case.optimizer(
             model.parameters(),
             node,
             topology,
@@ -100,7 +100,7 @@ def check_recursion(
 
 
 def check_restored(case: Case) -> None:
-    """A law that took over a state goes on with the bits of the one that left it.
+    """An optimizer that took over a state goes on with the bits of the one that left it.
 
     Raises:
         AssertionError: it does not.
@@ -108,10 +108,10 @@ def check_restored(case: Case) -> None:
     topology = make_topology(*case.graphs[0])
 
     def node(communicator: Communicator) -> None:
-        def start() -> tuple[Tensors, Law]:
+        def start() -> tuple[Tensors, DecentralizedOptimizer]:
             model = Tensors(same_start(0))
             compressor = make_compressor("compress_random_k", compress_ratio=0.5)
-            law = case.law(
+            optimizer = case.optimizer(
                 model.named_parameters(),
                 communicator,
                 topology,
@@ -121,25 +121,25 @@ def check_restored(case: Case) -> None:
                 **({} if case.centralized else {"local_step": 3}),
                 **case.options,
             )
-            return model, law
+            return model, optimizer
 
-        def train(model: Tensors, law: Law, steps: range) -> None:
+        def train(model: Tensors, optimizer: DecentralizedOptimizer, steps: range) -> None:
             for step in steps:
-                law.zero_grad()
+                optimizer.zero_grad()
                 model.give_gradient(gradients(step, 4)[communicator.rank])
-                law.step()
+                optimizer.step()
 
-        model, law = start()
-        train(model, law, range(7))
-        kept, x = copy.deepcopy(law.state_dict()), law.x.clone()
-        train(model, law, range(7, 20))
+        model, optimizer = start()
+        train(model, optimizer, range(7))
+        kept, x = copy.deepcopy(optimizer.state_dict()), optimizer.x.clone()
+        train(model, optimizer, range(7, 20))
         other_model, other = start()
         train(other_model, other, range(3))  # with overlap, a round is under way then
         other.load_state_dict(kept)
         other.x.copy_(x)
         train(other_model, other, range(7, 20))
-        want, got = law.state_dict(), other.state_dict()
-        assert torch.equal(other.x, law.x)
+        want, got = optimizer.state_dict(), other.state_dict()
+        assert torch.equal(other.x, optimizer.x)
         assert all(
             torch.equal(got["vectors"][key], want["vectors"][key]) for key in want["vectors"]
         )
