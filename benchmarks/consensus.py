@@ -27,10 +27,11 @@ from matplotlib.lines import Line2D
 from harness import keep
 from pcode.compression import COMPRESSORS, make_compressor
 from pcode.consensus import Measurement, measure, search_gamma
-from pcode.layout import Layout
 from pcode.tools.consensus import table
 from pcode.tools.consensus_picture import HIGHEST_ERROR, draw_course, draw_prediction, finish_panel
 from pcode.topology import make_topology
+from pcode.utils.layout import Layout
+from pcode.utils.options import options_of
 
 SMALL = {"compress_ratio": 0.75, "quantize_level": 4, "is_biased": True}
 LARGE = {"compress_ratio": 0.99, "quantize_level": 8, "is_biased": True}
@@ -88,7 +89,7 @@ def play(panel: Panel) -> list[Measurement]:
     topology = make_topology(panel.graph, panel.num_nodes)
     layout, found = Layout.of_sizes(panel.entries), []
     for name in panel.compressors:
-        flags = COMPRESSORS[name].flags
+        flags = options_of(COMPRESSORS[name])
         compressor = make_compressor(name, **{flag: panel.options[flag] for flag in flags})
         gamma = compressor.default_consensus_stepsize
         if panel.searched:

@@ -52,7 +52,7 @@ from pcode.compression.kept import kept_of
 from pcode.compression.qsgd import QSGD
 from pcode.compression.random_k import RandomK
 from pcode.compression.top_k import TopK
-from pcode.layout import Layout
+from pcode.utils.layout import Layout
 
 CASES: tuple[tuple[str, str, dict[str, object]], ...] = (
     *kernels.CASES,

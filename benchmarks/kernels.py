@@ -45,7 +45,7 @@ from torchvision.models import resnet50
 from harness import keep, processor_name
 from pcode.compression import Compressor, Message, make_compressor
 from pcode.compression.update import OnePassCompressor, SGDUpdate
-from pcode.layout import Layout
+from pcode.utils.layout import Layout
 
 COPY_BYTES = 8.0
 CASES: tuple[tuple[str, str, dict[str, object]], ...] = (

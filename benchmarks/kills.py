@@ -43,7 +43,7 @@ from killed_run import (
     attempt,
     measure_reference,
 )
-from pcode.errors import UserError
+from pcode.utils.errors import UserError
 from started import LimitExceededError, end_in_good_order
 
 AFTER_EPOCHS = ("meeting", "evaluate", "save", "manifest")

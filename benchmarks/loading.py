@@ -34,7 +34,7 @@ from torchvision.transforms import v2
 
 from harness import keep, spread
 from pcode.datasets.images import Split, image_dataset
-from pcode.memory import use_memory_well
+from pcode.utils.memory import use_memory_well
 
 NUM_IMAGES, BATCH_SIZE, PADDING = 50_000, 128, 4
 # Batches of a round: about half a second each.

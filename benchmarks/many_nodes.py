@@ -26,10 +26,10 @@ from torch.nn import functional
 from harness import keep, spread
 from pcode.communication import Communicator, Simulation
 from pcode.compression import make_compressor
-from pcode.memory import use_memory_well
 from pcode.models import make_model
 from pcode.optim import ParallelChoco
 from pcode.topology import make_topology
+from pcode.utils.memory import use_memory_well
 
 BATCH_SIZE = 32
 

@@ -25,7 +25,7 @@ import torch
 
 from harness import keep, spread, start_ranks
 from pcode.communication import DistributedCommunicator, mpi
-from pcode.memory import use_memory_well
+from pcode.utils.memory import use_memory_well
 from peers import PEERS, random_batch, time_steps
 
 KINDS = ("none", "sign", "sign_in_step")

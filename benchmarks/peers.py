@@ -23,8 +23,8 @@ from pcode.communication import Communicator
 from pcode.compression import make_compressor
 from pcode.models import make_model
 from pcode.optim import DPSGD, DecentralizedOptimizer, ParallelChoco
-from pcode.timing import StepTimer
 from pcode.topology import make_topology
+from pcode.utils.timing import StepTimer
 
 IMAGE = (3, 32, 32)
 NUM_CLASSES = 10

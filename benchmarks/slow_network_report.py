@@ -16,8 +16,8 @@ from typing import Any
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 
-from pcode.timing import PARTS
 from pcode.tools.results_picture import COLOURS, DASHES, MARKERS, PART_STYLES, STYLE
+from pcode.utils.timing import PARTS
 from peers import PEERS
 
 TITLES = {"vgg11": "VGG-11 (9.23 M parameters)", "resnet20": "ResNet-20 (.27 M parameters)"}

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 import torch
 
 from pcode.communication.base import Communicator, Exchange
-from pcode.errors import UserError
+from pcode.utils.errors import UserError
 
 VARIABLE = "PCODE_INJECT"
 PHASES = ("data", "forward", "backward", "exchange", "meeting", "evaluate", "save", "manifest")

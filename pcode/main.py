@@ -18,16 +18,6 @@ from pcode.communication import Simulation, by_nodes
 from pcode.communication.connect import abort, connect, disconnect
 from pcode.config import Config, parse
 from pcode.config.options import AUTO
-from pcode.devices import check_gpus, gpu_notices, threads_per_node
-from pcode.errors import (
-    CommunicationError,
-    DivergenceError,
-    HostError,
-    Preempted,
-    StorageError,
-    UserError,
-)
-from pcode.exit_status import DIVERGED, INTERRUPTED, PREEMPTED, USER_ERROR
 from pcode.injection import read_faults
 from pcode.launch import (
     RankEnvironment,
@@ -40,7 +30,6 @@ from pcode.launch import (
     runs_here,
 )
 from pcode.launch.mpirun import go_to, handing_on
-from pcode.memory import use_memory_well
 from pcode.restarts import Attempt, GoingBack, new_run, next_attempt, run_attempts
 from pcode.training.describe import describe, headline
 from pcode.training.folders import runs_folder
@@ -48,12 +37,24 @@ from pcode.training.loop import LAUNCHER_VARIABLE, run_node
 from pcode.training.plan import Plan
 from pcode.training.planning import make_plan
 from pcode.training.stop import StopRequest
+from pcode.utils.devices import check_gpus, gpu_notices, threads_per_node
+from pcode.utils.errors import (
+    CommunicationError,
+    DivergenceError,
+    HostError,
+    Preempted,
+    StorageError,
+    UserError,
+)
+from pcode.utils.exit_status import DIVERGED, INTERRUPTED, PREEMPTED, USER_ERROR
+from pcode.utils.memory import use_memory_well
 
 
 def main(arguments: Sequence[str]) -> int:
     """Do what the flags ask for; the exit status.
 
-    0: done; those of pcode.exit_status; 143: SIGTERM, and the nodes could not save; 141: nobody
+    0: done; those of pcode.utils.exit_status; 143: SIGTERM, and the nodes could not save; 141:
+        nobody
     reads the standard output; anything else: a node failed.
     """
     try:

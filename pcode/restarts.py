@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from pcode.errors import UserError
 from pcode.launch.supervise import Ended
 from pcode.training.checkpoint import last_step, manifest_file, read_manifest, steps_kept
 from pcode.training.records import run_name
+from pcode.utils.errors import UserError
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from pcode.config import make_config
-from pcode.devices import (
+from pcode.utils.devices import (
     check_compiler,
     check_gpus,
     device_of,
@@ -19,7 +19,7 @@ from pcode.devices import (
     num_usable_cores,
     threads_per_node,
 )
-from pcode.errors import HostError, UserError
+from pcode.utils.errors import HostError, UserError
 
 
 def test_threads_come_from_the_flag_then_the_variable_then_the_cores() -> None:
@@ -39,7 +39,9 @@ def test_bad_omp_num_threads_is_refused(text: str) -> None:
 def test_cores_are_those_that_may_be_used() -> None:
     """A process that may use one core counts one."""
     program = "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); "
-    program += "from pcode.devices import threads_per_node; print(threads_per_node(None, 1, {}))"
+    program += (
+        "from pcode.utils.devices import threads_per_node; print(threads_per_node(None, 1, {}))"
+    )
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, check=True, timeout=60
     )
@@ -50,7 +52,7 @@ def test_cores_are_no_more_than_a_container_may_use() -> None:
     """A tenth of a core, as Docker's --cpus and Kubernetes' limits say it (cgroup v2)."""
     if shutil.which("unshare") is None:
         pytest.skip("there is no unshare")
-    count = "from pcode.devices import num_usable_cores; print(num_usable_cores())"
+    count = "from pcode.utils.devices import num_usable_cores; print(num_usable_cores())"
     limit = "mount -t tmpfs tmpfs /sys/fs/cgroup && echo 10000 100000 > /sys/fs/cgroup/cpu.max"
     inside = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c"]
     tried = subprocess.run([*inside, limit], capture_output=True, text=True, check=False)

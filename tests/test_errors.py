@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pcode.errors import CommunicationError, DivergenceError
+from pcode.utils.errors import CommunicationError, DivergenceError
 
 
 def test_places_that_are_known_are_named() -> None:

@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from pcode.communication import Communicator, Simulation
-from pcode.errors import UserError
 from pcode.injection import ACTIONS, CORRUPTIBLE, PHASES, VARIABLE, Injector, read_faults
+from pcode.utils.errors import UserError
 
 # Three steps of rank 0 and then of rank 1; a line before and after each place, the latter with the
 # seconds of the sleeps that were asked for there and really came about.

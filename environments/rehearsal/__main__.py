@@ -26,8 +26,8 @@ from environments.rehearsal.here import files_of_this_machine, image_of_this_mac
 from environments.rehearsal.image import Image
 from environments.rehearsal.layers import Layers
 from environments.rehearsal.smoke import KINDS, rehearse
-from pcode.errors import UserError
 from pcode.tools.command import Parser, call
+from pcode.utils.errors import UserError
 
 ROOT = Path(__file__).parents[2]
 # Set in the namespaces in which everything is mounted.

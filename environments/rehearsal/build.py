@@ -16,7 +16,7 @@ from environments.rehearsal.context import Context
 from environments.rehearsal.dockerfile import Instruction, Stage
 from environments.rehearsal.image import Image, with_setting
 from environments.rehearsal.layers import Layers
-from pcode.errors import UserError
+from pcode.utils.errors import UserError
 
 _DEBIAN = re.compile(r"debian:(12|13)\.[0-9]+-slim")
 _SUITES = {"12": "bookworm", "13": "trixie"}

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from docker.utils import exclude_paths
 
-from pcode.errors import UserError
+from pcode.utils.errors import UserError
 
 
 class Context:

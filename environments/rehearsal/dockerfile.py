@@ -10,7 +10,7 @@ from pathlib import Path
 from dockerfile_parse import DockerfileParser
 from dockerfile_parse.util import WordSplitter, get_key_val_dictionary
 
-from pcode.errors import UserError
+from pcode.utils.errors import UserError
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from environments.rehearsal.container import Container, Volume
 from environments.rehearsal.dockerfile import Stage
 from environments.rehearsal.image import Image, with_setting
 from environments.rehearsal.layers import THIS_MACHINE, Layers
-from pcode.errors import UserError
+from pcode.utils.errors import UserError
 
 _PYTHON = "/opt/venv"
 _CODE = "/opt/choco-sgd"

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from environments.rehearsal.dockerfile import Instruction
-from pcode.errors import UserError
+from pcode.utils.errors import UserError
 
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 

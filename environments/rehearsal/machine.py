@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from environments.rehearsal.container import Volume
-from pcode.errors import UserError
+from pcode.utils.errors import UserError
 
 # An empty folder of every Debian: this machine's files are seen below it while a step runs.
 _PLACE = "/mnt"

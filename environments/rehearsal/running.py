@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from environments.rehearsal.container import Container
-from pcode.errors import UserError
+from pcode.utils.errors import UserError
 
 LIMIT_SECONDS = 300.0
 

@@ -17,12 +17,12 @@ from pcode.check.report import Report
 from pcode.check.running import mpirun_together, run_all
 from pcode.config import Config
 from pcode.config.options import AUTO, Launch
-from pcode.devices import check_gpus
-from pcode.errors import UserError
 from pcode.launch import Host, RankEnvironment, read_hostfile, runs_here
 from pcode.launch.mpirun import find_mpirun, go_to, handing_on
 from pcode.training.plan import Plan
 from pcode.training.planning import check_backend, make_plan
+from pcode.utils.devices import check_gpus
+from pcode.utils.errors import UserError
 
 # Holds the names of the ranks' hosts, by rank, where a check has started the ranks.
 VARIABLE = "PCODE_CHECK"
@@ -84,10 +84,10 @@ def _nodes(launch: Launch) -> str:
 
 def _plan(config: Config) -> Plan:
     """The plan, whatever GPUs there are on this machine (hosts are asked), without a search."""
-    launch, graph = dataclasses.replace(config.launch, on_cuda=None), config.graph
-    if graph.consensus_stepsize == AUTO:
-        graph = dataclasses.replace(graph, consensus_stepsize=None)
-    return make_plan(dataclasses.replace(config, launch=launch, graph=graph))
+    launch, options = dataclasses.replace(config.launch, on_cuda=None), config.options
+    if options["consensus_stepsize"] == AUTO:
+        options = {**options, "consensus_stepsize": None}
+    return make_plan(dataclasses.replace(config, launch=launch, options=options))
 
 
 def _check_backend(report: Report, config: Config) -> None:

@@ -11,7 +11,7 @@ import torch
 
 from pcode.check.rounds import Edge, apart
 from pcode.communication import Communicator
-from pcode.errors import CommunicationError
+from pcode.utils.errors import CommunicationError
 
 MOST_BYTES = 4 << 20
 _FIRST_BYTES = 1 << 14

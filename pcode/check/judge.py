@@ -10,9 +10,9 @@ from typing import Any
 from pcode.check.hosts import Answer, requirements
 from pcode.check.report import Report
 from pcode.config import Config
-from pcode.config.reasons import data_dir_read
-from pcode.devices import threads_per_node
-from pcode.errors import UserError
+from pcode.config.options import data_dir_unread
+from pcode.utils.devices import threads_per_node
+from pcode.utils.errors import UserError
 
 _OPEN_MPI = re.compile(r"Open MPI\D*([0-9]+\.[0-9]+)")
 
@@ -123,7 +123,8 @@ def _missing_files(facts: dict[str, Any], config: Config) -> Iterator[str]:
         yield "the package pcode is neither beside run.py nor installed there"
     if not facts["checkpoint"]:
         yield f"--checkpoint {config.watch.checkpoint}: cannot be written to there"
-    if not facts["data_dir"] and not config.data.download and data_dir_read(config) is None:
+    flags = config.flat()
+    if not (facts["data_dir"] or flags["download"] or data_dir_unread(flags)):
         yield f"--data_dir {config.data.data_dir}: no such folder there"
 
 

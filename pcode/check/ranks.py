@@ -20,9 +20,9 @@ from pcode.check.slow import named, slow, slowest, table
 from pcode.communication import Communicator
 from pcode.communication.connect import abort, connect, disconnect
 from pcode.config import Config
-from pcode.errors import CommunicationError, UserError
 from pcode.launch import RankEnvironment
 from pcode.training.plan import Plan
+from pcode.utils.errors import CommunicationError, UserError
 
 # Those that measure an edge which does not answer say so before the first rank ends them, and that,
 # which knows whom it waits for, before the others do.

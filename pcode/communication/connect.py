@@ -18,9 +18,9 @@ from torch.distributed.rendezvous import rendezvous
 from pcode.communication import DistributedCommunicator, ProcessCommunicator, mpi
 from pcode.communication.distributed import nccl_limit, new_group
 from pcode.communication.staging import StagedCommunicator
-from pcode.devices import device_of
-from pcode.errors import CommunicationError, UserError
 from pcode.launch.environment import RankEnvironment, rendezvous_address
+from pcode.utils.devices import device_of
+from pcode.utils.errors import CommunicationError, UserError
 
 if TYPE_CHECKING:
     from pcode.config.options import Launch

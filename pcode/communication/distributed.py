@@ -11,7 +11,7 @@ import torch.distributed as dist
 
 from pcode.communication import mpi
 from pcode.communication.base import Exchange, ProcessCommunicator
-from pcode.errors import CommunicationError
+from pcode.utils.errors import CommunicationError
 
 NCCL_GRACE_SECONDS = 60.0
 

@@ -45,7 +45,7 @@ import torch.distributed as dist
 from torch.distributed import Store, TCPStore, distributed_c10d  # type: ignore[attr-defined]
 from torch.distributed.distributed_c10d import Backend
 
-from pcode.errors import CommunicationError, UserError
+from pcode.utils.errors import CommunicationError, UserError
 
 if TYPE_CHECKING:
     from pcode.communication.mpi_world import World

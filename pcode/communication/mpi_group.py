@@ -24,7 +24,7 @@ from pcode.communication.mpi_future import Callbacks
 from pcode.communication.mpi_progress import PROGRESS, within
 from pcode.communication.mpi_reduction import Reduction
 from pcode.communication.mpi_work import Operation, Steps
-from pcode.errors import UserError
+from pcode.utils.errors import UserError
 
 Tensors = list[torch.Tensor]
 

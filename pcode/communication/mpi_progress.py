@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, NoReturn, TypeVar
 from mpi4py import MPI
 
 from pcode.communication.mpi_world import World
-from pcode.errors import CommunicationError
+from pcode.utils.errors import CommunicationError
 
 if TYPE_CHECKING:
     from pcode.communication.mpi_work import Operation

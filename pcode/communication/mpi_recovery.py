@@ -17,7 +17,7 @@ from mpi4py import MPI
 
 from pcode.communication.mpi_progress import PROGRESS, within
 from pcode.communication.mpi_world import World
-from pcode.errors import CommunicationError, UserError
+from pcode.utils.errors import CommunicationError, UserError
 
 ENABLED = "OMPI_MCA_mpi_ft_enable"  # what --with-ft ulfm sets for the ranks
 

@@ -15,7 +15,7 @@ from torch.distributed import Work
 from pcode.communication.mpi_future import Callbacks, OrderedFuture
 from pcode.communication.mpi_progress import PROGRESS
 from pcode.communication.mpi_world import World
-from pcode.errors import CommunicationError
+from pcode.utils.errors import CommunicationError
 
 
 class Transfer:

@@ -17,7 +17,7 @@ import time
 
 from mpi4py import MPI
 
-from pcode.errors import CommunicationError
+from pcode.utils.errors import CommunicationError
 
 NOTICE_SECONDS = 0.1  # between looks for other ranks' notices
 FAULT, LEAVING = 1, 2  # tags of notices

@@ -8,7 +8,7 @@ import torch
 
 from pcode.communication.base import Communicator, Exchange, ProcessCommunicator
 from pcode.communication.parts import Parts, naming_nodes
-from pcode.errors import CommunicationError
+from pcode.utils.errors import CommunicationError
 
 # Processes wait for their node's first as long as that waits for another node, and who waits for
 # the other node is to say so.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from pcode.errors import CommunicationError
+from pcode.utils.errors import CommunicationError
 
 if TYPE_CHECKING:
     from pcode.communication.base import ProcessCommunicator

@@ -12,7 +12,7 @@ from typing import TypeVar
 import torch
 
 from pcode.communication.base import Exchange, ProcessCommunicator
-from pcode.errors import CommunicationError
+from pcode.utils.errors import CommunicationError
 
 Result = TypeVar("Result")
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any
 
 import torch
 
-from pcode.layout import Layout
+from pcode.utils.layout import Layout
+from pcode.utils.options import options_of
 
 
 @dataclass(frozen=True)
@@ -33,9 +34,6 @@ class Compressor(ABC):
     threads. All vectors are flat, contiguous float32 tensors of layout.num_entries.
     """
 
-    # The flags that the constructor takes, by the same names.
-    flags: ClassVar[tuple[str, ...]] = ()
-
     @property
     def default_consensus_stepsize(self) -> float:
         """gamma of the optimizers that have one, where the user gives none; found by tuning."""
@@ -46,12 +44,14 @@ class Compressor(ABC):
         """What is sent, in words for a run's first lines."""
         return (self.__doc__ or type(self).__name__).strip().partition("\n")[0].rstrip(".")
 
-    def with_options(self, **changes: object) -> Compressor:
-        """The same compressor with other options.
+    @property
+    def options(self) -> dict[str, Any]:
+        """The values of the options that it declares: attributes by the names of the flags."""
+        return {name: getattr(self, name) for name in options_of(type(self))}
 
-        The options are attributes by the names of the flags.
-        """
-        return type(self)(**{flag: getattr(self, flag) for flag in self.flags} | changes)
+    def with_options(self, **changes: object) -> Compressor:
+        """Make the same compressor with other options."""
+        return type(self)(**self.options | changes)
 
     @abstractmethod
     def message_bytes(self, layout: Layout) -> int:

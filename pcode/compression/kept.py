@@ -9,8 +9,8 @@ from functools import lru_cache
 
 import numpy as np
 
-from pcode.errors import UserError
-from pcode.layout import Layout
+from pcode.utils.errors import UserError
+from pcode.utils.layout import Layout
 
 # Shares kept that gamma is tuned for, on a ring of 8: arXiv 1907.09356, appendix.
 TUNED_SHARES = (0.01, 0.1, 0.5)

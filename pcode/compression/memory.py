@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from pcode.compression.base import Message
 from pcode.compression.kernels.lanes import LANES
-from pcode.errors import NotFiniteError, UserError
-from pcode.layout import Layout
+from pcode.utils.errors import NotFiniteError, UserError
+from pcode.utils.layout import Layout
 
 _CPU = torch.device("cpu")
 _ZEROS = np.zeros(LANES, dtype=np.float32)

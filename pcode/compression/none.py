@@ -18,7 +18,7 @@ from pcode.compression.memory import (
     reference_of,
 )
 from pcode.compression.parallel import run_segments, segments_of
-from pcode.layout import Layout
+from pcode.utils.layout import Layout
 
 
 class NoCompression(Compressor):

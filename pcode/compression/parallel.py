@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pcode.layout import Layout
+from pcode.utils.layout import Layout
 
 # Entries of a segment: a multiple of 8, so that packed bits of two segments share no byte.
 SEGMENT_ENTRIES = 1 << 16

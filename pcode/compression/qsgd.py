@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import ClassVar
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -23,9 +23,11 @@ from pcode.compression.memory import (
     reference_of,
 )
 from pcode.compression.none import NoCompression
+from pcode.compression.options import IsBiased
 from pcode.compression.parallel import run_segments, segments_of
-from pcode.errors import UserError
-from pcode.layout import Layout
+from pcode.utils.errors import UserError
+from pcode.utils.layout import Layout
+from pcode.utils.options import Option
 
 LEVELS = (*WIDTHS, 32)
 # gamma by level: the tuning of arXiv 1907.09356 for a ring of 8; level 1 continues its trend.
@@ -82,9 +84,11 @@ class QSGD(Compressor):
         UserError: no such level.
     """
 
-    flags: ClassVar[tuple[str, ...]] = ("quantize_level", "is_biased")
-
-    def __init__(self, quantize_level: int = 8, is_biased: bool = True) -> None:
+    def __init__(
+        self,
+        quantize_level: Annotated[int, Option("bits of a magnitude")] = 8,
+        is_biased: IsBiased = True,
+    ) -> None:
         if quantize_level not in LEVELS:
             raise UserError(f"--quantize_level {quantize_level}: must be 1, 2, 4, 8, 16 or 32")
         self.quantize_level, self.is_biased = quantize_level, is_biased

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import ClassVar
 
 import numpy as np
 import torch
@@ -24,9 +23,10 @@ from pcode.compression.memory import (
     reference_of,
     sizes_of,
 )
+from pcode.compression.options import CompressRatio, IsBiased
 from pcode.compression.parallel import run_segments, segments_of_sizes
-from pcode.errors import UserError
-from pcode.layout import Layout
+from pcode.utils.errors import UserError
+from pcode.utils.layout import Layout
 
 # gamma tuned for TUNED_SHARES.
 TUNED_STEPSIZES = (0.00625, 0.075, 0.45)
@@ -66,9 +66,7 @@ class RandomK(Compressor):
         UserError: a ratio outside [0, 1); or, from every method, a tensor has 2^32 entries or more.
     """
 
-    flags: ClassVar[tuple[str, ...]] = ("compress_ratio", "is_biased")
-
-    def __init__(self, compress_ratio: float = 0.9, is_biased: bool = True) -> None:
+    def __init__(self, compress_ratio: CompressRatio = 0.9, is_biased: IsBiased = True) -> None:
         check_ratio(compress_ratio)
         self.compress_ratio, self.is_biased = compress_ratio, is_biased
 

@@ -24,7 +24,7 @@ from pcode.compression.memory import (
 )
 from pcode.compression.parallel import run_segments, segments_of
 from pcode.compression.update import OnePassCompressor, SGDUpdate
-from pcode.layout import Layout
+from pcode.utils.layout import Layout
 
 
 @lru_cache(maxsize=64)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -24,9 +24,10 @@ from pcode.compression.memory import (
     payload_address,
     reference_of,
 )
+from pcode.compression.options import CompressRatio
 from pcode.compression.parallel import run, run_segments, segments_of
-from pcode.errors import NotFiniteError, UserError
-from pcode.layout import Layout
+from pcode.utils.errors import NotFiniteError, UserError
+from pcode.utils.layout import Layout
 
 # Tensors of more entries than this get a sample, of at least so many groups of lanes and of one
 # group in so many.
@@ -106,9 +107,7 @@ class TopK(Compressor):
         UserError: it is not; or, from every method, a layout has more than 2^32 entries.
     """
 
-    flags: ClassVar[tuple[str, ...]] = ("compress_ratio",)
-
-    def __init__(self, compress_ratio: float = 0.9) -> None:
+    def __init__(self, compress_ratio: CompressRatio = 0.9) -> None:
         check_ratio(compress_ratio)
         self.compress_ratio = compress_ratio
 

@@ -15,7 +15,7 @@ from pcode.compression.dispatch import run_on_gpu
 from pcode.compression.kernels import update as kernels
 from pcode.compression.memory import address_of
 from pcode.compression.parallel import run_segments
-from pcode.layout import Layout
+from pcode.utils.layout import Layout
 
 
 @dataclass(frozen=True)

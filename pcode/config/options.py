@@ -1,140 +1,235 @@
-"""Every flag of a run: frozen dataclasses, from which the parser is made.
+"""Every run-wide flag: fields of frozen dataclasses, one dataclass for each section of `--help`.
 
-A field's name is the flag's name; its type, default and `flag(...)` are all the parser knows.
+What only an optimizer, compressor, graph, model, data set or scheme takes, it declares itself.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
+
+import torch
 
 from pcode import compression, datasets, models, optim, schedules
-from pcode.config.fields import flag
-from pcode.config.reasons import (
-    biasing,
-    checkpointing,
-    clipping_words,
-    compressing_densenet,
-    compressing_optimizer,
-    data_dir_read,
-    decaying,
-    drawing_shares,
-    evaluating,
-    masking,
-    mpi_launch,
-    not_needed,
-    only_if,
-    only_if_compressor_takes,
-    only_if_model_takes,
-    only_if_optimizer_takes,
-    only_if_scheme_takes,
-    only_if_source_takes,
-    rate_warming_up,
-    resuming,
-    saving_models,
-    scaling_up,
-    several_local_steps,
-    simulated,
-    warming_up,
-    without_cuda_messages,
-    without_gpus,
-)
+from pcode.config.components import without_compression
 from pcode.datasets import partition
 from pcode.topology import DRAWN, TOPOLOGIES
-from pcode.training import precision
+from pcode.utils.options import option, taken_by
 
 # --resume auto
 AUTO = "auto"
 MOST_PROCESSES = 4096
+Flags = Mapping[str, Any]
+
+
+def _only_if(name: str, value: Any) -> Callable[[Flags], str | None]:
+    """Say that a flag matters only where the flag `name` has that value."""
+    return lambda flags: (
+        None if flags[name] == value else f"it has no effect with --{name} {flags[name]}"
+    )
+
+
+def _not_needed(flags: Flags) -> str:
+    return "it is not needed any more"
+
+
+def _mpi_launch(flags: Flags) -> str | None:
+    if flags["backend"] == "sim":
+        return "--backend sim runs all nodes in this process"
+    if flags["n_mpi_process"] * flags["n_sub_process"] == 1:
+        return "one node runs in this process"
+    return None
+
+
+def _simulated(flags: Flags) -> str | None:
+    return "simulated nodes need no time limit" if flags["backend"] == "sim" else None
+
+
+def uses_gpus(flags: Flags) -> bool:
+    """Say whether nodes train on GPUs, or may: other hosts are not known."""
+    on_cuda: bool | None = flags["on_cuda"]
+    if on_cuda is not None:
+        return on_cuda
+    return flags["hostfile"] is not None or torch.cuda.is_available()
+
+
+def _without_gpus(flags: Flags) -> str | None:
+    return None if uses_gpus(flags) else "no node uses a GPU"
+
+
+def _without_cuda_messages(flags: Flags) -> str | None:
+    if uses_gpus(flags) and flags["comm_device"] == "cpu":
+        return "messages are exchanged in host memory with --comm_device cpu"
+    return _without_gpus(flags)
+
+
+def _no_language(flags: Flags) -> str | None:
+    name = flags["arch"]
+    if models.architecture(name).task == "language":
+        return None
+    return f"it has no effect with --arch {name}"
+
+
+def _clipping_words(flags: Flags) -> str | None:
+    if flags["clip_grad"]:
+        return "--clip_grad_val is what the gradient is clipped to"
+    return _no_language(flags)
+
+
+def data_dir_unread(flags: Flags) -> str | None:
+    """Give the reason why the folder matters neither for the data set nor for word vectors."""
+    if flags["rnn_use_pretrained_emb"] and _no_language(flags) is None:
+        return None
+    name = flags["data"]
+    if "data_dir" in taken_by(datasets.data_source(name).load, flags):
+        return None
+    return f"it has no effect with --data {name}"
+
+
+def _drawing_shares(flags: Flags) -> str | None:
+    name = flags["partition_data"]
+    if partition.partition_scheme(name).drawn:
+        return None
+    return f"it has no effect with --partition_data {name}"
+
+
+def _several_local_steps(flags: Flags) -> str | None:
+    if flags["local_step"] == 1:
+        return "--local_step is 1"
+    by_epochs, num_epochs = flags["stop_criteria"] == "epoch", flags["num_epochs"]
+    if by_epochs and flags["turn_on_local_step_from"] >= num_epochs:
+        return f"training ends after --num_epochs {num_epochs}"
+    return None
+
+
+def _scaling_up(flags: Flags) -> str | None:
+    if flags["lr_scaleup"]:
+        return None
+    return "without --lr_scaleup True there is no larger rate to warm up to"
+
+
+def _rate_warming_up(flags: Flags) -> str | None:
+    if not flags["lr_warmup"]:
+        return "it has no effect with --lr_warmup False"
+    return _scaling_up(flags)
+
+
+def _evaluating(flags: Flags) -> str | None:
+    if flags["train_fast"]:
+        return "--train_fast True evaluates at the end only, and then all of it"
+    return None
+
+
+def _checkpointing(flags: Flags) -> str | None:
+    if flags["train_fast"]:
+        return "--train_fast True keeps the checkpoint at the end alone"
+    return None
+
+
+def _resuming(flags: Flags) -> str | None:
+    return "it has no effect without --resume" if flags["resume"] is None else None
+
+
+def _saving_models(flags: Flags) -> str | None:
+    if flags["save_all_models"]:
+        return "--save_all_models True keeps all"
+    epochs, num_epochs = flags["save_some_models"] or (), flags["num_epochs"]
+    if flags["stop_criteria"] == "epoch" and min(epochs, default=0) > num_epochs:
+        return f"training ends after --num_epochs {num_epochs}"
+    return None
 
 
 @dataclass(frozen=True)
 class Launch:
     """Launch and devices"""
 
-    n_mpi_process: int = flag(2, "number of nodes", minimum=1, maximum=MOST_PROCESSES)
-    n_sub_process: int = flag(
+    n_mpi_process: int = option(2, "number of nodes", minimum=1, maximum=MOST_PROCESSES)
+    n_sub_process: int = option(
         1,
-        "GPUs of each node (processes on the CPU): they share its batches, average their gradients",
+        "GPUs of a node (processes on the CPU): they share its batches, average their gradients",
         minimum=1,
         maximum=MOST_PROCESSES,
     )
-    world: tuple[int, ...] = flag(
+    world: tuple[int, ...] = option(
         (0,),
         "GPU id of every GPU of the run, node after node; repeated cyclically when short",
+        metavar="GPU",
         minimum=0,
-        irrelevant=without_gpus,
+        irrelevant=_without_gpus,
     )
-    hostfile: str | None = flag(
-        None, "file of `HOST slots=N` lines; none: this machine", irrelevant=mpi_launch
+    hostfile: str | None = option(
+        None,
+        "file of `HOST slots=N` lines; none: this machine",
+        metavar="FILE",
+        irrelevant=_mpi_launch,
     )
-    backend: str = flag(
+    backend: str = option(
         "mpi",
         "how nodes talk; sim: all nodes in this process",
         choices=("mpi", "nccl", "gloo", "sim"),
+        metavar="NAME",
     )
-    python_path: str | None = flag(
-        None, "interpreter on the hosts; none: this one", irrelevant=mpi_launch
+    python_path: str | None = option(
+        None, "interpreter on the hosts; none: this one", metavar="PYTHON", irrelevant=_mpi_launch
     )
-    mpi_path: str | None = flag(
-        None, "prefix of the MPI installation; none: the installed one", irrelevant=mpi_launch
+    mpi_path: str | None = option(
+        None,
+        "prefix of the MPI installation; none: the installed one",
+        metavar="DIR",
+        irrelevant=_mpi_launch,
     )
-    mpi_env: str | None = flag(
-        None, "variables handed to the ranks: A=1,B=2", irrelevant=mpi_launch
+    mpi_env: str | None = option(
+        None, "variables handed to the ranks: A=1,B=2", metavar="A=1,B=2", irrelevant=_mpi_launch
     )
-    work_dir: str | None = flag(
-        None, "working directory on the hosts; none: this one", irrelevant=mpi_launch
+    work_dir: str | None = option(
+        None,
+        "working directory on the hosts; none: this one",
+        metavar="DIR",
+        irrelevant=_mpi_launch,
     )
-    use_ipc: bool = flag(
-        False, "CUDA IPC in the MPI's shared-memory transport", irrelevant=without_cuda_messages
+    use_ipc: bool = option(
+        False, "CUDA IPC in the MPI's shared-memory transport", irrelevant=_without_cuda_messages
     )
-    on_cuda: bool | None = flag(None, "train on GPUs; auto: where there is one")
-    comm_device: str | None = flag(
+    on_cuda: bool | None = option(None, "train on GPUs; auto: where there is one")
+    comm_device: str | None = option(
         None,
         "where messages are exchanged; none: where the model is",
         choices=(None, "cpu", "cuda"),
-        irrelevant=without_gpus,
+        irrelevant=_without_gpus,
     )
-    num_threads: int | None = flag(
+    num_threads: int | None = option(
         None,
         "CPU threads of a process; none: cores / processes on this machine",
         minimum=1,
         maximum=4096,
     )
-    time_limit_seconds: float = flag(
+    time_limit_seconds: float = option(
         300.0,
         "a message that takes longer ends the run with an error",
+        metavar="SECONDS",
         minimum=0.001,
         maximum=1e7,
-        irrelevant=simulated,
+        irrelevant=_simulated,
     )
-    max_restarts: int = flag(
+    max_restarts: int = option(
         0,
         "after a failure, start again from the last checkpoint, so many times",
         minimum=0,
-        irrelevant=mpi_launch,
+        irrelevant=_mpi_launch,
     )
-    on_failure: str = flag(
+    on_failure: str = option(
         "stop",
         "continue: go on without nodes that died (mpi); a node whose numbers are not finite takes "
         "the others' model (mpi, sim)",
         choices=("stop", "continue"),
+        metavar="ACTION",
     )
-    num_workers: int = flag(
-        2,
-        "data loading processes",
-        aliases=("-j",),
-        minimum=0,
-        irrelevant=only_if_source_takes("num_workers"),
-    )
-    pin_memory: bool = flag(
-        True, "page-locked memory for batches", irrelevant=only_if_source_takes("pin_memory")
-    )
-    local_rank: int | None = flag(None, "accepted; nodes find their rank", irrelevant=not_needed)
-    remote_exec: bool = flag(False, "accepted; a hostfile says where", irrelevant=not_needed)
-    clean_python: bool = flag(False, "accepted; no process is left", irrelevant=not_needed)
-    user: str | None = flag(None, "a label of the run")
-    project: str | None = flag(None, "a label of the run")
+    local_rank: int | None = option(None, "accepted; nodes find their rank", irrelevant=_not_needed)
+    remote_exec: bool = option(False, "accepted; a hostfile says where", irrelevant=_not_needed)
+    clean_python: bool = option(False, "accepted; no process is left", irrelevant=_not_needed)
+    user: str | None = option(None, "a label of the run")
+    project: str | None = option(None, "a label of the run")
 
     @property
     def num_processes(self) -> int:
@@ -146,38 +241,32 @@ class Launch:
 class Data:
     """Data"""
 
-    data: str = flag(
+    data: str = option(
         "digits",
         f"data set, one of {', '.join(datasets.DATASETS)}; "
         "synthetic:SHAPE:CLASSES:SIZE, synthetic:text:VOCABULARY:WORDS",
+        metavar="NAME",
     )
-    data_dir: str = flag("./data", "where data sets are kept", irrelevant=data_dir_read)
-    download: bool = flag(
-        False,
-        "fetch the data set where it is not there yet",
-        irrelevant=only_if_source_takes("download"),
+    data_dir: str = option(
+        "./data", "where data sets are kept", metavar="DIR", irrelevant=data_dir_unread
     )
-    use_lmdb_data: bool = flag(
-        False, "ImageNet from LMDB", irrelevant=only_if_source_takes("use_lmdb_data")
-    )
-    partition_data: str = flag(
+    partition_data: str = option(
         "random",
         f"how the training data is shared among nodes: {', '.join(partition.SCHEMES)}; "
         "dirichlet:ALPHA:MINIMUM",
+        metavar="NAME",
     )
-    reshuffle_per_epoch: bool = flag(
-        False,
-        "partition anew after every epoch",
-        irrelevant=drawing_shares,
+    reshuffle_per_epoch: bool = option(
+        False, "partition anew after every epoch", irrelevant=_drawing_shares
     )
-    batch_size: int = flag(
+    batch_size: int = option(
         32, "mini-batch of one node, whose processes share it", aliases=("-b",), minimum=1
     )
-    base_batch_size: int | None = flag(
+    base_batch_size: int | None = option(
         None,
         "batch size that --lr is meant for; none: batch_size",
         minimum=1,
-        irrelevant=only_if("lr_scaleup", True),
+        irrelevant=_only_if("lr_scaleup", True),
     )
 
 
@@ -185,88 +274,23 @@ class Data:
 class Model:
     """Model"""
 
-    arch: str = flag("resnet20", f"architecture, one of {', '.join(models.NAMES)}", aliases=("-a",))
-    densenet_growth_rate: int = flag(
-        12,
-        "channels that a layer adds",
-        minimum=1,
-        maximum=65536,
-        irrelevant=only_if_model_takes("densenet_growth_rate"),
+    arch: str = option(
+        "resnet20",
+        f"architecture, one of {', '.join(models.NAMES)}",
+        aliases=("-a",),
+        metavar="NAME",
     )
-    densenet_bc_mode: bool = flag(
-        False,
-        "bottleneck layers, and fewer channels after each block",
-        irrelevant=only_if_model_takes("densenet_bc_mode"),
-    )
-    densenet_compression: float = flag(
-        0.5,
-        "share of the channels that remains after a block, with densenet_bc_mode",
-        irrelevant=compressing_densenet,
-    )
-    wideresnet_widen_factor: int = flag(
-        4,
-        "how many times wider than 16, 32, 64 channels",
-        minimum=1,
-        maximum=4096,
-        irrelevant=only_if_model_takes("wideresnet_widen_factor"),
-    )
-    mlp_num_layers: int = flag(
-        2,
-        "linear layers, with the classifier",
-        minimum=1,
-        maximum=1000,
-        irrelevant=only_if_model_takes("mlp_num_layers"),
-    )
-    mlp_hidden_size: int = flag(
-        128,
-        "units of a hidden layer",
-        minimum=1,
-        maximum=65536,
-        irrelevant=only_if_model_takes("mlp_hidden_size"),
-    )
-    drop_rate: float = flag(
-        0.0, "dropout probability", minimum=0, irrelevant=only_if_model_takes("drop_rate")
-    )
-    rnn_n_hidden: int = flag(
-        200,
-        "units of an LSTM layer, and numbers that stand for a word",
-        minimum=1,
-        maximum=65536,
-        irrelevant=only_if_model_takes("rnn_n_hidden"),
-    )
-    rnn_n_layers: int = flag(
-        2,
-        "LSTM layers",
-        minimum=1,
-        maximum=1000,
-        irrelevant=only_if_model_takes("rnn_n_layers"),
-    )
-    rnn_bptt_len: int = flag(
-        35,
-        "words through which a gradient goes back",
-        minimum=1,
-        irrelevant=only_if_source_takes("rnn_bptt_len"),
-    )
-    rnn_clip: float = flag(
+    rnn_clip: float = option(
         0.25,
         "norm to which a language model's gradient is clipped; 0: none",
+        metavar="NORM",
         minimum=0,
-        irrelevant=clipping_words,
+        irrelevant=_clipping_words,
     )
-    rnn_use_pretrained_emb: bool = flag(
+    rnn_use_pretrained_emb: bool = option(
         False,
         "start from the vectors of the file DATA_DIR/*.Nd.txt, N = rnn_n_hidden (GloVe's format)",
-        irrelevant=only_if_model_takes("rnn_n_hidden"),
-    )
-    rnn_tie_weights: bool = flag(
-        True,
-        "one matrix for words that come in and words that go out",
-        irrelevant=only_if_model_takes("rnn_tie_weights"),
-    )
-    rnn_weight_norm: bool = flag(
-        False,
-        "weight normalisation of the hidden-to-hidden matrices",
-        irrelevant=only_if_model_takes("rnn_weight_norm"),
+        irrelevant=_no_language,
     )
 
 
@@ -274,212 +298,90 @@ class Model:
 class Learning:
     """Learning"""
 
-    optimizer: str = flag(
-        "parallel_choco",
-        "the optimizer: how nodes step and mix",
-        choices=optim.OPTIMIZERS,
+    optimizer: str = option(
+        "parallel_choco", "how nodes step and mix", metavar="NAME", choices=optim.OPTIMIZERS
     )
-    local_optimizer: str = flag("sgd", "the local step", choices=("sgd", "adam"))
-    lr: float = flag(
-        0.1,
-        "learning rate, before scale-up; that at the beginning where it changes",
-        minimum=0,
-        irrelevant=only_if_scheme_takes("lr"),
+    local_optimizer: str = option(
+        "sgd", "the local step", metavar="NAME", choices=optim.LOCAL_OPTIMIZERS
     )
-    momentum_factor: float = flag(
-        0.9,
-        "momentum of the local step",
-        minimum=0,
-        maximum=1,
-        irrelevant=only_if("local_optimizer", "sgd"),
+    weight_decay: float = option(
+        1e-4, "L2 penalty; none on normalisation parameters", metavar="DECAY", minimum=0
     )
-    use_nesterov: bool = flag(
-        False, "Nesterov momentum", irrelevant=only_if("local_optimizer", "sgd")
-    )
-    weight_decay: float = flag(1e-4, "L2 penalty; none on normalisation parameters", minimum=0)
-    adam_beta_1: float = flag(
-        0.9, "decay of Adam's first moment", irrelevant=only_if("local_optimizer", "adam")
-    )
-    adam_beta_2: float = flag(
-        0.999, "decay of Adam's second moment", irrelevant=only_if("local_optimizer", "adam")
-    )
-    adam_eps: float = flag(
-        1e-8, "added to Adam's denominator", irrelevant=only_if("local_optimizer", "adam")
-    )
-    local_adam_memory_treatment: str | None = flag(
-        None,
-        "Adam's moments at an exchange: none keeps them, reset starts them again",
-        choices=optim.MEMORY_TREATMENTS,
-        irrelevant=only_if("local_optimizer", "adam"),
-    )
-    lr_schedule_scheme: str = flag(
+    lr_schedule_scheme: str = option(
         "constant",
         "how the learning rate changes, by the fractional epoch at every step",
         aliases=("--lr_scheduler",),
+        metavar="NAME",
         choices=schedules.SCHEMES,
     )
-    lr_change_epochs: tuple[float, ...] | None = flag(
-        None,
-        "epochs at which it changes; strict: where a phase ends and the next begins",
-        aliases=("--lr_milestones",),
-        minimum=0,
-        irrelevant=only_if_scheme_takes("lr_change_epochs"),
-    )
-    lr_fields: str | None = flag(
-        None,
-        "strict: rates at the beginning and the end of each phase, before scale-up: a,b/c,d",
-        irrelevant=only_if_scheme_takes("lr_fields"),
-    )
-    lr_scale_indicators: tuple[int, ...] | None = flag(
-        None,
-        "strict: how each phase changes: 0 linear, 1 polynomial (power 2), 2 convex decay",
-        irrelevant=only_if_scheme_takes("lr_scale_indicators"),
-    )
-    lr_decay: float = flag(
-        10.0,
-        "divide the rate by this at each change (a value below 1 multiplies)",
-        irrelevant=only_if_scheme_takes("lr_decay"),
-    )
-    lr_gamma: float | None = flag(
-        None,
-        "convex decay: the rate before scale-up is lr_gamma / (lr_mu (lr_alpha + epochs))",
-        irrelevant=decaying,
-    )
-    lr_mu: float | None = flag(
-        None, "convex decay: divides the rate, as strong convexity does", irrelevant=decaying
-    )
-    lr_alpha: float | None = flag(
-        None, "convex decay: epochs to add to those since training began", irrelevant=decaying
-    )
-    lr_onecycle_low: float = flag(
-        0.15,
-        "one cycle: rate at its beginning and its end, before scale-up",
-        minimum=0,
-        irrelevant=only_if_scheme_takes("lr_onecycle_low"),
-    )
-    lr_onecycle_high: float = flag(
-        3.0,
-        "one cycle: rate at its middle, before scale-up",
-        minimum=0,
-        irrelevant=only_if_scheme_takes("lr_onecycle_high"),
-    )
-    lr_onecycle_extra_low: float = flag(
-        0.0015,
-        "one cycle: rate at the end of training, before scale-up",
-        minimum=0,
-        irrelevant=only_if_scheme_takes("lr_onecycle_extra_low"),
-    )
-    lr_onecycle_num_epoch: float = flag(
-        46,
-        "one cycle: its length in epochs; the rest of training goes from low to extra low",
-        irrelevant=only_if_scheme_takes("lr_onecycle_num_epoch"),
-    )
-    lr_scaleup: bool = flag(
+    lr_scaleup: bool = option(
         False, "multiply the rates by batch_size / base_batch_size and lr_scaleup_factor"
     )
-    lr_scaleup_type: str = flag(
+    lr_scaleup_type: str = option(
         "linear",
         "multiply by it, or by its square root",
         choices=("linear", "sqrt"),
-        irrelevant=only_if("lr_scaleup", True),
+        irrelevant=_only_if("lr_scaleup", True),
+        metavar="TYPE",
     )
-    lr_scaleup_factor: str = flag(
+    lr_scaleup_factor: str = option(
         "graph",
         "graph: neighbours and self; world: nodes; or a number",
-        irrelevant=only_if("lr_scaleup", True),
+        irrelevant=_only_if("lr_scaleup", True),
     )
-    lr_warmup: bool = flag(
+    lr_warmup: bool = option(
         False,
         "begin without scale-up and reach it linearly; the scheme keeps its course meanwhile",
-        irrelevant=scaling_up,
+        irrelevant=_scaling_up,
     )
-    lr_warmup_epochs: float = flag(5, "epochs of warm-up", minimum=0, irrelevant=rate_warming_up)
-    num_epochs: int = flag(
-        5, "epochs to train", minimum=1, irrelevant=only_if("stop_criteria", "epoch")
+    lr_warmup_epochs: float = option(
+        5, "epochs of warm-up", metavar="EPOCHS", minimum=0, irrelevant=_rate_warming_up
     )
-    num_iterations: int = flag(
+    num_epochs: int = option(
+        5, "epochs to train", minimum=1, irrelevant=_only_if("stop_criteria", "epoch")
+    )
+    num_iterations: int = option(
         32000,
         "steps in all, shared by the nodes",
         minimum=1,
-        irrelevant=only_if("stop_criteria", "iteration"),
+        irrelevant=_only_if("stop_criteria", "iteration"),
     )
-    stop_criteria: str = flag("epoch", "what ends a run", choices=("epoch", "iteration"))
-    clip_grad: bool = flag(False, "clip the gradient (dgc: of each tensor) to clip_grad_val")
-    clip_grad_val: float | None = flag(
-        None, "norm to clip to", minimum=0, irrelevant=only_if("clip_grad", True)
+    stop_criteria: str = option("epoch", "what ends a run", choices=("epoch", "iteration"))
+    clip_grad: bool = option(False, "clip the gradient (dgc: of each tensor) to clip_grad_val")
+    clip_grad_val: float | None = option(
+        None, "norm to clip to", minimum=0, irrelevant=_only_if("clip_grad", True), metavar="NORM"
     )
-    amp: str | None = flag(
+    amp: str | None = option(
         None,
         "compute forward and backward in part with so many bits (torch.autocast)",
-        choices=(None, *precision.DTYPES),
+        choices=(None, "bf16", "fp16"),
+        metavar="TYPE",
     )
-    compile: bool = flag(False, "compile the model with torch.compile")
-    local_step: int = flag(1, "local steps from one exchange to the next", minimum=1)
-    turn_on_local_step_from: int = flag(
-        0, "first epoch with --local_step", minimum=0, irrelevant=several_local_steps
+    compile: bool = option(False, "compile the model with torch.compile")
+    local_step: int = option(1, "local steps from one exchange to the next", minimum=1)
+    turn_on_local_step_from: int = option(
+        0, "first epoch with --local_step", minimum=0, irrelevant=_several_local_steps
     )
-    avg_model: bool = flag(False, "average the nodes' models when training ends")
-    manual_seed: int = flag(6, "the one seed of the run", minimum=0)
+    avg_model: bool = option(False, "average the nodes' models when training ends")
+    manual_seed: int = option(6, "the one seed of the run", metavar="SEED", minimum=0)
 
 
 @dataclass(frozen=True)
 class Graph:
     """Graph and compression"""
 
-    graph_topology: str = flag(
-        "ring", f"the file of a graph, or one of {', '.join((*TOPOLOGIES, *DRAWN))}"
+    graph_topology: str = option(
+        "ring", f"the file of a graph, or one of {', '.join((*TOPOLOGIES, *DRAWN))}", metavar="NAME"
     )
-    comm_op: str = flag(
+    comm_op: str = option(
         "sign",
         "compressor",
+        metavar="NAME",
         choices=compression.COMPRESSORS,
-        irrelevant=compressing_optimizer,
+        irrelevant=without_compression,
     )
-    compress_ratio: float = flag(
-        0.9, "share that is dropped", irrelevant=only_if_compressor_takes("compress_ratio")
-    )
-    quantize_level: int = flag(
-        8, "bits of a magnitude", irrelevant=only_if_compressor_takes("quantize_level")
-    )
-    is_biased: bool = flag(
-        True,
-        "biased form of the compressor",
-        irrelevant=biasing,
-    )
-    majority_vote: bool = flag(
-        False,
-        "ef_sign_sgd: step by the sign of the nodes' votes",
-        irrelevant=only_if_optimizer_takes("majority_vote"),
-    )
-    mask_momentum: bool = flag(
-        False,
-        "dgc: no momentum left where a coordinate was sent",
-        irrelevant=masking,
-    )
-    comm_algo: str | None = flag(None, "accepted; the graph says who sends", irrelevant=not_needed)
-    compress_warmup_values: tuple[float, ...] = flag(
-        (0.75, 0.9375, 0.984375, 0.996, 0.999),
-        "dgc: share that is dropped in each epoch of the warm-up",
-        minimum=0,
-        irrelevant=warming_up,
-    )
-    compress_warmup_epochs: int = flag(
-        0,
-        "dgc: epochs of the warm-up",
-        minimum=0,
-        irrelevant=only_if_optimizer_takes("compress_warmup_epochs"),
-    )
-    consensus_stepsize: float | Literal["auto"] | None = flag(
-        None,
-        "gamma; none: by compressor; auto: by a short search on the run's graph and compressor",
-        aliases=("--choco_consenus_stepsize",),
-        minimum=0,
-        irrelevant=only_if_optimizer_takes("consensus_stepsize"),
-    )
-    overlap: bool = flag(
-        True,
-        "exchange while the next gradient is computed; the same numbers come out",
-        irrelevant=only_if_optimizer_takes("overlap"),
+    comm_algo: str | None = option(
+        None, "accepted; the graph says who sends", irrelevant=_not_needed
     )
 
 
@@ -487,50 +389,62 @@ class Graph:
 class Watch:
     """Watching, evaluating, keeping"""
 
-    evaluate: bool = flag(
+    evaluate: bool = option(
         False, "evaluate the models of the run --resume, without training", aliases=("-e",)
     )
-    eval_freq: int = flag(1, "epochs between evaluations", minimum=1, irrelevant=evaluating)
-    evaluate_avg: bool = flag(False, "evaluate the averaged model as well", irrelevant=evaluating)
-    evaluate_consensus: bool = flag(
-        False, "measure the consensus distance at each evaluation", irrelevant=evaluating
+    eval_freq: int = option(1, "epochs between evaluations", minimum=1, irrelevant=_evaluating)
+    evaluate_avg: bool = option(
+        False, "evaluate the averaged model as well", irrelevant=_evaluating
     )
-    train_fast: bool = flag(False, "no evaluation before the end")
-    track_time: bool = flag(True, "measure the parts of a step")
-    track_detailed_time: bool = flag(False, "record the parts of every step, not their means alone")
-    display_tracked_time: bool = flag(
-        False, "print the parts of a step", irrelevant=only_if("track_time", True)
+    evaluate_consensus: bool = option(
+        False, "measure the consensus distance at each evaluation", irrelevant=_evaluating
     )
-    summary_freq: int = flag(100, "steps between two records of the training loss", minimum=1)
-    checkpoint: str = flag("./data/checkpoint", "where runs are kept", aliases=("-c",))
-    experiment: str = flag("demo", "name of the experiment")
-    timestamp: str | None = flag(None, "name of the run; none: the time of its start")
-    resume: str | None = flag(
+    train_fast: bool = option(False, "no evaluation before the end")
+    track_time: bool = option(True, "measure the parts of a step")
+    track_detailed_time: bool = option(
+        False, "record the parts of every step, not their means alone"
+    )
+    display_tracked_time: bool = option(
+        False, "print the parts of a step", irrelevant=_only_if("track_time", True)
+    )
+    summary_freq: int = option(100, "steps between two records of the training loss", minimum=1)
+    checkpoint: str = option(
+        "./data/checkpoint", "where runs are kept", aliases=("-c",), metavar="DIR"
+    )
+    experiment: str = option("demo", "name of the experiment", metavar="NAME")
+    timestamp: str | None = option(
+        None, "name of the run; none: the time of its start", metavar="NAME"
+    )
+    resume: str | None = option(
         None,
         "folder of a run that goes on, or whose models --evaluate True reads; auto: the last one "
         "of the experiment with these flags that has not ended, if there is one",
+        metavar="DIR",
     )
-    checkpoint_index: int | None = flag(
+    checkpoint_index: int | None = option(
         None,
         "the epoch after which to resume or evaluate; none: the last one kept",
+        metavar="EPOCH",
         minimum=1,
-        irrelevant=resuming,
+        irrelevant=_resuming,
     )
-    checkpoint_minutes: float | None = flag(
+    checkpoint_minutes: float | None = option(
         None,
         "minutes between two checkpoints; none: one after every epoch",
+        metavar="MINUTES",
         minimum=0,
-        irrelevant=checkpointing,
+        irrelevant=_checkpointing,
     )
-    keep_checkpoints: int = flag(
-        2, "how many of the last checkpoints are kept", minimum=1, irrelevant=checkpointing
+    keep_checkpoints: int = option(
+        2, "how many of the last checkpoints are kept", minimum=1, irrelevant=_checkpointing
     )
-    save_all_models: bool = flag(False, "keep models and checkpoints of every epoch")
-    save_some_models: tuple[int, ...] | None = flag(
+    save_all_models: bool = option(False, "keep models and checkpoints of every epoch")
+    save_some_models: tuple[int, ...] | None = option(
         None,
         "epochs after which models and checkpoints are kept",
+        metavar="EPOCH",
         minimum=1,
-        irrelevant=saving_models,
+        irrelevant=_saving_models,
     )
 
     def saves_model_after(self, epoch: int) -> bool:
@@ -540,7 +454,11 @@ class Watch:
 
 @dataclass(frozen=True)
 class Config:
-    """A whole configuration, in groups. Immutable; `dataclasses.replace` makes another."""
+    """A whole configuration, in groups. Immutable; `dataclasses.replace` makes another.
+
+    Attributes:
+        options: the values of the flags that components declare (see components.py), by name.
+    """
 
     launch: Launch = field(default_factory=Launch)
     data: Data = field(default_factory=Data)
@@ -548,7 +466,9 @@ class Config:
     learning: Learning = field(default_factory=Learning)
     graph: Graph = field(default_factory=Graph)
     watch: Watch = field(default_factory=Watch)
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     def flat(self) -> dict[str, Any]:
-        """Flag name -> value, over all groups."""
-        return {name: value for group in vars(self).values() for name, value in vars(group).items()}
+        """Give the values of all flags, by name."""
+        groups = [vars(group) for name, group in vars(self).items() if name != "options"]
+        return {name: value for group in (*groups, self.options) for name, value in group.items()}

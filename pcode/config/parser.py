@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import difflib
 import os
 import typing
@@ -15,12 +14,13 @@ from typing import Any, NoReturn
 
 import yaml
 
-from pcode.config.fields import check_value, flag_of, parse_value
+from pcode.config.components import component_flags, irrelevant
 from pcode.config.files import FileValue, read_flags
 from pcode.config.options import AUTO, Config
-from pcode.errors import UserError
 from pcode.optim import ALIASES
-from pcode.user_files import shortened
+from pcode.utils.errors import UserError
+from pcode.utils.options import Flag, options_of
+from pcode.utils.user_files import shortened
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         if message.startswith("unrecognized arguments: "):
             unknown = (message.removeprefix("unrecognized arguments: ").split() or ["''"])[0]
-            known = [f"--{name}" for name in _fields()]
+            known = [f"--{name}" for name in all_flags()]
             near = difflib.get_close_matches(unknown.split("=")[0], known, n=1)
             named = unknown if unknown.isprintable() else shortened(unknown)
             message = f"{named}: no such flag" + (f"; did you mean {near[0]}?" if near else "")
@@ -56,19 +56,22 @@ class _Parser(argparse.ArgumentParser):
 
 
 @cache
-def _groups() -> dict[str, type]:
-    return typing.get_type_hints(Config)
+def groups() -> dict[str, type]:
+    """Give the configuration's groups of run-wide flags, by name."""
+    return {name: kind for name, kind in typing.get_type_hints(Config).items() if name != "options"}
 
 
-@cache
-def _fields() -> dict[str, tuple[str, dataclasses.Field[Any], Any]]:
-    """Flag name -> its group, its field and its type."""
-    found = {}
-    for group, kind in _groups().items():
-        types = typing.get_type_hints(kind)
-        for field in dataclasses.fields(kind):
-            found[field.name] = (group, field, types[field.name])
+def flags_by_group() -> dict[str, dict[str, Flag]]:
+    """Give all flags by name, those that components declare after the run-wide ones of a group."""
+    found = {group: options_of(kind) for group, kind in groups().items()}
+    for component, flag in component_flags().values():
+        found[component.group][flag.name] = flag
     return found
+
+
+def all_flags() -> dict[str, Flag]:
+    """Give all flags, by name."""
+    return {name: flag for group in flags_by_group().values() for name, flag in group.items()}
 
 
 def _make_parser() -> argparse.ArgumentParser:
@@ -91,34 +94,28 @@ def _make_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="test what the run needs on every host, and the edges of the graph; no training",
     )
-    for kind in _groups().values():
-        section = parser.add_argument_group(str(kind.__doc__))
-        for field in dataclasses.fields(kind):
-            declared = flag_of(field)
-            text = declared.help
-            if declared.choices:
-                text += f"; one of {', '.join(map(str, declared.choices))}"
-            default = field.default
-            if isinstance(default, tuple):
-                default = ",".join(map(str, default))
+    for group, flags in flags_by_group().items():
+        section = parser.add_argument_group(str(groups()[group].__doc__))
+        for flag in flags.values():
+            aliases = flag.option.aliases
             section.add_argument(
-                *(alias for alias in declared.aliases if not alias.startswith("--")),
-                f"--{field.name}",
-                *(alias for alias in declared.aliases if alias.startswith("--")),
-                dest=field.name,
-                metavar=field.name.rsplit("_", 1)[-1].upper(),
-                help=f"{text} [{default}]".replace("%", "%%"),
+                *(alias for alias in aliases if not alias.startswith("--")),
+                f"--{flag.name}",
+                *(alias for alias in aliases if alias.startswith("--")),
+                dest=flag.name,
+                metavar=flag.metavar,
+                help=flag.help.replace("%", "%%"),
             )
     return parser
 
 
-@cache
 def _spellings() -> dict[str, str]:
-    """Every spelling of a flag, without its dashes -> its name."""
-    found = {name: name for name in _fields()}
-    for name, (_, field, _) in _fields().items():
-        found.update({alias.lstrip("-"): name for alias in flag_of(field).aliases})
-    return found
+    """Give the name of the flag for every spelling, without its dashes."""
+    flags = all_flags()
+    aliases = {
+        alias.lstrip("-"): name for name, flag in flags.items() for alias in flag.option.aliases
+    }
+    return {name: name for name in flags} | aliases
 
 
 def _normalise(values: dict[str, Any]) -> None:
@@ -133,21 +130,21 @@ def _place(files: Mapping[str, str], name: str) -> str:
     return f"--config {files[name]}: " if name in files else ""
 
 
-def _build(flags: Mapping[str, Any], files: Mapping[str, str]) -> Config:
+def _build(given: Mapping[str, Any], files: Mapping[str, str]) -> Config:
     """As make_config; `files` are the files in which flags stand, for messages."""
-    values = {name: field.default for name, (_, field, _) in _fields().items()} | dict(flags)
+    flags = all_flags()
+    values = {name: flag.default for name, flag in flags.items()} | dict(given)
     _normalise(values)
-    for name, (_, field, _) in _fields().items():
+    for name, flag in flags.items():
         try:
-            check_value(field, values[name])
+            flag.validate(values[name])
         except UserError as error:
             raise UserError(f"{_place(files, name)}{error}") from None
-    return Config(
-        **{
-            group: kind(**{field.name: values[field.name] for field in dataclasses.fields(kind)})
-            for group, kind in _groups().items()
-        }
-    )
+    by_group = {
+        group: kind(**{name: values[name] for name in options_of(kind)})
+        for group, kind in groups().items()
+    }
+    return Config(**by_group, options={name: values[name] for name in component_flags()})
 
 
 def make_config(**flags: Any) -> Config:
@@ -161,10 +158,10 @@ def make_config(**flags: Any) -> Config:
 
 def _values(texts: Mapping[str, str], files: Mapping[str, str]) -> dict[str, Any]:
     """What the texts of flags stand for."""
-    values = {}
+    values, flags = {}, all_flags()
     for name, text in texts.items():
         try:
-            values[name] = parse_value(name, _fields()[name][2], text)
+            values[name] = flags[name].parse(text)
         except UserError as error:
             raise UserError(f"{_place(files, name)}{error}") from None
     return values
@@ -196,6 +193,17 @@ def config_of_run(run: Path) -> Config:
     return _build(_values({name: value.text for name, value in found.items()}, files), files)
 
 
+def why_irrelevant(flags: Mapping[str, Any]) -> dict[str, str]:
+    """Give the flags that cannot matter among all flags' values, each with the reason."""
+    found = {}
+    for kind in groups().values():
+        for name, flag in options_of(kind).items():
+            found[name] = flag.option.irrelevant(flags)
+    for name, (component, flag) in component_flags().items():
+        found[name] = irrelevant(component, flag, flags)
+    return {name: reason for name, reason in found.items() if reason is not None}
+
+
 def parse(arguments: Sequence[str]) -> Parsed:
     """Read flags; `--help` prints them and ends with status 0.
 
@@ -215,19 +223,17 @@ def parse(arguments: Sequence[str]) -> Parsed:
     values = _values(texts, files)
     config = _build(values, files)
     # A file that a run wrote holds every flag: only what it changes is worth a warning.
+    flags, defaults = config.flat(), {name: flag.default for name, flag in all_flags().items()}
     explicit = [
         name
         for name in texts
-        if name not in files or (name not in of_run and values[name] != _fields()[name][1].default)
+        if name not in files or (name not in of_run and values[name] != defaults[name])
     ]
-    reasons = {}
-    for name in explicit:
-        group, field, _ = _fields()[name]
-        irrelevant = flag_of(field).irrelevant
-        reasons[name] = irrelevant(config) if irrelevant is not None else None
-        if config.watch.evaluate and group == "learning" and name != "avg_model":
-            reasons[name] = "--evaluate True trains nothing"
-    warnings = [f"--{name}: {reason}" for name, reason in reasons.items() if reason is not None]
+    reasons = {name: reason for name, reason in why_irrelevant(flags).items() if name in explicit}
+    if config.watch.evaluate:
+        learning = set(flags_by_group()["learning"]) - {"avg_model"}
+        reasons |= dict.fromkeys(learning & set(explicit), "--evaluate True trains nothing")
+    warnings = [f"--{name}: {reasons[name]}" for name in explicit if name in reasons]
     return Parsed(config, frozenset(texts), dry_run, check, tuple(warnings))
 
 

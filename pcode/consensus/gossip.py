@@ -10,10 +10,10 @@ import numpy as np
 import torch
 
 from pcode.compression.base import Compressor, Message
-from pcode.errors import NotFiniteError
-from pcode.layout import Layout
-from pcode.seeding import derive_seed
 from pcode.topology.base import Matrix, Topology
+from pcode.utils.errors import NotFiniteError
+from pcode.utils.layout import Layout
+from pcode.utils.seeding import derive_seed
 
 # An error so many times the start's does not come back.
 DIVERGED_ERROR = 1e3

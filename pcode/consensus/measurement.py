@@ -10,9 +10,9 @@ import torch
 
 from pcode.compression.base import Compressor
 from pcode.consensus.gossip import Consensus, Course, gossip, slowest_mode
-from pcode.layout import Layout
-from pcode.seeding import torch_generator
 from pcode.topology.base import Topology
+from pcode.utils.layout import Layout
+from pcode.utils.seeding import torch_generator
 
 MOST_RECORDS = 1000
 
@@ -72,8 +72,7 @@ class Measurement:
 def label(compressor: Compressor, name: str) -> str:
     """What it is and what is kept, as in `top 1 %`, `random 25 % unbiased` and `qsgd 4`."""
     words = [name.removeprefix("compress_").removeprefix("quantize_").removesuffix("_k")]
-    for option in type(compressor).flags:
-        value = getattr(compressor, option)
+    for option, value in compressor.options.items():
         if option == "compress_ratio":
             words.append(f"{100 * (1 - value):.6g} %")
         elif option == "is_biased":

@@ -12,10 +12,10 @@ import torch
 
 from pcode.compression.base import Compressor
 from pcode.consensus.gossip import DIVERGED_ERROR, ROUNDING_ERROR, Consensus, gossip
-from pcode.errors import NotFiniteError, UserError
-from pcode.layout import Layout
-from pcode.seeding import torch_generator
 from pcode.topology.base import Topology
+from pcode.utils.errors import NotFiniteError, UserError
+from pcode.utils.layout import Layout
+from pcode.utils.seeding import torch_generator
 
 # Entries of all nodes together that a trial starts from, and the most of them times rounds, which
 # is what a trial's time goes with (some .2 s).

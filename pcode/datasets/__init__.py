@@ -18,7 +18,8 @@ from pcode.datasets.partition import partition_indices, partition_scheme, smalle
 from pcode.datasets.synthetic import load_synthetic
 from pcode.datasets.text import PTB, WIKITEXT2, load_text
 from pcode.datasets.vision import VISION, load_vision
-from pcode.registry import look_up_parametric, taken_by
+from pcode.utils.options import taken_by
+from pcode.utils.registry import look_up_parametric
 
 __all__ = [
     "DATASETS",
@@ -33,20 +34,15 @@ __all__ = [
     "smallest_share",
 ]
 
-_TEXT_FLAGS = ("rnn_bptt_len", "batch_size", "n_mpi_process")
-
 DATASETS: dict[str, Source] = {
     "digits": Source(load_digits_dataset),
-    **{name: Source(partial(load_vision, name), ("data_dir", "download")) for name in VISION},
-    **{f"imagenet{size}": Source(partial(load_downsampled, size), ("data_dir",)) for size in SIZES},
-    "synthetic": Source(load_synthetic, _TEXT_FLAGS, parametric=True),
-    "imagenet": Source(load_imagenet, ("data_dir", "use_lmdb_data", "num_workers", "pin_memory")),
-    "epsilon": Source(load_epsilon, ("data_dir",)),
-    "rcv1": Source(load_rcv1, ("data_dir",)),
-    **{
-        files.name: Source(partial(load_text, files), ("data_dir", *_TEXT_FLAGS))
-        for files in (PTB, WIKITEXT2)
-    },
+    **{name: Source(partial(load_vision, name)) for name in VISION},
+    **{f"imagenet{size}": Source(partial(load_downsampled, size)) for size in SIZES},
+    "synthetic": Source(load_synthetic, parametric=True),
+    "imagenet": Source(load_imagenet),
+    "epsilon": Source(load_epsilon),
+    "rcv1": Source(load_rcv1),
+    **{files.name: Source(partial(load_text, files)) for files in (PTB, WIKITEXT2)},
 }
 
 
@@ -70,7 +66,7 @@ def load_dataset(name: str, flags: Mapping[str, Any]) -> Dataset:
         UserError: the name is unknown, or its files cannot be read.
     """
     source = data_source(name)
-    taken = taken_by(source, flags)
+    taken = taken_by(source.load, flags)
     if source.parametric:
         taken["parameters"] = name.partition(":")[2]
     return source.load(**taken)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from pcode.transfer import kept_on, to_device
+from pcode.utils.transfer import kept_on, to_device
 
 
 @dataclass(frozen=True, eq=False)

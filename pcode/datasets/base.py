@@ -5,11 +5,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 
 from pcode.datasets.batches import WHOLE, Part, batches_per_epoch, epoch_batches
-from pcode.seeding import derive_seed
+from pcode.utils.options import Option
+from pcode.utils.seeding import derive_seed
 
 # Inputs, as the model takes them, and targets (int64).
 Batch = tuple[torch.Tensor, torch.Tensor]
@@ -17,6 +19,11 @@ Batch = tuple[torch.Tensor, torch.Tensor]
 Batches = Generator[Batch, None, None]
 
 TEST_BATCH_SIZE = 512
+
+
+BpttLength = Annotated[
+    int, Option("words through which a gradient goes back", minimum=1, default=35)
+]
 
 
 class Dataset(ABC):
@@ -105,10 +112,8 @@ class Source:
     Attributes:
         load: called with the flags it takes, by their names (values as in the configuration); of a
             parametric source also with `parameters`, what follows its name: "A:B" in "NAME:A:B".
-        flags: the flags that load takes.
         parametric: whether its name may be followed by parameters.
     """
 
     load: Callable[..., Dataset]
-    flags: tuple[str, ...] = ()
     parametric: bool = False

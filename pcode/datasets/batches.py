@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from pcode.seeding import torch_generator
+from pcode.utils.seeding import torch_generator
 
 
 @dataclass(frozen=True)

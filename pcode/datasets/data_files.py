@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from pcode.errors import UserError
-from pcode.user_files import check_file, one_line
+from pcode.utils.errors import UserError
+from pcode.utils.user_files import check_file, one_line
 
 
 def stored(path: Path, ending: str) -> Path:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from pcode.datasets.in_memory import InMemory
-from pcode.seeding import derive_seed
+from pcode.utils.seeding import derive_seed
 
 # The split belongs to the data set, not to the run: every run is tested on the same digits.
 SPLIT_SEED = 0

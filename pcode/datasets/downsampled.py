@@ -11,7 +11,7 @@ from pcode.datasets.data_files import missing, reading, stored
 from pcode.datasets.images import Split, image_dataset, join, make_split
 from pcode.datasets.in_memory import InMemory
 from pcode.datasets.pickled import load_arrays
-from pcode.errors import UserError
+from pcode.utils.errors import UserError
 
 SIZES = (8, 16, 32, 64)
 NUM_CLASSES = 1000

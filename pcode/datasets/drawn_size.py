@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from pcode.errors import UserError
+from pcode.utils.errors import UserError
 
 
 def check_fits(data: str, num_bytes: int) -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import torch
 
-from pcode.errors import UserError
-from pcode.user_files import check_file
+from pcode.utils.errors import UserError
+from pcode.utils.user_files import check_file
 
 
 def load_embeddings(

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pcode.errors import UserError
-from pcode.user_files import check_file, one_line
+from pcode.utils.errors import UserError
+from pcode.utils.user_files import check_file, one_line
 
 
 class EncodedImages(ABC):

@@ -8,6 +8,7 @@ import os
 import threading
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -16,8 +17,9 @@ from torch.utils import data
 from pcode.datasets.base import Batches, Dataset
 from pcode.datasets.image_files import EncodedImages, FolderImages
 from pcode.datasets.lmdb_images import LmdbImages
-from pcode.errors import UserError
-from pcode.user_files import one_line
+from pcode.utils.errors import UserError
+from pcode.utils.options import Option
+from pcode.utils.user_files import one_line
 
 SIDE, RESIZED_SIDE = 224, 256
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -182,7 +184,11 @@ def _context() -> multiprocessing.context.BaseContext:
 
 
 def load_imagenet(
-    data_dir: str, *, use_lmdb_data: bool, num_workers: int, pin_memory: bool
+    data_dir: str,
+    *,
+    use_lmdb_data: Annotated[bool, Option("ImageNet from LMDB")] = False,
+    num_workers: Annotated[int, Option("data loading processes", aliases=("-j",), minimum=0)] = 2,
+    pin_memory: Annotated[bool, Option("page-locked memory for batches")] = True,
 ) -> ImageNet:
     """ImageNet (Russakovsky et al., arXiv 1409.0575): 1,281,167 images of 1,000 classes, and
     50,000 for testing. Any other classes and images will do.

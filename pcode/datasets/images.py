@@ -9,7 +9,7 @@ import torch
 
 from pcode.datasets.augment import ImagePreparation
 from pcode.datasets.in_memory import InMemory
-from pcode.errors import UserError
+from pcode.utils.errors import UserError
 
 # Values of a byte.
 LEVELS = 256

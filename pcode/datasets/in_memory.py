@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import torch
 
 from pcode.datasets.base import TEST_BATCH_SIZE, Batches, Dataset
-from pcode.transfer import memory_bytes, moved_together, to_device
+from pcode.utils.transfer import memory_bytes, moved_together, to_device
 
 # Of a device's memory, up to which all samples lie on it, for each process.
 LARGEST_SHARE = 1 / 8

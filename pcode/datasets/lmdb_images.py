@@ -19,8 +19,8 @@ import torch
 from tqdm import tqdm
 
 from pcode.datasets.image_files import EncodedImages
-from pcode.errors import UserError
-from pcode.user_files import check_file, one_line
+from pcode.utils.errors import UserError
+from pcode.utils.user_files import check_file, one_line
 
 if TYPE_CHECKING:
     from lmdb import Environment

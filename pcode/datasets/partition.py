@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from pcode.errors import UserError
-from pcode.registry import look_up_parametric
-from pcode.seeding import derive_seed, torch_generator
+from pcode.utils.errors import UserError
+from pcode.utils.registry import look_up_parametric
+from pcode.utils.seeding import derive_seed, torch_generator
 
 # alpha, and the smallest number of samples of a node
 DIRICHLET_DEFAULTS = (".5", "10")

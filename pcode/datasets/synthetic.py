@@ -9,13 +9,13 @@ from typing import NoReturn
 import numpy as np
 import torch
 
-from pcode.datasets.base import Dataset
+from pcode.datasets.base import BpttLength, Dataset
 from pcode.datasets.drawn_size import check_fits
 from pcode.datasets.images import LEVELS, Split, image_dataset
 from pcode.datasets.in_memory import InMemory
 from pcode.datasets.text import load_synthetic_text
-from pcode.errors import UserError
-from pcode.seeding import derive_seed
+from pcode.utils.errors import UserError
+from pcode.utils.seeding import derive_seed
 
 # What is drawn belongs to the data set, not to the run: every run has the same samples.
 SEED = 0
@@ -31,7 +31,7 @@ CLASS_DISTANCE = 4.0
 
 
 def load_synthetic(
-    parameters: str, rnn_bptt_len: int, batch_size: int, n_mpi_process: int
+    parameters: str, rnn_bptt_len: BpttLength, batch_size: int, n_mpi_process: int
 ) -> Dataset:
     """`synthetic[:SHAPE[:CLASSES[:SIZE]]]`, or `synthetic:text...` (pcode/datasets/text.py).
 

@@ -11,11 +11,12 @@ from pathlib import Path
 
 import torch
 
+from pcode.datasets.base import BpttLength
 from pcode.datasets.drawn_size import check_fits
 from pcode.datasets.text_columns import Text
-from pcode.errors import UserError
-from pcode.seeding import torch_generator
-from pcode.user_files import check_file
+from pcode.utils.errors import UserError
+from pcode.utils.seeding import torch_generator
+from pcode.utils.user_files import check_file
 
 END_OF_LINE = "<eos>"
 UNKNOWN = "<unk>"
@@ -57,7 +58,12 @@ WIKITEXT2 = TextFiles(
 
 
 def load_text(
-    files: TextFiles, data_dir: str, *, rnn_bptt_len: int, batch_size: int, n_mpi_process: int
+    files: TextFiles,
+    data_dir: str,
+    *,
+    rnn_bptt_len: BpttLength,
+    batch_size: int,
+    n_mpi_process: int,
 ) -> Text:
     """The two texts over the vocabulary of the first.
 

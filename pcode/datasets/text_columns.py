@@ -8,7 +8,7 @@ import torch
 
 from pcode.datasets.base import Batch, Batches, Dataset
 from pcode.datasets.batches import WHOLE, Part, epoch_batches
-from pcode.errors import UserError
+from pcode.utils.errors import UserError
 
 TEST_COLUMNS = 16
 

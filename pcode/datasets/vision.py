@@ -12,12 +12,14 @@ import tarfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 from pcode.datasets.data_files import fetch, missing
 from pcode.datasets.images import Split, image_dataset, join
 from pcode.datasets.in_memory import InMemory
 from pcode.datasets.vision_formats import read_cifar, read_idx, read_matlab, read_stl
-from pcode.errors import UserError
+from pcode.utils.errors import UserError
+from pcode.utils.options import Option
 
 _FETCHED_AS_TAR = ("CIFAR10", "CIFAR100", "STL10")
 
@@ -118,7 +120,11 @@ VISION = {
 }
 
 
-def load_vision(name: str, data_dir: str, download: bool) -> InMemory:
+def load_vision(
+    name: str,
+    data_dir: str,
+    download: Annotated[bool, Option("fetch the data set where it is not there yet")] = False,
+) -> InMemory:
     """One of VISION.
 
     Of SVHN it is the 73,257 digits for training without the extra ones, of STL-10 the 5,000

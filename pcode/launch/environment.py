@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from pcode.errors import UserError
 from pcode.launch.slurm import expand_nodelist, num_local_tasks, num_step_tasks, whole_number
+from pcode.utils.errors import UserError
 
 if TYPE_CHECKING:
     from pcode.config.options import Launch

@@ -7,8 +7,8 @@ import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pcode.errors import UserError
-from pcode.user_files import read_text, shortened
+from pcode.utils.errors import UserError
+from pcode.utils.user_files import read_text, shortened
 
 # Room for many thousand hosts with long names.
 MOST_BYTES = 1 << 22

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pcode.errors import UserError
 from pcode.launch.environment import derived_port
 from pcode.launch.hostfile import Host, check_slots, read_hostfile
+from pcode.utils.errors import UserError
 
 if TYPE_CHECKING:
     from pcode.config.options import Launch

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from pcode.errors import UserError
+from pcode.utils.errors import UserError
 
 _MEMORY = Path("/dev/shm")
 _PREFIX = "pcode-"

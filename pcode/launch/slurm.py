@@ -6,7 +6,7 @@ import itertools
 import re
 from collections.abc import Iterator, Mapping
 
-from pcode.errors import UserError
+from pcode.utils.errors import UserError
 
 # slurm.h: step numbers from here on are not steps of srun but the batch script, an interactive
 # shell and the like.

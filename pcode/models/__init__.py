@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -15,7 +15,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from pcode.errors import UserError
 from pcode.models.base import Architecture, UnfitInputsError
 from pcode.models.densenet import densenet
 from pcode.models.from_torchvision import (
@@ -30,8 +29,9 @@ from pcode.models.resnet_cifar import resnet_cifar
 from pcode.models.rnn_lm import RNNLanguageModel, rnn_lm
 from pcode.models.vgg import NUM_CONVOLUTIONS, vgg
 from pcode.models.wide_resnet import wide_resnet
-from pcode.registry import taken_by
-from pcode.seeding import derive_seed
+from pcode.utils.errors import UserError
+from pcode.utils.options import taken_by
+from pcode.utils.seeding import derive_seed
 
 __all__ = [
     "MODELS",
@@ -39,6 +39,7 @@ __all__ = [
     "Architecture",
     "RNNLanguageModel",
     "architecture",
+    "builders",
     "make_model",
     "normalization_parameters",
 ]
@@ -51,25 +52,19 @@ class Family:
     Attributes:
         build: as Architecture.build, with the depth before the other arguments.
         step: layers that one more block in every stage adds.
-        flags: as Architecture.flags.
     """
 
     build: Callable[..., nn.Module]
     step: int
-    flags: tuple[str, ...]
 
     def member(self, depth: int) -> Architecture:
         """The architecture of that depth."""
-        return Architecture(partial(self.build, depth), self.flags)
+        return Architecture(partial(self.build, depth))
 
 
 FAMILIES = {
-    "wideresnet": Family(wide_resnet, 6, ("wideresnet_widen_factor", "drop_rate")),
-    "densenet": Family(
-        densenet,
-        3,
-        ("densenet_growth_rate", "densenet_bc_mode", "densenet_compression", "drop_rate"),
-    ),
+    "wideresnet": Family(wide_resnet, 6),
+    "densenet": Family(densenet, 3),
 }
 MODELS: dict[str, Architecture] = {
     **{
@@ -89,13 +84,9 @@ MODELS: dict[str, Architecture] = {
     },
     **{f"vgg{depth}": Architecture(partial(vgg, depth)) for depth in NUM_CONVOLUTIONS},
     "lenet": Architecture(lenet),
-    "mlp": Architecture(mlp, ("mlp_num_layers", "mlp_hidden_size", "drop_rate")),
+    "mlp": Architecture(mlp),
     "logistic_regression": Architecture(logistic_regression),
-    "rnn_lm": Architecture(
-        rnn_lm,
-        ("rnn_n_hidden", "rnn_n_layers", "rnn_tie_weights", "rnn_weight_norm", "drop_rate"),
-        task="language",
-    ),
+    "rnn_lm": Architecture(rnn_lm, task="language"),
 }
 # For help: what `architecture` takes.
 NAMES = (
@@ -138,6 +129,12 @@ def _of_torchvision(name: str) -> Architecture:
     raise UserError(f"--arch {name!r} is not known; {hint}built: {', '.join(NAMES)}")
 
 
+def builders() -> Iterator[Callable[..., nn.Module]]:
+    """Give what builds the models of MODELS and FAMILIES."""
+    yield from (kind.build for kind in MODELS.values())
+    yield from (family.build for family in FAMILIES.values())
+
+
 def make_model(
     arch: str,
     input_shape: tuple[int, ...],
@@ -164,7 +161,7 @@ def make_model(
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(derive_seed(seed, "model"))
         try:
-            return kind.build(input_shape, num_classes, **taken_by(kind, flags))
+            return kind.build(input_shape, num_classes, **taken_by(kind.build, flags))
         except UnfitInputsError as unfit:
             samples = " x ".join(map(str, input_shape)) if input_shape else "words"
             raise UserError(

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Annotated
 
 from torch import nn
 
-from pcode.errors import UserError
+from pcode.utils.errors import UserError
+from pcode.utils.options import Option
+
+DropRate = Annotated[float, Option("dropout probability", minimum=0)]
 
 
 class UnfitInputsError(ValueError):
@@ -28,12 +32,10 @@ class Architecture:
             one sample: (channels, height, width), (features,), or () for words; `num_classes` the
             number of classes, or of words in the vocabulary. It raises UnfitInputsError where
             samples of that shape do not fit, and UserError where a flag is out of its range.
-        flags: the flags that build takes, by the same names.
         task: "classification" (outputs are N x num_classes) or "language" (see rnn_lm.py).
     """
 
     build: Callable[..., nn.Module]
-    flags: tuple[str, ...] = ()
     task: str = "classification"
 
 

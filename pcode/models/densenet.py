@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from torch import nn
 
-from pcode.errors import UserError
-from pcode.models.base import check_at_least_one, check_drop_rate
+from pcode.models.base import DropRate, check_at_least_one, check_drop_rate
 from pcode.models.images import fast_layout, he_normal, image_shape
+from pcode.utils.errors import UserError
+from pcode.utils.options import Option
 
 NUM_STAGES = 3
 BOTTLENECK = 4  # a 1 x 1 convolution gives so many times the growth rate
@@ -97,10 +100,24 @@ def densenet(
     input_shape: tuple[int, ...],
     num_classes: int,
     *,
-    densenet_growth_rate: int,
-    densenet_bc_mode: bool,
-    densenet_compression: float,
-    drop_rate: float,
+    densenet_growth_rate: Annotated[
+        int, Option("channels that a layer adds", minimum=1, maximum=65536)
+    ] = 12,
+    densenet_bc_mode: Annotated[
+        bool, Option("bottleneck layers, and fewer channels after each block")
+    ] = False,
+    densenet_compression: Annotated[
+        float,
+        Option(
+            "share of the channels that remains after a block, with densenet_bc_mode",
+            irrelevant=lambda flags: (
+                None
+                if flags["densenet_bc_mode"]
+                else "it has no effect without --densenet_bc_mode True"
+            ),
+        ),
+    ] = 0.5,
+    drop_rate: DropRate = 0.0,
 ) -> DenseNet:
     """The densely connected network of that depth; compression is that of the BC form alone.
 

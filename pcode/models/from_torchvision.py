@@ -10,10 +10,10 @@ from typing import Any
 
 from torch import nn
 
-from pcode.errors import UserError
 from pcode.models.base import UnfitInputsError
 from pcode.models.images import image_shape
 from pcode.models.trial import objection
+from pcode.utils.errors import UserError
 
 # Those that would give a tuple while training: without their additional classifiers.
 WITHOUT_AUXILIARY: dict[str, dict[str, Any]] = {

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import math
+from typing import Annotated
 
 from torch import nn
 
-from pcode.models.base import UnfitInputsError, check_at_least_one, check_drop_rate
+from pcode.models.base import DropRate, UnfitInputsError, check_at_least_one, check_drop_rate
+from pcode.utils.options import Option
 
 
 def mlp(
     input_shape: tuple[int, ...],
     num_classes: int,
     *,
-    mlp_num_layers: int,
-    mlp_hidden_size: int,
-    drop_rate: float,
+    mlp_num_layers: Annotated[
+        int, Option("linear layers, with the classifier", minimum=1, maximum=1000)
+    ] = 2,
+    mlp_hidden_size: Annotated[
+        int, Option("units of a hidden layer", minimum=1, maximum=65536)
+    ] = 128,
+    drop_rate: DropRate = 0.0,
 ) -> nn.Sequential:
     """Linear layers over the flattened sample, with ReLU and dropout between them.
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from torch import nn
 from torch.func import functional_call
 
-from pcode.errors import UserError
-from pcode.models.base import UnfitInputsError, check_at_least_one, check_drop_rate
+from pcode.models.base import DropRate, UnfitInputsError, check_at_least_one, check_drop_rate
+from pcode.utils.errors import UserError
+from pcode.utils.options import Option
 
 State = tuple[torch.Tensor, torch.Tensor]
 
@@ -130,11 +133,20 @@ def rnn_lm(
     input_shape: tuple[int, ...],
     num_classes: int,
     *,
-    rnn_n_hidden: int,
-    rnn_n_layers: int,
-    rnn_tie_weights: bool,
-    rnn_weight_norm: bool,
-    drop_rate: float,
+    rnn_n_hidden: Annotated[
+        int,
+        Option(
+            "units of an LSTM layer, and numbers that stand for a word", minimum=1, maximum=65536
+        ),
+    ] = 200,
+    rnn_n_layers: Annotated[int, Option("LSTM layers", minimum=1, maximum=1000)] = 2,
+    rnn_tie_weights: Annotated[
+        bool, Option("one matrix for words that come in and words that go out")
+    ] = True,
+    rnn_weight_norm: Annotated[
+        bool, Option("weight normalisation of the hidden-to-hidden matrices")
+    ] = False,
+    drop_rate: DropRate = 0.0,
 ) -> RNNLanguageModel:
     """The language model; `num_classes` is the number of words.
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from torch import nn
 from torch.nn import functional
 
-from pcode.models.base import check_at_least_one, check_drop_rate
+from pcode.models.base import DropRate, check_at_least_one, check_drop_rate
 from pcode.models.images import fast_layout, he_normal, image_shape
+from pcode.utils.options import Option
 
 WIDTHS = (16, 32, 64)
 
@@ -82,8 +85,10 @@ def wide_resnet(
     input_shape: tuple[int, ...],
     num_classes: int,
     *,
-    wideresnet_widen_factor: int,
-    drop_rate: float,
+    wideresnet_widen_factor: Annotated[
+        int, Option("how many times wider than 16, 32, 64 channels", minimum=1, maximum=4096)
+    ] = 4,
+    drop_rate: DropRate = 0.0,
 ) -> WideResNet:
     """The wide residual network of that depth.
 

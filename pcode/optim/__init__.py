@@ -18,17 +18,18 @@ from pcode.optim.deep_squeeze import DeepSqueeze
 from pcode.optim.dgc import DGC
 from pcode.optim.ecd_psgd import ECDPSGD
 from pcode.optim.ef_sign_sgd import EFSignSGD
-from pcode.optim.local import MEMORY_TREATMENTS, AdamOptions
+from pcode.optim.local import AdamOptions, SGDOptions
 from pcode.optim.parallel_choco import ParallelChoco
-from pcode.registry import look_up, taken_by
 from pcode.topology.base import Graph
+from pcode.utils.options import taken_by
+from pcode.utils.registry import look_up
 
 __all__ = [
     "DCDPSGD",
     "DGC",
     "DPSGD",
     "ECDPSGD",
-    "MEMORY_TREATMENTS",
+    "LOCAL_OPTIMIZERS",
     "OPTIMIZERS",
     "AdamOptions",
     "AllReduceSGD",
@@ -36,32 +37,33 @@ __all__ = [
     "DeepSqueeze",
     "EFSignSGD",
     "ParallelChoco",
+    "SGDOptions",
     "make_optimizer",
     "optimizer_class",
     "parameter_groups",
 ]
 
-# name -> the optimizer on a complete graph, the optimizer on any other
-OPTIMIZERS: dict[str, tuple[type[DecentralizedOptimizer], type[DecentralizedOptimizer]]] = {
-    "sgd": (AllReduceSGD, DPSGD),
-    "parallel_choco": (ParallelChoco, ParallelChoco),
-    "dcd_psgd": (DCDPSGD, DCDPSGD),
-    "ecd_psgd": (ECDPSGD, ECDPSGD),
-    "deep_squeeze": (DeepSqueeze, DeepSqueeze),
-    "ef_sign_sgd": (EFSignSGD, EFSignSGD),
-    "dgc": (DGC, DGC),
+OPTIMIZERS: dict[str, type[DecentralizedOptimizer]] = {
+    "sgd": DPSGD,
+    "parallel_choco": ParallelChoco,
+    "dcd_psgd": DCDPSGD,
+    "ecd_psgd": ECDPSGD,
+    "deep_squeeze": DeepSqueeze,
+    "ef_sign_sgd": EFSignSGD,
+    "dgc": DGC,
 }
 ALIASES = {"parallel_choco_v": "parallel_choco", "dcd": "dcd_psgd", "ecd": "ecd_psgd"}
+# What declares the options of the local step.
+LOCAL_OPTIMIZERS: dict[str, type] = {"sgd": SGDOptions, "adam": AdamOptions}
 
 
-def optimizer_class(name: str, topology: Graph) -> type[DecentralizedOptimizer]:
-    """The optimizer of that name or alias on that graph.
+def optimizer_class(name: str, graph: Graph) -> type[DecentralizedOptimizer]:
+    """Give the optimizer of that name or alias on that graph.
 
     Raises:
         UserError: the name is unknown.
     """
-    centralized, decentralized = look_up("optimizer", ALIASES.get(name, name), OPTIMIZERS)
-    return centralized if topology.name == "complete" else decentralized
+    return look_up("optimizer", ALIASES.get(name, name), OPTIMIZERS).on_graph(graph)
 
 
 def make_optimizer(
@@ -74,7 +76,7 @@ def make_optimizer(
     flags: Mapping[str, Any],
     gossip: Mapping[str, Any],
 ) -> DecentralizedOptimizer:
-    """A node's optimizer.
+    """Make a node's optimizer.
 
     Args:
         local: options of the local step, as DecentralizedOptimizer takes them.
@@ -82,5 +84,7 @@ def make_optimizer(
         gossip: what optimizers that compress get: compressor, seed.
     """
     kind = optimizer_class(name, topology)
-    given = gossip if kind.compresses else {}
-    return kind(params, communicator, topology, **local, **taken_by(kind, flags), **given)
+    own = taken_by(kind, flags, below=DecentralizedOptimizer)
+    return kind(
+        params, communicator, topology, **local, **own, **(gossip if kind.compresses else {})
+    )

@@ -12,12 +12,12 @@ from torch import nn
 from pcode.communication.base import Communicator
 from pcode.compression.base import Compressor
 from pcode.consensus import Consensus
-from pcode.errors import UserError
-from pcode.layout import Layout
 from pcode.optim.flat import FlatStore
 from pcode.optim.local import AdamOptions, LocalAdam, LocalSGD, LocalStep
-from pcode.timing import StepTimer
 from pcode.topology.base import Graph, Topology
+from pcode.utils.errors import UserError
+from pcode.utils.layout import Layout
+from pcode.utils.timing import StepTimer
 
 # What the eigenvalues of a matrix of a few thousand weights are known to.
 ROUNDING = 1e-9
@@ -79,7 +79,6 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
         reads_gradients_in_place: whether the recursion finds them where backward has left them;
             otherwise they are in g before it.
         takes_adam, takes_local_steps: whether the recursion is defined with them.
-        flags: the flags that the constructor takes besides, by the same names.
         consensus: the recursion without gradients, of an optimizer with a consensus step size.
 
     Raises:
@@ -92,7 +91,6 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
     reads_gradients_in_place: ClassVar[bool] = False
     takes_adam: ClassVar[bool] = True
     takes_local_steps: ClassVar[bool] = True
-    flags: ClassVar[tuple[str, ...]] = ()
     consensus: ClassVar[type[Consensus] | None] = None
 
     def __init__(
@@ -137,6 +135,11 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
         self.num_steps = self.num_exchanges = 0
         self.epoch = 0.0
         self.timer = StepTimer(self.x.device)
+
+    @classmethod
+    def on_graph(cls, graph: Graph) -> type[DecentralizedOptimizer]:
+        """Give the class that does the same on that graph: another one where it is simpler."""
+        return cls
 
     @classmethod
     def refuse(

@@ -4,19 +4,32 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from typing import Any, ClassVar
+from typing import Annotated, Any, Literal
 
 import torch
 
 from pcode.communication.base import Communicator
 from pcode.communication.gathering import gather_digests
 from pcode.compression.base import Compressor
-from pcode.errors import UserError
-from pcode.layout import Layout
 from pcode.optim.base import DecentralizedOptimizer
 from pcode.optim.gossip import Gossip
 from pcode.optim.mixing import Mixing
 from pcode.topology.base import Topology
+from pcode.utils.errors import UserError
+from pcode.utils.layout import Layout
+from pcode.utils.options import Option
+
+ConsensusStepsize = Annotated[
+    float,
+    Option(
+        "gamma; none: by compressor; auto: by a short search on the run's graph and compressor",
+        metavar="GAMMA",
+        aliases=("--choco_consenus_stepsize",),
+        minimum=0,
+        kind=float | Literal["auto"] | None,
+        default=None,
+    ),
+]
 
 
 class CompressedOptimizer(DecentralizedOptimizer):
@@ -78,15 +91,16 @@ class OverlappingOptimizer(CompressedOptimizer):
         overlap: False waits for the exchange within the step; the same numbers come out.
     """
 
-    flags: ClassVar[tuple[str, ...]] = ("overlap",)
-
     def __init__(
         self,
         params: Iterable[Any],
         communicator: Communicator,
         topology: Topology,
         *,
-        overlap: bool = True,
+        overlap: Annotated[
+            bool,
+            Option("exchange while the next gradient is computed; the same numbers come out"),
+        ] = True,
         **options: Any,
     ) -> None:
         super().__init__(params, communicator, topology, **options)

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from pcode.communication.base import Communicator
+from pcode.optim.all_reduce_sgd import AllReduceSGD
 from pcode.optim.base import DecentralizedOptimizer
 from pcode.optim.mixing import Mixing
 from pcode.topology.base import Graph
@@ -26,6 +27,11 @@ class DPSGD(DecentralizedOptimizer):
     ) -> None:
         super().__init__(params, communicator, topology, **local)
         self.mixing = Mixing(communicator, self.timer)
+
+    @classmethod
+    def on_graph(cls, graph: Graph) -> type[DecentralizedOptimizer]:
+        """Average gradients instead of models where all nodes are neighbours."""
+        return AllReduceSGD if graph.name == "complete" else cls
 
     def _recursion(self) -> None:
         self.local_step()

@@ -10,7 +10,6 @@ import torch
 
 from pcode.communication.base import Communicator
 from pcode.compression.base import Compressor
-from pcode.layout import Layout
 from pcode.optim.compressed import (
     OverlappingOptimizer,
     doubt_bias,
@@ -18,6 +17,7 @@ from pcode.optim.compressed import (
     require_equal_start,
 )
 from pcode.topology.base import Topology
+from pcode.utils.layout import Layout
 
 
 class DCDPSGD(OverlappingOptimizer):

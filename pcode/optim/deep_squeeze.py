@@ -10,7 +10,7 @@ import torch
 from pcode.communication.base import Communicator
 from pcode.compression.base import Compressor
 from pcode.consensus import DeepSqueezeConsensus
-from pcode.optim.compressed import CompressedOptimizer
+from pcode.optim.compressed import CompressedOptimizer, ConsensusStepsize
 from pcode.topology.base import Topology
 
 # Of sign, the only compressor with a gamma that was tuned for both: .01 here, .45 for CHOCO.
@@ -31,7 +31,6 @@ class DeepSqueeze(CompressedOptimizer):
     """
 
     consensus = DeepSqueezeConsensus
-    flags = ("consensus_stepsize",)
 
     def __init__(
         self,
@@ -39,7 +38,7 @@ class DeepSqueeze(CompressedOptimizer):
         communicator: Communicator,
         topology: Topology,
         *,
-        consensus_stepsize: float,
+        consensus_stepsize: ConsensusStepsize,
         **options: Any,
     ) -> None:
         super().__init__(params, communicator, topology, **options)

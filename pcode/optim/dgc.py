@@ -3,20 +3,33 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Annotated, Any
 
 import torch
 
 from pcode.communication.base import Communicator
 from pcode.compression.base import Compressor
-from pcode.errors import UserError
 from pcode.optim.compressed import CompressedOptimizer
 from pcode.optim.local import LocalSGD
 from pcode.topology.base import Graph, Topology
+from pcode.utils.errors import UserError
+from pcode.utils.options import Option
 
 # Keeps the clipping factor of an all-zero tensor finite, as torch.nn.utils.clip_grad_norm_ does.
 NORM_EPSILON = 1e-6
+
+
+def _without_momentum(flags: Mapping[str, Any]) -> str | None:
+    if flags["momentum_factor"] == 0:
+        return "there is no momentum with --momentum_factor 0"
+    return None
+
+
+def _without_warmup(flags: Mapping[str, Any]) -> str | None:
+    if flags["compress_warmup_epochs"] == 0:
+        return "there is no warm-up with --compress_warmup_epochs 0"
+    return None
 
 
 class DGC(CompressedOptimizer):
@@ -42,13 +55,6 @@ class DGC(CompressedOptimizer):
 
     centralized = True
     takes_adam = takes_local_steps = False
-    flags = (
-        "clip_grad",
-        "clip_grad_val",
-        "mask_momentum",
-        "compress_warmup_values",
-        "compress_warmup_epochs",
-    )
 
     def __init__(
         self,
@@ -58,9 +64,23 @@ class DGC(CompressedOptimizer):
         *,
         clip_grad: bool = False,
         clip_grad_val: float | None = None,
-        mask_momentum: bool = False,
-        compress_warmup_values: Sequence[float] = (),
-        compress_warmup_epochs: int = 0,
+        mask_momentum: Annotated[
+            bool,
+            Option(
+                "dgc: no momentum left where a coordinate was sent", irrelevant=_without_momentum
+            ),
+        ] = False,
+        compress_warmup_values: Annotated[
+            Sequence[float],
+            Option(
+                "dgc: share that is dropped in each epoch of the warm-up",
+                minimum=0,
+                irrelevant=_without_warmup,
+                kind=tuple[float, ...],
+                default=(0.75, 0.9375, 0.984375, 0.996, 0.999),
+            ),
+        ] = (),
+        compress_warmup_epochs: Annotated[int, Option("dgc: epochs of the warm-up", minimum=0)] = 0,
         **options: Any,
     ) -> None:
         super().__init__(params, communicator, topology, **options)
@@ -79,7 +99,7 @@ class DGC(CompressedOptimizer):
         compressor: Compressor | None = given.get("compressor")
         if compressor is None:
             return
-        if "compress_ratio" not in compressor.flags:
+        if "compress_ratio" not in compressor.options:
             raise UserError(
                 "it gathers the coordinates that are not sent, and this compressor sends all; "
                 "--comm_op compress_top_k or compress_random_k"

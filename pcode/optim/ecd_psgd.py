@@ -10,7 +10,6 @@ import torch
 
 from pcode.communication.base import Communicator
 from pcode.compression.base import Compressor
-from pcode.layout import Layout
 from pcode.optim.compressed import (
     OverlappingOptimizer,
     doubt_bias,
@@ -18,6 +17,7 @@ from pcode.optim.compressed import (
     require_equal_start,
 )
 from pcode.topology.base import Topology
+from pcode.utils.layout import Layout
 
 # 16 bits, the one compression that the paper's table shows to hold, has an error of some 1e-3.
 HARMLESS_ERROR = 1e-2

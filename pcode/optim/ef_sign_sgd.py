@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 
@@ -11,6 +11,7 @@ from pcode.communication.base import Communicator
 from pcode.optim.compressed import CompressedOptimizer
 from pcode.optim.local import LocalSGD
 from pcode.topology.base import Topology
+from pcode.utils.options import Option
 
 
 class EFSignSGD(CompressedOptimizer):
@@ -32,7 +33,6 @@ class EFSignSGD(CompressedOptimizer):
 
     centralized = True
     takes_adam = takes_local_steps = False
-    flags = ("majority_vote",)
 
     def __init__(
         self,
@@ -40,7 +40,9 @@ class EFSignSGD(CompressedOptimizer):
         communicator: Communicator,
         topology: Topology,
         *,
-        majority_vote: bool = False,
+        majority_vote: Annotated[
+            bool, Option("ef_sign_sgd: step by the sign of the nodes' votes")
+        ] = False,
         **options: Any,
     ) -> None:
         super().__init__(params, communicator, topology, **options)

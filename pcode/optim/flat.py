@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 
-from pcode.errors import UserError
-from pcode.layout import Layout
+from pcode.utils.errors import UserError
+from pcode.utils.layout import Layout
 
 Groups = list[dict[str, Any]]
 

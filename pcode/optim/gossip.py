@@ -10,11 +10,11 @@ import torch
 from pcode.communication.base import Communicator, Exchange
 from pcode.compression.base import Compressor, Message
 from pcode.compression.update import OnePassCompressor, SGDUpdate
-from pcode.errors import DivergenceError, NotFiniteError
-from pcode.layout import Layout
-from pcode.seeding import derive_seed
-from pcode.timing import StepTimer
 from pcode.topology.base import Topology
+from pcode.utils.errors import DivergenceError, NotFiniteError
+from pcode.utils.layout import Layout
+from pcode.utils.seeding import derive_seed
+from pcode.utils.timing import StepTimer
 
 # Vectors, each with what is added to it and the factor before it: "own" for q_i, "mean" for
 # sum_j w_ij q_j, "mixed" for sum_j w_ij q_j - q_i (sums over the neighbours and the node itself).

@@ -10,26 +10,42 @@ from torch.optim.adam import adam
 from torch.optim.sgd import sgd
 
 from pcode.compression.update import SGDUpdate
-from pcode.errors import UserError
 from pcode.optim.flat import FlatStore, Groups
+from pcode.utils.errors import UserError
+from pcode.utils.options import option
 
 MEMORY_TREATMENTS = (None, "reset")
 
 
 @dataclass(frozen=True)
-class AdamOptions:
-    """What makes an optimizer's local step Adam's; lr and weight_decay are the optimizer's own.
+class SGDOptions:
+    """Options of an SGD local step, as of torch.optim.SGD; lr and weight_decay are the groups'."""
 
-    Attributes:
-        beta_1, beta_2, eps: as for torch.optim.Adam.
-        memory_treatment: what an exchange does to the moments: None (each node keeps its own) or
-            "reset" (they start again from 0).
+    momentum: float = option(
+        0.9, "momentum of the local step", minimum=0, maximum=1, name="momentum_factor"
+    )
+    nesterov: bool = option(False, "Nesterov momentum", name="use_nesterov")
+
+
+@dataclass(frozen=True)
+class AdamOptions:
+    """Options of an Adam local step, as of torch.optim.Adam; lr and weight_decay are the groups'.
+
+    memory_treatment says what an exchange does to the moments: each node keeps its own (None), or
+    they start again from 0 ("reset").
     """
 
-    beta_1: float = 0.9
-    beta_2: float = 0.999
-    eps: float = 1e-8
-    memory_treatment: str | None = None
+    beta_1: float = option(0.9, "decay of Adam's first moment", metavar="BETA", name="adam_beta_1")
+    beta_2: float = option(
+        0.999, "decay of Adam's second moment", metavar="BETA", name="adam_beta_2"
+    )
+    eps: float = option(1e-8, "added to Adam's denominator", metavar="EPS", name="adam_eps")
+    memory_treatment: str | None = option(
+        None,
+        "Adam's moments at an exchange: none keeps them, reset starts them again",
+        choices=MEMORY_TREATMENTS,
+        name="local_adam_memory_treatment",
+    )
 
     def __post_init__(self) -> None:
         for name in ("beta_1", "beta_2"):

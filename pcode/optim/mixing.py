@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 
 from pcode.communication.base import Communicator
-from pcode.timing import StepTimer
 from pcode.topology.base import Mixing as Round
+from pcode.utils.timing import StepTimer
 
 
 class Mixing:

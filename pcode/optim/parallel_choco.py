@@ -9,7 +9,7 @@ import torch
 
 from pcode.communication.base import Communicator
 from pcode.consensus import Consensus
-from pcode.optim.compressed import OverlappingOptimizer, make_copies_exact
+from pcode.optim.compressed import ConsensusStepsize, OverlappingOptimizer, make_copies_exact
 from pcode.topology.base import Topology
 
 
@@ -36,7 +36,6 @@ class ParallelChoco(OverlappingOptimizer):
 
     consensus = Consensus
     reads_gradients_in_place = True
-    flags = ("consensus_stepsize", *OverlappingOptimizer.flags)
 
     def __init__(
         self,
@@ -44,7 +43,7 @@ class ParallelChoco(OverlappingOptimizer):
         communicator: Communicator,
         topology: Topology,
         *,
-        consensus_stepsize: float,
+        consensus_stepsize: ConsensusStepsize,
         **options: Any,
     ) -> None:
         super().__init__(params, communicator, topology, **options)

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from pcode.errors import naming_flags
-from pcode.registry import look_up
 from pcode.schedules.base import Scheme
 from pcode.schedules.constant import Constant
 from pcode.schedules.convex_decay import ConvexDecay
@@ -16,6 +14,8 @@ from pcode.schedules.multistep import MultiStep
 from pcode.schedules.one_cycle import OneCycle
 from pcode.schedules.reduce_on_plateau import ReduceOnPlateau
 from pcode.schedules.strict import Strict
+from pcode.utils.errors import naming_flags
+from pcode.utils.registry import look_up
 
 __all__ = [
     "SCHEMES",

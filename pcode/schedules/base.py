@@ -4,9 +4,32 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
-from pcode.errors import UserError
+from pcode.utils.errors import UserError
+from pcode.utils.options import Option
+
+LearningRate = Annotated[
+    float,
+    Option(
+        "learning rate, before scale-up; that at the beginning where it changes",
+        minimum=0,
+        default=0.1,
+    ),
+]
+LearningRateDecay = Annotated[
+    float,
+    Option("divide the rate by this at each change (a value below 1 multiplies)", default=10.0),
+]
+ChangeEpochs = Annotated[
+    tuple[float, ...] | None,
+    Option(
+        "epochs at which it changes; strict: where a phase ends and the next begins",
+        aliases=("--lr_milestones",),
+        minimum=0,
+        default=None,
+    ),
+]
 
 
 class Scheme(ABC):
@@ -20,8 +43,6 @@ class Scheme(ABC):
             a flag is about the scheme.
     """
 
-    # The flags that the constructor takes, by the same names.
-    flags: ClassVar[tuple[str, ...]] = ()
     # Whether the rate before the end depends on when that is.
     follows_the_end: ClassVar[bool] = False
 

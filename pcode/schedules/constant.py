@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
-from pcode.schedules.base import Scheme
+from pcode.schedules.base import LearningRate, Scheme
 
 
 class Constant(Scheme):
     """lr throughout."""
 
-    flags: ClassVar[tuple[str, ...]] = ("lr",)
-
-    def __init__(self, end: float, *, lr: float) -> None:
+    def __init__(self, end: float, *, lr: LearningRate) -> None:
         super().__init__(end)
         self.lr = lr
 

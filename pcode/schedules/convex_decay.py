@@ -2,13 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import ClassVar
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any
 
-from pcode.errors import UserError
 from pcode.schedules.base import Scheme
+from pcode.utils.errors import UserError
+from pcode.utils.options import Option
 
 Rate = Callable[[float], float]
+
+
+def _without_convex_phase(flags: Mapping[str, Any]) -> str | None:
+    indicators = flags["lr_scale_indicators"]
+    if flags["lr_schedule_scheme"] == "strict" and indicators is not None and 2 not in indicators:
+        return "none of --lr_scale_indicators is 2, convex decay"
+    return None
+
+
+Gamma = Annotated[
+    float | None,
+    Option(
+        "convex decay: the rate before scale-up is lr_gamma / (lr_mu (lr_alpha + epochs))",
+        irrelevant=_without_convex_phase,
+        default=None,
+    ),
+]
+Mu = Annotated[
+    float | None,
+    Option(
+        "convex decay: divides the rate, as strong convexity does",
+        irrelevant=_without_convex_phase,
+        default=None,
+    ),
+]
+Alpha = Annotated[
+    float | None,
+    Option(
+        "convex decay: epochs to add to those since training began",
+        irrelevant=_without_convex_phase,
+        default=None,
+    ),
+]
 
 
 def convex_rate(
@@ -46,11 +80,7 @@ class ConvexDecay(Scheme):
     convexity of the loss, which an L2 penalty's weight bounds from below.
     """
 
-    flags: ClassVar[tuple[str, ...]] = ("lr_gamma", "lr_mu", "lr_alpha")
-
-    def __init__(
-        self, end: float, *, lr_gamma: float | None, lr_mu: float | None, lr_alpha: float | None
-    ) -> None:
+    def __init__(self, end: float, *, lr_gamma: Gamma, lr_mu: Mu, lr_alpha: Alpha) -> None:
         super().__init__(end)
         self.rate = convex_rate(lr_gamma, lr_mu, lr_alpha)
 

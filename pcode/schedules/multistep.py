@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from typing import ClassVar
 
-from pcode.errors import UserError
-from pcode.schedules.base import Scheme, check_ascending, decay_factor
+from pcode.schedules.base import (
+    ChangeEpochs,
+    LearningRate,
+    LearningRateDecay,
+    Scheme,
+    check_ascending,
+    decay_factor,
+)
+from pcode.utils.errors import UserError
 
 
 class MultiStep(Scheme):
@@ -20,10 +26,13 @@ class MultiStep(Scheme):
         lr_decay: the divisor; below 1 a factor, as it is often given.
     """
 
-    flags: ClassVar[tuple[str, ...]] = ("lr", "lr_change_epochs", "lr_decay")
-
     def __init__(
-        self, end: float, *, lr: float, lr_change_epochs: tuple[float, ...] | None, lr_decay: float
+        self,
+        end: float,
+        *,
+        lr: LearningRate,
+        lr_change_epochs: ChangeEpochs,
+        lr_decay: LearningRateDecay,
     ) -> None:
         super().__init__(end)
         if lr_change_epochs is None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import numpy as np
 
-from pcode.errors import UserError
 from pcode.schedules.base import Scheme
+from pcode.utils.errors import UserError
+from pcode.utils.options import Option
 
 
 class OneCycle(Scheme):
@@ -23,21 +24,28 @@ class OneCycle(Scheme):
     """
 
     follows_the_end: ClassVar[bool] = True
-    flags: ClassVar[tuple[str, ...]] = (
-        "lr_onecycle_low",
-        "lr_onecycle_high",
-        "lr_onecycle_extra_low",
-        "lr_onecycle_num_epoch",
-    )
 
     def __init__(
         self,
         end: float,
         *,
-        lr_onecycle_low: float,
-        lr_onecycle_high: float,
-        lr_onecycle_extra_low: float,
-        lr_onecycle_num_epoch: float,
+        lr_onecycle_low: Annotated[
+            float,
+            Option("one cycle: rate at its beginning and its end, before scale-up", minimum=0),
+        ] = 0.15,
+        lr_onecycle_high: Annotated[
+            float, Option("one cycle: rate at its middle, before scale-up", minimum=0)
+        ] = 3.0,
+        lr_onecycle_extra_low: Annotated[
+            float, Option("one cycle: rate at the end of training, before scale-up", minimum=0)
+        ] = 0.0015,
+        lr_onecycle_num_epoch: Annotated[
+            float,
+            Option(
+                "one cycle: its length in epochs; the rest of training goes from low to extra low",
+                metavar="EPOCHS",
+            ),
+        ] = 46,
     ) -> None:
         super().__init__(end)
         length = lr_onecycle_num_epoch

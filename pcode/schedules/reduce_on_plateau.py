@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from pcode.errors import UserError
-from pcode.schedules.base import Scheme, decay_factor
+from pcode.schedules.base import LearningRate, LearningRateDecay, Scheme, decay_factor
+from pcode.utils.errors import UserError
 
 
 class ReduceOnPlateau(Scheme):
@@ -22,9 +22,7 @@ class ReduceOnPlateau(Scheme):
         lr_decay: the divisor; below 1 a factor.
     """
 
-    flags: ClassVar[tuple[str, ...]] = ("lr", "lr_decay")
-
-    def __init__(self, end: float, *, lr: float, lr_decay: float) -> None:
+    def __init__(self, end: float, *, lr: LearningRate, lr_decay: LearningRateDecay) -> None:
         super().__init__(end)
         factor = decay_factor(lr_decay)
         if factor == 1:

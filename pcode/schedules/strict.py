@@ -6,11 +6,12 @@ import math
 from bisect import bisect_right
 from collections.abc import Callable
 from itertools import pairwise
-from typing import ClassVar, NamedTuple
+from typing import Annotated, NamedTuple
 
-from pcode.errors import UserError
-from pcode.schedules.base import Scheme, check_ascending, in_words
-from pcode.schedules.convex_decay import Rate, convex_rate
+from pcode.schedules.base import ChangeEpochs, Scheme, check_ascending, in_words
+from pcode.schedules.convex_decay import Alpha, Gamma, Mu, Rate, convex_rate
+from pcode.utils.errors import UserError
+from pcode.utils.options import Option
 
 
 class Phase(NamedTuple):
@@ -97,25 +98,26 @@ class Strict(Scheme):
         lr_gamma, lr_mu, lr_alpha: of convex decay.
     """
 
-    flags: ClassVar[tuple[str, ...]] = (
-        "lr_change_epochs",
-        "lr_fields",
-        "lr_scale_indicators",
-        "lr_gamma",
-        "lr_mu",
-        "lr_alpha",
-    )
-
     def __init__(
         self,
         end: float,
         *,
-        lr_change_epochs: tuple[float, ...] | None,
-        lr_fields: str | None,
-        lr_scale_indicators: tuple[int, ...] | None,
-        lr_gamma: float | None,
-        lr_mu: float | None,
-        lr_alpha: float | None,
+        lr_change_epochs: ChangeEpochs,
+        lr_fields: Annotated[
+            str | None,
+            Option(
+                "strict: rates at the beginning and the end of each phase, before scale-up: a,b/c,d"
+            ),
+        ] = None,
+        lr_scale_indicators: Annotated[
+            tuple[int, ...] | None,
+            Option(
+                "strict: how each phase changes: 0 linear, 1 polynomial (power 2), 2 convex decay"
+            ),
+        ] = None,
+        lr_gamma: Gamma,
+        lr_mu: Mu,
+        lr_alpha: Alpha,
     ) -> None:
         super().__init__(end)
         if lr_fields is None:

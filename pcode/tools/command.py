@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from pcode.errors import UserError
-from pcode.exit_status import USER_ERROR
+from pcode.utils.errors import UserError
+from pcode.utils.exit_status import USER_ERROR
 
 # Of pictures.
 FORMATS = (".png", ".pdf", ".svg")

@@ -9,14 +9,12 @@ import argparse
 import dataclasses
 import json
 import sys
-import typing
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from pcode.compression import COMPRESSORS, Compressor
-from pcode.config.fields import check_value, flag, flag_of, parse_value
 from pcode.consensus import (
     Measurement,
     Setting,
@@ -25,12 +23,13 @@ from pcode.consensus import (
     search_gamma,
     setting_of,
 )
-from pcode.errors import UserError
-from pcode.layout import Layout
-from pcode.registry import look_up, taken_by
 from pcode.tools.command import FORMATS, Parser, call, check_file
 from pcode.tools.consensus_picture import draw
 from pcode.topology import Topology, make_topology
+from pcode.utils.errors import UserError
+from pcode.utils.layout import Layout
+from pcode.utils.options import option, options_of, taken_by
+from pcode.utils.registry import look_up
 
 TARGET_ERROR = 1e-3
 # Of a node, with what a round computes in between.
@@ -42,25 +41,25 @@ MOST_GIB = 4
 class Options:
     """What to measure; those that run.py has mean what they mean there."""
 
-    graph_topology: tuple[str, ...] = flag(("ring",), "names or files of graphs")
-    n_mpi_process: int = flag(16, "number of nodes", minimum=2, maximum=4096)
-    comm_op: tuple[str, ...] = flag(("none", "sign"), "compressors")
-    compress_ratio: float = flag(0.9, "share that is dropped")
-    quantize_level: int = flag(8, "bits of a magnitude")
-    is_biased: bool = flag(True, "biased form of the compressor")
-    consensus_stepsize: float | Literal["auto"] | None = flag(
+    graph_topology: tuple[str, ...] = option(("ring",), "names or files of graphs")
+    n_mpi_process: int = option(16, "number of nodes", minimum=2, maximum=4096)
+    comm_op: tuple[str, ...] = option(("none", "sign"), "compressors")
+    compress_ratio: float = option(0.9, "share that is dropped")
+    quantize_level: int = option(8, "bits of a magnitude")
+    is_biased: bool = option(True, "biased form of the compressor")
+    consensus_stepsize: float | Literal["auto"] | None = option(
         "auto", "gamma; none: by compressor; auto: by a short search"
     )
-    entries: tuple[int, ...] = flag((1000,), "size of each tensor of a node's vector", minimum=1)
-    rounds: int = flag(1000, "rounds of gossip", minimum=1)
-    manual_seed: int = flag(6, "the one seed", minimum=0)
-    start: str = flag(
+    entries: tuple[int, ...] = option((1000,), "size of each tensor of a node's vector", minimum=1)
+    rounds: int = option(1000, "rounds of gossip", minimum=1)
+    manual_seed: int = option(6, "the one seed", minimum=0)
+    start: str = option(
         "random",
         "random: N(0, 1); slowest: along the eigenvector of W's second largest eigenvalue",
         choices=("random", "slowest"),
     )
-    picture: str | None = flag(None, "file for a picture (.png, .pdf, .svg)")
-    output: str | None = flag(None, "file for the figures (JSON)")
+    picture: str | None = option(None, "file for a picture (.png, .pdf, .svg)")
+    output: str | None = option(None, "file for the figures (JSON)")
 
 
 def table(found: Sequence[Measurement | Setting]) -> list[str]:
@@ -113,19 +112,14 @@ def _parse(arguments: Sequence[str]) -> tuple[Options, set[str]]:
         allow_abbrev=False,
         argument_default=argparse.SUPPRESS,
     )
-    fields = {field.name: field for field in dataclasses.fields(Options)}
-    for name, field in fields.items():
-        default = field.default
-        shown = ",".join(map(str, default)) if isinstance(default, tuple) else default
-        help_text = f"{flag_of(field).help} [{shown}]".replace("%", "%%")
-        parser.add_argument(f"--{name}", metavar=name.rsplit("_", 1)[-1].upper(), help=help_text)
-    kinds = typing.get_type_hints(Options)
-    values = {
-        name: parse_value(name, kinds[name], text)
-        for name, text in vars(parser.parse_args(arguments)).items()
-    }
+    flags = options_of(Options)
+    for name, flag in flags.items():
+        text = flag.help.replace("%", "%%")
+        parser.add_argument(f"--{name}", metavar=flag.metavar, help=text)
+    given = vars(parser.parse_args(arguments))
+    values = {name: flags[name].parse(text) for name, text in given.items()}
     for name, value in values.items():
-        check_value(fields[name], value)
+        flags[name].validate(value)
     return Options(**values), set(values)
 
 
@@ -146,11 +140,11 @@ def _check_size(options: Options) -> None:
 
 
 def _warn_of_unused(given: set[str], compressors: Iterable[Compressor]) -> None:
-    used = {option for compressor in compressors for option in type(compressor).flags}
+    used = {option for compressor in compressors for option in compressor.options}
     unused = [
-        f"--{field.name}"
-        for field in dataclasses.fields(Options)
-        if field.name in given - used and any(field.name in c.flags for c in COMPRESSORS.values())
+        f"--{name}"
+        for name in options_of(Options)
+        if name in given - used and any(name in options_of(each) for each in COMPRESSORS.values())
     ]
     if unused:
         words = f"{', '.join(unused)}: no compressor in --comm_op takes it"

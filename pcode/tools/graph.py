@@ -10,10 +10,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from pcode.errors import UserError
 from pcode.tools.command import FORMATS, Parser, call, check_file
 from pcode.tools.graph_picture import draw
 from pcode.topology import Graph, Topology, make_graph
+from pcode.utils.errors import UserError
 
 MAX_NODES = 4096  # as many as a run may have
 

@@ -17,9 +17,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from pcode.errors import UserError
 from pcode.hosts import Hosts
 from pcode.tools.command import Parser, call, check_file
+from pcode.utils.errors import UserError
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:

@@ -30,13 +30,13 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from pcode.datasets import data_source
-from pcode.errors import UserError
-from pcode.exit_status import INTERRUPTED
 from pcode.tools.command import FORMATS, Parser, call, check_file
 from pcode.tools.reproduce_picture import draw
 from pcode.tools.reproduce_runs import Results, Setting, is_rehearsal, run_all
 from pcode.tools.reproduce_tables import TABLES, Cell, Table
 from pcode.tools.reproduce_text import caption, markdown
+from pcode.utils.errors import UserError
+from pcode.utils.exit_status import INTERRUPTED
 
 FAILED = 1  # the exit status where a run failed
 

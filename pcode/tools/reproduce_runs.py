@@ -14,14 +14,14 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from pcode.config import Config, parse
-from pcode.exit_status import DIVERGED
+from pcode.config import Config, make_config, parse
 from pcode.tools.reproduce_tables import Cell, Table
+from pcode.utils.exit_status import DIVERGED
 
 ROOT = Path(__file__).parents[2]
 # What a table is rehearsed on. Any other data set is trained on with the paper's own flags.
 REHEARSED = ("digits", "synthetic")
-_DEFAULTS = Config().flat()
+_DEFAULTS = make_config().flat()
 
 
 def is_rehearsal(data: str | None) -> bool:
@@ -63,11 +63,11 @@ class Setting:
                 flags += more.split() if fnmatchcase(cell.name, pattern) else []
         flags += ["--manual_seed", f"{seed}"]
         if epochs is not None:
-            learning = parse(flags).config.learning
+            before = parse(flags).config.flat()
             flags += ["--num_epochs", f"{epochs}"]
-            if learning.lr_change_epochs is not None:
-                share = epochs / learning.num_epochs
-                changes = ",".join(f"{epoch * share:g}" for epoch in learning.lr_change_epochs)
+            if before["lr_change_epochs"] is not None:
+                share = epochs / before["num_epochs"]
+                changes = ",".join(f"{epoch * share:g}" for epoch in before["lr_change_epochs"])
                 flags += ["--lr_change_epochs", changes]
         return flags
 

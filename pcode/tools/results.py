@@ -18,12 +18,12 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from pcode.errors import UserError
 from pcode.tools.command import FORMATS, Parser, call, check_file
 from pcode.tools.results_groups import Group, group_runs
 from pcode.tools.results_picture import draw_all
 from pcode.tools.results_runs import find_runs
 from pcode.tools.results_table import aligned, csv_text, markdown, table
+from pcode.utils.errors import UserError
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -10,11 +9,10 @@ from typing import Any
 import yaml
 
 from pcode.compression import COMPRESSORS
-from pcode.config import Config
-from pcode.config.fields import flag_of
-from pcode.errors import UserError
+from pcode.config.parser import make_config, why_irrelevant
 from pcode.optim import OPTIMIZERS
-from pcode.registry import look_up
+from pcode.utils.errors import UserError
+from pcode.utils.registry import look_up
 
 
 class Record:
@@ -95,19 +93,13 @@ def read_flags(path: Path) -> dict[str, Any]:
         name: tuple(value) if isinstance(value, list) else value for name, value in content.items()
     }
     # Not checked as a run's flags are: it has run, perhaps on a machine with more than this one.
-    config = Config()
-    for group, options in vars(config).items():
-        known = {name: value for name, value in values.items() if name in vars(options)}
-        config = dataclasses.replace(config, **{group: dataclasses.replace(options, **known)})
-    flags = config.flat()
+    defaults = make_config().flat()
+    flags = defaults | {name: value for name, value in values.items() if name in defaults}
     try:
         look_up("optimizer", flags["optimizer"], OPTIMIZERS)
         look_up("comm_op", flags["comm_op"], COMPRESSORS)
-        for options in vars(config).values():
-            for field in dataclasses.fields(options):
-                irrelevant = flag_of(field).irrelevant
-                if irrelevant is not None and irrelevant(config) is not None:
-                    del flags[field.name]
+        for name in why_irrelevant(flags):
+            del flags[name]
         for name in ("n_mpi_process", "manual_seed"):
             int(flags[name])
     except (UserError, LookupError, TypeError, ValueError) as error:

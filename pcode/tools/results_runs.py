@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from pcode.compression import COMPRESSORS
-from pcode.errors import UserError
-from pcode.timing import PARTS
 from pcode.tools.results_files import Record, read_flags, read_json, read_log
 from pcode.training.tasks import TASKS, Task
+from pcode.utils.errors import UserError
+from pcode.utils.options import options_of
+from pcode.utils.timing import PARTS
 
 UNFINISHED, DIVERGED, FINISHED = "unfinished", "diverged", "finished"
 
@@ -128,7 +129,7 @@ class Run:
         name = self.flags.get("comm_op", "none")
         values = [
             f"{self.flags[flag]}"
-            for flag in COMPRESSORS[name].flags
+            for flag in options_of(COMPRESSORS[name])
             if flag in self.flags and flag != "is_biased"
         ]
         if self.flags.get("is_biased") is False:

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from pcode.datasets.image_files import FolderImages
 from pcode.datasets.lmdb_images import write_lmdb
-from pcode.errors import UserError
 from pcode.tools.command import Parser, call
+from pcode.utils.errors import UserError
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:

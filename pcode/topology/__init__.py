@@ -10,8 +10,6 @@ import math
 import os
 from collections.abc import Callable
 
-from pcode.errors import UserError
-from pcode.registry import look_up
 from pcode.topology.base import Graph, Mixing, TimeVarying, Topology
 from pcode.topology.chain import chain
 from pcode.topology.complete import complete
@@ -32,6 +30,8 @@ from pcode.topology.star import star
 from pcode.topology.survivors import surviving_graph
 from pcode.topology.torus import torus
 from pcode.topology.weights import local_degree_weights, metropolis_weights
+from pcode.utils.errors import UserError
+from pcode.utils.registry import look_up
 
 __all__ = [
     "DRAWN",

@@ -11,7 +11,7 @@ from itertools import count
 import numpy as np
 import numpy.typing as npt
 
-from pcode.errors import UserError
+from pcode.utils.errors import UserError
 
 Matrix = npt.NDArray[np.float64]
 

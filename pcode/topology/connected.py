@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from pcode.errors import UserError
-from pcode.seeding import derive_seed
 from pcode.topology.library import networkx
+from pcode.utils.errors import UserError
+from pcode.utils.seeding import derive_seed
 
 MAX_ATTEMPTS = 1000
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 
-from pcode.errors import UserError
 from pcode.topology.base import Topology
 from pcode.topology.connected import connected_edges
 from pcode.topology.library import networkx
 from pcode.topology.weights import metropolis_weights
+from pcode.utils.errors import UserError
 
 # Far below what connects any number of nodes, and above where ln(1 - p) rounds to 0.
 SMALLEST_PROBABILITY = 1e-12

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from pcode.errors import UserError
 from pcode.topology.base import Topology
 from pcode.topology.connected import connected_edges
 from pcode.topology.library import networkx
 from pcode.topology.weights import metropolis_weights
+from pcode.utils.errors import UserError
 
 
 def random_regular(num_nodes: int, seed: int, degree: float = 4) -> Topology:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from pcode.errors import UserError
 from pcode.topology.base import Topology
 from pcode.topology.library import networkx
 from pcode.topology.weights import local_degree_weights
+from pcode.utils.errors import UserError
 
 
 def social(num_nodes: int) -> Topology:

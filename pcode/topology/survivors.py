@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pcode.errors import UserError
 from pcode.topology.base import Graph, Topology
 from pcode.topology.ring import ring
 from pcode.topology.weights import metropolis_weights
+from pcode.utils.errors import UserError
 
 
 def surviving_graph(graph: Graph, survivors: Sequence[int], rebuilt: Graph | None) -> Graph:

@@ -21,13 +21,13 @@ import torch
 
 from pcode.communication import Communicator
 from pcode.communication.gathering import gather_digests
-from pcode.errors import UserError
 from pcode.injection import Injector
-from pcode.layout import Layout
 from pcode.topology import Graph, Topology
 from pcode.training.tensor_files import save_tensors
-from pcode.user_files import one_line
-from pcode.whole_files import TEMPORARY, whole_file
+from pcode.utils.errors import UserError
+from pcode.utils.layout import Layout
+from pcode.utils.user_files import one_line
+from pcode.utils.whole_files import TEMPORARY, whole_file
 
 # Of manifests and nodes' files; another one is refused.
 VERSION = 1

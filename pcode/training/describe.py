@@ -19,8 +19,8 @@ def headline(plan: Plan) -> list[str]:
     optimizer = f"{config.learning.optimizer}"
     if plan.compresses:
         optimizer += f", {config.graph.comm_op}"
-    if config.graph.consensus_stepsize is not None:
-        optimizer += f", gamma {config.graph.consensus_stepsize:g}"
+    if config.options["consensus_stepsize"] is not None:
+        optimizer += f", gamma {config.options['consensus_stepsize']:g}"
     lines = [
         f"{config.model.arch} ({plan.layout.num_entries:,} parameters) on {config.data.data}, "
         f"{_nodes(plan)}, {topology.name}, spectral gap {topology.spectral_gap:.3g}",
@@ -85,7 +85,7 @@ def _gamma(plan: Plan) -> list[str]:
         guard = f"{plan.topology.theoretical_gamma(delta):.3g}; tuned values are far larger"
     return [
         *(plan.search.lines() if plan.search else ()),
-        f"consensus step size gamma: {plan.config.graph.consensus_stepsize:g}",
+        f"consensus step size gamma: {plan.config.options['consensus_stepsize']:g}",
         f"  that of CHOCO-SGD's theory for delta = {delta:.3g}: {guard}",
     ]
 
@@ -131,7 +131,7 @@ def describe(plan: Plan, command: list[str] | None) -> str:
         ["command:", "  " + shlex.join(command)] if command else ["command: none, in this process"]
     )
     configuration = ["configuration:", *(f"  {line}" for line in to_yaml(plan.config).splitlines())]
-    gamma = _gamma(plan) if plan.config.graph.consensus_stepsize is not None else []
+    gamma = _gamma(plan) if plan.config.options["consensus_stepsize"] is not None else []
     parts = [
         *start,
         *configuration,

@@ -13,10 +13,10 @@ from torch import nn
 from pcode.communication import Communicator
 from pcode.communication.gathering import average
 from pcode.datasets import Batch, Dataset
-from pcode.errors import DivergenceError
 from pcode.training.precision import autocast
 from pcode.training.tasks import TASKS, Task, cross_entropy
-from pcode.transfer import to_device
+from pcode.utils.errors import DivergenceError
+from pcode.utils.transfer import to_device
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pcode.config import Config
 from pcode.config.options import Watch
-from pcode.errors import UserError
+from pcode.utils.errors import UserError
 
 LONGEST_NAME_BYTES = 255  # of a file on the usual file systems
 

@@ -15,7 +15,6 @@ from tqdm import tqdm
 
 from pcode.communication import Communicator
 from pcode.communication.gathering import mean
-from pcode.errors import CommunicationError, DivergenceError, Preempted, StorageError
 from pcode.injection import Injector, read_faults
 from pcode.launch.steps import StepMark
 from pcode.training.checkpoint import Checkpoints
@@ -28,6 +27,7 @@ from pcode.training.recovery import go_on
 from pcode.training.reports import averaged, known_figures, make_summary, report
 from pcode.training.running import Running
 from pcode.training.stop import StopRequest
+from pcode.utils.errors import CommunicationError, DivergenceError, Preempted, StorageError
 
 # The launcher sets it to "terminal" where its standard error is one: a rank's own never is.
 LAUNCHER_VARIABLE = "PCODE_LAUNCHER"

@@ -9,7 +9,7 @@ from collections import deque
 import torch
 
 from pcode.communication import Communicator
-from pcode.errors import CommunicationError, DivergenceError
+from pcode.utils.errors import CommunicationError, DivergenceError
 
 # No cross-entropy of a model that still learns comes near it.
 LARGEST_LOSS = 1e5

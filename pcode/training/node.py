@@ -15,17 +15,17 @@ from pcode.communication import Communicator
 from pcode.communication.gathering import average, gather_digests
 from pcode.datasets import Batches
 from pcode.datasets.batches import Part
-from pcode.devices import device_of
-from pcode.errors import CommunicationError, DivergenceError, UserError
 from pcode.injection import Injector
 from pcode.models import normalization_parameters
 from pcode.optim import DecentralizedOptimizer, make_optimizer, parameter_groups
-from pcode.seeding import derive_seed
 from pcode.training.losses import STEPS_AHEAD, Losses
 from pcode.training.plan import Plan, local_options
 from pcode.training.precision import LossScaler, autocast
 from pcode.training.tasks import TASKS, cross_entropy
-from pcode.transfer import to_device
+from pcode.utils.devices import device_of
+from pcode.utils.errors import CommunicationError, DivergenceError, UserError
+from pcode.utils.seeding import derive_seed
+from pcode.utils.transfer import to_device
 
 # Of what is carried from batch to batch, the dimension along which the columns of a text lie.
 _COLUMNS = 1

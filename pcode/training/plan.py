@@ -17,14 +17,14 @@ from pcode.config import Config
 from pcode.config.options import Learning
 from pcode.consensus import GammaSearch
 from pcode.datasets import Dataset, partition_indices
-from pcode.errors import UserError
-from pcode.layout import Layout
 from pcode.models import RNNLanguageModel, make_model
-from pcode.optim import AdamOptions, DecentralizedOptimizer, optimizer_class
-from pcode.registry import taken_by
+from pcode.optim import LOCAL_OPTIMIZERS, AdamOptions, DecentralizedOptimizer, optimizer_class
 from pcode.topology import Graph, make_graph, surviving_graph
 from pcode.training.schedule import Schedule, make_schedule
 from pcode.training.start import Start
+from pcode.utils.errors import UserError
+from pcode.utils.layout import Layout
+from pcode.utils.options import taken_by
 
 # Added to a number of steps that is whole but for rounding.
 ROUNDING = 1e-6
@@ -86,16 +86,21 @@ class Plan:
         return self.optimizer.compresses
 
     @property
+    def own_options(self) -> dict[str, Any]:
+        """What the optimizer takes besides what all of them take."""
+        return taken_by(self.optimizer, self.config.flat(), below=DecentralizedOptimizer)
+
+    @property
     def remarks(self) -> list[str]:
         """What is to be said of the optimizer before it starts."""
-        return self.optimizer.remarks(**taken_by(self.optimizer, self.config.flat()))
+        return self.optimizer.remarks(**self.own_options)
 
     @property
     def clip_norm(self) -> float | None:
         """The norm to which the loop clips a node's gradient, where the optimizer does not."""
         learning = self.config.learning
         if learning.clip_grad:
-            return None if "clip_grad" in self.optimizer.flags else learning.clip_grad_val
+            return None if "clip_grad" in self.own_options else learning.clip_grad_val
         if self.dataset.task == "language":
             return self.config.model.rnn_clip or None
         return None
@@ -163,19 +168,11 @@ class Plan:
 def local_options(config: Config) -> dict[str, Any]:
     """What an optimizer takes for its local step, besides the weight decay of its groups."""
     learning = config.learning
-    adam = None
-    if learning.local_optimizer == "adam":
-        adam = AdamOptions(
-            learning.adam_beta_1,
-            learning.adam_beta_2,
-            learning.adam_eps,
-            learning.local_adam_memory_treatment,
-        )
+    kind = LOCAL_OPTIMIZERS[learning.local_optimizer]
+    options = kind(**taken_by(kind, config.options))
     return {
-        "lr": learning.lr,
-        "momentum": learning.momentum_factor,
-        "nesterov": learning.use_nesterov,
-        "adam": adam,
+        "lr": config.options["lr"],
+        **({"adam": options} if isinstance(options, AdamOptions) else vars(options)),
         "local_step": learning.local_step,
         "turn_on_local_step_from": learning.turn_on_local_step_from,
     }

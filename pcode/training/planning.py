@@ -15,19 +15,19 @@ from pcode.consensus import GammaSearch, check_gamma, search_gamma
 from pcode.datasets import Dataset, load_dataset, partition_scheme, smallest_share
 from pcode.datasets.embeddings import load_embeddings
 from pcode.datasets.text_columns import Text
-from pcode.devices import check_compiler
-from pcode.errors import UserError, naming_flags
-from pcode.layout import Layout
 from pcode.models import architecture, normalization_parameters
 from pcode.models.trial import objection
 from pcode.optim import DecentralizedOptimizer, optimizer_class, parameter_groups
 from pcode.optim.flat import flat_layout
-from pcode.registry import taken_by
 from pcode.topology import Graph, Topology, make_graph
 from pcode.training.folders import check_folder, check_new, runs_folder
 from pcode.training.plan import Plan, count_steps, local_options
 from pcode.training.records import load_model, model_file
 from pcode.training.start import Start, find_start
+from pcode.utils.devices import check_compiler
+from pcode.utils.errors import UserError, naming_flags
+from pcode.utils.layout import Layout
+from pcode.utils.options import options_of, taken_by
 
 
 def check_backend(config: Config) -> None:
@@ -104,8 +104,8 @@ def make_plan(config: Config) -> Plan:
     architecture(config.model.arch)
     partition_scheme(config.data.partition_data)
     learning, num_nodes = config.learning, config.launch.n_mpi_process
-    uses_momentum = learning.local_optimizer == "sgd"
-    if uses_momentum and learning.use_nesterov and learning.momentum_factor == 0:
+    sgd = config.options if learning.local_optimizer == "sgd" else {"use_nesterov": False}
+    if sgd["use_nesterov"] and sgd["momentum_factor"] == 0:
         raise UserError("--use_nesterov True: needs a --momentum_factor above 0")
     if learning.compile and not config.launch.on_cuda:
         check_compiler("--compile True", "C++", "CXX", ("g++", "clang++"), "or --compile False")
@@ -142,7 +142,7 @@ def make_plan(config: Config) -> Plan:
     if optimizer.compresses:
         assert isinstance(topology, Topology), "no such optimizer takes another graph"
         doubts = optimizer.doubts(topology, compressor, layout)
-        if "consensus_stepsize" in optimizer.flags:
+        if "consensus_stepsize" in options_of(optimizer):
             gamma, search = _gamma(config, optimizer, topology, compressor, layout)
     evaluated = _evaluated(config, model)
     resolved = _resolve(config, gamma)
@@ -194,7 +194,7 @@ def _embeddings(config: Config, dataset: Dataset) -> tuple[torch.Tensor, torch.T
     options = config.model
     if not options.rnn_use_pretrained_emb or not isinstance(dataset, Text):
         return None
-    return load_embeddings(config.data.data_dir, dataset.vocabulary, options.rnn_n_hidden)
+    return load_embeddings(config.data.data_dir, dataset.vocabulary, config.options["rnn_n_hidden"])
 
 
 def _check_task(config: Config, dataset: Dataset) -> None:
@@ -270,9 +270,9 @@ def _check_optimizer(
         optimizer.refuse(
             topology,
             compressor=compressor,
-            adam=local["adam"],
+            adam=local.get("adam"),
             local_step=local["local_step"],
-            **taken_by(optimizer, config.flat()),
+            **taken_by(optimizer, config.flat(), below=DecentralizedOptimizer),
         )
 
 
@@ -284,7 +284,7 @@ def _gamma(
     layout: Layout,
 ) -> tuple[float, GammaSearch | None]:
     """The consensus step size, and how it was found where that was left to a search."""
-    gamma = config.graph.consensus_stepsize
+    gamma = config.options["consensus_stepsize"]
     if gamma == "auto":
         assert optimizer.consensus is not None, "an optimizer with gamma names its gossip"
         seed = config.learning.manual_seed
@@ -305,7 +305,7 @@ def _resolve(config: Config, gamma: float | None) -> Config:
     """Fill in what was left to the run; gamma is None where the optimizer has none."""
     return dataclasses.replace(
         config,
-        graph=dataclasses.replace(config.graph, consensus_stepsize=gamma),
+        options={**config.options, "consensus_stepsize": gamma},
         # Its name is the folder's; a run started from config.yaml gets a folder of its own.
         watch=dataclasses.replace(config.watch, timestamp=None),
     )

@@ -14,12 +14,12 @@ import torch
 from torch import nn
 
 from pcode.config import Config, to_yaml
-from pcode.errors import UserError
 from pcode.training.board import Board
 from pcode.training.start import SUMMARY
 from pcode.training.tensor_files import save_tensors
-from pcode.user_files import one_line
-from pcode.whole_files import whole_file
+from pcode.utils.errors import UserError
+from pcode.utils.user_files import one_line
+from pcode.utils.whole_files import whole_file
 
 
 def run_name(start: datetime) -> str:

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 from pcode.communication import Communicator
 from pcode.communication.gathering import average_among, gather_floats
-from pcode.errors import CommunicationError, DivergenceError
 from pcode.injection import Injector
 from pcode.training.node import Node
 from pcode.training.running import Running
 from pcode.training.start import lock
+from pcode.utils.errors import CommunicationError, DivergenceError
 
 
 def go_on(

@@ -6,10 +6,10 @@ import dataclasses
 from typing import Any
 
 from pcode.communication.gathering import gather_digests, gather_floats, mean
-from pcode.timing import PARTS
 from pcode.training.evaluation import Evaluation
 from pcode.training.node import parameters_digest
 from pcode.training.running import Running
+from pcode.utils.timing import PARTS
 
 
 def report(running: Running, result: Evaluation, loss: float | None) -> None:
@@ -91,7 +91,7 @@ def known_figures(running: Running, exit_reason: str) -> dict[str, Any]:
         "step_seconds": None,
         "parameters_sha256": None,
         "learning_rate": node.optimizer.param_groups[0]["lr"],
-        "consensus_stepsize": plan.config.graph.consensus_stepsize,
+        "consensus_stepsize": plan.config.options["consensus_stepsize"],
         "spectral_gap": plan.topology.spectral_gap,
         "events": running.progress.events,
         "exit_reason": exit_reason,

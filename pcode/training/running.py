@@ -14,7 +14,6 @@ from tqdm import tqdm
 
 from pcode.communication import Communicator
 from pcode.communication.gathering import gather_digests, gather_floats
-from pcode.errors import CommunicationError, UserError
 from pcode.injection import Injector
 from pcode.training.checkpoint import Manifest, forget_after
 from pcode.training.folders import runs_folder
@@ -24,7 +23,8 @@ from pcode.training.progress import Progress
 from pcode.training.records import Records, run_name
 from pcode.training.start import SUMMARY, Start, lock, mean_state
 from pcode.training.tasks import Task
-from pcode.user_files import one_line
+from pcode.utils.errors import CommunicationError, UserError
+from pcode.utils.user_files import one_line
 
 
 class Running:

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from pcode.config.options import Config
-from pcode.errors import UserError
-from pcode.registry import taken_by
 from pcode.schedules import SCHEMES, Scheme, make_scheme
 from pcode.topology.base import Graph
+from pcode.utils.errors import UserError
+from pcode.utils.options import taken_by
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,6 @@ import torch
 
 from pcode.config import Config, config_of_run
 from pcode.config.options import AUTO
-from pcode.errors import UserError
-from pcode.layout import Layout
 from pcode.schedules import SCHEMES
 from pcode.topology import Graph
 from pcode.training.checkpoint import (
@@ -26,10 +24,15 @@ from pcode.training.checkpoint import (
     read_node,
     steps_kept,
 )
+from pcode.utils.errors import UserError
+from pcode.utils.layout import Layout
 
 # Besides those of launching (but for the number of nodes and of their processes) and watching: what
 # may differ when a run goes on in its own folder.
-FREE = ("num_epochs", "num_iterations", "avg_model", "data_dir", "download", "overlap")
+FREE = (
+    *("num_epochs", "num_iterations", "avg_model", "data_dir"),
+    *("download", "num_workers", "pin_memory", "overlap"),
+)
 SUMMARY = "summary.json"
 # How long who asks whether a run is locked may lock it.
 ASKING_SECONDS = 2.0
@@ -87,6 +90,7 @@ def decisive_flags(config: Config) -> dict[str, Any]:
     if SCHEMES[config.learning.lr_schedule_scheme].follows_the_end:
         free -= {"num_epochs", "num_iterations"}
     flags = {name: value for group in groups for name, value in vars(group).items()}
+    flags |= config.options
     flags["n_mpi_process"] = config.launch.n_mpi_process
     flags["n_sub_process"] = config.launch.n_sub_process
     return {name: value for name, value in flags.items() if name not in free}

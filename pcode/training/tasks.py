@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from pcode.errors import DivergenceError
+from pcode.utils.errors import DivergenceError
 
 # exp(x) is beyond float64 from here on.
 LARGEST_EXPONENT = 709.0

@@ -22,7 +22,7 @@ import torch
 import torch.distributed as dist
 
 from pcode.communication import mpi
-from pcode.errors import CommunicationError
+from pcode.utils.errors import CommunicationError
 
 LIMIT_SECONDS = 2.0  # of the rank that is to notice
 PATIENCE_SECONDS = 30.0  # of the others

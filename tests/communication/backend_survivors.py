@@ -22,7 +22,7 @@ import torch.distributed as dist
 
 from pcode.communication import Communicator, DistributedCommunicator, mpi
 from pcode.communication.connect import disconnect
-from pcode.errors import CommunicationError
+from pcode.utils.errors import CommunicationError
 
 LIMIT_SECONDS = 30.0
 LARGE = 1 << 20  # entries of a message that MPI does not send before it is taken

@@ -28,8 +28,8 @@ from pcode.communication.connect import abort, connect
 from pcode.communication.distributed import new_group
 from pcode.communication.staging import StagedCommunicator
 from pcode.config import make_config
-from pcode.errors import CommunicationError
 from pcode.launch import detect
+from pcode.utils.errors import CommunicationError
 from tests.support.cases import Checks
 
 LIMIT_SECONDS = 3.0

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from pcode.communication import Communicator, ProcessCommunicator, Simulation, by_nodes
-from pcode.errors import CommunicationError
+from pcode.utils.errors import CommunicationError
 from tests.communication.contract import (
     CHECKS,
     SILENT_RANK,

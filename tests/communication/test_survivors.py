@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from pcode.communication import Communicator, Simulation
-from pcode.errors import CommunicationError
+from pcode.utils.errors import CommunicationError
 from tests.communication.backend_survivors import Tale, check_all, exchanging, report
 from tests.support.programs import run_mpi
 

@@ -17,8 +17,8 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
 from pcode.compression import Compressor, Message
-from pcode.errors import NotFiniteError
-from pcode.layout import Layout
+from pcode.utils.errors import NotFiniteError
+from pcode.utils.layout import Layout
 from tests.support.pairwise import cover
 
 Floats = NDArray[np.float32]

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from pcode.compression import COMPRESSORS, Compressor, Message, make_compressor
-from pcode.errors import UserError
-from pcode.layout import Layout
+from pcode.utils.errors import UserError
+from pcode.utils.layout import Layout
 from tests.compression.compressor_contract import CompressorContract, Floats, bits_of, normal
 from tests.support.pages import program
 

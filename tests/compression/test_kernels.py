@@ -20,7 +20,7 @@ import pcode
 from pcode.compression import COMPRESSORS, Message, make_compressor
 from pcode.compression.kernels import cache
 from pcode.compression.parallel import ENTRIES_PER_THREAD, SEGMENT_ENTRIES, run_segments
-from pcode.layout import Layout
+from pcode.utils.layout import Layout
 
 LAYOUT = Layout.of_sizes([100_003, 16, 3])
 # Worth three threads, and shared among them within a tensor, even where few entries are kept.

@@ -8,8 +8,8 @@ import torch
 
 from pcode.compression import COMPRESSORS, Message, make_compressor
 from pcode.compression.update import OnePassCompressor, SGDUpdate
-from pcode.errors import NotFiniteError
-from pcode.layout import Layout
+from pcode.utils.errors import NotFiniteError
+from pcode.utils.layout import Layout
 
 # Shorter and longer than lanes, blocks and segments, and no multiple of any.
 SIZES = [1, 15, 16, 17, 1024, 1025, 70_001, 131_072, 3]

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from pcode.compression import Compressor, Message, make_compressor
 from pcode.compression.none import NoCompression
-from pcode.errors import UserError
-from pcode.layout import Layout
+from pcode.utils.errors import UserError
+from pcode.utils.layout import Layout
 from tests.compression.compressor_contract import (
     CompressorContract,
     Floats,

@@ -15,8 +15,8 @@ from pcode.compression import Compressor, Message, make_compressor
 from pcode.compression.draws import words_of
 from pcode.compression.kept import kept_entries, kept_of
 from pcode.compression.kernels.random_k import NUM_WORDS, SHUFFLED_ENTRIES, draw_positions
-from pcode.errors import NotFiniteError, UserError
-from pcode.layout import Layout
+from pcode.utils.errors import NotFiniteError, UserError
+from pcode.utils.layout import Layout
 from tests.compression.compressor_contract import (
     CompressorContract,
     Floats,

@@ -17,9 +17,9 @@ from torchvision.models import resnet50
 
 from pcode.compression import Compressor, Message, make_compressor
 from pcode.compression.kept import kept_entries
-from pcode.errors import NotFiniteError, UserError
-from pcode.layout import Layout
 from pcode.models import make_model
+from pcode.utils.errors import NotFiniteError, UserError
+from pcode.utils.layout import Layout
 from tests.compression.compressor_contract import (
     CANARY_ENTRIES,
     CompressorContract,

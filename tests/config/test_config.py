@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pcode.config import make_config, parse, to_yaml
-from pcode.errors import UserError
+from pcode.utils.errors import UserError
 
 # The published flag set, with its defaults.
 DEFAULTS: dict[str, Any] = {
@@ -75,8 +75,8 @@ def test_the_published_flags_parse() -> None:
     config = parse(PUBLISHED).config
     assert config.launch.n_mpi_process == 16
     assert config.launch.world == (0,) * 8
-    assert config.learning.lr_change_epochs == (150.0, 225.0)
-    assert config.graph.consensus_stepsize == 0.5
+    assert config.options["lr_change_epochs"] == (150.0, 225.0)
+    assert config.options["consensus_stepsize"] == 0.5
     assert config.learning.weight_decay == 1e-4
 
 
@@ -95,7 +95,7 @@ def test_a_yaml_file_means_what_stands_there(tmp_path: Path) -> None:
     file.write_text("timestamp: 2026-13-45\nexperiment: 010\nuser: ~\nproject: null\nlr: .5\n")
     config = parse(["--config", str(file)]).config
     assert (config.watch.timestamp, config.watch.experiment) == ("2026-13-45", "010")
-    assert (config.launch.user, config.launch.project, config.learning.lr) == (None, None, 0.5)
+    assert (config.launch.user, config.launch.project, config.options["lr"]) == (None, None, 0.5)
 
 
 def test_an_empty_word_is_no_flag() -> None:
@@ -130,10 +130,10 @@ def test_the_command_line_wins_over_the_file_and_the_file_over_the_default(tmp_p
     file = tmp_path / "flags.yaml"
     file.write_text("lr: 1e-2\nnum_epochs: 7\nlr_milestones: [1, 2]\nuse_nesterov: yes\n")
     config = parse(["--config", str(file), "--num_epochs", "9"]).config
-    assert (config.learning.lr, config.learning.num_epochs) == (0.01, 9)
-    assert config.learning.lr_change_epochs == (1.0, 2.0)
-    assert config.learning.use_nesterov is True
-    assert config.learning.momentum_factor == 0.9
+    assert (config.options["lr"], config.learning.num_epochs) == (0.01, 9)
+    assert config.options["lr_change_epochs"] == (1.0, 2.0)
+    assert config.options["use_nesterov"] is True
+    assert config.options["momentum_factor"] == 0.9
 
 
 def test_local_steps_that_begin_after_the_last_epoch_are_warned_of() -> None:

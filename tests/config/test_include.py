@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pcode.config import parse
-from pcode.errors import UserError
+from pcode.utils.errors import UserError
 
 
 def write(folder: Path, files: dict[str, str]) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 
 from pcode.compression import Compressor, Message
-from pcode.layout import Layout
+from pcode.utils.layout import Layout
 
 
 class EveryFourth(Compressor):

@@ -11,9 +11,10 @@ import torch
 from pcode.communication import Communicator, Simulation
 from pcode.compression import COMPRESSORS, make_compressor
 from pcode.consensus import Consensus, Course, DeepSqueezeConsensus, gossip, measure, slowest_mode
-from pcode.layout import Layout
 from pcode.optim import DeepSqueeze, ParallelChoco
 from pcode.topology import make_topology
+from pcode.utils.layout import Layout
+from pcode.utils.options import options_of
 from tests.consensus.every_fourth import EveryFourth
 
 SIZES = (5, 1, 16)
@@ -63,7 +64,9 @@ def test_it_is_the_optimizer_without_gradients(
 @pytest.mark.parametrize("kind", [Consensus, DeepSqueezeConsensus])
 @pytest.mark.parametrize("name", COMPRESSORS)
 def test_the_mean_stays(name: str, kind: type[Consensus]) -> None:
-    compressor = make_compressor(name, **{flag: OPTIONS[flag] for flag in COMPRESSORS[name].flags})
+    compressor = make_compressor(
+        name, **{flag: OPTIONS[flag] for flag in options_of(COMPRESSORS[name])}
+    )
     start = starting(32) + 3
     consensus = kind(make_topology("torus", 32), compressor, LAYOUT, start, gamma=0.02)
     assert not gossip(consensus, 2000, every=100).diverged

@@ -11,10 +11,10 @@ import torch
 
 from pcode.compression import Compressor, make_compressor
 from pcode.consensus import Consensus, DeepSqueezeConsensus, GammaSearch, gossip, search_gamma
-from pcode.errors import UserError
-from pcode.layout import Layout
 from pcode.optim import DeepSqueeze, ParallelChoco
 from pcode.topology import make_topology
+from pcode.utils.errors import UserError
+from pcode.utils.layout import Layout
 from tests.consensus.every_fourth import EveryFourth
 from tests.consensus.wrong import Wrong
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from pcode.compression import Message
-from pcode.layout import Layout
+from pcode.utils.layout import Layout
 from tests.consensus.every_fourth import EveryFourth
 
 

@@ -12,7 +12,7 @@ import pytest
 from torchvision.datasets import CIFAR10
 
 from pcode.datasets import load_dataset
-from pcode.errors import UserError
+from pcode.utils.errors import UserError
 from tests.datasets import published
 from tests.datasets.test_downloads import served
 from tests.run.bad_input import listing

@@ -8,7 +8,7 @@ import torch
 from pcode.datasets import load_dataset
 from pcode.datasets.digits import load_digits_dataset
 from pcode.datasets.in_memory import InMemory
-from pcode.errors import UserError
+from pcode.utils.errors import UserError
 
 # The first twenty labels of each part, as they were when the split was settled.
 FIRST_TEST_TARGETS = [1, 3, 6, 4, 6, 8, 6, 6, 5, 1, 0, 2, 7, 8, 3, 9, 1, 2, 8, 2]

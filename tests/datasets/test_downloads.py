@@ -19,7 +19,7 @@ from torchvision.datasets import MNIST
 
 from pcode.datasets import Dataset, load_dataset
 from pcode.datasets.in_memory import InMemory
-from pcode.errors import UserError
+from pcode.utils.errors import UserError
 from tests.datasets import published
 
 IMAGES, LABELS = published.draw(12, (1, 28, 28), 10, seed=1)

@@ -23,8 +23,8 @@ from PIL import Image
 from pcode.datasets import Batch, Dataset, load_dataset
 from pcode.datasets.imagenet import DEVIATION, MEAN
 from pcode.datasets.lmdb_images import FORMAT
-from pcode.errors import UserError
 from pcode.tools.to_lmdb import main as to_lmdb
+from pcode.utils.errors import UserError
 
 NUM_IMAGES = {"train": {"n01": 4, "n02": 3}, "val": {"n01": 2, "n02": 3}}
 

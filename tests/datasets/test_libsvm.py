@@ -13,8 +13,8 @@ import torch
 
 from pcode.datasets import Dataset, load_dataset
 from pcode.datasets.kept_copy import kept_copy
-from pcode.errors import UserError
 from pcode.models import make_model
+from pcode.utils.errors import UserError
 
 NAMES = {
     "epsilon": ("epsilon_normalized", "epsilon_normalized.t"),

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pcode.datasets import partition_indices
-from pcode.errors import UserError
+from pcode.utils.errors import UserError
 
 TARGETS = torch.arange(101) * 7 % 10
 

@@ -11,7 +11,7 @@ from sklearn.linear_model import LogisticRegression
 
 from pcode.datasets import load_dataset
 from pcode.datasets.in_memory import InMemory
-from pcode.errors import UserError
+from pcode.utils.errors import UserError
 
 FLAGS = {"rnn_bptt_len": 5, "batch_size": 4, "n_mpi_process": 2}
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from pcode.datasets import load_dataset, partition_indices
 from pcode.datasets.text import load_synthetic_text
 from pcode.datasets.text_columns import Text, columns_of
-from pcode.errors import UserError
+from pcode.utils.errors import UserError
 
 # Two lines of Shakespeare, with an empty one, capitals and a word that comes thrice.
 TRAIN = "To be or not to be \n \n that is the question : to\n"

@@ -13,7 +13,7 @@ import torch
 
 from pcode.datasets import load_dataset
 from pcode.datasets.in_memory import InMemory
-from pcode.errors import UserError
+from pcode.utils.errors import UserError
 from tests.datasets import published
 from tests.datasets.published import Array
 

@@ -16,9 +16,9 @@ import yaml
 from environments.rehearsal import pods
 from environments.rehearsal.pods import INDEX, KUBERNETES, make_pod, pod_specs
 from pcode.config import parse
-from pcode.exit_status import DIVERGED, PREEMPTED, USER_ERROR
 from pcode.launch.environment import detect
 from pcode.launch.supervise import SAVE_LIMIT_SECONDS
+from pcode.utils.exit_status import DIVERGED, PREEMPTED, USER_ERROR
 from tests.environments.mpi_job_schema import MPI_JOB
 
 pytestmark = pytest.mark.usefixtures("kubectl")

@@ -12,7 +12,7 @@ from environments.rehearsal.dockerfile import needed, read_stages
 from environments.rehearsal.here import image_settings
 from environments.rehearsal.image import Image, with_setting
 from environments.rehearsal.layers import Layers
-from pcode.errors import UserError
+from pcode.utils.errors import UserError
 
 FILE = r"""
 # A comment.

@@ -12,8 +12,8 @@ from torch import nn
 from pcode.communication import Communicator, Simulation
 from pcode.compression import make_compressor
 from pcode.optim import ParallelChoco
-from pcode.seeding import derive_seed
 from pcode.topology import make_topology
+from pcode.utils.seeding import derive_seed
 
 COMPRESSORS: list[tuple[str, dict[str, Any]]] = [
     ("none", {}),

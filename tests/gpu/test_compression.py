@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from pcode.compression import Compressor, Message, make_compressor
-from pcode.errors import UserError
-from pcode.layout import Layout
+from pcode.utils.errors import UserError
+from pcode.utils.layout import Layout
 from tests.gpu import needs_gpu
 
 pytestmark = needs_gpu

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from pcode.errors import UserError
 from pcode.hosts import Hosts
+from pcode.utils.errors import UserError
 
 TALK = str(Path(__file__).with_name("talk.py"))
 

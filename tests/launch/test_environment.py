@@ -9,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pcode.config.options import Launch
-from pcode.errors import UserError
 from pcode.launch.environment import (
     RankEnvironment,
     check_ranks,
@@ -18,6 +17,7 @@ from pcode.launch.environment import (
     rendezvous_address,
 )
 from pcode.launch.slurm import expand_nodelist
+from pcode.utils.errors import UserError
 
 OPEN_MPI = {
     "OMPI_COMM_WORLD_RANK": "3",

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pcode.errors import UserError
 from pcode.launch.hostfile import Host, check_slots, parse_hostfile, read_hostfile
+from pcode.utils.errors import UserError
 
 
 def test_hosts_in_order_with_comments_and_blank_lines() -> None:

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from pcode.config.options import Launch
-from pcode.errors import UserError
 from pcode.launch import mpirun_command, runs_here
+from pcode.utils.errors import UserError
 
 SCRIPT = Path("run.py")
 

@@ -7,22 +7,23 @@ from typing import Any
 import torch
 from torch import nn
 
-from pcode.config.options import Model
+from pcode.config import make_config
 from pcode.models import architecture, make_model
+from pcode.utils.options import taken_by
 
 
 def build(
     arch: str, input_shape: tuple[int, ...], num_classes: int = 10, seed: int = 6, **flags: Any
 ) -> nn.Module:
     """The model with those flags; the others are as they are when none is given."""
-    return make_model(arch, input_shape, num_classes, seed, {**vars(Model()), **flags})
+    return make_model(arch, input_shape, num_classes, seed, {**make_config().flat(), **flags})
 
 
 def size(arch: str, input_shape: tuple[int, ...], num_classes: int = 10, **flags: Any) -> int:
     """How many parameters the model has, found without making their values."""
-    kind, given = architecture(arch), {**vars(Model()), **flags}
+    kind, given = architecture(arch), {**make_config().flat(), **flags}
     with torch.device("meta"):
-        model = kind.build(input_shape, num_classes, **{name: given[name] for name in kind.flags})
+        model = kind.build(input_shape, num_classes, **taken_by(kind.build, given))
     return num_parameters(model)
 
 

@@ -9,8 +9,9 @@ import torch
 import torchvision
 from torch import nn
 
-from pcode.errors import UserError
 from pcode.models import architecture, normalization_parameters
+from pcode.utils.errors import UserError
+from pcode.utils.options import options_of
 from tests.models.building import build
 
 DEPTHS = (18, 34, 50, 101, 152)
@@ -60,7 +61,7 @@ def test_other_numbers_of_channels(num_channels: int) -> None:
 
 @pytest.mark.parametrize("name", ["squeezenet1_1", "mobilenet_v3_small", "shufflenet_v2_x0_5"])
 def test_any_model_for_classification(name: str) -> None:
-    assert architecture(name).flags == ()
+    assert not options_of(architecture(name).build)
     model = build(name, (3, 64, 64), NUM_CLASSES)
     assert type(model).__module__.startswith("torchvision.models.")
     images = torch.rand(2, 3, 64, 64)

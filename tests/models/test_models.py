@@ -12,8 +12,9 @@ import pytest
 import torch
 from torch import nn
 
-from pcode.errors import UserError
 from pcode.models import MODELS, NAMES, architecture, make_model
+from pcode.utils.errors import UserError
+from pcode.utils.options import options_of
 from tests.models.building import build
 
 DIGITS, COLOURED = (1, 8, 8), (3, 32, 32)
@@ -223,9 +224,10 @@ def test_samples_that_do_not_fit_are_refused(
 
 
 def test_flags_reach_those_that_take_them() -> None:
-    assert architecture("resnet20").flags == ()
-    assert architecture("wideresnet16").flags == architecture("wideresnet28").flags
-    assert "drop_rate" in architecture("densenet40").flags
+    wide = {"wideresnet_widen_factor", "drop_rate"}
+    assert not options_of(architecture("resnet20").build)
+    assert options_of(architecture("wideresnet16").build).keys() == wide
+    assert "drop_rate" in options_of(architecture("densenet40").build)
     assert {arch for arch in MODELS if architecture(arch).task == "language"} == {"rnn_lm"}
     assert isinstance(make_model("resnet8", DIGITS, 10, 6, {"drop_rate": math.nan}), nn.Module)
 
@@ -273,8 +275,8 @@ def test_help_names_all_families() -> None:
 
 def test_torchvision_is_imported_for_its_models_alone() -> None:
     program = (
-        "import sys; from pcode.models import make_model; from pcode.config.options import Model;"
-        "make_model('wideresnet10', (1, 8, 8), 10, 6, vars(Model()));"
+        "import sys; from pcode.models import make_model; from pcode.config import make_config;"
+        "make_model('wideresnet10', (1, 8, 8), 10, 6, make_config().flat());"
         "sys.exit('torchvision' in sys.modules)"
     )
     subprocess.run([sys.executable, "-c", program], check=True, timeout=100)

@@ -11,10 +11,10 @@ import torch
 from scipy.special import expit
 from torch import nn
 
-from pcode.errors import UserError
 from pcode.models import RNNLanguageModel
 from pcode.models.rnn_lm import WeightNormLSTM
 from pcode.optim.flat import FlatStore
+from pcode.utils.errors import UserError
 from tests.models.building import build, num_parameters
 
 NUM_WORDS, WIDTH, NUM_LAYERS = 11, 5, 2

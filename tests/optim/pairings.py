@@ -23,12 +23,12 @@ from pcode.communication import Communicator
 from pcode.communication.connect import connect, disconnect
 from pcode.compression import make_compressor
 from pcode.config import make_config
-from pcode.errors import UserError
 from pcode.launch import detect
 from pcode.optim import OPTIMIZERS, DecentralizedOptimizer, make_optimizer, optimizer_class
 from pcode.optim.compressed import OverlappingOptimizer
 from pcode.topology import Graph, make_graph
 from pcode.training.plan import local_options
+from pcode.utils.errors import UserError
 from tests.support.cases import Checks, go_through
 
 NUM_STEPS = 6

@@ -12,8 +12,8 @@ from torch import nn
 
 from pcode.communication import Communicator, Simulation
 from pcode.compression import Compressor, Message
-from pcode.layout import Layout
 from pcode.optim import DecentralizedOptimizer
+from pcode.utils.layout import Layout
 
 Array = npt.NDArray[np.float64]
 State = dict[str, Array]  # each n x d
@@ -68,9 +68,12 @@ class Recorder(Compressor):
 
     def __init__(self, compressor: Compressor) -> None:
         self.compressor = compressor
-        self.flags = compressor.flags  # type: ignore[misc]
         self.given: list[Array] = []
         self.made: list[Array] = []
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return self.compressor.options
 
     def message_bytes(self, layout: Layout) -> int:
         return self.compressor.message_bytes(layout)

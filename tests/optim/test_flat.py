@@ -14,9 +14,9 @@ from torch.nn import functional
 
 from pcode.communication import Communicator, Simulation
 from pcode.compression import make_compressor
-from pcode.errors import UserError
 from pcode.optim import DPSGD, DecentralizedOptimizer, ParallelChoco, parameter_groups
 from pcode.topology import make_topology
+from pcode.utils.errors import UserError
 from tests.support.programs import ROOT
 
 

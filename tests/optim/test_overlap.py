@@ -22,13 +22,13 @@ OVERLAPPING = [
 ]
 
 
-def taken_in_late(node: Communicator, optimizer: str, overlap: bool) -> bool:
+def taken_in_late(node: Communicator, name: str, overlap: bool) -> bool:
     """Whether what a first step has sent for changes the node's vectors only after the step."""
     torch.manual_seed(node.rank)
     model = nn.Linear(20, 3)
     for parameter in model.parameters():
         node.average(parameter.data)  # some optimizers ask for equal models
-    optimizer = optimizer_of(Pairing(optimizer, "ring", "sign", {}, overlap, {}), model, node, RING)
+    optimizer = optimizer_of(Pairing(name, "ring", "sign", {}, overlap, {}), model, node, RING)
     model(torch.randn(8, 20)).square().sum().backward()
     optimizer.step()
     vectors = [value for value in vars(optimizer).values() if isinstance(value, torch.Tensor)]
@@ -38,7 +38,7 @@ def taken_in_late(node: Communicator, optimizer: str, overlap: bool) -> bool:
 
 
 @pytest.mark.parametrize("overlap", [False, True])
-@pytest.mark.parametrize("optimizer", OVERLAPPING)
-def test_a_step_waits_for_its_exchange_unless_it_may_overlap(optimizer: str, overlap: bool) -> None:
-    late = Simulation(3).run(partial(taken_in_late, optimizer=optimizer, overlap=overlap))
+@pytest.mark.parametrize("name", OVERLAPPING)
+def test_a_step_waits_for_its_exchange_unless_it_may_overlap(name: str, overlap: bool) -> None:
+    late = Simulation(3).run(partial(taken_in_late, name=name, overlap=overlap))
     assert late == [overlap] * 3

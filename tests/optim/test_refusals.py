@@ -9,8 +9,6 @@ from torch import nn
 
 from pcode.communication import Communicator
 from pcode.compression import make_compressor
-from pcode.errors import DivergenceError, UserError
-from pcode.layout import Layout
 from pcode.optim import (
     DCDPSGD,
     DGC,
@@ -22,6 +20,8 @@ from pcode.optim import (
     ParallelChoco,
 )
 from pcode.topology import make_topology
+from pcode.utils.errors import DivergenceError, UserError
+from pcode.utils.layout import Layout
 from tests.optim.optimizers_by_hand import COMPRESSIONS
 from tests.optim.recursions import GAMMA, LR, run
 

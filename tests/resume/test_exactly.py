@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from pcode.config import make_config
-from pcode.errors import UserError
 from pcode.optim import OPTIMIZERS
 from pcode.training.checkpoint import last_step
 from pcode.training.planning import make_plan
+from pcode.utils.errors import UserError
 from tests.resume.children import Ended, finished, records, run, run_folder, summary
 
 # Dropout draws in every step; 7 steps an epoch, 21 in all.

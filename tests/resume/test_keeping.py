@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from pcode.exit_status import USER_ERROR
 from pcode.training.checkpoint import last_step
 from pcode.training.start import lock
+from pcode.utils.exit_status import USER_ERROR
 from tests.resume.children import finished, run, run_folder
 
 SMALL = (

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from pcode.exit_status import USER_ERROR
 from pcode.main import main
+from pcode.utils.exit_status import USER_ERROR
 
 # What stands in the line: the flag, file or variable to mend.
 Refuse = Callable[[Sequence[str], str], str]

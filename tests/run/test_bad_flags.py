@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import typing
 from collections.abc import Iterator
@@ -11,8 +10,8 @@ from typing import Any, Literal
 
 import pytest
 
-from pcode.config import Config
-from pcode.config.fields import LARGEST_INTEGER, Flag, flag_of
+from pcode.config.parser import all_flags
+from pcode.utils.options import LARGEST_INTEGER, Option
 from tests.run.bad_input import Refuse
 
 NOT_TEXT = ("a\nb", "a\0b", "a\ud800b", "a\x1bb", "a\u2028b")
@@ -21,7 +20,7 @@ NO_WHOLE_NUMBER = (*NO_NUMBER, "1.5", "1e3", "9" * 30, "9" * 5000)
 NO_BOOL = ("maybe", "2", "nan", "Truefalse", "1.0")
 
 
-def _beyond(declared: Flag, kind: type) -> Iterator[str]:
+def _beyond(declared: Option, kind: type) -> Iterator[str]:
     """Numbers beyond the limits."""
     if declared.minimum is not None:
         yield str(kind(declared.minimum - 1))
@@ -32,7 +31,7 @@ def _beyond(declared: Flag, kind: type) -> Iterator[str]:
         yield str(kind(maximum * 2))
 
 
-def _of_kind(declared: Flag, kind: Any) -> Iterator[str]:
+def _of_kind(declared: Option, kind: Any) -> Iterator[str]:
     yield from NOT_TEXT
     if kind is bool:
         yield from NO_BOOL
@@ -44,7 +43,7 @@ def _of_kind(declared: Flag, kind: Any) -> Iterator[str]:
         yield "no_such"
 
 
-def wrong_values(declared: Flag, kind: Any) -> Iterator[str]:
+def wrong_values(declared: Option, kind: Any) -> Iterator[str]:
     """Texts that stand for no value of the flag."""
     members = [member for member in typing.get_args(kind) if typing.get_origin(member) != Literal]
     optional = type(None) in members
@@ -62,11 +61,8 @@ def wrong_values(declared: Flag, kind: Any) -> Iterator[str]:
 
 
 def _cases() -> Iterator[Any]:
-    for kind in typing.get_type_hints(Config).values():
-        types = typing.get_type_hints(kind)
-        for field in dataclasses.fields(kind):
-            values = list(wrong_values(flag_of(field), types[field.name]))
-            yield pytest.param(field.name, values, id=field.name)
+    for name, flag in all_flags().items():
+        yield pytest.param(name, list(wrong_values(flag.option, flag.kind)), id=name)
 
 
 CASES = list(_cases())

@@ -141,7 +141,6 @@ def loaded(name: str, value: str, want: Any) -> Effect:
 
 
 LOADED: dict[str, Any] = {}
-LOADING = ("data_dir", "download", "use_lmdb_data", "num_workers", "pin_memory")
 
 
 OVERLAPPED: set[bool] = set()
@@ -156,8 +155,10 @@ class Watched(ParallelChoco):
         OVERLAPPED.add(overlap)
 
 
-def load_own(**flags: Any) -> InMemory:
-    LOADED.update(flags)
+def load_own(
+    data_dir: str, download: bool, use_lmdb_data: bool, num_workers: int, pin_memory: bool
+) -> InMemory:
+    LOADED.update(locals())
     return load_digits_dataset()
 
 
@@ -385,8 +386,8 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     rows = (f"{word} {' '.join(['.05'] * 16)}" for word in ("word3", "word1", "word4"))
     (tmp_path / "vectors/own.16d.txt").write_text("\n".join(rows) + "\n")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setitem(DATASETS, "own", Source(load_own, LOADING))
-    monkeypatch.setitem(OPTIMIZERS, "parallel_choco", (Watched, Watched))
+    monkeypatch.setitem(DATASETS, "own", Source(load_own))
+    monkeypatch.setitem(OPTIMIZERS, "parallel_choco", Watched)
     monkeypatch.delenv("PCODE_LAUNCHER", raising=False)
     return tmp_path
 

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
 from pcode.config import parse
-from pcode.errors import UserError
 from pcode.launch.hostfile import read_hostfile
 from pcode.topology import make_topology
+from pcode.utils.errors import UserError
 from tests.run.bad_input import listing
 
 NAME = "file.txt"

@@ -14,8 +14,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from pcode.exit_status import PREEMPTED
 from pcode.training.checkpoint import last_step
+from pcode.utils.exit_status import PREEMPTED
 from tests.run.runs import finished
 from tests.run.started import Started
 from tests.support.programs import mpirun_of_a_user

@@ -13,8 +13,8 @@ from torchvision.models import resnet50
 
 from pcode.compression import Message, make_compressor
 from pcode.compression.kept import kept_of
-from pcode.layout import Layout
 from pcode.models import make_model
+from pcode.utils.layout import Layout
 from tests.support.programs import run_mpi
 
 PROGRAM = str(Path(__file__).with_name("wire_program.py"))

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from pcode.config import make_config
-from pcode.errors import UserError
-from pcode.registry import taken_by
 from pcode.schedules import SCHEMES, Scheme, make_scheme
+from pcode.utils.errors import UserError
+from pcode.utils.options import taken_by
 
 
 def scheme(name: str, end: float, **flags: Any) -> Scheme:

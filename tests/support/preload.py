@@ -7,7 +7,7 @@ import torch
 
 from pcode import main  # noqa: F401
 from pcode.compression import COMPRESSORS, Message, make_compressor
-from pcode.layout import Layout
+from pcode.utils.layout import Layout
 
 _LAYOUT = Layout.of_sizes((40, 8))
 for _name in COMPRESSORS:

@@ -12,9 +12,9 @@ import numpy as np
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
-from pcode.timing import PARTS
 from pcode.tools.results_groups import Group, group_runs
 from pcode.tools.results_runs import find_runs
+from pcode.utils.timing import PARTS
 
 STEP_SECONDS = dict(zip(("total", *PARTS), (40e-3, *(k * 1e-3 for k in range(1, 8))), strict=True))
 

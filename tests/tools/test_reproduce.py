@@ -74,7 +74,7 @@ def test_the_paper_s_setting_is_that_of_the_files() -> None:
     other = setting("table1", "svhn", 60).config(cell("table1", "choco-sign"), 3)
     assert (other.data.data, other.data.batch_size, other.launch.backend) == ("svhn", 128, "mpi")
     # half and three quarters of the run, as in the paper's of 300
-    assert (other.learning.num_epochs, other.learning.lr_change_epochs) == (60, (30.0, 45.0))
+    assert (other.learning.num_epochs, other.options["lr_change_epochs"]) == (60, (30.0, 45.0))
 
 
 @pytest.mark.parametrize("name", ["choco-top-10", "dcd-random-50", "ecd-qsgd-2"])

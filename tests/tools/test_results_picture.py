@@ -11,7 +11,6 @@ import pytest
 from matplotlib.patches import Rectangle
 
 from pcode.main import main as run_main
-from pcode.timing import PARTS
 from pcode.tools.results import main
 from pcode.tools.results_groups import group_runs
 from pcode.tools.results_picture import (
@@ -25,6 +24,7 @@ from pcode.tools.results_picture import (
     step_figure,
 )
 from pcode.tools.results_runs import METRICS, find_runs
+from pcode.utils.timing import PARTS
 from tests.tools.result_folders import groups_of, points_of, rows_of, write_run
 
 TEST = Quantity("test top-1 (%)", lambda point: point.test)

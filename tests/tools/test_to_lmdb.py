@@ -9,8 +9,8 @@ import lmdb
 import pytest
 
 from pcode.datasets.lmdb_images import LmdbImages
-from pcode.errors import UserError
 from pcode.tools.to_lmdb import main
+from pcode.utils.errors import UserError
 from tests.support.programs import ROOT, quick_python, run_command
 
 FILES = {"cats/a.jpg": b"miaow", "cats/b.PNG": b"purr" * 5000, "dogs/c.jpeg": b"woof"}

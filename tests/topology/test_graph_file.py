@@ -9,8 +9,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pcode.errors import UserError
 from pcode.topology import Topology, make_topology
+from pcode.utils.errors import UserError
 
 RING_EDGES = "0 1\n1 2\n2 3\n3 0\n"
 RING_MATRIX = "1/3 1/3 0 1/3\n1/3 1/3 1/3 0\n0 1/3 1/3 1/3\n1/3 0 1/3 1/3\n"

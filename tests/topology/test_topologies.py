@@ -8,8 +8,8 @@ import networkx as nx
 import numpy as np
 import pytest
 
-from pcode.errors import UserError
 from pcode.topology import DRAWN, TOPOLOGIES, make_graph, make_topology
+from pcode.utils.errors import UserError
 from tests.topology.topology_contract import check_topology, gap_by_power_iteration
 
 TIME_VARYING = ("one_peer_exponential", "random_matching")

@@ -7,8 +7,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from pcode.errors import UserError
 from pcode.topology import Topology, make_topology, metropolis_weights
+from pcode.utils.errors import UserError
 
 HALVES = [[0.5, 0.5], [0.5, 0.5]]
 

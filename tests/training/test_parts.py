@@ -11,13 +11,13 @@ import torch
 from pcode.communication import Simulation, by_nodes
 from pcode.config import make_config
 from pcode.datasets import Batches, Dataset
-from pcode.errors import CommunicationError
 from pcode.injection import Injector
 from pcode.models import normalization_parameters
 from pcode.training.evaluation import evaluate
 from pcode.training.node import Node
 from pcode.training.planning import make_plan
 from pcode.training.tasks import TASKS
+from pcode.utils.errors import CommunicationError
 
 Result = TypeVar("Result")
 NUM_STEPS = 5

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from pcode.config import make_config, parse
-from pcode.errors import UserError
 from pcode.topology import Topology, make_topology
 from pcode.training.describe import describe
 from pcode.training.planning import make_plan
 from pcode.training.schedule import Schedule, make_schedule
+from pcode.utils.errors import UserError
 
 END = 12.0
 

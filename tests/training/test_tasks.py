@@ -13,9 +13,9 @@ from torch import nn
 
 from pcode.communication import Simulation
 from pcode.datasets import Batches, Dataset
-from pcode.errors import DivergenceError
 from pcode.training.evaluation import evaluate
 from pcode.training.tasks import TASKS, cross_entropy
+from pcode.utils.errors import DivergenceError
 
 WORDS, COLUMNS, LENGTH, WINDOW = 7, 5, 12, 4
 

@@ -17,7 +17,7 @@ from pcode.compression.gpu.memory import (
     launch_on_segments,
     segments_of,
 )
-from pcode.layout import Layout
+from pcode.utils.layout import Layout
 
 
 @triton.jit

@@ -12,7 +12,7 @@ import torch
 
 from pcode.compression.base import Compressor, Message
 from pcode.compression.memory import check_tensor, weight_matrix
-from pcode.layout import Layout
+from pcode.utils.layout import Layout
 
 # Entries of a program: a multiple of 8, so that packed bits of two programs share no byte.
 SEGMENT_ENTRIES = 4096

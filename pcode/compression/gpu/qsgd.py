@@ -31,7 +31,7 @@ from pcode.compression.gpu.memory import (
 )
 from pcode.compression.gpu.sums import SUMS, sum_of_tensor
 from pcode.compression.qsgd import LARGEST_NORM, QSGD, errors_of, places_of
-from pcode.layout import Layout
+from pcode.utils.layout import Layout
 
 
 @triton.jit

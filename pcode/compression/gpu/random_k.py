@@ -28,7 +28,7 @@ from pcode.compression.gpu.memory import (
 from pcode.compression.gpu.shuffle import Shuffled, draw, shuffled_of
 from pcode.compression.kernels.random_k import NUM_WORDS, SHUFFLED_ENTRIES
 from pcode.compression.random_k import RandomK
-from pcode.layout import Layout
+from pcode.utils.layout import Layout
 
 # Kept entries of a program: few, as each waits for a read of its own.
 ENTRIES = 1024

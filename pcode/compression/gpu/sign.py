@@ -28,7 +28,7 @@ from pcode.compression.gpu.memory import (
 )
 from pcode.compression.gpu.sums import SUMS, sum_of_tensor
 from pcode.compression.sign import Sign, places_of
-from pcode.layout import Layout
+from pcode.utils.layout import Layout
 
 
 @triton.jit

@@ -27,7 +27,7 @@ from pcode.compression.gpu.memory import (
 from pcode.compression.gpu.sample import SAMPLE
 from pcode.compression.kept import kept_of
 from pcode.compression.top_k import TopK
-from pcode.layout import Layout
+from pcode.utils.layout import Layout
 
 
 class _Plan(NamedTuple):

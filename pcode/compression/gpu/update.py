@@ -13,7 +13,7 @@ import triton.language as tl
 from pcode.compression.gpu.blocks import segment_of
 from pcode.compression.gpu.memory import launch_on_segments, segments_of
 from pcode.compression.kernels.update import GAMMA, LR, MOMENTUM, NESTEROV, WEIGHT_DECAY
-from pcode.transfer import to_device
+from pcode.utils.transfer import to_device
 
 if TYPE_CHECKING:
     from pcode.compression.update import SGDUpdate

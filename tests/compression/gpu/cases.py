@@ -10,7 +10,7 @@ import torch
 
 from pcode.compression import Compressor, Message, make_compressor
 from pcode.compression.gpu import none, qsgd, random_k, sign, top_k
-from pcode.layout import Layout
+from pcode.utils.layout import Layout
 
 DEVICE = torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
 KEY = (1 << 64) - 12_345

@@ -25,7 +25,7 @@ from pcode.compression import Message
 from pcode.compression.gpu.memory import SEGMENT_ENTRIES
 from pcode.compression.gpu.update import update
 from pcode.compression.update import SGDUpdate
-from pcode.layout import Layout
+from pcode.utils.layout import Layout
 from tests.compression.gpu.cases import CASES, WEIGHTS, Case
 
 # A tensor that random-k shuffles and one of which top-k takes a sample.

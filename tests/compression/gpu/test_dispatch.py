@@ -8,7 +8,7 @@ import sys
 import pytest
 import torch
 
-from pcode.layout import Layout
+from pcode.utils.layout import Layout
 
 pytest.importorskip("triton", reason="there is no Triton for this machine")
 from tests.compression.gpu.cases import CASES, Case, drawn, room
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*encountered in:RuntimeWarning:
 WITHOUT_TRITON = """
 import sys, torch
 from pcode.compression import COMPRESSORS, Message
-from pcode.layout import Layout
+from pcode.utils.layout import Layout
 layout, vector = Layout.of_sizes([10]), torch.ones(10)
 for kind in COMPRESSORS.values():
     message = Message(torch.zeros(kind().message_bytes(layout), dtype=torch.uint8))

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from pcode.compression import Message
-from pcode.layout import Layout
+from pcode.utils.layout import Layout
 
 pytest.importorskip("triton", reason="there is no Triton for this machine")
 from pcode.compression.gpu import random_k

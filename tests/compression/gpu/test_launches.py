@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
-from pcode.layout import Layout
+from pcode.utils.layout import Layout
 
 pytest.importorskip("triton", reason="there is no Triton for this machine")
 from triton.runtime.interpreter import InterpretedFunction

@@ -10,7 +10,7 @@ import torch
 
 from pcode.compression import Message
 from pcode.compression.draws import words_of
-from pcode.layout import Layout
+from pcode.utils.layout import Layout
 
 pytest.importorskip("triton", reason="there is no Triton for this machine")
 from pcode.compression.gpu import memory, sample, selection, top_k

@@ -12,7 +12,7 @@ pytest.importorskip("triton", reason="there is no Triton for this machine")
 
 from pcode.compression.gpu.update import update
 from pcode.compression.update import SGDUpdate
-from pcode.layout import Layout
+from pcode.utils.layout import Layout
 from tests.compression.gpu.cases import DEVICE, drawn
 
 SIZES = [7, 0, 64, 4096, 4097, 1, 9000]

@@ -1,11 +1,11 @@
-"""What flags name: one message for what is unknown, and who takes which."""
+"""Find what a flag names among what is built."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
-from pcode.errors import UserError
+from pcode.utils.errors import UserError
 
 T = TypeVar("T")
 
@@ -20,25 +20,8 @@ class MaybeParametric(Protocol):
 P = TypeVar("P", bound=MaybeParametric)
 
 
-class TakesFlags(Protocol):
-    """What names the flags that it takes: the class of an optimizer, a data set's source."""
-
-    @property
-    def flags(self) -> tuple[str, ...]: ...
-
-
-def taken_by(taker: TakesFlags, flags: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of all flags that `taker` takes."""
-    return {name: flags[name] for name in taker.flags}
-
-
 def look_up(flag: str, value: str, built: Mapping[str, T]) -> T:
-    """built[value].
-
-    Args:
-        flag: the flag that holds the value, without dashes.
-        value: the name asked for.
-        built: what can be had, by name.
+    """Give built[value].
 
     Raises:
         UserError: the name is unknown; the message names flag, value and what is built.
@@ -49,7 +32,7 @@ def look_up(flag: str, value: str, built: Mapping[str, T]) -> T:
 
 
 def look_up_parametric(flag: str, value: str, built: Mapping[str, P]) -> P:
-    """built[NAME], where the value is "NAME" or, of what is parametric, "NAME:PARAMETERS".
+    """Give built[NAME], where the value is "NAME" or, of what is parametric, "NAME:PARAMETERS".
 
     Raises:
         UserError: the name is unknown, or takes no parameters and has some.

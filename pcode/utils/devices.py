@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import joblib
 import torch
 
-from pcode.errors import HostError, UserError
+from pcode.utils.errors import HostError, UserError
 
 if TYPE_CHECKING:
     from pcode.config.options import Launch

@@ -1,0 +1,102 @@
+"""What flags name: optimizers, compressors, graphs, models, data sets, schemes; their options."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pcode import compression, datasets, models, optim, schedules
+from pcode.topology import DRAWN, TOPOLOGIES
+from pcode.utils.errors import UserError
+from pcode.utils.options import Flag, options_of
+
+
+@dataclass(frozen=True)
+class Component:
+    """One kind of component.
+
+    Attributes:
+        flag: the flag that names one.
+        group: of the configuration, in whose section of `--help` its options stand.
+        known: gives all that are built; the registry is read at every use.
+        chosen: gives the one that a flag's value names.
+        unused: gives the reason why none is used among all flags' values, or None.
+    """
+
+    flag: str
+    group: str
+    known: Callable[[], Iterable[Any]]
+    chosen: Callable[[str], Any]
+    unused: Callable[[Mapping[str, Any]], str | None] = lambda flags: None
+
+
+def _of_registry(flag: str, group: str, registry: Mapping[str, Any], *unused: Any) -> Component:
+    return Component(flag, group, registry.values, registry.__getitem__, *unused)
+
+
+def _no_options() -> None:
+    """Stand for a graph that is read from a file."""
+
+
+def without_compression(flags: Mapping[str, Any]) -> str | None:
+    """Give the reason why no compressor is used, or None."""
+    name = flags["optimizer"]
+    if optim.OPTIMIZERS[name].compresses:
+        return None
+    return f"--optimizer {name} sends the parameters or gradients themselves"
+
+
+COMPONENTS = (
+    Component(
+        "data",
+        "data",
+        lambda: (source.load for source in datasets.DATASETS.values()),
+        lambda name: datasets.data_source(name).load,
+    ),
+    Component(
+        "arch",
+        "model",
+        models.builders,
+        lambda name: models.architecture(name).build,
+    ),
+    _of_registry("local_optimizer", "learning", optim.LOCAL_OPTIMIZERS),
+    _of_registry("lr_schedule_scheme", "learning", schedules.SCHEMES),
+    Component(
+        "graph_topology",
+        "graph",
+        {**TOPOLOGIES, **DRAWN}.values,
+        lambda name: {**TOPOLOGIES, **DRAWN}.get(name.partition(":")[0], _no_options),
+    ),
+    _of_registry("comm_op", "graph", compression.COMPRESSORS, without_compression),
+    _of_registry("optimizer", "graph", optim.OPTIMIZERS),
+)
+
+
+def component_flags() -> dict[str, tuple[Component, Flag]]:
+    """Give every flag that a component declares, by name.
+
+    Raises:
+        UserError: two components declare a flag of the same name with another type or default.
+    """
+    found: dict[str, tuple[Component, Flag]] = {}
+    for component in COMPONENTS:
+        for each in component.known():
+            for name, flag in options_of(each).items():
+                _, other = found.setdefault(name, (component, flag))
+                if (flag.kind, flag.default) != (other.kind, other.default):
+                    raise UserError(
+                        f"--{name}: declared twice, and not with the same type and default"
+                    )
+    return found
+
+
+def irrelevant(component: Component, flag: Flag, flags: Mapping[str, Any]) -> str | None:
+    """Give the reason why a component's option cannot matter among all flags' values, or None."""
+    name = flags[component.flag]
+    chosen = component.chosen(name)
+    if reason := flag.option.irrelevant(flags):
+        return reason
+    if flag.name not in options_of(chosen):
+        return f"it has no effect with --{component.flag} {name}"
+    return component.unused(flags)

@@ -1,0 +1,232 @@
+"""Declare a flag where its value is used: `rate: Annotated[float, Option("in words")] = 0.1`.
+
+Optimizers, compressors, graphs, models, data sets and learning-rate schemes declare their own as
+parameters of their constructors; the run-wide ones are fields of dataclasses, made by `option`. The
+parser, `--help`, warnings of flags without effect and the docs' table are made from that.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import inspect
+import math
+import typing
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pcode.utils.errors import UserError
+from pcode.utils.registry import look_up
+from pcode.utils.user_files import shortened
+
+LARGEST_INTEGER = 2**31 - 1
+
+
+@dataclass(frozen=True)
+class Option:
+    """What a flag is, besides the name, type and default of the parameter that it annotates.
+
+    Attributes:
+        help: one line for `--help`.
+        metavar: what stands for the value there; by its type unless given.
+        aliases: other spellings, with their dashes.
+        choices: the accepted values, or empty for any; a registry is read at every use.
+        minimum, maximum: the smallest and the largest accepted number; a whole number is never
+            larger than LARGEST_INTEGER.
+        irrelevant: gives the reason why the flag cannot matter among all flags' values, or None.
+        name: the flag's, where it is not the parameter's.
+        kind, default: the flag's, where what the parameter gets is worked out from its value.
+    """
+
+    help: str
+    metavar: str = ""
+    aliases: tuple[str, ...] = ()
+    choices: Collection[Any] = ()
+    minimum: float | None = None
+    maximum: float | None = None
+    irrelevant: Callable[[Mapping[str, Any]], str | None] = lambda flags: None
+    name: str = ""
+    kind: Any = None
+    default: Any = inspect.Parameter.empty
+
+
+@dataclass(frozen=True)
+class Flag:
+    """A declared flag: its name, type and default, the parameter that gets it, and the rest."""
+
+    name: str
+    kind: Any
+    default: Any
+    parameter: str
+    option: Option
+
+    @property
+    def metavar(self) -> str:
+        kinds = _members(self.kind)
+        many = typing.get_origin(kinds[0]) is tuple
+        element = typing.get_args(kinds[0])[0] if many else kinds[0]
+        words = {bool: "BOOL", int: "N", float: "X"}
+        word = self.option.metavar or words.get(element, self.name.rsplit("_", 1)[-1].upper())
+        return f"{word},..." if many else word
+
+    @property
+    def help(self) -> str:
+        """The line of `--help`, with the choices and the default."""
+        text = self.option.help
+        if self.option.choices:
+            text += f"; one of {', '.join(map(str, self.option.choices))}"
+        default = self.default
+        shown = ",".join(map(str, default)) if isinstance(default, tuple) else default
+        return f"{text} [{shown}]"
+
+    def parse(self, text: str) -> Any:
+        """Read the value that `text` stands for.
+
+        Types: bool, int, float, str, tuple[T, ...] (comma-separated), and each of them `| None`
+        ("none", YAML's "null" and "~", or an empty text; "auto" for a bool) and `| Literal[WORD]`.
+
+        Raises:
+            UserError: the text is not of that type.
+        """
+        members = _members(self.kind)
+        kind = members[0]
+        words = [
+            word for each in members if typing.get_origin(each) is Literal for word in each.__args__
+        ]
+        text = text.strip()
+        if text in words:
+            return text
+        if type(None) in members:
+            absent = ("none", "null", "~", "", *(["auto"] if kind is bool else []))
+            if text.lower() in absent:
+                return None
+        many = typing.get_origin(kind) is tuple
+        element = typing.get_args(kind)[0] if many else kind
+        try:
+            if many:
+                return tuple(_parse_scalar(element, part.strip()) for part in text.split(","))
+            return _parse_scalar(element, text)
+        except ValueError:
+            expected = NAMES[element] + (", or several separated by commas" if many else "")
+            expected += "".join(f" or {word}" for word in words)
+            raise UserError(f"--{self.name} {shortened(text)}: expected {expected}") from None
+
+    def validate(self, value: Any) -> None:
+        """Raise UserError for an unknown choice or a number out of range."""
+        option = self.option
+        if option.choices:
+            look_up(self.name, value, {choice: choice for choice in option.choices})
+        for number in value if isinstance(value, tuple) else (value,):
+            if isinstance(number, bool) or not isinstance(number, int | float):
+                continue
+            if option.minimum is not None and number < option.minimum:
+                raise UserError(f"--{self.name} {number}: must be at least {option.minimum:g}")
+            maximum = option.maximum
+            if maximum is None and isinstance(number, int):
+                maximum = LARGEST_INTEGER
+            if maximum is not None and number > maximum:
+                raise UserError(f"--{self.name}: too large; at most {maximum:g}")
+
+
+def option(default: Any, help: str, **limits: Any) -> Any:
+    """Declare a dataclass field that is a flag; `limits` are the other attributes of Option."""
+    return dataclasses.field(default=default, metadata={"option": Option(help, **limits)})
+
+
+NAMES = {bool: "True or False", int: "a whole number", float: "a number", str: "printable text"}
+
+
+def _members(kind: Any) -> tuple[Any, ...]:
+    """The types of a union, that of values first."""
+    return (kind,) if typing.get_origin(kind) is tuple else typing.get_args(kind) or (kind,)
+
+
+def _parse_scalar(kind: type, text: str) -> Any:
+    if kind is bool:
+        words = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+        if text.lower() not in words:
+            raise ValueError("expected True or False")
+        return words[text.lower()]
+    if kind is float:
+        value = float(text)
+        if not math.isfinite(value):
+            raise ValueError("expected a finite number")
+        return value
+    if kind is str and not (text and text.isprintable()):
+        raise ValueError("expected printable text")
+    return kind(text)
+
+
+def _constructors(component: Any, below: type | None = None) -> Iterator[Callable[..., Any]]:
+    """The functions whose parameters are those of a component.
+
+    Args:
+        component: a class, whose bases hand on what they take; a function, or one in part.
+        below: of a class, only the constructors of those that derive from it.
+    """
+    while isinstance(component, functools.partial):
+        component = component.func
+    if not isinstance(component, type):
+        yield component
+        return
+    for base in inspect.getmro(component):
+        if base is below:
+            return
+        if "__init__" in vars(base) and base is not object:
+            yield vars(base)["__init__"]
+
+
+def _evaluated(annotation: Any, function: Any) -> Any:
+    """Give what an annotation of a function means; None where only type checkers know."""
+    if not isinstance(annotation, str):
+        return annotation
+    with contextlib.suppress(NameError):
+        return eval(annotation, function.__globals__)
+    return None
+
+
+def options_of(component: Any) -> dict[str, Flag]:
+    """Give the flags that a component declares, by name."""
+    found: dict[str, Flag] = {}
+    if dataclasses.is_dataclass(component):
+        types = typing.get_type_hints(component)
+        for field in dataclasses.fields(component):
+            if declared := field.metadata.get("option"):
+                name = declared.name or field.name
+                found[name] = Flag(name, types[field.name], field.default, field.name, declared)
+        return found
+    for constructor in _constructors(component):
+        parameters = inspect.signature(constructor).parameters
+        for parameter, text in constructor.__annotations__.items():
+            annotation = _evaluated(text, constructor)
+            if typing.get_origin(annotation) is not Annotated:
+                continue
+            kind, *metadata = typing.get_args(annotation)
+            for option in metadata:
+                if isinstance(option, Option):
+                    default = option.default
+                    if default is inspect.Parameter.empty:
+                        default = parameters[parameter].default
+                    name = option.name or parameter
+                    flag = Flag(name, option.kind or kind, default, parameter, option)
+                    found.setdefault(name, flag)
+    return found
+
+
+def taken_by(component: Any, flags: Mapping[str, Any], below: type | None = None) -> dict[str, Any]:
+    """Choose those of all flags that a component takes, by the names of its parameters.
+
+    Args:
+        component: as for options_of.
+        flags: every flag of the run; a parameter that is named like one gets it.
+        below: a base class whose own parameters are given otherwise.
+    """
+    named = {flag.parameter: name for name, flag in options_of(component).items()}
+    taken = {}
+    for constructor in _constructors(component, below):
+        for parameter in inspect.signature(constructor).parameters:
+            if (name := named.get(parameter, parameter)) in flags:
+                taken[parameter] = flags[name]
+    return taken
