@@ -97,7 +97,10 @@ def _main(arguments: Sequence[str]) -> int:
     first = place is None or place.rank == 0
     if first and LAUNCHER_VARIABLE not in os.environ:  # what the launcher has said is said
         name = plan.config.learning.optimizer
-        notices = [*parsed.warnings, *(f"--optimizer {name}: {doubt}" for doubt in plan.doubts)]
+        notices = [
+            *parsed.warnings,
+            *(f"--optimizer {name}: {warning}" for warning in plan.warnings),
+        ]
         notices += gpu_notices(config.launch, config.launch.num_processes)
         for line in notices:
             print(f"run.py: warning: {line}", file=sys.stderr)

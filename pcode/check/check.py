@@ -67,7 +67,7 @@ def check(
         f"flags: {config.model.arch} on {config.data.data}, {_nodes(launch)}, "
         f"{plan.topology.name}, --backend {launch.backend}"
     )
-    for line in (*warnings, *plan.doubts):
+    for line in (*warnings, *plan.warnings):
         report.note(line)
     if command is None:
         judge_hosts(report, [ask_here([sys.executable, "-u"], launch, asked)], config)

@@ -93,14 +93,12 @@ def _summary(
             yield _cells(ordered[place], hosts, message_bytes, f" ({word} {kind})")
 
 
-def _cells(
-    edge: Measured, hosts: Sequence[str], message_bytes: int, remark: str
-) -> tuple[str, ...]:
+def _cells(edge: Measured, hosts: Sequence[str], message_bytes: int, note: str) -> tuple[str, ...]:
     i, j = edge.edge
     places = hosts[i] if hosts[i] == hosts[j] else f"{hosts[i]}, {hosts[j]}"
     return (
         f"{i}-{j}",
-        places + remark,
+        places + note,
         f"{1e3 * edge.latency_seconds:.3f}",
         _mbit(edge.there),
         _mbit(edge.back),

@@ -34,11 +34,11 @@ def parameter_groups(
     Args:
         without_decay: names of parameters (of normalisation layers, usually).
     """
-    spared = set(without_decay)
+    no_decay = set(without_decay)
     named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     groups = [
         {
-            "params": [(name, p) for name, p in named if (name in spared) == exempt],
+            "params": [(name, p) for name, p in named if (name in no_decay) == exempt],
             "weight_decay": 0.0 if exempt else weight_decay,
         }
         for exempt in (False, True)
@@ -82,7 +82,7 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
         consensus: the recursion without gradients, of an optimizer with a consensus step size.
 
     Raises:
-        UserError: what `refuse` says.
+        UserError: what `validate` says.
     """
 
     compresses: ClassVar[bool] = False
@@ -114,7 +114,7 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
             raise UserError(
                 f"the graph has {topology.num_nodes} nodes, the run {communicator.num_nodes}"
             )
-        self.refuse(topology, compressor=compressor, adam=adam, local_step=local_step)
+        self.validate(topology, compressor=compressor, adam=adam, local_step=local_step)
         defaults = {
             "lr": lr,
             "momentum": momentum,
@@ -178,12 +178,12 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
             )
 
     @classmethod
-    def doubts(cls, topology: Topology, compressor: Compressor, layout: Layout) -> list[str]:
+    def warnings(cls, topology: Topology, compressor: Compressor, layout: Layout) -> list[str]:
         """Reasons, from the papers, why it may fail with this compressor on this graph."""
         return []
 
     @classmethod
-    def remarks(cls, **flags: Any) -> list[str]:
+    def notes(cls, **flags: Any) -> list[str]:
         """What a run should say of it before it starts; flags are those that it takes."""
         return []
 
@@ -244,7 +244,7 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
     def finish(self) -> None:
         """Complete what is under way between nodes: after training, before keeping the state."""
 
-    def abandon(self) -> None:
+    def cancel_pending(self) -> None:
         """Forget what is under way between nodes: it has failed."""
 
     def zero_grad(self, set_to_none: bool = True) -> None:
@@ -301,11 +301,11 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
             vector.copy_(state_dict["vectors"][name])
 
     @torch.no_grad()
-    def hand_on(self, state_dict: dict[str, Any]) -> None:
+    def warm_start(self, state_dict: dict[str, Any]) -> None:
         """Take over what fits of a state of other nodes, another graph or another optimizer.
 
         That is the counts of steps and the vectors that this optimizer has as well; afterwards
-        `rebuild`.
+        `resynchronise`.
         """
         self.finish()
         for name in COUNTS:
@@ -314,7 +314,7 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
             if name in state_dict["vectors"]:
                 vector.copy_(state_dict["vectors"][name])
 
-    def rebuild(self) -> None:
+    def resynchronise(self) -> None:
         """Make true again what the node keeps of the others' models; all nodes call it.
 
         For optimizers with copies it takes one exchange of whole parameters.

@@ -73,10 +73,10 @@ class CompressedOptimizer(DecentralizedOptimizer):
         return self._gossip.message_bytes
 
     @classmethod
-    def doubts(cls, topology: Topology, compressor: Compressor, layout: Layout) -> list[str]:
+    def warnings(cls, topology: Topology, compressor: Compressor, layout: Layout) -> list[str]:
         delta = compressor.contraction(layout)
         if delta > 0:
-            return super().doubts(topology, compressor, layout)
+            return super().warnings(topology, compressor, layout)
         return [
             f"with these flags the compression is no contraction (it may add {1 - delta:.3g} times "
             "what it is given), which error feedback needs (arXiv 1907.09356, Assumption 1): "
@@ -110,7 +110,7 @@ class OverlappingOptimizer(CompressedOptimizer):
         """The recursion up to the start of the exchange."""
         raise NotImplementedError
 
-    def _take_in(self) -> None:
+    def _receive_pending(self) -> None:
         """The rest of the recursion, for the round under way, if there is one."""
         raise NotImplementedError
 
@@ -122,10 +122,10 @@ class OverlappingOptimizer(CompressedOptimizer):
 
     @torch.no_grad()
     def finish(self) -> None:
-        self._take_in()
+        self._receive_pending()
 
-    def abandon(self) -> None:
-        self._gossip.abandon()
+    def cancel_pending(self) -> None:
+        self._gossip.cancel_pending()
 
 
 def mean_of_neighbours(optimizer: OverlappingOptimizer) -> torch.Tensor:
@@ -155,7 +155,7 @@ def require_equal_start(optimizer: DecentralizedOptimizer) -> None:
         )
 
 
-def doubt_bias(compressor: Compressor) -> list[str]:
+def warn_of_bias(compressor: Compressor) -> list[str]:
     """What optimizers whose theory asks for unbiased compression say of one that is biased."""
     if not getattr(compressor, "is_biased", False):
         return []

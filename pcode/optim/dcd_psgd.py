@@ -12,9 +12,9 @@ from pcode.communication.base import Communicator
 from pcode.compression.base import Compressor
 from pcode.optim.compressed import (
     OverlappingOptimizer,
-    doubt_bias,
     make_copies_exact,
     require_equal_start,
+    warn_of_bias,
 )
 from pcode.topology.base import Topology
 from pcode.utils.layout import Layout
@@ -40,14 +40,14 @@ class DCDPSGD(OverlappingOptimizer):
         self.hat, self.z = self.x.clone(), torch.zeros_like(self.x)
 
     @classmethod
-    def doubts(cls, topology: Topology, compressor: Compressor, layout: Layout) -> list[str]:
+    def warnings(cls, topology: Topology, compressor: Compressor, layout: Layout) -> list[str]:
         alpha = math.sqrt(1 - compressor.contraction(layout))
         bound = topology.spectral_gap / (2 * topology.beta) if topology.num_nodes > 1 else math.inf
-        doubts = doubt_bias(compressor)
+        warnings = warn_of_bias(compressor)
         if alpha < bound:
-            return doubts
+            return warnings
         return [
-            *doubts,
+            *warnings,
             f"its theory asks for a relative compression error below gap / (2 beta) = {bound:.3g} "
             f"on this graph (arXiv 1803.06443, Theorem 1); here it is {alpha:.3g}. In arXiv "
             "1907.09356, table 1, it held with sign and top-k, collapsed with qsgd of 4 bits and "
@@ -67,10 +67,10 @@ class DCDPSGD(OverlappingOptimizer):
         with self.timer("mix"):
             self.x.copy_(self.hat)
 
-    def _take_in(self) -> None:
+    def _receive_pending(self) -> None:
         self._gossip.receive([(self.z, "mixed", 1.0)])
 
-    def rebuild(self) -> None:
+    def resynchronise(self) -> None:
         make_copies_exact(self, self.hat, self.z)
 
     def _vectors(self) -> dict[str, torch.Tensor]:

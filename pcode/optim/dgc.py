@@ -94,8 +94,8 @@ class DGC(CompressedOptimizer):
         self.e = torch.zeros_like(self.x)
 
     @classmethod
-    def refuse(cls, topology: Graph, **given: Any) -> None:
-        super().refuse(topology, **given)
+    def validate(cls, topology: Graph, **given: Any) -> None:
+        super().validate(topology, **given)
         compressor: Compressor | None = given.get("compressor")
         if compressor is None:
             return
@@ -109,7 +109,7 @@ class DGC(CompressedOptimizer):
                 raise UserError(f"--compress_warmup_values {ratio:g}: must be in [0, 1)")
 
     @classmethod
-    def remarks(cls, **flags: Any) -> list[str]:
+    def notes(cls, **flags: Any) -> list[str]:
         epochs, ratios = flags["compress_warmup_epochs"], flags["compress_warmup_values"]
         if not epochs:
             return []

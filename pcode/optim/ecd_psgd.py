@@ -12,9 +12,9 @@ from pcode.communication.base import Communicator
 from pcode.compression.base import Compressor
 from pcode.optim.compressed import (
     OverlappingOptimizer,
-    doubt_bias,
     mean_of_neighbours,
     require_equal_start,
+    warn_of_bias,
 )
 from pcode.topology.base import Topology
 from pcode.utils.layout import Layout
@@ -45,13 +45,13 @@ class ECDPSGD(OverlappingOptimizer):
         self._share = 1.0  # 2 / t of the round under way
 
     @classmethod
-    def doubts(cls, topology: Topology, compressor: Compressor, layout: Layout) -> list[str]:
+    def warnings(cls, topology: Topology, compressor: Compressor, layout: Layout) -> list[str]:
         error = math.sqrt(1 - compressor.contraction(layout))
-        doubts = doubt_bias(compressor)
+        warnings = warn_of_bias(compressor)
         if error < HARMLESS_ERROR or topology.num_nodes == 1:
-            return doubts
+            return warnings
         return [
-            *doubts,
+            *warnings,
             "its theory asks for unbiased compression whose error is bounded, while what it "
             "extrapolates grows with the number of steps (arXiv 1803.06443, Assumption 2); here "
             f"the relative error is {error:.3g}. In arXiv 1907.09356, table 1, it held with qsgd "
@@ -75,10 +75,10 @@ class ECDPSGD(OverlappingOptimizer):
             self.s.mul_(1 - 1 / half_t)
         self._share = 1 / half_t
 
-    def _take_in(self) -> None:
+    def _receive_pending(self) -> None:
         self._gossip.receive([(self.s, "mean", self._share)])
 
-    def rebuild(self) -> None:
+    def resynchronise(self) -> None:
         """hat_j = x_j everywhere, as before the first exchange: t = 1, 2, ... counts from here."""
         self.num_exchanges = 0
         self.last_x.copy_(self.x)

@@ -180,7 +180,7 @@ class Gossip:
                 self._compressor.accumulate(self._layout, [message], [target.zero_()], [[1.0]])
             yield target
 
-    def abandon(self) -> None:
+    def cancel_pending(self) -> None:
         """Forget the round under way: it has failed."""
         self._under_way = None
 

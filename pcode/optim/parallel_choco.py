@@ -62,10 +62,10 @@ class ParallelChoco(OverlappingOptimizer):
         self.local.step()
         self.x.add_(self.z, alpha=self.gamma)
 
-    def _take_in(self) -> None:
+    def _receive_pending(self) -> None:
         self._gossip.receive(self._sums)
 
-    def rebuild(self) -> None:
+    def resynchronise(self) -> None:
         make_copies_exact(self, self.hat, self.z)
 
     def _vectors(self) -> dict[str, torch.Tensor]:

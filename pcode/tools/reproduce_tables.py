@@ -55,7 +55,7 @@ class Table:
         models: which models they are of.
         panels: what a panel of the picture shows: a column over the rows, a row over the columns,
             or all of it, a curve for each column.
-        remark: a sentence on the paper's figures.
+        note: a sentence on the paper's figures.
     """
 
     name: str
@@ -64,7 +64,7 @@ class Table:
     cells: tuple[Cell, ...]
     rehearsal: Rehearsal
     panels: Literal["column", "row", "curves"] = "column"
-    remark: str = ""
+    note: str = ""
 
 
 # One rate for all cells, and gamma as it is for each compressor without a flag: what was tuned for
@@ -117,7 +117,7 @@ _ALL = (
             ),
         ),
         rehearsal=Rehearsal(40, {"*": f"{_SMALL} --batch_size 16"}),
-        remark="Of the paper's runs of ECD with top-k two of three diverged.",
+        note="Of the paper's runs of ECD with top-k two of three diverged.",
     ),
     Table(
         "scaling",
@@ -131,7 +131,7 @@ _ALL = (
         # 64 nodes have 22 of the digits' samples each
         rehearsal=Rehearsal(20, {"*": f"{_SMALL} --batch_size 4"}),
         panels="curves",
-        remark="The paper shows these runs in a figure, without numbers.",
+        note="The paper shows these runs in a figure, without numbers.",
     ),
     Table(
         "social",

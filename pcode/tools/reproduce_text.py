@@ -57,7 +57,7 @@ def markdown(setting: Setting, results: Results) -> str:
     ]
     table = setting.table
     numbers = f"Ours: {caption(setting, results)}; the paper's: {table.models} on {table.data}."
-    lines.append(" ".join([*below, numbers, *([table.remark] if table.remark else [])]))
+    lines.append(" ".join([*below, numbers, *([table.note] if table.note else [])]))
     return "\n".join(lines) + "\n"
 
 

@@ -29,7 +29,7 @@ def headline(plan: Plan) -> list[str]:
     ]
     if plan.compresses:
         lines.append(f"{config.graph.comm_op}: {plan.compressor.description}")
-    lines += [f"{config.learning.optimizer}: {remark}" for remark in plan.remarks]
+    lines += [f"{config.learning.optimizer}: {note}" for note in plan.notes]
     return [*(plan.search.lines() if plan.search else ()), *lines]
 
 

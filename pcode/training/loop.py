@@ -20,13 +20,13 @@ from pcode.launch.steps import StepMark
 from pcode.training.checkpoint import Checkpoints
 from pcode.training.evaluation import Evaluation, average_model, evaluate
 from pcode.training.folders import runs_folder
-from pcode.training.meetings import Meetings
 from pcode.training.plan import Plan
 from pcode.training.records import load_model
 from pcode.training.recovery import go_on
 from pcode.training.reports import averaged, known_figures, make_summary, report
-from pcode.training.running import Running
+from pcode.training.state import RunState
 from pcode.training.stop import StopRequest
+from pcode.training.sync import SyncPoints
 from pcode.utils.errors import CommunicationError, DivergenceError, Preempted, StorageError
 
 # The launcher sets it to "terminal" where its standard error is one: a rank's own never is.
@@ -46,7 +46,7 @@ class Run:
         injector: the failures that are to happen to this node.
     """
 
-    def __init__(self, running: Running, request: StopRequest, injector: Injector) -> None:
+    def __init__(self, running: RunState, request: StopRequest, injector: Injector) -> None:
         self.running, self._request, self._injector = running, request, injector
         watch = running.plan.config.watch
         self._checkpoints = Checkpoints(
@@ -59,11 +59,11 @@ class Run:
         )
         self._meetings = self._new_meetings()
 
-    def _new_meetings(self) -> Meetings:
+    def _new_meetings(self) -> SyncPoints:
         running = self.running
         watch = running.plan.config.watch
         minutes = None if watch.train_fast else watch.checkpoint_minutes
-        return Meetings(running.communicator, self._request, minutes, self._injector)
+        return SyncPoints(running.communicator, self._request, minutes, self._injector)
 
     @property
     def _first_process(self) -> int:
@@ -279,9 +279,9 @@ def run_node(
     """
     injector = Injector(communicator.process, read_faults())
     injector.listen(communicator)
-    running: Running | None = None
+    running: RunState | None = None
     try:
-        running = Running(plan, communicator, injector)
+        running = RunState(plan, communicator, injector)
         run = Run(running, request, injector)
         summary = run.train() if plan.evaluated is None else run.evaluate(plan.evaluated)
     except DivergenceError as error:
@@ -305,7 +305,7 @@ def run_node(
     return summary, running.records.folder
 
 
-def diverged(running: Running, error: DivergenceError) -> DivergenceError:
+def diverged(running: RunState, error: DivergenceError) -> DivergenceError:
     """Keep what this node knows of a run that it cannot go on with; the error that ends it.
 
     Every node may be the first to find out, and the others are ended with it.

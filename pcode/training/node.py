@@ -78,7 +78,7 @@ class Node:
             torch.compile(self.model) if learning.compile else self.model  # type: ignore[assignment]
         )
         self._scaler = LossScaler(self.device) if self.amp == "fp16" else None
-        # Who is to be healed must not have sent what is not finite.
+        # Who is to be restored must not have sent what is not finite.
         steps_ahead = 0 if launch.on_failure == "continue" else STEPS_AHEAD
         self._losses = Losses(self.device, communicator, launch.time_limit_seconds, steps_ahead)
         groups = parameter_groups(
@@ -244,14 +244,14 @@ class Node:
         if self._scaler is not None:
             self._scaler.load_state_dict(state["scaler"])
 
-    def hand_on(self, state: dict[str, Any], step: int) -> None:
-        """Go on from a state of another run, or among other nodes; afterwards `optimizer.rebuild`.
+    def warm_start(self, state: dict[str, Any], step: int) -> None:
+        """Go on from a state of another run or of other nodes, before optimizer.resynchronise().
 
         Args:
             step: where this run stands then.
         """
         self._load_model(state)
-        self.optimizer.hand_on(state["optimizer"])
+        self.optimizer.warm_start(state["optimizer"])
         self.optimizer.num_steps = step
         if state["scheme"] == self.plan.config.learning.lr_schedule_scheme:
             self.schedule.load_state_dict(state["schedule"])

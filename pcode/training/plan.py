@@ -20,8 +20,8 @@ from pcode.datasets import Dataset, partition_indices
 from pcode.models import RNNLanguageModel, make_model
 from pcode.optim import LOCAL_OPTIMIZERS, AdamOptions, DecentralizedOptimizer, optimizer_class
 from pcode.topology import Graph, make_graph, surviving_graph
+from pcode.training.resume import ResumePoint
 from pcode.training.schedule import Schedule, make_schedule
-from pcode.training.start import Start
 from pcode.utils.errors import UserError
 from pcode.utils.layout import Layout
 from pcode.utils.options import taken_by
@@ -42,7 +42,7 @@ class Plan:
         steps_per_epoch: the same on every node.
         num_steps: steps of each node in the whole run.
         timestamp: the name of the run, or None for the time of its start.
-        doubts: reasons why the optimizer may fail with this compressor on this graph.
+        warnings: reasons why the optimizer may fail with this compressor on this graph.
         search: how gamma was found, where that was left to a search.
         evaluated: the files of the models to be evaluated, by rank, if no training is to be.
         start: where the run goes on from, if not from the beginning.
@@ -60,10 +60,10 @@ class Plan:
     steps_per_epoch: int
     num_steps: int
     timestamp: str | None
-    doubts: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
     search: GammaSearch | None = None
     evaluated: tuple[Path, ...] | None = None
-    start: Start | None = None
+    start: ResumePoint | None = None
     embeddings: tuple[torch.Tensor, torch.Tensor] | None = None
     dealt: dict[int, list[torch.Tensor]] = field(default_factory=dict, repr=False)
     moved: dict[torch.device, Dataset] = field(default_factory=dict, repr=False)
@@ -91,9 +91,9 @@ class Plan:
         return taken_by(self.optimizer, self.config.flat(), below=DecentralizedOptimizer)
 
     @property
-    def remarks(self) -> list[str]:
+    def notes(self) -> list[str]:
         """What is to be said of the optimizer before it starts."""
-        return self.optimizer.remarks(**self.own_options)
+        return self.optimizer.notes(**self.own_options)
 
     @property
     def clip_norm(self) -> float | None:

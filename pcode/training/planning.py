@@ -23,7 +23,7 @@ from pcode.topology import Graph, Topology, make_graph
 from pcode.training.folders import check_folder, check_new, runs_folder
 from pcode.training.plan import Plan, count_steps, local_options
 from pcode.training.records import load_model, model_file
-from pcode.training.start import Start, find_start
+from pcode.training.resume import ResumePoint, find_resume_point
 from pcode.utils.devices import check_compiler
 from pcode.utils.errors import UserError, naming_flags
 from pcode.utils.layout import Layout
@@ -138,17 +138,17 @@ def make_plan(config: Config) -> Plan:
     model = plan.model()
     _check_batches(plan, model)
     layout = flat_layout(parameter_groups(model, 0.0, normalization_parameters(model)))
-    gamma, search, doubts = None, None, []
+    gamma, search, warnings = None, None, []
     if optimizer.compresses:
         assert isinstance(topology, Topology), "no such optimizer takes another graph"
-        doubts = optimizer.doubts(topology, compressor, layout)
+        warnings = optimizer.warnings(topology, compressor, layout)
         if "consensus_stepsize" in options_of(optimizer):
             gamma, search = _gamma(config, optimizer, topology, compressor, layout)
     evaluated = _evaluated(config, model)
     resolved = _resolve(config, gamma)
     start = None
     if evaluated is None:
-        start = find_start(resolved, runs_folder(config), topology, steps_per_epoch)
+        start = find_resume_point(resolved, runs_folder(config), topology, steps_per_epoch)
         _check_start(start, plan)
     return dataclasses.replace(
         plan,
@@ -157,14 +157,14 @@ def make_plan(config: Config) -> Plan:
         message_bytes=compressor.message_bytes(layout)
         if optimizer.compresses
         else 4 * layout.num_entries,
-        doubts=tuple(doubts),
+        warnings=tuple(warnings),
         search=search,
         evaluated=evaluated,
         start=start,
     )
 
 
-def _check_start(start: Start | None, plan: Plan) -> None:
+def _check_start(start: ResumePoint | None, plan: Plan) -> None:
     """Refuse a start beyond the run's end, or at the end of one of its own; or an old name."""
     if start is None or not start.same:
         check_new(plan.config)
@@ -178,7 +178,7 @@ def _check_start(start: Start | None, plan: Plan) -> None:
         )
 
 
-def _at_rest(config: Config, start: Start | None) -> Config:
+def _at_rest(config: Config, start: ResumePoint | None) -> Config:
     """What config.yaml is to hold: flags that start the same run again, from the beginning.
 
     A run that began with another's models begins with them again.
@@ -267,7 +267,7 @@ def _check_optimizer(
 ) -> None:
     local = local_options(config)
     with naming_flags(f"--optimizer {config.learning.optimizer}"):
-        optimizer.refuse(
+        optimizer.validate(
             topology,
             compressor=compressor,
             adam=local.get("adam"),

@@ -20,7 +20,7 @@ class Progress:
         bytes_sent: by this node.
         log_bytes: length of its log.
         events: what happened to the run besides its steps: where it was resumed, which nodes it
-            lost and which were healed; for the summary.
+            lost and which were restored; for the summary.
     """
 
     losses: list[float] = field(default_factory=list)

@@ -14,8 +14,8 @@ import torch
 from torch import nn
 
 from pcode.config import Config, to_yaml
-from pcode.training.board import Board
-from pcode.training.start import SUMMARY
+from pcode.training.event_writer import EventWriter
+from pcode.training.resume import SUMMARY
 from pcode.training.tensor_files import save_tensors
 from pcode.utils.errors import UserError
 from pcode.utils.user_files import one_line
@@ -75,7 +75,7 @@ class Records:
         self, folder: Path, name: str, log_bytes: int | None, *, writes: bool = True
     ) -> None:
         self.folder, self.own = folder, folder / name
-        self._board: Board | None = None
+        self._board: EventWriter | None = None
         self._lock: BinaryIO | None = None
         self._log: TextIO | None = None
         if not writes:
@@ -89,7 +89,7 @@ class Records:
     def lead(self, lock: BinaryIO) -> None:
         """Keep what is the whole run's, from now on; `lock` is held as long."""
         self._lock = lock
-        self._board = Board(self.folder / "tensorboard")
+        self._board = EventWriter(self.folder / "tensorboard")
 
     def log_bytes(self) -> int:
         """How long the log is, which lies on the disk now."""

@@ -8,11 +8,11 @@ from typing import Any
 from pcode.communication.gathering import gather_digests, gather_floats, mean
 from pcode.training.evaluation import Evaluation
 from pcode.training.node import parameters_digest
-from pcode.training.running import Running
+from pcode.training.state import RunState
 from pcode.utils.timing import PARTS
 
 
-def report(running: Running, result: Evaluation, loss: float | None) -> None:
+def report(running: RunState, result: Evaluation, loss: float | None) -> None:
     """Say and record an evaluation; loss: in training, mean over nodes and epoch."""
     _keep_best(running, result)
     task, step, sent = running.task, running.step, running.communicator.bytes_sent
@@ -46,7 +46,7 @@ def report(running: Running, result: Evaluation, loss: float | None) -> None:
         running.say(_time_table(seconds))
 
 
-def averaged(running: Running, before: Evaluation) -> Evaluation:
+def averaged(running: RunState, before: Evaluation) -> Evaluation:
     """What all nodes have after averaging: the model that they have evaluated together."""
     figure = before.averaged_model
     assert figure is not None, "at the end it is evaluated"
@@ -58,7 +58,7 @@ def averaged(running: Running, before: Evaluation) -> Evaluation:
     return final
 
 
-def _keep_best(running: Running, result: Evaluation) -> None:
+def _keep_best(running: RunState, result: Evaluation) -> None:
     best, mean = running.progress.best, result.mean
     running.progress.best = mean if best is None else running.task.best(best, mean)
 
@@ -69,7 +69,7 @@ def _time_table(seconds: dict[str, float]) -> str:
     return f"step {1e3 * total:.2f} ms: " + ", ".join(cells)
 
 
-def known_figures(running: Running, exit_reason: str) -> dict[str, Any]:
+def known_figures(running: RunState, exit_reason: str) -> dict[str, Any]:
     """What a summary can say of a run that ended in any way."""
     plan, node, metric = running.plan, running.node, running.task.metric
     num_steps = node.optimizer.num_steps
@@ -99,7 +99,7 @@ def known_figures(running: Running, exit_reason: str) -> dict[str, Any]:
 
 
 def make_summary(
-    running: Running,
+    running: RunState,
     before: Evaluation,
     final: Evaluation,
     *,

@@ -153,18 +153,18 @@ def while_recovering(tale: Tale) -> None:
 
 def report(tale: Tale) -> None:
     """Twice a node reports, and nobody dies."""
-    for sick in (1, 0):
+    for diverged in (1, 0):
         communicator = tale.communicator
         failure: CommunicationError | None = None
         try:
             for step in range(100):
-                if communicator.rank == sick and step == 3:
+                if communicator.rank == diverged and step == 3:
                     communicator.report(ArithmeticError("not finite"), step)
                     break
                 exchanging(communicator, step)
         except CommunicationError as error:
             failure = error
-        assert (failure is None) == (communicator.rank == sick)
+        assert (failure is None) == (communicator.rank == diverged)
         tale.recover(failure)
 
 

@@ -73,11 +73,11 @@ def test_two_deaths_at_once_are_survived_in_one_recovery_or_two(
 
 def check_reports(tales: dict[int, list[dict[str, Any]]]) -> None:
     for rank, entries in tales.items():
-        for entry, sick in zip(entries, (1, 0), strict=True):
+        for entry, diverged in zip(entries, (1, 0), strict=True):
             assert (entry["survivors"], entry["rank"]) == ([0, 1, 2, 3], rank)
-            if rank != sick:
+            if rank != diverged:
                 assert entry["told"]
-                assert f"rank {sick} reported: " in entry["text"]
+                assert f"rank {diverged} reported: " in entry["text"]
                 assert "step 3: not finite" in entry["text"]
 
 

@@ -85,7 +85,7 @@ def pairings() -> Iterator[Pairing]:
                 tried += FORMS
             for compression, options in tried:
                 try:
-                    kind.refuse(graph, compressor=make_compressor(compression, **options))
+                    kind.validate(graph, compressor=make_compressor(compression, **options))
                 except UserError:
                     continue
                 for overlap in (

@@ -1,4 +1,4 @@
-"""What optimizers refuse, doubt, or cannot go on with."""
+"""What optimizers refuse, warn of, or cannot go on with."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_what_cannot_work_is_refused(
 ) -> None:
     given = {**options, "compressor": make_compressor(options.get("compressor", "sign"))}
     with pytest.raises(UserError, match=match):
-        optimizer.refuse(make_topology(graph, 5), **given)
+        optimizer.validate(make_topology(graph, 5), **given)
 
 
 @pytest.mark.parametrize(
@@ -78,10 +78,10 @@ def test_doubts_are_the_papers(
     said: str | None,
 ) -> None:
     layout = Layout.of_sizes([36_864, 432, 16])
-    doubts = optimizer.doubts(
+    warnings = optimizer.warnings(
         make_topology("ring", 8), make_compressor(compression, **options), layout
     )
-    assert ([said in doubt for doubt in doubts] == [True]) if said else doubts == []
+    assert ([said in warning for warning in warnings] == [True]) if said else warnings == []
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])

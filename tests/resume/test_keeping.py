@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from pcode.training.checkpoint import last_step
-from pcode.training.start import lock
+from pcode.training.resume import lock
 from pcode.utils.exit_status import USER_ERROR
 from tests.resume.children import finished, run, run_folder
 

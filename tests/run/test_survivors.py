@@ -1,4 +1,4 @@
-"""Nodes die and the others go on; a node whose numbers are not finite is healed."""
+"""Nodes die and the others go on; a node whose numbers are not finite is restored."""
 
 from __future__ import annotations
 
@@ -75,13 +75,13 @@ def test_a_sick_node_takes_its_neighbours_model(tmp_path: Path, optimizer: tuple
 def test_a_spoilt_message_makes_its_receivers_sick(
     tmp_path: Path, optimizer: tuple[str, ...]
 ) -> None:
-    """Copies are NaN, and a step later models are: whoever notices is healed."""
+    """Copies are NaN, and a step later models are: whoever notices is restored."""
     flags = (*FEW, "--n_mpi_process", "6", *optimizer)
     ended = children.run(tmp_path, flags, "corrupt:1:9:exchange")
     assert ended.status == 0, ended.output
-    healed = {name for event in children.summary(tmp_path)["events"] for name in event["healed"]}
-    assert healed
-    assert healed <= {"0", "1", "2"}
+    restored = {name for event in children.summary(tmp_path)["events"] for name in event["healed"]}
+    assert restored
+    assert restored <= {"0", "1", "2"}
     for rank in range(6):
         values = torch.load(children.run_folder(tmp_path) / str(rank) / "model.pt").values()
         assert all(bool(value.isfinite().all()) for value in values)
@@ -89,7 +89,10 @@ def test_a_spoilt_message_makes_its_receivers_sick(
 
 @pytest.mark.parametrize(
     ("last", "status", "reason"),
-    [(10, 3, "diverged: nodes were healed 4 times within an epoch, in vain"), (24, 0, "finished")],
+    [
+        (10, 3, "diverged: nodes were restored 4 times within an epoch, in vain"),
+        (24, 0, "finished"),
+    ],
 )
 def test_more_healings_than_nodes_within_an_epoch_end_the_run(
     tmp_path: Path, last: int, status: int, reason: str

@@ -126,13 +126,13 @@ def _why_ended(path: str) -> str:
 def _stand_for(process: int, connection: socket.socket, descriptors: Sequence[int]) -> None:
     """Hand signals on until the program has ended, and end as it did."""
 
-    def hand_on(number: int, _frame: object) -> None:
+    def pass_on(number: int, _frame: object) -> None:
         with contextlib.suppress(ProcessLookupError):  # it has just ended
             os.kill(process, number)
 
     # Those that were ignored or blocked as well: the program may ask for them later.
     for number in _HANDED_ON:
-        signal.signal(number, hand_on)
+        signal.signal(number, pass_on)
     for descriptor in descriptors:  # who reads from the program must see its end, not this one's
         os.close(descriptor)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _HANDED_ON)

@@ -161,7 +161,7 @@ def test_a_table_and_its_picture(tmp_path: Path, table: str) -> None:
     assert len({line.count("|") for line in lines if line.startswith("|")}) == 1
     assert sum(line.count("91.00 ± 1.41 (1 of 3 div)") for line in lines) == len(cells) - 1
     assert sum(line.count("| div |") for line in lines) >= 1
-    assert lines[-1].endswith(TABLES[table].remark)
+    assert lines[-1].endswith(TABLES[table].note)
     draw(setting(table, "digits"), results, tmp_path / "table.png")
     assert (tmp_path / "table.png").read_bytes().startswith(b"\x89PNG")
 

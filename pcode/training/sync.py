@@ -26,7 +26,7 @@ class Decision:
     save: bool
 
 
-class Meetings:
+class SyncPoints:
     """When the nodes meet, and what they decide; every node's are at the same steps.
 
     At each one they agree on the next, by the speed of the first node: after every step at the

@@ -21,13 +21,13 @@ from pcode.training.node import Node
 from pcode.training.plan import Plan
 from pcode.training.progress import Progress
 from pcode.training.records import Records, run_name
-from pcode.training.start import SUMMARY, Start, lock, mean_state
+from pcode.training.resume import SUMMARY, ResumePoint, lock, mean_state
 from pcode.training.tasks import Task
 from pcode.utils.errors import CommunicationError, UserError
 from pcode.utils.user_files import one_line
 
 
-class Running:
+class RunState:
     """A run on one node, from its start on: read from a checkpoint, its folder made or opened.
 
     Args:
@@ -111,7 +111,9 @@ class Running:
         progress.events.append(event)
         return progress
 
-    def _load(self, start: Start, manifest: Manifest, states: Iterable[dict[str, Any]]) -> Progress:
+    def _load(
+        self, start: ResumePoint, manifest: Manifest, states: Iterable[dict[str, Any]]
+    ) -> Progress:
         node = self.node
         if start.same:
             (state,) = states
@@ -121,9 +123,9 @@ class Running:
                 progress.losses = [0.0] * len(progress.losses)
             node.communicator.bytes_sent = progress.bytes_sent
             return progress
-        node.hand_on(mean_state(states), node.plan.steps_after(manifest.epoch))
+        node.warm_start(mean_state(states), node.plan.steps_after(manifest.epoch))
         if start.averaged:
-            node.optimizer.rebuild()
+            node.optimizer.resynchronise()
         return Progress()
 
 

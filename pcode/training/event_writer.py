@@ -11,7 +11,7 @@ from tensorboardX.proto.event_pb2 import Event
 from tensorboardX.summary import scalar
 
 
-class Board:
+class EventWriter:
     """A new event file in a folder.
 
     tensorboardX's SummaryWriter writes in a thread of its own; where that fails, on a full disk,

@@ -39,7 +39,7 @@ ASKING_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
-class Start:
+class ResumePoint:
     """The run that one goes on from.
 
     Attributes:
@@ -96,7 +96,9 @@ def decisive_flags(config: Config) -> dict[str, Any]:
     return {name: value for name, value in flags.items() if name not in free}
 
 
-def find_start(config: Config, runs: Path, graph: Graph, steps_per_epoch: int) -> Start | None:
+def find_resume_point(
+    config: Config, runs: Path, graph: Graph, steps_per_epoch: int
+) -> ResumePoint | None:
     """What `--resume` asks for, or None where the run begins at the beginning.
 
     Args:
@@ -125,13 +127,13 @@ def find_start(config: Config, runs: Path, graph: Graph, steps_per_epoch: int) -
     if step is None:
         if not same:
             raise UserError(f"--resume {run}: it has no checkpoint, and its flags differ")
-        return Start(run, None, same=True, origin=origin)
+        return ResumePoint(run, None, same=True, origin=origin)
     manifest = read_manifest(run, step)
     own = tuple(map(str, range(config.launch.n_mpi_process)))
     same_nodes = manifest.folders == own and manifest.graph == graph_digest(graph)
     same_optimizer = before.learning.optimizer == config.learning.optimizer
     same = same and same_nodes and manifest.steps_per_epoch == steps_per_epoch
-    return Start(run, manifest, same, not (same_nodes and same_optimizer), origin)
+    return ResumePoint(run, manifest, same, not (same_nodes and same_optimizer), origin)
 
 
 def _last_unfinished(config: Config, runs: Path) -> Path | None:
