@@ -17,7 +17,7 @@ from types import MappingProxyType, TracebackType
 import psutil
 import torch
 
-from pcode.training.checkpoint import node_file, read_manifest, steps_kept
+from pcode.training.checkpoint import node_file, read_manifest, saved_steps
 from pcode.utils.whole_files import TEMPORARY
 
 RUN = Path(__file__).parents[1] / "run.py"
@@ -166,7 +166,7 @@ def check_checkpoints(run: Path) -> int | None:
     Raises:
         ValueError: one is not whole.
     """
-    steps = steps_kept(run)
+    steps = saved_steps(run)
     for step in steps:
         manifest = read_manifest(run, step)
         for folder, digest in zip(manifest.folders, manifest.sha256, strict=True):

@@ -30,12 +30,13 @@ from pcode.launch import (
     runs_here,
 )
 from pcode.launch.mpirun import go_to, handing_on
-from pcode.restarts import Attempt, GoingBack, new_run, next_attempt, run_attempts
+from pcode.launch.steps import StepMark
 from pcode.training.describe import describe, headline
 from pcode.training.folders import runs_folder
-from pcode.training.loop import LAUNCHER_VARIABLE, run_node
 from pcode.training.plan import Plan
 from pcode.training.planning import make_plan
+from pcode.training.restarts import Attempt, GoingBack, new_run, next_attempt, run_attempts
+from pcode.training.run import run_node
 from pcode.training.stop import StopRequest
 from pcode.utils.devices import check_gpus, gpu_notices, threads_per_node
 from pcode.utils.errors import (
@@ -48,6 +49,9 @@ from pcode.utils.errors import (
 )
 from pcode.utils.exit_status import DIVERGED, INTERRUPTED, PREEMPTED, USER_ERROR
 from pcode.utils.memory import use_memory_well
+
+# The launcher sets it to "terminal" where its standard error is one: a rank's own never is.
+LAUNCHER_VARIABLE = "PCODE_LAUNCHER"
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -85,7 +89,8 @@ def _main(arguments: Sequence[str]) -> int:
         here = command is not None and runs_here(config.launch)
         if command is not None and config.launch.work_dir is not None:
             go_to(config.launch.work_dir)
-        check_gpus(config.launch, _processes_here(config, place, command is None or here))
+        processes = _processes_on_gpus(config, place, command is None or here)
+        check_gpus(config.launch.world, processes)
         plan = make_plan(config)
     except UserError as error:
         # Every rank finds the same error, and one of them reports it, unless it is of its machine.
@@ -101,7 +106,8 @@ def _main(arguments: Sequence[str]) -> int:
             *parsed.warnings,
             *(f"--optimizer {name}: {warning}" for warning in plan.warnings),
         ]
-        notices += gpu_notices(config.launch, config.launch.num_processes)
+        on_gpus = config.launch.num_processes if config.launch.on_cuda else 0
+        notices += gpu_notices(config.launch.world, on_gpus)
         for line in notices:
             print(f"run.py: warning: {line}", file=sys.stderr)
     if parsed.dry_run:
@@ -134,8 +140,12 @@ def _main(arguments: Sequence[str]) -> int:
     return _be_nodes(plan, place)
 
 
-def _processes_here(config: Config, place: RankEnvironment | None, all_here: bool) -> Sequence[int]:
-    """The processes of the run on this machine, as far as this one knows."""
+def _processes_on_gpus(
+    config: Config, place: RankEnvironment | None, all_here: bool
+) -> Sequence[int]:
+    """Give the processes on this machine that use GPUs, as far as this one knows."""
+    if not config.launch.on_cuda:
+        return ()
     if place is not None:
         return [place.rank]
     return range(config.launch.num_processes) if all_here else ()
@@ -223,7 +233,10 @@ def _simulate(plan: Plan, request: StopRequest) -> int:
     try:
         Simulation(options.num_processes).run(
             lambda process: run_node(
-                plan, by_nodes(process, options.n_sub_process, options.time_limit_seconds), request
+                plan,
+                by_nodes(process, options.n_sub_process, options.time_limit_seconds),
+                request,
+                shows_progress=sys.stderr.isatty(),
             )
         )
     except Preempted as end:
@@ -244,7 +257,8 @@ def _be_rank(plan: Plan, place: RankEnvironment, request: StopRequest) -> int:
         connected = True
         node = by_nodes(processes, options.n_sub_process, options.time_limit_seconds)
         try:
-            run_node(plan, node, request)
+            terminal = os.environ.get(LAUNCHER_VARIABLE) == "terminal" or sys.stderr.isatty()
+            run_node(plan, node, request, StepMark(place.rank), shows_progress=terminal)
         except Preempted as end:
             status = PREEMPTED
             if place.rank == 0:

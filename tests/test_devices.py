@@ -70,18 +70,17 @@ def test_cores_are_no_more_than_a_container_may_use() -> None:
 
 def test_world_lists_the_gpu_of_each_process_and_begins_again() -> None:
     launch = make_config(world=(0, 2, 1), on_cuda=True, n_mpi_process=5).launch
-    assert [str(device_of(launch, process)) for process in range(5)] == [
+    assert [str(device_of(launch.on_cuda, launch.world, process)) for process in range(5)] == [
         *("cuda:0", "cuda:2", "cuda:1", "cuda:0", "cuda:2")
     ]
-    (notice,) = gpu_notices(launch, 5)
+    (notice,) = gpu_notices(launch.world, 5)
     assert notice.startswith("--world 0,2,1: 3 GPU ids for 5 processes")
-    assert gpu_notices(launch, 3) == []
+    assert gpu_notices(launch.world, 3) == []
 
 
 def test_without_gpus_world_means_nothing() -> None:
     launch = make_config(world=(3,), on_cuda=False).launch
-    assert str(device_of(launch, 1)) == "cpu"
-    assert gpu_notices(launch, 2) == []
+    assert str(device_of(launch.on_cuda, launch.world, 1)) == "cpu"
 
 
 def test_a_missing_compiler_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,6 +96,6 @@ def test_a_missing_compiler_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_a_machine_without_a_gpu_may_start_others() -> None:
     launch = make_config(on_cuda=True).launch
-    check_gpus(launch, [])
+    check_gpus(launch.world, [])
     with pytest.raises(HostError, match="--on_cuda True: this machine has no GPU"):
-        check_gpus(launch, [0])
+        check_gpus(launch.world, [0])

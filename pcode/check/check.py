@@ -16,9 +16,10 @@ from pcode.check.ranks import Own, be_rank
 from pcode.check.report import Report
 from pcode.check.running import mpirun_together, run_all
 from pcode.config import Config
-from pcode.config.options import AUTO, Launch
+from pcode.config.options import AUTO
 from pcode.launch import Host, RankEnvironment, read_hostfile, runs_here
 from pcode.launch.mpirun import find_mpirun, go_to, handing_on
+from pcode.launch.options import Launch
 from pcode.training.plan import Plan
 from pcode.training.planning import check_backend, make_plan
 from pcode.utils.devices import check_gpus
@@ -178,7 +179,8 @@ def _check_as_rank(config: Config, place: RankEnvironment, asked: str) -> int:
         answer = ask_here([sys.executable, "-u"], config.launch, asked)
     plan: Plan | UserError
     try:
-        check_gpus(config.launch, [place.rank])
+        if config.launch.on_cuda:
+            check_gpus(config.launch.world, [place.rank])
         plan = _plan(config)
     except UserError as error:  # on this host, maybe not on others
         plan = error

@@ -17,10 +17,10 @@ from packaging.requirements import Requirement
 from pcode.check import meeting, probe
 from pcode.check.running import Done, mpirun_together, run_all
 from pcode.config import Config
-from pcode.config.options import Launch
 from pcode.launch import Host
 from pcode.launch.environment import derived_port
 from pcode.launch.mpirun import interpreters
+from pcode.launch.options import Launch
 
 DISTRIBUTION = "choco-sgd"
 # A program that every Python runs, to ask for its version where the probe fails.

@@ -23,7 +23,7 @@ from pcode.utils.devices import device_of
 from pcode.utils.errors import CommunicationError, UserError
 
 if TYPE_CHECKING:
-    from pcode.config.options import Launch
+    from pcode.launch.options import Launch
 
 # Ranks import for seconds, some longer than others.
 _SHORTEST_JOIN_SECONDS = 60.0
@@ -36,7 +36,7 @@ def connect(launch: Launch, place: RankEnvironment) -> ProcessCommunicator:
         CommunicationError: the other ranks cannot be reached.
         UserError: no MPI library, the wrong one, or no address at which the ranks could meet.
     """
-    device = device_of(launch, place.rank)
+    device = device_of(launch.on_cuda, launch.world, place.rank)
     if device.type == "cuda":
         torch.cuda.set_device(device)  # before anything makes a stream or a context
     if launch.backend == "mpi":

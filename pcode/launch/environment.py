@@ -6,13 +6,11 @@ import os
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
+from pcode.launch.options import Launch
 from pcode.launch.slurm import expand_nodelist, num_local_tasks, num_step_tasks, whole_number
 from pcode.utils.errors import UserError
-
-if TYPE_CHECKING:
-    from pcode.config.options import Launch
 
 # Below the ports that Linux hands out by itself (from 32768 on).
 _FIRST_PORT, _NUM_PORTS = 12_000, 20_000

@@ -9,14 +9,11 @@ import socket
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from pcode.launch.environment import derived_port
 from pcode.launch.hostfile import Host, check_slots, read_hostfile
+from pcode.launch.options import Launch
 from pcode.utils.errors import UserError
-
-if TYPE_CHECKING:
-    from pcode.config.options import Launch
 
 # What mpirun hands on to other hosts by itself are its own variables. These say what ranks compute
 # with and how they talk; those on this machine inherit them.

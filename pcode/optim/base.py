@@ -142,7 +142,7 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
         return cls
 
     @classmethod
-    def refuse(
+    def validate(
         cls,
         topology: Graph,
         *,

@@ -80,7 +80,7 @@ def node_file(run: Path, folder: str, step: int) -> Path:
     return run / folder / f"checkpoint_{step}.pt"
 
 
-def steps_kept(run: Path) -> list[int]:
+def saved_steps(run: Path) -> list[int]:
     """The steps after which the run in this folder has a checkpoint, ascending."""
     names = [file.stem for file in (run / "checkpoints").glob("*.json")]
     return sorted(int(name) for name in names if name.isdecimal())
@@ -88,7 +88,7 @@ def steps_kept(run: Path) -> list[int]:
 
 def last_step(run: Path) -> int | None:
     """The step of the run's last checkpoint, or None where it has none."""
-    return max(steps_kept(run), default=None)
+    return max(saved_steps(run), default=None)
 
 
 def read_manifest(run: Path, step: int) -> Manifest:
@@ -148,14 +148,14 @@ def _epoch(run: Path, step: int) -> float:
 
 def forget_after(run: Path, step: int) -> None:
     """Remove the manifests of later checkpoints: the run goes on from there, another time."""
-    for later in steps_kept(run):
+    for later in saved_steps(run):
         if later > step:
             manifest_file(run, later).unlink()
 
 
 def _hint(run: Path, step: int) -> str:
     """What to do about a checkpoint that cannot be used."""
-    before = [other for other in steps_kept(run) if other < step]
+    before = [other for other in saved_steps(run) if other < step]
     if not before:
         return ""
     return f"; without {manifest_file(run, step).name} it goes on after step {before[-1]}"
@@ -196,7 +196,7 @@ class Checkpoints:
     Args:
         run: the run's folder.
         folder: the node's own, in it.
-        num_kept: how many of the last ones are kept.
+        num_retained: how many of the last ones are retained.
         for_good: whether the one after so many whole epochs is kept for good.
         injector: of this node.
         writes: False for a process whose node has another that keeps its checkpoints.
@@ -207,14 +207,14 @@ class Checkpoints:
         run: Path,
         folder: str,
         *,
-        num_kept: int,
+        num_retained: int,
         for_good: Callable[[int], bool],
         injector: Injector,
         writes: bool = True,
     ) -> None:
         self._run, self._folder, self._writes = run, folder, writes
-        self._num_kept, self._for_good, self._injector = num_kept, for_good, injector
-        self._epochs = {step: _epoch(run, step) for step in steps_kept(run)}
+        self._num_retained, self._for_good, self._injector = num_retained, for_good, injector
+        self._epochs = {step: _epoch(run, step) for step in saved_steps(run)}
         if not writes:
             return
         whole = {node_file(run, folder, step) for step in self._epochs}
@@ -284,7 +284,7 @@ class Checkpoints:
         """
         return [
             step
-            for step in sorted(epochs)[: -self._num_kept]
+            for step in sorted(epochs)[: -self._num_retained]
             if not epochs[step].is_integer() or not self._for_good(int(epochs[step]))
         ]
 

@@ -66,7 +66,7 @@ class Node:
         learning = plan.config.learning
         self.seed, self.amp = learning.manual_seed, learning.amp
         launch = plan.config.launch
-        self.device = device or device_of(launch, communicator.process)
+        self.device = device or device_of(launch.on_cuda, launch.world, communicator.process)
         if self.device.type == "cuda":
             use_gpu(self.device)
         self.dataset = plan.dataset_on(self.device)

@@ -10,7 +10,7 @@ from torch import nn
 
 from pcode.compression import COMPRESSORS, Compressor
 from pcode.config import Config
-from pcode.config.options import AUTO, MOST_PROCESSES
+from pcode.config.options import AUTO
 from pcode.consensus import GammaSearch, check_gamma, search_gamma
 from pcode.datasets import Dataset, load_dataset, partition_scheme, smallest_share
 from pcode.datasets.embeddings import load_embeddings
@@ -74,11 +74,6 @@ def _check_parts(config: Config) -> None:
     """
     launch, batch_size = config.launch, config.data.batch_size
     num_parts = launch.n_sub_process
-    if launch.num_processes > MOST_PROCESSES:
-        raise UserError(
-            f"--n_mpi_process {launch.n_mpi_process} --n_sub_process {num_parts}: "
-            f"{launch.num_processes:,} processes; at most {MOST_PROCESSES}"
-        )
     if batch_size % num_parts:
         raise UserError(
             f"--n_sub_process {num_parts} --batch_size {batch_size}: the batch of a node is shared "

@@ -14,52 +14,50 @@ from pcode.training.state import RunState
 from pcode.utils.errors import CommunicationError, DivergenceError
 
 
-def go_on(
-    running: RunState, error: CommunicationError | DivergenceError, injector: Injector
-) -> None:
+def go_on(state: RunState, error: CommunicationError | DivergenceError, injector: Injector) -> None:
     """Let a run go on with the nodes that are left, after an error of this node or of another.
 
     Raises:
         CommunicationError: those that are left cannot agree.
         DivergenceError: no node's numbers are finite.
     """
-    communicator, was_first = running.communicator, running.is_first
+    communicator, was_first = state.communicator, state.is_first
     diverged = isinstance(error, DivergenceError) and (
         error.ranks is None or communicator.rank in error.ranks
     )
     if isinstance(error, DivergenceError):
-        communicator.report(error, running.step)
-    before, alive, regrouped = running.members, list(range(communicator.num_nodes)), None
+        communicator.report(error, state.step)
+    before, alive, regrouped = state.members, list(range(communicator.num_nodes)), None
     while regrouped is None:
         communicator, survivors = communicator.recover()
         injector.listen(communicator)
         alive = [alive[rank] for rank in survivors]
-        running.members = [before[rank] for rank in alive]
+        state.members = [before[rank] for rank in alive]
         try:
-            regrouped = regroup(running.node, communicator, alive, diverged, injector)
+            regrouped = regroup(state.node, communicator, alive, diverged, injector)
         except Unrecoverable as cause:
             raise (cause.divergence or error) from None
         except CommunicationError:  # another node has died meanwhile
             continue
-    _check_progress(running, regrouped)
+    _check_progress(state, regrouped)
     lost = [member for rank, member in enumerate(before) if rank not in alive]
-    running.node = regrouped.node
-    running.progress.losses = []
-    restored = [running.members[rank] for rank in regrouped.restored]
-    running.progress.events.append({"step": running.step, "lost": lost, "healed": restored})
-    if running.is_first and not was_first:
-        running.records.lead(lock(running.records.folder))
+    state.node = regrouped.node
+    state.progress.losses = []
+    restored = [state.members[rank] for rank in regrouped.restored]
+    state.progress.events.append({"step": state.step, "lost": lost, "healed": restored})
+    if state.is_first and not was_first:
+        state.records.lead(lock(state.records.folder))
     if lost:
-        graph = running.plan.topology
-        running.say(
-            f"lost the nodes {', '.join(lost)}; {len(alive)} go on from step {running.step} on a "
+        graph = state.plan.topology
+        state.say(
+            f"lost the nodes {', '.join(lost)}; {len(alive)} go on from step {state.step} on a "
             f"graph {graph.name}, spectral gap {graph.spectral_gap:.3g}"
         )
     if restored:
-        running.say(f"step {running.step}: {', '.join(restored)} took the model of the others")
+        state.say(f"step {state.step}: {', '.join(restored)} took the model of the others")
 
 
-def _check_progress(running: RunState, regrouped: Regrouped) -> None:
+def _check_progress(state: RunState, regrouped: Regrouped) -> None:
     """Give up where nodes are restored again and again: the others' models do not help.
 
     Raises:
@@ -67,12 +65,12 @@ def _check_progress(running: RunState, regrouped: Regrouped) -> None:
     """
     plan = regrouped.node.plan
     since = regrouped.node.optimizer.num_steps - plan.steps_per_epoch
-    events = running.progress.events
+    events = state.progress.events
     restorations = [len(event.get("healed", ())) for event in events if event["step"] > since]
     if sum(restorations) + len(regrouped.restored) > plan.topology.num_nodes:
         raise DivergenceError(
             f"nodes were restored {sum(restorations)} times within an epoch, in vain: "
-            f"{running.step} steps"
+            f"{state.step} steps"
         )
 
 

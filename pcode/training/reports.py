@@ -12,11 +12,11 @@ from pcode.training.state import RunState
 from pcode.utils.timing import PARTS
 
 
-def report(running: RunState, result: Evaluation, loss: float | None) -> None:
+def report(state: RunState, result: Evaluation, loss: float | None) -> None:
     """Say and record an evaluation; loss: in training, mean over nodes and epoch."""
-    _keep_best(running, result)
-    task, step, sent = running.task, running.step, running.communicator.bytes_sent
-    epoch = step / running.plan.steps_per_epoch
+    _keep_best(state, result)
+    task, step, sent = state.task, state.step, state.communicator.bytes_sent
+    epoch = step / state.plan.steps_per_epoch
     worst = task.worst(result.per_node)
     values: dict[str, Any] = {"epoch": epoch}
     text = ""
@@ -26,11 +26,11 @@ def report(running: RunState, result: Evaluation, loss: float | None) -> None:
     values |= {
         f"test_{task.metric}": result.mean,
         f"worst_test_{task.metric}": worst,
-        f"node_test_{task.metric}": result.per_node[running.communicator.rank],
+        f"node_test_{task.metric}": result.per_node[state.communicator.rank],
         "test_loss": result.test_loss,
         "bytes_sent": sent,
-        "bytes_sent_mean": mean(running.communicator, {"sent": sent})["sent"],
-        "seconds": running.progress.train_seconds,
+        "bytes_sent_mean": mean(state.communicator, {"sent": sent})["sent"],
+        "seconds": state.progress.train_seconds,
     }
     text += f"test {task.label} {task.text(result.mean)} (worst node {task.text(worst)})"
     if result.averaged_model is not None:
@@ -39,28 +39,28 @@ def report(running: RunState, result: Evaluation, loss: float | None) -> None:
     if result.consensus_distance is not None:
         values["consensus_distance"] = result.consensus_distance
         text += f", consensus distance {result.consensus_distance:.3g}"
-    running.records.write("evaluation", step, values)
-    running.say(text)
-    seconds = running.step_seconds()
-    if running.plan.config.watch.display_tracked_time and seconds is not None:
-        running.say(_time_table(seconds))
+    state.records.write("evaluation", step, values)
+    state.say(text)
+    seconds = state.step_seconds()
+    if state.plan.config.watch.display_tracked_time and seconds is not None:
+        state.say(_time_table(seconds))
 
 
-def averaged(running: RunState, before: Evaluation) -> Evaluation:
+def averaged(state: RunState, before: Evaluation) -> Evaluation:
     """What all nodes have after averaging: the model that they have evaluated together."""
     figure = before.averaged_model
     assert figure is not None, "at the end it is evaluated"
     final = dataclasses.replace(before, per_node=[figure] * len(before.per_node))
-    _keep_best(running, final)
-    task = running.task
-    running.records.write("averaged", running.step, {f"test_{task.metric}": figure})
-    running.say(f"averaged on all nodes: test {task.label} {task.text(figure)}")
+    _keep_best(state, final)
+    task = state.task
+    state.records.write("averaged", state.step, {f"test_{task.metric}": figure})
+    state.say(f"averaged on all nodes: test {task.label} {task.text(figure)}")
     return final
 
 
-def _keep_best(running: RunState, result: Evaluation) -> None:
-    best, mean = running.progress.best, result.mean
-    running.progress.best = mean if best is None else running.task.best(best, mean)
+def _keep_best(state: RunState, result: Evaluation) -> None:
+    best, mean = state.progress.best, result.mean
+    state.progress.best = mean if best is None else state.task.best(best, mean)
 
 
 def _time_table(seconds: dict[str, float]) -> str:
@@ -69,15 +69,15 @@ def _time_table(seconds: dict[str, float]) -> str:
     return f"step {1e3 * total:.2f} ms: " + ", ".join(cells)
 
 
-def known_figures(running: RunState, exit_reason: str) -> dict[str, Any]:
+def known_figures(state: RunState, exit_reason: str) -> dict[str, Any]:
     """What a summary can say of a run that ended in any way."""
-    plan, node, metric = running.plan, running.node, running.task.metric
+    plan, node, metric = state.plan, state.node, state.task.metric
     num_steps = node.optimizer.num_steps
     return {
         f"test_{metric}": None,
         f"test_{metric}_per_node": None,
         f"worst_test_{metric}": None,
-        f"best_test_{metric}": running.progress.best,
+        f"best_test_{metric}": state.progress.best,
         f"averaged_model_test_{metric}": None,
         "train_loss": None,
         "consensus_distance": None,
@@ -87,19 +87,19 @@ def known_figures(running: RunState, exit_reason: str) -> dict[str, Any]:
         "message_bytes": plan.message_bytes,
         "bytes_sent_per_step": None,
         "bytes_sent_total": None,
-        "train_seconds": running.progress.train_seconds,
+        "train_seconds": state.progress.train_seconds,
         "step_seconds": None,
         "parameters_sha256": None,
         "learning_rate": node.optimizer.param_groups[0]["lr"],
         "consensus_stepsize": plan.config.options["consensus_stepsize"],
         "spectral_gap": plan.topology.spectral_gap,
-        "events": running.progress.events,
+        "events": state.progress.events,
         "exit_reason": exit_reason,
     }
 
 
 def make_summary(
-    running: RunState,
+    state: RunState,
     before: Evaluation,
     final: Evaluation,
     *,
@@ -114,17 +114,17 @@ def make_summary(
         loss: of the last epoch, if there was training.
         seconds: of a step of this node, where it was measured.
     """
-    communicator, metric = running.communicator, running.task.metric
-    digest = parameters_digest(running.node.model)
+    communicator, metric = state.communicator, state.task.metric
+    digest = parameters_digest(state.node.model)
     sent = [row[0] for row in gather_floats(communicator, [float(communicator.bytes_sent)])]
-    return known_figures(running, exit_reason) | {
+    return known_figures(state, exit_reason) | {
         f"test_{metric}": final.mean,
         f"test_{metric}_per_node": final.per_node,
-        f"worst_test_{metric}": running.task.worst(final.per_node),
+        f"worst_test_{metric}": state.task.worst(final.per_node),
         f"averaged_model_test_{metric}": before.averaged_model,
         "train_loss": loss,
         "consensus_distance": before.consensus_distance,
-        "bytes_sent_per_step": sum(sent) / len(sent) / max(running.step, 1),
+        "bytes_sent_per_step": sum(sent) / len(sent) / max(state.step, 1),
         "bytes_sent_total": int(sum(sent)),
         "step_seconds": mean(communicator, seconds) if seconds is not None else None,
         "parameters_sha256": gather_digests(communicator, digest),

@@ -22,7 +22,7 @@ from pcode.training.checkpoint import (
     last_step,
     read_manifest,
     read_node,
-    steps_kept,
+    saved_steps,
 )
 from pcode.utils.errors import UserError
 from pcode.utils.layout import Layout
@@ -157,7 +157,7 @@ def _step(run: Path, epoch: int | None) -> int | None:
     """The step of the checkpoint asked for; None: there is none yet."""
     if epoch is None:
         return last_step(run)
-    manifests = [read_manifest(run, step) for step in steps_kept(run)]
+    manifests = [read_manifest(run, step) for step in saved_steps(run)]
     kept = {manifest.epoch: manifest.step for manifest in manifests}
     if epoch not in kept:
         there = ", ".join(f"{each:g}" for each in sorted(kept)) or "none"

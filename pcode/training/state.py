@@ -80,6 +80,11 @@ class RunState:
             tqdm.write(text, file=sys.stdout)
             sys.stdout.flush()
 
+    def write_config(self) -> None:
+        """Write the configuration: a folder with one is a run that can go on."""
+        if self.is_first:
+            self.records.write_config(self.plan.config)
+
     def step_seconds(self) -> dict[str, float] | None:
         """This node's, where it is to be measured."""
         return self.node.step_seconds() if self.plan.config.watch.track_time else None

@@ -1,4 +1,4 @@
-"""How nodes agree to stop or to save at the same step: they ask each other, about once a second."""
+"""Synchronisation points: nodes agree, about once a second, to stop or save at the same step."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ class Decision:
 
 
 class SyncPoints:
-    """When the nodes meet, and what they decide; every node's are at the same steps.
+    """The synchronisation points of a run, at the same steps on every node.
 
-    At each one they agree on the next, by the speed of the first node: after every step at the
-    beginning, later after as many as take SECONDS_BETWEEN. A node between two meetings waits for
-    nobody but its neighbours.
+    At each one the nodes agree on the next, by the speed of the first node: after every step at
+    the beginning, later after as many as take SECONDS_BETWEEN. Between two of them a node waits
+    for nobody but its neighbours.
 
     Args:
         communicator: this node's.
@@ -50,18 +50,18 @@ class SyncPoints:
     ) -> None:
         self._communicator, self._request, self._injector = communicator, request, injector
         self._save_seconds = None if save_minutes is None else 60 * save_minutes
-        self._saved = self._met = time.monotonic()
+        self._saved = self._last = time.monotonic()
         self._steps_made, self._steps_between = 0, 1
 
     def after_step(self, step: int) -> Decision:
-        """Meet, if it is time for it, after the step that made it `step` steps."""
+        """Synchronise, if it is time for it, after the step that made it `step` steps."""
         self._steps_made += 1
         if self._steps_made < self._steps_between:
             return Decision(stop=False, save=False)
-        return self.meet(step)
+        return self.synchronise(step)
 
-    def meet(self, step: int) -> Decision:
-        """Ask all nodes; all of them call it at the same step.
+    def synchronise(self, step: int) -> Decision:
+        """Ask all nodes whether to stop or save; all of them call it at the same step.
 
         Raises:
             CommunicationError: a node does not come.
@@ -70,13 +70,13 @@ class SyncPoints:
         now = time.monotonic()
         # At most twice as many as there were: the first steps, which compile, are no measure.
         made = max(1, self._steps_made)
-        steps = int(made * SECONDS_BETWEEN / max(now - self._met, 1e-9))
+        steps = int(made * SECONDS_BETWEEN / max(now - self._last, 1e-9))
         steps = max(1, min(steps, 2 * made))
         due = self._save_seconds is not None and now - self._saved >= self._save_seconds
         (asked,) = self._communicator.parts.totals([self._request.asked], step)
         rows = gather_floats(self._communicator, [asked, due, steps], step)
         self._steps_made, self._steps_between = 0, int(rows[0][2])
-        self._met = time.monotonic()
+        self._last = time.monotonic()
         if rows[0][1]:
-            self._saved = self._met
+            self._saved = self._last
         return Decision(stop=any(row[0] for row in rows), save=bool(rows[0][1]))

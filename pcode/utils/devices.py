@@ -10,15 +10,11 @@ import sysconfig
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import joblib
 import torch
 
 from pcode.utils.errors import HostError, UserError
-
-if TYPE_CHECKING:
-    from pcode.config.options import Launch
 
 
 def threads_per_node(
@@ -58,25 +54,24 @@ def num_usable_cores() -> int:
     return int(joblib.cpu_count())
 
 
-def device_of(launch: Launch, process: int) -> torch.device:
-    """The device of a process of the run: by `world`, gone through again and again.
+def device_of(on_cuda: bool | None, world: Sequence[int], process: int) -> torch.device:
+    """Give the device of a process of the run: by `world`, gone through again and again.
 
     Args:
-        launch: the flags; on_cuda is decided.
         process: its number among all of the run, node after node.
     """
-    if not launch.on_cuda:
+    if not on_cuda:
         return torch.device("cpu")
-    return torch.device("cuda", launch.world[process % len(launch.world)])
+    return torch.device("cuda", world[process % len(world)])
 
 
-def check_gpus(launch: Launch, processes: Sequence[int]) -> None:
+def check_gpus(world: Sequence[int], processes: Sequence[int]) -> None:
     """Refuse what needs GPUs that are not there; for the processes that run on this machine.
 
     Raises:
         HostError: there is no GPU, none of a number in `world`, or nothing to make kernels with.
     """
-    if not launch.on_cuda or not processes:
+    if not processes:
         return
     if not torch.cuda.is_available():
         raise HostError(
@@ -84,11 +79,10 @@ def check_gpus(launch: Launch, processes: Sequence[int]) -> None:
         )
     _check_kernels()
     count = torch.cuda.device_count()
-    wanted = {device_of(launch, process).index for process in processes}
-    missing = sorted(number for number in wanted if number >= count)
+    missing = sorted({world[process % len(world)] for process in processes} - set(range(count)))
     if missing:
         raise HostError(
-            f"--world {','.join(map(str, launch.world))}: no GPU {', '.join(map(str, missing))} "
+            f"--world {','.join(map(str, world))}: no GPU {', '.join(map(str, missing))} "
             f"on this machine, which has {count}"
         )
 
@@ -126,12 +120,11 @@ def check_compiler(
         )
 
 
-def gpu_notices(launch: Launch, num_processes: int) -> list[str]:
-    """What is to be said of the choice of GPUs."""
-    if not launch.on_cuda or len(launch.world) >= num_processes:
+def gpu_notices(world: Sequence[int], num_processes: int) -> list[str]:
+    """Say where a run on GPUs has fewer of them than processes."""
+    if len(world) >= num_processes:
         return []
-    world = ",".join(map(str, launch.world))
     return [
-        f"--world {world}: {len(launch.world)} GPU ids for {num_processes} processes; they are "
-        "gone through again from the first"
+        f"--world {','.join(map(str, world))}: {len(world)} GPU ids for {num_processes} processes; "
+        "they are gone through again from the first"
     ]

@@ -15,8 +15,8 @@ from typing import Any
 import psutil
 import pytest
 
-from pcode.config.options import Launch
 from pcode.launch import mpirun_command
+from pcode.launch.options import Launch
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]

@@ -82,7 +82,7 @@ class Rank:
 
     def mark(self) -> int:
         """Come to the given step, and wait."""
-        StepMark(self._place.rank, 0).set(int(self._arguments[0]) + self._place.rank)
+        StepMark(self._place.rank)(int(self._arguments[0]) + self._place.rank)
         self._tell("ready")
         signal.pause()
         return 0

@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pcode.config.options import Launch
 from pcode.launch.environment import (
     RankEnvironment,
     check_ranks,
@@ -16,6 +15,7 @@ from pcode.launch.environment import (
     num_nodes_of,
     rendezvous_address,
 )
+from pcode.launch.options import Launch
 from pcode.launch.slurm import expand_nodelist
 from pcode.utils.errors import UserError
 

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from pcode.config.options import Launch
 from pcode.launch import mpirun_command, runs_here
+from pcode.launch.options import Launch
 from pcode.utils.errors import UserError
 
 SCRIPT = Path("run.py")

@@ -11,11 +11,12 @@ from pcode.launch.steps import VARIABLE, StepMark, marked_step
 
 def test_last_step_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(VARIABLE, str(tmp_path))
-    marks = [StepMark(rank, 3) for rank in range(3)]
+    marks = [StepMark(rank) for rank in range(4)]
+    marks[1](3)
     for step in range(5):
-        marks[0].set(step)
-    marks[2].set(1 << 40)
-    assert [marked_step(tmp_path, rank) for rank in range(4)] == [4, 3, 1 << 40, None]
+        marks[0](step)
+    marks[2](1 << 40)
+    assert [marked_step(tmp_path, rank) for rank in range(5)] == [4, 3, 1 << 40, None, None]
 
 
 @pytest.mark.parametrize("folder", [None, "gone"])
@@ -26,5 +27,5 @@ def test_nothing_is_marked_where_there_is_no_folder(
     monkeypatch.delenv(VARIABLE, raising=False)
     if folder is not None:
         monkeypatch.setenv(VARIABLE, str(tmp_path / folder))
-    StepMark(0, 0).set(3)
+    StepMark(0)(3)
     assert list(tmp_path.iterdir()) == []

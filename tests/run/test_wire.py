@@ -95,11 +95,11 @@ def test_messages_are_as_small_as_the_theory_allows(arch: str, num_entries: int)
     filled = 8 * layout.num_tensors
     assert bits(layout, "none") == 32 * num_entries
     assert 0 <= bits(layout, "sign") - norms - num_entries < filled
-    for ratio, num_kept in kept.items():
-        assert bits(layout, "compress_random_k", compress_ratio=ratio) == 32 * num_kept
-        positions = num_kept * (2 + math.log2(num_entries / num_kept))
+    for ratio, num_retained in kept.items():
+        assert bits(layout, "compress_random_k", compress_ratio=ratio) == 32 * num_retained
+        positions = num_retained * (2 + math.log2(num_entries / num_retained))
         got = bits(layout, "compress_top_k", compress_ratio=ratio)
-        assert 32 * num_kept < got <= 32 * num_kept + positions + 16
+        assert 32 * num_retained < got <= 32 * num_retained + positions + 16
     assert got <= 41 * kept[0.99]
     for level in (1, 2, 4, 8, 16):
         got = bits(layout, "quantize_qsgd", quantize_level=level)

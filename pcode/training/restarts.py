@@ -8,11 +8,21 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Protocol
 
-from pcode.launch.supervise import Ended
-from pcode.training.checkpoint import last_step, manifest_file, read_manifest, steps_kept
+from pcode.training.checkpoint import last_step, manifest_file, read_manifest, saved_steps
 from pcode.training.records import run_name
 from pcode.utils.errors import UserError
+
+
+class Ended(Protocol):
+    """How the ranks ended: with which status, and whether it was a failure."""
+
+    @property
+    def status(self) -> int: ...
+
+    @property
+    def failed(self) -> bool: ...
 
 
 @dataclass(frozen=True)
@@ -51,7 +61,7 @@ class GoingBack:
 
     def __init__(self, run: Path, step: int, *, same: bool) -> None:
         self.step = step
-        later = [manifest_file(run, other) for other in steps_kept(run) if same and other > step]
+        later = [manifest_file(run, other) for other in saved_steps(run) if same and other > step]
         self._later = {file: _identity(file) for file in later}
 
     @property
@@ -127,19 +137,20 @@ def run_attempts(
         summary = None if attempt.folder is None else attempt.folder / "summary.json"
         before = _identity(summary)
         ended = start(attempt.flags)
+        status, failed = ended.status, ended.failed
         is_new = _identity(summary) != before
-        if ended.failed and is_new and _has_finished(summary):
+        if failed and is_new and _has_finished(summary):
             return 0
-        if ended.status == 0 and summary_needed and not is_new:
+        if status == 0 and summary_needed and not is_new:
             print("run.py: error: no node came to the end", file=sys.stderr, flush=True)
-            ended = Ended(1, failed=True)
-        if not ended.failed or num_restarts == max_restarts:
-            return ended.status
+            status, failed = 1, True
+        if not failed or num_restarts == max_restarts:
+            return status
         num_restarts += 1
         attempt = following(attempt)
         print(
             f"run.py: restart {num_restarts} of {max_restarts}: a node failed (status "
-            f"{ended.status}); {attempt.where}",
+            f"{status}); {attempt.where}",
             file=sys.stderr,
             flush=True,
         )

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from pcode.launch.supervise import Ended
-from pcode.restarts import Attempt, GoingBack, new_run, next_attempt, run_attempts
 from pcode.training.checkpoint import Manifest
+from pcode.training.restarts import Attempt, GoingBack, new_run, next_attempt, run_attempts
 from pcode.utils.whole_files import whole_file
 
 FAILED = Ended(137, failed=True)

@@ -1,0 +1,153 @@
+"""How the nodes of a run are started and talk: the flags, and what they decide."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pcode.utils.errors import UserError
+from pcode.utils.options import option
+
+MOST_PROCESSES = 4096
+Flags = Mapping[str, Any]
+
+
+def not_needed(flags: Flags) -> str:
+    return "it is not needed any more"
+
+
+def _mpi_launch(flags: Flags) -> str | None:
+    if flags["backend"] == "sim":
+        return "--backend sim runs all nodes in this process"
+    if flags["n_mpi_process"] * flags["n_sub_process"] == 1:
+        return "one node runs in this process"
+    return None
+
+
+def _simulated(flags: Flags) -> str | None:
+    return "simulated nodes need no time limit" if flags["backend"] == "sim" else None
+
+
+def uses_gpus(flags: Flags) -> bool:
+    """Say whether nodes train on GPUs, or may: other hosts are not known."""
+    on_cuda: bool | None = flags["on_cuda"]
+    if on_cuda is not None:
+        return on_cuda
+    import torch  # noqa: PLC0415  # a launcher needs none, and importing it takes seconds
+
+    return flags["hostfile"] is not None or torch.cuda.is_available()
+
+
+def _without_gpus(flags: Flags) -> str | None:
+    return None if uses_gpus(flags) else "no node uses a GPU"
+
+
+def _without_cuda_messages(flags: Flags) -> str | None:
+    if uses_gpus(flags) and flags["comm_device"] == "cpu":
+        return "messages are exchanged in host memory with --comm_device cpu"
+    return _without_gpus(flags)
+
+
+@dataclass(frozen=True)
+class Launch:
+    """Launch and devices"""
+
+    n_mpi_process: int = option(2, "number of nodes", minimum=1, maximum=MOST_PROCESSES)
+    n_sub_process: int = option(
+        1,
+        "GPUs of a node (processes on the CPU): they share its batches, average their gradients",
+        minimum=1,
+        maximum=MOST_PROCESSES,
+    )
+    world: tuple[int, ...] = option(
+        (0,),
+        "GPU id of every GPU of the run, node after node; repeated cyclically when short",
+        metavar="GPU",
+        minimum=0,
+        irrelevant=_without_gpus,
+    )
+    hostfile: str | None = option(
+        None,
+        "file of `HOST slots=N` lines; none: this machine",
+        metavar="FILE",
+        irrelevant=_mpi_launch,
+    )
+    backend: str = option(
+        "mpi",
+        "how nodes talk; sim: all nodes in this process",
+        choices=("mpi", "nccl", "gloo", "sim"),
+        metavar="NAME",
+    )
+    python_path: str | None = option(
+        None, "interpreter on the hosts; none: this one", metavar="PYTHON", irrelevant=_mpi_launch
+    )
+    mpi_path: str | None = option(
+        None,
+        "prefix of the MPI installation; none: the installed one",
+        metavar="DIR",
+        irrelevant=_mpi_launch,
+    )
+    mpi_env: str | None = option(
+        None, "variables handed to the ranks: A=1,B=2", metavar="A=1,B=2", irrelevant=_mpi_launch
+    )
+    work_dir: str | None = option(
+        None,
+        "working directory on the hosts; none: this one",
+        metavar="DIR",
+        irrelevant=_mpi_launch,
+    )
+    use_ipc: bool = option(
+        False, "CUDA IPC in the MPI's shared-memory transport", irrelevant=_without_cuda_messages
+    )
+    on_cuda: bool | None = option(None, "train on GPUs; auto: where there is one")
+    comm_device: str | None = option(
+        None,
+        "where messages are exchanged; none: where the model is",
+        choices=(None, "cpu", "cuda"),
+        irrelevant=_without_gpus,
+    )
+    num_threads: int | None = option(
+        None,
+        "CPU threads of a process; none: cores / processes on this machine",
+        minimum=1,
+        maximum=4096,
+    )
+    time_limit_seconds: float = option(
+        300.0,
+        "a message that takes longer ends the run with an error",
+        metavar="SECONDS",
+        minimum=0.001,
+        maximum=1e7,
+        irrelevant=_simulated,
+    )
+    max_restarts: int = option(
+        0,
+        "after a failure, start again from the last checkpoint, so many times",
+        minimum=0,
+        irrelevant=_mpi_launch,
+    )
+    on_failure: str = option(
+        "stop",
+        "continue: go on without nodes that died (mpi); a node whose numbers are not finite takes "
+        "the others' model (mpi, sim)",
+        choices=("stop", "continue"),
+        metavar="ACTION",
+    )
+    local_rank: int | None = option(None, "accepted; nodes find their rank", irrelevant=not_needed)
+    remote_exec: bool = option(False, "accepted; a hostfile says where", irrelevant=not_needed)
+    clean_python: bool = option(False, "accepted; no process is left", irrelevant=not_needed)
+    user: str | None = option(None, "a label of the run")
+    project: str | None = option(None, "a label of the run")
+
+    def __post_init__(self) -> None:
+        if self.num_processes > MOST_PROCESSES:
+            raise UserError(
+                f"--n_mpi_process {self.n_mpi_process} --n_sub_process {self.n_sub_process}: "
+                f"{self.num_processes:,} processes; at most {MOST_PROCESSES}"
+            )
+
+    @property
+    def num_processes(self) -> int:
+        """Ranks of the run, node after node."""
+        return self.n_mpi_process * self.n_sub_process
