@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,20 +19,20 @@ class Component:
     Attributes:
         flag: the flag that names one.
         group: of the configuration, in whose section of `--help` its options stand.
-        known: gives all that are built; the registry is read at every use.
-        chosen: gives the one that a flag's value names.
+        built: gives all that there are, by name: what declares their options.
+        named: gives the one that a flag's value names.
         unused: gives the reason why none is used among all flags' values, or None.
     """
 
     flag: str
     group: str
-    known: Callable[[], Iterable[Any]]
-    chosen: Callable[[str], Any]
+    built: Callable[[], Mapping[str, Any]]
+    named: Callable[[str], Any]
     unused: Callable[[Mapping[str, Any]], str | None] = lambda flags: None
 
 
 def _of_registry(flag: str, group: str, registry: Mapping[str, Any], *unused: Any) -> Component:
-    return Component(flag, group, registry.values, registry.__getitem__, *unused)
+    return Component(flag, group, lambda: registry, registry.__getitem__, *unused)
 
 
 def _no_options() -> None:
@@ -51,21 +51,16 @@ COMPONENTS = (
     Component(
         "data",
         "data",
-        lambda: (source.load for source in datasets.DATASETS.values()),
+        lambda: {name: source.load for name, source in datasets.DATASETS.items()},
         lambda name: datasets.data_source(name).load,
     ),
-    Component(
-        "arch",
-        "model",
-        models.builders,
-        lambda name: models.architecture(name).build,
-    ),
+    Component("arch", "model", models.builders, lambda name: models.architecture(name).build),
     _of_registry("local_optimizer", "learning", optim.LOCAL_OPTIMIZERS),
     _of_registry("lr_schedule_scheme", "learning", schedules.SCHEMES),
     Component(
         "graph_topology",
         "graph",
-        {**TOPOLOGIES, **DRAWN}.values,
+        lambda: {**TOPOLOGIES, **DRAWN},
         lambda name: {**TOPOLOGIES, **DRAWN}.get(name.partition(":")[0], _no_options),
     ),
     _of_registry("comm_op", "graph", compression.COMPRESSORS, without_compression),
@@ -81,7 +76,7 @@ def component_flags() -> dict[str, tuple[Component, Flag]]:
     """
     found: dict[str, tuple[Component, Flag]] = {}
     for component in COMPONENTS:
-        for each in component.known():
+        for each in component.built().values():
             for name, flag in options_of(each).items():
                 _, other = found.setdefault(name, (component, flag))
                 if (flag.kind, flag.default) != (other.kind, other.default):
@@ -94,7 +89,7 @@ def component_flags() -> dict[str, tuple[Component, Flag]]:
 def irrelevant(component: Component, flag: Flag, flags: Mapping[str, Any]) -> str | None:
     """Give the reason why a component's option cannot matter among all flags' values, or None."""
     name = flags[component.flag]
-    chosen = component.chosen(name)
+    chosen = component.named(name)
     if reason := flag.option.irrelevant(flags):
         return reason
     if flag.name not in options_of(chosen):

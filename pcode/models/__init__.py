@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -129,10 +129,10 @@ def _of_torchvision(name: str) -> Architecture:
     raise UserError(f"--arch {name!r} is not known; {hint}built: {', '.join(NAMES)}")
 
 
-def builders() -> Iterator[Callable[..., nn.Module]]:
-    """Give what builds the models of MODELS and FAMILIES."""
-    yield from (kind.build for kind in MODELS.values())
-    yield from (family.build for family in FAMILIES.values())
+def builders() -> dict[str, Callable[..., nn.Module]]:
+    """Give what builds the models of MODELS and FAMILIES, by name."""
+    families = {f"{name}DEPTH": family.build for name, family in FAMILIES.items()}
+    return {name: kind.build for name, kind in MODELS.items()} | families
 
 
 def make_model(
