@@ -32,6 +32,7 @@ import torch
 import torch.distributed as dist
 
 from harness import keep, run_ranks
+from pcode import mpi_backend
 
 SIZES = [4**exponent for exponent in range(5, 14)]  # 1 KiB to 64 MiB
 TIMEOUT = timedelta(seconds=60)
@@ -112,9 +113,7 @@ def measure(backend: str, output: Path, repeats: int, largest: int) -> None:
 
 def start(backend: str) -> Any:
     """Initialize torch.distributed on the ranks that mpirun has started; the group to measure."""
-    from pcode.communication import mpi  # noqa: PLC0415  # only ranks initialize MPI
-
-    mpi.init_process_group(TIMEOUT)
+    mpi_backend.init_process_group(TIMEOUT)
     return dist.group.WORLD if backend == "mpi" else dist.new_group(backend=backend)
 
 

@@ -16,7 +16,7 @@ NEAREST = {
     "optim": "tests/optim",
     "compression": "tests/compression",
     "communication": "tests/communication",
-    "mpi": "tests/communication",
+    "mpi": "tests/mpi_backend",
     "topology": "tests/topology",
     "launch": "tests/launch",
     "training": "tests/training",

@@ -38,7 +38,7 @@ from harness import keep, spread, start_ranks
 from pcode.communication import Communicator, Exchange, SimCommunicator, Simulation
 from pcode.communication.connect import connect, disconnect
 from pcode.compression import make_compressor
-from pcode.config import make_config
+from pcode.launch import rendezvous_address
 from pcode.optim import ParallelChoco
 from pcode.topology import make_topology
 
@@ -140,7 +140,7 @@ def _choco(model: nn.Module, communicator: Communicator) -> ParallelChoco:
     return ParallelChoco(
         model.parameters(),
         communicator,
-        make_topology("ring", communicator.num_nodes),
+        make_topology("ring", communicator.size),
         compressor=make_compressor("sign"),
         consensus_stepsize=GAMMA,
         lr=LR,
@@ -187,9 +187,14 @@ def _join(num_ranks: int, backend: str) -> Communicator:
     if num_ranks == 1:
         return ToItself()
     place = start_ranks(num_ranks, __file__, sys.argv[1:])
-    world = tuple(range(torch.cuda.device_count()))
-    config = make_config(backend=backend, n_mpi_process=num_ranks, on_cuda=True, world=world)
-    return connect(config.launch, place)
+    return connect(
+        backend,
+        place.rank,
+        place.num_ranks,
+        device=torch.device("cuda", place.rank % torch.cuda.device_count()),
+        limit_seconds=60.0,
+        address=rendezvous_address(),
+    )
 
 
 def main() -> None:

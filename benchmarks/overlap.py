@@ -24,7 +24,8 @@ from pathlib import Path
 import torch
 
 from harness import keep, spread, start_ranks
-from pcode.communication import DistributedCommunicator, mpi
+from pcode import mpi_backend
+from pcode.communication import DistributedCommunicator
 from pcode.utils.memory import use_memory_well
 from peers import PEERS, random_batch, time_steps
 
@@ -35,7 +36,7 @@ def measure(arguments: argparse.Namespace) -> None:
     """One rank's part; rank 0 prints and keeps the figures."""
     torch.set_num_threads(1)
     use_memory_well()
-    mpi.init_process_group()
+    mpi_backend.init_process_group()
     node = DistributedCommunicator()
     methods = {kind: PEERS[kind].make(arguments.arch, 0.01, node) for kind in KINDS}
     batch = random_batch(arguments.batch_size, seed=node.rank)
@@ -46,7 +47,7 @@ def measure(arguments: argparse.Namespace) -> None:
             if round_number:  # the first compiles kernels and fills caches
                 seconds[kind].append(row["total"])
     if node.rank == 0:
-        report(seconds, node.num_nodes, arguments)
+        report(seconds, node.size, arguments)
     node.barrier()
     torch.distributed.destroy_process_group()
 

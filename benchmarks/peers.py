@@ -200,7 +200,7 @@ def random_batch(batch_size: int, seed: int) -> tuple[torch.Tensor, torch.Tensor
 
 def _optimizer(title: str, optimizer: type[DecentralizedOptimizer], **options: Any) -> Peer:
     def make(arch: str, lr: float, communicator: Communicator) -> Method:
-        ring = make_topology("ring", communicator.num_nodes)
+        ring = make_topology("ring", communicator.size)
         return ByOptimizer(
             arch,
             lr,

@@ -18,7 +18,8 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from pcode.communication import Communicator, DistributedCommunicator, mpi
+from pcode import mpi_backend
+from pcode.communication import Communicator, DistributedCommunicator
 from pcode.datasets import load_dataset
 from pcode.datasets.partition import partition_indices
 from pcode.utils.memory import use_memory_well
@@ -163,7 +164,7 @@ def measure_accuracy(options: Accuracy, node: Communicator) -> dict[str, Any]:
 def batches(labels: torch.Tensor, batch_size: int, node: Communicator) -> Iterator[torch.Tensor]:
     """Rows of this node's batches, without end; every epoch is dealt anew."""
     for epoch in count():
-        shares = partition_indices(labels, node.num_nodes, "random", SEED, epoch)
+        shares = partition_indices(labels, node.size, "random", SEED, epoch)
         share = shares[node.rank]
         whole = min(map(len, shares)) // batch_size
         yield from share[: whole * batch_size].split(batch_size)
@@ -176,7 +177,7 @@ def main() -> None:
     warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
     torch.set_num_threads(1)
     use_memory_well()
-    mpi.init_process_group()
+    mpi_backend.init_process_group()
     node = DistributedCommunicator()
     found = (
         measure_accuracy(Accuracy(**options), node)

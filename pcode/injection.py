@@ -108,22 +108,60 @@ class Injector:
             if fault.phase == phase and fault.step in (None, step) and not fault.done:
                 fault.happen(spoil)
 
-    def listen(self, communicator: Communicator) -> None:
-        """Reach `exchange` at each of the communicator's, where there are failures to come."""
-        if not self._faults:
-            return
-        exchange = communicator.exchange
+    def wrap(self, communicator: Communicator) -> Communicator:
+        """One that reaches `exchange` at each exchange, where there are failures to come."""
+        return InjectingCommunicator(communicator, self) if self._faults else communicator
 
-        def injected(
-            outgoing: Mapping[int, torch.Tensor],
-            incoming: Mapping[int, torch.Tensor],
-            step: int | None = None,
-        ) -> Exchange:
-            def spoil() -> None:
-                for tensor in outgoing.values():
-                    tensor.view(torch.uint8).fill_(255)  # NaN, where they are floats
 
-            self.reach("exchange", -1 if step is None else step, spoil)
-            return exchange(outgoing, incoming, step)
+class InjectingCommunicator(Communicator):
+    """Another communicator, whose exchanges fail on purpose.
 
-        communicator.exchange = injected  # type: ignore[method-assign]
+    Args:
+        inner: does what is asked for.
+        injector: of this process.
+    """
+
+    def __init__(self, inner: Communicator, injector: Injector) -> None:
+        self._inner, self._injector = inner, injector
+        self.rank, self.size, self.local_ranks = inner.rank, inner.size, inner.local_ranks
+        self.names_peers = inner.names_peers
+
+    @property
+    def bytes_sent(self) -> int:
+        return self._inner.bytes_sent
+
+    @bytes_sent.setter
+    def bytes_sent(self, num_bytes: int) -> None:
+        self._inner.bytes_sent = num_bytes
+
+    def exchange(
+        self,
+        outgoing: Mapping[int, torch.Tensor],
+        incoming: Mapping[int, torch.Tensor],
+        step: int | None = None,
+    ) -> Exchange:
+        def spoil() -> None:
+            for tensor in outgoing.values():
+                tensor.view(torch.uint8).fill_(255)  # NaN, where they are floats
+
+        self._injector.reach("exchange", -1 if step is None else step, spoil)
+        return self._inner.exchange(outgoing, incoming, step)
+
+    def all_reduce(self, tensor: torch.Tensor, step: int | None = None) -> None:
+        self._inner.all_reduce(tensor, step)
+
+    def all_gather(self, tensor: torch.Tensor, step: int | None = None) -> list[torch.Tensor]:
+        return self._inner.all_gather(tensor, step)
+
+    def average(self, tensor: torch.Tensor) -> None:
+        self._inner.average(tensor)
+
+    def barrier(self, step: int | None = None) -> None:
+        self._inner.barrier(step)
+
+    def report(self, error: Exception, step: int | None = None) -> None:
+        self._inner.report(error, step)
+
+    def recover(self) -> tuple[Communicator, list[int]]:
+        communicator, survivors = self._inner.recover()
+        return InjectingCommunicator(communicator, self._injector), survivors

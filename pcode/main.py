@@ -27,6 +27,7 @@ from pcode.launch import (
     launch,
     mpirun_command,
     num_nodes_of,
+    rendezvous_address,
     runs_here,
 )
 from pcode.launch.mpirun import go_to, handing_on
@@ -38,7 +39,7 @@ from pcode.training.planning import make_plan
 from pcode.training.restarts import Attempt, GoingBack, new_run, next_attempt, run_attempts
 from pcode.training.run import run_node
 from pcode.training.stop import StopRequest
-from pcode.utils.devices import check_gpus, gpu_notices, threads_per_node
+from pcode.utils.devices import check_gpus, device_of, gpu_notices, threads_per_node
 from pcode.utils.errors import (
     CommunicationError,
     DivergenceError,
@@ -253,7 +254,15 @@ def _be_rank(plan: Plan, place: RankEnvironment, request: StopRequest) -> int:
     options = plan.config.launch
     connected, status = False, 0
     try:
-        processes = connect(options, place)
+        processes = connect(
+            options.backend,
+            place.rank,
+            place.num_ranks,
+            device=device_of(options.on_cuda, options.world, place.rank),
+            limit_seconds=options.time_limit_seconds,
+            address=None if options.backend == "mpi" else rendezvous_address(),
+            comm_device=options.comm_device,
+        )
         connected = True
         node = by_nodes(processes, options.n_sub_process, options.time_limit_seconds)
         try:
@@ -265,8 +274,8 @@ def _be_rank(plan: Plan, place: RankEnvironment, request: StopRequest) -> int:
                 print(f"run.py: {end}", flush=True)
         disconnect(status)
     except CommunicationError as error:
-        # Who was only told of it stays silent: one line says it.
-        abort("" if error.told else f"run.py: error: {error}", _status(error))
+        # A rank to which a peer has reported it stays silent: one line says it.
+        abort("" if error.reported_by_peer else f"run.py: error: {error}", _status(error))
     except (DivergenceError, StorageError) as error:
         abort(f"run.py: error: {error}", _status(error))
     except UserError as error:

@@ -159,7 +159,8 @@ def test_corrupt_spoils_a_message_once() -> None:
     faults = "corrupt:1:1:exchange"
 
     def node(communicator: Communicator) -> list[list[float]]:
-        Injector(communicator.rank, read_faults({VARIABLE: faults})).listen(communicator)
+        injector = Injector(communicator.rank, read_faults({VARIABLE: faults}))
+        communicator = injector.wrap(communicator)
         others = [rank for rank in range(3) if rank != communicator.rank]
         received = []
         for step in range(4):

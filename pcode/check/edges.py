@@ -146,7 +146,7 @@ def measure(
 
 def _meet(communicator: Communicator) -> None:
     """Return when all have come: a barrier that knows who has not."""
-    words = {rank: torch.zeros(1, dtype=torch.uint8) for rank in range(communicator.num_nodes)}
+    words = {rank: torch.zeros(1, dtype=torch.uint8) for rank in range(communicator.size)}
     own = words.pop(communicator.rank)
     if communicator.rank == 0:
         communicator.exchange({}, words).wait()

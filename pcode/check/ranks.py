@@ -20,8 +20,9 @@ from pcode.check.slow import named, slow, slowest, table
 from pcode.communication import Communicator
 from pcode.communication.connect import abort, connect, disconnect
 from pcode.config import Config
-from pcode.launch import RankEnvironment
+from pcode.launch import RankEnvironment, rendezvous_address
 from pcode.training.plan import Plan
+from pcode.utils.devices import device_of
 from pcode.utils.errors import CommunicationError, UserError
 
 # Those that measure an edge which does not answer say so before the first rank ends them, and that,
@@ -67,12 +68,21 @@ def be_rank(config: Config, place: RankEnvironment, own: Own, launched: bool) ->
     """
     report = Report()
     try:
-        communicator = connect(config.launch, place)
+        options = config.launch
+        communicator = connect(
+            options.backend,
+            place.rank,
+            place.num_ranks,
+            device=device_of(options, place.rank),
+            limit_seconds=options.time_limit_seconds,
+            address=None if options.backend == "mpi" else rendezvous_address(),
+            comm_device=options.comm_device,
+        )
         _check(communicator, config, own, report)
         status = 0 if launched else _agree(communicator, report)
         disconnect(status)
     except CommunicationError as error:
-        if not error.told:
+        if not error.reported_by_peer:
             time.sleep(_FIRST_GRACE_SECONDS if place.rank == 0 else _GRACE_SECONDS)
             who = "" if error.peer is None else f"rank {error.peer} does not answer: "
             report.wrong(f"--backend {config.launch.backend}: {who}{error.reason}")
@@ -103,7 +113,8 @@ def _check(communicator: Communicator, config: Config, own: Own, report: Report)
         found = _measure_carefully(communicator, edges, hosts)
     except EdgeError as error:
         # Others that were being measured had not come to their end when this one failed.
-        if not error.cause.told or error.seconds > config.launch.time_limit_seconds / 2:
+        late = error.seconds > config.launch.time_limit_seconds / 2
+        if late or not error.cause.reported_by_peer:
             report.wrong(f"{named(error.edge, hosts)}: no answer ({error.cause.reason})")
         abort("", WRONG_STATUS)
     if communicator.rank == 0 and found:

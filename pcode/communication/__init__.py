@@ -3,7 +3,6 @@
 from pcode.communication.base import Communicator, Exchange, ProcessCommunicator
 from pcode.communication.distributed import DistributedCommunicator
 from pcode.communication.node import NodeCommunicator, by_nodes
-from pcode.communication.parts import Parts
 from pcode.communication.sim import SimCommunicator, Simulation
 
 __all__ = [
@@ -11,7 +10,6 @@ __all__ = [
     "DistributedCommunicator",
     "Exchange",
     "NodeCommunicator",
-    "Parts",
     "ProcessCommunicator",
     "SimCommunicator",
     "Simulation",

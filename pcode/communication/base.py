@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import torch
 
-from pcode.communication.parts import ONE_PROCESS, Parts
+from pcode.utils.errors import CommunicationError
 
 # Pieces of `average`: n of them are in memory at a time.
 AVERAGED_ENTRIES = 1 << 20
@@ -28,27 +29,29 @@ class Exchange(ABC):
 class Communicator(ABC):
     """One node's view of the others. All nodes call the same methods in the same order.
 
+    Every `step` is that of the training, to be named in errors.
+
     Attributes:
         rank: this node, from 0.
-        num_nodes: how many there are.
+        size: how many nodes there are.
         bytes_sent: bytes this node has sent in `exchange` (exact: what was handed over) and
             `all_reduce` (2 (n - 1) / n times the tensor, which the best algorithms send). What
             evaluation gathers is not counted.
-        parts: the processes that this node consists of.
+        local_ranks: the processes that this node consists of.
         names_peers: whether an exchange whose messages do not come ends, and its error names the
             peer. NCCL's goes on waiting, on the GPU: see `check_peers`.
     """
 
     rank: int
-    num_nodes: int
+    size: int
     bytes_sent: int
-    parts: Parts = ONE_PROCESS
+    local_ranks: ProcessCommunicator
     names_peers: bool = True
 
     @property
     def process(self) -> int:
         """This process among those of all nodes, from 0, node after node."""
-        return self.rank * self.parts.num_parts + self.parts.part
+        return self.rank * self.local_ranks.size + self.local_ranks.rank
 
     @property
     def is_first(self) -> bool:
@@ -65,23 +68,20 @@ class Communicator(ABC):
         """Start sending outgoing[peer] to each peer and receiving into incoming[peer]; return.
 
         Tensors are contiguous; the size and dtype of a message are known to both ends. Messages
-        between two nodes arrive in the order of the calls. `step` is named in errors.
+        between two nodes arrive in the order of the calls.
         """
 
     @abstractmethod
     def all_reduce(self, tensor: torch.Tensor, step: int | None = None) -> None:
-        """Replace `tensor` by its sum over all nodes, in place; `step` is named in errors."""
+        """Replace `tensor` by its sum over all nodes, in place; the same bits on all."""
 
     @abstractmethod
     def all_gather(self, tensor: torch.Tensor, step: int | None = None) -> list[torch.Tensor]:
-        """Every node's `tensor`, in the order of ranks; same shape and dtype on all.
-
-        `step` is named in errors.
-        """
+        """Every node's `tensor`, in the order of ranks; same shape and dtype on all."""
 
     @abstractmethod
     def barrier(self, step: int | None = None) -> None:
-        """Return when all nodes have called it; `step` is named in errors."""
+        """Return when all nodes have called it."""
 
     def check_peers(self, step: int | None = None) -> None:
         """Find the node for which the exchanges wait, where they do not name it.
@@ -93,26 +93,25 @@ class Communicator(ABC):
             CommunicationError: a node does not answer, naming rank, peer and step.
         """
         if not self.names_peers:
-            others = [rank for rank in range(self.num_nodes) if rank != self.rank]
+            others = [rank for rank in range(self.size) if rank != self.rank]
             answers = {peer: torch.empty(1, dtype=torch.uint8) for peer in others}
             question = torch.zeros(1, dtype=torch.uint8)
             self.exchange(dict.fromkeys(others, question), answers, step).wait()
 
-    @abstractmethod
     def report(self, error: Exception, step: int | None = None) -> None:
         """This node cannot go on as it is: all others raise a CommunicationError from now on.
 
-        `error` is what it found, at `step`. To be followed by recover().
+        `error` is what it found. To be followed by recover().
 
         Raises:
-            CommunicationError: the backend cannot recover.
+            CommunicationError: there is no recovery.
         """
+        raise self._no_recovery(step) from error
 
-    @abstractmethod
     def recover(self) -> tuple[Communicator, list[int]]:
         """Go on with the nodes that live; called by all of them after a CommunicationError.
 
-        After one of their own, one that another told of, or their own report(). May be called
+        After one of their own, one that a peer reported, or their own report(). May be called
         again, on what it returned, as often as nodes fail. This communicator and its exchanges
         are not to be used any more, nor the tensors of those that have not returned from wait().
 
@@ -121,17 +120,22 @@ class Communicator(ABC):
             goes on counting bytes_sent; and their ranks in this one, ascending.
 
         Raises:
-            CommunicationError: a node lives but does not come within the time limit, or the
-                backend cannot recover.
+            CommunicationError: a node lives but does not come within the time limit, or there is
+                no recovery.
         """
+        raise self._no_recovery(None)
+
+    def _no_recovery(self, step: int | None) -> CommunicationError:
+        reason = f"a {type(self).__name__} cannot go on after a failure"
+        return CommunicationError(reason, rank=self.rank, step=step)
 
     def _count_all_reduce(self, tensor: torch.Tensor) -> None:
-        self.bytes_sent += 2 * (self.num_nodes - 1) * tensor.nbytes // self.num_nodes
+        self.bytes_sent += 2 * (self.size - 1) * tensor.nbytes // self.size
 
     def all_reduce_mean(self, tensor: torch.Tensor, step: int | None = None) -> None:
-        """Replace `tensor` by its mean over all nodes, in place; `step` is named in errors."""
+        """Replace `tensor` by its mean over all nodes, in place."""
         self.all_reduce(tensor, step)
-        tensor.div_(self.num_nodes)
+        tensor.div_(self.size)
 
     def average(self, tensor: torch.Tensor) -> None:
         """Replace a flat `tensor` by its mean over all nodes, in place, piece by piece.
@@ -144,25 +148,76 @@ class Communicator(ABC):
             total = gathered[0].clone()
             for other in gathered[1:]:
                 total += other
-            piece.copy_(total.div_(self.num_nodes))
+            piece.copy_(total.div_(self.size))
 
 
 class ProcessCommunicator(Communicator):
-    """One process's view of others, of which some may be a node: `rank` and `num_nodes` count
-    processes.
-
-    Errors of a group's communicator name ranks among all processes, not among the group's.
-    """
+    """One process's view of others: `rank` and `size` count processes."""
 
     @abstractmethod
     def broadcast(self, tensor: torch.Tensor, step: int | None = None) -> None:
-        """Replace `tensor` by that of rank 0; `step` is named in errors."""
+        """Replace `tensor` by that of rank 0."""
 
     @abstractmethod
-    def group(self, ranks: range, limit_seconds: float) -> ProcessCommunicator | None:
+    def group(
+        self, ranks: range, limit_seconds: float, local_size: int
+    ) -> ProcessCommunicator | None:
         """A communicator of these ranks alone, for one of them; all processes call it.
 
         Args:
             ranks: in their order they are 0, 1, ... there.
             limit_seconds: the time limit of its operations; simulated processes need none.
+            local_size: the processes of a node. Errors name nodes.
         """
+
+
+class NoCommunicator(ProcessCommunicator):
+    """Communicates nothing: for a process alone, or for one that leaves it to another process of
+    its node and gets from that what comes in."""
+
+    def __init__(self, rank: int = 0, size: int = 1) -> None:
+        self.rank, self.size, self.bytes_sent = rank, size, 0
+
+    def exchange(
+        self,
+        outgoing: Mapping[int, torch.Tensor],
+        incoming: Mapping[int, torch.Tensor],
+        step: int | None = None,
+    ) -> Exchange:
+        return _NoExchange()
+
+    def all_reduce(self, tensor: torch.Tensor, step: int | None = None) -> None:
+        pass
+
+    def all_gather(self, tensor: torch.Tensor, step: int | None = None) -> list[torch.Tensor]:
+        return [tensor] * self.size
+
+    def average(self, tensor: torch.Tensor) -> None:
+        pass
+
+    def broadcast(self, tensor: torch.Tensor, step: int | None = None) -> None:
+        pass
+
+    def barrier(self, step: int | None = None) -> None:
+        pass
+
+    def group(self, ranks: range, limit_seconds: float, local_size: int) -> NoCommunicator:
+        return NoCommunicator()
+
+
+class _NoExchange(Exchange):
+    def wait(self) -> None:
+        pass
+
+
+# As long as nothing else is said, a node is one process.
+Communicator.local_ranks = NoCommunicator()
+
+
+@contextmanager
+def naming_nodes(local_size: int) -> Iterator[None]:
+    """Let errors that name processes name nodes, of so many processes in a row each."""
+    try:
+        yield
+    except CommunicationError as error:
+        raise error.by_node(local_size) from error

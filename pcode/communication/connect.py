@@ -8,113 +8,133 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
 import torch
 import torch.distributed as dist
 from torch.distributed import Store  # type: ignore[attr-defined]
 from torch.distributed.rendezvous import rendezvous
 
-from pcode.communication import DistributedCommunicator, ProcessCommunicator, mpi
-from pcode.communication.distributed import nccl_limit, new_group
+from pcode import mpi_backend
+from pcode.communication import DistributedCommunicator, ProcessCommunicator
+from pcode.communication.distributed import naming, nccl_limit, new_group
 from pcode.communication.staging import StagedCommunicator
-from pcode.launch.environment import RankEnvironment, rendezvous_address
-from pcode.utils.devices import device_of
 from pcode.utils.errors import CommunicationError, UserError
-
-if TYPE_CHECKING:
-    from pcode.launch.options import Launch
 
 # Ranks import for seconds, some longer than others.
 _SHORTEST_JOIN_SECONDS = 60.0
 
 
-def connect(launch: Launch, place: RankEnvironment) -> ProcessCommunicator:
+def connect(
+    backend: str,
+    rank: int,
+    size: int,
+    *,
+    device: torch.device,
+    limit_seconds: float,
+    address: tuple[str, int] | None = None,
+    comm_device: str | None = None,
+) -> ProcessCommunicator:
     """Join the run's other ranks; this one's view of them, for tensors on its device.
+
+    Args:
+        backend: mpi, gloo or nccl.
+        rank, size: of this process; MPI has to agree.
+        device: where its tensors lie.
+        limit_seconds: the time limit of every operation.
+        address: host and port at which the ranks meet; MPI needs none.
+        comm_device: "cpu": messages are copied to the host, whatever the backend; "cuda": the
+            user asks for messages that are not.
 
     Raises:
         CommunicationError: the other ranks cannot be reached.
-        UserError: no MPI library, the wrong one, or no address at which the ranks could meet.
+        UserError: no MPI library, or the wrong one.
     """
-    device = device_of(launch.on_cuda, launch.world, place.rank)
     if device.type == "cuda":
         torch.cuda.set_device(device)  # before anything makes a stream or a context
-    if launch.backend == "mpi":
-        _join_mpi(launch, place)
-        communicator = DistributedCommunicator()
+    if backend == "mpi":
+        communicator = _join_mpi(rank, size, limit_seconds)
     else:
-        communicator = _join_by_store(launch, place, device)
+        assert address is not None, "to be given"
+        communicator = _join_by_store(
+            backend, rank, size, device=device, limit_seconds=limit_seconds, address=address
+        )
     if device.type == "cpu" or dist.get_backend() == "nccl":
         return communicator
-    takes_gpus = launch.backend == "mpi" and launch.comm_device != "cpu" and mpi.takes_gpus()
-    if launch.comm_device == "cuda" and not takes_gpus and place.rank == 0:
+    is_direct = backend == "mpi" and comm_device != "cpu" and mpi_backend.is_cuda_aware()
+    if comm_device == "cuda" and not is_direct and rank == 0:
         _warn(
             f"--comm_device cuda: {dist.get_backend()} takes no memory of GPUs here; messages are "
             "copied to page-locked host memory"
         )
-    return StagedCommunicator(communicator, device, takes_gpus)
+    return StagedCommunicator(communicator, device, is_direct)
 
 
 def _warn(line: str) -> None:
     print(f"run.py: warning: {line}", file=sys.stderr, flush=True)
 
 
-def _join_mpi(launch: Launch, place: RankEnvironment) -> None:
-    limit = timedelta(seconds=launch.time_limit_seconds)
-    with _alarm(max(launch.time_limit_seconds, _SHORTEST_JOIN_SECONDS)):
-        mpi.init_process_group(limit)
-    if dist.get_world_size() != place.num_ranks:
+def _join_mpi(rank: int, size: int, limit_seconds: float) -> DistributedCommunicator:
+    with _alarm(max(limit_seconds, _SHORTEST_JOIN_SECONDS)), naming(rank):
+        try:
+            mpi_backend.init_process_group(timedelta(seconds=limit_seconds))
+        except mpi_backend.MPISetupError as error:
+            raise UserError(str(error).replace("the mpi backend", "--backend mpi")) from error
+    if dist.get_world_size() != size:
         raise UserError(
-            f"--backend mpi: {place.num_ranks} processes were started, but MPI counts "
+            f"--backend mpi: {size} processes were started, but MPI counts "
             f"{dist.get_world_size()}: they were started by another MPI than the installed one"
         )
+    return DistributedCommunicator()
 
 
 def _join_by_store(
-    launch: Launch, place: RankEnvironment, device: torch.device
+    backend: str,
+    rank: int,
+    size: int,
+    *,
+    device: torch.device,
+    limit_seconds: float,
+    address: tuple[str, int],
 ) -> DistributedCommunicator:
     """Join over gloo or NCCL, at an address that all ranks know."""
-    seconds = launch.time_limit_seconds
-    join_limit = timedelta(seconds=max(seconds, _SHORTEST_JOIN_SECONDS))
-    host, port = rendezvous_address()
+    limit = timedelta(seconds=limit_seconds)
+    join_limit = timedelta(seconds=max(limit_seconds, _SHORTEST_JOIN_SECONDS))
+    host, port = address
     # torchrun has a store of its own at that address; elsewhere rank 0 opens one.
-    method = "env://" if place.kind == "torchrun" else f"tcp://{host}:{port}"
+    method = "env://" if dist.is_torchelastic_launched() else f"tcp://{host}:{port}"
     try:
         # Rank 0's store is open when all have come to it; from then on the run's own limit holds.
-        store, rank, num_ranks = next(
-            rendezvous(method, place.rank, place.num_ranks, timeout=join_limit)
-        )
-        over_nccl = launch.backend == "nccl" and not _share_gpus(store, place, device)
+        store, rank, size = next(rendezvous(method, rank, size, timeout=join_limit))
+        over_nccl = backend == "nccl" and not _share_gpus(store, rank, size, device)
         dist.init_process_group(
             "nccl" if over_nccl else "gloo",
             store=store,
             rank=rank,
-            world_size=num_ranks,
-            timeout=nccl_limit(seconds) if over_nccl else timedelta(seconds=seconds),
+            world_size=size,
+            timeout=nccl_limit(limit_seconds) if over_nccl else limit,
             device_id=device if over_nccl else None,
         )
-        if over_nccl:
-            # What is no tensor of a model lies in host memory.
-            host_group = new_group(None, timedelta(seconds=seconds), "gloo")
-            return DistributedCommunicator(host_group=host_group)
-        return DistributedCommunicator()
+        # What is no tensor of a model lies in host memory.
+        host_group = new_group(None, limit, "gloo") if over_nccl else None
+        return DistributedCommunicator(host_group=host_group)
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[0]
         raise CommunicationError(
-            f"cannot join the others at {host}:{port}: {reason}", rank=place.rank
+            f"cannot join the others at {host}:{port}: {reason}", rank=rank
         ) from error
 
 
-def _share_gpus(store: Store, place: RankEnvironment, device: torch.device) -> bool:
+def _share_gpus(store: Store, rank: int, size: int, device: torch.device) -> bool:
     """Whether two ranks use one GPU, which NCCL refuses; all ranks ask, the first one says so."""
-    store.set(f"gpu of {place.rank}", str(torch.cuda.get_device_properties(device).uuid))
+    store.set(f"gpu of {rank}", str(torch.cuda.get_device_properties(device).uuid))
     seen: dict[bytes, int] = {}
-    for rank in range(place.num_ranks):
-        other = seen.setdefault(store.get(f"gpu of {rank}"), rank)
-        if other != rank:
-            if place.rank == 0:
+    for one in range(size):
+        other = seen.setdefault(store.get(f"gpu of {one}"), one)
+        if other != one:
+            if rank == 0:
                 _warn(
-                    f"--backend nccl: ranks {other} and {rank} share a GPU, which NCCL refuses; "
+                    f"--backend nccl: ranks {other} and {one} share a GPU, which NCCL refuses; "
                     "messages are copied to host memory and sent by gloo"
                 )
             return True
@@ -146,7 +166,8 @@ def disconnect(status: int = 0) -> None:
         CommunicationError: a rank died meanwhile, or has not come within the time limit.
     """
     if "mpi" in dist.get_backend():
-        mpi.leave(status)
+        with naming(dist.get_rank()):
+            mpi_backend.finish(status)
     else:
         dist.barrier()
     dist.destroy_process_group()
@@ -162,5 +183,5 @@ def abort(message: str, status: int = 1) -> NoReturn:
         print(message, file=sys.stderr, flush=True)
     sys.stdout.flush()
     if dist.is_initialized() and "mpi" in dist.get_backend():
-        mpi.abort(status)
+        mpi_backend.abort(status)
     os._exit(status)

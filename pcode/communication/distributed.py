@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from datetime import timedelta
+from functools import partial
 
 import torch
 import torch.distributed as dist
 
-from pcode.communication import mpi
+from pcode import mpi_backend
 from pcode.communication.base import Exchange, ProcessCommunicator
+from pcode.mpi_backend import MPIError
 from pcode.utils.errors import CommunicationError
 
 NCCL_GRACE_SECONDS = 60.0
@@ -40,21 +42,32 @@ def new_group(
 
 
 @contextmanager
-def _naming(rank: int, peer: int | None, step: int | None) -> Iterator[None]:
-    """Give the errors of torch.distributed, which name neither peer nor step, both."""
+def naming(
+    rank: int, peer: int | None = None, step: int | None = None, local_size: int = 1
+) -> Iterator[None]:
+    """Let errors of torch.distributed, whatever the backend, name rank, peer and step.
+
+    Args:
+        local_size: processes of a node; nodes are named.
+
+    Raises:
+        CommunicationError: in place of what the block raises.
+    """
     try:
         yield
-    except CommunicationError as error:
-        raise CommunicationError(
-            error.reason,
-            rank=error.rank,
-            peer=peer if error.peer is None else error.peer,
-            step=step if error.step is None else error.step,
-            told=error.told,
-        ) from error
     except RuntimeError as error:
-        reason = str(error).strip().splitlines()[0]
-        raise CommunicationError(reason, rank=rank, peer=peer, step=step) from error
+        failure = CommunicationError(
+            str(error).strip().splitlines()[0], rank=rank, peer=peer, step=step
+        )
+        if isinstance(error, MPIError):
+            failure = CommunicationError(
+                error.reason,
+                rank=error.rank,
+                peer=peer if error.peer is None else error.peer,
+                step=step,
+                reported_by_peer=error.reported_by_peer,
+            )
+        raise failure.by_node(local_size) from error
 
 
 class _DistributedExchange(Exchange):
@@ -62,8 +75,7 @@ class _DistributedExchange(Exchange):
         self,
         operations: list[dist.P2POp],
         works: list[dist.Work],
-        rank: int,
-        step: int | None,
+        naming: Callable[[int | None], AbstractContextManager[None]],
     ) -> None:
         # A backend that coalesces returns one work for all operations: no single peer then.
         together = len(works) != len(operations)
@@ -71,11 +83,11 @@ class _DistributedExchange(Exchange):
             (work, None if together else operations[index].peer) for index, work in enumerate(works)
         ]
         self._operations = operations  # keeps the tensors alive
-        self._rank, self._step = rank, step
+        self._naming = naming
 
     def wait(self) -> None:
         for work, peer in self._works:
-            with _naming(self._rank, peer, self._step):
+            with self._naming(peer):
                 work.wait()
 
 
@@ -89,13 +101,18 @@ class DistributedCommunicator(ProcessCommunicator):
         group: one of which this process is a member; None: the default group, of all.
         host_group: the same processes over gloo, for tensors in host memory, where the group is
             NCCL's, which serves those of GPUs alone.
+        local_size: processes of a node; errors name nodes.
     """
 
     def __init__(
-        self, group: dist.ProcessGroup | None = None, host_group: dist.ProcessGroup | None = None
+        self,
+        group: dist.ProcessGroup | None = None,
+        host_group: dist.ProcessGroup | None = None,
+        local_size: int = 1,
     ) -> None:
-        self._group, self._host_group, self._process = group, host_group, dist.get_rank()
-        self.rank, self.num_nodes = dist.get_rank(group), dist.get_world_size(group)
+        self._group, self._host_group = group, host_group
+        self._process, self._local_size = dist.get_rank(), local_size
+        self.rank, self.size = dist.get_rank(group), dist.get_world_size(group)
         self.bytes_sent = 0
         self.names_peers = host_group is None
 
@@ -114,37 +131,42 @@ class DistributedCommunicator(ProcessCommunicator):
             for peer, tensor in tensors.items()
         ]
         self.bytes_sent += sum(tensor.nbytes for tensor in outgoing.values())
-        with _naming(self._process, None, step):
+        with self._naming(step):
             works = dist.batch_isend_irecv(operations) if operations else []
-        return _DistributedExchange(operations, works, self._process, step)
+        return _DistributedExchange(operations, works, partial(self._naming, step))
 
     def all_reduce(self, tensor: torch.Tensor, step: int | None = None) -> None:
         self._count_all_reduce(tensor)
-        with _naming(self._process, None, step):
+        with self._naming(step):
             dist.all_reduce(tensor, group=self._serving(tensor))
 
     def all_gather(self, tensor: torch.Tensor, step: int | None = None) -> list[torch.Tensor]:
-        gathered = [torch.empty_like(tensor) for _ in range(self.num_nodes)]
-        with _naming(self._process, None, step):
+        gathered = [torch.empty_like(tensor) for _ in range(self.size)]
+        with self._naming(step):
             dist.all_gather(gathered, tensor, group=self._serving(tensor))
         return gathered
 
     def broadcast(self, tensor: torch.Tensor, step: int | None = None) -> None:
-        with _naming(self._process, None, step):
+        with self._naming(step):
             dist.broadcast(tensor, group=self._serving(tensor), group_src=0)
 
     def barrier(self, step: int | None = None) -> None:
-        with _naming(self._process, None, step):
+        with self._naming(step):
             dist.barrier(self._serving())
 
-    def group(self, ranks: range, limit_seconds: float) -> DistributedCommunicator | None:
-        with _naming(self._process, None, None):
+    def group(
+        self, ranks: range, limit_seconds: float, local_size: int
+    ) -> DistributedCommunicator | None:
+        with self._naming(None):
             limit, host_group = timedelta(seconds=limit_seconds), None
             if self._host_group is not None:
                 host_group = new_group(list(ranks), limit, "gloo")
                 limit = nccl_limit(limit_seconds)
             group = new_group(list(ranks), limit)
-        return None if group is None else DistributedCommunicator(group, host_group)
+        return None if group is None else DistributedCommunicator(group, host_group, local_size)
+
+    def _naming(self, step: int | None, peer: int | None = None) -> AbstractContextManager[None]:
+        return naming(self._process, peer, step, self._local_size)
 
     def _serving(self, *tensors: torch.Tensor) -> dist.ProcessGroup | None:
         """The group that takes these tensors, all of one device; with none, of the host."""
@@ -154,11 +176,13 @@ class DistributedCommunicator(ProcessCommunicator):
 
     def report(self, error: Exception, step: int | None = None) -> None:
         self._check_recovery()
-        mpi.give_up(CommunicationError(str(error), rank=self.rank, step=step))
+        failure = CommunicationError(str(error), rank=self.rank, step=step)
+        mpi_backend.report_failure(str(failure))
 
     def recover(self) -> tuple[DistributedCommunicator, list[int]]:
         self._check_recovery()
-        survivors = mpi.recover()
+        with self._naming(None):
+            survivors = mpi_backend.recover()
         communicator = DistributedCommunicator()
         communicator.bytes_sent = self.bytes_sent
         return communicator, survivors

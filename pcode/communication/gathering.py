@@ -1,36 +1,25 @@
-"""What small things all nodes know of each other, and their mean tensors; all nodes call these."""
+"""Small things of all ranks of a communicator, and mean tensors; all of them call these."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Protocol
 
 import torch
 
 from pcode.communication.base import Communicator
 
 
-class Members(Protocol):
-    """The nodes, as a Communicator sees them, or the Parts of one."""
-
-    def all_gather(self, tensor: torch.Tensor, step: int | None = None) -> list[torch.Tensor]:
-        """Every member's `tensor`."""
-
-    def average(self, tensor: torch.Tensor) -> None:
-        """Replace a flat `tensor` by its mean."""
-
-
 def gather_floats(
-    communicator: Members, values: Sequence[float], step: int | None = None
+    communicator: Communicator, values: Sequence[float], step: int | None = None
 ) -> list[list[float]]:
-    """Every node's numbers, by rank; `step` is named in errors."""
+    """Every rank's numbers; `step` is named in errors."""
     gathered = communicator.all_gather(torch.tensor(values, dtype=torch.float64), step)
     return [row.tolist() for row in gathered]
 
 
-def mean(communicator: Members, values: dict[str, float]) -> dict[str, float]:
-    """The mean of each value over the nodes."""
+def mean(communicator: Communicator, values: dict[str, float]) -> dict[str, float]:
+    """The mean of each value over the ranks."""
     rows = gather_floats(communicator, list(values.values()))
     return {
         name: sum(column) / len(rows)
@@ -38,13 +27,30 @@ def mean(communicator: Members, values: dict[str, float]) -> dict[str, float]:
     }
 
 
+def sums(
+    communicator: Communicator, values: Sequence[float], step: int | None = None
+) -> list[float]:
+    """The sum of each number over the ranks; `step` is named in errors."""
+    tensor = torch.tensor(values, dtype=torch.float64)
+    communicator.all_reduce(tensor, step)
+    return tensor.tolist()
+
+
+def sums_on_first(
+    communicator: Communicator, values: Sequence[float], step: int | None = None
+) -> list[float]:
+    """As `sums` on the first rank, zeros on the others: summed again, they are the same."""
+    totals = sums(communicator, values, step)
+    return totals if communicator.is_first else [0.0] * len(totals)
+
+
 def gather_digests(
-    communicator: Members,
+    communicator: Communicator,
     digest: bytes,
     step: int | None = None,
     device: torch.device | str = "cpu",
 ) -> list[str]:
-    """Every node's digest, in hexadecimal digits, by rank.
+    """Every rank's digest, in hexadecimal digits.
 
     Args:
         step: named in errors.
@@ -66,8 +72,8 @@ def _flat(tensors: Iterable[torch.Tensor]) -> Iterator[torch.Tensor]:
 
 
 @torch.no_grad()
-def average(communicator: Members, tensors: Iterable[torch.Tensor]) -> None:
-    """Replace tensors of one dtype and device by their mean over nodes, on every node.
+def average(communicator: Communicator, tensors: Iterable[torch.Tensor]) -> None:
+    """Replace tensors of one dtype and device by their mean over the ranks, on each of them.
 
     In the order of ranks, so that every backend gives the same bits.
     """
@@ -79,9 +85,9 @@ def average(communicator: Members, tensors: Iterable[torch.Tensor]) -> None:
 def average_among(
     communicator: Communicator, tensors: Iterable[torch.Tensor], among: Sequence[int]
 ) -> None:
-    """As `average`, the mean over the nodes of these ranks; all nodes call it."""
+    """As `average`, the mean over these ranks alone; all of them call it."""
     with _flat(tensors) as flat:
         if communicator.rank not in among:
             flat.zero_()
         communicator.average(flat)
-        flat.mul_(communicator.num_nodes / len(among))
+        flat.mul_(communicator.size / len(among))

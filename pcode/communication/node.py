@@ -1,4 +1,4 @@
-"""Nodes of several processes: messages travel between nodes, and are handed on inside them."""
+"""Nodes of several processes: messages travel between nodes, and are broadcast inside them."""
 
 from __future__ import annotations
 
@@ -6,9 +6,7 @@ from collections.abc import Iterable, Mapping
 
 import torch
 
-from pcode.communication.base import Communicator, Exchange, ProcessCommunicator
-from pcode.communication.parts import Parts, naming_nodes
-from pcode.utils.errors import CommunicationError
+from pcode.communication.base import Communicator, Exchange, NoCommunicator, ProcessCommunicator
 
 # Processes wait for their node's first as long as that waits for another node, and who waits for
 # the other node is to say so.
@@ -16,28 +14,26 @@ LONGER, LATER_SECONDS = 1.1, 1.0
 
 
 class _NodeExchange(Exchange):
-    """An exchange of the nodes' first processes, whose messages go on to the others at wait().
+    """An exchange of the nodes' first processes, whose messages are broadcast at wait().
 
     Args:
-        under_way: of the first process; None on the others.
+        under_way: of the first process.
     """
 
     def __init__(
         self,
-        under_way: Exchange | None,
+        under_way: Exchange,
         incoming: Iterable[torch.Tensor],
-        parts: Parts,
+        local_ranks: ProcessCommunicator,
         step: int | None,
     ) -> None:
-        self._under_way, self._parts, self._step = under_way, parts, step
+        self._under_way, self._local_ranks, self._step = under_way, local_ranks, step
         self._incoming = list(incoming)
 
     def wait(self) -> None:
-        if self._under_way is not None:
-            with naming_nodes(self._parts.num_parts):
-                self._under_way.wait()
+        self._under_way.wait()
         for tensor in self._incoming:
-            self._parts.broadcast(tensor, self._step)
+            self._local_ranks.broadcast(tensor, self._step)
 
 
 class NodeCommunicator(Communicator):
@@ -49,23 +45,16 @@ class NodeCommunicator(Communicator):
     go on from equal states by equal steps stay equal.
 
     Args:
-        node: this node.
-        num_nodes: how many there are.
-        leaders: the first processes, by node; None on the others.
-        parts: the processes of this node.
+        leaders: the first processes, by node; on the others it communicates nothing.
+        local_ranks: the processes of this node.
         names_peers: whether the communicator of all processes does.
     """
 
     def __init__(
-        self,
-        node: int,
-        num_nodes: int,
-        leaders: ProcessCommunicator | None,
-        parts: Parts,
-        names_peers: bool,
+        self, leaders: ProcessCommunicator, local_ranks: ProcessCommunicator, names_peers: bool
     ) -> None:
-        self.rank, self.num_nodes, self.bytes_sent = node, num_nodes, 0
-        self._leaders, self.parts, self.names_peers = leaders, parts, names_peers
+        self.rank, self.size, self.bytes_sent = leaders.rank, leaders.size, 0
+        self._leaders, self.local_ranks, self.names_peers = leaders, local_ranks, names_peers
 
     def exchange(
         self,
@@ -74,73 +63,50 @@ class NodeCommunicator(Communicator):
         step: int | None = None,
     ) -> Exchange:
         self.bytes_sent += sum(tensor.nbytes for tensor in outgoing.values())
-        under_way = None
-        if self._leaders is not None:
-            with naming_nodes(self.parts.num_parts):
-                under_way = self._leaders.exchange(outgoing, incoming, step)
-        return _NodeExchange(under_way, incoming.values(), self.parts, step)
+        under_way = self._leaders.exchange(outgoing, incoming, step)
+        return _NodeExchange(under_way, incoming.values(), self.local_ranks, step)
 
     def all_reduce(self, tensor: torch.Tensor, step: int | None = None) -> None:
         self._count_all_reduce(tensor)
-        if self._leaders is not None:
-            with naming_nodes(self.parts.num_parts):
-                self._leaders.all_reduce(tensor, step)
-        self.parts.broadcast(tensor, step)
+        self._leaders.all_reduce(tensor, step)
+        self.local_ranks.broadcast(tensor, step)
 
     def all_gather(self, tensor: torch.Tensor, step: int | None = None) -> list[torch.Tensor]:
-        gathered = tensor.new_empty(self.num_nodes, *tensor.shape)
-        if self._leaders is not None:
-            with naming_nodes(self.parts.num_parts):
-                torch.stack(self._leaders.all_gather(tensor, step), out=gathered)
-        self.parts.broadcast(gathered, step)
+        gathered = torch.stack(self._leaders.all_gather(tensor, step))
+        self.local_ranks.broadcast(gathered, step)
         return list(gathered.unbind())
 
     def average(self, tensor: torch.Tensor) -> None:
-        if self._leaders is not None:
-            with naming_nodes(self.parts.num_parts):
-                self._leaders.average(tensor)
-        self.parts.broadcast(tensor)
+        self._leaders.average(tensor)
+        self.local_ranks.broadcast(tensor)
 
     def barrier(self, step: int | None = None) -> None:
-        self.parts.barrier(step)
-        if self._leaders is not None:
-            with naming_nodes(self.parts.num_parts):
-                self._leaders.barrier(step)
-        self.parts.barrier(step)
-
-    def report(self, error: Exception, step: int | None = None) -> None:
-        raise CommunicationError(
-            "nodes of several processes cannot go on after a failure", rank=self.rank, step=step
-        ) from error
-
-    def recover(self) -> tuple[Communicator, list[int]]:
-        raise CommunicationError(
-            "nodes of several processes cannot go on after a failure", rank=self.rank
-        )
+        self.local_ranks.barrier(step)
+        self._leaders.barrier(step)
+        self.local_ranks.barrier(step)
 
 
-def by_nodes(processes: ProcessCommunicator, num_parts: int, limit_seconds: float) -> Communicator:
+def by_nodes(processes: ProcessCommunicator, local_size: int, limit_seconds: float) -> Communicator:
     """The nodes of which so many processes in a row are one each; all processes call it.
 
     Args:
         processes: all of them.
-        num_parts: of a node; with 1, `processes` itself.
+        local_size: the processes of a node; with 1, `processes` itself.
         limit_seconds: the run's time limit.
 
     Raises:
         CommunicationError: not all have come within it.
     """
-    if num_parts == 1:
+    if local_size == 1:
         return processes
-    num_processes, own = processes.num_nodes, None
+    local_ranks = None
     longer = LONGER * limit_seconds + LATER_SECONDS
-    for first in range(0, num_processes, num_parts):
-        own = processes.group(range(first, first + num_parts), longer) or own
-    leaders = processes.group(range(0, num_processes, num_parts), limit_seconds)
-    return NodeCommunicator(
-        processes.rank // num_parts,
-        num_processes // num_parts,
-        leaders,
-        Parts(own),
-        processes.names_peers,
+    for first in range(0, processes.size, local_size):
+        node = range(first, first + local_size)
+        local_ranks = processes.group(node, longer, local_size) or local_ranks
+    assert local_ranks is not None, "it is a process of one of them"
+    firsts = range(0, processes.size, local_size)
+    leaders = processes.group(firsts, limit_seconds, local_size) or NoCommunicator(
+        processes.rank // local_size, processes.size // local_size
     )
+    return NodeCommunicator(leaders, local_ranks, processes.names_peers)

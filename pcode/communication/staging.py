@@ -21,8 +21,8 @@ class StagedCommunicator(ProcessCommunicator):
     that, exchanges, and queues the copies back; `Exchange.wait` waits for the thread, and lets the
     GPU's current stream wait for the copies. Buffers are kept from exchange to exchange.
 
-    Collective operations wait for the GPU, and so does what is handed on inside a node of several
-    processes: these are better off with NCCL. Tensors in host memory pass through.
+    Collective operations wait for the GPU, and so do broadcasts inside a node of several processes:
+    these are better off with NCCL. Tensors in host memory pass through.
 
     Args:
         inner: takes tensors in host memory.
@@ -34,7 +34,7 @@ class StagedCommunicator(ProcessCommunicator):
     def __init__(
         self, inner: ProcessCommunicator, device: torch.device, takes_device: bool = False
     ) -> None:
-        self.rank, self.num_nodes, self.bytes_sent = inner.rank, inner.num_nodes, inner.bytes_sent
+        self.rank, self.size, self.bytes_sent = inner.rank, inner.size, inner.bytes_sent
         self._inner, self._device, self._takes_device = inner, device, takes_device
         # torch.cuda, or torch.cpu, whose streams do nothing.
         self._gpu: Any = torch.get_device_module(device)
@@ -59,7 +59,7 @@ class StagedCommunicator(ProcessCommunicator):
         self.bytes_sent += sum(tensor.nbytes for tensor in outgoing.values())
         if not all(map(self._is_staged, [*outgoing.values(), *incoming.values()])):
             return self._inner.exchange(outgoing, incoming, step)
-        sent, landing = dict(outgoing), dict(incoming)
+        sent, received = dict(outgoing), dict(incoming)
         # One message to several peers is copied once.
         messages = {id(tensor): tensor for tensor in outgoing.values()}
         queued = self._gpu.Event()
@@ -72,20 +72,20 @@ class StagedCommunicator(ProcessCommunicator):
                     copies[number] = self._buffers.take(tensor)
                     copies[number].copy_(tensor, non_blocking=True)
             sent = {peer: copies[id(tensor)] for peer, tensor in outgoing.items()}
-            landing = {peer: self._buffers.take(tensor) for peer, tensor in incoming.items()}
+            received = {peer: self._buffers.take(tensor) for peer, tensor in incoming.items()}
         ready = self._gpu.Event()
         ready.record(self._stream)
 
         def exchange() -> Any:
             ready.synchronize()
-            self._inner.exchange(sent, landing, step).wait()
+            self._inner.exchange(sent, received, step).wait()
             if not self._takes_device:
                 with self._gpu.stream(self._stream):
                     for peer, tensor in incoming.items():
-                        tensor.copy_(landing[peer], non_blocking=True)
+                        tensor.copy_(received[peer], non_blocking=True)
                 # Who takes them next writes into them behind these copies: on the same stream, or
                 # after its own `ready`.
-                self._buffers.give_back([*copies.values(), *landing.values()])
+                self._buffers.give_back([*copies.values(), *received.values()])
             arrived = self._gpu.Event()
             arrived.record(self._stream)
             return arrived
@@ -108,8 +108,10 @@ class StagedCommunicator(ProcessCommunicator):
         if host is not tensor:
             tensor.copy_(host)
 
-    def group(self, ranks: range, limit_seconds: float) -> ProcessCommunicator | None:
-        inner = self._inner.group(ranks, limit_seconds)
+    def group(
+        self, ranks: range, limit_seconds: float, local_size: int
+    ) -> ProcessCommunicator | None:
+        inner = self._inner.group(ranks, limit_seconds, local_size)
         return None if inner is None else self._like(inner)
 
     def barrier(self, step: int | None = None) -> None:

@@ -57,7 +57,7 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
             nesterov and weight_decay may differ between groups and be changed between steps
             (schedulers).
         communicator: this node's view of the others.
-        topology: the graph; communicator.num_nodes nodes.
+        topology: the graph; communicator.size nodes.
         compressor: Q, for the optimizers that send compressed messages.
         adam: makes the local step Adam's, which takes neither momentum nor nesterov.
         local_step: local steps from one exchange to the next, the one that exchanges included.
@@ -110,9 +110,9 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
     ) -> None:
         if nesterov and momentum == 0 and adam is None:
             raise UserError("nesterov needs a momentum above 0")
-        if topology.num_nodes != communicator.num_nodes:
+        if topology.num_nodes != communicator.size:
             raise UserError(
-                f"the graph has {topology.num_nodes} nodes, the run {communicator.num_nodes}"
+                f"the graph has {topology.num_nodes} nodes, the run {communicator.size}"
             )
         self.validate(topology, compressor=compressor, adam=adam, local_step=local_step)
         defaults = {

@@ -99,15 +99,15 @@ def evaluate(
     Raises:
         DivergenceError: on every node, where the test loss is not finite.
     """
-    task, parts = TASKS[dataset.task], communicator.parts
+    task, local_ranks = TASKS[dataset.task], communicator.local_ranks
 
     def counts_of(counted: nn.Module, part: int, num_parts: int) -> list[torch.Tensor]:
         """Every node's, each the sum over its processes, which take a share of the test set."""
         own = _count(counted, task, dataset.test_batches(part, num_parts), amp)
-        parts.all_reduce(own)
+        local_ranks.all_reduce(own)
         return communicator.all_gather(own)
 
-    counts = counts_of(model, parts.part, parts.num_parts)
+    counts = counts_of(model, local_ranks.rank, local_ranks.size)
     losses = [float(loss / count) for _, loss, count in counts]
     test_loss = sum(losses) / len(losses)
     if not math.isfinite(test_loss):
@@ -118,7 +118,7 @@ def evaluate(
         mean_model = copy.deepcopy(model)
         average_model(mean_model, communicator)
         if averaged:
-            num_processes = communicator.num_nodes * parts.num_parts
+            num_processes = communicator.size * local_ranks.size
             shares = counts_of(mean_model, communicator.process, num_processes)
             averaged_figure = task.figure(*torch.stack(shares).sum(dim=0).tolist())
         if consensus:

@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 from tqdm import tqdm
 
-from pcode.communication.gathering import mean
+from pcode.communication.gathering import mean, sums, sums_on_first
 from pcode.injection import Injector
 from pcode.training.checkpoint import Checkpoints
 from pcode.training.evaluation import Evaluation, average_model, evaluate
@@ -54,7 +54,7 @@ class Loop:
             num_retained=watch.keep_checkpoints,
             for_good=watch.saves_model_after,
             injector=injector,
-            writes=state.communicator.parts.is_first,
+            writes=state.communicator.local_ranks.is_first,
         )
         self._sync_points = self._new_sync_points()
         self._bar = tqdm(
@@ -166,7 +166,7 @@ class Loop:
         node, progress = self.state.node, self.state.progress
         progress.losses += node.outstanding_losses()
         node.average_statistics()
-        progress.losses = node.parts.collect(progress.losses, self.state.step)
+        progress.losses = sums_on_first(node.local_ranks, progress.losses, self.state.step)
 
     def _save(self) -> None:
         """Write a checkpoint; all nodes call it at the same step."""
@@ -194,7 +194,7 @@ class Loop:
     def _record_training(self, step: int, loss: float) -> None:
         node = self.state.node
         rate = node.optimizer.param_groups[0]["lr"]
-        (loss,) = node.parts.totals([loss], step)
+        (loss,) = sums(node.local_ranks, [loss], step)
         seconds = self.state.step_seconds()
         self.state.records.write(
             "train", step, {"loss": loss, "learning_rate": rate, "step_seconds": seconds}

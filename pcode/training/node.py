@@ -60,8 +60,8 @@ class Node:
     ) -> None:
         self.plan, self.communicator, self.rank = plan, communicator, communicator.rank
         self._injector = injector
-        self.parts = communicator.parts
-        self.part = Part(self.parts.part, self.parts.num_parts)
+        self.local_ranks = communicator.local_ranks
+        self.part = Part(self.local_ranks.rank, self.local_ranks.size)
         self._share = 1.0
         learning = plan.config.learning
         self.seed, self.amp = learning.manual_seed, learning.amp
@@ -158,12 +158,12 @@ class Node:
         with self.timer("backward"):
             self.optimizer.zero_grad()
             # By its share of the samples, so that the parts' sum is the mean over the batch.
-            own = loss if self.parts.num_parts == 1 else loss * self._share
+            own = loss if self.local_ranks.size == 1 else loss * self._share
             (own if self._scaler is None else self._scaler.scaled(own)).backward()
-        if self.parts.num_parts > 1:
+        if self.local_ranks.size > 1:
             with self.timer("wait"):
                 self.optimizer.store.collect_gradients()
-                self.parts.all_reduce(self.optimizer.g, step)
+                self.local_ranks.all_reduce(self.optimizer.g, step)
         with self.timer("backward"):
             if self._scaler is not None:
                 self.optimizer.store.collect_gradients()
@@ -219,7 +219,7 @@ class Node:
         carried = None
         if self.carried is not None:
             own = [state.detach().contiguous() for state in self.carried]
-            carried = [torch.cat(self.parts.all_gather(state), _COLUMNS) for state in own]
+            carried = [torch.cat(self.local_ranks.all_gather(state), _COLUMNS) for state in own]
         return {
             "x": self.optimizer.x,
             "buffers": dict(self.model.named_buffers()),
@@ -275,8 +275,8 @@ class Node:
         matters by rounding alone how often that is.
         """
         statistics = [buffer for buffer in self.model.buffers() if buffer.is_floating_point()]
-        if statistics and self.parts.num_parts > 1:
-            average(self.parts, statistics)
+        if statistics and self.local_ranks.size > 1:
+            average(self.local_ranks, statistics)
 
     def finish(self) -> None:
         """Take in the last messages.
@@ -291,9 +291,9 @@ class Node:
             raise DivergenceError(
                 "the parameters are not finite", rank=self.rank, step=self.optimizer.num_steps
             )
-        if self.parts.num_parts > 1:
+        if self.local_ranks.size > 1:
             digest, step = parameters_digest(self.model), self.optimizer.num_steps
-            if len(set(gather_digests(self.parts, digest, step))) > 1:
+            if len(set(gather_digests(self.local_ranks, digest, step))) > 1:
                 raise CommunicationError(
                     "its processes have come to different parameters", rank=self.rank, step=step
                 )

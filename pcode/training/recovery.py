@@ -27,10 +27,9 @@ def go_on(state: RunState, error: CommunicationError | DivergenceError, injector
     )
     if isinstance(error, DivergenceError):
         communicator.report(error, state.step)
-    before, alive, regrouped = state.members, list(range(communicator.num_nodes)), None
+    before, alive, regrouped = state.members, list(range(communicator.size)), None
     while regrouped is None:
         communicator, survivors = communicator.recover()
-        injector.listen(communicator)
         alive = [alive[rank] for rank in survivors]
         state.members = [before[rank] for rank in alive]
         try:
@@ -122,7 +121,7 @@ def regroup(
         raise Unrecoverable(
             DivergenceError(f"no node is left whose numbers are finite, step {step}")
         )
-    if not diverged and len(survivors) == old.communicator.num_nodes:
+    if not diverged and len(survivors) == old.communicator.size:
         raise Unrecoverable(None)
     node = Node(plan, communicator, injector, old.device)
     node.warm_start(old.state_dict(), step)
@@ -161,7 +160,7 @@ def average_finite(node: Node, diverged: Sequence[int]) -> None:
         for vector in node.optimizer.state_dict()["vectors"].values():
             vector.zero_()
     buffers = [buffer for buffer in node.model.buffers() if buffer.is_floating_point()]
-    finite = [rank for rank in range(node.communicator.num_nodes) if rank not in diverged]
+    finite = [rank for rank in range(node.communicator.size) if rank not in diverged]
     average_among(
         node.communicator,
         [node.optimizer.x, *buffers, *node.optimizer.local.vectors.values()],

@@ -44,7 +44,7 @@ def run_node(
         CommunicationError: names rank and step.
     """
     injector = Injector(communicator.process, read_faults())
-    injector.listen(communicator)
+    communicator = injector.wrap(communicator)
     state: RunState | None = None
     try:
         state = RunState(plan, communicator, injector)

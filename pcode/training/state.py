@@ -47,7 +47,7 @@ class RunState:
 
     def __init__(self, plan: Plan, communicator: Communicator, injector: Injector) -> None:
         self.node = Node(plan, communicator, injector)
-        self.members = [str(rank) for rank in range(communicator.num_nodes)]
+        self.members = [str(rank) for rank in range(communicator.size)]
         self.progress = self._begin()
         self.first_step = self.node.optimizer.num_steps
         self.records = _open_records(plan, communicator, self.progress.log_bytes)
@@ -124,7 +124,7 @@ class RunState:
             (state,) = states
             node.load_state_dict(state)
             progress = Progress(**state["progress"])
-            if not node.parts.is_first:  # the first has those of all
+            if not node.local_ranks.is_first:  # the first has those of all
                 progress.losses = [0.0] * len(progress.losses)
             node.communicator.bytes_sent = progress.bytes_sent
             return progress
@@ -141,7 +141,10 @@ def _agree(communicator: Communicator, text: str) -> None:
         UserError: the text is not the same on all.
     """
     digest = hashlib.sha256(text.encode()).digest()
-    seen = {*gather_digests(communicator.parts, digest), *gather_digests(communicator, digest)}
+    seen = {
+        *gather_digests(communicator.local_ranks, digest),
+        *gather_digests(communicator, digest),
+    }
     if len(seen) > 1:
         raise UserError(
             "--resume: the nodes see different checkpoints; --checkpoint has to be a folder that "
@@ -170,7 +173,7 @@ def _open_records(plan: Plan, communicator: Communicator, log_bytes: int) -> Rec
         folder,
         str(communicator.rank),
         log_bytes if goes_on else None,
-        writes=communicator.parts.is_first,
+        writes=communicator.local_ranks.is_first,
     )
     if held is not None:
         records.lead(held)

@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 
 from pcode.communication import Communicator
-from pcode.communication.gathering import gather_floats
+from pcode.communication.gathering import gather_floats, sums
 from pcode.injection import Injector
 from pcode.training.stop import StopRequest
 
@@ -73,7 +73,7 @@ class SyncPoints:
         steps = int(made * SECONDS_BETWEEN / max(now - self._last, 1e-9))
         steps = max(1, min(steps, 2 * made))
         due = self._save_seconds is not None and now - self._saved >= self._save_seconds
-        (asked,) = self._communicator.parts.totals([self._request.asked], step)
+        (asked,) = sums(self._communicator.local_ranks, [self._request.asked], step)
         rows = gather_floats(self._communicator, [asked, due, steps], step)
         self._steps_made, self._steps_between = 0, int(rows[0][2])
         self._last = time.monotonic()

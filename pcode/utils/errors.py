@@ -43,7 +43,7 @@ class CommunicationError(RuntimeError):
         rank: the node that noticed.
         peer: the node on the other side, or None where no single one can be named.
         step: the training step of the exchange, or None outside of training.
-        told: whether another node has reported it: who noticed says so itself.
+        reported_by_peer: whether another node has noticed it, and says so itself.
     """
 
     def __init__(
@@ -53,19 +53,22 @@ class CommunicationError(RuntimeError):
         rank: int,
         peer: int | None = None,
         step: int | None = None,
-        told: bool = False,
+        reported_by_peer: bool = False,
     ) -> None:
-        self.reason, self.rank, self.peer, self.step, self.told = reason, rank, peer, step, told
+        self.reason, self.rank, self.peer, self.step = reason, rank, peer, step
+        self.reported_by_peer = reported_by_peer
         super().__init__(_placed(reason, rank=rank, peer=peer, step=step))
 
-    def by_node(self, num_parts: int) -> CommunicationError:
+    def by_node(self, local_size: int) -> CommunicationError:
         """The same with nodes in place of processes, of which each node has so many."""
-        node, peer, reason = self.rank // num_parts, self.peer, self.reason
+        node, peer, reason = self.rank // local_size, self.peer, self.reason
         if peer is not None:
-            peer, part = divmod(peer, num_parts)
+            peer, local_rank = divmod(peer, local_size)
             if peer == node:
-                peer, reason = None, f"its process {part}: {reason}"
-        return CommunicationError(reason, rank=node, peer=peer, step=self.step, told=self.told)
+                peer, reason = None, f"its process {local_rank}: {reason}"
+        return CommunicationError(
+            reason, rank=node, peer=peer, step=self.step, reported_by_peer=self.reported_by_peer
+        )
 
     def named(self, members: Sequence[str], step: int) -> CommunicationError:
         """The same with the names that nodes had at the beginning, and a step if it has none.
@@ -78,7 +81,7 @@ class CommunicationError(RuntimeError):
             rank=int(members[self.rank]),
             peer=None if self.peer is None else int(members[self.peer]),
             step=step if self.step is None else self.step,
-            told=self.told,
+            reported_by_peer=self.reported_by_peer,
         )
 
 

@@ -22,13 +22,18 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pcode.communication import Communicator, DistributedCommunicator, by_nodes
+from pcode.communication import (
+    Communicator,
+    DistributedCommunicator,
+    ProcessCommunicator,
+    by_nodes,
+)
 from pcode.communication.base import AVERAGED_ENTRIES
 from pcode.communication.connect import abort, connect
 from pcode.communication.distributed import new_group
+from pcode.communication.gathering import sums, sums_on_first
 from pcode.communication.staging import StagedCommunicator
-from pcode.config import make_config
-from pcode.launch import detect
+from pcode.launch import detect, rendezvous_address
 from pcode.utils.errors import CommunicationError
 from tests.support.cases import Checks
 
@@ -38,7 +43,7 @@ SILENT_RANK = 1
 
 def neighbours(node: Communicator) -> list[int]:
     """The two sides of a ring, one where they are the same."""
-    sides = {(node.rank - 1) % node.num_nodes, (node.rank + 1) % node.num_nodes}
+    sides = {(node.rank - 1) % node.size, (node.rank + 1) % node.size}
     return sorted(sides - {node.rank})
 
 
@@ -98,7 +103,7 @@ def check_bytes_are_counted(node: Communicator) -> None:
 
 
 def check_all_reduce_sums(node: Communicator) -> None:
-    n = node.num_nodes
+    n = node.size
     tensor = torch.arange(1000, dtype=torch.float32) * (node.rank + 1)
     node.all_reduce(tensor)
     assert torch.equal(tensor, torch.arange(1000, dtype=torch.float32) * (n * (n + 1) / 2))
@@ -111,22 +116,22 @@ def check_all_gather_is_in_the_order_of_ranks(node: Communicator) -> None:
     for dtype in (torch.uint8, torch.float64):
         gathered = node.all_gather(torch.full((4,), node.rank + 1, dtype=dtype))
         assert [tensor.tolist() for tensor in gathered] == [
-            [rank + 1] * 4 for rank in range(node.num_nodes)
+            [rank + 1] * 4 for rank in range(node.size)
         ]
 
 
 def check_average_adds_in_the_order_of_ranks(node: Communicator) -> None:
-    size = AVERAGED_ENTRIES + 5 if node.num_nodes < 8 else 5
+    size = AVERAGED_ENTRIES + 5 if node.size < 8 else 5
     draws = [
         np.random.default_rng(rank).normal(size=size).astype(np.float32)
-        for rank in range(node.num_nodes)
+        for rank in range(node.size)
     ]
     tensor = torch.tensor(draws[node.rank])
     node.average(tensor)
     total = draws[0].copy()
     for draw in draws[1:]:
         total += draw
-    assert np.array_equal(tensor.numpy(), total / np.float32(node.num_nodes))
+    assert np.array_equal(tensor.numpy(), total / np.float32(node.size))
 
 
 def check_barrier_waits_for_all(node: Communicator) -> None:
@@ -138,7 +143,7 @@ def check_barrier_waits_for_all(node: Communicator) -> None:
         (folder / f"{number}.{node.process}").touch()
         node.barrier()
         marks = list(folder.glob(f"{number}.*"))
-        assert len(marks) == node.num_nodes * node.parts.num_parts
+        assert len(marks) == node.size * node.local_ranks.size
     node.barrier()
     if node.is_first:
         shutil.rmtree(folder)
@@ -150,12 +155,12 @@ def draw(*numbers: int) -> torch.Tensor:
 
 
 def check_a_node_says_what_its_first_process_says(node: Communicator) -> None:
-    own = draw(node.rank) if node.parts.is_first else torch.full((1000,), torch.nan)
+    own = draw(node.rank) if node.local_ranks.is_first else torch.full((1000,), torch.nan)
     peers = neighbours(node)
     got = {peer: torch.zeros(1000) for peer in peers}
     node.exchange(dict.fromkeys(peers, own), got).wait()
     assert all(torch.equal(tensor, draw(peer)) for peer, tensor in got.items())
-    draws = [draw(rank) for rank in range(node.num_nodes)]
+    draws = [draw(rank) for rank in range(node.size)]
     assert all(map(torch.equal, node.all_gather(own), draws))
     for reduce in (node.all_reduce_mean, node.average):
         mean = own.clone()
@@ -164,36 +169,36 @@ def check_a_node_says_what_its_first_process_says(node: Communicator) -> None:
 
 
 def check_processes_of_a_node_get_the_same_bits(node: Communicator) -> None:
-    parts, found = node.parts, draw(node.rank)
+    local, found = node.local_ranks, draw(node.rank)
     node.all_reduce(found)
-    inside = draw(node.rank, parts.part)
-    parts.all_reduce(inside)
+    inside = draw(node.rank, local.rank)
+    local.all_reduce(inside)
     both = torch.cat([found, inside])
-    assert all(torch.equal(other, both) for other in parts.all_gather(both))
-    want = sum(draw(node.rank, part) for part in range(parts.num_parts))
+    assert all(torch.equal(other, both) for other in local.all_gather(both))
+    want = sum(draw(node.rank, rank) for rank in range(local.size))
     assert torch.allclose(inside, torch.as_tensor(want), atol=1e-5)
 
 
 def check_an_exchange_goes_on_beside_a_sum_inside_the_node(node: Communicator) -> None:
-    peers, parts = neighbours(node), node.parts
+    peers, local = neighbours(node), node.local_ranks
     got = {peer: torch.empty_like(draw(peer)) for peer in peers}
     under_way = node.exchange(dict.fromkeys(peers, draw(node.rank)), got)
-    inside = draw(node.rank, parts.part)
-    parts.all_reduce(inside)
+    inside = draw(node.rank, local.rank)
+    local.all_reduce(inside)
     under_way.wait()
     assert all(torch.equal(tensor, draw(peer)) for peer, tensor in got.items())
-    want = sum(draw(node.rank, part) for part in range(parts.num_parts))
+    want = sum(draw(node.rank, rank) for rank in range(local.size))
     assert torch.allclose(inside, torch.as_tensor(want), atol=1e-5)
 
 
-def check_numbers_are_collected_at_the_first_process_of_a_node(node: Communicator) -> None:
-    parts = node.parts
-    own = [float(node.rank), 10.0**parts.part]
-    want = [float(node.rank * parts.num_parts), sum(10.0**part for part in range(parts.num_parts))]
-    assert parts.totals(own) == want
-    collected = parts.collect(own)
-    assert collected == (want if parts.is_first else [0.0, 0.0])
-    assert parts.collect(collected) == collected
+def check_numbers_are_summed_on_the_first_process_of_a_node(node: Communicator) -> None:
+    local = node.local_ranks
+    own = [float(node.rank), 10.0**local.rank]
+    want = [float(node.rank * local.size), sum(10.0**rank for rank in range(local.size))]
+    assert sums(local, own) == want
+    collected = sums_on_first(local, own)
+    assert collected == (want if local.is_first else [0.0, 0.0])
+    assert sums_on_first(local, collected) == collected
 
 
 CHECKS: dict[str, Callable[[Communicator], None]] = {
@@ -226,29 +231,30 @@ def wait_for_the_silent_rank(node: Communicator) -> str:
     raise AssertionError("no error")
 
 
-def join(backend: str, num_parts: int, limit: float) -> Communicator:
+def join(backend: str, local_size: int, limit: float) -> Communicator:
     """Join the other ranks, and return this one's view of the nodes."""
     place = detect()
     assert place is not None
     backend, _, way = backend.partition("+")
-    options = make_config(
-        backend=backend,
-        time_limit_seconds=limit,
-        n_mpi_process=place.num_ranks // num_parts,
-        n_sub_process=num_parts,
-    ).launch
-    processes = connect(options, place)
+    processes: ProcessCommunicator = connect(
+        backend,
+        place.rank,
+        place.num_ranks,
+        device=torch.device("cpu"),
+        limit_seconds=limit,
+        address=rendezvous_address(),
+    )
     if way == "beside":
         host_group = new_group(None, timedelta(seconds=limit), "gloo")
         processes = DistributedCommunicator(host_group=host_group)
     elif way:
         direct = way == "direct"
         processes = StagedCommunicator(processes, torch.device("cpu"), takes_device=direct)
-    return by_nodes(processes, num_parts, limit)
+    return by_nodes(processes, local_size, limit)
 
 
-def main(backend: str, num_parts: int) -> None:
-    node = join(backend, num_parts, LIMIT_SECONDS)
+def main(backend: str, local_size: int) -> None:
+    node = join(backend, local_size, LIMIT_SECONDS)
     error = wait_for_the_silent_rank(node)
     print(json.dumps({"rank": node.rank, "error": error}), flush=True)
     abort("ended by the test")

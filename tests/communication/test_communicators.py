@@ -24,14 +24,14 @@ PROGRAM = ["-m", "tests.communication.contract"]
 
 
 @cache
-def simulated(num_nodes: int, num_parts: int) -> list[dict[str, str]]:
+def simulated(num_nodes: int, local_size: int) -> list[dict[str, str]]:
     """The failure of each check, or "", on each process."""
 
     def process(processes: ProcessCommunicator) -> dict[str, str]:
-        checks = checks_of(by_nodes(processes, num_parts, 1.0))
+        checks = checks_of(by_nodes(processes, local_size, 1.0))
         return {name: failure(check) for name, check in checks.items()}
 
-    return Simulation(num_nodes * num_parts).run(process)
+    return Simulation(num_nodes * local_size).run(process)
 
 
 def read_reports(output: str) -> list[dict[str, Any]]:
@@ -46,11 +46,11 @@ def read_reports(output: str) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("check", CHECKS)
 @pytest.mark.parametrize(
-    ("num_nodes", "num_parts"), [(1, 1), (2, 1), (4, 1), (64, 1), (3, 3), (1, 2), (9, 2)]
+    ("num_nodes", "local_size"), [(1, 1), (2, 1), (4, 1), (64, 1), (3, 3), (1, 2), (9, 2)]
 )
-def test_contract_of_simulated_nodes(num_nodes: int, num_parts: int, check: str) -> None:
-    outcomes = simulated(num_nodes, num_parts)
-    assert [outcome[check] for outcome in outcomes] == [""] * (num_nodes * num_parts)
+def test_contract_of_simulated_nodes(num_nodes: int, local_size: int, check: str) -> None:
+    outcomes = simulated(num_nodes, local_size)
+    assert [outcome[check] for outcome in outcomes] == [""] * (num_nodes * local_size)
 
 
 STAGED, BESIDE = (
@@ -137,16 +137,16 @@ def test_a_failing_simulated_node_ends_all_and_its_error_is_the_run_s() -> None:
     assert all(error.step is not None for error in errors.values())
 
 
-@pytest.mark.parametrize("num_parts", [1, 2])
-def test_simulated_nodes_that_wait_for_each_other_are_an_error_not_a_hang(num_parts: int) -> None:
+@pytest.mark.parametrize("local_size", [1, 2])
+def test_simulated_nodes_that_wait_for_each_other_are_an_error_not_a_hang(local_size: int) -> None:
     """The error names nodes, also where each is two processes."""
 
     def process(processes: ProcessCommunicator) -> None:
-        node = by_nodes(processes, num_parts, 1.0)
+        node = by_nodes(processes, local_size, 1.0)
         node.exchange({}, {1 - node.rank: torch.zeros(1)}, step=7).wait()
 
     with pytest.raises(CommunicationError, match=r"rank 0, peer 1, step 7: no node can go on"):
-        Simulation(2 * num_parts).run(process)
+        Simulation(2 * local_size).run(process)
 
 
 def test_a_simulated_message_of_another_size_is_an_error() -> None:

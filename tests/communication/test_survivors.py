@@ -11,7 +11,7 @@ import torch
 
 from pcode.communication import Communicator, Simulation
 from pcode.utils.errors import CommunicationError
-from tests.communication.backend_survivors import Tale, check_all, exchanging, report
+from tests.communication.survivors import Tale, check_all, exchanging, report
 from tests.support.programs import run_mpi
 
 TIMEOUT_SECONDS = 120.0  # of a machine that is busy
@@ -20,7 +20,7 @@ DIED = "the node died (its process has ended)"
 
 def survive(scenario: str, folder: Path) -> dict[int, list[dict[str, Any]]]:
     """What each rank that lived has to tell, by its first rank."""
-    argv = ["-m", "tests.communication.backend_survivors", scenario, str(folder)]
+    argv = ["-m", "tests.communication.survivors", scenario, str(folder)]
     done = run_mpi(4, argv, TIMEOUT_SECONDS, options=("--with-ft", "ulfm"))
     # Whoever lives ends well, and so does mpirun.
     assert done.returncode == 0, done.stderr
@@ -40,9 +40,9 @@ def check_deaths(tales: dict[int, list[dict[str, Any]]], deaths: list[list[int]]
         assert all(entry["survivors"] == expected for entry in entries.values()), entries
         assert all(entry["rank"] == alive.index(first) for first, entry in entries.items())
         assert all(entry["step"] is not None for entry in entries.values()), entries
-        untold = [entry["text"] for entry in entries.values() if not entry["told"]]
-        assert all(f"peer {dead[0]}, step" in text and DIED in text for text in untold), untold
-        assert len(untold) <= 1
+        noticed = [entry["text"] for entry in entries.values() if not entry["reported_by_peer"]]
+        assert all(f"peer {dead[0]}, step" in text and DIED in text for text in noticed), noticed
+        assert len(noticed) <= 1
     assert list(tales) == alive
     assert {len(entries) for entries in tales.values()} == {len(deaths)}
 
@@ -76,7 +76,7 @@ def check_reports(tales: dict[int, list[dict[str, Any]]]) -> None:
         for entry, diverged in zip(entries, (1, 0), strict=True):
             assert (entry["survivors"], entry["rank"]) == ([0, 1, 2, 3], rank)
             if rank != diverged:
-                assert entry["told"]
+                assert entry["reported_by_peer"]
                 assert f"rank {diverged} reported: " in entry["text"]
                 assert "step 3: not finite" in entry["text"]
 

@@ -1,4 +1,4 @@
-"""The contracts of communicators and of backends over mpi and gloo, on 2, 3 and 4 ranks."""
+"""The contract of communicators over mpi and gloo, on 2, 3 and 4 ranks."""
 
 from __future__ import annotations
 

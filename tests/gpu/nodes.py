@@ -60,7 +60,7 @@ def choco(
     return ParallelChoco(
         model.parameters(),
         communicator,
-        make_topology(topology, communicator.num_nodes),
+        make_topology(topology, communicator.size),
         compressor=make_compressor(compressor[0], **compressor[1]),
         consensus_stepsize=0.1,
         lr=0.01,

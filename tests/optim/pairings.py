@@ -23,13 +23,13 @@ from pcode.communication import Communicator
 from pcode.communication.connect import connect, disconnect
 from pcode.compression import make_compressor
 from pcode.config import make_config
-from pcode.launch import detect
+from pcode.launch import detect, rendezvous_address
 from pcode.optim import OPTIMIZERS, DecentralizedOptimizer, make_optimizer, optimizer_class
 from pcode.optim.compressed import OverlappingOptimizer
 from pcode.topology import Graph, make_graph
 from pcode.training.plan import local_options
 from pcode.utils.errors import UserError
-from tests.support.cases import Checks, go_through
+from tests.support.cases import LIMIT, Checks, go_through
 
 NUM_STEPS = 6
 Compressions = tuple[tuple[str, dict[str, Any]], ...]
@@ -120,7 +120,7 @@ def train(node: Communicator, pairing: Pairing) -> str:
     """
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(20, 16), nn.ReLU(), nn.Linear(16, 3))
-    graph = make_graph(pairing.graph, node.num_nodes)
+    graph = make_graph(pairing.graph, node.size)
     optimizer = optimizer_of(pairing, model, node, graph)
     before, expected, exchanges = node.bytes_sent, 0, 0
     draw = torch.Generator().manual_seed(node.rank)
@@ -156,8 +156,14 @@ def over(backend: str, folder: Path) -> Iterator[Checks]:
     """Write the digests of this rank."""
     place = detect()
     assert place is not None, "to be started by mpirun"
-    launch = make_config(n_mpi_process=place.num_ranks, backend=backend).launch
-    node = connect(launch, place)
+    node = connect(
+        backend,
+        place.rank,
+        place.num_ranks,
+        device=torch.device("cpu"),
+        limit_seconds=LIMIT.total_seconds(),
+        address=rendezvous_address(),
+    )
 
     def write() -> None:
         file = folder / f"{backend}.{node.rank}.json"

@@ -7,7 +7,8 @@ import sys
 
 from torch.distributed import destroy_process_group
 
-from pcode.communication import DistributedCommunicator, mpi
+from pcode import mpi_backend
+from pcode.communication import DistributedCommunicator
 from pcode.compression import make_compressor
 from pcode.models import make_model
 from pcode.optim import ParallelChoco
@@ -15,12 +16,12 @@ from pcode.topology import make_topology
 
 
 def main(num_steps: int, name: str, options: str) -> None:
-    mpi.init_process_group()
+    mpi_backend.init_process_group()
     node = DistributedCommunicator()
     optimizer = ParallelChoco(
         make_model("resnet20", (3, 32, 32), 10, seed=1, flags={}).parameters(),
         node,
-        make_topology("ring", node.num_nodes),
+        make_topology("ring", node.size),
         compressor=make_compressor(name, **json.loads(options)),
         consensus_stepsize=0.4,
         lr=0.1,

@@ -14,7 +14,7 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from pcode.communication import mpi
+from pcode import mpi_backend
 from tests.support.cases import LIMIT, Checks, go_through
 
 LIMIT_SECONDS = 2.0
@@ -23,7 +23,7 @@ LIMIT_SECONDS = 2.0
 @contextmanager
 def case(*checks: str) -> Iterator[Checks]:
     """Some of the checks below."""
-    mpi.init_process_group(LIMIT)
+    mpi_backend.init_process_group(LIMIT)
     yield {name: globals()[name] for name in checks}
     dist.destroy_process_group()
 

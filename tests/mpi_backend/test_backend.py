@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.communication import backend_faults
+from tests.mpi_backend import faults
 from tests.support.programs import ROOT, quick_python, run_command, run_mpi
 
 START_SECONDS = 120.0  # a generous limit: 4 ranks on 2 busy cores import torch
@@ -24,25 +24,25 @@ def read(folder: Path, rank: int) -> Any:
 def test_silent_rank_is_named_on_all_ranks_when_one_has_waited_for_the_limit(
     tmp_path: Path,
 ) -> None:
-    argv = ["-m", "tests.communication.backend_faults", "silent", str(tmp_path)]
+    argv = ["-m", "tests.mpi_backend.faults", "silent", str(tmp_path)]
     done = run_mpi(4, argv, timeout=START_SECONDS)
-    assert done.returncode == backend_faults.STATUS, done.stderr
-    limit = backend_faults.LIMIT_SECONDS
+    assert done.returncode == faults.STATUS, done.stderr
+    limit = faults.LIMIT_SECONDS
     first, told, waiting = (read(tmp_path, rank) for rank in range(3))
     assert not (tmp_path / "3.json").exists()
     message = f"rank 0, peer 3: no message within {limit:g} s (recv, 40 bytes)"
-    assert first["kind"] == "CommunicationError"
+    assert first["kind"] == "MPIError"
     assert (first["rank"], first["peer"], first["text"]) == (0, 3, message)
     assert first["seconds"] >= limit
     # The others were told before their own limit had passed: that would have given another text,
     # with the other limit in it and without rank 0's report.
-    assert (told["kind"], told["rank"], told["peer"]) == ("CommunicationError", 1, 0)
+    assert (told["kind"], told["rank"], told["peer"]) == ("MPIError", 1, 0)
     assert told["text"] == f"rank 1, peer 0: rank 0 reported: {message}"
     assert f"rank 0 reported: {message}" in waiting["text"]
 
 
 def test_collective_names_the_rank_that_has_not_come(tmp_path: Path) -> None:
-    argv = ["-m", "tests.communication.backend_faults", "all_reduce", str(tmp_path)]
+    argv = ["-m", "tests.mpi_backend.faults", "all_reduce", str(tmp_path)]
     done = run_mpi(3, argv, timeout=START_SECONDS)
     assert done.returncode != 0
     noticed = "rank 1, peer 2: no message within 2 s (all_reduce, 133332 bytes)"
@@ -54,7 +54,7 @@ def test_collective_names_the_rank_that_has_not_come(tmp_path: Path) -> None:
 
 
 def test_message_of_another_size_ends_the_job_without_abort(tmp_path: Path) -> None:
-    argv = ["-m", "tests.communication.backend_faults", "mismatch", str(tmp_path)]
+    argv = ["-m", "tests.mpi_backend.faults", "mismatch", str(tmp_path)]
     done = run_mpi(2, argv, timeout=START_SECONDS)
     assert done.returncode != 0
     message = "rank 0, peer 1: received 36 bytes where 40 were expected"
@@ -65,7 +65,7 @@ def test_message_of_another_size_ends_the_job_without_abort(tmp_path: Path) -> N
 
 STARTED = """
 import os
-from pcode.communication.mpi import register
+from pcode.mpi_backend import register
 register()
 print(os.environ.get("OMPI_MCA_btl"))
 """
@@ -126,7 +126,7 @@ dist.destroy_process_group()
 def test_program_that_knows_only_torch_runs_unchanged(tmp_path: Path) -> None:
     program = tmp_path / "program.py"
     program.write_text(PROGRAM, encoding="utf-8")
-    done = run_mpi(2, ["-m", "pcode.communication.mpi", str(program), "-"], START_SECONDS)
+    done = run_mpi(2, ["-m", "pcode.mpi_backend", str(program), "-"], START_SECONDS)
     assert done.returncode == 0, done.stderr
     assert sorted(done.stdout.split("\n")) == ["", "done 0 2", "done 1 2"]
 
@@ -134,7 +134,7 @@ def test_program_that_knows_only_torch_runs_unchanged(tmp_path: Path) -> None:
 def test_failure_of_one_rank_ends_the_program_on_all(tmp_path: Path) -> None:
     program = tmp_path / "program.py"
     program.write_text(PROGRAM, encoding="utf-8")
-    done = run_mpi(2, ["-m", "pcode.communication.mpi", str(program), "fail"], START_SECONDS)
+    done = run_mpi(2, ["-m", "pcode.mpi_backend", str(program), "fail"], START_SECONDS)
     assert done.returncode == 1
     assert "ZeroDivisionError: on rank 1 alone" in done.stderr
 
@@ -160,7 +160,7 @@ def test_pytorch_ignite_runs_unchanged(tmp_path: Path) -> None:
     pytest.importorskip("ignite", reason="needs pytorch-ignite")
     program = tmp_path / "program.py"
     program.write_text(IGNITE, encoding="utf-8")
-    done = run_mpi(2, ["-m", "pcode.communication.mpi", str(program)], START_SECONDS)
+    done = run_mpi(2, ["-m", "pcode.mpi_backend", str(program)], START_SECONDS)
     assert done.returncode == 0, done.stderr
     expected = "done 3 [0.0, 1.0] DistributedDataParallel"
     assert [line for line in done.stdout.splitlines() if "done" in line] == [expected] * 2

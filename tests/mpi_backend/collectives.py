@@ -1,4 +1,4 @@
-"""The collective operations of a backend; see backend_contract."""
+"""The collective operations of a backend; see contract."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 from torch.distributed import ReduceOp
 
-from tests.communication.backend_contract import (
+from tests.mpi_backend.contract import (
     COMPLEX,
     COPIED,
     FLOATS,

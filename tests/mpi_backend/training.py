@@ -1,4 +1,4 @@
-"""Parallel training over a backend equals training alone on all data; see backend_contract."""
+"""Parallel training over a backend equals training alone on all data; see contract."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch.distributed.optim import PostLocalSGDOptimizer, ZeroRedundancyOptimiz
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
-from tests.communication.backend_contract import check, mpi_only
+from tests.mpi_backend.contract import check, mpi_only
 
 STEPS = 4
 PER_RANK = 6

@@ -1,6 +1,6 @@
 """Communicators that lose nodes and go on; over mpi started by mpirun.
 
-    mpirun --with-ft ulfm -n N python -m tests.communication.backend_survivors SCENARIO FOLDER
+    mpirun --with-ft ulfm -n N python -m tests.communication.survivors SCENARIO FOLDER
 
 Each rank that lives to the end writes FOLDER/RANK.json, RANK being its first one.
 """
@@ -20,7 +20,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from pcode.communication import Communicator, DistributedCommunicator, mpi
+from pcode import mpi_backend
+from pcode.communication import Communicator, DistributedCommunicator
 from pcode.communication.connect import disconnect
 from pcode.utils.errors import CommunicationError
 
@@ -42,36 +43,36 @@ class Tale:
         entry: dict[str, Any] = {"survivors": survivors, "rank": self.communicator.rank}
         entry["seconds"] = time.perf_counter() - begin
         assert self.communicator.bytes_sent == sent
-        assert self.communicator.num_nodes == len(survivors)
+        assert self.communicator.size == len(survivors)
         if error is not None:
             entry |= {"text": str(error), "peer": error.peer, "step": error.step}
-            entry["told"] = error.told
+            entry["reported_by_peer"] = error.reported_by_peer
         self.entries.append(entry)
         check_all(self.communicator)
 
 
-def ring(communicator: Communicator, size: int, step: int) -> Any:
+def ring(communicator: Communicator, length: int, step: int) -> Any:
     """Start an exchange with both sides: it, and what is to come."""
-    rank, num_nodes = communicator.rank, communicator.num_nodes
-    peers = {(rank - 1) % num_nodes, (rank + 1) % num_nodes} - {rank}
-    incoming = {peer: torch.full((size,), -1.0) for peer in peers}
-    outgoing = {peer: torch.full((size,), 10.0 * rank + peer) for peer in peers}
+    rank, size = communicator.rank, communicator.size
+    peers = {(rank - 1) % size, (rank + 1) % size} - {rank}
+    incoming = {peer: torch.full((length,), -1.0) for peer in peers}
+    outgoing = {peer: torch.full((length,), 10.0 * rank + peer) for peer in peers}
     return communicator.exchange(outgoing, incoming, step), incoming
 
 
 def check_all(communicator: Communicator) -> None:
     """Every kind of operation does what it should, among those that are left."""
-    rank, num_nodes = communicator.rank, communicator.num_nodes
-    for size in (5, LARGE):
-        exchange, incoming = ring(communicator, size, 1000)
+    rank, size = communicator.rank, communicator.size
+    for length in (5, LARGE):
+        exchange, incoming = ring(communicator, length, 1000)
         exchange.wait()
         for peer, tensor in incoming.items():
-            assert torch.equal(tensor, torch.full((size,), 10.0 * peer + rank))
+            assert torch.equal(tensor, torch.full((length,), 10.0 * peer + rank))
     gathered = communicator.all_gather(torch.tensor([rank, rank]), 1000)
-    assert [tensor.tolist() for tensor in gathered] == [[r, r] for r in range(num_nodes)]
+    assert [tensor.tolist() for tensor in gathered] == [[r, r] for r in range(size)]
     total = torch.full((100_000,), float(rank + 1))
     communicator.all_reduce(total, 1000)
-    assert torch.equal(total, torch.full((100_000,), num_nodes * (num_nodes + 1) / 2))
+    assert torch.equal(total, torch.full((100_000,), size * (size + 1) / 2))
     communicator.barrier(1000)
 
 
@@ -132,7 +133,7 @@ def under_way(tale: Tale) -> None:
 def first_and_last(tale: Tale) -> None:
     """Nodes 0 and 3 die at once."""
     lose(tale, tale.communicator.rank in (0, 3), exchanging)
-    while tale.communicator.num_nodes > 2:  # the second one was found out later
+    while tale.communicator.size > 2:  # the second one was found out later
         lose(tale, False, exchanging)
 
 
@@ -147,7 +148,7 @@ def while_recovering(tale: Tale) -> None:
             time.sleep(0.3)  # the others are in it by now, as a rule; it has to work either way
             os.kill(os.getpid(), signal.SIGKILL)
     lose(tale, communicator.rank == 3, exchanging)
-    while tale.communicator.num_nodes > 2:
+    while tale.communicator.size > 2:
         lose(tale, False, exchanging)
 
 
@@ -177,7 +178,7 @@ SCENARIOS: dict[str, Callable[[Tale], None]] = {
 def main(name: str, folder: Path) -> None:
     """Run one rank of a scenario."""
     torch.set_num_threads(1)
-    mpi.init_process_group(timedelta(seconds=LIMIT_SECONDS))
+    mpi_backend.init_process_group(timedelta(seconds=LIMIT_SECONDS))
     rank = dist.get_rank()
     tale = Tale(DistributedCommunicator())
     check_all(tale.communicator)

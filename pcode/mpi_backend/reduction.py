@@ -89,13 +89,13 @@ class Reduction:
         narrow = floating and dtype not in _WIDE
         self._working = torch.float32 if narrow else self._view
 
-    def fold(self, rows: list[torch.Tensor], own: int, out: torch.Tensor) -> None:
+    def reduce(self, rows: list[torch.Tensor], own: int, out: torch.Tensor) -> None:
         """out = rows[0] op rows[1] op ..., evaluated in this order.
 
         Args:
-            rows: one 1-D tensor of equal size per rank, two or more. The foreign ones are spoilt.
-            own: which of them is this rank's; it may be the memory of `out` and is not spoilt
-                otherwise.
+            rows: one 1-D tensor of equal size per rank, two or more. The others' are overwritten.
+            own: which of them is this rank's; it may be the memory of `out` and is not
+                overwritten otherwise.
             out: 1-D, of the size and dtype of a row.
         """
         with torch.inference_mode():

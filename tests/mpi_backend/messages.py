@@ -1,4 +1,4 @@
-"""Messages, groups, threads and futures of a backend; see backend_contract."""
+"""Messages, groups, threads and futures of a backend; see contract."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ import torch
 import torch.distributed as dist
 from torch.distributed import ReduceOp
 
-from tests.communication.backend_contract import check, each, folded, mpi_only
+from pcode import mpi_backend
+from pcode.mpi_backend.backoff import QUIET
+from tests.mpi_backend.contract import check, each, folded, mpi_only
 from tests.support.cases import LIMIT
 
 
@@ -168,21 +170,19 @@ class Counting:
 
 
 @mpi_only
-def futures_asked_for_while_nobody_is_to_be_told() -> None:
-    """The helper thread sleeps between its calls of MPI, and tells who asks later all the same."""
-    from pcode.communication import mpi_progress  # noqa: PLC0415  # initializes MPI
-
-    rank, looks = dist.get_rank(), 20
+def futures_asked_for_while_nobody_waits_for_one() -> None:
+    """The helper thread sleeps between its calls of MPI; a future asked for later is completed."""
+    progress, rank, looks = mpi_backend.get_runtime().progress, dist.get_rank(), 20
     if rank == 0:
         got, later = torch.zeros(3), torch.zeros(2)
         first = dist.irecv(got, 1, tag=1)
         assert first is not None
-        counting = Counting(mpi_progress._SELF, looks)
+        counting = Counting(progress.idle_comm, looks)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(mpi_progress, "_SELF", counting)
+            patch.setattr(progress, "idle_comm", counting)
             begin = time.perf_counter()
             assert counting.reached.wait(LIMIT.total_seconds())
-            assert time.perf_counter() - begin > (looks - 1) * mpi_progress.LONGEST_SLEEP / 2
+            assert time.perf_counter() - begin > (looks - 1) * QUIET.shortest / 2
         second = dist.irecv(later, 1, tag=2)
         assert second is not None
         futures = [second.get_future(), first.get_future()]
@@ -227,12 +227,12 @@ def refusals() -> None:
 @mpi_only
 def messages_in_pieces() -> None:
     """Messages longer than MPI's counts go in pieces (here of 1000 bytes)."""
-    from pcode.communication import mpi_exchange  # noqa: PLC0415  # initializes MPI
+    from pcode.mpi_backend import collectives  # noqa: PLC0415  # initializes MPI
 
     rank, size = dist.get_rank(), dist.get_world_size()
-    whole = mpi_exchange.PIECE_BYTES
+    whole = collectives.PIECE_BYTES
     dist.barrier()
-    mpi_exchange.PIECE_BYTES = 1000
+    collectives.PIECE_BYTES = 1000
     try:
         inputs = each((10_007,), torch.float32)
         got = torch.zeros(10_007)
@@ -246,4 +246,4 @@ def messages_in_pieces() -> None:
         assert np.array_equal(tensor.numpy(), folded("SUM", [i.numpy() for i in inputs]))
     finally:
         dist.barrier()
-        mpi_exchange.PIECE_BYTES = whole
+        collectives.PIECE_BYTES = whole

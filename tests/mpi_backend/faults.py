@@ -1,6 +1,6 @@
 """What happens when a rank is silent or sends something else; started by mpirun.
 
-    mpirun -n N python -m tests.communication.backend_faults SCENARIO FOLDER
+    mpirun -n N python -m tests.mpi_backend.faults SCENARIO FOLDER
 
 Each rank that raises writes FOLDER/RANK.json: what it raised and after how many seconds. The rank
 that is to notice a silent one has a shorter time limit than the others: these would have waited
@@ -21,8 +21,8 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from pcode.communication import mpi
-from pcode.utils.errors import CommunicationError
+from pcode import mpi_backend
+from pcode.mpi_backend import MPIError
 
 LIMIT_SECONDS = 2.0  # of the rank that is to notice
 PATIENCE_SECONDS = 30.0  # of the others
@@ -57,9 +57,9 @@ def silent(folder: Path) -> NoReturn:
     except RuntimeError as error:
         write(folder, error, time.perf_counter() - began)
         # The fault is known: an error of the barrier's own time limit would name the barrier.
-        with pytest.raises(CommunicationError, match=r"^(?!.*barrier)"):
+        with pytest.raises(MPIError, match=r"^(?!.*barrier)"):
             dist.barrier()
-    mpi.abort(STATUS)
+    mpi_backend.abort(STATUS)
 
 
 def mismatch(folder: Path) -> None:
@@ -72,7 +72,7 @@ def mismatch(folder: Path) -> None:
         else:
             dist.send(torch.zeros(9), 0)
             dist.recv(torch.zeros(1), 0)
-    except CommunicationError as error:
+    except MPIError as error:
         write(folder, error, time.perf_counter() - began)
         raise
 
@@ -84,7 +84,7 @@ def all_reduce(folder: Path) -> None:
     try:
         if rank < 2:
             dist.all_reduce(torch.ones(100_000))
-    except CommunicationError as error:
+    except MPIError as error:
         write(folder, error, time.perf_counter() - began)
         raise
     signal.pause()  # ended with the job
@@ -104,7 +104,7 @@ def write(folder: Path, error: RuntimeError, seconds: float) -> None:
 
 
 if __name__ == "__main__":
-    mpi.init_process_group(timedelta(seconds=PATIENCE_SECONDS))
+    mpi_backend.init_process_group(timedelta(seconds=PATIENCE_SECONDS))
     {"silent": silent, "mismatch": mismatch, "all_reduce": all_reduce}[sys.argv[1]](
         Path(sys.argv[2])
     )

@@ -1,7 +1,7 @@
 """The collective operations, made of nonblocking messages between pairs of ranks.
 
-Each is a generator that starts messages, yields them and goes on when they are through (see
-mpi_progress). Messages go straight from tensor to tensor: contiguous tensors in host memory are
+Each is a generator that starts messages, yields them and goes on when they are complete (see
+operation). Messages go straight from tensor to tensor: contiguous tensors in host memory are
 not copied. That every message belongs to a pair is what lets an error name the silent rank; it
 also moves the large tensors of training faster than MPI's own nonblocking collectives (measured
 with Open MPI 5.0: all-reduce of 64 MB on two local ranks, four times).
@@ -17,10 +17,11 @@ import torch
 from mpi4py import MPI
 from torch.distributed import ReduceOp
 
-from pcode.communication.mpi import takes_gpus
-from pcode.communication.mpi_future import Callbacks
-from pcode.communication.mpi_reduction import Reduction
-from pcode.communication.mpi_work import Steps, Transfer
+from pcode.mpi_backend.buffers import ReceiveBuffers, as_contiguous, copy
+from pcode.mpi_backend.future import Callbacks
+from pcode.mpi_backend.library import is_cuda_aware
+from pcode.mpi_backend.operation import Steps, Transfer
+from pcode.mpi_backend.reduction import Reduction
 
 PIECE_BYTES = 1 << 30  # of a message: counts of MPI end at 2^31 - 1
 ONE_ROUND_BYTES = 256 << 10  # received per rank, up to which an all-reduce is one round
@@ -28,67 +29,7 @@ CHUNK_BYTES = 4 << 20  # received per rank and stage of a reduction
 TAGS = 1 << 20  # collectives under way at once on one group are told apart by their number
 
 
-def readable(tensor: torch.Tensor, takes_gpus: bool = False) -> torch.Tensor:
-    """The values of `tensor` as contiguous memory: itself where it is.
-
-    Args:
-        takes_gpus: whether it may be the memory of a CUDA device.
-
-    Raises:
-        ValueError: not a dense tensor in host memory.
-    """
-    tensor = _checked(tensor, takes_gpus)
-    return tensor.resolve_conj().resolve_neg().contiguous()
-
-
-class Landing:
-    """Contiguous memory to receive into for each of the tensors, and its way into them.
-
-    Args:
-        takes_gpus: whether it may be the memory of a CUDA device.
-
-    Raises:
-        ValueError: one is not a dense tensor in host memory.
-    """
-
-    def __init__(self, *tensors: torch.Tensor, takes_gpus: bool = False) -> None:
-        self._tensors = [_checked(tensor, takes_gpus) for tensor in tensors]
-        self.buffers = [
-            tensor
-            if tensor.is_contiguous() and not tensor.is_conj() and not tensor.is_neg()
-            else torch.empty_like(tensor, memory_format=torch.contiguous_format)
-            for tensor in self._tensors
-        ]
-
-    def load(self) -> None:
-        """Fill the buffers with the tensors' values."""
-        for tensor, buffer in zip(self._tensors, self.buffers, strict=True):
-            if tensor is not buffer:
-                _copy(buffer, tensor)
-
-    def settle(self) -> None:
-        """Copy what has come in to where the tensor is not the buffer itself."""
-        for tensor, buffer in zip(self._tensors, self.buffers, strict=True):
-            if tensor is not buffer:
-                _copy(tensor, buffer)
-
-
-def _checked(tensor: torch.Tensor, takes_gpus: bool) -> torch.Tensor:
-    on_gpu = tensor.device.type == "cuda" and takes_gpus
-    if (tensor.device.type != "cpu" and not on_gpu) or tensor.layout != torch.strided:
-        raise ValueError(
-            f"the mpi process group moves dense tensors in host memory; this one is "
-            f"{tensor.layout} on {tensor.device}: copy it to the host first"
-        )
-    return tensor.detach()
-
-
-def _copy(target: torch.Tensor, source: torch.Tensor) -> None:
-    with torch.inference_mode():
-        target.copy_(source)
-
-
-class Exchanger:
+class Collectives:
     """The algorithms on one group.
 
     Args:
@@ -99,12 +40,12 @@ class Exchanger:
     def __init__(self, comm: MPI.Intracomm, world_ranks: Sequence[int]) -> None:
         self.comm, self._world_ranks = comm, world_ranks
         # Of messages between two ranks; reductions compute in host memory.
-        self.takes_gpus = takes_gpus()
+        self._allows_cuda = is_cuda_aware()
         self.rank, self.size = comm.Get_rank(), comm.Get_size()
         self._peers = [peer for peer in range(self.size) if peer != self.rank]
         self._numbers: defaultdict[int, Iterator[int]] = defaultdict(itertools.count)
 
-    def number(self) -> int:
+    def next_tag(self) -> int:
         """The tag of the next collective; the same on every rank, in the order of the calls."""
         depth = Callbacks.depth()
         return depth * TAGS + next(self._numbers[depth]) % TAGS
@@ -137,13 +78,13 @@ class Exchanger:
     def point_to_point(self, tensor: torch.Tensor, peer: int, tag: int, receiving: bool) -> Steps:
         """One message; peer may be MPI.ANY_SOURCE for a receive."""
         if not receiving:
-            yield self.send(readable(tensor, self.takes_gpus), peer, tag)
+            yield self.send(as_contiguous(tensor, self._allows_cuda), peer, tag)
             return
-        landing = Landing(tensor, takes_gpus=self.takes_gpus)
-        yield self.receive(landing.buffers[0], peer, tag)
-        landing.settle()
+        received = ReceiveBuffers(tensor, allows_cuda=self._allows_cuda)
+        yield self.receive(received.buffers[0], peer, tag)
+        received.copy_back()
 
-    def swap(
+    def exchange(
         self, outputs: Sequence[torch.Tensor], inputs: Sequence[torch.Tensor], tag: int
     ) -> list[Transfer]:
         """Start sending inputs[peer] to and receiving outputs[peer] from each other rank.
@@ -166,48 +107,40 @@ class Exchanger:
     ) -> Steps:
         """outputs[j] of rank i = inputs[i] of rank j; inputs or outputs may be an empty list.
 
-        All-gather is the case of equal inputs, gather and scatter those of one rank's lists.
+        All-gather is the case of equal inputs.
         """
-        landing = Landing(*outputs)
-        sources = [readable(tensor) for tensor in inputs]
+        received = ReceiveBuffers(*outputs)
+        sources = [as_contiguous(tensor) for tensor in inputs]
         if outputs and inputs:
-            _copy(landing.buffers[self.rank].view(-1), sources[self.rank].view(-1))
-        yield self.swap(landing.buffers, sources, tag)
-        landing.settle()
+            copy(received.buffers[self.rank].view(-1), sources[self.rank].view(-1))
+        yield self.exchange(received.buffers, sources, tag)
+        received.copy_back()
 
     def gather(
         self, outputs: Sequence[torch.Tensor], tensor: torch.Tensor, root: int, tag: int
     ) -> Steps:
         """outputs[j] of the root = tensor of rank j."""
-        source = readable(tensor)
-        if self.rank != root:
-            yield self.send(source, root, tag)
-            return
-        landing = Landing(*outputs)
-        _copy(landing.buffers[root].view(-1), source.view(-1))
-        yield self.swap(landing.buffers, [], tag)
-        landing.settle()
+        return self.all_to_all(outputs, self._at(root, tensor), tag)
 
     def scatter(
         self, output: torch.Tensor, inputs: Sequence[torch.Tensor], root: int, tag: int
     ) -> Steps:
         """output of rank j = inputs[j] of the root."""
-        landing = Landing(output)
-        if self.rank != root:
-            yield self.receive(landing.buffers[0], root, tag)
-        else:
-            sources = [readable(tensor) for tensor in inputs]
-            _copy(landing.buffers[0].view(-1), sources[root].view(-1))
-            yield self.swap([], sources, tag)
-        landing.settle()
+        return self.all_to_all(self._at(root, output), inputs, tag)
+
+    def _at(self, root: int, tensor: torch.Tensor) -> list[torch.Tensor]:
+        """One tensor per rank: this one for the root, empty ones for the others."""
+        tensors = [tensor.new_empty(0)] * self.size
+        tensors[root] = tensor
+        return tensors
 
     def broadcast(self, tensor: torch.Tensor, root: int, tag: int) -> Steps:
         """The root's tensor to all, along a binomial tree."""
-        landing = Landing(tensor)
-        buffer = landing.buffers[0]
+        received = ReceiveBuffers(tensor)
+        buffer = received.buffers[0]
         place = (self.rank - root) % self.size
         if place == 0:
-            landing.load()
+            received.load()
         # The lowest set bit of a place is the distance to its parent; the root has all above.
         reach = place & -place if place else 1 << (self.size - 1).bit_length()
         if place:
@@ -217,45 +150,45 @@ class Exchanger:
             if place + reach < self.size:
                 children += self.send(buffer, (place + reach + root) % self.size, tag)
         yield children
-        landing.settle()
+        received.copy_back()
 
     def barrier(self, tag: int) -> Steps:
         """One byte from everyone to everyone."""
         incoming = list(torch.empty(self.size, 1, dtype=torch.uint8))
         outgoing = [torch.zeros(1, dtype=torch.uint8)] * self.size
-        yield self.swap(incoming, outgoing, tag)
+        yield self.exchange(incoming, outgoing, tag)
 
     def all_reduce(self, tensor: torch.Tensor, op: ReduceOp, tag: int) -> Steps:
         """tensor = reduction over the ranks: in one round, or by slices that are gathered."""
         reduction = Reduction(op, tensor.dtype, self.size)
-        landing = Landing(tensor)
-        landing.load()
-        flat = landing.buffers[0].view(-1)
+        received = ReceiveBuffers(tensor)
+        received.load()
+        flat = received.buffers[0].view(-1)
         if self.size == 1:
             return
         if flat.nbytes * (self.size - 1) <= ONE_ROUND_BYTES:
             rows = list(torch.empty(self.size, flat.numel(), dtype=flat.dtype))
-            yield self.swap(rows, [flat] * self.size, tag)
+            yield self.exchange(rows, [flat] * self.size, tag)
             rows[self.rank] = flat
-            reduction.fold(rows, self.rank, flat)
+            reduction.reduce(rows, self.rank, flat)
         else:
             slices = list(torch.tensor_split(flat, self.size))
             yield from self.reduce_scatter(slices[self.rank], slices, reduction, tag)
-            yield self.swap(slices, [slices[self.rank]] * self.size, tag)
-        landing.settle()
+            yield self.exchange(slices, [slices[self.rank]] * self.size, tag)
+        received.copy_back()
 
     def reduce(self, tensor: torch.Tensor, op: ReduceOp, root: int, tag: int) -> Steps:
         """tensor of the root = reduction over the ranks; the other ranks' are left alone."""
         reduction = Reduction(op, tensor.dtype, self.size)
-        landing = Landing(tensor if self.rank == root else readable(tensor))
-        landing.load()
-        slices = list(torch.tensor_split(landing.buffers[0].view(-1), self.size))
+        received = ReceiveBuffers(tensor if self.rank == root else as_contiguous(tensor))
+        received.load()
+        slices = list(torch.tensor_split(received.buffers[0].view(-1), self.size))
         own = slices[self.rank]
         out = own if self.rank == root else torch.empty_like(own)
         yield from self.reduce_scatter(out, slices, reduction, tag)
         if self.rank == root:
-            yield self.swap(slices, [], tag)
-            landing.settle()
+            yield self.exchange(slices, [], tag)
+            received.copy_back()
         elif out.numel():
             yield self.send(out, root, tag)
 
@@ -278,7 +211,7 @@ class Exchanger:
             tag: of this collective.
         """
         if self.size == 1:
-            _copy(output, inputs[0])
+            copy(output, inputs[0])
             return
         most = max(1, CHUNK_BYTES // (output.element_size() * (self.size - 1)))
         longest = max(tensor.numel() for tensor in inputs)
@@ -290,7 +223,7 @@ class Exchanger:
             part = slice(begin, begin + most)
             length = output[part].numel()
             rows = [row[:length] for row in scratch[begin // most % 2]]
-            return rows, self.swap(rows, [tensor[part] for tensor in inputs], tag)
+            return rows, self.exchange(rows, [tensor[part] for tensor in inputs], tag)
 
         rows, transfers = start(0)
         for begin in range(0, longest, most):
@@ -301,7 +234,7 @@ class Exchanger:
             part = slice(begin, begin + most)
             complete[self.rank] = inputs[self.rank][part]
             if complete[self.rank].numel():
-                reduction.fold(complete, self.rank, output[part])
+                reduction.reduce(complete, self.rank, output[part])
 
 
 def _pieces(tensor: torch.Tensor) -> list[MPI.buffer]:

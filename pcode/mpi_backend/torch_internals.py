@@ -1,0 +1,64 @@
+"""The names of torch that are not public: those that are used, and those that are replaced.
+
+Read in torch 2.11, tested with 2.13 and 2.15.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch.distributed as dist
+from torch.distributed import distributed_c10d
+from torch.distributed.distributed_c10d import (
+    AllreduceOptions,
+    Backend,
+    BroadcastOptions,
+    GatherOptions,
+    ProcessGroup,
+    ReduceOptions,
+    ReduceScatterOptions,
+    ScatterOptions,
+    Store,
+)
+
+__all__ = [
+    "AllreduceOptions",
+    "BroadcastOptions",
+    "GatherOptions",
+    "ProcessGroupBase",
+    "ReduceOptions",
+    "ReduceScatterOptions",
+    "ScatterOptions",
+    "Store",
+    "register_backend",
+]
+
+# torch's stub declares overloads that its own callers never use; they are not repeated here.
+ProcessGroupBase: Any = ProcessGroup
+
+
+def register_backend(
+    create_group: Callable[[Any, object | None], Any],
+    create_group_of: Callable[[list[int]], Any],
+    create_store: Callable[[], Store],
+) -> None:
+    """Make "mpi" a backend of torch.distributed; is_mpi_available() is True from now on.
+
+    Args:
+        create_group: called for a new group, on its members, by torch 2.14 and later.
+        create_group_of: called with the ranks of a new group (none: all), by torch before 2.14,
+            which hands over neither time limit nor name.
+        create_store: called for the default group. It takes the place of the placeholder that
+            init_process_group makes for "mpi", the only call of the name `Store` there.
+    """
+    if hasattr(Backend, "_ensure_backend_registered"):
+        Backend.register_backend("mpi", create_group, extended_api=True, devices=["cpu"])
+    else:
+        # The name does not go through the registered backends, but through a class that only
+        # builds with MPI contain.
+        group_class = type("ProcessGroupMPI", (), {"create": staticmethod(create_group_of)})
+        distributed_c10d.ProcessGroupMPI = group_class  # type: ignore[assignment,misc]
+    distributed_c10d.Store = create_store  # type: ignore[assignment,misc]
+    distributed_c10d._MPI_AVAILABLE = True
+    assert dist.is_mpi_available()

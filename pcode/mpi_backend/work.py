@@ -1,0 +1,112 @@
+"""The torch.distributed.Work of an operation over MPI."""
+
+from __future__ import annotations
+
+import threading
+from datetime import timedelta
+
+import torch
+from torch.distributed import Work
+
+from pcode.mpi_backend.future import Callbacks, OrderedFuture
+from pcode.mpi_backend.operation import Operation, Steps
+from pcode.mpi_backend.progress import Progress
+from pcode.mpi_backend.world import World
+
+
+class MPIWork(Operation, Work):
+    """An operation that torch's users wait for.
+
+    Args:
+        name, steps, world, limit, one_step: see Operation.
+        result: the tensors that a future of this operation holds.
+        progress: this process's.
+        in_background: whether the helper thread moves it on while nobody waits.
+        callbacks: where its future is completed.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        steps: Steps,
+        result: list[torch.Tensor],
+        *,
+        world: World,
+        progress: Progress,
+        callbacks: Callbacks,
+        limit: float,
+        one_step: bool,
+        in_background: bool,
+    ) -> None:
+        Work.__init__(self)
+        self._result, self._progress, self._callbacks = result, progress, callbacks
+        self._in_background = in_background
+        self._future: OrderedFuture | None = None
+        Operation.__init__(self, name, steps, world=world, limit=limit, one_step=one_step)
+        if in_background and not self.done:
+            progress.add(self)
+
+    def wait(self, timeout: timedelta | None = None) -> bool:
+        """Return True when the operation has ended.
+
+        Args:
+            timeout: instead of the group's time limit; zero or less stands for the latter.
+
+        Raises:
+            MPIError: time limit, error of MPI, or another rank reported one.
+        """
+        if not self.poll():
+            seconds = timeout.total_seconds() if timeout is not None else 0.0
+            self._progress.drive(self, seconds if seconds > 0 else self.limit)
+        if self.error is not None:
+            raise self.error
+        return True
+
+    def get_future(self) -> OrderedFuture:
+        """A future of the result."""
+        with self._lock:
+            if self._future is not None:
+                return self._future
+            self._future, self.ended = OrderedFuture(self._callbacks), threading.Event()
+        self._callbacks.add(self._resolve)
+        self._progress.hurry()
+        if self.done:
+            self.signal()
+        elif not self._in_background:
+            self._progress.add(self)
+        return self._future
+
+    def _resolve(self) -> None:
+        assert self._future is not None
+        assert self.ended is not None
+        self.ended.wait()
+        if self.error is None:
+            self._future.set_result(self._result)
+        else:
+            self._future.set_exception(self.error)
+
+    def is_completed(self) -> bool:
+        """Whether it has ended, with or without an error."""
+        return self.poll()
+
+    def is_success(self) -> bool:
+        """Whether it has ended without an error."""
+        return self.poll() and self.error is None
+
+    def exception(self) -> Exception | None:
+        """Its error, if it has ended with one."""
+        return self.error
+
+    def result(self) -> list[torch.Tensor]:
+        """The tensors that it fills."""
+        return self._result
+
+    def synchronize(self) -> None:
+        """Wait for it."""
+        self.wait()
+
+    def source_rank(self) -> int:
+        """After a receive, the sender's rank in the group."""
+        return self.source
+
+    _source_rank = source_rank
