@@ -73,7 +73,7 @@ def be_rank(config: Config, place: RankEnvironment, own: Own, launched: bool) ->
             options.backend,
             place.rank,
             place.num_ranks,
-            device=device_of(options, place.rank),
+            device=device_of(options.on_cuda, options.world, place.rank),
             limit_seconds=options.time_limit_seconds,
             address=None if options.backend == "mpi" else rendezvous_address(),
             comm_device=options.comm_device,
