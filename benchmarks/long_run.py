@@ -40,7 +40,7 @@ import numpy as np
 import psutil
 
 from harness import keep
-from pcode.utils.exit_status import PREEMPTED
+from pcode.utils.errors import PREEMPTED
 from started import (
     LimitExceededError,
     Started,

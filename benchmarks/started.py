@@ -18,7 +18,7 @@ import psutil
 import torch
 
 from pcode.training.checkpoint import node_file, read_manifest, saved_steps
-from pcode.utils.whole_files import TEMPORARY
+from pcode.utils.files import TEMPORARY
 
 RUN = Path(__file__).parents[1] / "run.py"
 # Every process of a run inherits it, also one whose arguments say nothing.

@@ -41,6 +41,10 @@ from pcode.training.run import run_node
 from pcode.training.stop import StopRequest
 from pcode.utils.devices import check_gpus, device_of, gpu_notices, threads_per_node
 from pcode.utils.errors import (
+    DIVERGED,
+    INTERRUPTED,
+    PREEMPTED,
+    USER_ERROR,
     CommunicationError,
     DivergenceError,
     HostError,
@@ -48,7 +52,6 @@ from pcode.utils.errors import (
     StorageError,
     UserError,
 )
-from pcode.utils.exit_status import DIVERGED, INTERRUPTED, PREEMPTED, USER_ERROR
 from pcode.utils.memory import use_memory_well
 
 # The launcher sets it to "terminal" where its standard error is one: a rank's own never is.
@@ -58,7 +61,7 @@ LAUNCHER_VARIABLE = "PCODE_LAUNCHER"
 def main(arguments: Sequence[str]) -> int:
     """Do what the flags ask for; the exit status.
 
-    0: done; those of pcode.utils.exit_status; 143: SIGTERM, and the nodes could not save; 141:
+    0: done; those of pcode.utils.errors; 143: SIGTERM, and the nodes could not save; 141:
         nobody
     reads the standard output; anything else: a node failed.
     """

@@ -18,8 +18,7 @@ from environments.rehearsal.layers import Layers
 from environments.rehearsal.pods import INDEX, Pod, make_pod, read_manifests
 from environments.rehearsal.running import Running
 from pcode.hosts import Hosts
-from pcode.utils.errors import UserError
-from pcode.utils.exit_status import PREEMPTED
+from pcode.utils.errors import PREEMPTED, UserError
 
 # What the MPI Operator adds to a launcher (its pkg/controller/mpi_job_controller.go).
 OF_OPERATOR = {

@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from pcode.utils.errors import UserError
-from pcode.utils.user_files import one_line, read_text, shortened
+from pcode.utils.files import one_line, read_text, shortened
 
 INCLUDE = "include"
 # All flags with long lists take a few thousand. Reading YAML takes seconds for a million.

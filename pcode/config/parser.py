@@ -19,8 +19,8 @@ from pcode.config.files import FileValue, read_flags
 from pcode.config.options import AUTO, Config
 from pcode.optim import ALIASES
 from pcode.utils.errors import UserError
+from pcode.utils.files import shortened
 from pcode.utils.options import Flag, options_of
-from pcode.utils.user_files import shortened
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from pcode.utils.errors import UserError
-from pcode.utils.user_files import check_file, one_line
+from pcode.utils.files import check_file, one_line
 
 
 def stored(path: Path, ending: str) -> Path:

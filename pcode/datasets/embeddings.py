@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from pcode.utils.errors import UserError
-from pcode.utils.user_files import check_file
+from pcode.utils.files import check_file
 
 
 def load_embeddings(

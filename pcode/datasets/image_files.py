@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from pcode.utils.errors import UserError
-from pcode.utils.user_files import check_file, one_line
+from pcode.utils.files import check_file, one_line
 
 
 class EncodedImages(ABC):

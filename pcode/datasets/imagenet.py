@@ -18,8 +18,8 @@ from pcode.datasets.base import Batches, Dataset
 from pcode.datasets.image_files import EncodedImages, FolderImages
 from pcode.datasets.lmdb_images import LmdbImages
 from pcode.utils.errors import UserError
+from pcode.utils.files import one_line
 from pcode.utils.options import Option
-from pcode.utils.user_files import one_line
 
 SIDE, RESIZED_SIDE = 224, 256
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from pcode.datasets.data_files import alone
-from pcode.utils.whole_files import whole_file
+from pcode.utils.files import whole_file
 
 # Of every kept copy; another one makes the copies that there are be made anew.
 VERSION = 1

@@ -17,7 +17,7 @@ import torch
 from pcode.datasets.in_memory import InMemory
 from pcode.datasets.kept_copy import kept_copy
 from pcode.utils.errors import UserError
-from pcode.utils.user_files import one_line
+from pcode.utils.files import one_line
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array

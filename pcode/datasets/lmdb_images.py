@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from pcode.datasets.image_files import EncodedImages
 from pcode.utils.errors import UserError
-from pcode.utils.user_files import check_file, one_line
+from pcode.utils.files import check_file, one_line
 
 if TYPE_CHECKING:
     from lmdb import Environment

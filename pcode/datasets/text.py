@@ -15,8 +15,8 @@ from pcode.datasets.base import BpttLength
 from pcode.datasets.drawn_size import check_fits
 from pcode.datasets.text_columns import Text
 from pcode.utils.errors import UserError
+from pcode.utils.files import check_file
 from pcode.utils.seeding import torch_generator
-from pcode.utils.user_files import check_file
 
 END_OF_LINE = "<eos>"
 UNKNOWN = "<unk>"

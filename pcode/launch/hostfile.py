@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pcode.utils.errors import UserError
-from pcode.utils.user_files import read_text, shortened
+from pcode.utils.files import read_text, shortened
 
 # Room for many thousand hosts with long names.
 MOST_BYTES = 1 << 22

@@ -17,7 +17,7 @@ from pcode.launch import steps
 from pcode.launch.processes import adopt_orphans, descendants, end_descendants
 from pcode.launch.relay import Filter, Relay
 from pcode.launch.scratch import Scratch, scratch_folder
-from pcode.utils.exit_status import DIVERGED, INTERRUPTED, PREEMPTED, USER_ERROR
+from pcode.utils.errors import DIVERGED, INTERRUPTED, PREEMPTED, USER_ERROR
 
 _ASKING = (signal.SIGTERM, signal.SIGUSR1)
 _ENDING = (signal.SIGINT, signal.SIGHUP)

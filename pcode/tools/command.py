@@ -9,8 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from pcode.utils.errors import UserError
-from pcode.utils.exit_status import USER_ERROR
+from pcode.utils.errors import USER_ERROR, UserError
 
 # Of pictures.
 FORMATS = (".png", ".pdf", ".svg")

@@ -35,8 +35,7 @@ from pcode.tools.reproduce_picture import draw
 from pcode.tools.reproduce_runs import Results, Setting, is_rehearsal, run_all
 from pcode.tools.reproduce_tables import TABLES, Cell, Table
 from pcode.tools.reproduce_text import caption, markdown
-from pcode.utils.errors import UserError
-from pcode.utils.exit_status import INTERRUPTED
+from pcode.utils.errors import INTERRUPTED, UserError
 
 FAILED = 1  # the exit status where a run failed
 

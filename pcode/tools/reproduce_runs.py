@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from pcode.config import Config, make_config, parse
 from pcode.tools.reproduce_tables import Cell, Table
-from pcode.utils.exit_status import DIVERGED
+from pcode.utils.errors import DIVERGED
 
 ROOT = Path(__file__).parents[2]
 # What a table is rehearsed on. Any other data set is trained on with the paper's own flags.

@@ -11,7 +11,7 @@ import numpy as np
 from pcode.topology.base import Topology
 from pcode.topology.weights import metropolis_weights
 from pcode.utils.errors import UserError
-from pcode.utils.user_files import read_text
+from pcode.utils.files import read_text
 
 # What a graph may take at most in its file: an entry of a matrix, or two edges, and comments.
 ENTRY_BYTES, SMALL_BYTES = 64, 1 << 20

@@ -25,9 +25,8 @@ from pcode.injection import Injector
 from pcode.topology import Graph, Topology
 from pcode.training.tensor_files import save_tensors
 from pcode.utils.errors import UserError
+from pcode.utils.files import TEMPORARY, one_line, whole_file
 from pcode.utils.layout import Layout
-from pcode.utils.user_files import one_line
-from pcode.utils.whole_files import TEMPORARY, whole_file
 
 # Of manifests and nodes' files; another one is refused.
 VERSION = 1

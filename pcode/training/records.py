@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -11,15 +12,41 @@ from typing import Any, BinaryIO, TextIO
 
 import numpy as np
 import torch
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event
+from tensorboardX.summary import scalar
 from torch import nn
 
 from pcode.config import Config, to_yaml
-from pcode.training.event_writer import EventWriter
 from pcode.training.resume import SUMMARY
 from pcode.training.tensor_files import save_tensors
 from pcode.utils.errors import UserError
-from pcode.utils.user_files import one_line
-from pcode.utils.whole_files import whole_file
+from pcode.utils.files import one_line, whole_file
+
+
+class EventWriter:
+    """A new event file in a folder.
+
+    tensorboardX's SummaryWriter writes in a thread of its own; where that fails, on a full disk,
+    who gives it more waits for ever. This one raises.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(exist_ok=True)
+        # A run that is resumed at once must not write over what it has written in this second.
+        self._events = EventsWriter(str(folder / "events"), f".{os.getpid()}")
+
+    def add_scalar(self, tag: str, value: float, step: int) -> None:
+        """One point of a curve."""
+        event = Event(summary=scalar(tag, value), wall_time=time.time(), step=step)
+        self._events.write_event(event)
+
+    def flush(self) -> None:
+        """Hand what was given to the system."""
+        self._events.flush()
+
+    def close(self) -> None:
+        self._events.close()
 
 
 def run_name(start: datetime) -> str:

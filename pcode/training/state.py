@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import sys
 import time
 from collections.abc import Iterable
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -19,12 +21,36 @@ from pcode.training.checkpoint import Manifest, forget_after
 from pcode.training.folders import runs_folder
 from pcode.training.node import Node
 from pcode.training.plan import Plan
-from pcode.training.progress import Progress
 from pcode.training.records import Records, run_name
 from pcode.training.resume import SUMMARY, ResumePoint, lock, mean_state
 from pcode.training.tasks import Task
 from pcode.utils.errors import CommunicationError, UserError
-from pcode.utils.user_files import one_line
+from pcode.utils.files import one_line
+
+
+@dataclass
+class Progress:
+    """Numbers that a checkpoint keeps; on one node.
+
+    Attributes:
+        losses: of the steps of the epoch under way; the sum over the processes of a node is the
+            node's.
+        loss: mean over nodes and steps of the epoch before.
+        best: the best test figure so far.
+        train_seconds: of training, evaluations and checkpoints aside.
+        bytes_sent: by this node.
+        log_bytes: length of its log.
+        events: what happened to the run besides its steps: where it was resumed, which nodes it
+            lost and which were restored; for the summary.
+    """
+
+    losses: list[float] = field(default_factory=list)
+    loss: float = math.nan
+    best: float | None = None
+    train_seconds: float = 0.0
+    bytes_sent: int = 0
+    log_bytes: int = 0
+    events: list[dict[str, Any]] = field(default_factory=list)
 
 
 class RunState:

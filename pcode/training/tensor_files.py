@@ -10,7 +10,7 @@ from typing import IO, Any, BinaryIO, cast
 
 import torch
 
-from pcode.utils.whole_files import whole_file
+from pcode.utils.files import whole_file
 
 
 class _Passing(io.RawIOBase):

@@ -1,10 +1,15 @@
-"""The kinds of failure that a run knows."""
+"""The kinds of failure that a run knows, and the exit statuses that they lead to."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+
+USER_ERROR = 2  # the flags cannot be followed, and nothing was written
+DIVERGED = 3  # the loss or a vector is no longer finite
+PREEMPTED = 75  # SIGTERM or SIGUSR1: saved; --resume goes on (sysexits.h: EX_TEMPFAIL)
+INTERRUPTED = 130  # Ctrl-C
 
 
 def _placed(reason: str, **places: int | None) -> str:

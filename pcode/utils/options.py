@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from pcode.utils.errors import UserError
+from pcode.utils.files import shortened
 from pcode.utils.registry import look_up
-from pcode.utils.user_files import shortened
 
 LARGEST_INTEGER = 2**31 - 1
 

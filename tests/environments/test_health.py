@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from pcode.utils.exit_status import PREEMPTED
+from pcode.utils.errors import PREEMPTED
 from tests.run.started import Started, started
 from tests.support.programs import ROOT
 

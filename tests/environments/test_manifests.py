@@ -18,7 +18,7 @@ from environments.rehearsal.pods import INDEX, KUBERNETES, make_pod, pod_specs
 from pcode.config import parse
 from pcode.launch.environment import detect
 from pcode.launch.supervise import SAVE_LIMIT_SECONDS
-from pcode.utils.exit_status import DIVERGED, PREEMPTED, USER_ERROR
+from pcode.utils.errors import DIVERGED, PREEMPTED, USER_ERROR
 from tests.environments.mpi_job_schema import MPI_JOB
 
 pytestmark = pytest.mark.usefixtures("kubectl")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pcode.utils.exit_status import DIVERGED, PREEMPTED
+from pcode.utils.errors import DIVERGED, PREEMPTED
 
 if TYPE_CHECKING:
     from tests.launch.conftest import Launched

@@ -14,7 +14,7 @@ import torch
 
 from pcode.training.checkpoint import last_step
 from pcode.training.resume import lock
-from pcode.utils.exit_status import USER_ERROR
+from pcode.utils.errors import USER_ERROR
 from tests.resume.children import finished, run, run_folder
 
 SMALL = (

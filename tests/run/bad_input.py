@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from pcode.main import main
-from pcode.utils.exit_status import USER_ERROR
+from pcode.utils.errors import USER_ERROR
 
 # What stands in the line: the flag, file or variable to mend.
 Refuse = Callable[[Sequence[str], str], str]

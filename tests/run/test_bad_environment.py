@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pcode.utils.exit_status import USER_ERROR
+from pcode.utils.errors import USER_ERROR
 from tests.run.bad_input import Refuse, listing
 from tests.run.runs import run
 

@@ -8,7 +8,7 @@ import psutil
 import pytest
 from PIL import Image
 
-from pcode.utils.exit_status import USER_ERROR
+from pcode.utils.errors import USER_ERROR
 from tests.run.runs import run
 
 IMAGES_OF_A_CLASS = 6

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pcode.utils.exit_status import DIVERGED, INTERRUPTED, PREEMPTED
+from pcode.utils.errors import DIVERGED, INTERRUPTED, PREEMPTED
 from tests.run.started import Started
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from pcode.utils.exit_status import DIVERGED, USER_ERROR
+from pcode.utils.errors import DIVERGED, USER_ERROR
 from tests.run.runs import finished, run, run_folder, summary
 
 SMALL = ("--arch", "mlp", "--n_mpi_process", "3")

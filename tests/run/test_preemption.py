@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from pcode.training.checkpoint import last_step
-from pcode.utils.exit_status import PREEMPTED
+from pcode.utils.errors import PREEMPTED
 from tests.run.runs import finished
 from tests.run.started import Started
 from tests.support.programs import mpirun_of_a_user

@@ -12,7 +12,7 @@ import pytest
 import torch
 import yaml
 
-from pcode.utils.exit_status import DIVERGED
+from pcode.utils.errors import DIVERGED
 from tests.run.runs import finished, run, run_folder, summary
 from tests.support.programs import mpirun_of_a_user, quick_python
 

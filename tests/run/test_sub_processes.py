@@ -13,7 +13,7 @@ import torch
 
 from pcode.main import main
 from pcode.training.checkpoint import last_step
-from pcode.utils.exit_status import DIVERGED, PREEMPTED, USER_ERROR
+from pcode.utils.errors import DIVERGED, PREEMPTED, USER_ERROR
 from tests.resume import children
 from tests.run.runs import run
 from tests.run.started import Started, started

@@ -12,7 +12,7 @@ import pytest
 from pcode.launch.supervise import Ended
 from pcode.training.checkpoint import Manifest
 from pcode.training.restarts import Attempt, GoingBack, new_run, next_attempt, run_attempts
-from pcode.utils.whole_files import whole_file
+from pcode.utils.files import whole_file
 
 FAILED = Ended(137, failed=True)
 
