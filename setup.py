@@ -24,6 +24,7 @@ DEV = [
     *TEST,
     "ruff>=0.15",
     "mypy>=2.0",
+    "import-linter>=2.6",
     "types-PyYAML",
     "types-tqdm",
 ]
