@@ -30,7 +30,6 @@ from harness import keep, spread
 from pcode.communication import Communicator, Simulation
 from pcode.config import make_config
 from pcode.datasets import Batch
-from pcode.injection import Injector
 from pcode.training.node import Node
 from pcode.training.plan import Plan
 from pcode.training.planning import make_plan
@@ -109,7 +108,7 @@ def measure(compiled: bool, rounds: int, block: int) -> tuple[list[float], list[
         return (time.perf_counter() - begin) / block
 
     def simulated(communicator: Communicator) -> None:
-        node = Node(plan, communicator, Injector(communicator.rank, []))
+        node = Node(plan, communicator)
         first = communicator.rank == 0
         batches = node.batches_ahead()
 

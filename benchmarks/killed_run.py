@@ -13,7 +13,7 @@ from typing import Any
 
 import psutil
 
-from pcode.injection import VARIABLE
+from pcode.communication.injection import VARIABLE
 from started import (
     LOOK_SECONDS,
     Started,

@@ -16,9 +16,9 @@ import torch
 from pcode.check import check
 from pcode.communication import Simulation, by_nodes
 from pcode.communication.connect import abort, connect, disconnect
+from pcode.communication.injection import read_faults
 from pcode.config import Config, parse
 from pcode.config.options import AUTO
-from pcode.injection import read_faults
 from pcode.launch import (
     RankEnvironment,
     check_ranks,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
@@ -82,6 +82,19 @@ class Communicator(ABC):
     @abstractmethod
     def barrier(self, step: int | None = None) -> None:
         """Return when all nodes have called it."""
+
+    def reach(  # noqa: B027  # as a rule nothing is to happen
+        self, phase: str, step: int, spoil: Callable[[], None] | None = None
+    ) -> None:
+        """Let this process fail here, where a failure on purpose is asked for.
+
+        See pcode.communication.injection: others than its communicator do nothing.
+
+        Args:
+            phase: one of injection.PHASES.
+            step: how many steps the process has made.
+            spoil: makes what is in hand useless.
+        """
 
     def check_peers(self, step: int | None = None) -> None:
         """Find the node for which the exchanges wait, where they do not name it.

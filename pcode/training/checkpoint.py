@@ -21,7 +21,6 @@ import torch
 
 from pcode.communication import Communicator
 from pcode.communication.gathering import gather_digests
-from pcode.injection import Injector
 from pcode.topology import Graph, Topology
 from pcode.training.tensor_files import save_tensors
 from pcode.utils.errors import UserError
@@ -197,7 +196,6 @@ class Checkpoints:
         folder: the node's own, in it.
         num_retained: how many of the last ones are retained.
         for_good: whether the one after so many whole epochs is kept for good.
-        injector: of this node.
         writes: False for a process whose node has another that keeps its checkpoints.
     """
 
@@ -208,11 +206,10 @@ class Checkpoints:
         *,
         num_retained: int,
         for_good: Callable[[int], bool],
-        injector: Injector,
         writes: bool = True,
     ) -> None:
         self._run, self._folder, self._writes = run, folder, writes
-        self._num_retained, self._for_good, self._injector = num_retained, for_good, injector
+        self._num_retained, self._for_good = num_retained, for_good
         self._epochs = {step: _epoch(run, step) for step in saved_steps(run)}
         if not writes:
             return
@@ -242,12 +239,12 @@ class Checkpoints:
             OSError: it cannot be written; those before are whole.
             CommunicationError: another node could not write it.
         """
-        own = self._write_own(state, layout, step) if self._writes else NO_DIGEST
+        own = self._write_own(state, layout, step, communicator) if self._writes else NO_DIGEST
         digests = gather_digests(communicator, own, step)
         epochs = self._epochs | {step: step / steps_per_epoch}
         dropped = self._dropped(epochs)
         if communicator.is_first:
-            self._injector.reach("manifest", step)
+            communicator.reach("manifest", step)
             digest_of_graph = graph_digest(graph)
             manifest = Manifest(
                 step, steps_per_epoch, tuple(folders), tuple(digests), digest_of_graph
@@ -260,13 +257,15 @@ class Checkpoints:
             node_file(self._run, self._folder, old).unlink(missing_ok=True)
         self._epochs = {kept: epoch for kept, epoch in epochs.items() if kept not in dropped}
 
-    def _write_own(self, state: Mapping[str, Any], layout: Layout, step: int) -> bytes:
+    def _write_own(
+        self, state: Mapping[str, Any], layout: Layout, step: int, communicator: Communicator
+    ) -> bytes:
         """Write the node's file; its digest."""
         content = {"names": list(layout.names), "shapes": [list(s) for s in layout.shapes], **state}
         return save_tensors(
             node_file(self._run, self._folder, step),
             content,
-            lambda binary: self._injector.reach("save", step, lambda: _spoil(binary)),
+            lambda binary: communicator.reach("save", step, lambda: _spoil(binary)),
         )
 
     def _write(self, manifest: Manifest) -> None:

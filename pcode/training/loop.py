@@ -11,7 +11,6 @@ from typing import Any, NoReturn
 from tqdm import tqdm
 
 from pcode.communication.gathering import mean, sums, sums_on_first
-from pcode.injection import Injector
 from pcode.training.checkpoint import Checkpoints
 from pcode.training.evaluation import Evaluation, average_model, evaluate
 from pcode.training.records import load_model
@@ -32,7 +31,6 @@ class Loop:
     Args:
         state: the run's, on this node.
         request: whether this process was asked to end.
-        injector: the failures that are to happen to this node.
         mark_step: called with the number of steps made, before the first and after each.
         shows_progress: draw a bar on the standard error of the first node.
     """
@@ -41,19 +39,17 @@ class Loop:
         self,
         state: RunState,
         request: StopRequest,
-        injector: Injector,
         mark_step: Callable[[int], None],
         *,
         shows_progress: bool,
     ) -> None:
-        self.state, self._request, self._injector = state, request, injector
-        self._mark_step, watch = mark_step, state.plan.config.watch
+        self.state, self._request, self._mark_step = state, request, mark_step
+        watch = state.plan.config.watch
         self._checkpoints = Checkpoints(
             state.records.folder,
             state.records.own.name,
             num_retained=watch.keep_checkpoints,
             for_good=watch.saves_model_after,
-            injector=injector,
             writes=state.communicator.local_ranks.is_first,
         )
         self._sync_points = self._new_sync_points()
@@ -68,7 +64,7 @@ class Loop:
     def _new_sync_points(self) -> SyncPoints:
         watch = self.state.plan.config.watch
         minutes = None if watch.train_fast else watch.checkpoint_minutes
-        return SyncPoints(self.state.communicator, self._request, minutes, self._injector)
+        return SyncPoints(self.state.communicator, self._request, minutes)
 
     def train(self) -> dict[str, Any]:
         """Train, evaluate and save; return the summary, the same on every node.
@@ -89,7 +85,7 @@ class Loop:
                 except (CommunicationError, DivergenceError) as error:
                     if self.state.plan.config.launch.on_failure != "continue":
                         raise
-                    go_on(self.state, error, self._injector)
+                    go_on(self.state, error)
                     self._sync_points = self._new_sync_points()
                 resumes = False
 
@@ -208,7 +204,7 @@ class Loop:
             report(self.state, result, self.state.progress.loss)
 
     def _evaluate(self, averaged: bool, consensus: bool) -> Evaluation:
-        self._injector.reach("evaluate", self.state.step)
+        self.state.communicator.reach("evaluate", self.state.step)
         node = self.state.node
         return evaluate(
             node.model,

@@ -15,7 +15,6 @@ from pcode.communication import Communicator
 from pcode.communication.gathering import average, gather_digests
 from pcode.datasets import Batches
 from pcode.datasets.batches import Part
-from pcode.injection import Injector
 from pcode.models import normalization_parameters
 from pcode.optim import DecentralizedOptimizer, make_optimizer, parameter_groups
 from pcode.training.losses import STEPS_AHEAD, Losses
@@ -42,7 +41,6 @@ class Node:
     Args:
         plan: the run's plan, the same on every node.
         communicator: this node's view of the others.
-        injector: the failures that are to happen to it.
         device: where its model and its vectors lie; None: where `world` says.
 
     Attributes:
@@ -55,11 +53,9 @@ class Node:
         self,
         plan: Plan,
         communicator: Communicator,
-        injector: Injector,
         device: torch.device | None = None,
     ) -> None:
         self.plan, self.communicator, self.rank = plan, communicator, communicator.rank
-        self._injector = injector
         self.local_ranks = communicator.local_ranks
         self.part = Part(self.local_ranks.rank, self.local_ranks.size)
         self._share = 1.0
@@ -134,7 +130,7 @@ class Node:
         step = self.optimizer.num_steps
         start = time.perf_counter()
         before = dict(self.timer.seconds)
-        self._injector.reach("data", step)
+        self.communicator.reach("data", step)
         with self.timer("data"):
             inputs, targets = (to_device(part, self.device) for part in next(batches))
             if self.device.type == "cuda" and inputs.ndim == 4:
@@ -148,13 +144,13 @@ class Node:
         seed_forward(
             self.device, derive_seed(self.seed, "forward", self.rank, step, *self.part.numbers)
         )
-        self._injector.reach("forward", step, self._spoil)
+        self.communicator.reach("forward", step, self._spoil)
         with self.timer("forward"):
             with autocast(self.amp, self.device):
                 outputs, self.carried = self.task.forward(self._forward, inputs, self.carried)
             loss = cross_entropy(outputs, targets)
         known = self._losses.add(loss, step)
-        self._injector.reach("backward", step)
+        self.communicator.reach("backward", step)
         with self.timer("backward"):
             self.optimizer.zero_grad()
             # By its share of the samples, so that the parts' sum is the mean over the batch.

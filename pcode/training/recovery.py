@@ -7,14 +7,13 @@ from dataclasses import dataclass
 
 from pcode.communication import Communicator
 from pcode.communication.gathering import average_among, gather_floats
-from pcode.injection import Injector
 from pcode.training.node import Node
 from pcode.training.resume import lock
 from pcode.training.state import RunState
 from pcode.utils.errors import CommunicationError, DivergenceError
 
 
-def go_on(state: RunState, error: CommunicationError | DivergenceError, injector: Injector) -> None:
+def go_on(state: RunState, error: CommunicationError | DivergenceError) -> None:
     """Let a run go on with the nodes that are left, after an error of this node or of another.
 
     Raises:
@@ -33,7 +32,7 @@ def go_on(state: RunState, error: CommunicationError | DivergenceError, injector
         alive = [alive[rank] for rank in survivors]
         state.members = [before[rank] for rank in alive]
         try:
-            regrouped = regroup(state.node, communicator, alive, diverged, injector)
+            regrouped = regroup(state.node, communicator, alive, diverged)
         except Unrecoverable as cause:
             raise (cause.divergence or error) from None
         except CommunicationError:  # another node has died meanwhile
@@ -90,7 +89,6 @@ def regroup(
     communicator: Communicator,
     survivors: Sequence[int],
     is_diverged: bool,
-    injector: Injector,
 ) -> Regrouped:
     """Make a node among those that are left; all of them call it together.
 
@@ -123,7 +121,7 @@ def regroup(
         )
     if not diverged and len(survivors) == old.communicator.size:
         raise Unrecoverable(None)
-    node = Node(plan, communicator, injector, old.device)
+    node = Node(plan, communicator, old.device)
     node.warm_start(old.state_dict(), step)
     average_finite(node, diverged)
     node.optimizer.resynchronise()

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pcode.communication import Communicator
-from pcode.injection import Injector, read_faults
+from pcode.communication.injection import inject
 from pcode.training.folders import runs_folder
 from pcode.training.loop import Loop
 from pcode.training.plan import Plan
@@ -43,12 +43,11 @@ def run_node(
         StorageError: a file could not be written.
         CommunicationError: names rank and step.
     """
-    injector = Injector(communicator.process, read_faults())
-    communicator = injector.wrap(communicator)
+    communicator = inject(communicator)
     state: RunState | None = None
     try:
-        state = RunState(plan, communicator, injector)
-        loop = Loop(state, request, injector, mark_step, shows_progress=shows_progress)
+        state = RunState(plan, communicator)
+        loop = Loop(state, request, mark_step, shows_progress=shows_progress)
         summary = loop.train() if plan.evaluated is None else loop.evaluate(plan.evaluated)
     except DivergenceError as error:
         if state is None:

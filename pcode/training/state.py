@@ -16,7 +16,6 @@ from tqdm import tqdm
 
 from pcode.communication import Communicator
 from pcode.communication.gathering import gather_digests, gather_floats
-from pcode.injection import Injector
 from pcode.training.checkpoint import Manifest, forget_after
 from pcode.training.folders import runs_folder
 from pcode.training.node import Node
@@ -59,7 +58,6 @@ class RunState:
     Args:
         plan: the run's plan.
         communicator: this node's view of the others; all of them call it.
-        injector: the failures that are to happen to this node.
 
     Attributes:
         node: this node; with fewer others it is another one.
@@ -71,8 +69,8 @@ class RunState:
         UserError: what it starts from is damaged or does not fit, or the folder cannot be made.
     """
 
-    def __init__(self, plan: Plan, communicator: Communicator, injector: Injector) -> None:
-        self.node = Node(plan, communicator, injector)
+    def __init__(self, plan: Plan, communicator: Communicator) -> None:
+        self.node = Node(plan, communicator)
         self.members = [str(rank) for rank in range(communicator.size)]
         self.progress = self._begin()
         self.first_step = self.node.optimizer.num_steps

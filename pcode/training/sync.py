@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from pcode.communication import Communicator
 from pcode.communication.gathering import gather_floats, sums
-from pcode.injection import Injector
 from pcode.training.stop import StopRequest
 
 SECONDS_BETWEEN = 1.0
@@ -38,7 +37,6 @@ class SyncPoints:
         request: whether this process was asked to end.
         save_minutes: between two checkpoints, by the clock of the first node; None where they do
             not follow the clock.
-        injector: of this node.
     """
 
     def __init__(
@@ -46,9 +44,8 @@ class SyncPoints:
         communicator: Communicator,
         request: StopRequest,
         save_minutes: float | None,
-        injector: Injector,
     ) -> None:
-        self._communicator, self._request, self._injector = communicator, request, injector
+        self._communicator, self._request = communicator, request
         self._save_seconds = None if save_minutes is None else 60 * save_minutes
         self._saved = self._last = time.monotonic()
         self._steps_made, self._steps_between = 0, 1
@@ -66,7 +63,7 @@ class SyncPoints:
         Raises:
             CommunicationError: a node does not come.
         """
-        self._injector.reach("meeting", step)
+        self._communicator.reach("meeting", step)
         now = time.monotonic()
         # At most twice as many as there were: the first steps, which compile, are no measure.
         made = max(1, self._steps_made)

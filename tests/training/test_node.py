@@ -10,7 +10,6 @@ import torch
 
 from pcode.communication import Communicator, Simulation
 from pcode.config import make_config
-from pcode.injection import Injector
 from pcode.training.node import Node
 from pcode.training.planning import make_plan
 
@@ -24,7 +23,7 @@ TEXT: dict[str, Any] = {
 def on_a_node(flags: dict[str, Any], use: Callable[[Node], Result]) -> Result:
     """What `use` gives of the only node of a run with these flags."""
     plan = make_plan(make_config(backend="sim", n_mpi_process=1, num_threads=1, **flags))
-    return Simulation(1).run(lambda communicator: use(Node(plan, communicator, Injector(0, []))))[0]
+    return Simulation(1).run(lambda communicator: use(Node(plan, communicator)))[0]
 
 
 def test_the_state_is_carried_within_an_epoch_and_not_into_the_next() -> None:

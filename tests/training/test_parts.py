@@ -11,7 +11,6 @@ import torch
 from pcode.communication import Simulation, by_nodes
 from pcode.config import make_config
 from pcode.datasets import Batches, Dataset
-from pcode.injection import Injector
 from pcode.models import normalization_parameters
 from pcode.training.evaluation import evaluate
 from pcode.training.node import Node
@@ -36,7 +35,7 @@ def on_nodes(
     """What `use` gives on each process of each node of a run."""
     plan = make_plan(make_config(backend="sim", num_threads=1, n_sub_process=num_parts, **flags))
     found = Simulation(plan.config.launch.num_processes).run(
-        lambda process: use(Node(plan, by_nodes(process, num_parts, 1.0), Injector(0, [])))
+        lambda process: use(Node(plan, by_nodes(process, num_parts, 1.0)))
     )
     return [found[first : first + num_parts] for first in range(0, len(found), num_parts)]
 

@@ -8,19 +8,28 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 import torch
 
 from pcode.communication import Communicator, Simulation
-from pcode.injection import ACTIONS, CORRUPTIBLE, PHASES, VARIABLE, Injector, read_faults
+from pcode.communication.injection import (
+    ACTIONS,
+    CORRUPTIBLE,
+    PHASES,
+    VARIABLE,
+    inject,
+    read_faults,
+)
 from pcode.utils.errors import UserError
 
 # Three steps of rank 0 and then of rank 1; a line before and after each place, the latter with the
 # seconds of the sleeps that were asked for there and really came about.
 PROGRAM = """
 import time
-from pcode.injection import PHASES, Injector, read_faults
+from types import SimpleNamespace
+from pcode.communication.injection import PHASES, inject
 slept = []
 sleep = time.sleep
 def noted(seconds):
@@ -29,12 +38,13 @@ def noted(seconds):
     slept.append(seconds if time.monotonic() - begin >= seconds else -1)
 time.sleep = noted
 for rank in (0, 1):
-    injector = Injector(rank, read_faults())
+    inner = dict(rank=rank, process=rank, size=2, local_ranks=None, names_peers=True)
+    communicator = inject(SimpleNamespace(**inner, reach=lambda phase, step: None))
     for step in range(3):
         for phase in PHASES:
             slept.clear()
             print(f"to {rank} {step} {phase}", flush=True)
-            injector.reach(phase, step)
+            communicator.reach(phase, step)
             print(f"past {rank} {step} {phase} {sum(slept)}", flush=True)
 """
 PLACES = [(rank, step, phase) for rank in (0, 1) for step in range(3) for phase in PHASES]
@@ -141,12 +151,17 @@ def test_delay(programs: dict[str, subprocess.Popen[str]], text: str, place: str
 
 
 def test_corrupt_calls_what_spoils() -> None:
-    injector = Injector(2, read_faults({VARIABLE: "corrupt:2:1:forward,corrupt:0:*:save"}))
-    spoilt: list[tuple[str, int]] = []
-    for step in (0, 1, 1, 2):
-        for phase in PHASES:
-            injector.reach(phase, step, lambda at=(phase, step): spoilt.append(at))  # type: ignore[misc]
-    assert spoilt == [("forward", 1)]
+    environ = {VARIABLE: "corrupt:2:1:forward,corrupt:0:*:save"}
+
+    def node(inner: Communicator) -> list[tuple[str, int]]:
+        communicator = inject(inner, environ)
+        spoilt: list[tuple[str, int]] = []
+        for step in (0, 1, 1, 2):
+            for phase in PHASES:
+                communicator.reach(phase, step, partial(spoilt.append, (phase, step)))
+        return spoilt
+
+    assert Simulation(3).run(node) == [[("save", 0)], [], [("forward", 1)]]
 
 
 def test_corrupt_with_nothing_in_hand() -> None:
@@ -159,8 +174,7 @@ def test_corrupt_spoils_a_message_once() -> None:
     faults = "corrupt:1:1:exchange"
 
     def node(communicator: Communicator) -> list[list[float]]:
-        injector = Injector(communicator.rank, read_faults({VARIABLE: faults}))
-        communicator = injector.wrap(communicator)
+        communicator = inject(communicator, {VARIABLE: faults})
         others = [rank for rank in range(3) if rank != communicator.rank]
         received = []
         for step in range(4):

@@ -18,7 +18,7 @@ import math
 import os
 import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -91,38 +91,26 @@ def read_faults(environ: Mapping[str, str] = os.environ) -> list[Fault]:
     return [_parse(part) for part in text.split(",")] if text else []
 
 
-class Injector:
-    """The failures of one rank.
+def inject(communicator: Communicator, environ: Mapping[str, str] = os.environ) -> Communicator:
+    """Wrap a communicator where the environment asks for failures of this process.
 
-    Args:
-        rank: this process.
-        faults: of all ranks; none as a rule.
+    Raises:
+        UserError: the variable is malformed.
     """
-
-    def __init__(self, rank: int, faults: list[Fault]) -> None:
-        self._faults = [fault for fault in faults if fault.rank == rank]
-
-    def reach(self, phase: str, step: int, spoil: Callable[[], None] | None = None) -> None:
-        """The rank comes to a phase; spoil() is what `corrupt` does there."""
-        for fault in self._faults:
-            if fault.phase == phase and fault.step in (None, step) and not fault.done:
-                fault.happen(spoil)
-
-    def wrap(self, communicator: Communicator) -> Communicator:
-        """One that reaches `exchange` at each exchange, where there are failures to come."""
-        return InjectingCommunicator(communicator, self) if self._faults else communicator
+    faults = [fault for fault in read_faults(environ) if fault.rank == communicator.process]
+    return InjectingCommunicator(communicator, faults) if faults else communicator
 
 
 class InjectingCommunicator(Communicator):
-    """Another communicator, whose exchanges fail on purpose.
+    """A communicator whose process fails on purpose.
 
     Args:
         inner: does what is asked for.
-        injector: of this process.
+        faults: of this process.
     """
 
-    def __init__(self, inner: Communicator, injector: Injector) -> None:
-        self._inner, self._injector = inner, injector
+    def __init__(self, inner: Communicator, faults: Sequence[Fault]) -> None:
+        self._inner, self._faults = inner, faults
         self.rank, self.size, self.local_ranks = inner.rank, inner.size, inner.local_ranks
         self.names_peers = inner.names_peers
 
@@ -134,6 +122,11 @@ class InjectingCommunicator(Communicator):
     def bytes_sent(self, num_bytes: int) -> None:
         self._inner.bytes_sent = num_bytes
 
+    def reach(self, phase: str, step: int, spoil: Callable[[], None] | None = None) -> None:
+        for fault in self._faults:
+            if fault.phase == phase and fault.step in (None, step) and not fault.done:
+                fault.happen(spoil)
+
     def exchange(
         self,
         outgoing: Mapping[int, torch.Tensor],
@@ -144,7 +137,7 @@ class InjectingCommunicator(Communicator):
             for tensor in outgoing.values():
                 tensor.view(torch.uint8).fill_(255)  # NaN, where they are floats
 
-        self._injector.reach("exchange", -1 if step is None else step, spoil)
+        self.reach("exchange", -1 if step is None else step, spoil)
         return self._inner.exchange(outgoing, incoming, step)
 
     def all_reduce(self, tensor: torch.Tensor, step: int | None = None) -> None:
@@ -164,4 +157,4 @@ class InjectingCommunicator(Communicator):
 
     def recover(self) -> tuple[Communicator, list[int]]:
         communicator, survivors = self._inner.recover()
-        return InjectingCommunicator(communicator, self._injector), survivors
+        return InjectingCommunicator(communicator, self._faults), survivors
