@@ -33,7 +33,8 @@ from torchvision import transforms
 from torchvision.transforms import v2
 
 from harness import keep, spread
-from pcode.datasets.images import Split, image_dataset
+from pcode.datasets.base import Split
+from pcode.datasets.images import image_dataset
 from pcode.utils.memory import use_memory_well
 
 NUM_IMAGES, BATCH_SIZE, PADDING = 50_000, 128, 4
@@ -46,7 +47,7 @@ class Images(Dataset[tuple[torch.Tensor, int]]):
     """Samples made one at a time, as torchvision's CIFAR10 makes them."""
 
     def __init__(self, split: Split, transform: Any) -> None:
-        self.data = np.ascontiguousarray(split.images.permute(0, 2, 3, 1).numpy())
+        self.data = np.ascontiguousarray(split.inputs.permute(0, 2, 3, 1).numpy())
         self.targets = split.targets.tolist()
         self.transform = transform
 

@@ -16,7 +16,7 @@ from pcode.datasets.imagenet import load_imagenet
 from pcode.datasets.libsvm import load_epsilon, load_rcv1
 from pcode.datasets.partition import partition_indices, partition_scheme, smallest_share
 from pcode.datasets.synthetic import load_synthetic
-from pcode.datasets.text import PTB, WIKITEXT2, load_text
+from pcode.datasets.text import TEXTS, load_text
 from pcode.datasets.vision import VISION, load_vision
 from pcode.utils.options import taken_by
 from pcode.utils.registry import look_up_parametric
@@ -42,28 +42,21 @@ DATASETS: dict[str, Source] = {
     "imagenet": Source(load_imagenet),
     "epsilon": Source(load_epsilon),
     "rcv1": Source(load_rcv1),
-    **{files.name: Source(partial(load_text, files)) for files in (PTB, WIKITEXT2)},
+    **{name: Source(partial(load_text, name)) for name in TEXTS},
 }
 
 
 def data_source(name: str) -> Source:
-    """The source of the data set of that name, parameters included.
-
-    Raises:
-        UserError: the name is unknown, or takes no parameters and has some.
-    """
+    """Return the source of the data set of that name, parameters included."""
     return look_up_parametric("data", name, DATASETS)
 
 
 def load_dataset(name: str, flags: Mapping[str, Any]) -> Dataset:
-    """The data set of that name.
+    """Load the data set of that name.
 
     Args:
         name: "NAME", or "NAME:PARAMETERS" of a parametric source.
         flags: every flag of the run, by name; the source takes those that it needs.
-
-    Raises:
-        UserError: the name is unknown, or its files cannot be read.
     """
     source = data_source(name)
     taken = taken_by(source.load, flags)

@@ -34,7 +34,7 @@ class ImagePreparation:
     padding: int | None = None
 
     def __call__(self, images: torch.Tensor, generator: torch.Generator | None) -> torch.Tensor:
-        """A batch of float32 inputs.
+        """Return a batch of float32 inputs.
 
         Args:
             images: uint8, N x C x H x W.
@@ -53,10 +53,10 @@ class ImagePreparation:
 def crops_and_mirror_images(
     images: torch.Tensor, padding: int, generator: torch.Generator
 ) -> torch.Tensor:
-    """A random crop of every padded image, of its own size, mirrored with probability 1/2.
+    """Crop every padded image to its own size at random, and mirror it with probability 1/2.
 
     All images and all their mirror images are laid out with their zeros in one sheet. A crop is
-    then a window of it that is told by its first pixel alone, and one indexed copy of a view of
+    then a window of it that its first pixel alone identifies, and one indexed copy of a view of
     all windows makes the batch.
 
     Args:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import torch
 
-from pcode.datasets.batches import WHOLE, Part, batches_per_epoch, epoch_batches
+from pcode.datasets.batches import WHOLE, LocalRank, batches_per_epoch, epoch_batches
 from pcode.utils.options import Option
 from pcode.utils.seeding import derive_seed
 
@@ -19,6 +19,13 @@ Batch = tuple[torch.Tensor, torch.Tensor]
 Batches = Generator[Batch, None, None]
 
 TEST_BATCH_SIZE = 512
+
+
+class Split(NamedTuple):
+    """Samples for training or for testing, N x ..., and their targets, int64, N."""
+
+    inputs: torch.Tensor
+    targets: torch.Tensor
 
 
 BpttLength = Annotated[
@@ -49,14 +56,14 @@ class Dataset(ABC):
     num_test: int
 
     def on(self, device: torch.device) -> Dataset:
-        """The same for a model on that device: what can be kept or made there is.
+        """Return the same for a model on that device: what can be stored or made there is.
 
         Batches may still come from host memory: who trains moves them (`to_device`).
         """
         return self
 
     def batches_per_epoch(self, num_nodes: int, batch_size: int) -> int:
-        """Steps of an epoch, the same on every node: nodes meet at every step."""
+        """Return the number of steps of an epoch, the same on every node."""
         return batches_per_epoch(len(self.train_targets), num_nodes, batch_size)
 
     def train_batches(
@@ -69,28 +76,28 @@ class Dataset(ABC):
         rank: int,
         epoch: int,
         first: int = 0,
-        part: Part = WHOLE,
+        local_rank: LocalRank = WHOLE,
     ) -> Batches:
-        """A node's batches of an epoch, num_batches of them, from number `first` on.
+        """Read a node's batches of an epoch, num_batches of them, from number `first` on.
 
         Args:
             share: the node's samples, positions in train_targets, int64.
             num_batches: from batches_per_epoch.
-            seed, rank, epoch: what order and augmentation depend on, besides on the part alone.
-            part: what this process takes of each.
+            seed, rank, epoch: what order and augmentation depend on, besides on local_rank alone.
+            local_rank: the process, which takes its slice of each.
         """
         batches = epoch_batches(
-            share, num_batches, batch_size, seed=seed, rank=rank, epoch=epoch, part=part
+            share, num_batches, batch_size, seed=seed, rank=rank, epoch=epoch, local_rank=local_rank
         )
         seeds = [
-            derive_seed(seed, "augment", rank, epoch, index, *part.numbers)
+            derive_seed(seed, "augment", rank, epoch, index, *local_rank.numbers)
             for index in range(len(batches))
         ]
         return self.read(batches[first:], seeds[first:])
 
     @abstractmethod
     def read(self, batches: Sequence[torch.Tensor], seeds: Sequence[int]) -> Batches:
-        """The training batches of these samples, in order.
+        """Read the training batches of these samples, in order.
 
         Args:
             batches: positions in train_targets, int64, a tensor for each batch.
@@ -99,7 +106,7 @@ class Dataset(ABC):
 
     @abstractmethod
     def test_batches(self, part: int = 0, num_parts: int = 1) -> Batches:
-        """The test set, without augmentation, or one of num_parts disjoint shares of it.
+        """Read the test set, without augmentation, or one of num_parts disjoint shares of it.
 
         The shares differ in size by as little as possible; one may be empty.
         """
@@ -112,6 +119,7 @@ class Source:
     Attributes:
         load: called with the flags it takes, by their names (values as in the configuration); of a
             parametric source also with `parameters`, what follows its name: "A:B" in "NAME:A:B".
+            It raises a UserError where a parameter or file is not what it should be.
         parametric: whether its name may be followed by parameters.
     """
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,47 +11,46 @@ from pcode.utils.seeding import torch_generator
 
 
 @dataclass(frozen=True)
-class Part:
-    """Which slice of its node's batches a process takes: contiguous, as large as the others or one
-    sample larger.
+class LocalRank:
+    """A process of a node; each takes a contiguous slice of every batch, as equal as can be.
 
     Attributes:
-        number: from 0.
-        count: slices of a batch.
+        rank: within the node, from 0.
+        size: processes of the node.
     """
 
-    number: int = 0
-    count: int = 1
+    rank: int = 0
+    size: int = 1
 
-    def of(self, batch: torch.Tensor, dim: int = 0) -> torch.Tensor:
-        """The slice of a batch whose samples lie along `dim`; a view."""
-        return torch.tensor_split(batch, self.count, dim)[self.number]
+    def slice_of(self, batch: torch.Tensor, dim: int = 0) -> torch.Tensor:
+        """Return its slice of a batch whose samples lie along `dim`, a view."""
+        return torch.tensor_split(batch, self.size, dim)[self.rank]
 
     def share_of(self, num_samples: int) -> float:
-        """The slice of a batch of so many, as a share of it."""
-        size = num_samples // self.count + (self.number < num_samples % self.count)
+        """Return how large its slice of a batch of so many is, as a share of the batch."""
+        size = num_samples // self.size + (self.rank < num_samples % self.size)
         return size / num_samples
 
     @property
     def numbers(self) -> tuple[int, ...]:
-        """What draws of its own are derived from besides; those of part 0 are a whole node's."""
-        return (self.number,) if self.number else ()
+        """What its draws are derived from besides; those of rank 0 are a whole node's."""
+        return (self.rank,) if self.rank else ()
 
 
-WHOLE = Part()
+WHOLE = LocalRank()
 
 
 def batches_per_epoch(num_samples: int, num_nodes: int, batch_size: int) -> int:
-    """The number of batches of an epoch, the same on every node: nodes meet at every step.
-
-    floor(N / (n * batch_size)), at least 1.
-
-    Args:
-        num_samples: N, the whole training set's.
-        num_nodes: n.
-        batch_size: one node's.
-    """
+    """Return how many batches an epoch has on every node; num_samples are all nodes' together."""
     return max(1, num_samples // (num_nodes * batch_size))
+
+
+def share_batches(
+    num_samples: int, part: int, num_parts: int, batch_size: int
+) -> Sequence[torch.Tensor]:
+    """Return the positions in each batch of one of num_parts shares of a test set."""
+    positions = torch.arange(num_samples)[part::num_parts]
+    return positions.split(batch_size) if len(positions) else ()
 
 
 def epoch_batches(
@@ -61,9 +61,9 @@ def epoch_batches(
     seed: int,
     rank: int,
     epoch: int,
-    part: Part = WHOLE,
+    local_rank: LocalRank = WHOLE,
 ) -> list[torch.Tensor]:
-    """A node's batches for an epoch, each the indices of its samples, int64; or a part of each.
+    """Return a node's batches of an epoch, or a process' slices, each the indices of its samples.
 
     The node's samples are shuffled and the first num_batches * batch_size are taken; those that
     remain are others in every epoch. A share with fewer is gone through again, in another order,
@@ -72,15 +72,14 @@ def epoch_batches(
     one n-th of its batches each.
 
     Args:
-        indices: the node's samples, one at least.
+        indices: the node's samples, int64, one at least.
         num_batches: from batches_per_epoch.
-        batch_size: samples per batch.
         seed, rank, epoch: what the order depends on.
-        part: which part.
     """
     generator = torch_generator(seed, "order", rank, epoch)
     batch_size = min(batch_size, len(indices))
     num_passes = -(-num_batches * batch_size // len(indices))
     passes = [torch.randperm(len(indices), generator=generator) for _ in range(num_passes)]
     order = indices[torch.cat(passes)]
-    return [part.of(batch) for batch in order[: num_batches * batch_size].split(batch_size)]
+    batches = order[: num_batches * batch_size].split(batch_size)
+    return [local_rank.slice_of(batch) for batch in batches]

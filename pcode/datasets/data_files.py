@@ -14,35 +14,38 @@ from pcode.utils.files import check_file, one_line
 
 
 def stored(path: Path, ending: str) -> Path:
-    """The file, or, where it is not there, the one with this ending if that is."""
+    """Return the file, or, where it is not there, the one with this ending if that is."""
     packed = path.with_name(path.name + ending)
     return packed if not os.path.exists(path) and os.path.exists(packed) else path
 
 
 def missing(folder: Path, files: Sequence[str], ending: str = "") -> list[str]:
-    """Those of the files in the folder that are not there, with or without the ending."""
+    """Return those of the files that are not in the folder, with or without the ending."""
     return [file for file in files if not os.path.exists(stored(folder / file, ending))]
 
 
 @contextmanager
 def reading(*paths: Path) -> Iterator[None]:
-    """Whatever is raised inside becomes a UserError that names the files; so does what is none."""
+    """Turn whatever is raised inside into a UserError that names the files; also what is none."""
     try:
         for path in paths:
+            names = str(path)
             check_file(path)
+        names = " or ".join(map(str, paths))
         yield
+    except UserError:  # of one file within the block
+        raise
     # Damaged bytes make their readers raise nearly anything, and it all means the same here.
     except Exception as error:
-        reason = one_line(error)
         raise UserError(
-            f"--data_dir: {' or '.join(map(str, paths))} cannot be read or is damaged "
-            f"({type(error).__name__}: {reason}); put what was published in its place"
+            f"--data_dir: {names} cannot be read or is damaged "
+            f"({type(error).__name__}: {one_line(error)}); put what was published in its place"
         ) from error
 
 
 @contextmanager
 def alone(lock: Path) -> Iterator[None]:
-    """One process of this machine at a time; the others wait.
+    """Let one process of this machine in at a time; the others wait.
 
     Of what fails no file is left: those that wait then come one after another, but may meet others
     that come later.
@@ -65,8 +68,7 @@ def fetch(
     has a file's name: the download goes to a folder beside and its files are moved when it ends.
 
     Args:
-        name: the data set's.
-        files: names in the folder; only these are kept.
+        files: names in the folder; only these are retained.
         ending: see `missing`.
         download: puts the files, under the same names, into the folder that it is given.
 
@@ -87,8 +89,7 @@ def fetch(
     # URLError is an OSError, torchvision says RuntimeError for a wrong checksum, and a damaged or
     # malicious archive makes its readers raise nearly anything.
     except Exception as error:
-        reason = one_line(error)
         raise UserError(
-            f"--download True: {name} could not be fetched ({reason}); "
+            f"--download True: {name} could not be fetched ({one_line(error)}); "
             f"to go on without a network put {', '.join(files)} into {folder}"
         ) from error

@@ -7,6 +7,7 @@ from importlib.metadata import distribution
 import numpy as np
 import torch
 
+from pcode.datasets.base import Split
 from pcode.datasets.in_memory import InMemory
 from pcode.utils.seeding import derive_seed
 
@@ -39,11 +40,5 @@ def load_digits_dataset() -> InMemory:
     train = sorted(set(order) - set(test))
     deviation, mean = torch.std_mean(inputs[train], correction=0)
     inputs = (inputs - mean) / deviation
-    return InMemory(
-        "digits",
-        train_inputs=inputs[train],
-        train_targets=targets[train],
-        test_inputs=inputs[test],
-        test_targets=targets[test],
-        num_classes=10,
-    )
+    train_split, test_split = (Split(inputs[part], targets[part]) for part in (train, test))
+    return InMemory("digits", train_split, test_split, num_classes=10)

@@ -2,34 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-
-from pcode.datasets.data_files import missing, reading, stored
-from pcode.datasets.images import Split, image_dataset, join, make_split
+from pcode.datasets.images import ImageFiles
 from pcode.datasets.in_memory import InMemory
-from pcode.datasets.pickled import load_arrays
+from pcode.datasets.vision_formats import read_downsampled
 from pcode.utils.errors import UserError
 
 SIZES = (8, 16, 32, 64)
-NUM_CLASSES = 1000
-TRAIN = tuple(f"train_data_batch_{number}" for number in range(1, 11))
-TEST = "val_data"
-NPZ = ".npz"
-
-
-def _read(path: Path, size: int) -> Split:
-    with reading(path):
-        content: dict[str, Any]
-        if path.suffix == NPZ:
-            with np.load(path, allow_pickle=False) as arrays:
-                content = dict(arrays)
-        else:
-            content = load_arrays(path)
-        images = content["data"].reshape(-1, 3, size, size)
-        return make_split(images, np.asarray(content["labels"]) - 1, NUM_CLASSES)
 
 
 def load_downsampled(size: int, data_dir: str) -> InMemory:
@@ -43,22 +24,22 @@ def load_downsampled(size: int, data_dir: str) -> InMemory:
     the CIFAR datasets (arXiv 1707.08819). Crops are shifted by up to 4 pixels at 32 x 32, as there,
     and by as much of the image, an eighth, at other sizes. Difference: images are normalised by
     deviations as well as by means, a mean for each channel rather than for each pixel.
-
-    Args:
-        size: one of SIZES.
-
-    Raises:
-        UserError: a file is missing or damaged.
     """
     name = f"imagenet{size}"
     folder = Path(data_dir) / name
-    absent = missing(folder, [*TRAIN, TEST], NPZ)
+    files = ImageFiles(
+        train=tuple((f"train_data_batch_{number}",) for number in range(1, 11)),
+        test=(("val_data",),),
+        read=partial(read_downsampled, size=size),
+        num_classes=1000,
+        padding=size // 8,
+        ending=".npz",
+    )
+    absent = files.missing(folder)
     if absent:
         raise UserError(
             f"--data {name}: {', '.join(absent)} not found in {folder}; fetch the files of "
             f"downsampled ImageNet, {size} x {size}, from image-net.org and put them there, "
             "or name another --data_dir"
         )
-    train = join([_read(stored(folder / file, NPZ), size) for file in TRAIN])
-    test = _read(stored(folder / TEST, NPZ), size)
-    return image_dataset(name, train, test, NUM_CLASSES, padding=size // 8)
+    return files.load(name, folder)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from pcode.utils.files import check_file
 def load_embeddings(
     data_dir: str, vocabulary: Sequence[str], num_dimensions: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The vectors of the words of a vocabulary, from a file in GloVe's text format.
+    """Load the vectors of the words of a vocabulary, from a file in GloVe's text format.
 
     The one file DATA_DIR/*.Dd.txt, as GloVe names them (glove.6B.200d.txt): a line for each word,
     "word x1 ... xD". Words are looked up as they stand in the vocabulary.
@@ -47,15 +46,18 @@ def load_embeddings(
         check_file(path)
         with path.open(encoding="utf-8", newline="\n") as file:
             for count, line in enumerate(file, 1):
-                # From the right, because some of GloVe's words hold blanks.
-                word, *entries = line.rstrip("\r\n ").rsplit(" ", num_dimensions)
-                if len(entries) != num_dimensions:
-                    raise UserError(
-                        f"{path}, line {count}: not a word and {num_dimensions} numbers"
-                    )
-                if word in numbers:
-                    rows[numbers[word]] = torch.tensor(_vector(path, count, entries))
-                    known[numbers[word]] = True
+                try:
+                    # From the right, because some of GloVe's words hold blanks.
+                    word, *entries = line.rstrip("\r\n ").rsplit(" ", num_dimensions)
+                    if len(entries) != num_dimensions:
+                        raise ValueError(f"not a word and {num_dimensions} numbers")
+                    if word in numbers:
+                        vector = torch.tensor([float(entry) for entry in entries])
+                        if not vector.isfinite().all():
+                            raise ValueError("not finite")
+                        rows[numbers[word]], known[numbers[word]] = vector, True
+                except ValueError as error:
+                    raise UserError(f"{path}, line {count}: {error}") from None
     except UnicodeDecodeError:
         raise UserError(f"{path}: not a text file (UTF-8)") from None
     except OSError as error:
@@ -63,13 +65,3 @@ def load_embeddings(
     if not known.any():
         raise UserError(f"{path}: has none of the {len(vocabulary)} words of the vocabulary")
     return rows, known
-
-
-def _vector(path: Path, count: int, entries: list[str]) -> list[float]:
-    try:
-        vector = [float(entry) for entry in entries]
-    except ValueError as error:
-        raise UserError(f"{path}, line {count}: {error}") from None
-    if not all(map(math.isfinite, vector)):
-        raise UserError(f"{path}, line {count}: not finite")
-    return vector

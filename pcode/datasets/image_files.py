@@ -27,23 +27,15 @@ class EncodedImages(ABC):
 
     @abstractmethod
     def read(self, positions: Iterable[int]) -> list[bytes]:
-        """The files at these positions, as they are.
-
-        Raises:
-            UserError: one cannot be read.
-        """
+        """Read the files at these positions, as they are, or raise a UserError."""
 
     @abstractmethod
     def name(self, position: int) -> str:
-        """What an error calls that image."""
+        """Return what an error calls that image."""
 
 
 class FolderImages(EncodedImages):
-    """The images of FOLDER/CLASS/*, in the order of torchvision.datasets.ImageFolder.
-
-    Raises:
-        UserError: no such folder, no class in it, or a class without an image.
-    """
+    """The images of FOLDER/CLASS/*, in the order of torchvision.datasets.ImageFolder."""
 
     def __init__(self, folder: Path) -> None:
         # Here, because it takes a second and few runs read images from files.
@@ -62,15 +54,14 @@ class FolderImages(EncodedImages):
         self.paths = np.array([os.fsencode(path) for path in paths])
 
     def read(self, positions: Iterable[int]) -> list[bytes]:
-        return [self._read(position) for position in positions]
-
-    def _read(self, position: int) -> bytes:
-        try:
-            path = Path(self.name(position))
-            check_file(path)
-            return path.read_bytes()
-        except OSError as error:
-            raise UserError(f"{self.name(position)}: cannot be read: {error.strerror}") from None
+        files = []
+        for path in map(self.name, positions):
+            try:
+                check_file(path)
+                files.append(Path(path).read_bytes())
+            except OSError as error:
+                raise UserError(f"{path}: cannot be read: {error.strerror}") from None
+        return files
 
     def name(self, position: int) -> str:
         return str(self.folder / os.fsdecode(self.paths[position]))

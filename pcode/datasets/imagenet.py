@@ -15,9 +15,10 @@ import torch
 from torch.utils import data
 
 from pcode.datasets.base import Batches, Dataset
+from pcode.datasets.batches import share_batches
 from pcode.datasets.image_files import EncodedImages, FolderImages
 from pcode.datasets.lmdb_images import LmdbImages
-from pcode.utils.errors import UserError
+from pcode.utils.errors import UserError, naming_flags
 from pcode.utils.files import one_line
 from pcode.utils.options import Option
 
@@ -74,8 +75,9 @@ class Decoder(data.Dataset[torch.Tensor | UserError]):
                 decoded: torch.Tensor = self.transform(image.convert("RGB"))
         # Damaged bytes make decoders raise nearly anything, and it all means the same here.
         except Exception as error:
-            name, reason = self.images.name(position), one_line(error)
-            raise UserError(f"{name}: is no image that can be decoded: {reason}") from None
+            raise UserError(
+                f"{self.images.name(position)}: is no image that can be decoded: {one_line(error)}"
+            ) from None
         return decoded
 
 
@@ -85,7 +87,6 @@ class ImageNet(Dataset):
     The augmentation of a batch depends on its seed alone, not on the number of workers.
 
     Args:
-        name: see Dataset.
         train, test: the images; every class of `test` is one of `train`.
         num_workers: processes for each iterator; 0: decode in this one.
         pin_memory: batches in page-locked memory, from which a GPU copies faster; matters only
@@ -95,21 +96,16 @@ class ImageNet(Dataset):
         UserError: a class of `test` is not in `train`.
     """
 
+    name = "imagenet"
     input_shape = (3, SIDE, SIDE)
 
     def __init__(
-        self,
-        name: str,
-        train: EncodedImages,
-        test: EncodedImages,
-        *,
-        num_workers: int,
-        pin_memory: bool,
+        self, train: EncodedImages, test: EncodedImages, *, num_workers: int, pin_memory: bool
     ) -> None:
         strange = sorted(set(test.classes) - set(train.classes))
         if strange:
-            raise UserError(f"--data {name}: no training images of the test class {strange[0]}")
-        self.name, self.num_classes = name, len(train.classes)
+            raise UserError(f"--data imagenet: no training images of the test class {strange[0]}")
+        self.num_classes = len(train.classes)
         self.train_images, self.test_images = train, test
         self.train_targets = train.labels
         numbers = {label: number for number, label in enumerate(train.classes)}
@@ -124,8 +120,7 @@ class ImageNet(Dataset):
 
     def test_batches(self, part: int = 0, num_parts: int = 1) -> Batches:
         decoder = Decoder(self.test_images, training=False)
-        mine = torch.arange(self.num_test)[part::num_parts]
-        batches = mine.split(TEST_BATCH_SIZE) if len(mine) else ()
+        batches = share_batches(self.num_test, part, num_parts, TEST_BATCH_SIZE)
         return self._decoded(decoder, self.test_targets, batches, [None] * len(batches))
 
     def _decoded(
@@ -172,7 +167,7 @@ def _end_with_parent(worker: int) -> None:
 
 
 def _context() -> multiprocessing.context.BaseContext:
-    """How workers are started.
+    """Return how workers are started.
 
     Not by fork: a process in which MPI or OpenMP runs must not be forked. A server that is started
     afresh once, and has imported what run.py and workers need, is forked instead: on one machine
@@ -195,16 +190,11 @@ def load_imagenet(
 
     Read from DATA_DIR/imagenet/{train,val}/CLASS/*.JPEG, or from DATA_DIR/imagenet/{train,val}.lmdb
     as `python -m pcode.tools.to_lmdb` makes them.
-
-    Raises:
-        UserError: the images cannot be found.
     """
     folder = Path(data_dir, "imagenet")
-    try:
+    with naming_flags(f"--data imagenet --data_dir {data_dir}"):
         train, test = (
             LmdbImages(folder / f"{part}.lmdb") if use_lmdb_data else FolderImages(folder / part)
             for part in ("train", "val")
         )
-    except UserError as error:
-        raise UserError(f"--data imagenet --data_dir {data_dir}: {error}") from None
-    return ImageNet("imagenet", train, test, num_workers=num_workers, pin_memory=pin_memory)
+    return ImageNet(train, test, num_workers=num_workers, pin_memory=pin_memory)

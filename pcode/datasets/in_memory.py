@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Callable, Sequence
 
 import torch
 
-from pcode.datasets.base import TEST_BATCH_SIZE, Batches, Dataset
+from pcode.datasets.base import TEST_BATCH_SIZE, Batches, Dataset, Split
+from pcode.utils.errors import UserError
 from pcode.utils.transfer import memory_bytes, moved_together, to_device
 
 # Of a device's memory, up to which all samples lie on it, for each process.
@@ -17,8 +19,7 @@ LARGEST_SHARE = 1 / 8
 Prepare = Callable[[torch.Tensor, torch.Generator | None], torch.Tensor]
 
 
-def as_they_are(stored: torch.Tensor, generator: torch.Generator | None) -> torch.Tensor:
-    """Samples that are stored as a model takes them."""
+def as_stored(stored: torch.Tensor, generator: torch.Generator | None) -> torch.Tensor:
     return stored
 
 
@@ -26,34 +27,24 @@ class InMemory(Dataset):
     """Samples as tensors, prepared a batch at a time on the device where the model is.
 
     Args:
-        name, num_classes: see Dataset.
-        train_inputs, test_inputs: N x ..., of any dtype.
-        train_targets, test_targets: int64, N, from 0 to num_classes - 1.
-        prepare: makes a batch of stored samples a float32 batch of the same shape.
+        train, test: targets from 0 to num_classes - 1.
+        prepare: makes a batch of stored samples, of any dtype, a float32 batch of the same shape.
     """
 
     def __init__(
-        self,
-        name: str,
-        *,
-        train_inputs: torch.Tensor,
-        train_targets: torch.Tensor,
-        test_inputs: torch.Tensor,
-        test_targets: torch.Tensor,
-        num_classes: int,
-        prepare: Prepare = as_they_are,
+        self, name: str, train: Split, test: Split, num_classes: int, prepare: Prepare = as_stored
     ) -> None:
         self.name, self.num_classes = name, num_classes
-        self.train_inputs, self.train_targets = train_inputs, train_targets
-        self.test_inputs, self.test_targets = test_inputs, test_targets
-        self.input_shape = tuple(train_inputs.shape[1:])
-        self.num_test = len(test_targets)
+        self.train_inputs, self.train_targets = train
+        self.test_inputs, self.test_targets = test
+        self.input_shape = tuple(self.train_inputs.shape[1:])
+        self.num_test = len(self.test_targets)
         self.prepare = prepare
         self._device = torch.device("cpu")
-        self._targets = train_targets
+        self._targets = self.train_targets
 
     def on(self, device: torch.device) -> InMemory:
-        """All samples go there, where they take little enough of its memory, else each batch."""
+        """Move all samples there, where they take little enough of its memory, else each batch."""
         moved = copy.copy(self)
         moved._device = device
         moved._targets = to_device(self.train_targets, device)
@@ -66,21 +57,34 @@ class InMemory(Dataset):
         return moved
 
     def read(self, batches: Sequence[torch.Tensor], seeds: Sequence[int]) -> Batches:
-        where = self.train_inputs.device
+        on_host = self.train_inputs.is_cpu
         for batch, there, seed in zip(
             batches, moved_together(batches, self._device), seeds, strict=True
         ):
-            stored = self.train_inputs.index_select(0, batch if where.type == "cpu" else there)
-            inputs = self.prepare(
-                to_device(stored, self._device), torch.Generator().manual_seed(seed)
-            )
+            stored = self.train_inputs.index_select(0, batch if on_host else there)
+            generator = torch.Generator().manual_seed(seed)
+            inputs = self.prepare(to_device(stored, self._device), generator)
             yield inputs, self._targets.index_select(0, there)
 
     def test_batches(self, part: int = 0, num_parts: int = 1) -> Batches:
-        mine = slice(part, None, num_parts)
-        inputs, targets = self.test_inputs[mine], self.test_targets[mine]
+        inputs, targets = self.test_inputs[part::num_parts], self.test_targets[part::num_parts]
         for stored, labels in zip(
             inputs.split(TEST_BATCH_SIZE), targets.split(TEST_BATCH_SIZE), strict=True
         ):
             if len(labels):  # an empty tensor splits into one empty piece
                 yield self.prepare(to_device(stored, self._device), None), labels
+
+
+def check_fits(data: str, num_bytes: int) -> None:
+    """Raise a UserError, before any of it is drawn, where a data set exceeds this machine's memory.
+
+    Args:
+        data: what --data names.
+        num_bytes: what all of it takes, in each process.
+    """
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if num_bytes > memory:
+        raise UserError(
+            f"--data {data}: takes {num_bytes / 1e9:,.1f} GB of memory and this machine has "
+            f"{memory / 1e9:,.1f} GB; give smaller sizes"
+        )

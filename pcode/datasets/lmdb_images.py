@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from tempfile import mkstemp
-from typing import TYPE_CHECKING, Any
+from tempfile import TemporaryDirectory
+from typing import Any
 
+import lmdb
 import numpy as np
 import torch
 from tqdm import tqdm
@@ -21,9 +23,6 @@ from tqdm import tqdm
 from pcode.datasets.image_files import EncodedImages
 from pcode.utils.errors import UserError
 from pcode.utils.files import check_file, one_line
-
-if TYPE_CHECKING:
-    from lmdb import Environment
 
 FORMAT = "encoded images, version 1"
 META, LABELS = b"meta", b"labels"
@@ -36,13 +35,20 @@ def _key(position: int) -> bytes:
     return position.to_bytes(8, "big")
 
 
-def _open(path: Path) -> Environment:
-    """A file that is only read; nothing is written beside it."""
-    import lmdb  # noqa: PLC0415  # for those who use it
-
-    return lmdb.open(
-        str(path), subdir=False, readonly=True, lock=False, readahead=False, create=False
-    )
+@contextmanager
+def _reading(path: Path) -> Iterator[lmdb.Transaction]:
+    """Open a file that is only read; nothing is written beside it."""
+    try:
+        check_file(path)
+        with (
+            lmdb.open(
+                str(path), subdir=False, readonly=True, lock=False, readahead=False, create=False
+            ) as environment,
+            environment.begin() as transaction,
+        ):
+            yield transaction
+    except (lmdb.Error, OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{path}: cannot be read: {one_line(error)}") from None
 
 
 class LmdbImages(EncodedImages):
@@ -50,56 +56,37 @@ class LmdbImages(EncodedImages):
 
     The file is opened for each batch, which takes microseconds: an open one can neither be
     pickled nor be carried over a fork.
-
-    Raises:
-        UserError: the file cannot be read, holds something else or no image, or its labels are not
-            those of its classes.
     """
 
     def __init__(self, path: Path) -> None:
-        import lmdb  # noqa: PLC0415
-
         self.path = path
-        try:
-            check_file(path)
-            with _open(path) as environment, environment.begin() as transaction:
-                meta = json.loads(transaction.get(META, b"null"))
-                labels = np.frombuffer(transaction.get(LABELS, b""), "<i4").astype(np.int64)
-                count = transaction.stat()["entries"] - 2
-        except (lmdb.Error, OSError, ValueError, RecursionError) as error:
-            reason = one_line(error)
-            raise UserError(f"{path}: cannot be read: {reason}") from None
+        with _reading(path) as transaction:
+            meta = json.loads(bytes(transaction.get(META, b"null")))
+            labels = np.frombuffer(transaction.get(LABELS, b""), "<i4").astype(np.int64)
+            count = transaction.stat()["entries"] - 2
         if not isinstance(meta, dict) or meta.get("format") != FORMAT or len(labels) != count:
             raise UserError(f"{path}: was not made by python -m pcode.tools.to_lmdb")
-        self.classes = _classes(path, meta.get("classes"), labels)
-        self.labels = torch.from_numpy(labels)
+        names = meta.get("classes")
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise UserError(f"{path}: does not name its classes")
+        if not len(labels):
+            raise UserError(f"{path}: holds no image")
+        low, high = int(labels.min()), int(labels.max())
+        if low < 0 or high >= len(names):
+            raise UserError(
+                f"{path}: labels from {low} to {high} where there are {len(names)} classes"
+            )
+        self.classes, self.labels = names, torch.from_numpy(labels)
 
     def read(self, positions: Iterable[int]) -> list[bytes]:
-        import lmdb  # noqa: PLC0415
-
-        try:
-            with _open(self.path) as environment, environment.begin() as transaction:
-                found = [transaction.get(_key(int(position))) for position in positions]
-        except lmdb.Error as error:
-            raise UserError(f"{self.path}: cannot be read: {error}") from None
+        with _reading(self.path) as transaction:
+            found = [transaction.get(_key(int(position))) for position in positions]
         if any(image is None for image in found):
             raise UserError(f"{self.path}: lacks some of its images")
         return [bytes(image) for image in found if image is not None]
 
     def name(self, position: int) -> str:
         return f"{self.path}, image {position}"
-
-
-def _classes(path: Path, names: object, labels: np.ndarray[Any, Any]) -> list[str]:
-    """The names of the classes, if the labels are positions of them."""
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise UserError(f"{path}: does not name its classes")
-    if not len(labels):
-        raise UserError(f"{path}: holds no image")
-    low, high = int(labels.min()), int(labels.max())
-    if low < 0 or high >= len(names):
-        raise UserError(f"{path}: labels from {low} to {high} where there are {len(names)} classes")
-    return names
 
 
 def write_lmdb(images: EncodedImages, path: Path, *, show: bool) -> None:
@@ -113,28 +100,23 @@ def write_lmdb(images: EncodedImages, path: Path, *, show: bool) -> None:
     Raises:
         UserError: an image cannot be read, or the file cannot be written.
     """
-    import lmdb  # noqa: PLC0415
-
-    handle, temporary = mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    os.close(handle)
-    os.unlink(temporary)  # LMDB refuses an empty file
     try:
-        with (
-            lmdb.open(
-                temporary, subdir=False, lock=False, sync=False, mode=0o644, map_size=MAP_BYTES
-            ) as out,
-            tqdm(total=len(images.labels), unit="image", disable=not show) as bar,
-        ):
-            _fill(images, out, bar)
-            out.sync(True)
-        os.replace(temporary, path)
+        with TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
+            new = Path(folder, path.name)
+            with (
+                lmdb.open(
+                    str(new), subdir=False, lock=False, sync=False, mode=0o644, map_size=MAP_BYTES
+                ) as out,
+                tqdm(total=len(images.labels), unit="image", disable=not show) as bar,
+            ):
+                _fill(images, out, bar)
+                out.sync(True)
+            os.replace(new, path)
     except (lmdb.Error, OSError) as error:
         raise UserError(f"{path}: cannot be written: {error}") from None
-    finally:
-        Path(temporary).unlink(missing_ok=True)
 
 
-def _fill(images: EncodedImages, out: Environment, bar: tqdm[Any]) -> None:
+def _fill(images: EncodedImages, out: lmdb.Environment, bar: tqdm[Any]) -> None:
     count = len(images.labels)
     for begin in range(0, count, IMAGES_PER_TRANSACTION):
         positions = range(begin, min(begin + IMAGES_PER_TRANSACTION, count))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -33,37 +34,31 @@ class Scheme:
     """
 
     deal: Callable[..., list[torch.Tensor]]
-    smallest: Callable[..., int]
+    smallest: Callable[..., int] = operator.floordiv
     drawn: bool = False
     by_label: bool = False
     parametric: bool = False
 
 
 def partition_scheme(name: str) -> Scheme:
-    """The scheme of that name, parameters included.
-
-    Raises:
-        UserError: the name is unknown, or takes no parameters and has some.
-    """
+    """Return the scheme of that name, or raise a UserError; its parameters are not looked at."""
     return look_up_parametric("partition_data", name, SCHEMES)
 
 
 def partition_indices(
     targets: torch.Tensor, num_nodes: int, name: str, seed: int, epoch: int
 ) -> list[torch.Tensor]:
-    """The indices of every node's training samples, int64, in the order of ranks.
+    """Deal the training samples: the indices of every node's, int64, in the order of ranks.
 
     All schemes but `none` give every sample to exactly one node.
 
     Args:
         targets: the training set's labels, N.
-        num_nodes: n.
         name: `random`: a permutation of all samples is cut into n pieces; `sorted`: the same with
             the samples in the order of their labels (ties in the order of the data set); both
             differ by at most one sample between nodes. `dirichlet[:ALPHA[:MINIMUM]]`: see
             `dirichlet`. `none`: every node holds all samples.
-        seed: the run's seed; what is drawn depends on it and on the epoch.
-        epoch: the epoch for which the samples are dealt; constant where they are dealt once.
+        seed, epoch: what is drawn depends on them; the epoch is 0 where samples are dealt once.
 
     Raises:
         UserError: the scheme is unknown, a parameter is out of its range, or there are too few
@@ -75,12 +70,11 @@ def partition_indices(
             f"--n_mpi_process {num_nodes}: some nodes would get none of the {len(targets)} "
             f"training samples; at most {len(targets)} nodes, or --partition_data none"
         )
-    parameters = name.split(":")[1:]
-    return scheme.deal(targets, num_nodes, seed, epoch, *parameters)
+    return scheme.deal(targets, num_nodes, seed, epoch, *name.split(":")[1:])
 
 
 def smallest_share(name: str, num_samples: int, num_nodes: int) -> int:
-    """How few samples a node may have in an epoch; partition_indices has taken the name."""
+    """Return how few samples a node may have in an epoch, by a scheme with valid parameters."""
     return partition_scheme(name).smallest(num_samples, num_nodes, *name.split(":")[1:])
 
 
@@ -98,13 +92,9 @@ def _none(targets: torch.Tensor, num_nodes: int, seed: int, epoch: int) -> list[
 
 
 def dirichlet(
-    targets: torch.Tensor,
-    num_nodes: int,
-    seed: int,
-    epoch: int,
-    *parameters: str,
+    targets: torch.Tensor, num_nodes: int, seed: int, epoch: int, *parameters: str
 ) -> list[torch.Tensor]:
-    """Shares whose labels differ: those of each class are dealt by proportions from Dir(alpha).
+    """Deal shares whose labels differ: each class by proportions that are drawn from Dir(alpha).
 
     A small alpha gives most of a class to few nodes, a large one the same to all. The proportions
     are rounded so that every sample goes to exactly one node; a node below the minimum then gets
@@ -117,19 +107,15 @@ def dirichlet(
     Args:
         parameters: alpha, above 0 (.5 unless given), and the smallest number of samples that a
             node may have (10 unless given).
-
-    Raises:
-        UserError: a parameter that is no number or out of its range, or too many of them.
     """
     given = ":".join(["--partition_data dirichlet", *parameters])
     try:
-        alpha, minimum = (*parameters, *DIRICHLET_DEFAULTS[len(parameters) :])
-        concentration, least = float(alpha), int(minimum)
+        alpha, minimum = _dirichlet_parameters(*parameters)
     except ValueError:
         raise UserError(f"{given}: expected dirichlet:ALPHA:MINIMUM, as dirichlet:.5:10") from None
-    if not 0 < concentration <= LARGEST_ALPHA:
+    if not 0 < alpha <= LARGEST_ALPHA:
         raise UserError(f"{given}: alpha must be above 0 and at most {LARGEST_ALPHA:g}")
-    if not 1 <= least <= len(targets) // num_nodes:
+    if not 1 <= minimum <= len(targets) // num_nodes:
         raise UserError(
             f"{given}: the minimum must be from 1 to {len(targets) // num_nodes}, with "
             f"{len(targets)} samples for {num_nodes} nodes"
@@ -138,32 +124,31 @@ def dirichlet(
     shares: list[list[int]] = [[] for _ in range(num_nodes)]
     for label in torch.unique(targets):
         samples = draw.permutation(torch.nonzero(targets == label).flatten().numpy())
-        proportions = draw.dirichlet(np.full(num_nodes, concentration))
+        proportions = draw.dirichlet(np.full(num_nodes, alpha))
         cuts = np.rint(np.cumsum(proportions)[:-1] * len(samples)).astype(int)
         for share, piece in zip(shares, np.split(samples, cuts), strict=True):
             share.extend(piece.tolist())
     for share in shares:
-        while len(share) < least:
+        while len(share) < minimum:
             richest = max(shares, key=len)
             share.append(richest.pop(int(draw.integers(len(richest)))))
     return [torch.tensor(sorted(share), dtype=torch.int64) for share in shares]
 
 
-def _one_nth(num_samples: int, num_nodes: int) -> int:
-    return num_samples // num_nodes
-
-
-def _all(num_samples: int, num_nodes: int) -> int:
-    return num_samples
-
-
-def _dirichlet_minimum(num_samples: int, num_nodes: int, *parameters: str) -> int:
-    return int((*parameters, *DIRICHLET_DEFAULTS[len(parameters) :])[1])
+def _dirichlet_parameters(*parameters: str) -> tuple[float, int]:
+    alpha, minimum = (*parameters, *DIRICHLET_DEFAULTS[len(parameters) :])
+    return float(alpha), int(minimum)
 
 
 SCHEMES = {
-    "random": Scheme(_random, _one_nth, drawn=True),
-    "sorted": Scheme(_sorted, _one_nth),
-    "dirichlet": Scheme(dirichlet, _dirichlet_minimum, drawn=True, by_label=True, parametric=True),
-    "none": Scheme(_none, _all),
+    "random": Scheme(_random, drawn=True),
+    "sorted": Scheme(_sorted),
+    "dirichlet": Scheme(
+        dirichlet,
+        lambda num_samples, num_nodes, *parameters: _dirichlet_parameters(*parameters)[1],
+        drawn=True,
+        by_label=True,
+        parametric=True,
+    ),
+    "none": Scheme(_none, lambda num_samples, num_nodes: num_samples),
 }

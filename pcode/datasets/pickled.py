@@ -16,7 +16,7 @@ ALLOWED = {
 
 
 def _encode(text: str, encoding: str) -> bytes:
-    """How Python 3 writes bytes in protocols 0 to 2."""
+    """Decode bytes as Python 3 writes them in protocols 0 to 2."""
     if encoding != "latin1":
         raise pickle.UnpicklingError(f"bytes as {encoding}")
     return text.encode("latin1")
@@ -34,11 +34,11 @@ class _ArraysOnly(pickle.Unpickler):
 
 
 def load_arrays(path: Path) -> dict[str, Any]:
-    """A pickled dict of NumPy arrays, lists, numbers and text.
+    """Load a pickled dict of NumPy arrays, lists, numbers and text.
 
     A pickle may name any function and have it called, and a data file comes from somewhere else:
-    this refuses every name but those that make arrays. Files written by Python 2 are read too;
-    their strings are taken as latin-1.
+    here it may name those alone that make arrays. Files written by Python 2 are read too; their
+    strings are taken as latin-1.
 
     Raises:
         Exception: of nearly any kind where the file is damaged; pickle.UnpicklingError where it

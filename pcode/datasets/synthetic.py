@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import math
 import re
-from typing import NoReturn
 
 import numpy as np
 import torch
 
-from pcode.datasets.base import BpttLength, Dataset
-from pcode.datasets.drawn_size import check_fits
-from pcode.datasets.images import LEVELS, Split, image_dataset
-from pcode.datasets.in_memory import InMemory
+from pcode.datasets.base import BpttLength, Dataset, Split
+from pcode.datasets.images import LEVELS, image_dataset
+from pcode.datasets.in_memory import InMemory, check_fits
 from pcode.datasets.text import load_synthetic_text
 from pcode.utils.errors import UserError
 from pcode.utils.seeding import derive_seed
@@ -20,6 +18,7 @@ from pcode.utils.seeding import derive_seed
 # What is drawn belongs to the data set, not to the run: every run has the same samples.
 SEED = 0
 DEFAULTS = ("3x32x32", "10", "2560")
+NUMBER = r"[1-9]\d{0,31}"
 TEST_SHARE = 5
 TARGET_BYTES = 8
 # Of a class's pattern of an image: squares on a side.
@@ -43,9 +42,6 @@ def load_synthetic(
     Args:
         parameters: what follows "synthetic:"; 3x32x32, 10 classes and 2,560 samples by default.
         rnn_bptt_len, batch_size, n_mpi_process: for text.
-
-    Raises:
-        UserError: the parameters cannot be read, or so many samples do not fit into memory.
     """
     if parameters.partition(":")[0] == "text":
         return load_synthetic_text(
@@ -54,48 +50,45 @@ def load_synthetic(
             batch_size=batch_size,
             n_mpi_process=n_mpi_process,
         )
-    shape, num_classes, num_train = _read(parameters)
-    num_test = -(-num_train // TEST_SHARE)
+    shape, num_classes, num_train = _parse(parameters)
+    sizes = (num_train, -(-num_train // TEST_SHARE))
     name = f"synthetic:{parameters}" if parameters else "synthetic"
     images = len(shape) == 3
     sample_bytes = math.prod(shape) if images else 4 * shape[0]
     class_bytes = shape[0] * COARSE**2 if images else sample_bytes
-    num_samples = num_train + num_test
-    check_fits(name, num_samples * (sample_bytes + TARGET_BYTES) + num_classes * class_bytes)
-    if not images:
-        return _vectors(name, shape[0], num_classes, num_train, num_test)
-    generator = np.random.default_rng(derive_seed(SEED, "synthetic images", num_classes, *shape))
-    squares = (num_classes, shape[0], COARSE, COARSE)
-    levels = generator.integers(LEVELS // 2, size=squares, dtype=np.uint8)
-    train = _images(generator, levels, shape, num_train)
-    test = _images(generator, levels, shape, num_test)
-    return image_dataset(name, train, test, num_classes, padding=min(shape[1:]) // 8)
+    check_fits(name, sum(sizes) * (sample_bytes + TARGET_BYTES) + num_classes * class_bytes)
+    kind = "synthetic images" if images else "synthetic vectors"
+    generator = np.random.default_rng(derive_seed(SEED, kind, num_classes, *shape))
+    if images:
+        squares = (num_classes, shape[0], COARSE, COARSE)
+        levels = generator.integers(LEVELS // 2, size=squares, dtype=np.uint8)
+        train, test = (_images(generator, levels, shape, size) for size in sizes)
+        return image_dataset(name, train, test, num_classes, padding=min(shape[1:]) // 8)
+    means = generator.standard_normal((num_classes, *shape), dtype=np.float32)
+    means *= CLASS_DISTANCE / shape[0] ** 0.5
+    train, test = (_vectors(generator, means, size) for size in sizes)
+    return InMemory(name, train, test, num_classes)
 
 
-def _read(parameters: str) -> tuple[tuple[int, ...], int, int]:
-    """Shape, number of classes and of samples."""
+def _parse(parameters: str) -> tuple[tuple[int, ...], int, int]:
+    """Parse the shape and the numbers of classes and of samples."""
     given = parameters.split(":") if parameters else []
+    shape, *numbers = (*given, *DEFAULTS[len(given) :])
+    unfit = [number for number in numbers if not re.fullmatch(NUMBER, number, re.ASCII)]
     if len(given) > len(DEFAULTS):
-        _refuse(parameters, f"{len(given)} parameters are too many")
-    shape, classes, size = (*given, *DEFAULTS[len(given) :])
-    if not re.fullmatch(r"[1-9]\d{0,31}(x[1-9]\d{0,31}x[1-9]\d{0,31})?", shape, re.ASCII):
-        _refuse(parameters, f"{shape!r} is no shape")
-    for number in (classes, size):
-        if not re.fullmatch(r"[1-9]\d{0,31}", number, re.ASCII):
-            _refuse(parameters, f"{number!r} is no number from 1 on")
-    return tuple(map(int, shape.split("x"))), int(classes), int(size)
-
-
-def _refuse(parameters: str, reason: str) -> NoReturn:
+        reason = f"{len(given)} parameters are too many"
+    elif not re.fullmatch(rf"{NUMBER}(x{NUMBER}x{NUMBER})?", shape, re.ASCII):
+        reason = f"{shape!r} is no shape"
+    elif unfit:
+        reason = f"{unfit[0]!r} is no number from 1 on"
+    else:
+        num_classes, size = map(int, numbers)
+        return tuple(map(int, shape.split("x"))), num_classes, size
     raise UserError(
         f"--data synthetic:{parameters}: {reason}; synthetic[:SHAPE[:CLASSES[:SIZE]]], such as "
         "synthetic:3x32x32:10:2560 for images or synthetic:2000:2:4096 for vectors, "
         "or synthetic:text"
     )
-
-
-def _classes(size: int, num_classes: int) -> torch.Tensor:
-    return torch.arange(size) % num_classes
 
 
 def _images(
@@ -104,10 +97,10 @@ def _images(
     shape: tuple[int, ...],
     size: int,
 ) -> Split:
-    """`size` images of these classes' patterns: levels are classes x C x COARSE x COARSE."""
+    """Draw images of these classes' patterns: levels are classes x C x COARSE x COARSE."""
     _, height, width = shape
     rows, columns = (np.arange(length) * COARSE // length for length in (height, width))
-    targets = _classes(size, len(levels))
+    targets = torch.arange(size) % len(levels)
     images = torch.empty(size, *shape, dtype=torch.uint8)
     for some, classes in zip(
         images.split(DRAWN_AT_ONCE), targets.split(DRAWN_AT_ONCE), strict=True
@@ -120,28 +113,12 @@ def _images(
 
 
 def _vectors(
-    name: str, num_features: int, num_classes: int, num_train: int, num_test: int
-) -> InMemory:
-    generator = np.random.default_rng(
-        derive_seed(SEED, "synthetic vectors", num_classes, num_features)
-    )
-    means = torch.from_numpy(
-        generator.standard_normal((num_classes, num_features), dtype=np.float32)
-    )
-    means *= CLASS_DISTANCE / num_features**0.5
-
-    def draw(size: int) -> tuple[torch.Tensor, torch.Tensor]:
-        targets = _classes(size, num_classes)
-        noise = generator.standard_normal((size, num_features), dtype=np.float32)
-        return torch.from_numpy(noise).add_(means[targets]), targets
-
-    train_inputs, train_targets = draw(num_train)
-    test_inputs, test_targets = draw(num_test)
-    return InMemory(
-        name,
-        train_inputs=train_inputs,
-        train_targets=train_targets,
-        test_inputs=test_inputs,
-        test_targets=test_targets,
-        num_classes=num_classes,
-    )
+    generator: np.random.Generator,
+    means: np.ndarray[tuple[int, ...], np.dtype[np.float32]],
+    size: int,
+) -> Split:
+    """Draw vectors around these classes' means: classes x N."""
+    targets = torch.arange(size) % len(means)
+    vectors = generator.standard_normal((size, means.shape[1]), dtype=np.float32)
+    vectors += means[targets.numpy()]
+    return Split(torch.from_numpy(vectors), targets)

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from bisect import bisect
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
 from pcode.datasets.base import BpttLength
-from pcode.datasets.drawn_size import check_fits
+from pcode.datasets.in_memory import check_fits
 from pcode.datasets.text_columns import Text
 from pcode.utils.errors import UserError
 from pcode.utils.files import check_file
@@ -30,53 +31,43 @@ SUCCESSORS = (1 / 2, 1 / 4, 1 / 8, 1 / 8)
 WORD_BYTES, PLACE_BYTES = 300, 60
 
 
-@dataclass(frozen=True)
-class TextFiles:
-    """A text as it is published.
+class TextFiles(NamedTuple):
+    """Where a text lies under DATA_DIR; any text will do that is written with blanks like them.
 
     Attributes:
-        name: as `--data` names it.
-        train, test: where its files lie under DATA_DIR. Any text will do that is written like them,
-            with words apart by blanks.
         lower: whether its words are read in lower case.
     """
 
-    name: str
     train: str
     test: str
     lower: bool = False
 
 
-# The Penn Treebank as prepared by Mikolov et al. (2010): 929,589 words for training, 10,000
-# different ones, one sentence a line.
-PTB = TextFiles("ptb", "ptb/ptb.train.txt", "ptb/ptb.test.txt")
-# Merity et al., arXiv 1609.07843: 2,088,628 words for training. In lower case, because the 28.95 M
-# parameters of the CHOCO paper's LSTM are those of 28,869 words; as published it has 33,278.
-WIKITEXT2 = TextFiles(
-    "wikitext2", "wikitext-2/wiki.train.tokens", "wikitext-2/wiki.test.tokens", lower=True
-)
+TEXTS = {
+    # As prepared by Mikolov et al. (2010): 929,589 words for training, 10,000 different ones, one
+    # sentence a line.
+    "ptb": TextFiles("ptb/ptb.train.txt", "ptb/ptb.test.txt"),
+    # Merity et al., arXiv 1609.07843: 2,088,628 words for training. In lower case, because the
+    # 28.95 M parameters of the CHOCO paper's LSTM are those of 28,869 words; as published it has
+    # 33,278.
+    "wikitext2": TextFiles(
+        "wikitext-2/wiki.train.tokens", "wikitext-2/wiki.test.tokens", lower=True
+    ),
+}
 
 
 def load_text(
-    files: TextFiles,
-    data_dir: str,
-    *,
-    rnn_bptt_len: BpttLength,
-    batch_size: int,
-    n_mpi_process: int,
+    name: str, data_dir: str, *, rnn_bptt_len: BpttLength, batch_size: int, n_mpi_process: int
 ) -> Text:
-    """The two texts over the vocabulary of the first.
+    """One of TEXTS: two texts over the vocabulary of the first.
 
     The vocabulary is the training text's words by falling frequency, words that are equally
     frequent in the order of their first appearance; "<unk>" comes last if the text itself has
     none, and stands for the words of the test text that are not in it.
-
-    Raises:
-        UserError: a file cannot be read, or a text is too short.
     """
+    files = TEXTS[name]
     train_words, test_words = (
-        list(_words(files.name, Path(data_dir, file), files.lower))
-        for file in (files.train, files.test)
+        list(_words(name, Path(data_dir, file), files.lower)) for file in (files.train, files.test)
     )
     vocabulary = [word for word, _ in Counter(train_words).most_common()]
     if UNKNOWN not in vocabulary:
@@ -84,7 +75,7 @@ def load_text(
     numbers = {word: number for number, word in enumerate(vocabulary)}
     unknown = numbers[UNKNOWN]
     return Text(
-        files.name,
+        name,
         train_words=torch.tensor([numbers[word] for word in train_words], dtype=torch.int64),
         test_words=torch.tensor(
             [numbers.get(word, unknown) for word in test_words], dtype=torch.int64
@@ -97,7 +88,7 @@ def load_text(
 
 
 def _words(name: str, path: Path, lower: bool) -> Iterator[str]:
-    """The words of a file, with one more at the end of every line, also of an empty one."""
+    """Read the words of a file, with one more at the end of every line, also of an empty one."""
     try:
         check_file(path)
         with path.open(encoding="utf-8") as file:
@@ -114,7 +105,7 @@ def _words(name: str, path: Path, lower: bool) -> Iterator[str]:
 
 
 def load_synthetic_text(
-    parameters: str, *, rnn_bptt_len: int, batch_size: int, n_mpi_process: int
+    parameters: str, *, rnn_bptt_len: BpttLength, batch_size: int, n_mpi_process: int
 ) -> Text:
     """A text from a Markov chain: each word is followed by one of four, which are its own.
 
@@ -127,13 +118,16 @@ def load_synthetic_text(
     Args:
         parameters: "", "VOCABULARY" or "VOCABULARY:WORDS"; 1,000 words and a training text of
             100,000 if not given.
-
-    Raises:
-        UserError: the parameters are no such numbers, the text is too short, or it does not fit
-            into memory.
     """
     name = "synthetic:text" + (f":{parameters}" if parameters else "")
-    num_words, length = _chain_size(name, parameters)
+    given = re.fullmatch(r"(?:(\d{1,9})(?::(\d{1,9}))?)?", parameters, re.ASCII)
+    num_words = int(given[1] or DEFAULT_VOCABULARY) if given else 0
+    length = int(given[2] or DEFAULT_WORDS) if given else 0
+    if min(num_words, length) < 2:
+        raise UserError(
+            f"--data {name}: must be synthetic:text[:VOCABULARY[:WORDS]] with whole numbers from 2 "
+            f"on, as synthetic:text:{DEFAULT_VOCABULARY}:{DEFAULT_WORDS}"
+        )
     check_fits(name, num_words * WORD_BYTES + length * PLACE_BYTES)
     generator = torch_generator(CHAIN_SEED, "synthetic text")
     drawn = torch.randint(num_words, (num_words, len(SUCCESSORS) - 1), generator=generator)
@@ -155,16 +149,3 @@ def load_synthetic_text(
         batch_size=batch_size,
         n_mpi_process=n_mpi_process,
     )
-
-
-def _chain_size(name: str, parameters: str) -> tuple[int, int]:
-    """Different words, and words of the training text."""
-    numbers = parameters.split(":") if parameters else []
-    sound = (number.isascii() and number.isdecimal() and len(number) < 10 for number in numbers)
-    if len(numbers) > 2 or not all(sound) or any(int(number) < 2 for number in numbers):
-        raise UserError(
-            f"--data {name}: must be synthetic:text[:VOCABULARY[:WORDS]] with whole numbers from 2 "
-            f"on, as synthetic:text:{DEFAULT_VOCABULARY}:{DEFAULT_WORDS}"
-        )
-    sizes = [*map(int, numbers), *(DEFAULT_VOCABULARY, DEFAULT_WORDS)[len(numbers) :]]
-    return sizes[0], sizes[1]

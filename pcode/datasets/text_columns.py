@@ -7,14 +7,14 @@ from collections.abc import Sequence
 import torch
 
 from pcode.datasets.base import Batch, Batches, Dataset
-from pcode.datasets.batches import WHOLE, Part, epoch_batches
+from pcode.datasets.batches import WHOLE, LocalRank, epoch_batches, share_batches
 from pcode.utils.errors import UserError
 
 TEST_COLUMNS = 16
 
 
 def columns_of(words: torch.Tensor, num_columns: int) -> torch.Tensor:
-    """A text cut into contiguous pieces of equal length, num_columns x (l + 1).
+    """Cut a text into contiguous pieces of equal length, num_columns x (l + 1).
 
     Piece c holds words c l to (c + 1) l, both included: its last word, which is only predicted, is
     the first word of the next piece, from which that predicts. So every word but the text's first
@@ -40,15 +40,11 @@ class Text(Dataset):
     runs predict the same words; fewer than 16 words at its end are left out.
 
     Args:
-        name: see Dataset.
         train_words, test_words: the texts, int64, positions in the vocabulary.
         vocabulary: the words.
         rnn_bptt_len: words of a window.
         batch_size: columns of a node.
         n_mpi_process: number of nodes.
-
-    Raises:
-        UserError: a text is too short for its columns.
     """
 
     task = "language"
@@ -84,8 +80,8 @@ class Text(Dataset):
         self.num_test = self.test_columns[:, 1:].numel()
 
     def batches_per_epoch(self, num_nodes: int, batch_size: int) -> int:
-        """The windows of a column."""
-        return -(-(self.train_columns.shape[1] - 1) // self.window)
+        """Return the number of windows of a column."""
+        return len(range(0, self.train_columns.shape[1] - 1, self.window))
 
     def train_batches(
         self,
@@ -97,32 +93,30 @@ class Text(Dataset):
         rank: int,
         epoch: int,
         first: int = 0,
-        part: Part = WHOLE,
+        local_rank: LocalRank = WHOLE,
     ) -> Batches:
-        """The windows of the node's columns in order of time, from number `first` on.
+        """Read the windows of the node's columns in order of time, from number `first` on.
 
         A node that holds all columns (`--partition_data none`) draws batch_size of them for each
         epoch.
         """
         (columns,) = epoch_batches(
-            share, 1, batch_size, seed=seed, rank=rank, epoch=epoch, part=part
+            share, 1, batch_size, seed=seed, rank=rank, epoch=epoch, local_rank=local_rank
         )
         windows = range(first, num_batches)
         return self.read([columns] * len(windows), windows)
 
     def read(self, batches: Sequence[torch.Tensor], seeds: Sequence[int]) -> Batches:
-        """Window seeds[0] of the columns batches[0], and so on: there is nothing to draw."""
+        """Read window seeds[0] of the columns batches[0], and so on: there is nothing to draw."""
         for columns, number in zip(batches, seeds, strict=True):
-            yield self._window(self.train_columns, number, columns)
+            yield self._window(self.train_columns, number * self.window, columns)
 
     def test_batches(self, part: int = 0, num_parts: int = 1) -> Batches:
-        """The windows of the test text, or of whole columns of it; none for a share without one."""
-        mine = torch.arange(len(self.test_columns))[part::num_parts]
-        if len(mine):
-            for number in range(-(-(self.test_columns.shape[1] - 1) // self.window)):
-                yield self._window(self.test_columns, number, mine)
+        """Read the windows of the test text, or of some of its columns; a share may have none."""
+        for mine in share_batches(len(self.test_columns), part, num_parts, TEST_COLUMNS):
+            for begin in range(0, self.test_columns.shape[1] - 1, self.window):
+                yield self._window(self.test_columns, begin, mine)
 
-    def _window(self, columns: torch.Tensor, number: int, chosen: torch.Tensor) -> Batch:
-        begin = number * self.window
+    def _window(self, columns: torch.Tensor, begin: int, chosen: torch.Tensor) -> Batch:
         words = columns[:, begin : begin + self.window + 1].index_select(0, chosen)
         return words[:, :-1], words[:, 1:]

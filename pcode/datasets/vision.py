@@ -1,7 +1,7 @@
 """CIFAR-10, CIFAR-100, MNIST, SVHN and STL-10.
 
 torchvision fetches them, and checks what it fetches against the published checksums. The files are
-read here: torchvision refuses any file without the published checksum, so that a part of a data set
+read here: torchvision rejects any file without the published checksum, so that a part of a data set
 or other images in the same format could not be used, opens CIFAR's pickles with whatever they ask
 for, and takes a second to import on every rank.
 """
@@ -9,13 +9,12 @@ for, and takes a second to import on every rank.
 from __future__ import annotations
 
 import tarfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from pcode.datasets.data_files import fetch, missing
-from pcode.datasets.images import Split, image_dataset, join
+from pcode.datasets.data_files import fetch
+from pcode.datasets.images import ImageFiles
 from pcode.datasets.in_memory import InMemory
 from pcode.datasets.vision_formats import read_cifar, read_idx, read_matlab, read_stl
 from pcode.utils.errors import UserError
@@ -24,31 +23,15 @@ from pcode.utils.options import Option
 _FETCHED_AS_TAR = ("CIFAR10", "CIFAR100", "STL10")
 
 
-@dataclass(frozen=True)
-class VisionSet:
+@dataclass(frozen=True, kw_only=True)
+class VisionSet(ImageFiles):
     """A data set of images that torchvision can fetch.
 
     Attributes:
-        train, test: the files of each part, in the folder of the data sets. Each tuple is what
-            `read` takes: one file, or one of images and one of labels.
-        read: files -> what they hold.
         fetched_as: torchvision's class, and what it calls the parts that are fetched apart.
-        padding: of the random crops, in pixels; None: no augmentation.
-        ending: of files that are also read as they are, compressed.
     """
 
-    train: tuple[tuple[str, ...], ...]
-    test: tuple[tuple[str, ...], ...]
-    read: Callable[..., Split]
-    num_classes: int
     fetched_as: tuple[str, tuple[bool | str, ...]]
-    padding: int | None = None
-    ending: str = ""
-
-    @property
-    def files(self) -> list[str]:
-        """Every file."""
-        return [file for files in (*self.train, *self.test) for file in files]
 
     def download(self, folder: str) -> None:
         """Have torchvision put the files into the folder; raises what torchvision raises."""
@@ -61,15 +44,6 @@ class VisionSet:
             raise RuntimeError("this Python's tarfile cannot unpack safely; 3.10.12 or 3.11.4 can")
         for part in parts:
             getattr(datasets, kind)(folder, part, download=True)
-
-    def part(self, folder: Path, part: tuple[tuple[str, ...], ...]) -> Split:
-        """The images of some files."""
-        return join(
-            [
-                self.read(*(folder / file for file in files), num_classes=self.num_classes)
-                for files in part
-            ]
-        )
 
 
 # Crops and mirror images: CIFAR's as in He, Zhang, Ren, Sun, Deep residual learning for image
@@ -133,18 +107,14 @@ def load_vision(
     Args:
         data_dir: where torchvision puts the files, too: see VISION for their names.
         download: whether to fetch what is missing there.
-
-    Raises:
-        UserError: files are missing and are not to be or cannot be fetched, or one is damaged.
     """
-    source, folder = VISION[name], Path(data_dir)
-    absent = missing(folder, source.files, source.ending)
+    files, folder = VISION[name], Path(data_dir)
+    absent = files.missing(folder)
     if absent and not download:
         raise UserError(
             f"--data {name}: {', '.join(absent)} not found in --data_dir {data_dir}; "
             "name the folder that holds it, or fetch it with --download True"
         )
     if absent:
-        fetch(name, folder, source.files, source.ending, source.download)
-    train, test = source.part(folder, source.train), source.part(folder, source.test)
-    return image_dataset(name, train, test, source.num_classes, source.padding)
+        fetch(name, folder, files.names, files.ending, files.download)
+    return files.load(name, folder)

@@ -16,19 +16,19 @@ import torch
 from torch import nn
 
 from pcode.models.base import Architecture, UnfitInputsError
-from pcode.models.densenet import densenet
+from pcode.models.densenet import DenseNet
 from pcode.models.from_torchvision import (
     torchvision_model,
     torchvision_names,
     torchvision_resnet,
 )
+from pcode.models.inspection import normalization_parameters
 from pcode.models.lenet import lenet
 from pcode.models.mlp import logistic_regression, mlp
-from pcode.models.parameters import normalization_parameters
-from pcode.models.resnet_cifar import resnet_cifar
-from pcode.models.rnn_lm import RNNLanguageModel, rnn_lm
+from pcode.models.resnet_cifar import ResNetCifar
+from pcode.models.rnn_lm import RNNLanguageModel
 from pcode.models.vgg import NUM_CONVOLUTIONS, vgg
-from pcode.models.wide_resnet import wide_resnet
+from pcode.models.wide_resnet import WideResNet
 from pcode.utils.errors import UserError
 from pcode.utils.options import taken_by
 from pcode.utils.seeding import derive_seed
@@ -58,22 +58,21 @@ class Family:
     step: int
 
     def member(self, depth: int) -> Architecture:
-        """The architecture of that depth."""
         return Architecture(partial(self.build, depth))
 
 
 FAMILIES = {
-    "wideresnet": Family(wide_resnet, 6),
-    "densenet": Family(densenet, 3),
+    "wideresnet": Family(WideResNet, 6),
+    "densenet": Family(DenseNet, 3),
 }
 MODELS: dict[str, Architecture] = {
     **{
-        f"resnet{depth}": Architecture(partial(resnet_cifar, depth))
+        f"resnet{depth}": Architecture(partial(ResNetCifar, depth))
         for depth in (8, 14, 20, 32, 44, 56, 110)
     },
     **{
-        name: Architecture(partial(torchvision_resnet, name))
-        for name in ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
+        f"resnet{depth}": Architecture(partial(torchvision_resnet, f"resnet{depth}"))
+        for depth in (18, 34, 50, 101, 152)
     },
     "wideresnet28": FAMILIES["wideresnet"].member(28),
     "densenet": FAMILIES["densenet"].member(40),
@@ -86,7 +85,7 @@ MODELS: dict[str, Architecture] = {
     "lenet": Architecture(lenet),
     "mlp": Architecture(mlp),
     "logistic_regression": Architecture(logistic_regression),
-    "rnn_lm": Architecture(rnn_lm, task="language"),
+    "rnn_lm": Architecture(RNNLanguageModel, task="language"),
 }
 # For help: what `architecture` takes.
 NAMES = (
@@ -97,27 +96,18 @@ NAMES = (
 
 
 def architecture(name: str) -> Architecture:
-    """The architecture of that name.
+    """Return the architecture of that name.
 
     Raises:
         UserError: the name is unknown; the message names what is like it, or all that there is.
     """
     if name in MODELS:
         return MODELS[name]
-    return _family_member(name) or _of_torchvision(name)
-
-
-def _family_member(name: str) -> Architecture | None:
-    match = re.fullmatch(r"([a-z]+)([1-9][0-9]{0,3})", name)
-    if match is None or match[1] not in FAMILIES:
-        return None
-    family, depth = FAMILIES[match[1]], int(match[2])
-    if depth > 4 and (depth - 4) % family.step == 0:
-        return family.member(depth)
-    return None
-
-
-def _of_torchvision(name: str) -> Architecture:
+    match = re.fullmatch(rf"({'|'.join(FAMILIES)})([1-9][0-9]{{0,3}})", name)
+    if match:
+        family, depth = FAMILIES[match[1]], int(match[2])
+        if depth > 4 and (depth - 4) % family.step == 0:
+            return family.member(depth)
     try:
         names = torchvision_names()
     except UserError as error:
@@ -142,7 +132,7 @@ def make_model(
     seed: int,
     flags: Mapping[str, Any],
 ) -> nn.Module:
-    """The model of that name, on the CPU, with the same initial parameters on every node.
+    """Return the model of that name, on the CPU, with the same initial parameters on every node.
 
     They are drawn from (seed, "model"); torch's default generator is left as it was.
 

@@ -40,13 +40,13 @@ class Architecture:
 
 
 def check_at_least_one(**flags: int) -> None:
-    """Refuse what is below 1."""
+    """Validate counts."""
     for name, value in flags.items():
         if value < 1:
             raise UserError(f"--{name} {value}: at least 1")
 
 
 def check_drop_rate(drop_rate: float) -> None:
-    """Refuse what is no probability of dropping, or drops all."""
+    """Validate a probability of dropping, which does not drop all."""
     if not 0 <= drop_rate < 1:
         raise UserError(f"--drop_rate {drop_rate}: from 0 to below 1")

@@ -45,35 +45,61 @@ class DenseLayer(nn.Module):
 class DenseNet(nn.Module):
     """A 3 x 3 convolution, three stages of dense layers, mean over pixels, linear.
 
-    A convolution and a mean over 2 x 2 pixels lie between two stages. Inputs are
-    N x num_channels x height x width of 4 x 4 or more, outputs N x num_classes. DenseNet-BC-100
-    with growth rate 12, for 3 channels and 10 classes, has 769,162 parameters. Dropout follows
-    every convolution but the first, and draws from torch's default generator.
+    A convolution and a mean over 2 x 2 pixels lie between two stages. Dropout follows every
+    convolution but the first, and draws from torch's default generator. DenseNet-BC-100 with
+    growth rate 12, for 3 channels and 10 classes, has 769,162 parameters.
 
     Source: Huang, Liu, van der Maaten, Weinberger, "Densely connected convolutional networks",
     arXiv 1608.06993, sections 3 and 4.2; initial kernels from he_normal.
 
     Args:
-        num_layers: dense layers of a stage.
-        growth_rate: channels that a dense layer adds (k).
-        bottleneck: 1 x 1 convolutions before the 3 x 3 ones (B), and twice as many channels at the
-            beginning.
-        compression: share of the channels that goes on to the next stage (theta; C where below 1).
+        depth: 3m + 4 with m >= 1, for the BC form 6m + 4.
+        densenet_growth_rate: channels that a dense layer adds (k).
+        densenet_bc_mode: 1 x 1 convolutions before the 3 x 3 ones (B), twice as many channels at
+            the beginning, and compression (C).
+        densenet_compression: share of the channels that goes on to the next stage (theta).
     """
 
     def __init__(
         self,
-        num_channels: int,
+        depth: int,
+        input_shape: tuple[int, ...],
         num_classes: int,
         *,
-        num_layers: int,
-        growth_rate: int,
-        bottleneck: bool,
-        compression: float,
-        drop_rate: float,
+        densenet_growth_rate: Annotated[
+            int, Option("channels that a layer adds", minimum=1, maximum=65536)
+        ] = 12,
+        densenet_bc_mode: Annotated[
+            bool, Option("bottleneck layers, and fewer channels after each block")
+        ] = False,
+        densenet_compression: Annotated[
+            float,
+            Option(
+                "share of the channels that remains after a block, with densenet_bc_mode",
+                irrelevant=lambda flags: (
+                    None
+                    if flags["densenet_bc_mode"]
+                    else "it has no effect without --densenet_bc_mode True"
+                ),
+            ),
+        ] = 0.5,
+        drop_rate: DropRate = 0.0,
     ) -> None:
+        check_at_least_one(densenet_growth_rate=densenet_growth_rate)
+        check_drop_rate(drop_rate)
+        num_layers = (depth - 4) // NUM_STAGES
+        if densenet_bc_mode and num_layers % 2:
+            raise UserError(
+                f"--densenet_bc_mode True: its depths are 10, 16, 22, ... (6m + 4), not {depth}"
+            )
+        # A narrower share leaves no channel of the few that a stage may have.
+        if densenet_bc_mode and not 0.1 <= densenet_compression <= 1:
+            raise UserError(f"--densenet_compression {densenet_compression}: from 0.1 to 1")
+        num_channels, _, _ = image_shape(input_shape, smallest=2 ** (NUM_STAGES - 1))
         super().__init__()
-        width = 2 * growth_rate if bottleneck else 16
+        growth_rate, width, compression = densenet_growth_rate, 16, 1.0
+        if densenet_bc_mode:
+            num_layers, width, compression = num_layers // 2, 2 * growth_rate, densenet_compression
         self.conv = nn.Conv2d(num_channels, width, 3, padding=1, bias=False)
         self.stages = nn.Sequential()
         for stage in range(NUM_STAGES):
@@ -83,7 +109,7 @@ class DenseNet(nn.Module):
                 self.stages.append(nn.AvgPool2d(2))
                 width = compressed
             for _ in range(num_layers):
-                self.stages.append(DenseLayer(width, growth_rate, bottleneck, drop_rate))
+                self.stages.append(DenseLayer(width, growth_rate, densenet_bc_mode, drop_rate))
                 width += growth_rate
         self.last = nn.Sequential(nn.BatchNorm2d(width), nn.ReLU(inplace=True))
         self.classifier = nn.Linear(width, num_classes)
@@ -93,58 +119,3 @@ class DenseNet(nn.Module):
         outputs = self.stages(fast_layout(self.conv(inputs)))
         logits: torch.Tensor = self.classifier(self.last(outputs).mean(dim=(2, 3)))
         return logits
-
-
-def densenet(
-    depth: int,
-    input_shape: tuple[int, ...],
-    num_classes: int,
-    *,
-    densenet_growth_rate: Annotated[
-        int, Option("channels that a layer adds", minimum=1, maximum=65536)
-    ] = 12,
-    densenet_bc_mode: Annotated[
-        bool, Option("bottleneck layers, and fewer channels after each block")
-    ] = False,
-    densenet_compression: Annotated[
-        float,
-        Option(
-            "share of the channels that remains after a block, with densenet_bc_mode",
-            irrelevant=lambda flags: (
-                None
-                if flags["densenet_bc_mode"]
-                else "it has no effect without --densenet_bc_mode True"
-            ),
-        ),
-    ] = 0.5,
-    drop_rate: DropRate = 0.0,
-) -> DenseNet:
-    """The densely connected network of that depth; compression is that of the BC form alone.
-
-    Args:
-        depth: 3m + 4 with m >= 1, for the BC form 6m + 4.
-
-    Raises:
-        UnfitInputsError: the samples are no images, or smaller than 4 x 4.
-        UserError: an option is out of its range, or the BC form does not have that depth.
-    """
-    check_at_least_one(densenet_growth_rate=densenet_growth_rate)
-    check_drop_rate(drop_rate)
-    num_convolutions = (depth - 4) // NUM_STAGES
-    if densenet_bc_mode and num_convolutions % 2:
-        raise UserError(
-            f"--densenet_bc_mode True: its depths are 10, 16, 22, ... (6m + 4), not {depth}"
-        )
-    # A narrower share leaves no channel of the few that a stage may have.
-    if densenet_bc_mode and not 0.1 <= densenet_compression <= 1:
-        raise UserError(f"--densenet_compression {densenet_compression}: from 0.1 to 1")
-    num_channels, _, _ = image_shape(input_shape, smallest=2 ** (NUM_STAGES - 1))
-    return DenseNet(
-        num_channels,
-        num_classes,
-        num_layers=num_convolutions // 2 if densenet_bc_mode else num_convolutions,
-        growth_rate=densenet_growth_rate,
-        bottleneck=densenet_bc_mode,
-        compression=densenet_compression if densenet_bc_mode else 1.0,
-        drop_rate=drop_rate,
-    )

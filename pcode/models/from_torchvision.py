@@ -12,7 +12,7 @@ from torch import nn
 
 from pcode.models.base import UnfitInputsError
 from pcode.models.images import image_shape
-from pcode.models.trial import objection
+from pcode.models.inspection import shape_error
 from pcode.utils.errors import UserError
 
 # Those that would give a tuple while training: without their additional classifiers.
@@ -22,6 +22,7 @@ WITHOUT_AUXILIARY: dict[str, dict[str, Any]] = {
 
 
 def _models() -> ModuleType:
+    """Import torchvision.models, or raise a UserError."""
     try:
         import torchvision  # noqa: PLC0415 - slow, and seldom needed
     # A torchvision made for another torch fails with RuntimeError.
@@ -32,13 +33,8 @@ def _models() -> ModuleType:
 
 
 def torchvision_names() -> list[str]:
-    """Its models for classification.
-
-    Raises:
-        UserError: torchvision cannot be imported.
-    """
-    models = _models()
-    names: list[str] = models.list_models(module=models)
+    """Return the names of its models for classification."""
+    names: list[str] = _models().list_models(module=_models())
     return names
 
 
@@ -48,10 +44,6 @@ def torchvision_resnet(name: str, input_shape: tuple[int, ...], num_classes: int
     Source: He, Zhang, Ren, Sun, "Deep residual learning for image recognition", arXiv 1512.03385,
     table 1; initial values are torchvision's. ResNet-50 for 3 channels and 1000 classes has
     25,557,032 parameters.
-
-    Raises:
-        UnfitInputsError: the samples are no images.
-        UserError: torchvision cannot be imported.
     """
     num_channels, _, _ = image_shape(input_shape)
     model: nn.Module = _models().get_model(name, weights=None, num_classes=num_classes)
@@ -63,18 +55,12 @@ def torchvision_resnet(name: str, input_shape: tuple[int, ...], num_classes: int
 
 
 def torchvision_model(name: str, input_shape: tuple[int, ...], num_classes: int) -> nn.Module:
-    """One of torchvision_names(), as torchvision makes it.
-
-    Raises:
-        UnfitInputsError: the samples are no images, or not such as this model takes.
-        UserError: torchvision cannot be imported.
-    """
+    """One of torchvision_names(), as torchvision makes it."""
     if image_shape(input_shape)[0] != 3:
         raise UnfitInputsError("images of 3 channels")
     model: nn.Module = _models().get_model(
         name, weights=None, num_classes=num_classes, **WITHOUT_AUXILIARY.get(name, {})
     )
-    reason = objection(model, input_shape, 2)
-    if reason is not None:
+    if reason := shape_error(model, input_shape, batch_size=2):
         raise UnfitInputsError(f"other images ({reason})")
     return model

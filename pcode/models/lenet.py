@@ -17,9 +17,6 @@ def lenet(input_shape: tuple[int, ...], num_classes: int) -> nn.Sequential:
     recognition", Proc. IEEE 86 (1998), section II.B. Differs as is usual by now: ReLU for tanh,
     the maximum of 2 x 2 pixels for their weighted sum, all maps connected in the second
     convolution, a linear layer for the Gaussian one.
-
-    Raises:
-        UnfitInputsError: the samples are no images of 28 x 28 or 32 x 32 pixels.
     """
     if input_shape[1:] not in ((28, 28), (32, 32)):
         raise UnfitInputsError("images of 28 x 28 or 32 x 32 pixels")

@@ -28,10 +28,6 @@ def mlp(
     `mlp_num_layers` counts the linear layers: the last one gives the classes, the others
     `mlp_hidden_size` numbers each. Dropout draws from torch's default generator. Initial values:
     torch's, U(-1 / sqrt(inputs), 1 / sqrt(inputs)).
-
-    Raises:
-        UnfitInputsError: the samples are words.
-        UserError: an option is out of its range.
     """
     check_at_least_one(mlp_num_layers=mlp_num_layers, mlp_hidden_size=mlp_hidden_size)
     check_drop_rate(drop_rate)
@@ -48,9 +44,5 @@ def mlp(
 
 
 def logistic_regression(input_shape: tuple[int, ...], num_classes: int) -> nn.Sequential:
-    """One linear layer over the flattened sample: multinomial logistic regression.
-
-    Raises:
-        UnfitInputsError: the samples are words.
-    """
+    """One linear layer over the flattened sample: multinomial logistic regression."""
     return mlp(input_shape, num_classes, mlp_num_layers=1, mlp_hidden_size=1, drop_rate=0.0)

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from pcode.models.images import fast_layout, he_normal, image_shape
+from pcode.models.images import fast_layout, he_normal, image_shape, residual_stages
 
 WIDTHS = (16, 32, 64)
 
@@ -38,45 +38,26 @@ class BasicBlock(nn.Module):
 class ResNetCifar(nn.Module):
     """ResNet-(6m + 2): a 3 x 3 convolution, three stages of m blocks, mean over pixels, linear.
 
-    Widths 16, 32, 64; the second and the third stage halve the image. Inputs are
-    N x num_channels x size x size of any size, outputs N x num_classes. ResNet-20 for 3 channels
-    and 10 classes has 272,474 parameters.
+    Widths 16, 32, 64; the second and the third stage halve the image, which may be of any size.
+    ResNet-20 for 3 channels and 10 classes has 272,474 parameters.
 
     Source: He, Zhang, Ren, Sun, "Deep residual learning for image recognition", arXiv 1512.03385,
     section 4.2; initial kernels from he_normal. Differs in the shortcuts: option B, there option A.
+
+    Args:
+        depth: layers with weights on the longest path, 6m + 2 with m >= 1.
     """
 
-    def __init__(self, num_blocks: int, num_channels: int, num_classes: int) -> None:
+    def __init__(self, depth: int, input_shape: tuple[int, ...], num_classes: int) -> None:
+        num_channels, _, _ = image_shape(input_shape)
         super().__init__()
         self.conv = nn.Conv2d(num_channels, WIDTHS[0], 3, padding=1, bias=False)
         self.bn = nn.BatchNorm2d(WIDTHS[0])
-        blocks = []
-        num_inputs = WIDTHS[0]
-        for stage, width in enumerate(WIDTHS):
-            for block in range(num_blocks):
-                stride = 2 if stage > 0 and block == 0 else 1
-                blocks.append(BasicBlock(num_inputs, width, stride))
-                num_inputs = width
-        self.blocks = nn.Sequential(*blocks)
-        self.classifier = nn.Linear(num_inputs, num_classes)
+        self.blocks = residual_stages(WIDTHS[0], WIDTHS, (depth - 2) // 6, BasicBlock)
+        self.classifier = nn.Linear(WIDTHS[-1], num_classes)
         he_normal(self)
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        outputs = fast_layout(self.conv(inputs))
-        outputs = functional.relu(self.bn(outputs), inplace=True)
-        outputs = self.blocks(outputs).mean(dim=(2, 3))
-        logits: torch.Tensor = self.classifier(outputs)
+        outputs = functional.relu(self.bn(fast_layout(self.conv(inputs))), inplace=True)
+        logits: torch.Tensor = self.classifier(self.blocks(outputs).mean(dim=(2, 3)))
         return logits
-
-
-def resnet_cifar(depth: int, input_shape: tuple[int, ...], num_classes: int) -> ResNetCifar:
-    """The residual network of that depth, counted in layers with weights on the longest path.
-
-    Args:
-        depth: 6m + 2 with m >= 1.
-
-    Raises:
-        UnfitInputsError: the samples are no images.
-    """
-    num_channels, _, _ = image_shape(input_shape)
-    return ResNetCifar((depth - 2) // 6, num_channels, num_classes)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from torch import nn
@@ -17,6 +17,10 @@ State = tuple[torch.Tensor, torch.Tensor]
 EMBEDDING_RANGE = 0.1
 
 
+class Scales(nn.ParameterList):
+    """The scales g of weight normalisation."""
+
+
 class WeightNormLSTM(nn.LSTM):
     """nn.LSTM whose hidden-to-hidden weights are g v / ||v||, row by row.
 
@@ -27,9 +31,9 @@ class WeightNormLSTM(nn.LSTM):
     initial g, which does not depend on data.
     """
 
-    def __init__(self, input_size: int, hidden_size: int, num_layers: int, dropout: float) -> None:
-        super().__init__(input_size, hidden_size, num_layers, batch_first=True, dropout=dropout)
-        self.scales = nn.ParameterList(
+    def __init__(self, *sizes: int, **options: Any) -> None:
+        super().__init__(*sizes, **options)
+        self.scales = Scales(
             torch.linalg.vector_norm(v.detach(), dim=1) for v in self._directions().values()
         )
 
@@ -58,35 +62,52 @@ class RNNLanguageModel(nn.Module):
     1 / sqrt(width)).
 
     Args:
-        num_words: size of the vocabulary.
-        width: units of a layer.
-        tie_weights: the decoder's matrix is that of the embedding, one Parameter.
-        weight_norm: see WeightNormLSTM.
+        num_classes: size of the vocabulary.
+        rnn_n_hidden: units of a layer.
+        rnn_tie_weights: the decoder's matrix is that of the embedding, one Parameter.
+        rnn_weight_norm: see WeightNormLSTM.
     """
 
     def __init__(
         self,
-        num_words: int,
-        width: int,
-        num_layers: int,
+        input_shape: tuple[int, ...],
+        num_classes: int,
         *,
-        tie_weights: bool,
-        weight_norm: bool,
-        drop_rate: float,
+        rnn_n_hidden: Annotated[
+            int,
+            Option(
+                "units of an LSTM layer, and numbers that stand for a word",
+                minimum=1,
+                maximum=65536,
+            ),
+        ] = 200,
+        rnn_n_layers: Annotated[int, Option("LSTM layers", minimum=1, maximum=1000)] = 2,
+        rnn_tie_weights: Annotated[
+            bool, Option("one matrix for words that come in and words that go out")
+        ] = True,
+        rnn_weight_norm: Annotated[
+            bool, Option("weight normalisation of the hidden-to-hidden matrices")
+        ] = False,
+        drop_rate: DropRate = 0.0,
     ) -> None:
+        check_at_least_one(rnn_n_hidden=rnn_n_hidden, rnn_n_layers=rnn_n_layers)
+        check_drop_rate(drop_rate)
+        if input_shape:
+            raise UnfitInputsError("words")
         super().__init__()
         self.dropout = nn.Dropout(drop_rate)
-        self.embedding = nn.Embedding(num_words, width)
-        between = drop_rate if num_layers > 1 else 0.0
-        self.lstm = (
-            WeightNormLSTM(width, width, num_layers, between)
-            if weight_norm
-            else nn.LSTM(width, width, num_layers, batch_first=True, dropout=between)
+        self.embedding = nn.Embedding(num_classes, rnn_n_hidden)
+        self.lstm = (WeightNormLSTM if rnn_weight_norm else nn.LSTM)(
+            rnn_n_hidden,
+            rnn_n_hidden,
+            rnn_n_layers,
+            batch_first=True,
+            dropout=drop_rate if rnn_n_layers > 1 else 0.0,
         )
-        self.decoder = nn.Linear(width, num_words)
+        self.decoder = nn.Linear(rnn_n_hidden, num_classes)
         nn.init.uniform_(self.embedding.weight, -EMBEDDING_RANGE, EMBEDDING_RANGE)
         nn.init.zeros_(self.decoder.bias)
-        if tie_weights:
+        if rnn_tie_weights:
             self.decoder.weight = self.embedding.weight
         else:
             nn.init.uniform_(self.decoder.weight, -EMBEDDING_RANGE, EMBEDDING_RANGE)
@@ -94,7 +115,7 @@ class RNNLanguageModel(nn.Module):
     def forward(
         self, tokens: torch.Tensor, state: State | None = None
     ) -> tuple[torch.Tensor, State]:
-        """Logits (batch, time, num_words), and the state after the last word.
+        """Return logits (batch, time, words of the vocabulary) and the state after the last word.
 
         Args:
             tokens: int64, (batch, time).
@@ -117,9 +138,6 @@ class RNNLanguageModel(nn.Module):
         Args:
             rows: (num_words, width); only the rows of known words are read.
             known: bool, (num_words,).
-
-        Raises:
-            UserError: the rows have another width, or are not one for each word.
         """
         num_words, width = self.embedding.weight.shape
         if rows.shape[1] != width:
@@ -127,42 +145,3 @@ class RNNLanguageModel(nn.Module):
         if len(rows) != num_words or known.shape != (num_words,):
             raise UserError(f"embeddings of {len(rows)} words for a vocabulary of {num_words}")
         self.embedding.weight[known] = rows[known].to(self.embedding.weight)
-
-
-def rnn_lm(
-    input_shape: tuple[int, ...],
-    num_classes: int,
-    *,
-    rnn_n_hidden: Annotated[
-        int,
-        Option(
-            "units of an LSTM layer, and numbers that stand for a word", minimum=1, maximum=65536
-        ),
-    ] = 200,
-    rnn_n_layers: Annotated[int, Option("LSTM layers", minimum=1, maximum=1000)] = 2,
-    rnn_tie_weights: Annotated[
-        bool, Option("one matrix for words that come in and words that go out")
-    ] = True,
-    rnn_weight_norm: Annotated[
-        bool, Option("weight normalisation of the hidden-to-hidden matrices")
-    ] = False,
-    drop_rate: DropRate = 0.0,
-) -> RNNLanguageModel:
-    """The language model; `num_classes` is the number of words.
-
-    Raises:
-        UnfitInputsError: the samples are no words.
-        UserError: an option is out of its range.
-    """
-    check_at_least_one(rnn_n_hidden=rnn_n_hidden, rnn_n_layers=rnn_n_layers)
-    check_drop_rate(drop_rate)
-    if input_shape:
-        raise UnfitInputsError("words")
-    return RNNLanguageModel(
-        num_classes,
-        rnn_n_hidden,
-        rnn_n_layers,
-        tie_weights=rnn_tie_weights,
-        weight_norm=rnn_weight_norm,
-        drop_rate=drop_rate,
-    )

@@ -19,9 +19,8 @@ NUM_CONVOLUTIONS = {
 def vgg(depth: int, input_shape: tuple[int, ...], num_classes: int) -> nn.Sequential:
     """Five stages of 3 x 3 convolutions, each halving the image, mean over pixels, linear.
 
-    Inputs are N x channels x height x width of any size: a stage whose image has height or width 1
-    does not halve it. Outputs are N x num_classes. VGG-11 for 3 channels and 10 classes has
-    9,231,114 parameters.
+    A stage whose image has height or width 1 does not halve it. VGG-11 for 3 channels and 10
+    classes has 9,231,114 parameters.
 
     Source: Simonyan, Zisserman, "Very deep convolutional networks for large-scale image
     recognition", arXiv 1409.1556, table 1; initial kernels from he_normal. Differs in what small
@@ -29,9 +28,6 @@ def vgg(depth: int, input_shape: tuple[int, ...], num_classes: int) -> nn.Sequen
 
     Args:
         depth: one of NUM_CONVOLUTIONS.
-
-    Raises:
-        UnfitInputsError: the samples are no images.
     """
     num_inputs, height, width = image_shape(input_shape)
     model = nn.Sequential()

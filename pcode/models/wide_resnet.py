@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated
 
 import torch
@@ -9,7 +10,7 @@ from torch import nn
 from torch.nn import functional
 
 from pcode.models.base import DropRate, check_at_least_one, check_drop_rate
-from pcode.models.images import fast_layout, he_normal, image_shape
+from pcode.models.images import fast_layout, he_normal, image_shape, residual_stages
 from pcode.utils.options import Option
 
 WIDTHS = (16, 32, 64)
@@ -43,34 +44,39 @@ class WideBlock(nn.Module):
 class WideResNet(nn.Module):
     """WRN-(6m + 4)-k: a 3 x 3 convolution, three stages of m blocks, mean over pixels, linear.
 
-    Widths 16k, 32k, 64k; the second and the third stage halve the image. Inputs are
-    N x num_channels x size x size of any size, outputs N x num_classes. WRN-28-10 for 3 channels
-    and 10 classes has 36.5 M parameters. Dropout draws from torch's default generator.
+    Widths 16k, 32k, 64k; the second and the third stage halve the image, which may be of any size.
+    WRN-28-10 for 3 channels and 10 classes has 36.5 M parameters. Dropout draws from torch's
+    default generator.
 
     Source: Zagoruyko, Komodakis, "Wide residual networks", arXiv 1605.07146, section 2; initial
     kernels from he_normal.
+
+    Args:
+        depth: 6m + 4 with m >= 1.
     """
 
     def __init__(
         self,
-        num_blocks: int,
-        widen_factor: int,
-        drop_rate: float,
-        num_channels: int,
+        depth: int,
+        input_shape: tuple[int, ...],
         num_classes: int,
+        *,
+        wideresnet_widen_factor: Annotated[
+            int, Option("how many times wider than 16, 32, 64 channels", minimum=1, maximum=4096)
+        ] = 4,
+        drop_rate: DropRate = 0.0,
     ) -> None:
+        check_at_least_one(wideresnet_widen_factor=wideresnet_widen_factor)
+        check_drop_rate(drop_rate)
+        num_channels, _, _ = image_shape(input_shape)
         super().__init__()
+        widths = [wideresnet_widen_factor * width for width in WIDTHS]
         self.conv = nn.Conv2d(num_channels, WIDTHS[0], 3, padding=1, bias=False)
-        blocks = []
-        num_inputs = WIDTHS[0]
-        for stage, width in enumerate(WIDTHS):
-            for block in range(num_blocks):
-                stride = 2 if stage > 0 and block == 0 else 1
-                blocks.append(WideBlock(num_inputs, width * widen_factor, stride, drop_rate))
-                num_inputs = width * widen_factor
-        self.blocks = nn.Sequential(*blocks)
-        self.bn = nn.BatchNorm2d(num_inputs)
-        self.classifier = nn.Linear(num_inputs, num_classes)
+        self.blocks = residual_stages(
+            WIDTHS[0], widths, (depth - 4) // 6, partial(WideBlock, drop_rate=drop_rate)
+        )
+        self.bn = nn.BatchNorm2d(widths[-1])
+        self.classifier = nn.Linear(widths[-1], num_classes)
         he_normal(self)
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
@@ -78,30 +84,3 @@ class WideResNet(nn.Module):
         outputs = functional.relu(self.bn(outputs), inplace=True).mean(dim=(2, 3))
         logits: torch.Tensor = self.classifier(outputs)
         return logits
-
-
-def wide_resnet(
-    depth: int,
-    input_shape: tuple[int, ...],
-    num_classes: int,
-    *,
-    wideresnet_widen_factor: Annotated[
-        int, Option("how many times wider than 16, 32, 64 channels", minimum=1, maximum=4096)
-    ] = 4,
-    drop_rate: DropRate = 0.0,
-) -> WideResNet:
-    """The wide residual network of that depth.
-
-    Args:
-        depth: 6m + 4 with m >= 1.
-
-    Raises:
-        UnfitInputsError: the samples are no images.
-        UserError: an option is out of its range.
-    """
-    check_at_least_one(wideresnet_widen_factor=wideresnet_widen_factor)
-    check_drop_rate(drop_rate)
-    num_channels, _, _ = image_shape(input_shape)
-    return WideResNet(
-        (depth - 4) // 6, wideresnet_widen_factor, drop_rate, num_channels, num_classes
-    )

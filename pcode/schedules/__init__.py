@@ -17,17 +17,7 @@ from pcode.schedules.strict import Strict
 from pcode.utils.errors import naming_flags
 from pcode.utils.registry import look_up
 
-__all__ = [
-    "SCHEMES",
-    "Constant",
-    "ConvexDecay",
-    "MultiStep",
-    "OneCycle",
-    "ReduceOnPlateau",
-    "Scheme",
-    "Strict",
-    "make_scheme",
-]
+__all__ = ["SCHEMES", "Scheme", "make_scheme"]
 
 SCHEMES: dict[str, type[Scheme]] = {
     "constant": Constant,
@@ -40,13 +30,13 @@ SCHEMES: dict[str, type[Scheme]] = {
 
 
 def make_scheme(name: str, end: float, **options: Any) -> Scheme:
-    """The scheme of that name; the options are its own.
+    """Make the scheme of that name; the options are its own.
 
     Args:
         end: when training ends, in epochs.
 
     Raises:
-        UserError: no scheme has that name, or it refuses its options.
+        UserError: no scheme has that name, or it cannot follow its options.
     """
     with naming_flags(f"--lr_schedule_scheme {name}"):
         return look_up("lr_schedule_scheme", name, SCHEMES)(end, **options)

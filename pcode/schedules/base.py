@@ -4,39 +4,37 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Annotated, Any, ClassVar
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, ClassVar
 
 from pcode.utils.errors import UserError
-from pcode.utils.options import Option
+from pcode.utils.options import option
 
-LearningRate = Annotated[
-    float,
-    Option(
-        "learning rate, before scale-up; that at the beginning where it changes",
-        minimum=0,
-        default=0.1,
-    ),
-]
-LearningRateDecay = Annotated[
-    float,
-    Option("divide the rate by this at each change (a value below 1 multiplies)", default=10.0),
-]
-ChangeEpochs = Annotated[
-    tuple[float, ...] | None,
-    Option(
-        "epochs at which it changes; strict: where a phase ends and the next begins",
-        aliases=("--lr_milestones",),
-        minimum=0,
-        default=None,
-    ),
-]
+# Options that several schemes have.
+learning_rate = partial(
+    option, 0.1, "learning rate, before scale-up; that at the beginning where it changes", minimum=0
+)
+rate_decay = partial(
+    option, 10.0, "divide the rate by this at each change (a value below 1 multiplies)"
+)
+change_epochs = partial(
+    option,
+    None,
+    "epochs at which it changes; strict: where a phase ends and the next begins",
+    aliases=("--lr_milestones",),
+    minimum=0,
+)
 
 
+@dataclass(eq=False)
 class Scheme(ABC):
     """The learning rate before scale-up, as a function of the fractional epoch.
 
-    Args:
+    Attributes:
         end: when training ends, in epochs; not whole where training stops within one.
+        turning_points: epochs at which the rate changes its course; also the end, where it changes
+            till then.
 
     Raises:
         UserError: an option is missing or cannot be followed; a message that does not begin with
@@ -46,8 +44,8 @@ class Scheme(ABC):
     # Whether the rate before the end depends on when that is.
     follows_the_end: ClassVar[bool] = False
 
-    def __init__(self, end: float) -> None:
-        self.end = end
+    end: float
+    turning_points: tuple[float, ...] = field(default=(), init=False)
 
     @property
     def description(self) -> str:
@@ -56,23 +54,18 @@ class Scheme(ABC):
 
     @abstractmethod
     def __call__(self, epoch: float) -> float:
-        """The rate of the step that starts at a fractional epoch, 0 <= epoch <= end."""
+        """Return the rate of the step that starts at a fractional epoch, 0 <= epoch <= end."""
 
     @property
     def peak(self) -> float:
         """The largest rate."""
         return self(0.0)
 
-    @property
-    def turning_points(self) -> tuple[float, ...]:
-        """Epochs at which the rate changes its course; also the end, where it changes till then."""
-        return ()
-
     def observe(self, loss: float) -> None:  # noqa: B027  # most schemes look at no loss
-        """Take in an epoch's training loss, the mean over the nodes: the same on every node."""
+        """Note an epoch's training loss, the mean over the nodes: the same on every node."""
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed run needs to know of the losses so far: plain numbers and texts."""
+        """Return what a resumed run needs of the losses so far: plain numbers and texts."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:  # noqa: B027  # most have none
@@ -80,26 +73,18 @@ class Scheme(ABC):
 
 
 def in_words(numbers: Sequence[float]) -> str:
-    """Numbers as they stand in a flag."""
+    """Write numbers as they stand in a flag."""
     return ",".join(f"{number:g}" for number in numbers)
 
 
 def check_ascending(lr_change_epochs: Sequence[float]) -> None:
-    """Refuse epochs that are not in order.
-
-    Raises:
-        UserError: an epoch is not later than the one before it.
-    """
+    """Validate that every epoch is later than the one before it."""
     if list(lr_change_epochs) != sorted(set(lr_change_epochs)):
         raise UserError(f"--lr_change_epochs {in_words(lr_change_epochs)}: must be ascending")
 
 
 def decay_factor(lr_decay: float) -> float:
-    """What `--lr_decay` multiplies the rate by: a value below 1 itself, any other its inverse.
-
-    Raises:
-        UserError: it is not above 0.
-    """
+    """Return what `--lr_decay` multiplies the rate by: itself below 1, its inverse from 1 on."""
     if lr_decay <= 0:
         raise UserError(
             f"--lr_decay {lr_decay:g}: must be above 0, as 10 or 0.1 for a tenth of the rate"

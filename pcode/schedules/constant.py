@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from pcode.schedules.base import LearningRate, Scheme
+from dataclasses import dataclass
+
+from pcode.schedules.base import Scheme, learning_rate
 
 
+@dataclass(kw_only=True, eq=False)
 class Constant(Scheme):
     """lr throughout."""
 
-    def __init__(self, end: float, *, lr: LearningRate) -> None:
-        super().__init__(end)
-        self.lr = lr
+    lr: float = learning_rate()
 
     def __call__(self, epoch: float) -> float:
         return self.lr

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 from pcode.schedules.base import Scheme
 from pcode.utils.errors import UserError
-from pcode.utils.options import Option
+from pcode.utils.options import option
 
 Rate = Callable[[float], float]
 
@@ -19,36 +21,20 @@ def _without_convex_phase(flags: Mapping[str, Any]) -> str | None:
     return None
 
 
-Gamma = Annotated[
-    float | None,
-    Option(
-        "convex decay: the rate before scale-up is lr_gamma / (lr_mu (lr_alpha + epochs))",
-        irrelevant=_without_convex_phase,
-        default=None,
-    ),
-]
-Mu = Annotated[
-    float | None,
-    Option(
-        "convex decay: divides the rate, as strong convexity does",
-        irrelevant=_without_convex_phase,
-        default=None,
-    ),
-]
-Alpha = Annotated[
-    float | None,
-    Option(
-        "convex decay: epochs to add to those since training began",
-        irrelevant=_without_convex_phase,
-        default=None,
-    ),
-]
+# Options of convex decay, also of its phases in others.
+_convex_option = partial(option, None, irrelevant=_without_convex_phase)
+gamma = partial(
+    _convex_option,
+    "convex decay: the rate before scale-up is lr_gamma / (lr_mu (lr_alpha + epochs))",
+)
+mu = partial(_convex_option, "convex decay: divides the rate, as strong convexity does")
+alpha = partial(_convex_option, "convex decay: epochs to add to those since training began")
 
 
 def convex_rate(
     lr_gamma: float | None, lr_mu: float | None, lr_alpha: float | None, begin: float = 0.0
 ) -> Rate:
-    """lr_gamma / (lr_mu (lr_alpha + t)) as a function of t, the epochs since training began.
+    """Return lr_gamma / (lr_mu (lr_alpha + t)) as a function of t, epochs since training began.
 
     Args:
         begin: the first epoch at which it is wanted.
@@ -56,22 +42,22 @@ def convex_rate(
     Raises:
         UserError: an argument is missing, or the rate is not above 0 from `begin` on.
     """
-    gamma, mu, alpha = lr_gamma, lr_mu, lr_alpha
-    if gamma is None or mu is None or alpha is None:
-        given = {"lr_gamma": gamma, "lr_mu": mu, "lr_alpha": alpha}
+    if lr_gamma is None or lr_mu is None or lr_alpha is None:
+        given = {"lr_gamma": lr_gamma, "lr_mu": lr_mu, "lr_alpha": lr_alpha}
         missing = " and ".join(f"--{name}" for name, value in given.items() if value is None)
         raise UserError(f"needs {missing}, for the rate lr_gamma / (lr_mu (lr_alpha + epochs))")
-    for name, value in (("lr_gamma", gamma), ("lr_mu", mu)):
+    for name, value in (("lr_gamma", lr_gamma), ("lr_mu", lr_mu)):
         if value <= 0:
             raise UserError(f"--{name} {value:g}: must be above 0")
-    if alpha + begin <= 0:
+    if lr_alpha + begin <= 0:
         raise UserError(
-            f"--lr_alpha {alpha:g}: must be above {0 - begin:g}, as lr_alpha + epochs divides "
+            f"--lr_alpha {lr_alpha:g}: must be above {0 - begin:g}, as lr_alpha + epochs divides "
             f"the rate from epoch {begin:g} on"
         )
-    return lambda epoch: gamma / (mu * (alpha + epoch))
+    return lambda epoch: lr_gamma / (lr_mu * (lr_alpha + epoch))
 
 
+@dataclass(kw_only=True, eq=False)
 class ConvexDecay(Scheme):
     """lr_gamma / (lr_mu (lr_alpha + t)), t the epochs since training began.
 
@@ -80,13 +66,13 @@ class ConvexDecay(Scheme):
     convexity of the loss, which an L2 penalty's weight bounds from below.
     """
 
-    def __init__(self, end: float, *, lr_gamma: Gamma, lr_mu: Mu, lr_alpha: Alpha) -> None:
-        super().__init__(end)
-        self.rate = convex_rate(lr_gamma, lr_mu, lr_alpha)
+    lr_gamma: float | None = gamma()
+    lr_mu: float | None = mu()
+    lr_alpha: float | None = alpha()
+
+    def __post_init__(self) -> None:
+        self.turning_points = (self.end,)
+        self.rate = convex_rate(self.lr_gamma, self.lr_mu, self.lr_alpha)
 
     def __call__(self, epoch: float) -> float:
         return self.rate(epoch)
-
-    @property
-    def turning_points(self) -> tuple[float, ...]:
-        return (self.end,)

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from bisect import bisect_right
+from dataclasses import dataclass
 
 from pcode.schedules.base import (
-    ChangeEpochs,
-    LearningRate,
-    LearningRateDecay,
     Scheme,
+    change_epochs,
     check_ascending,
     decay_factor,
+    learning_rate,
+    rate_decay,
 )
 from pcode.utils.errors import UserError
 
 
+@dataclass(kw_only=True, eq=False)
 class MultiStep(Scheme):
     """lr, divided by lr_decay at each of lr_change_epochs.
 
@@ -26,24 +28,16 @@ class MultiStep(Scheme):
         lr_decay: the divisor; below 1 a factor, as it is often given.
     """
 
-    def __init__(
-        self,
-        end: float,
-        *,
-        lr: LearningRate,
-        lr_change_epochs: ChangeEpochs,
-        lr_decay: LearningRateDecay,
-    ) -> None:
-        super().__init__(end)
-        if lr_change_epochs is None:
+    lr: float = learning_rate()
+    lr_change_epochs: tuple[float, ...] | None = change_epochs()
+    lr_decay: float = rate_decay()
+
+    def __post_init__(self) -> None:
+        if self.lr_change_epochs is None:
             raise UserError("needs --lr_change_epochs, as in 150,225")
-        check_ascending(lr_change_epochs)
-        self.lr, self.milestones, self.factor = lr, lr_change_epochs, decay_factor(lr_decay)
+        check_ascending(self.lr_change_epochs)
+        self.turning_points = self.lr_change_epochs
+        self.factor = decay_factor(self.lr_decay)
 
     def __call__(self, epoch: float) -> float:
-        passed = bisect_right(self.milestones, epoch)
-        return float(self.lr * self.factor**passed)
-
-    @property
-    def turning_points(self) -> tuple[float, ...]:
-        return self.milestones
+        return float(self.lr * self.factor ** bisect_right(self.turning_points, epoch))

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
 from pcode.schedules.base import Scheme
 from pcode.utils.errors import UserError
-from pcode.utils.options import Option
+from pcode.utils.options import option
 
 
+@dataclass(kw_only=True, eq=False)
 class OneCycle(Scheme):
     """Linear from low to high and back in lr_onecycle_num_epoch epochs, then to extra low.
 
@@ -24,51 +26,39 @@ class OneCycle(Scheme):
     """
 
     follows_the_end: ClassVar[bool] = True
+    lr_onecycle_low: float = option(
+        0.15, "one cycle: rate at its beginning and its end, before scale-up", minimum=0
+    )
+    lr_onecycle_high: float = option(
+        3.0, "one cycle: rate at its middle, before scale-up", minimum=0
+    )
+    lr_onecycle_extra_low: float = option(
+        0.0015, "one cycle: rate at the end of training, before scale-up", minimum=0
+    )
+    lr_onecycle_num_epoch: float = option(
+        46,
+        "one cycle: its length in epochs; the rest of training goes from low to extra low",
+        metavar="EPOCHS",
+    )
 
-    def __init__(
-        self,
-        end: float,
-        *,
-        lr_onecycle_low: Annotated[
-            float,
-            Option("one cycle: rate at its beginning and its end, before scale-up", minimum=0),
-        ] = 0.15,
-        lr_onecycle_high: Annotated[
-            float, Option("one cycle: rate at its middle, before scale-up", minimum=0)
-        ] = 3.0,
-        lr_onecycle_extra_low: Annotated[
-            float, Option("one cycle: rate at the end of training, before scale-up", minimum=0)
-        ] = 0.0015,
-        lr_onecycle_num_epoch: Annotated[
-            float,
-            Option(
-                "one cycle: its length in epochs; the rest of training goes from low to extra low",
-                metavar="EPOCHS",
-            ),
-        ] = 46,
-    ) -> None:
-        super().__init__(end)
-        length = lr_onecycle_num_epoch
+    def __post_init__(self) -> None:
+        length = self.lr_onecycle_num_epoch
         if length <= 0:
             raise UserError(f"--lr_onecycle_num_epoch {length:g}: must be above 0")
-        if length > end:
+        if length > self.end:
             raise UserError(
-                f"--lr_onecycle_num_epoch {length:g}: training ends after {end:.6g} epochs; "
+                f"--lr_onecycle_num_epoch {length:g}: training ends after {self.end:.6g} epochs; "
                 "at most that many, or train longer"
             )
-        self.epochs: tuple[float, ...] = (0.0, length / 2, length)
-        self.rates: tuple[float, ...] = (lr_onecycle_low, lr_onecycle_high, lr_onecycle_low)
-        if length < end:
-            self.epochs += (end,)
-            self.rates += (lr_onecycle_extra_low,)
+        low, high = self.lr_onecycle_low, self.lr_onecycle_high
+        self.turning_points, self.rates = (0.0, length / 2, length), [low, high, low]
+        if length < self.end:
+            self.turning_points += (self.end,)
+            self.rates.append(self.lr_onecycle_extra_low)
 
     def __call__(self, epoch: float) -> float:
-        return float(np.interp(epoch, self.epochs, self.rates))
+        return float(np.interp(epoch, self.turning_points, self.rates))
 
     @property
     def peak(self) -> float:
         return max(self.rates)
-
-    @property
-    def turning_points(self) -> tuple[float, ...]:
-        return self.epochs

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from pcode.schedules.base import LearningRate, LearningRateDecay, Scheme, decay_factor
+from pcode.schedules.base import Scheme, decay_factor, learning_rate, rate_decay
 from pcode.utils.errors import UserError
 
 
+@dataclass(kw_only=True, eq=False)
 class ReduceOnPlateau(Scheme):
     """lr, divided by lr_decay when the training loss has not improved for 10 epochs.
 
@@ -22,15 +24,16 @@ class ReduceOnPlateau(Scheme):
         lr_decay: the divisor; below 1 a factor.
     """
 
-    def __init__(self, end: float, *, lr: LearningRate, lr_decay: LearningRateDecay) -> None:
-        super().__init__(end)
-        factor = decay_factor(lr_decay)
+    lr: float = learning_rate()
+    lr_decay: float = rate_decay()
+
+    def __post_init__(self) -> None:
+        factor = decay_factor(self.lr_decay)
         if factor == 1:
             raise UserError("--lr_decay 1: would never change the rate; above 1, or below it")
         # torch's rule changes the rate of an optimizer: this one holds the rate and steps nothing.
-        self._holder = torch.optim.SGD([torch.zeros(1)], lr=lr)
+        self._holder = torch.optim.SGD([torch.zeros(1)], lr=self.lr)
         self._rule = ReduceLROnPlateau(self._holder, factor=factor)
-        self.lr = lr
 
     def __call__(self, epoch: float) -> float:
         return float(self._holder.param_groups[0]["lr"])

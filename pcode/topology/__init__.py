@@ -13,7 +13,6 @@ from collections.abc import Callable
 from pcode.topology.base import Graph, Mixing, TimeVarying, Topology
 from pcode.topology.chain import chain
 from pcode.topology.complete import complete
-from pcode.topology.data_center import data_center
 from pcode.topology.erdos_renyi import erdos_renyi
 from pcode.topology.expander import expander
 from pcode.topology.exponential import exponential
@@ -23,7 +22,7 @@ from pcode.topology.margulis_expander import margulis_expander
 from pcode.topology.one_peer_exponential import OnePeerExponential
 from pcode.topology.random_matching import RandomMatching
 from pcode.topology.random_regular import random_regular
-from pcode.topology.ring import ring
+from pcode.topology.ring import data_center, ring
 from pcode.topology.ring_ext import ring_ext
 from pcode.topology.social import social
 from pcode.topology.star import star
@@ -31,7 +30,6 @@ from pcode.topology.survivors import surviving_graph
 from pcode.topology.torus import torus
 from pcode.topology.weights import local_degree_weights, metropolis_weights
 from pcode.utils.errors import UserError
-from pcode.utils.registry import look_up
 
 __all__ = [
     "DRAWN",
@@ -48,7 +46,7 @@ __all__ = [
     "surviving_graph",
 ]
 
-# Functions of n.
+# Functions of n. Each raises a UserError that says what would do for an n that it does not have.
 TOPOLOGIES: dict[str, Callable[[int], Graph]] = {
     "complete": complete,
     "ring": ring,
@@ -78,7 +76,7 @@ PARAMETRIC: dict[str, Callable[[int, int, float], Graph]] = {
 
 
 def make_graph(name_or_path: str, num_nodes: int, seed: int = 0) -> Graph:
-    """The graph of that name, or of that file, for so many nodes.
+    """Return the graph of that name, or of that file, for so many nodes.
 
     What is no name but exists, or has a path separator or a suffix, is the file of a graph.
 
@@ -87,29 +85,26 @@ def make_graph(name_or_path: str, num_nodes: int, seed: int = 0) -> Graph:
         seed: the run's (`--manual_seed`), for what is drawn at random.
 
     Raises:
-        UserError: fewer than one node, an unknown name, a parameter or an n that the topology
-            does not have, or a file that does not describe a valid graph of `num_nodes` nodes.
+        UserError: there is no such graph of so many nodes; the message says why.
     """
     if num_nodes < 1:
         raise UserError(f"graph {name_or_path!r} with n = {num_nodes}: n must be at least 1")
-    drawn = {name: _with_seed(draw, seed) for name, draw in DRAWN.items()}
-    built = {**drawn, **TOPOLOGIES}
+    if name_or_path in TOPOLOGIES:
+        return TOPOLOGIES[name_or_path](num_nodes)
+    if name_or_path in DRAWN:
+        return DRAWN[name_or_path](num_nodes, seed)
     name, colon, parameter = name_or_path.partition(":")
-    if colon and name in built:
+    known = {**DRAWN, **TOPOLOGIES}
+    if colon and name in known:
         return _with_parameter(name, parameter, num_nodes, seed)
-    if name_or_path not in built:
-        directory, file = os.path.split(name_or_path)
-        if directory or os.path.splitext(file)[1] or os.path.exists(name_or_path):
-            return graph_file(name_or_path, num_nodes)
-    return look_up("graph_topology", name_or_path, built)(num_nodes)
+    directory, file = os.path.split(name_or_path)
+    if directory or os.path.splitext(file)[1] or os.path.exists(name_or_path):
+        return graph_file(name_or_path, num_nodes)
+    raise UserError(f"--graph_topology {name_or_path!r} is not known; built: {', '.join(known)}")
 
 
 def make_topology(name_or_path: str, num_nodes: int, seed: int = 0) -> Topology:
-    """The graph of make_graph, where it is the same in every round.
-
-    Raises:
-        UserError: as make_graph does, or the graph changes from round to round.
-    """
+    """Return the graph of make_graph, or raise a UserError where it is not always the same."""
     graph = make_graph(name_or_path, num_nodes, seed)
     if not isinstance(graph, Topology):
         raise UserError(
@@ -117,10 +112,6 @@ def make_topology(name_or_path: str, num_nodes: int, seed: int = 0) -> Topology:
             "is always the same is needed, as exponential"
         )
     return graph
-
-
-def _with_seed(draw: Callable[[int, int], Graph], seed: int) -> Callable[[int], Graph]:
-    return lambda num_nodes: draw(num_nodes, seed)
 
 
 def _with_parameter(name: str, parameter: str, num_nodes: int, seed: int) -> Graph:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import count
 
@@ -23,39 +23,36 @@ TOLERANCE = 1e-12
 class Mixing(ABC):
     """One round of mixing, x_i <- sum_j w_ij x_j, with a doubly stochastic n x n matrix W.
 
-    Ranks count from 0. W need not be symmetric: node i hears node j where w_ij > 0.
+    Ranks count from 0. W need not be symmetric: node i receives from node j where w_ij > 0.
     """
 
     @abstractmethod
     def weights(self, rank: int) -> dict[int, float]:
-        """w_ij of those that the rank hears and, where it is not 0, of itself, sorted by rank j."""
+        """Return w_ij of the senders and, where it is not 0, of the rank itself, sorted by j."""
 
     @abstractmethod
     def senders(self, rank: int) -> tuple[int, ...]:
-        """Whom the rank hears, sorted, without itself."""
+        """Return the others from which the rank receives, sorted."""
 
     @abstractmethod
     def receivers(self, rank: int) -> tuple[int, ...]:
-        """Who hears the rank, sorted, without itself."""
+        """Return the others to which the rank sends, sorted."""
 
     @abstractmethod
     def mix(self, values: Matrix) -> Matrix:
-        """W @ values: n rows, a node each, or n numbers."""
+        """Return W @ values, of n numbers or of n rows, one for each node."""
 
 
 class Graph(ABC):
-    """Who mixes with whom, round after round: the same always (Topology), or not (TimeVarying).
+    """Who mixes with whom in each round: always the same (Topology) or not (TimeVarying).
 
     Attributes:
         name: what messages call the graph: a topology's name or the path of a file.
+        num_nodes: n.
     """
 
     name: str
-
-    @property
-    @abstractmethod
-    def num_nodes(self) -> int:
-        """n."""
+    num_nodes: int
 
     @property
     @abstractmethod
@@ -64,19 +61,15 @@ class Graph(ABC):
 
     @abstractmethod
     def degree(self, rank: int) -> int:
-        """How many others the rank hears in a round, at most."""
+        """Return from how many others the rank receives in a round, at most."""
 
     @abstractmethod
     def at(self, step: int) -> Mixing:
-        """The mixing of round `step`, from 0."""
+        """Return the mixing of round `step`, from 0."""
 
 
 class TimeVarying(Graph):
     """A graph that changes from round to round.
-
-    Args:
-        name: as in Graph.
-        num_nodes: n.
 
     Attributes:
         period: rounds after which it repeats itself, or None where it never does.
@@ -85,11 +78,7 @@ class TimeVarying(Graph):
     period: int | None
 
     def __init__(self, name: str, num_nodes: int) -> None:
-        self.name, self._num_nodes = name, num_nodes
-
-    @property
-    def num_nodes(self) -> int:
-        return self._num_nodes
+        self.name, self.num_nodes = name, num_nodes
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,7 +89,7 @@ class Topology(Graph, Mixing):
 
     Args:
         name: as in Graph.
-        matrix: W, n x n; kept as a read-only float64 copy.
+        matrix: W, n x n; stored as a read-only float64 copy.
 
     Raises:
         UserError: W is not square, finite, nonnegative, symmetric and doubly stochastic, the
@@ -109,50 +98,42 @@ class Topology(Graph, Mixing):
 
     name: str
     matrix: Matrix
+    num_nodes: int = field(init=False)
 
     def __post_init__(self) -> None:
-        matrix = np.array(self.matrix, dtype=np.float64)
-        matrix.setflags(write=False)
-        object.__setattr__(self, "matrix", matrix)
-        self._validate()
-
-    def _validate(self) -> None:
-        W = self.matrix
+        W = np.array(self.matrix, dtype=np.float64)
+        W.setflags(write=False)
         if W.ndim != 2 or W.shape[0] != W.shape[1] or W.shape[0] == 0:
             shape = " x ".join(map(str, W.shape))
             raise UserError(f"graph {self.name!r}: a mixing matrix is n x n, not {shape}")
+        object.__setattr__(self, "matrix", W)
+        object.__setattr__(self, "num_nodes", len(W))
+        if reason := self._mistake():
+            raise UserError(f"graph {self.name!r} with n = {self.num_nodes}: {reason}")
+
+    def _mistake(self) -> str | None:
+        W = self.matrix
         if (bad := np.argwhere(~np.isfinite(W) | (W < 0))).size:
             i, j = bad[0]
-            self._refuse(f"entry ({i}, {j}) is {W[i, j]:g}, not a finite number >= 0")
+            return f"entry ({i}, {j}) is {W[i, j]:g}, not a finite number >= 0"
         if (bad := np.argwhere(np.abs(W - W.T) > TOLERANCE)).size:
             i, j = bad[0]
-            self._refuse(
-                f"not symmetric: entry ({i}, {j}) is {W[i, j]:.12g}, ({j}, {i}) is {W[j, i]:.12g}"
-            )
+            entries = f"entry ({i}, {j}) is {W[i, j]:.12g}, ({j}, {i}) is {W[j, i]:.12g}"
+            return f"not symmetric: {entries}"
         sums = W.sum(axis=1)
         if (bad := np.argwhere(np.abs(sums - 1) > TOLERANCE)).size:
-            i = bad[0][0]
-            self._refuse(f"row {i} sums to {sums[i]:.15g}, not to 1")
-        if missing := sorted(set(range(self.num_nodes)) - self._reachable_from(0)):
-            self._refuse(f"not connected: no path leads from node 0 to node {missing[0]}")
-        if self.spectral_gap <= TOLERANCE:
-            self._refuse("spectral gap 0: mixing never ends; give the nodes a self weight")
-
-    def _refuse(self, reason: str) -> None:
-        raise UserError(f"graph {self.name!r} with n = {self.num_nodes}: {reason}")
-
-    def _reachable_from(self, start: int) -> set[int]:
-        reached, frontier = {start}, [start]
+            return f"row {bad[0, 0]} sums to {sums[bad[0, 0]]:.15g}, not to 1"
+        reached, frontier = {0}, [0]
         while frontier:
             new = set(self.neighbours(frontier.pop())) - reached
             reached |= new
             frontier.extend(new)
-        return reached
-
-    @property
-    def num_nodes(self) -> int:
-        """n."""
-        return int(self.matrix.shape[0])
+        if len(reached) < self.num_nodes:
+            missing = min(set(range(self.num_nodes)) - reached)
+            return f"not connected: no path leads from node 0 to node {missing}"
+        if self.spectral_gap <= TOLERANCE:
+            return "spectral gap 0: mixing never ends; give the nodes a self weight"
+        return None
 
     @cached_property
     def edges(self) -> tuple[tuple[int, int], ...]:
@@ -160,32 +141,22 @@ class Topology(Graph, Mixing):
         return tuple((int(i), int(j)) for i, j in np.argwhere(np.triu(self.matrix, 1) > 0))
 
     def neighbours(self, rank: int) -> tuple[int, ...]:
-        """The neighbours of a rank, sorted, without itself."""
+        """Return the neighbours of a rank, sorted, without itself."""
         return tuple(int(j) for j in np.flatnonzero(self.matrix[rank]) if j != rank)
 
+    senders = receivers = neighbours
+
     def at(self, step: int) -> Topology:
-        """Itself: every round mixes with the same W."""
         return self
 
-    def senders(self, rank: int) -> tuple[int, ...]:
-        """The neighbours of the rank."""
-        return self.neighbours(rank)
-
-    def receivers(self, rank: int) -> tuple[int, ...]:
-        """The neighbours of the rank: W is symmetric."""
-        return self.neighbours(rank)
-
     def mix(self, values: Matrix) -> Matrix:
-        """W @ values: n rows, a node each, or n numbers."""
         return self.matrix @ values
 
     def weights(self, rank: int) -> dict[int, float]:
-        """w_ij of the rank's neighbours and, where it is not 0, of itself, sorted by rank j."""
         row = self.matrix[rank]
         return {int(j): float(row[j]) for j in np.flatnonzero(row)}
 
     def degree(self, rank: int) -> int:
-        """The number of neighbours, without the rank itself."""
         return len(self.neighbours(rank))
 
     @cached_property
@@ -207,7 +178,7 @@ class Topology(Graph, Mixing):
         return float(1 - self._eigenvalues[0])
 
     def theoretical_gamma(self, delta: float) -> float:
-        """The consensus step size for which CHOCO-SGD is proved to converge.
+        """Return the consensus step size for which CHOCO-SGD is proved to converge.
 
         Much smaller than what works best: a guard to show, not a default.
 
@@ -223,15 +194,12 @@ class Topology(Graph, Mixing):
 
 
 def check_num_nodes(name: str, num_nodes: int, fits: Callable[[int], bool], rule: str) -> None:
-    """Refuse a number of nodes that a topology does not have.
+    """Raise a UserError that names the nearest numbers where a topology has not so many nodes.
 
     Args:
         name: the topology's.
         fits: whether a number of nodes, from 1, will do; some number above every other one does.
         rule: what it must be, in words ("a prime").
-
-    Raises:
-        UserError: it does not fit; the message names the nearest numbers that do.
     """
     if fits(num_nodes):
         return

@@ -5,9 +5,7 @@ from __future__ import annotations
 import math
 
 from pcode.topology.base import Topology
-from pcode.topology.connected import connected_edges
-from pcode.topology.library import networkx
-from pcode.topology.weights import metropolis_weights
+from pcode.topology.connected import connected_topology
 from pcode.utils.errors import UserError
 
 # Far below what connects any number of nodes, and above where ln(1 - p) rounds to 0.
@@ -24,10 +22,9 @@ def erdos_renyi(num_nodes: int, seed: int, probability: float | None = None) -> 
 
     Source: Erdos and Renyi, "On the evolution of random graphs", 1960; Gilbert, 1959;
     networkx.fast_gnp_random_graph. Difference: drawn again until connected.
-
-    Raises:
-        UserError: the probability is none, or too small for a connected graph.
     """
+    import networkx  # noqa: PLC0415  # see connected.py
+
     threshold = math.log(num_nodes) / num_nodes
     name = "erdos_renyi" if probability is None else f"erdos_renyi:{probability:g}"
     p = min(1.0, 2 * threshold) if probability is None else probability
@@ -36,11 +33,10 @@ def erdos_renyi(num_nodes: int, seed: int, probability: float | None = None) -> 
             f"graph {name!r} with n = {num_nodes}: the probability must be from "
             f"{SMALLEST_PROBABILITY:g} to 1"
         )
-    edges = connected_edges(
+    return connected_topology(
         name,
         num_nodes,
         seed,
-        lambda attempt_seed: networkx().fast_gnp_random_graph(num_nodes, p, seed=attempt_seed),
+        lambda attempt_seed: networkx.fast_gnp_random_graph(num_nodes, p, seed=attempt_seed),
         f"a probability from ln n / n = {threshold:.2g} on would do",
     )
-    return Topology(name, metropolis_weights(num_nodes, edges))

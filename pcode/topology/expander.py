@@ -17,22 +17,17 @@ def expander(num_nodes: int) -> Topology:
     Metropolis weights of the edges that remain. The gap stays bounded away from 0 as p grows.
 
     Source: Hoory, Linial, Wigderson, "Expander graphs and their applications", 2006, section 2.1.
-
-    Raises:
-        UserError: n is not prime; the message names the nearest primes.
     """
     check_num_nodes("expander", num_nodes, _is_prime, "a prime")
     cycle = {frozenset((i, (i + 1) % num_nodes)) for i in range(num_nodes)}
     chords = {frozenset((i, pow(i, -1, num_nodes))) for i in range(2, num_nodes - 1)}
-    if num_nodes > 2 and not cycle & chords:
-        thirds = np.zeros((num_nodes, num_nodes))
-        for i, j in map(tuple, cycle | chords):
-            thirds[i, j] = thirds[j, i] = 1 / 3
-        for i in (0, 1, num_nodes - 1):
-            thirds[i, i] = 1 / 3
-        return Topology("expander", thirds)
-    edges = ((min(edge), max(edge)) for edge in cycle | chords)
-    return Topology("expander", metropolis_weights(num_nodes, edges))
+    edges = [(min(edge), max(edge)) for edge in cycle | chords]
+    if num_nodes == 2 or cycle & chords:
+        return Topology("expander", metropolis_weights(num_nodes, edges))
+    thirds = np.zeros((num_nodes, num_nodes))
+    for i, j in [*edges, (0, 0), (1, 1), (num_nodes - 1, num_nodes - 1)]:
+        thirds[i, j] = thirds[j, i] = 1 / 3
+    return Topology("expander", thirds)
 
 
 def _is_prime(number: int) -> bool:

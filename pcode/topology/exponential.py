@@ -11,9 +11,9 @@ def exponential(num_nodes: int) -> Topology:
 
     Source: Ying et al., "Exponential graph is provably efficient for decentralized deep
     training", 2021, arXiv 2110.13363. Difference: their static graph is directed. There node i
-    hears only one side, 2^k < n, with ceil(log2 n) messages a round and a W that is not
-    symmetric; CHOCO-SGD needs a symmetric one, so here both sides are heard, with up to twice
-    the messages. `one_peer_exponential` is their graph of one message a round.
+    receives from one side alone, 2^k < n, ceil(log2 n) messages a round, and W is not symmetric;
+    CHOCO-SGD needs a symmetric one, so here it receives from both sides, up to twice the
+    messages. `one_peer_exponential` is their graph of one message a round.
     """
     distances = [1 << k for k in range(num_nodes.bit_length() - 1)]
     edges = ((i, (i + distance) % num_nodes) for i in range(num_nodes) for distance in distances)

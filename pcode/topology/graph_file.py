@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import math
-from typing import NoReturn
+from collections.abc import Callable
+from typing import TypeVar
 
 import numpy as np
 
@@ -18,6 +19,7 @@ ENTRY_BYTES, SMALL_BYTES = 64, 1 << 20
 
 # A line's number in the file, from 1, and its words.
 Line = tuple[int, list[str]]
+T = TypeVar("T")
 
 
 def graph_file(path: str, num_nodes: int) -> Topology:
@@ -27,10 +29,7 @@ def graph_file(path: str, num_nodes: int) -> Topology:
     not matter; the weights are the Metropolis weights. Matrix: n lines of n weights, each a
     decimal number or a fraction such as 1/3. A file whose first line holds two whole numbers is
     an edge list (no valid matrix begins so). `#` starts a comment; empty lines are skipped.
-
-    Raises:
-        UserError: the file cannot be read, a line cannot be understood (the message names file
-            and line), the graph has not `num_nodes` nodes, or Topology refuses the matrix.
+    Whatever is wrong with it becomes a UserError that names the file and, where it can, the line.
     """
     try:
         text = read_text(path, SMALL_BYTES + ENTRY_BYTES * num_nodes**2)
@@ -38,69 +37,69 @@ def graph_file(path: str, num_nodes: int) -> Topology:
         raise UserError(f"graph file {path!r}: cannot be read: {error}") from None
     split = [line.partition("#")[0].split() for line in io.StringIO(text, newline=None)]
     lines: list[Line] = [(number, words) for number, words in enumerate(split, 1) if words]
-    if not lines or _is_edge(lines[0][1]):
-        return Topology(path, metropolis_weights(num_nodes, _edges(path, lines, num_nodes)))
-    return Topology(path, np.array(_matrix(path, lines, num_nodes)))
+    if lines and not _is_edge(lines[0][1]):
+        rows = _parse(path, lines, lambda words: _row(words, num_nodes))
+        if len(rows) != num_nodes:
+            raise UserError(
+                f"graph file {path!r}, line {lines[-1][0]}: the matrix ends after {len(rows)} rows "
+                f"of {num_nodes}"
+            )
+        return Topology(path, np.array(rows))
+    edges = _parse(path, lines, lambda words: _edge(words, num_nodes))
+    num_named = 1 + max((max(edge) for edge in edges), default=0)
+    if num_named < num_nodes:
+        raise UserError(
+            f"graph file {path!r}: has {num_named} nodes, the run {num_nodes}; they must agree"
+        )
+    return Topology(path, metropolis_weights(num_nodes, edges))
 
 
-def _refuse(path: str, number: int, reason: str) -> NoReturn:
-    raise UserError(f"graph file {path!r}, line {number}: {reason}")
+def _parse(path: str, lines: list[Line], parse: Callable[[list[str]], T]) -> list[T]:
+    """Parse the words of each line; a ValueError becomes a UserError that names the line."""
+    parsed = []
+    for number, words in lines:
+        try:
+            parsed.append(parse(words))
+        except ValueError as error:
+            raise UserError(f"graph file {path!r}, line {number}: {error}") from None
+    return parsed
 
 
 def _is_edge(words: list[str]) -> bool:
     return len(words) == 2 and all(word.isascii() and word.isdecimal() for word in words)
 
 
-def _edges(path: str, lines: list[Line], num_nodes: int) -> list[tuple[int, int]]:
-    edges = []
-    for number, words in lines:
-        if not _is_edge(words):
-            _refuse(path, number, f"{_shown(' '.join(words))} is not an edge, as 0 1")
-        i, j = (_node(path, number, word, num_nodes) for word in words)
-        if i == j:
-            _refuse(path, number, f"an edge joins two different nodes, not {i} and {j}")
-        edges.append((i, j))
-    num_named = 1 + max((max(edge) for edge in edges), default=0)
-    if num_named < num_nodes:
-        raise UserError(
-            f"graph file {path!r}: has {num_named} nodes, the run {num_nodes}; they must agree"
+def _edge(words: list[str], num_nodes: int) -> tuple[int, int]:
+    if not _is_edge(words):
+        raise ValueError(f"{_shown(' '.join(words))} is not an edge, as 0 1")
+    for word in words:
+        # Comparing lengths first saves int() from words of thousands of digits.
+        if len(word.lstrip("0")) > len(str(num_nodes)) or int(word) >= num_nodes:
+            raise ValueError(f"node {_shown(word)}, but the run has {num_nodes}, counted from 0")
+    i, j = map(int, words)
+    if i == j:
+        raise ValueError(f"an edge joins two different nodes, not {i} and {j}")
+    return i, j
+
+
+def _row(words: list[str], num_nodes: int) -> list[float]:
+    row = [_weight(word) for word in words]
+    if len(row) != num_nodes:
+        raise ValueError(
+            f"{len(row)} numbers; a matrix for the run's n = {num_nodes} has {num_nodes} in "
+            "every line, an edge list 2 whole ones"
         )
-    return edges
+    return row
 
 
-def _node(path: str, number: int, word: str, num_nodes: int) -> int:
-    # Comparing lengths first keeps int() from words of thousands of digits.
-    digits = word.lstrip("0") or "0"
-    if len(digits) > len(str(num_nodes)) or int(digits) >= num_nodes:
-        _refuse(path, number, f"node {_shown(word)}, but the run has {num_nodes}, counted from 0")
-    return int(digits)
-
-
-def _matrix(path: str, lines: list[Line], num_nodes: int) -> list[list[float]]:
-    rows = []
-    for number, words in lines:
-        row = [_weight(path, number, word) for word in words]
-        if len(row) != num_nodes:
-            _refuse(
-                path,
-                number,
-                f"{len(row)} numbers; a matrix for the run's n = {num_nodes} has {num_nodes} in "
-                "every line, an edge list 2 whole ones",
-            )
-        rows.append(row)
-    if len(rows) != num_nodes:
-        _refuse(path, lines[-1][0], f"the matrix ends after {len(rows)} rows of {num_nodes}")
-    return rows
-
-
-def _weight(path: str, number: int, word: str) -> float:
+def _weight(word: str) -> float:
     numerator, slash, denominator = word.partition("/")
     try:
         weight = float(numerator) / float(denominator) if slash else float(numerator)
     except (ValueError, ZeroDivisionError):
-        _refuse(path, number, f"{_shown(word)} is not a number")
+        raise ValueError(f"{_shown(word)} is not a number") from None
     if not math.isfinite(weight) or weight < 0:
-        _refuse(path, number, f"{_shown(word)} is not a finite number >= 0")
+        raise ValueError(f"{_shown(word)} is not a finite number >= 0")
     return weight
 
 

@@ -10,9 +10,6 @@ def hypercube(num_nodes: int) -> Topology:
     """n = 2^m: the neighbours' ranks differ in one bit; 1/(m + 1) for the node and each of them.
 
     The spectral gap is 2/(m + 1), and 1 for one node.
-
-    Raises:
-        UserError: n is not a power of 2; the message names the nearest ones.
     """
     check_num_nodes("hypercube", num_nodes, lambda n: n.bit_count() == 1, "a power of 2")
     bits = [1 << k for k in range(num_nodes.bit_length() - 1)]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 
 from pcode.topology.base import Topology, check_num_nodes
-from pcode.topology.library import networkx
 from pcode.topology.weights import local_degree_weights
 
 
@@ -20,13 +19,12 @@ def margulis_expander(num_nodes: int) -> Topology:
 
     Source: Hoory, Linial, Wigderson, "Expander graphs and their applications", 2006,
     construction 8.1; networkx.margulis_gabber_galil_graph.
-
-    Raises:
-        UserError: n is not a square; the message names the nearest ones.
     """
+    import networkx  # noqa: PLC0415  # see connected.py
+
     name = "margulis_expander"
     check_num_nodes(name, num_nodes, lambda n: math.isqrt(n) ** 2 == n, "a square")
     side = math.isqrt(num_nodes)
-    points = networkx().margulis_gabber_galil_graph(side).edges()
+    points = networkx.margulis_gabber_galil_graph(side).edges()
     edges = ((side * x + y, side * u + v) for (x, y), (u, v) in points)
     return Topology(name, local_degree_weights(num_nodes, edges))

@@ -1,4 +1,4 @@
-"""A round in which every node hears at most one other."""
+"""A round in which every node receives from at most one other."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from pcode.topology.base import Matrix, Mixing
 class OnePeer(Mixing):
     """W = (I + P) / 2 with a permutation P: half for itself and half for its source.
 
-    A node that is its own source keeps its value. W is kept as one integer a node.
+    A node that is its own source retains its value. W is stored as one integer a node.
 
     Args:
-        sources: rank -> whom it hears; a permutation of the ranks.
+        sources: rank -> the rank from which it receives; a permutation.
 
     Raises:
         ValueError: it is no permutation, so that W would not be doubly stochastic.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import numpy as np
 
 from pcode.topology.base import TimeVarying
@@ -26,20 +28,17 @@ class OnePeerExponential(TimeVarying):
         self.period = max(1, (num_nodes - 1).bit_length())
         ranks = np.arange(num_nodes)
         self._rounds = [OnePeer((ranks - (1 << k)) % num_nodes) for k in range(self.period)]
-        self._spectral_gap: float | None = None
 
-    @property
+    @cached_property
     def spectral_gap(self) -> float:
-        if self._spectral_gap is None:
-            first = np.zeros(self.num_nodes)
-            first[0] = 1
-            for mixing in self._rounds:
-                first = mixing.mix(first)
-            # The product is circulant: its singular values are those of its first column's
-            # transform. Where it is 11'/n the entries are exact, and the difference is 0.
-            left = float(np.abs(np.fft.fft(first - 1 / self.num_nodes)).max())
-            self._spectral_gap = 1 - left ** (1 / len(self._rounds))
-        return self._spectral_gap
+        first = np.zeros(self.num_nodes)
+        first[0] = 1
+        for mixing in self._rounds:
+            first = mixing.mix(first)
+        # The product is circulant: its singular values are those of its first column's transform.
+        # Where it is 11'/n the entries are exact, and the difference is 0.
+        left = np.abs(np.fft.fft(first - 1 / self.num_nodes)).max()
+        return float(1 - left ** (1 / len(self._rounds)))
 
     def degree(self, rank: int) -> int:
         return min(1, self.num_nodes - 1)

@@ -13,11 +13,11 @@ from pcode.topology.one_peer import OnePeer
 from pcode.utils.seeding import torch_generator
 
 # Nodes that are simulated in one process ask for the same rounds, a few rounds apart.
-ROUNDS_KEPT = 64
+CACHED_ROUNDS = 64
 
 
 class RandomMatching(TimeVarying):
-    """Every round pairs the nodes at random: 1/2 and 1/2; of an odd n one node keeps its value.
+    """Every round pairs the nodes at random: 1/2 and 1/2; of an odd n one node retains its value.
 
     Every perfect (for odd n, near-perfect) matching is equally likely; step and seed decide.
 
@@ -34,7 +34,7 @@ class RandomMatching(TimeVarying):
     def __init__(self, num_nodes: int, seed: int) -> None:
         super().__init__("random_matching", num_nodes)
         self._seed = seed
-        self._round = lru_cache(maxsize=ROUNDS_KEPT)(self._draw)
+        self._round = lru_cache(maxsize=CACHED_ROUNDS)(self._draw)
 
     def _draw(self, step: int) -> OnePeer:
         generator = torch_generator(self._seed, "matching", step)

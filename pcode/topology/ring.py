@@ -12,4 +12,9 @@ def ring(num_nodes: int) -> Topology:
     Two nodes have one edge, not two: 1/2, 1/2. One node is alone: 1.
     """
     edges = ((i, (i + 1) % num_nodes) for i in range(num_nodes))
-    return Topology("ring", metropolis_weights(num_nodes, ((i, j) for i, j in edges if i != j)))
+    return Topology("ring", metropolis_weights(num_nodes, edges))
+
+
+def data_center(num_nodes: int) -> Topology:
+    """The ring, under the name that it had between the machines of a data center."""
+    return Topology("data_center", ring(num_nodes).matrix)

@@ -9,10 +9,7 @@ from pcode.topology.weights import metropolis_weights
 def ring_ext(num_nodes: int) -> Topology:
     """The ring and the opposite node, i + n/2: 1/4 for the node itself and its three neighbours.
 
-    Four nodes are the complete graph.
-
-    Raises:
-        UserError: n is odd or below 4; the message names the nearest that would do.
+    n is even and above 3; four nodes are the complete graph.
     """
     check_num_nodes("ring_ext", num_nodes, lambda n: n > 3 and n % 2 == 0, "even and above 3")
     distances = (1, num_nodes // 2)

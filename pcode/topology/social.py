@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pcode.topology.base import Topology
-from pcode.topology.library import networkx
 from pcode.topology.weights import local_degree_weights
 from pcode.utils.errors import UserError
 
@@ -17,11 +16,10 @@ def social(num_nodes: int) -> Topology:
     self weight.
 
     Source: Davis, Gardner, Gardner, "Deep South", 1941.
-
-    Raises:
-        UserError: n is not 32.
     """
-    graph = networkx().davis_southern_women_graph()
+    import networkx  # noqa: PLC0415  # see connected.py
+
+    graph = networkx.davis_southern_women_graph()
     if num_nodes != len(graph):
         raise UserError(f"graph 'social' with n = {num_nodes}: n must be {len(graph)}")
     ranks = {node: rank for rank, node in enumerate(graph)}

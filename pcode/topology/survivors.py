@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 
 import numpy as np
 
@@ -13,7 +14,7 @@ from pcode.utils.errors import UserError
 
 
 def surviving_graph(graph: Graph, survivors: Sequence[int], rebuilt: Graph | None) -> Graph:
-    """The graph on which survivors go on; their new ranks are their places in the list.
+    """Return the graph on which survivors go on; their new ranks are their places in the list.
 
     Args:
         graph: of all nodes before.
@@ -26,11 +27,8 @@ def surviving_graph(graph: Graph, survivors: Sequence[int], rebuilt: Graph | Non
         return rebuilt
     num_nodes = len(survivors)
     if isinstance(graph, Topology):
-        left = graph.matrix[np.ix_(survivors, survivors)]
-        edges = [(int(i), int(j)) for i, j in np.argwhere(np.triu(left, 1) > 0)]
-        name = f"{graph.name} without {graph.num_nodes - num_nodes}"
-        try:
-            return Topology(name, metropolis_weights(num_nodes, edges))
-        except UserError:  # it fell apart
-            pass
+        left = np.argwhere(graph.matrix[np.ix_(survivors, survivors)] > 0)
+        weights = metropolis_weights(num_nodes, ((int(i), int(j)) for i, j in left))
+        with suppress(UserError):  # they are not connected
+            return Topology(f"{graph.name} without {graph.num_nodes - num_nodes}", weights)
     return ring(num_nodes)

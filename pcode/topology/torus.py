@@ -18,10 +18,9 @@ def torus(num_nodes: int) -> Topology:
     num_rows = next(m for m in range(math.isqrt(num_nodes), 0, -1) if num_nodes % m == 0)
     num_columns = num_nodes // num_rows
     edges = []
-    for row in range(num_rows):
-        for column in range(num_columns):
-            node = row * num_columns + column
-            right = row * num_columns + (column + 1) % num_columns
-            below = (row + 1) % num_rows * num_columns + column
-            edges += [(node, other) for other in (right, below) if other != node]
+    for node in range(num_nodes):
+        row, column = divmod(node, num_columns)
+        right = row * num_columns + (column + 1) % num_columns
+        below = (node + num_columns) % num_nodes
+        edges += [(node, right), (node, below)]
     return Topology("torus", metropolis_weights(num_nodes, edges))

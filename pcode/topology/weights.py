@@ -12,8 +12,8 @@ from pcode.topology.base import TOLERANCE, Matrix
 def metropolis_weights(num_nodes: int, edges: Iterable[tuple[int, int]]) -> Matrix:
     """The matrix with w_ij = 1 / (1 + max(deg_i, deg_j)) on edges and the rest on the diagonal.
 
-    Symmetric and doubly stochastic for every graph. The edges may come in any order and
-    direction and more than once; none joins a node to itself.
+    Symmetric and doubly stochastic for every graph. The edges may come in any order and direction
+    and more than once; an edge from a node to itself changes nothing.
 
     Source: Xiao, Boyd, Lall, "A scheme for robust distributed sensor fusion based on average
     consensus", 2005: the local-degree weights of the graph with a loop at every node.
@@ -31,15 +31,13 @@ def local_degree_weights(num_nodes: int, edges: Iterable[tuple[int, int]]) -> Ma
 
     Source: Xiao and Boyd, "Fast linear iterations for distributed averaging", 2004, section 4.2.
     """
-    pairs = sorted({(min(i, j), max(i, j)) for i, j in edges})
-    degrees = [0] * num_nodes
-    for i, j in pairs:
-        for node in {i, j}:
-            degrees[node] += 1
+    adjacency = np.zeros((num_nodes, num_nodes), dtype=bool)
+    for i, j in edges:
+        adjacency[i, j] = adjacency[j, i] = True
+    degrees = adjacency.sum(axis=1)
+    np.fill_diagonal(adjacency, False)
     matrix = np.zeros((num_nodes, num_nodes))
-    for i, j in pairs:
-        if i != j:
-            matrix[i, j] = matrix[j, i] = 1 / max(degrees[i], degrees[j])
+    matrix[adjacency] = 1 / np.maximum.outer(degrees, degrees)[adjacency]
     rest = 1 - matrix.sum(axis=1)
     np.fill_diagonal(matrix, np.where(rest > TOLERANCE, rest, 0.0))
     return matrix

@@ -14,7 +14,7 @@ from torch import nn
 from pcode.communication import Communicator
 from pcode.communication.gathering import average, gather_digests
 from pcode.datasets import Batches
-from pcode.datasets.batches import Part
+from pcode.datasets.batches import LocalRank
 from pcode.models import normalization_parameters
 from pcode.optim import DecentralizedOptimizer, make_optimizer, parameter_groups
 from pcode.training.losses import STEPS_AHEAD, Losses
@@ -57,7 +57,7 @@ class Node:
     ) -> None:
         self.plan, self.communicator, self.rank = plan, communicator, communicator.rank
         self.local_ranks = communicator.local_ranks
-        self.part = Part(self.local_ranks.rank, self.local_ranks.size)
+        self.part = LocalRank(self.local_ranks.rank, self.local_ranks.size)
         self._share = 1.0
         learning = plan.config.learning
         self.seed, self.amp = learning.manual_seed, learning.amp
@@ -113,7 +113,7 @@ class Node:
             rank=self.rank,
             epoch=epoch,
             first=first,
-            part=self.part,
+            local_rank=self.part,
         )
 
     def train_step(self, batches: Batches) -> list[float]:
@@ -234,7 +234,7 @@ class Node:
         self.carried = None
         if state["carried"] is not None:
             self.carried = tuple(
-                to_device(self.part.of(whole, _COLUMNS).contiguous(), self.device)
+                to_device(self.part.slice_of(whole, _COLUMNS).contiguous(), self.device)
                 for whole in state["carried"]
             )
         if self._scaler is not None:

@@ -16,7 +16,7 @@ from pcode.datasets import Dataset, load_dataset, partition_scheme, smallest_sha
 from pcode.datasets.embeddings import load_embeddings
 from pcode.datasets.text_columns import Text
 from pcode.models import architecture, normalization_parameters
-from pcode.models.trial import objection
+from pcode.models.inspection import shape_error
 from pcode.optim import DecentralizedOptimizer, optimizer_class, parameter_groups
 from pcode.optim.flat import flat_layout
 from pcode.topology import Graph, Topology, make_graph
@@ -218,7 +218,7 @@ def _check_batches(plan: Plan, model: nn.Module) -> None:
         )
     if min(data.batch_size, smallest) // num_parts > 1 or plan.dataset.task == "language":
         return
-    reason = objection(model, plan.dataset.input_shape, batch_size=1)
+    reason = shape_error(model, plan.dataset.input_shape, batch_size=1)
     if reason is not None:
         arch = f"--arch {plan.config.model.arch}"
         if num_parts > 1:

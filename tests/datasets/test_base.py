@@ -8,7 +8,7 @@ from itertools import product
 import torch
 
 from pcode.datasets import Batches, Dataset
-from pcode.datasets.batches import WHOLE, Part
+from pcode.datasets.batches import WHOLE, LocalRank
 
 
 class Recording(Dataset):
@@ -27,11 +27,11 @@ class Recording(Dataset):
         yield from ()
 
 
-def seeds(seed: int, rank: int, epoch: int, part: Part = WHOLE) -> list[int]:
+def seeds(seed: int, rank: int, epoch: int, part: LocalRank = WHOLE) -> list[int]:
     """Of five batches of an epoch."""
     dataset = Recording()
     share = torch.arange(40)
-    list(dataset.train_batches(share, 5, 8, seed=seed, rank=rank, epoch=epoch, part=part))
+    list(dataset.train_batches(share, 5, 8, seed=seed, rank=rank, epoch=epoch, local_rank=part))
     return dataset.seeds
 
 
@@ -49,6 +49,6 @@ def test_the_seeds_depend_on_nothing_else() -> None:
 
 
 def test_processes_of_a_node_draw_their_own_and_the_first_a_whole_node_s() -> None:
-    parts = [seeds(6, 1, 2, Part(number, 3)) for number in range(3)]
+    parts = [seeds(6, 1, 2, LocalRank(number, 3)) for number in range(3)]
     assert parts[0] == seeds(6, 1, 2)
     assert len({seed for part in parts for seed in part}) == 3 * 5

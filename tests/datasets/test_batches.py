@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pcode.datasets import partition_indices
-from pcode.datasets.batches import Part, batches_per_epoch, epoch_batches
+from pcode.datasets.batches import LocalRank, batches_per_epoch, epoch_batches
 
 
 def batches_of(
@@ -85,9 +85,11 @@ def test_parts_of_batches_are_the_batches(
     num_samples: int, batch_size: int, num_parts: int
 ) -> None:
     whole = batches_of(torch.arange(num_samples), 4, batch_size)
-    parts = [Part(number, num_parts) for number in range(num_parts)]
+    parts = [LocalRank(number, num_parts) for number in range(num_parts)]
     split = [
-        epoch_batches(torch.arange(num_samples), 4, batch_size, seed=6, rank=0, epoch=0, part=part)
+        epoch_batches(
+            torch.arange(num_samples), 4, batch_size, seed=6, rank=0, epoch=0, local_rank=part
+        )
         for part in parts
     ]
     for batch, slices in zip(whole, zip(*split, strict=True), strict=True):

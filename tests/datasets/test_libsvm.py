@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from pcode.datasets import Dataset, load_dataset
-from pcode.datasets.kept_copy import kept_copy
+from pcode.datasets.cached_copy import cached_copy
 from pcode.models import make_model
 from pcode.utils.errors import UserError
 
@@ -52,7 +52,7 @@ def test_what_is_in_the_files(tmp_path: Path, data: str, compressed: bool) -> No
             path = tmp_path / name
             path.with_name(f"{name}.bz2").write_bytes(bz2.compress(path.read_bytes()))
             path.unlink()
-    for _ in range(2):  # from the text, and from what was kept of it
+    for _ in range(2):  # from the text, and from what was cached of it
         dataset = load(tmp_path, data)
         assert (dataset.name, dataset.num_classes, dataset.num_test) == (data, 2, 3)
         assert dataset.input_shape == (FEATURES[data],)
@@ -200,7 +200,7 @@ def test_of_several_that_ask_one_makes_the_copy(tmp_path: Path) -> None:
 
     def ask() -> None:
         together.wait()
-        with kept_copy(source, "capitals", make) as (file, num_bytes):
+        with cached_copy(source, "capitals", make) as (file, num_bytes):
             read.append((file.read(), num_bytes))
 
     threads = [threading.Thread(target=ask) for _ in range(4)]
@@ -217,7 +217,7 @@ def test_a_copy_of_another_layout_is_made_anew(tmp_path: Path) -> None:
     source.write_text("abc")
 
     def copy(layout: str, content: bytes) -> bytes:
-        with kept_copy(source, layout, lambda file: file.writelines([content])) as (file, _):
+        with cached_copy(source, layout, lambda file: file.writelines([content])) as (file, _):
             return file.read()
 
     assert copy("capitals", b"ABC") == b"ABC"
