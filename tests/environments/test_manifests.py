@@ -13,13 +13,13 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from environments.rehearsal import pods
-from environments.rehearsal.pods import INDEX, KUBERNETES, make_pod, pod_specs
 from pcode.config import parse
 from pcode.launch.environment import detect
 from pcode.launch.supervise import SAVE_LIMIT_SECONDS
 from pcode.utils.errors import DIVERGED, PREEMPTED, USER_ERROR
+from tests.environments import pods
 from tests.environments.mpi_job_schema import MPI_JOB
+from tests.environments.pods import INDEX, KUBERNETES, make_pod, pod_specs
 
 pytestmark = pytest.mark.usefixtures("kubectl")
 # What kubectl puts together: each kind, as it is and in each overlay.
@@ -137,7 +137,7 @@ def test_a_preempted_pod_is_not_counted_and_a_bad_flag_ends_the_job(built: str) 
 def _flags(built: str, role: str, index: int = 0) -> tuple[list[str], dict[str, str]]:
     """The flags of run.py in a pod, with those of its file in their places, and its variables."""
     pod = make_pod(read_manifests(built), role, {INDEX: str(index)})
-    program, config, *others = pod.argv([], [])
+    program, config, *others = pod.container["args"]
     assert program == "run.py"
     file = Path(config.removeprefix("--config=/etc/choco-sgd/flags/"))
     text = pod.config_maps["choco-flags"][str(file)]
