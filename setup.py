@@ -9,7 +9,6 @@ TEST = [
     "pytest-timeout>=2.3",
     "pytest-xdist>=3.6",
     "hypothesis>=6.100",
-    "psutil>=5.9",
     "pytorch-ignite>=0.5",
     "markdown-it-py>=3.0",
     # of environments/: a Dockerfile, a shell script, manifests
@@ -46,6 +45,7 @@ setup(
         "numpy>=1.26",
         "numba>=0.60",
         "packaging>=23.0",
+        "psutil>=5.9",
         "pyyaml>=6.0",
         "scikit-learn>=1.4",
         "scipy>=1.11",

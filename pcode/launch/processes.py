@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import os
-import signal
 import time
-from pathlib import Path
+
+import psutil
 
 _PR_SET_CHILD_SUBREAPER = 36  # prctl(2)
+_LOOK_SECONDS = 0.05
 
 
 def adopt_orphans() -> None:
@@ -24,24 +24,7 @@ def adopt_orphans() -> None:
 
 def descendants() -> frozenset[int]:
     """Process ids of this process's children, their children, and so on."""
-    children: dict[int, list[int]] = {}
-    for folder in Path("/proc").iterdir():
-        if not folder.name.isdecimal():
-            continue
-        try:
-            stat = (folder / "stat").read_text(encoding="utf-8", errors="replace")
-        except (FileNotFoundError, ProcessLookupError):  # it ended meanwhile
-            continue
-        # proc(5): pid (name) state ppid ...; the name may itself hold blanks and brackets.
-        parent = int(stat.rpartition(")")[2].split()[1])
-        children.setdefault(parent, []).append(int(folder.name))
-    found: set[int] = set()
-    ahead = [os.getpid()]
-    while ahead:
-        below = children.get(ahead.pop(), [])
-        found.update(below)
-        ahead += below
-    return frozenset(found)
+    return frozenset(process.pid for process in psutil.Process().children(recursive=True))
 
 
 def end_descendants(spare: frozenset[int], limit_seconds: float) -> frozenset[int]:
@@ -54,12 +37,12 @@ def end_descendants(spare: frozenset[int], limit_seconds: float) -> frozenset[in
     deadline = time.monotonic() + limit_seconds
     while left := descendants() - spare:
         if time.monotonic() > deadline:
-            return left
-        for process in left:
-            with contextlib.suppress(ProcessLookupError):  # it ended meanwhile
-                os.kill(process, signal.SIGKILL)
-        for process in left:
-            with contextlib.suppress(ChildProcessError):  # not a child: its parent collects it
-                os.waitpid(process, os.WNOHANG)
-        time.sleep(0.002)  # it is killed but not gone; no event tells when a grandchild is
-    return frozenset()
+            break
+        ending = []
+        for pid in left:
+            with contextlib.suppress(psutil.NoSuchProcess):  # it ended meanwhile
+                process = psutil.Process(pid)
+                process.kill()
+                ending.append(process)
+        psutil.wait_procs(ending, _LOOK_SECONDS)  # those that were orphaned meanwhile come again
+    return left
