@@ -30,7 +30,7 @@ from pcode.launch import (
     rendezvous_address,
     runs_here,
 )
-from pcode.launch.mpirun import go_to, handing_on
+from pcode.launch.mpirun import go_to, with_variable
 from pcode.launch.steps import StepMark
 from pcode.training.describe import describe, headline
 from pcode.training.folders import runs_folder
@@ -126,7 +126,7 @@ def _main(arguments: Sequence[str]) -> int:
         first_attempt = _first_attempt(plan, config.watch.resume == AUTO)
         del plan  # its data set would lie in memory, beside the ranks', for as long as they run
         kind = "terminal" if sys.stderr.isatty() else "pipe"
-        command = handing_on(command, LAUNCHER_VARIABLE, kind)
+        command = with_variable(command, LAUNCHER_VARIABLE, kind)
         return run_attempts(
             lambda flags: launch([*command, *flags], here, goes_on(config.launch)),
             first_attempt,
@@ -179,10 +179,10 @@ def _command(config: Config, arguments: Sequence[str]) -> list[str] | None:
     """The mpirun that starts the nodes, or None where they run in this process."""
     if config.launch.backend == "sim" or config.launch.num_processes == 1:
         return None
-    handed_on = [argument for argument in arguments if argument != "--dry_run"]
+    passed_on = [argument for argument in arguments if argument != "--dry_run"]
     if config.launch.work_dir is not None:
-        handed_on = _with_absolute_config(handed_on)
-    return mpirun_command(config.launch, handed_on, Path(sys.argv[0]))
+        passed_on = _with_absolute_config(passed_on)
+    return mpirun_command(config.launch, passed_on, Path(sys.argv[0]))
 
 
 def _with_absolute_config(arguments: Sequence[str]) -> list[str]:

@@ -18,7 +18,7 @@ from pcode.check.running import mpirun_together, run_all
 from pcode.config import Config
 from pcode.config.options import AUTO
 from pcode.launch import Host, RankEnvironment, read_hostfile, runs_here
-from pcode.launch.mpirun import find_mpirun, go_to, handing_on
+from pcode.launch.mpirun import find_mpirun, go_to, with_variable
 from pcode.launch.options import Launch
 from pcode.training.plan import Plan
 from pcode.training.planning import check_backend, make_plan
@@ -160,7 +160,7 @@ def _check_edges(report: Report, config: Config, command: Sequence[str]) -> None
     hosts = () if launch.hostfile is None else read_hostfile(launch.hostfile)
     places = sites(hosts, launch.num_processes)
     names = [site.name for site in places for _ in site.ranks]
-    command = handing_on(command, VARIABLE, ",".join(names))
+    command = with_variable(command, VARIABLE, ",".join(names))
     crowd = max(len(site.ranks) for site in places)
     limit = _RANKS_SECONDS + _START_SECONDS * crowd
     (done,) = mpirun_together([command], limit, report.note)

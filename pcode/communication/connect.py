@@ -42,7 +42,7 @@ def connect(
         rank, size: of this process; MPI has to agree.
         device: where its tensors lie.
         limit_seconds: the time limit of every operation.
-        address: host and port at which the ranks meet; MPI needs none.
+        address: host and port of the rendezvous; MPI needs none.
         comm_device: "cpu": messages are copied to the host, whatever the backend; "cuda": the
             user asks for messages that are not.
 
@@ -126,7 +126,7 @@ def _join_by_store(
 
 
 def _share_gpus(store: Store, rank: int, size: int, device: torch.device) -> bool:
-    """Whether two ranks use one GPU, which NCCL refuses; all ranks ask, the first one says so."""
+    """Whether two ranks use one GPU, which NCCL does not take; all ranks ask, the first one says so."""
     store.set(f"gpu of {rank}", str(torch.cuda.get_device_properties(device).uuid))
     seen: dict[bytes, int] = {}
     for one in range(size):
@@ -134,7 +134,7 @@ def _share_gpus(store: Store, rank: int, size: int, device: torch.device) -> boo
         if other != one:
             if rank == 0:
                 _warn(
-                    f"--backend nccl: ranks {other} and {one} share a GPU, which NCCL refuses; "
+                    f"--backend nccl: ranks {other} and {one} share a GPU, which NCCL does not take; "
                     "messages are copied to host memory and sent by gloo"
                 )
             return True

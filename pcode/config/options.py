@@ -115,7 +115,7 @@ class Data:
         metavar="NAME",
     )
     data_dir: str = option(
-        "./data", "where data sets are kept", metavar="DIR", irrelevant=data_dir_unread
+        "./data", "where data sets lie", metavar="DIR", irrelevant=data_dir_unread
     )
     partition_data: str = option(
         "random",
@@ -254,7 +254,7 @@ class Graph:
 
 @dataclass(frozen=True)
 class Watch:
-    """Watching, evaluating, keeping"""
+    """Watching, evaluating, saving"""
 
     evaluate: bool = option(
         False, "evaluate the models of the run --resume, without training", aliases=("-e",)
@@ -276,7 +276,7 @@ class Watch:
     )
     summary_freq: int = option(100, "steps between two records of the training loss", minimum=1)
     checkpoint: str = option(
-        "./data/checkpoint", "where runs are kept", aliases=("-c",), metavar="DIR"
+        "./data/checkpoint", "where runs are saved", aliases=("-c",), metavar="DIR"
     )
     experiment: str = option("demo", "name of the experiment", metavar="NAME")
     timestamp: str | None = option(
@@ -290,7 +290,7 @@ class Watch:
     )
     checkpoint_index: int | None = option(
         None,
-        "the epoch after which to resume or evaluate; none: the last one kept",
+        "the epoch after which to resume or evaluate; none: the last one",
         metavar="EPOCH",
         minimum=1,
         irrelevant=_resuming,
@@ -303,19 +303,19 @@ class Watch:
         irrelevant=_checkpointing,
     )
     keep_checkpoints: int = option(
-        2, "how many of the last checkpoints are kept", minimum=1, irrelevant=_checkpointing
+        2, "how many of the last checkpoints are retained", minimum=1, irrelevant=_checkpointing
     )
-    save_all_models: bool = option(False, "keep models and checkpoints of every epoch")
+    save_all_models: bool = option(False, "retain models and checkpoints of every epoch")
     save_some_models: tuple[int, ...] | None = option(
         None,
-        "epochs after which models and checkpoints are kept",
+        "epochs after which models and checkpoints are retained",
         metavar="EPOCH",
         minimum=1,
         irrelevant=_saving_models,
     )
 
     def saves_model_after(self, epoch: int) -> bool:
-        """Whether the models are kept after that many epochs."""
+        """Whether the models are saved after that many epochs."""
         return self.save_all_models or epoch in (self.save_some_models or ())
 
 

@@ -42,10 +42,10 @@ class Consensus:
 
     Attributes:
         x: n x d float64.
-        settles: whether what compression leaves out vanishes as the nodes come to agree.
+        converges: whether what compression leaves out vanishes as the nodes come to agree.
     """
 
-    settles: ClassVar[bool] = True
+    converges: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -115,7 +115,7 @@ class DeepSqueezeConsensus(Consensus):
     Source: Algorithm 1 of Tang et al., arXiv 1907.07346.
     """
 
-    settles = False
+    converges = False
 
     def round(self) -> None:
         self._memory += self.x.view(-1)
@@ -144,11 +144,11 @@ class Course:
         """
         above = [error > ROUNDING_ERROR for error in self.errors]
         end = above.index(False) if False in above else len(above)
-        kept = [index for index in range(end) if 2 * self.rounds[index] >= self.rounds[end - 1]]
-        if self.diverged or len(kept) < 2:
+        taken = [index for index in range(end) if 2 * self.rounds[index] >= self.rounds[end - 1]]
+        if self.diverged or len(taken) < 2:
             return None
-        rounds = [self.rounds[index] for index in kept]
-        slope = np.polyfit(rounds, [math.log(self.errors[index]) for index in kept], 1)[0]
+        rounds = [self.rounds[index] for index in taken]
+        slope = np.polyfit(rounds, [math.log(self.errors[index]) for index in taken], 1)[0]
         return -math.expm1(slope)
 
     def rounds_to(self, error: float) -> int | None:

@@ -70,7 +70,7 @@ class Measurement:
 
 
 def label(compressor: Compressor, name: str) -> str:
-    """What it is and what is kept, as in `top 1 %`, `random 25 % unbiased` and `qsgd 4`."""
+    """What it is and what is selected, as in `top 1 %`, `random 25 % unbiased` and `qsgd 4`."""
     words = [name.removeprefix("compress_").removeprefix("quantize_").removesuffix("_k")]
     for option, value in compressor.options.items():
         if option == "compress_ratio":

@@ -29,7 +29,7 @@ SMALLEST_EXPONENT = -16
 STEPS_BEYOND = 2
 # Costs so near (relatively) to the smallest count as equal; the smallest gamma of them wins.
 COST_TOLERANCE = 0.01
-# What a step does to a model, relative to its entries, for gossip that does not settle. With this
+# What a step does to a model, relative to its entries, for gossip that does not converge. With this
 # one the search finds for sign on a ring of 8 the gamma .01 that was tuned for DeepSqueeze.
 DISTURBANCE = 0.002
 FEWEST_DISTURBED_ENTRIES = 1 << 14
@@ -130,7 +130,7 @@ def search_gamma(
     The error after a fixed number of rounds is no measure: it is smallest for gamma near 1
     wherever that converges, though the first rounds are then far worse.
 
-    Gossip that does not settle has no such sum. It starts with equal nodes, every round disturbs
+    Gossip that does not converge has no such sum. It starts with equal nodes, every round disturbs
     them by DISTURBANCE N(0, 1), and the cost is the mean squared disagreement of the second half,
     with what earlier disturbances would have left there in gossip without compression.
 
@@ -157,16 +157,16 @@ def search_gamma(
     delta = compressor.contraction(layout)
     # Unbiased forms may be no contraction at all.
     effort = CATCH_UP / max(delta, CATCH_UP / MOST_ROUNDS)
-    num_rounds = max(FEWEST_ROUNDS, round(effort)) if consensus.settles else MOST_ROUNDS
-    fewest = FEWEST_ENTRIES if consensus.settles else FEWEST_DISTURBED_ENTRIES
+    num_rounds = max(FEWEST_ROUNDS, round(effort)) if consensus.converges else MOST_ROUNDS
+    fewest = FEWEST_ENTRIES if consensus.converges else FEWEST_DISTURBED_ENTRIES
     cut = _cut_to_quality(compressor, layout, -(-fewest // n), MOST_WORK // num_rounds // n)
 
     def trial(exponent: float) -> Trial:
         gamma = 2.0**exponent
-        if consensus.settles:
+        if consensus.converges:
             start = _start(topology, cut, seed)
             played = consensus(topology, compressor, cut, start, gamma=gamma, seed=seed)
-            return _settling(played, gamma, topology.spectral_gap, num_rounds)
+            return _converging(played, gamma, topology.spectral_gap, num_rounds)
         start = _start(topology, cut, seed, apart=0.0)
         played = consensus(topology, compressor, cut, start, gamma=gamma, seed=seed)
         return _disturbed(played, gamma, topology, num_rounds, seed)
@@ -206,7 +206,7 @@ def _start(topology: Topology, layout: Layout, seed: int, apart: float = 1.0) ->
     return apart * vectors[:-1] + vectors[-1]
 
 
-def _settling(consensus: Consensus, gamma: float, gap: float, num_rounds: int) -> Trial:
+def _converging(consensus: Consensus, gamma: float, gap: float, num_rounds: int) -> Trial:
     """The sum of the squared errors of one disturbance."""
     course = gossip(consensus, num_rounds)
     if course.diverged:

@@ -43,7 +43,7 @@ class Dataset(ABC):
         input_shape: of one sample: (channels, height, width), (features,), or () for words.
         num_classes: classes, or words of the vocabulary.
         train_targets: int64, one label for each training sample: what a partition deals.
-        labelled: whether train_targets tell samples apart; words have none.
+        labelled: whether train_targets distinguish samples; words have none.
         num_test: what a test metric is a mean over: samples, or words.
     """
 
@@ -105,8 +105,8 @@ class Dataset(ABC):
         """
 
     @abstractmethod
-    def test_batches(self, part: int = 0, num_parts: int = 1) -> Batches:
-        """Read the test set, without augmentation, or one of num_parts disjoint shares of it.
+    def test_batches(self, part: int = 0, num_shares: int = 1) -> Batches:
+        """Read the test set, without augmentation, or one of num_shares disjoint shares of it.
 
         The shares differ in size by as little as possible; one may be empty.
         """

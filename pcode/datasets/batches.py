@@ -46,10 +46,10 @@ def batches_per_epoch(num_samples: int, num_nodes: int, batch_size: int) -> int:
 
 
 def share_batches(
-    num_samples: int, part: int, num_parts: int, batch_size: int
+    num_samples: int, part: int, num_shares: int, batch_size: int
 ) -> Sequence[torch.Tensor]:
-    """Return the positions in each batch of one of num_parts shares of a test set."""
-    positions = torch.arange(num_samples)[part::num_parts]
+    """Return the positions in each batch of one of num_shares shares of a test set."""
+    positions = torch.arange(num_samples)[part::num_shares]
     return positions.split(batch_size) if len(positions) else ()
 
 

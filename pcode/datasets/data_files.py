@@ -47,7 +47,7 @@ def reading(*paths: Path) -> Iterator[None]:
 def alone(lock: Path) -> Iterator[None]:
     """Let one process of this machine in at a time; the others wait.
 
-    Of what fails no file is left: those that wait then come one after another, but may meet others
+    Of what fails no file is left: those that wait then come one after another, but may find others
     that come later.
     """
     with lock.open("a") as file:

@@ -118,9 +118,9 @@ class ImageNet(Dataset):
         decoder = Decoder(self.train_images, training=True)
         return self._decoded(decoder, self.train_targets, batches, seeds)
 
-    def test_batches(self, part: int = 0, num_parts: int = 1) -> Batches:
+    def test_batches(self, part: int = 0, num_shares: int = 1) -> Batches:
         decoder = Decoder(self.test_images, training=False)
-        batches = share_batches(self.num_test, part, num_parts, TEST_BATCH_SIZE)
+        batches = share_batches(self.num_test, part, num_shares, TEST_BATCH_SIZE)
         return self._decoded(decoder, self.test_targets, batches, [None] * len(batches))
 
     def _decoded(

@@ -66,8 +66,8 @@ class InMemory(Dataset):
             inputs = self.prepare(to_device(stored, self._device), generator)
             yield inputs, self._targets.index_select(0, there)
 
-    def test_batches(self, part: int = 0, num_parts: int = 1) -> Batches:
-        inputs, targets = self.test_inputs[part::num_parts], self.test_targets[part::num_parts]
+    def test_batches(self, part: int = 0, num_shares: int = 1) -> Batches:
+        inputs, targets = self.test_inputs[part::num_shares], self.test_targets[part::num_shares]
         for stored, labels in zip(
             inputs.split(TEST_BATCH_SIZE), targets.split(TEST_BATCH_SIZE), strict=True
         ):

@@ -90,8 +90,8 @@ class SparseVectors(Dataset):
             rows = self.train_inputs[batch.numpy()]
             yield torch.from_numpy(rows.toarray()), self.train_targets[batch]
 
-    def test_batches(self, part: int = 0, num_parts: int = 1) -> Batches:
-        for batch in share_batches(self.num_test, part, num_parts, TEST_BATCH_SIZE):
+    def test_batches(self, part: int = 0, num_shares: int = 1) -> Batches:
+        for batch in share_batches(self.num_test, part, num_shares, TEST_BATCH_SIZE):
             rows = self.test_inputs[batch.numpy()].tocoo()
             inputs = torch.sparse_coo_tensor(
                 torch.from_numpy(np.stack([rows.row, rows.col])),

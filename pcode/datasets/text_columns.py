@@ -111,9 +111,9 @@ class Text(Dataset):
         for columns, number in zip(batches, seeds, strict=True):
             yield self._window(self.train_columns, number * self.window, columns)
 
-    def test_batches(self, part: int = 0, num_parts: int = 1) -> Batches:
+    def test_batches(self, part: int = 0, num_shares: int = 1) -> Batches:
         """Read the windows of the test text, or of some of its columns; a share may have none."""
-        for mine in share_batches(len(self.test_columns), part, num_parts, TEST_COLUMNS):
+        for mine in share_batches(len(self.test_columns), part, num_shares, TEST_COLUMNS):
             for begin in range(0, self.test_columns.shape[1] - 1, self.window):
                 yield self._window(self.test_columns, begin, mine)
 

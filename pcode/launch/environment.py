@@ -93,7 +93,7 @@ def _torchrun(environ: Mapping[str, str]) -> RankEnvironment:
 
 
 def _read(kind: Kind, environ: Mapping[str, str], *names: str) -> RankEnvironment:
-    """The place that four variables tell: rank, number of ranks, and both on this machine."""
+    """The place that four variables give: rank, number of ranks, and both on this machine."""
     rank, num_ranks, local_rank, num_local_ranks = names
     return RankEnvironment(
         kind,
@@ -129,23 +129,23 @@ def check_ranks(environment: RankEnvironment, launch: Launch) -> None:
     )
 
 
-def num_nodes_of(environment: RankEnvironment, num_parts: int) -> int:
+def num_nodes_of(environment: RankEnvironment, num_local_ranks: int) -> int:
     """The nodes that these ranks are, where each is so many of them.
 
     Raises:
         UserError: they are no whole number.
     """
-    num_nodes, left = divmod(environment.num_ranks, num_parts)
+    num_nodes, left = divmod(environment.num_ranks, num_local_ranks)
     if left:
         raise UserError(
-            f"--n_sub_process {num_parts}: {environment.num_ranks} ranks were started "
+            f"--n_sub_process {num_local_ranks}: {environment.num_ranks} ranks were started "
             f"({environment.kind}), which are no whole number of nodes"
         )
     return num_nodes
 
 
 def rendezvous_address(environ: Mapping[str, str] = os.environ) -> tuple[str, int]:
-    """Host and port at which the ranks of torch.distributed meet: rank 0 listens there.
+    """Host and port at which the ranks of torch.distributed rendezvous: rank 0 listens there.
 
     MASTER_ADDR and MASTER_PORT where they are set. Otherwise every rank derives the same: in a
     Slurm step, its first host and a port from the numbers of job and step; under Open MPI on a

@@ -94,19 +94,19 @@ def read_hostfile(path: str) -> tuple[Host, ...]:
     return parse_hostfile(text, path)
 
 
-def check_slots(hosts: Sequence[Host], num_nodes: int, num_parts: int = 1) -> None:
-    """Refuse hosts that have no room for the run.
+def check_slots(hosts: Sequence[Host], num_nodes: int, num_local_ranks: int = 1) -> None:
+    """Raise UserError where hosts have too few slots for the run.
 
     Args:
-        num_parts: processes of a node.
+        num_local_ranks: processes of a node.
 
     Raises:
         UserError: fewer slots than processes.
     """
     num_slots = sum(host.slots for host in hosts)
-    if num_slots < num_nodes * num_parts:
-        each = f" --n_sub_process {num_parts}" if num_parts > 1 else ""
-        needed = f" for {num_nodes * num_parts} processes" if num_parts > 1 else ""
+    if num_slots < num_nodes * num_local_ranks:
+        each = f" --n_sub_process {num_local_ranks}" if num_local_ranks > 1 else ""
+        needed = f" for {num_nodes * num_local_ranks} processes" if num_local_ranks > 1 else ""
         raise UserError(
             f"--n_mpi_process {num_nodes}{each}: the hostfile has {num_slots} slots "
             f"on {len(hosts)} hosts{needed}; raise slots= or lower --n_mpi_process"

@@ -15,9 +15,9 @@ from pcode.launch.hostfile import Host, check_slots, read_hostfile
 from pcode.launch.options import Launch
 from pcode.utils.errors import UserError
 
-# What mpirun hands on to other hosts by itself are its own variables. These say what ranks compute
+# What mpirun passes to other hosts by itself are its own variables. These say what ranks compute
 # with and how they talk; those on this machine inherit them.
-_HANDED_ON = (
+_PASSED_ON = (
     *("OMP_", "MKL_", "NUMBA_", "GLOO_", "NCCL_", "TORCH_", "PCODE_"),
     *("CUBLAS_", "PYTORCH_", "TORCHINDUCTOR_", "TRITON_"),
 )
@@ -69,7 +69,7 @@ def interpreters(launch: Launch, hosts: Sequence[Host], remote: bool) -> list[st
         # Ranks wait by polling. Where the slots outnumber the cores, polling without giving way
         # made an all-reduce of 4 ranks on 2 cores 60 times slower.
         *("--mca", "mpi_yield_when_idle", "1"),
-        # Survivors of a dead rank are told of it, and go on; otherwise mpirun ends them.
+        # Survivors of a dead rank learn of it, and go on; otherwise mpirun ends them.
         *(["--with-ft", "ulfm"] if goes_on(launch) else []),
         *_cuda_ipc(launch),
         *(["--prefix", os.path.abspath(launch.mpi_path)] if launch.mpi_path is not None else []),
@@ -104,10 +104,10 @@ def goes_on(launch: Launch) -> bool:
     return launch.on_failure == "continue" and launch.backend == "mpi"
 
 
-def handing_on(command: Sequence[str], name: str, value: str) -> list[str]:
-    """The mpirun with a variable, set here and handed on to its ranks."""
+def with_variable(command: Sequence[str], name: str, value: str) -> list[str]:
+    """The mpirun with a variable, set here and passed to its ranks."""
     os.environ[name] = value
-    # mpirun hands on to other hosts what is in its command alone.
+    # mpirun passes to other hosts what is in its command alone.
     return [command[0], "-x", name, *command[1:]]
 
 
@@ -176,7 +176,7 @@ def _variables(launch: Launch, hosts: Sequence[Host], remote: bool) -> list[str]
     variables: dict[str, str] = {}
     if remote:
         variables = {
-            name: value for name, value in os.environ.items() if name.startswith(_HANDED_ON)
+            name: value for name, value in os.environ.items() if name.startswith(_PASSED_ON)
         }
     if remote and launch.backend in ("gloo", "nccl"):
         # Rank 0 runs on the first host, which the others know by the user's name for it; they know

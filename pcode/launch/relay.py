@@ -1,7 +1,7 @@
 """What ranks and mpirun write to standard error, without mpirun's own blocks of lines.
 
-mpirun tells in blocks between two rules how ranks ended, also where they ended in good order. They
-are taken out, and what they say is kept: the launcher says it in one line where nobody else did.
+mpirun says in blocks between two rules how ranks ended, also where they ended in good order. They
+are taken out, and what they say is noted: the launcher says it in one line where nobody else did.
 Blocks of other wording pass through.
 """
 
@@ -24,7 +24,7 @@ _BEGUN = re.compile(
     + rb"|\[warn\](?: [^\n]*)?)\Z",
     re.DOTALL,
 )
-# Lines that tell nobody anything: of messages that were left out, of an ssh that was too quick for
+# Lines without use to anybody: of messages that were left out, of an ssh that was too quick for
 # mpirun, which puts it into a process group of its own as ssh's own process does, and of an ending
 # mpirun: of descriptors closed before its libevent had forgotten them, and of ranks gone before its
 # PMIx had answered them.
@@ -52,7 +52,7 @@ class Death:
     Attributes:
         rank: which.
         sentence: the rank, where that is known its process and host, and its end.
-        status: its exit status, where it had one that mpirun tells.
+        status: its exit status, where mpirun names one.
     """
 
     rank: int
@@ -77,7 +77,7 @@ class Filter:
 
     @property
     def fails(self) -> bool:
-        """Whether a rank has told an error, or mpirun of one that ended badly."""
+        """Whether a rank has reported an error, or mpirun a rank that ended badly."""
         return self.has_error or self.death is not None
 
     def feed(self, chunk: bytes) -> bytes:
@@ -147,12 +147,12 @@ class Relay:
         self._thread.join(limit_seconds)
 
     def _work(self) -> None:
-        told = False
+        reported = False
         while chunk := os.read(self._source, 65536):
             self._write(self.filter.feed(chunk))
-            if self.filter.fails and not told:
+            if self.filter.fails and not reported:
                 os.write(self._failure, b"\0")
-                told = True
+                reported = True
         self._write(self.filter.close())
         os.close(self._source)
 

@@ -37,7 +37,7 @@ class Scratch:
     lock: int
 
     def flags(self, here: bool) -> list[str]:
-        """What tells mpirun to keep its files there, and, where all ranks run here, MPI too."""
+        """Flags by which mpirun puts its files there, and, where all ranks run here, MPI too."""
         flags = ["--prtemca", "prte_local_tmpdir_base", str(self.folder)]
         if here:  # other machines have no such folder
             flags += ["--mca", "btl_sm_backing_directory", str(self.folder)]
@@ -48,7 +48,7 @@ class Scratch:
 def scratch_folder() -> Iterator[Scratch]:
     """A folder that goes at the end, with all that killed processes left in it.
 
-    mpirun names its files by its process id, and refuses to start where an earlier one of the same
+    mpirun names its files by its process id, and does not start where an earlier one of the same
     id was killed; ranks that are killed leave their shared memory, 16 MiB each, for ever. Folders
     whose launcher was itself killed go when the next one is made.
     """

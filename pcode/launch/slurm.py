@@ -70,7 +70,7 @@ def expand_nodelist(text: str) -> Iterator[str]:
 
 
 def _expand_ranges(text: str, malformed: UserError) -> Iterator[str]:
-    """`01-03,7` -> 01 02 03 7: the first number's width is kept."""
+    """`01-03,7` -> 01 02 03 7: all have the first number's width."""
     for part in text.split(","):
         match = re.fullmatch(r"([0-9]{1,6})(?:-([0-9]{1,6}))?", part, re.ASCII)
         if match is None:

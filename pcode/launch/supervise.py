@@ -207,7 +207,7 @@ class _Supervised:
     def _end(self, reason: int, limit_seconds: float) -> None:
         """End the ranks by force."""
         self.ended_by = reason
-        # SIGUSR1 would only be handed on.
+        # SIGUSR1 would only be passed on.
         self._process.send_signal(signal.SIGTERM if reason in _ASKING else reason)
         self._await_end(limit_seconds)
 
@@ -233,7 +233,7 @@ class _Supervised:
 
 
 def _judge(returned: int, run: _Supervised, seen: Filter, folder: Path) -> Ended:
-    """What an ended mpirun amounts to; a failure that nobody has told yet is told."""
+    """What an ended mpirun amounts to; report a failure that nobody has reported yet."""
     death = None if seen.death is None else seen.death.sentence
     if seen.death is not None and (step := steps.marked_step(folder, seen.death.rank)) is not None:
         death = f"{death} in step {step}"

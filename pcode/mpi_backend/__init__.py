@@ -13,10 +13,10 @@ its own. Three ways to use it, all of them under `mpirun -n N`:
   the job on all ranks.
 
 A PyTorch built with MPI has no store. Here there is one, on rank 0, so that groups of other
-backends (gloo, nccl) can be made on top. torch refuses use_local_synchronization for the backend
-"mpi", but takes it for backend="cpu:mpi". New groups have torch's own default time limit (30
-minutes), not that of the default group, unless they are given one. Tensors of other devices and
-sparse ones are refused.
+backends (gloo, nccl) can be made on top. torch does not take use_local_synchronization for the
+backend "mpi", but takes it for backend="cpu:mpi". New groups have torch's own default time limit
+(30 minutes), not that of the default group, unless they are given one. Tensors of other devices and
+sparse ones are errors.
 
 Time limits. Work.wait() raises an MPIError when the group's timeout has passed since the call; the
 rank that notices notifies all others, whose waits raise within a tenth of a second. After that MPI

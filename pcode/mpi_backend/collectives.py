@@ -26,7 +26,7 @@ from pcode.mpi_backend.reduction import Reduction
 PIECE_BYTES = 1 << 30  # of a message: counts of MPI end at 2^31 - 1
 ONE_ROUND_BYTES = 256 << 10  # received per rank, up to which an all-reduce is one round
 CHUNK_BYTES = 4 << 20  # received per rank and stage of a reduction
-TAGS = 1 << 20  # collectives under way at once on one group are told apart by their number
+TAGS = 1 << 20  # collectives under way at once on one group differ by their number
 
 
 class Collectives:

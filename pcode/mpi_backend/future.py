@@ -65,7 +65,7 @@ class OrderedFuture(Future[Any]):
         following = OrderedFuture(self._callbacks)
 
         def run() -> None:
-            with contextlib.suppress(Exception):  # the callback meets it in this future's value
+            with contextlib.suppress(Exception):  # the callback finds it in this future's value
                 self.wait()
             try:
                 following.set_result(callback(self))

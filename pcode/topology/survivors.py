@@ -13,18 +13,18 @@ from pcode.topology.weights import metropolis_weights
 from pcode.utils.errors import UserError
 
 
-def surviving_graph(graph: Graph, survivors: Sequence[int], rebuilt: Graph | None) -> Graph:
+def surviving_graph(graph: Graph, survivors: Sequence[int], remade: Graph | None) -> Graph:
     """Return the graph on which survivors go on; their new ranks are their places in the list.
 
     Args:
         graph: of all nodes before.
         survivors: their ranks in it, ascending.
-        rebuilt: the same kind of graph with so many nodes, or None where there is none. It is
+        remade: the same kind of graph with so many nodes, or None where there is none. It is
             taken where there is one (a ring stays a ring); else the links that are left, by
             Metropolis' rule; else, where these fall apart, a ring.
     """
-    if rebuilt is not None:
-        return rebuilt
+    if remade is not None:
+        return remade
     num_nodes = len(survivors)
     if isinstance(graph, Topology):
         left = np.argwhere(graph.matrix[np.ix_(survivors, survivors)] > 0)

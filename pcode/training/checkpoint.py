@@ -27,7 +27,7 @@ from pcode.utils.errors import UserError
 from pcode.utils.files import TEMPORARY, one_line, whole_file
 from pcode.utils.layout import Layout
 
-# Of manifests and nodes' files; another one is refused.
+# Of manifests and nodes' files; another one is an error.
 VERSION = 1
 # The digest of a file that is not written, in the place of another's.
 NO_DIGEST = bytes(hashlib.sha256().digest_size)
@@ -43,7 +43,7 @@ class Manifest:
         folders: of the nodes in the run's folder, by rank; the names of the ranks, unless nodes
             were lost.
         sha256: of the nodes' files, by rank.
-        graph: what tells the graph's weights from others'.
+        graph: a digest of the graph's weights.
         version: VERSION.
     """
 
@@ -195,7 +195,7 @@ class Checkpoints:
         run: the run's folder.
         folder: the node's own, in it.
         num_retained: how many of the last ones are retained.
-        for_good: whether the one after so many whole epochs is kept for good.
+        for_good: whether the one after so many whole epochs is retained for good.
         writes: False for a process whose node has another that keeps its checkpoints.
     """
 
@@ -229,7 +229,7 @@ class Checkpoints:
         graph: Graph,
         communicator: Communicator,
     ) -> None:
-        """Write a checkpoint, and remove those that are not kept any more; all nodes call it.
+        """Write a checkpoint, and remove those that are not retained any more; all nodes call it.
 
         Args:
             state: tensors, numbers, texts, and lists and dictionaries of them.
@@ -255,7 +255,7 @@ class Checkpoints:
         communicator.barrier(step)  # a checkpoint with a manifest has all its files at any moment
         for old in dropped if self._writes else ():
             node_file(self._run, self._folder, old).unlink(missing_ok=True)
-        self._epochs = {kept: epoch for kept, epoch in epochs.items() if kept not in dropped}
+        self._epochs = {step: epoch for step, epoch in epochs.items() if step not in dropped}
 
     def _write_own(
         self, state: Mapping[str, Any], layout: Layout, step: int, communicator: Communicator
@@ -275,7 +275,7 @@ class Checkpoints:
             binary.write(json.dumps(dataclasses.asdict(manifest)).encode())
 
     def _dropped(self, epochs: Mapping[int, float]) -> list[int]:
-        """The steps whose checkpoints are not kept any more.
+        """The steps whose checkpoints are not retained any more.
 
         Args:
             epochs: how many had passed, by step; not whole within one.

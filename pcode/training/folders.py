@@ -1,4 +1,4 @@
-"""Where runs are kept: CHECKPOINT/DATA/ARCH/EXPERIMENT/TIMESTAMP."""
+"""Where runs are saved: CHECKPOINT/DATA/ARCH/EXPERIMENT/TIMESTAMP."""
 
 from __future__ import annotations
 

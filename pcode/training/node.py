@@ -153,7 +153,8 @@ class Node:
         self.communicator.reach("backward", step)
         with self.timer("backward"):
             self.optimizer.zero_grad()
-            # By its share of the samples, so that the parts' sum is the mean over the batch.
+            # By its share of the samples, so that the sum over the local ranks is the mean over the
+            # batch.
             own = loss if self.local_ranks.size == 1 else loss * self._share
             (own if self._scaler is None else self._scaler.scaled(own)).backward()
         if self.local_ranks.size > 1:
@@ -195,7 +196,7 @@ class Node:
 
     def restart_timer(self) -> None:
         """Forget the times of the steps so far."""
-        self.timer.settle()
+        self.timer.synchronize()
         self.timed_steps = 0
         self._timed = dict.fromkeys(("total", *self.timer.seconds), 0.0)
 
@@ -203,7 +204,7 @@ class Node:
         """Mean seconds of a step and of its parts; None where none was timed."""
         if self.timed_steps == 0:
             return None
-        self.timer.settle()
+        self.timer.synchronize()
         return {name: seconds / self.timed_steps for name, seconds in self._timed.items()}
 
     def state_dict(self) -> dict[str, Any]:
@@ -267,7 +268,7 @@ class Node:
     def average_statistics(self) -> None:
         """Give the processes of the node the mean of their running statistics.
 
-        Before they are used or kept. They are linear in what the batches add to them, so that it
+        Before they are used or saved. They are linear in what the batches add to them, so that it
         matters by rounding alone how often that is.
         """
         statistics = [buffer for buffer in self.model.buffers() if buffer.is_floating_point()]

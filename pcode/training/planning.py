@@ -73,15 +73,15 @@ def _check_parts(config: Config) -> None:
         UserError: a batch that they cannot share, or what is not built for them.
     """
     launch, batch_size = config.launch, config.data.batch_size
-    num_parts = launch.n_sub_process
-    if batch_size % num_parts:
+    num_local_ranks = launch.n_sub_process
+    if batch_size % num_local_ranks:
         raise UserError(
-            f"--n_sub_process {num_parts} --batch_size {batch_size}: the batch of a node is shared "
+            f"--n_sub_process {num_local_ranks} --batch_size {batch_size}: the batch of a node is shared "
             "by its processes, in equal parts: it has to be a multiple of their number"
         )
-    if num_parts > 1 and launch.on_failure == "continue":
+    if num_local_ranks > 1 and launch.on_failure == "continue":
         raise UserError(
-            f"--on_failure continue --n_sub_process {num_parts}: a node cannot go on without one "
+            f"--on_failure continue --n_sub_process {num_local_ranks}: a node cannot go on without one "
             "of its processes; --on_failure stop, and --max_restarts"
         )
 
@@ -207,22 +207,22 @@ def _check_batches(plan: Plan, model: nn.Module) -> None:
 
     And shares of the data of which a process of its node would get none.
     """
-    data, num_parts = plan.config.data, plan.config.launch.n_sub_process
+    data, num_local_ranks = plan.config.data, plan.config.launch.n_sub_process
     smallest = smallest_share(
         data.partition_data, len(plan.dataset.train_targets), plan.topology.num_nodes
     )
-    if smallest < num_parts:
+    if smallest < num_local_ranks:
         raise UserError(
-            f"--n_sub_process {num_parts}: the smallest share of the data that a node gets has "
+            f"--n_sub_process {num_local_ranks}: the smallest share of the data that a node gets has "
             f"{smallest} samples, fewer than it has processes"
         )
-    if min(data.batch_size, smallest) // num_parts > 1 or plan.dataset.task == "language":
+    if min(data.batch_size, smallest) // num_local_ranks > 1 or plan.dataset.task == "language":
         return
     reason = shape_error(model, plan.dataset.input_shape, batch_size=1)
     if reason is not None:
         arch = f"--arch {plan.config.model.arch}"
-        if num_parts > 1:
-            arch += f" --n_sub_process {num_parts}"
+        if num_local_ranks > 1:
+            arch += f" --n_sub_process {num_local_ranks}"
         raise UserError(f"{arch}: fails on batches of 1: {reason}")
 
 

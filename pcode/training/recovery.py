@@ -94,9 +94,10 @@ def regroup(
 
     The plan is made again for so many nodes: graph, weights, partition, steps of an epoch. All go
     on from where the one that is furthest stands, in epochs, and from the mean model of those that
-    are finite; what an optimizer keeps of its neighbours is rebuilt by one exchange. From models
-    of their own they would start with copies that are exact while the models are apart: sign-CHOCO
-    with its usual gamma then drives them further apart (seen on a ring of 8 that lost 2).
+    are finite; what an optimizer keeps of its neighbours is synchronised again by one exchange.
+    From models of their own they would start with copies that are exact while the models are apart:
+    sign-CHOCO with its usual gamma then drives them further apart (seen on a ring of 8 that lost
+    2).
 
     Args:
         old: the node until now.
@@ -141,7 +142,7 @@ class Unrecoverable(Exception):  # noqa: N818  # what led here is the error
 
 
 def _is_finite(node: Node) -> bool:
-    """Whether its model and momentum are; it may have been told of another's before it noticed."""
+    """Whether its model and momentum are; a peer may have reported its own before this one noticed."""
     tensors = [node.optimizer.x, *node.model.buffers(), *node.optimizer.local.vectors.values()]
     return all(bool(tensor.isfinite().all()) for tensor in tensors)
 

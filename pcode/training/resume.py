@@ -67,7 +67,7 @@ class ResumePoint:
         models = "its own model"
         if self.averaged:
             models = (
-                f"the mean of {self.manifest.num_nodes} models; copies of neighbours are rebuilt "
+                f"the mean of {self.manifest.num_nodes} models; copies of neighbours are resynchronised "
                 "by one exchange"
             )
         return f"a new run from {where}, whose flags differ: every node goes on from {models}"
@@ -158,14 +158,14 @@ def _step(run: Path, epoch: int | None) -> int | None:
     if epoch is None:
         return last_step(run)
     manifests = [read_manifest(run, step) for step in saved_steps(run)]
-    kept = {manifest.epoch: manifest.step for manifest in manifests}
-    if epoch not in kept:
-        there = ", ".join(f"{each:g}" for each in sorted(kept)) or "none"
+    saved = {manifest.epoch: manifest.step for manifest in manifests}
+    if epoch not in saved:
+        there = ", ".join(f"{each:g}" for each in sorted(saved)) or "none"
         raise UserError(
             f"--checkpoint_index {epoch}: {run} has no checkpoint after that epoch; there are: "
             f"{there} (--save_all_models True keeps all)"
         )
-    return kept[epoch]
+    return saved[epoch]
 
 
 def _lock_file(run: Path) -> Path:

@@ -1,4 +1,4 @@
-"""A run under way on one node: who takes part, how far it is, where it is kept."""
+"""A run under way on one node: who takes part, how far it is, where it is saved."""
 
 from __future__ import annotations
 

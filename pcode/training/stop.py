@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-# Slurm tells the launcher and the ranks, and the launcher tells the ranks too: that is one request.
+# Slurm signals the launcher and the ranks, and the launcher the ranks too: that is one request.
 SAME_SECONDS = 1.0
 # Kubernetes, Slurm and people send SIGTERM; Slurm, and our launcher through mpirun, SIGUSR1.
 ASKING = (signal.SIGTERM, signal.SIGUSR1)

@@ -16,7 +16,7 @@ class StepTimer:
     """Seconds spent in each part of a step, summed since the last `reset`.
 
     On a GPU they are the seconds between two places of its stream of work: what it did in the part,
-    or waited for. They are known once it has come there; nobody waits for that but `settle`.
+    or waited for. They are known once it has come there; nobody waits for that but `synchronize`.
 
     Args:
         device: where the work is done.
@@ -52,12 +52,12 @@ class StepTimer:
             part, begin, end = self._ahead.popleft()
             self.seconds[part] += begin.elapsed_time(end) / 1e3
 
-    def settle(self) -> None:
+    def synchronize(self) -> None:
         """Wait until all that was timed has been done."""
         if self._ahead:
             self._ahead[-1][2].synchronize()
             self._add_up()
 
     def reset(self) -> None:
-        self.settle()
+        self.synchronize()
         self.seconds = dict.fromkeys(PARTS, 0.0)
