@@ -126,7 +126,7 @@ def _join_by_store(
 
 
 def _share_gpus(store: Store, rank: int, size: int, device: torch.device) -> bool:
-    """Whether two ranks use one GPU, which NCCL does not take; all ranks ask, the first one says so."""
+    """Whether two ranks use one GPU, which NCCL cannot; all ranks ask, the first one says so."""
     store.set(f"gpu of {rank}", str(torch.cuda.get_device_properties(device).uuid))
     seen: dict[bytes, int] = {}
     for one in range(size):
@@ -134,7 +134,7 @@ def _share_gpus(store: Store, rank: int, size: int, device: torch.device) -> boo
         if other != one:
             if rank == 0:
                 _warn(
-                    f"--backend nccl: ranks {other} and {one} share a GPU, which NCCL does not take; "
+                    f"--backend nccl: ranks {other} and {one} share a GPU, which NCCL cannot; "
                     "messages are copied to host memory and sent by gloo"
                 )
             return True

@@ -76,13 +76,13 @@ def _check_parts(config: Config) -> None:
     num_local_ranks = launch.n_sub_process
     if batch_size % num_local_ranks:
         raise UserError(
-            f"--n_sub_process {num_local_ranks} --batch_size {batch_size}: the batch of a node is shared "
-            "by its processes, in equal parts: it has to be a multiple of their number"
+            f"--n_sub_process {num_local_ranks} --batch_size {batch_size}: the batch of a node is "
+            "shared by its processes, in equal parts: it has to be a multiple of their number"
         )
     if num_local_ranks > 1 and launch.on_failure == "continue":
         raise UserError(
-            f"--on_failure continue --n_sub_process {num_local_ranks}: a node cannot go on without one "
-            "of its processes; --on_failure stop, and --max_restarts"
+            f"--on_failure continue --n_sub_process {num_local_ranks}: a node cannot go on without "
+            "one of its processes; --on_failure stop, and --max_restarts"
         )
 
 
@@ -213,8 +213,8 @@ def _check_batches(plan: Plan, model: nn.Module) -> None:
     )
     if smallest < num_local_ranks:
         raise UserError(
-            f"--n_sub_process {num_local_ranks}: the smallest share of the data that a node gets has "
-            f"{smallest} samples, fewer than it has processes"
+            f"--n_sub_process {num_local_ranks}: the smallest share of the data that a node gets "
+            f"has {smallest} samples, fewer than it has processes"
         )
     if min(data.batch_size, smallest) // num_local_ranks > 1 or plan.dataset.task == "language":
         return

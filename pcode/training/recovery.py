@@ -142,7 +142,7 @@ class Unrecoverable(Exception):  # noqa: N818  # what led here is the error
 
 
 def _is_finite(node: Node) -> bool:
-    """Whether its model and momentum are; a peer may have reported its own before this one noticed."""
+    """Whether its model and momentum are: a peer may have reported before this node noticed."""
     tensors = [node.optimizer.x, *node.model.buffers(), *node.optimizer.local.vectors.values()]
     return all(bool(tensor.isfinite().all()) for tensor in tensors)
 

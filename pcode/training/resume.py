@@ -67,8 +67,8 @@ class ResumePoint:
         models = "its own model"
         if self.averaged:
             models = (
-                f"the mean of {self.manifest.num_nodes} models; copies of neighbours are resynchronised "
-                "by one exchange"
+                f"the mean of {self.manifest.num_nodes} models; copies of neighbours are "
+                "resynchronised by one exchange"
             )
         return f"a new run from {where}, whose flags differ: every node goes on from {models}"
 
