@@ -11,8 +11,8 @@ node does in a step besides sending:
 - accumulate: the own message into hat with weight 1 and into s with weight 1/3, and the message of
   one neighbour into s with weight 1/3;
 - path: encode, then accumulate;
-- turn: what a step of CHOCO-SGD on a ring does, where one pass can: own message and two others'
-  into hat and z, SGD with momentum, mixing, and the next message;
+- fused step: what a step of CHOCO-SGD on a ring does, where one pass can: own message and two
+  others' into hat and z, SGD with momentum, mixing, and the next message;
 - sgd: a step with momentum alone, torch's fused one over a flat vector.
 
 Compressors are called through their interface, all once before anything is timed (which compiles),
@@ -23,7 +23,7 @@ number follow those of another.
 Bytes are the fewest that a dense pass reads and writes, for each entry of the vector: at the copy's
 bytes per second (8 for each entry) they take the multiple in the last column. Less than that is
 possible, because a copy's stores also fetch the lines that they overwrite, and because random-k
-reads only what it keeps.
+reads only what it selects.
 
 The table goes to stdout; with --output all times go to a JSON file.
 """
@@ -44,7 +44,8 @@ from torchvision.models import resnet50
 
 from harness import keep, processor_name
 from pcode.compression import Compressor, Message, make_compressor
-from pcode.compression.update import OnePassCompressor, SGDUpdate
+from pcode.optim.fused import FUSED_STEPS
+from pcode.optim.sgd_update import SGDUpdate
 from pcode.utils.layout import Layout
 
 COPY_BYTES = 8.0
@@ -77,8 +78,8 @@ class Parts:
         for label, name, options in CASES:
             compressor = make_compressor(name, **options)
             self._add(layout, label, compressor, *vectors)
-            if isinstance(compressor, OnePassCompressor):
-                self._add_turn(layout, label, compressor, *vectors)
+            if type(compressor) in FUSED_STEPS:
+                self._add_fused_step(layout, label, compressor, *vectors)
 
     def _add(
         self,
@@ -123,11 +124,11 @@ class Parts:
         )
         self.runs["sgd"], self.bytes["sgd"] = sgd.step, 5 * 4
 
-    def _add_turn(
+    def _add_fused_step(
         self,
         layout: Layout,
         label: str,
-        compressor: OnePassCompressor,
+        compressor: Compressor,
         start: torch.Tensor,
         other: torch.Tensor,
     ) -> None:
@@ -145,13 +146,14 @@ class Parts:
             layout.views(torch.full_like(start, 1e-3)),
             np.array([row] * layout.num_tensors, dtype=np.float32),
         )
-        sums = (messages, (hat, z), ((1.0, 0.0, 0.0), (-2 / 3, 1 / 3, 1 / 3)))
+        weights = ((1.0, 0.0, 0.0), (-2 / 3, 1 / 3, 1 / 3))
+        step = FUSED_STEPS[type(compressor)]
 
-        def turn() -> None:
-            compressor.turn(layout, *sums, update=update, reference=hat, message=out)
+        def fused_step() -> None:
+            step(update, messages, (hat, z), weights, hat, out)
 
-        self.runs[f"{label}: turn"] = turn
-        self.bytes[f"{label}: turn"] = 9 * 4 + 4 * num_bytes / layout.num_entries
+        self.runs[f"{label}: fused step"] = fused_step
+        self.bytes[f"{label}: fused step"] = 9 * 4 + 4 * num_bytes / layout.num_entries
 
 
 @dataclass(frozen=True)

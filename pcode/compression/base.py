@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
+from pcode.utils.errors import UserError
 from pcode.utils.layout import Layout
-from pcode.utils.options import options_of
+from pcode.utils.options import Option, options_of
+
+
+def _keeps_all_bits(flags: Mapping[str, Any]) -> str | None:
+    if flags["comm_op"] == "quantize_qsgd" and flags["quantize_level"] == 32:
+        return "--quantize_level 32 keeps all bits"
+    return None
+
+
+CompressRatio = Annotated[float, Option("share that is dropped", metavar="SHARE")]
+IsBiased = Annotated[bool, Option("biased form of the compressor", irrelevant=_keeps_all_bits)]
 
 
 @dataclass(frozen=True)
@@ -90,3 +103,126 @@ class Compressor(ABC):
         Where it depends on v, that of normally distributed entries. Zero or less means that none
         is known: the bound, 1 - delta >= 1, then holds, but Q is no contraction.
         """
+
+
+class Kernels(Protocol):
+    """A module with a compressor's functions for one kind of device.
+
+    They do what the methods of that name do, for the compressor that is their first argument; the
+    other arguments have been checked.
+    """
+
+    def encode(
+        self,
+        compressor: Any,
+        layout: Layout,
+        value: torch.Tensor,
+        reference: torch.Tensor | None,
+        message: Message,
+    ) -> None: ...
+
+    def accumulate(
+        self,
+        compressor: Any,
+        layout: Layout,
+        messages: Sequence[Message],
+        targets: Sequence[torch.Tensor],
+        weights: NDArray[np.float32],
+    ) -> None:
+        """Add messages, of which there may be none.
+
+        Args:
+            weights: targets x messages.
+        """
+
+
+class KernelCompressor(Compressor):
+    """A compressor with kernels of its own for vectors on CPUs and on GPUs.
+
+    All methods raise UserError for a device without kernels, and ValueError for a tensor that has
+    not the type or the size that it should have.
+    """
+
+    @abstractmethod
+    def cpu_kernels(self) -> Kernels:
+        """The module for CPUs, imported at the first call."""
+
+    @abstractmethod
+    def triton_kernels(self) -> Kernels:
+        """The module for GPUs, imported at the first call: it needs Triton."""
+
+    def encode(
+        self, layout: Layout, value: torch.Tensor, reference: torch.Tensor | None, message: Message
+    ) -> None:
+        kernels = self._kernels(value.device)
+        for vector in (value,) if reference is None else (value, reference):
+            check_tensor(vector, torch.float32, layout.num_entries, value.device)
+        self.check_payloads(layout, [message], value.device)
+        # Triton launches on the current device.
+        with torch.cuda.device_of(value):
+            kernels.encode(self, layout, value, reference, message)
+
+    def accumulate(
+        self,
+        layout: Layout,
+        messages: Sequence[Message],
+        targets: Sequence[torch.Tensor],
+        weights: Sequence[Sequence[float]],
+    ) -> None:
+        kernels = self._kernels(targets[0].device)
+        matrix = self.check_sum(layout, messages, targets, weights)
+        with torch.cuda.device_of(targets[0]):
+            kernels.accumulate(self, layout, messages, targets, matrix)
+
+    def _kernels(self, device: torch.device) -> Kernels:
+        table = {"cpu": self.cpu_kernels, "cuda": self.triton_kernels}
+        if device.type not in table:
+            raise UserError(f"compression has no kernels for device {device}; use cpu or cuda")
+        return table[device.type]()
+
+    def check_payloads(
+        self, layout: Layout, messages: Sequence[Message], device: torch.device
+    ) -> None:
+        """Raise ValueError unless all payloads are on the device and as long as they should be."""
+        num_bytes = self.message_bytes(layout)
+        for message in messages:
+            check_tensor(message.payload, torch.uint8, num_bytes, device)
+
+    def check_sum(
+        self,
+        layout: Layout,
+        messages: Sequence[Message],
+        targets: Sequence[torch.Tensor],
+        weights: Sequence[Sequence[float]],
+    ) -> NDArray[np.float32]:
+        """Check the arguments of `accumulate`; return the weights rounded to float32.
+
+        Raises:
+            ValueError: a tensor is not as it has to be, or there is not one weight for each target
+                and message.
+        """
+        for target in targets:
+            check_tensor(target, torch.float32, layout.num_entries, targets[0].device)
+        self.check_payloads(layout, messages, targets[0].device)
+        matrix = np.array(weights, dtype=np.float32)
+        if matrix.shape != (len(targets), len(messages)):
+            raise ValueError(
+                f"expected {len(targets)} x {len(messages)} weights (targets x messages), "
+                f"got shape {matrix.shape}"
+            )
+        return matrix
+
+
+def check_tensor(tensor: torch.Tensor, dtype: torch.dtype, size: int, device: torch.device) -> None:
+    """Raise ValueError unless it is a contiguous one of so many entries on that device."""
+    if (
+        tensor.device != device
+        or tensor.dtype != dtype
+        or tensor.shape != (size,)
+        or not tensor.is_contiguous()
+    ):
+        raise ValueError(
+            f"expected a contiguous {dtype} tensor of shape ({size},) on {device}, got "
+            f"{tensor.dtype} of shape {tuple(tensor.shape)} and strides {tensor.stride()} on "
+            f"{tensor.device}"
+        )

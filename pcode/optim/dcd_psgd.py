@@ -68,7 +68,7 @@ class DCDPSGD(OverlappingOptimizer):
             self.x.copy_(self.hat)
 
     def _receive_pending(self) -> None:
-        self._gossip.receive([(self.z, "mixed", 1.0)])
+        self._gossip.receive([(self.z, self._gossip.mixed, 1.0)])
 
     def resynchronise(self) -> None:
         make_copies_exact(self, self.hat, self.z)

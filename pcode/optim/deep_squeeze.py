@@ -58,7 +58,9 @@ class DeepSqueeze(CompressedOptimizer):
         with self.timer("mix"):
             self.e.add_(self.x)
         self._gossip.send(self.e, None, self.num_steps)
-        self._gossip.receive([(self.e, "own", -1.0), (self.x, "mixed", self.gamma)])
+        self._gossip.receive(
+            [(self.e, self._gossip.own, -1.0), (self.x, self._gossip.mixed, self.gamma)]
+        )
 
     def _vectors(self) -> dict[str, torch.Tensor]:
         return {**super()._vectors(), "e": self.e}

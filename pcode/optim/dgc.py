@@ -152,7 +152,7 @@ class DGC(CompressedOptimizer):
             self.e.masked_fill_(sent, 0.0)
             if self.mask_momentum:
                 self.local.buf.masked_fill_(sent, 0.0)
-        self._gossip.receive([(self.g.zero_(), "mean", 1.0)])
+        self._gossip.receive([(self.g.zero_(), self._gossip.mean, 1.0)])
         with self.timer("local_update"):
             self.apply(self.g)
 

@@ -76,7 +76,7 @@ class ECDPSGD(OverlappingOptimizer):
         self._share = 1 / half_t
 
     def _receive_pending(self) -> None:
-        self._gossip.receive([(self.s, "mean", self._share)])
+        self._gossip.receive([(self.s, self._gossip.mean, self._share)])
 
     def resynchronise(self) -> None:
         """hat_j = x_j everywhere, as before the first exchange: t = 1, 2, ... counts from here."""

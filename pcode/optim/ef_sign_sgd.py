@@ -59,14 +59,16 @@ class EFSignSGD(CompressedOptimizer):
             update = self._vote()
         else:
             update = self.g.zero_()
-            self._gossip.receive([(self.e, "own", -1.0), (update, "mean", 1.0)])
+            self._gossip.receive(
+                [(self.e, self._gossip.own, -1.0), (update, self._gossip.mean, 1.0)]
+            )
         with self.timer("local_update"):
             self.apply(update)
 
     def _vote(self) -> torch.Tensor:
         """sign(sum_j sign(c_j)) * mean_j |c_j|, and e -= c_i."""
         votes, magnitude = torch.zeros_like(self.x), torch.zeros_like(self.x)
-        for rank, c in enumerate(self._gossip.receive_each(self.g)):
+        for rank, c in enumerate(self._gossip.receive_one_by_one(self.g)):
             if rank == self.communicator.rank:
                 self.e.sub_(c)
             votes.add_(c.sign())

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
 
 from pcode.communication.base import Communicator, Exchange
 from pcode.compression.base import Compressor, Message
-from pcode.compression.update import OnePassCompressor, SGDUpdate
+from pcode.optim.fused import FusedStep
 from pcode.topology.base import Topology
 from pcode.utils.errors import DivergenceError, NotFiniteError
 from pcode.utils.layout import Layout
 from pcode.utils.seeding import derive_seed
 from pcode.utils.timing import StepTimer
 
-# Vectors, each with what is added to it and the factor before it: "own" for q_i, "mean" for
-# sum_j w_ij q_j, "mixed" for sum_j w_ij q_j - q_i (sums over the neighbours and the node itself).
-Targets = Sequence[tuple[torch.Tensor, str, float]]
+# Vectors, each with the weights of what is added to it, one for each message in the order of ranks,
+# and the factor before them.
+Targets = Sequence[tuple[torch.Tensor, Sequence[float], float]]
 
 
 class Gossip:
@@ -30,6 +30,10 @@ class Gossip:
     Args:
         seed: the run's seed, from which both ends of an edge draw.
         timer: gets the parts compress, wait and mix.
+
+    Attributes:
+        own, mean, mixed: weights of the messages, in the order of ranks, whose weighted sum is q_i,
+            sum_j w_ij q_j, and sum_j w_ij q_j - q_i (sums over the neighbours and the node itself).
     """
 
     def __init__(
@@ -53,13 +57,9 @@ class Gossip:
             for sender in senders
         }
         weights = topology.weights(self._rank)
-        own = [float(sender == self._rank) for sender in senders]
-        mean = [weights.get(sender, 0.0) for sender in senders]
-        self._rows = {
-            "own": own,
-            "mean": mean,
-            "mixed": [w - delta for w, delta in zip(mean, own, strict=True)],
-        }
+        self.own = [float(sender == self._rank) for sender in senders]
+        self.mean = [weights.get(sender, 0.0) for sender in senders]
+        self.mixed = [w - delta for w, delta in zip(self.mean, self.own, strict=True)]
         # A message is written while the last one is still to be added.
         self._spare = torch.empty_like(self._payloads[self._rank])
         self._under_way: tuple[Exchange, int] | None = None
@@ -78,59 +78,19 @@ class Gossip:
             self._compressor.encode(self._layout, value, reference, own)
         self._start(step)
 
-    def turn(
-        self,
-        targets: Targets,
-        update: Callable[[], None],
-        value: torch.Tensor,
-        reference: torch.Tensor,
-        step: int,
+    def fused_step(
+        self, fused: FusedStep, targets: Targets, reference: torch.Tensor, step: int
     ) -> None:
-        """`receive`, update(), which changes value, and `send`.
-
-        All in one pass over the vectors where update and compressor can; its time then counts as
-        local_update.
+        """`receive`, take a local step, and `send` x - reference; timed as local_update.
 
         Raises:
             DivergenceError: as `send`.
         """
-        compressor = self._compressor
-        if (
-            isinstance(update, SGDUpdate)
-            and isinstance(compressor, OnePassCompressor)
-            and not value.is_cuda
-        ):
-            self._one_pass(compressor, targets, update, reference, step)
-            return
-        self.receive(targets)
-        with self._timer("local_update"):
-            update()
-        self.send(value, reference, step)
-
-    def _one_pass(
-        self,
-        compressor: OnePassCompressor,
-        targets: Targets,
-        update: SGDUpdate,
-        reference: torch.Tensor,
-        step: int,
-    ) -> None:
         messages = self._arrived()
         self._spare, self._payloads[self._rank] = self._payloads[self._rank], self._spare
         own = self._message(self._rank, step)
         with self._timer("local_update"), self._naming(step):
-            vectors, weights = self._sums(targets)
-            if not messages:
-                weights = [[] for _ in vectors]
-            compressor.turn(
-                self._layout,
-                messages,
-                vectors,
-                weights,
-                update=update,
-                reference=reference,
-                message=own,
-            )
+            fused(messages, *self._sums(targets, len(messages)), reference, own)
         self._start(step)
 
     def _start(self, step: int) -> None:
@@ -151,11 +111,13 @@ class Gossip:
         except NotFiniteError as error:
             raise DivergenceError(str(error), rank=self._rank, step=step) from None
 
-    def _sums(self, targets: Targets) -> tuple[list[torch.Tensor], list[list[float]]]:
-        """The vectors, and for each the weights of the messages in the order of ranks."""
+    def _sums(
+        self, targets: Targets, num_messages: int
+    ) -> tuple[list[torch.Tensor], list[list[float]]]:
+        """The vectors, and for each the weights of the messages: of all senders, or of none."""
         return (
             [vector for vector, _, _ in targets],
-            [[factor * w for w in self._rows[kind]] for _, kind, factor in targets],
+            [[factor * w for w in row[:num_messages]] for _, row, factor in targets],
         )
 
     def add_own(self, target: torch.Tensor) -> None:
@@ -171,9 +133,9 @@ class Gossip:
         if not messages:
             return
         with self._timer("mix"):
-            self._compressor.accumulate(self._layout, messages, *self._sums(targets))
+            self._compressor.accumulate(self._layout, messages, *self._sums(targets, len(messages)))
 
-    def receive_each(self, target: torch.Tensor) -> Iterator[torch.Tensor]:
+    def receive_one_by_one(self, target: torch.Tensor) -> Iterator[torch.Tensor]:
         """Wait for the round under way and give its messages one by one, by rank, in target."""
         for message in self._arrived():
             with self._timer("mix"):

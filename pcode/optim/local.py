@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
 from torch.optim.adam import adam
 from torch.optim.sgd import sgd
 
-from pcode.compression.update import SGDUpdate
+from pcode.compression.base import Compressor
 from pcode.optim.flat import FlatStore, Groups
+from pcode.optim.fused import FUSED_STEPS, FusedStep
+from pcode.optim.sgd_update import SGDUpdate
 from pcode.utils.errors import UserError
 from pcode.utils.options import option
 
@@ -80,11 +83,14 @@ class LocalStep:
         """One local step, from the gradients in store.g."""
         raise NotImplementedError
 
-    def mixing_update(self, z: torch.Tensor, gamma: float) -> SGDUpdate | None:
-        """x -= lr d ; x += gamma z in one pass, where there is a kernel for it.
+    def step_and_mix(self, z: torch.Tensor, gamma: float) -> None:
+        """x -= lr d ; x += gamma z, from the gradients wherever they lie, in the store or not."""
+        self.store.collect_gradients()
+        self.step()
+        self.store.x.add_(z, alpha=gamma)
 
-        It reads the gradients where they lie, in the store or not.
-        """
+    def fused_with(self, compressor: Compressor, z: torch.Tensor, gamma: float) -> FusedStep | None:
+        """`step_and_mix` between receiving and sending, if all can be one pass over memory."""
         return None
 
     def exchanged(self) -> None:
@@ -106,7 +112,16 @@ class LocalSGD(LocalStep):
         for group, part in zip(self.groups, self.store.slices, strict=True):
             self._step(self.store.x, group["lr"], group["weight_decay"], group, part)
 
-    def mixing_update(self, z: torch.Tensor, gamma: float) -> SGDUpdate | None:
+    def step_and_mix(self, z: torch.Tensor, gamma: float) -> None:
+        self._update(z, gamma)()
+
+    def fused_with(self, compressor: Compressor, z: torch.Tensor, gamma: float) -> FusedStep | None:
+        step = FUSED_STEPS.get(type(compressor))
+        if step is None or z.is_cuda:
+            return None
+        return partial(step, self._update(z, gamma))
+
+    def _update(self, z: torch.Tensor, gamma: float) -> SGDUpdate:
         rows = [
             (group["lr"], group["weight_decay"], group["momentum"], group["nesterov"], gamma)
             for group in self.groups

@@ -49,21 +49,25 @@ class ParallelChoco(OverlappingOptimizer):
         super().__init__(params, communicator, topology, **options)
         self.gamma = consensus_stepsize
         self.hat, self.z = torch.zeros_like(self.x), torch.zeros_like(self.x)
-        self._sums = ((self.hat, "own", 1.0), (self.z, "mixed", 1.0))
+        self._targets = (
+            (self.hat, self._gossip.own, 1.0),
+            (self.z, self._gossip.mixed, 1.0),
+        )
 
     def _recursion(self) -> None:
-        update = self.local.mixing_update(self.z, self.gamma) or self._step_and_mix
-        self._gossip.turn(self._sums, update, self.x, self.hat, self.num_steps)
+        fused = self.local.fused_with(self.compressor, self.z, self.gamma)
+        if fused is not None:
+            self._gossip.fused_step(fused, self._targets, self.hat, self.num_steps)
+        else:
+            self._receive_pending()
+            with self.timer("local_update"):
+                self.local.step_and_mix(self.z, self.gamma)
+            self._gossip.send(self.x, self.hat, self.num_steps)
         if not self.overlap:
             self.finish()
 
-    def _step_and_mix(self) -> None:
-        self.store.collect_gradients()
-        self.local.step()
-        self.x.add_(self.z, alpha=self.gamma)
-
     def _receive_pending(self) -> None:
-        self._gossip.receive(self._sums)
+        self._gossip.receive(self._targets)
 
     def resynchronise(self) -> None:
         make_copies_exact(self, self.hat, self.z)

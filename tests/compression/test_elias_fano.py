@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from pcode.compression.kernels.elias_fano import CHUNK, Code, code_of, decode, encode, find
+from pcode.compression.kernels.cpu.elias_fano import CHUNK, Code, code_of, decode, encode, find
 
 Bytes = NDArray[np.uint8]
 CANARY = 0xA5
@@ -60,22 +60,22 @@ def encoded(positions: list[int], num_places: int) -> tuple[Code, Bytes]:
     """The code, at an odd address, chunk by chunk from the last."""
     code = code_of(len(positions), num_places)
     buffer = np.full(code.num_bytes + 17, CANARY, dtype=np.uint8)
-    address = buffer.ctypes.data + 1
+    data = buffer[1 : 1 + code.num_bytes]
     for chunk in reversed(range(code.num_chunks)):
-        encode(np.array(positions, dtype=np.uint32), code, address, chunk, chunk + 1)
+        encode(np.array(positions, dtype=np.uint32), code, data, chunk, chunk + 1)
     assert buffer[0] == CANARY
     assert (buffer[1 + code.num_bytes :] == CANARY).all()
-    return code, buffer[1 : 1 + code.num_bytes]
+    return code, data
 
 
 def decoded(code: Code, data: Bytes, place: int = 0, block: int = 7) -> list[int]:
     """What is decoded from the first position that `find` gives on, block by block."""
     positions = np.empty(block, dtype=np.int64)
-    index, bit = find(code, data.ctypes.data, place)
+    index, bit = find(code, data, place)
     found: list[int] = []
     number = block
     while number == block:
-        number, bit = decode(code, data.ctypes.data, index + len(found), bit, positions)
+        number, bit = decode(code, data, index + len(found), bit, positions)
         found += positions[:number].tolist()
     return found
 

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from pcode.compression import Compressor, Message, make_compressor
 from pcode.compression.draws import words_of
-from pcode.compression.kept import kept_entries, kept_of
-from pcode.compression.kernels.random_k import NUM_WORDS, SHUFFLED_ENTRIES, draw_positions
+from pcode.compression.random_k import NUM_WORDS, SHUFFLED_ENTRIES
+from pcode.compression.random_k.cpu import draw_positions
+from pcode.compression.selection import selected_entries, selected_of
 from pcode.utils.errors import NotFiniteError, UserError
 from pcode.utils.layout import Layout
 from tests.compression.compressor_contract import (
@@ -36,19 +37,19 @@ def split_mix(key: int, number: int) -> int:
 
 
 @lru_cache(maxsize=4096)
-def positions_of(key: int, tensor: int, size: int, kept: int) -> Positions:
+def positions_of(key: int, tensor: int, size: int, selected: int) -> Positions:
     """What the docstring of RandomK says, another time."""
     words = [split_mix(key, NUM_WORDS * tensor + number) >> 32 for number in range(NUM_WORDS)]
     if size <= SHUFFLED_ENTRIES:
         order = list(range(size))
-        for index in range(kept):
+        for index in range(selected):
             draw = split_mix(words[0] << 32 | words[1], index) >> 12
             other = index + (draw * (size - index) >> 52)
             order[index], order[other] = order[other], order[index]
-        return np.array(order[:kept], dtype=np.int64)
+        return np.array(order[:selected], dtype=np.int64)
     bits = (size - 1).bit_length()
-    found = np.arange(kept)
-    outside = np.ones(kept, dtype=bool)
+    found = np.arange(selected)
+    outside = np.ones(selected, dtype=bool)
     while outside.any():
         x = found[outside].astype(np.uint64)
         for word, factor in zip(words[:4], words[4:], strict=True):
@@ -59,11 +60,11 @@ def positions_of(key: int, tensor: int, size: int, kept: int) -> Positions:
     return found
 
 
-def drawn(key: int, size: int, kept: int) -> Positions:
+def drawn(key: int, size: int, selected: int) -> Positions:
     """What the kernel draws for the first tensor."""
     positions = np.empty(max(size, SHUFFLED_ENTRIES), dtype=np.uint32)
-    draw_positions(words_of(key, 1, NUM_WORDS)[0], size, 0, kept, positions)
-    return positions[:kept].astype(np.int64)
+    draw_positions(words_of(key, 1, NUM_WORDS)[0], size, 0, selected, positions)
+    return positions[:selected].astype(np.int64)
 
 
 class RandomKContract(CompressorContract):
@@ -79,18 +80,18 @@ class RandomKContract(CompressorContract):
         )
 
     def definition(self, v: Floats, tensor: int) -> Floats:
-        kept = kept_entries(v.size, self.ratio)
-        positions = positions_of(0, tensor, v.size, kept)
+        selected = selected_entries(v.size, self.ratio)
+        positions = positions_of(0, tensor, v.size, selected)
         q = np.zeros_like(v)
         q[positions] = v[positions]
-        return q if self.is_biased else q * np.float32(v.size / max(kept, 1))
+        return q if self.is_biased else q * np.float32(v.size / max(selected, 1))
 
     def delta(self, v: Floats) -> float:
-        share = kept_entries(v.size, self.ratio) / v.size
+        share = selected_entries(v.size, self.ratio) / v.size
         return share if self.is_biased else 2 - 1 / share
 
     def num_added(self, layout: Layout) -> int:
-        return sum(kept_of(layout, self.ratio))
+        return sum(selected_of(layout, self.ratio))
 
 
 globals().update(variants(RandomKContract, ratio=RATIOS, is_biased=(True, False)))
@@ -106,31 +107,31 @@ def deviations(counts: NDArray[np.int64], expected: NDArray[np.float64]) -> floa
 SIZES = [(5, 2), (9, 3), (33, 32), (4096, 41), (4097, 41), (8192, 82), (9000, 4500)]
 
 
-@pytest.mark.parametrize(("size", "kept"), [*SIZES, (1, 1), (2, 1), (7, 7), (5000, 5000)])
-def test_positions_are_distinct_and_those_of_the_definition(size: int, kept: int) -> None:
+@pytest.mark.parametrize(("size", "selected"), [*SIZES, (1, 1), (2, 1), (7, 7), (5000, 5000)])
+def test_positions_are_distinct_and_those_of_the_definition(size: int, selected: int) -> None:
     for key in (0, 1, 2**63 - 1):
-        positions = drawn(key, size, kept)
-        assert len(set(positions.tolist())) == kept
+        positions = drawn(key, size, selected)
+        assert len(set(positions.tolist())) == selected
         assert positions.max() < size
-        np.testing.assert_array_equal(positions, positions_of(key, 0, size, kept))
+        np.testing.assert_array_equal(positions, positions_of(key, 0, size, selected))
 
 
-@pytest.mark.parametrize(("size", "kept"), [(1, 1), (2, 1), (3, 2), (5, 2), (5, 4), (7, 2)])
-def test_every_subset_of_few_is_equally_likely(size: int, kept: int) -> None:
-    num_keys, num_subsets = 20_000, math.comb(size, kept)
+@pytest.mark.parametrize(("size", "selected"), [(1, 1), (2, 1), (3, 2), (5, 2), (5, 4), (7, 2)])
+def test_every_subset_of_few_is_equally_likely(size: int, selected: int) -> None:
+    num_keys, num_subsets = 20_000, math.comb(size, selected)
     found, counts = np.unique(
-        [np.bitwise_or.reduce(1 << drawn(key, size, kept)) for key in range(num_keys)],
+        [np.bitwise_or.reduce(1 << drawn(key, size, selected)) for key in range(num_keys)],
         return_counts=True,
     )
     assert found.size == num_subsets
     assert deviations(counts, np.full(num_subsets, num_keys / num_subsets)) < 5
 
 
-@pytest.mark.parametrize(("size", "kept"), SIZES)
-def test_positions_and_pairs_are_equally_likely(size: int, kept: int) -> None:
+@pytest.mark.parametrize(("size", "selected"), SIZES)
+def test_positions_and_pairs_are_equally_likely(size: int, selected: int) -> None:
     num_keys = 5000
     # One position and two distances of each key, so that the counts are independent.
-    picked = np.stack([drawn(key, size, kept)[[0, 1, -1]] for key in range(num_keys)])
+    picked = np.stack([drawn(key, size, selected)[[0, 1, -1]] for key in range(num_keys)])
     buckets = min(size - 1, 64)
 
     def check(numbers: Positions, limit: int) -> None:
@@ -144,17 +145,19 @@ def test_positions_and_pairs_are_equally_likely(size: int, kept: int) -> None:
         check((picked[:, column] - picked[:, 0]) % size - 1, size - 1)
 
 
-@pytest.mark.parametrize(("size", "kept"), [(4096, 512), (5000, 500), (8192, 820), (9000, 4500)])
-def test_positions_of_one_key_spread_as_a_random_subset_does(size: int, kept: int) -> None:
-    draws = [drawn(key, size, kept) for key in range(1000)]
+@pytest.mark.parametrize(
+    ("size", "selected"), [(4096, 512), (5000, 500), (8192, 820), (9000, 4500)]
+)
+def test_positions_of_one_key_spread_as_a_random_subset_does(size: int, selected: int) -> None:
+    draws = [drawn(key, size, selected) for key in range(1000)]
     # Of 16 classes, by the upper and the lower bits: the variance is the hypergeometric one.
-    variance = kept / 16 * 15 / 16 * (size - kept) / (size - 1)
+    variance = selected / 16 * 15 / 16 * (size - selected) / (size - 1)
     for classes in ([16 * each // size for each in draws], [each % 16 for each in draws]):
         counts = np.stack([np.bincount(each, minlength=16) for each in classes])
-        assert np.square(counts - kept / 16).mean() == pytest.approx(variance, rel=0.06)
+        assert np.square(counts - selected / 16).mean() == pytest.approx(variance, rel=0.06)
     for distance in (1, 2, 64):
         pairs = [np.isin((each + distance) % size, each).sum() for each in draws]
-        expected = kept * (kept - 1) / (size - 1)
+        expected = selected * (selected - 1) / (size - 1)
         assert abs(np.mean(pairs) - expected) < 4.5 * np.std(pairs) / math.sqrt(len(draws))
 
 
@@ -178,17 +181,17 @@ def test_unbiased_mean_is_v(ratio: float) -> None:
 
 
 @pytest.mark.parametrize("ratio", RATIOS)
-def test_message_is_the_kept_values_and_no_more(ratio: float) -> None:
+def test_message_is_the_selected_values_and_no_more(ratio: float) -> None:
     layout = Layout.of_sizes([1, 0, 1000, 100_000])
     compressor = make_compressor("compress_random_k", compress_ratio=ratio)
     v = normal(layout, 1)
     values = encoded(compressor, layout, v, 3).payload.numpy().view("<f4")
-    kept = kept_of(layout, ratio)
-    assert compressor.message_bytes(layout) == 4 * sum(kept) == 4 * len(values)
-    ends = np.cumsum(kept)
+    selected = selected_of(layout, ratio)
+    assert compressor.message_bytes(layout) == 4 * sum(selected) == 4 * len(values)
+    ends = np.cumsum(selected)
     for tensor, view in enumerate(layout.views(v)):
-        positions = positions_of(3, tensor, view.numel(), kept[tensor])
-        here = values[ends[tensor] - kept[tensor] : ends[tensor]]
+        positions = positions_of(3, tensor, view.numel(), selected[tensor])
+        here = values[ends[tensor] - selected[tensor] : ends[tensor]]
         np.testing.assert_array_equal(here, view.numpy()[positions])
 
 
@@ -206,9 +209,9 @@ def test_ratio_zero_keeps_all() -> None:
 def test_what_is_not_finite_is_found_where_it_is_drawn() -> None:
     layout = Layout.of_sizes([100, 10_000])
     compressor = make_compressor("compress_random_k", compress_ratio=0.9)
-    kept = kept_of(layout, 0.9)
+    selected = selected_of(layout, 0.9)
     for tensor, size in enumerate(layout.sizes):
-        positions = positions_of(1, tensor, size, kept[tensor])
+        positions = positions_of(1, tensor, size, selected[tensor])
         v = normal(layout, 1)
         view = layout.views(v)[tensor]
         others = np.setdiff1d(np.arange(size), positions)
@@ -223,7 +226,7 @@ def test_tensor_beyond_sizes_of_32_bits_is_refused() -> None:
     compressor = make_compressor("compress_random_k", compress_ratio=0.99)
     largest = 2**32 - 1
     layout = Layout.of_sizes([largest, largest])
-    assert compressor.message_bytes(layout) == 8 * kept_entries(largest, 0.99)
+    assert compressor.message_bytes(layout) == 8 * selected_entries(largest, 0.99)
     # The kernels themselves, at both ends of the largest tensor.
     for first in (0, largest - 1000):
         positions = np.empty(SHUFFLED_ENTRIES, dtype=np.uint32)
@@ -251,14 +254,16 @@ def test_contraction_is_that_of_the_smallest_share() -> None:
 
 
 @pytest.mark.parametrize(
-    ("size", "ratio", "kept"),
+    ("size", "ratio", "selected"),
     [
         *((1000, 0.9, 100), (1000, 0.99, 10), (1000, 0.999, 1), (100, 0.71, 29), (10, 0.0, 10)),
         *((1, 0.99, 1), (0, 0.5, 0), (99, 0.99, 1), (3, 0.5, 1), (10**6, 1e-5, 999_990)),
     ],
 )
-def test_kept_entries_take_the_ratio_as_it_is_typed(size: int, ratio: float, kept: int) -> None:
-    assert kept_entries(size, ratio) == kept
+def test_selected_entries_take_the_ratio_as_it_is_typed(
+    size: int, ratio: float, selected: int
+) -> None:
+    assert selected_entries(size, ratio) == selected
 
 
 @pytest.mark.parametrize("bad", [1.0, -0.1, 90.0, math.nan])

@@ -16,7 +16,7 @@ from hypothesis.extra.numpy import arrays
 from torchvision.models import resnet50
 
 from pcode.compression import Compressor, Message, make_compressor
-from pcode.compression.kept import kept_entries
+from pcode.compression.selection import selected_entries
 from pcode.models import make_model
 from pcode.utils.errors import NotFiniteError, UserError
 from pcode.utils.layout import Layout
@@ -38,9 +38,9 @@ def top_k(ratio: float) -> Compressor:
 
 
 def definition(v: Floats, ratio: float) -> Floats:
-    kept = np.argsort(-np.abs(v), kind="stable")[: kept_entries(v.size, ratio)]
+    selected = np.argsort(-np.abs(v), kind="stable")[: selected_entries(v.size, ratio)]
     q = np.zeros_like(v)
-    q[kept] = v[kept]
+    q[selected] = v[selected]
     return q
 
 
@@ -76,7 +76,7 @@ class TopKContract(CompressorContract):
         return definition(v, self.ratio)
 
     def delta(self, v: Floats) -> float:
-        return kept_entries(v.size, self.ratio) / v.size
+        return selected_entries(v.size, self.ratio) / v.size
 
     def test_weight_zero_leaves_out_whatever_the_message_holds(self) -> None:
         layout = Layout.of_sizes([40, 3])
@@ -302,15 +302,15 @@ class TestMessageSize:
     @pytest.mark.parametrize("ratio", RATIOS)
     def test_is_within_theory(self, layouts: list[Layout], ratio: float) -> None:
         for layout in layouts:
-            kept = sum(kept_entries(size, ratio) for size in layout.sizes)
-            position_bits = kept * (2 + math.log2(layout.num_entries / kept))
+            selected = sum(selected_entries(size, ratio) for size in layout.sizes)
+            position_bits = selected * (2 + math.log2(layout.num_entries / selected))
             num_bytes = top_k(ratio).message_bytes(layout)
-            assert 4 * kept < num_bytes <= 4 * kept + position_bits / 8 + 2
+            assert 4 * selected < num_bytes <= 4 * selected + position_bits / 8 + 2
 
     def test_hundredth_takes_41_bits_an_entry(self, layouts: list[Layout]) -> None:
         for layout in layouts:
-            kept = sum(kept_entries(size, 0.99) for size in layout.sizes)
-            assert 8 * top_k(0.99).message_bytes(layout) <= 41 * kept
+            selected = sum(selected_entries(size, 0.99) for size in layout.sizes)
+            assert 8 * top_k(0.99).message_bytes(layout) <= 41 * selected
 
     def test_values_come_first_in_the_order_of_their_positions(self) -> None:
         layout = Layout.of_sizes([4, 0, 3, 1])
@@ -332,17 +332,21 @@ class TestParameters:
         with pytest.raises(UserError, match="--compress_ratio"):
             top_k(ratio)
 
-    def test_consensus_stepsize_follows_what_is_kept(self) -> None:
+    def test_consensus_stepsize_follows_what_is_selected(self) -> None:
         tuned = {0.5: 0.45, 0.9: 0.04, 0.99: 0.0375, 0.0: 0.45, 0.999: 0.0375}
         for ratio, stepsize in tuned.items():
             assert top_k(ratio).default_consensus_stepsize == pytest.approx(stepsize)
         between = 1 - math.sqrt(0.5 * 0.1)
         assert top_k(between).default_consensus_stepsize == pytest.approx(math.sqrt(0.45 * 0.04))
 
-    def test_description_says_what_is_kept(self) -> None:
-        for ratio, kept, dropped in ((0.99, "1", "99"), (0.999, "0.1", "99.9"), (0.0, "100", "0")):
+    def test_description_says_what_is_selected(self) -> None:
+        for ratio, selected, dropped in (
+            (0.99, "1", "99"),
+            (0.999, "0.1", "99.9"),
+            (0.0, "100", "0"),
+        ):
             assert top_k(ratio).description == (
-                f"keeps the largest {kept} % of the entries of each tensor (drops {dropped} %)"
+                f"keeps the largest {selected} % of the entries of each tensor (drops {dropped} %)"
             )
 
     def test_contraction_is_the_smallest_share(self) -> None:

@@ -12,7 +12,7 @@ import torch
 from torchvision.models import resnet50
 
 from pcode.compression import Message, make_compressor
-from pcode.compression.kept import kept_of
+from pcode.compression.selection import selected_of
 from pcode.models import make_model
 from pcode.utils.layout import Layout
 from tests.support.programs import run_mpi
@@ -86,21 +86,21 @@ def resnet_layout(name: str) -> Layout:
 
 @pytest.mark.parametrize(("arch", "num_entries"), [("resnet20", 272_474), ("resnet50", 25_557_032)])
 def test_messages_are_as_small_as_the_theory_allows(arch: str, num_entries: int) -> None:
-    """Bits of a message that was encoded, less the norms: for each entry, or each that is kept."""
+    """Bits of a message that was encoded, less the norms: for each entry, or each selected one."""
     layout = resnet_layout(arch)
     assert layout.num_entries == num_entries
-    kept = {ratio: sum(kept_of(layout, ratio)) for ratio in (0.5, 0.9, 0.99)}
+    selected = {ratio: sum(selected_of(layout, ratio)) for ratio in (0.5, 0.9, 0.99)}
     norms = 32 * layout.num_tensors
     # The last byte of a tensor's bits is filled up.
     filled = 8 * layout.num_tensors
     assert bits(layout, "none") == 32 * num_entries
     assert 0 <= bits(layout, "sign") - norms - num_entries < filled
-    for ratio, num_retained in kept.items():
-        assert bits(layout, "compress_random_k", compress_ratio=ratio) == 32 * num_retained
-        positions = num_retained * (2 + math.log2(num_entries / num_retained))
+    for ratio, num_selected in selected.items():
+        assert bits(layout, "compress_random_k", compress_ratio=ratio) == 32 * num_selected
+        positions = num_selected * (2 + math.log2(num_entries / num_selected))
         got = bits(layout, "compress_top_k", compress_ratio=ratio)
-        assert 32 * num_retained < got <= 32 * num_retained + positions + 16
-    assert got <= 41 * kept[0.99]
+        assert 32 * num_selected < got <= 32 * num_selected + positions + 16
+    assert got <= 41 * selected[0.99]
     for level in (1, 2, 4, 8, 16):
         got = bits(layout, "quantize_qsgd", quantize_level=level)
         assert 0 <= got - norms - (level + 1) * num_entries < 2 * filled

@@ -1,1 +1,1 @@
-"""CPU kernels of the compressors, compiled by Numba, one thread, without the interpreter lock."""
+"""What the kernels of several compressors share, for CPUs and for GPUs."""

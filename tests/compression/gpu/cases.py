@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from types import ModuleType
 from typing import Any
 
+import numpy as np
 import torch
 
 from pcode.compression import Compressor, Message, make_compressor
-from pcode.compression.gpu import none, qsgd, random_k, sign, top_k
+from pcode.compression.base import Kernels
+from pcode.compression.none import triton as none
+from pcode.compression.qsgd import triton as qsgd
+from pcode.compression.random_k import triton as random_k
+from pcode.compression.sign import triton as sign
+from pcode.compression.top_k import triton as top_k
 from pcode.utils.layout import Layout
 
 DEVICE = torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
 KEY = (1 << 64) - 12_345
 # Targets x messages.
-WEIGHTS = [[1.0, 0.1, -0.7], [1 / 3, 0.0, 1e-3]]
+WEIGHTS = np.array([[1.0, 0.1, -0.7], [1 / 3, 0.0, 1e-3]], dtype=np.float32)
 
 
 @dataclass(frozen=True)
 class Case:
     """A compressor, and the module of its functions for the GPU."""
 
-    kernels: ModuleType
+    kernels: Kernels
     name: str
     options: dict[str, Any] = field(default_factory=dict)
 
@@ -40,7 +45,8 @@ CASES = [
     *(Case(top_k, "compress_top_k", {"compress_ratio": ratio}) for ratio in (0.99, 0.5)),
     Case(random_k, "compress_random_k", {"compress_ratio": 0.99}),
     Case(random_k, "compress_random_k", {"compress_ratio": 0.5, "is_biased": False}),
-    *(Case(qsgd, "quantize_qsgd", {"quantize_level": level}) for level in (1, 2, 4, 8, 16, 32)),
+    *(Case(qsgd, "quantize_qsgd", {"quantize_level": level}) for level in (1, 2, 4, 8, 16)),
+    Case(none, "quantize_qsgd", {"quantize_level": 32}),
     Case(qsgd, "quantize_qsgd", {"quantize_level": 4, "is_biased": False}),
 ]
 

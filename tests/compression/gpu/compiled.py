@@ -22,9 +22,9 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime.jit import JITFunction
 
 from pcode.compression import Message
-from pcode.compression.gpu.memory import SEGMENT_ENTRIES
-from pcode.compression.gpu.update import update
-from pcode.compression.update import SGDUpdate
+from pcode.compression.kernels.gpu.launch import SEGMENT_ENTRIES
+from pcode.optim.sgd_update import SGDUpdate
+from pcode.optim.sgd_update_triton import update
 from pcode.utils.layout import Layout
 from tests.compression.gpu.cases import CASES, WEIGHTS, Case
 

@@ -8,6 +8,7 @@ import sys
 import pytest
 import torch
 
+from pcode.compression import Message
 from pcode.utils.layout import Layout
 
 pytest.importorskip("triton", reason="there is no Triton for this machine")
@@ -33,6 +34,7 @@ class OnGPU(torch.Tensor):
     """A tensor that says it is on a GPU, for the interpreter, which takes what is on the CPU."""
 
     is_cuda = True
+    device = torch.device("cuda:0")
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.label)
@@ -41,12 +43,13 @@ def test_vectors_on_a_gpu_go_to_its_kernels(case: Case, monkeypatch: pytest.Monk
     for name in ("encode", "accumulate"):
         monkeypatch.setattr(case.kernels, name, lambda *_, name=name, **__: calls.append(name))
     layout, compressor = Layout.of_sizes([10]), case.compressor()
-    message = room(case, layout, torch.device("cpu"))
-    vector = drawn(layout, 1).as_subclass(OnGPU)
+    payload = room(case, layout, torch.device("cpu")).payload.as_subclass(OnGPU)
+    message, vector = Message(payload), drawn(layout, 1).as_subclass(OnGPU)
     compressor.encode(layout, vector, None, message)
     compressor.accumulate(layout, [message], [vector], [[1.0]])
-    compressor.accumulate(layout=layout, messages=[message], targets=[vector], weights=[[1.0]])
-    assert calls == ["encode", "accumulate", "accumulate"]
+    assert calls == ["encode", "accumulate"]
+    with pytest.raises(ValueError, match="expected a contiguous"):
+        compressor.encode(layout, vector[1:], None, message)
 
 
 def test_no_process_that_computes_on_cpus_imports_triton() -> None:

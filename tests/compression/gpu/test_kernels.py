@@ -13,7 +13,7 @@ from pcode.compression import Message
 from pcode.utils.layout import Layout
 
 pytest.importorskip("triton", reason="there is no Triton for this machine")
-from pcode.compression.gpu import random_k
+from pcode.compression.random_k import triton as random_k
 from tests.compression.gpu.cases import CASES, DEVICE, WEIGHTS, Case, drawn, on_cpu, on_gpu, room
 from tests.support.pairwise import pairwise
 
@@ -74,7 +74,7 @@ def test_sums_are_those_of_the_cpu(case: Case, layout: Layout) -> None:
     targets = [drawn(layout, seed) for seed in (10, 11)]
     copies = [target.to(DEVICE, copy=True) for target in targets]
     compressor = case.compressor()
-    compressor.accumulate(layout, messages, targets, WEIGHTS)
+    compressor.accumulate(layout, messages, targets, WEIGHTS.tolist())
     received = [Message(each.payload.to(DEVICE), each.key) for each in messages]
     case.kernels.accumulate(compressor, layout, received, copies, WEIGHTS)
     for target, copy in zip(targets, copies, strict=True):
@@ -91,7 +91,7 @@ def test_sums_of_many_messages_are_those_of_the_cpu(case: Case, size: int) -> No
     copies = [target.to(DEVICE, copy=True) for target in targets]
     compressor.accumulate(layout, messages, targets, weights)
     received = [Message(each.payload.to(DEVICE), each.key) for each in messages]
-    case.kernels.accumulate(compressor, layout, received, copies, weights)
+    case.kernels.accumulate(compressor, layout, received, copies, np.array(weights, np.float32))
     for target, copy in zip(targets, copies, strict=True):
         assert torch.equal(copy.cpu().view(torch.int32), target.view(torch.int32))
 
@@ -100,8 +100,8 @@ def test_messages_of_weight_0_are_left_out(case: Case) -> None:
     layout, compressor = Layout.of_sizes([100]), case.compressor()
     target = drawn(layout, 1).to(DEVICE)
     before, message = target.clone(), room(case, layout, DEVICE)
-    case.kernels.accumulate(compressor, layout, [message], [target], [[0.0]])
-    case.kernels.accumulate(compressor, layout, [], [target], [[]])
+    case.kernels.accumulate(compressor, layout, [message], [target], np.zeros((1, 1), np.float32))
+    case.kernels.accumulate(compressor, layout, [], [target], np.zeros((1, 0), np.float32))
     assert torch.equal(target, before)
 
 
@@ -114,18 +114,18 @@ def test_what_is_not_finite_ends_in_the_message(case: Case, number: float) -> No
         value[50:] = number
     target = torch.zeros(layout.num_entries, device=DEVICE)
     message = on_gpu(case, layout, value, None)
-    case.kernels.accumulate(case.compressor(), layout, [message], [target], [[1.0]])
+    case.kernels.accumulate(
+        case.compressor(), layout, [message], [target], np.ones((1, 1), np.float32)
+    )
     first, second = layout.views(target.cpu())
     assert first.isfinite().all()
     assert not second.isfinite().all()
 
 
-def test_vectors_and_payloads_are_checked(case: Case) -> None:
+def test_payloads_are_checked(case: Case) -> None:
     layout = Layout.of_sizes([50])
     compressor, vector = case.compressor(), torch.zeros(50, device=DEVICE)
     message = room(case, layout, DEVICE)
-    with pytest.raises(ValueError, match="expected a contiguous"):
-        case.kernels.encode(compressor, layout, vector[1:], None, message)
     shifted = torch.zeros(len(message.payload) + 1, dtype=torch.uint8, device=DEVICE)[1:]
     with pytest.raises(ValueError, match="multiple of four bytes"):
         case.kernels.encode(compressor, layout, vector, None, Message(shifted))

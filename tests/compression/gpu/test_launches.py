@@ -16,8 +16,8 @@ pytest.importorskip("triton", reason="there is no Triton for this machine")
 from triton.runtime.interpreter import InterpretedFunction
 from triton.runtime.jit import JITFunction
 
-from pcode.compression.gpu.update import update
-from pcode.compression.update import SGDUpdate
+from pcode.optim.sgd_update import SGDUpdate
+from pcode.optim.sgd_update_triton import update
 from tests.compression.gpu.cases import CASES, DEVICE, WEIGHTS, Case, drawn, room
 
 FEW = Layout.of_sizes([20, 3])
@@ -102,20 +102,20 @@ def test_a_step_puts_few_operations_on_the_device(case: Case, launches: Counter[
     x, buf, z, hat = (drawn(MANY, seed).to(DEVICE) for seed in range(4))
     gradients = MANY.views(drawn(MANY, 4).to(DEVICE))
     rows = np.ones((MANY.num_tensors, 5), dtype=np.float32)
-    step = SGDUpdate(MANY, x, buf, z, gradients, rows)
+    sgd = SGDUpdate(MANY, x, buf, z, gradients, rows)
     messages = [room(case, MANY, DEVICE, key) for key in range(3)]
 
-    def turn() -> None:
+    def step_of_choco() -> None:
         case.kernels.accumulate(compressor, MANY, messages, [hat, z], WEIGHTS)
-        update(step)
+        update(sgd)
         case.kernels.encode(compressor, MANY, x, hat, messages[0])
 
     case.kernels.encode(compressor, MANY, hat, None, messages[0])
     for message in messages[1:]:
         message.payload.copy_(messages[0].payload)
-    turn()  # Tables are made once.
+    step_of_choco()  # Tables are made once.
     launches.clear()
     with Operations() as operations:
-        turn()
+        step_of_choco()
     found = num_device_operations(operations, launches)
     assert found < MOST_OPERATIONS, f"{launches} {operations.counts}"

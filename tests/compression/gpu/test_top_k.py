@@ -13,13 +13,18 @@ from pcode.compression.draws import words_of
 from pcode.utils.layout import Layout
 
 pytest.importorskip("triton", reason="there is no Triton for this machine")
-from pcode.compression.gpu import memory, sample, selection, top_k
+from pcode.compression.kernels.gpu.launch import launch
+from pcode.compression.top_k import TopK
+from pcode.compression.top_k import triton as top_k
+from pcode.compression.top_k import triton_sample as sample
+from pcode.compression.top_k import triton_selection as selection
 from tests.compression.gpu.cases import DEVICE, Case, drawn, on_cpu, on_gpu
 
 # NumPy speaks of what every processor does: NaN times what a torn message holds.
 pytestmark = pytest.mark.filterwarnings("ignore:.*encountered in:RuntimeWarning:triton")
 
 SAMPLE, TOGETHER = sample.SAMPLE, sample.TOGETHER
+ONE = np.ones((1, 1), dtype=np.float32)
 KINDS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "normal": lambda v: v,
     "zeros": lambda v: 0 * v,
@@ -90,9 +95,9 @@ def test_the_sample_brackets_the_threshold_of_scaled_channels(
 ) -> None:
     value = scaled_by_channel(rows, channels, 1)
     layout = Layout.of_sizes([len(value)])
-    plan = top_k._plan(layout, ratio, DEVICE)
+    plan = top_k._plan(layout, TopK(ratio).selected(layout), DEVICE)
     bracket = torch.empty(1, 2, dtype=torch.int32, device=DEVICE)
-    memory.launch(
+    launch(
         sample.bracket,
         1,
         value.to(DEVICE),
@@ -102,8 +107,8 @@ def test_the_sample_brackets_the_threshold_of_scaled_channels(
         SAMPLE=SAMPLE,
         TOGETHER=TOGETHER,
     )
-    num_kept = int(plan.tensors[0, selection.KEPT.value])
-    threshold = value.abs().topk(num_kept).values[-1]
+    num_selected = int(plan.tensors[0, selection.SELECTED.value])
+    threshold = value.abs().topk(num_selected).values[-1]
     lowest, highest = bracket.cpu().view(torch.float32)[0]
     assert lowest <= threshold <= highest
     num_within = int(((value.abs() >= lowest) & (value.abs() <= highest)).sum())
@@ -118,20 +123,20 @@ def test_messages_of_scaled_channels_are_those_of_the_cpu(ratio: float) -> None:
     assert torch.equal(on_gpu(case, layout, value).payload.cpu(), expected.payload)
 
 
-def test_one_entry_kept_of_many() -> None:
+def test_one_entry_selected_of_many() -> None:
     layout, case = Layout.of_sizes([40_000]), case_of(1 - 1e-5)
     value = drawn(layout, 1)
     expected = on_cpu(case, layout, value)
     assert torch.equal(on_gpu(case, layout, value).payload.cpu(), expected.payload)
 
 
-def test_not_a_number_is_kept_first() -> None:
+def test_not_a_number_is_selected_first() -> None:
     layout, case = Layout.of_sizes([20_000, 1000]), case_of(0.99)
     value = drawn(layout, 1)
     value[[31, 19_999]] = torch.nan
     sent = on_gpu(case, layout, value)
     target = torch.zeros(layout.num_entries, device=DEVICE)
-    top_k.accumulate(case.compressor(), layout, [sent], [target], [[1.0]])  # type: ignore[arg-type]
+    top_k.accumulate(TopK(0.99), layout, [sent], [target], ONE)
     assert target.isnan().nonzero().flatten().tolist() == [31, 19_999]
 
 
@@ -147,6 +152,6 @@ def test_what_no_encoder_wrote_stays_within_the_targets(ratio: float, seed: int)
     around = torch.zeros(3 * layout.num_entries, device=DEVICE)
     target = around[layout.num_entries : 2 * layout.num_entries]
     sent = Message(payload.to(DEVICE))
-    top_k.accumulate(case.compressor(), layout, [sent], [target], [[1.0]])  # type: ignore[arg-type]
+    top_k.accumulate(TopK(ratio), layout, [sent], [target], ONE)
     assert target.count_nonzero() > 0
     assert around.count_nonzero() == target.count_nonzero()

@@ -10,8 +10,8 @@ import torch
 
 pytest.importorskip("triton", reason="there is no Triton for this machine")
 
-from pcode.compression.gpu.update import update
-from pcode.compression.update import SGDUpdate
+from pcode.optim.sgd_update import SGDUpdate
+from pcode.optim.sgd_update_triton import update
 from pcode.utils.layout import Layout
 from tests.compression.gpu.cases import DEVICE, drawn
 

@@ -1,0 +1,117 @@
+"""Launching GPU kernels: one program for each segment, and the table of segments on the device."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from pcode.compression.base import Message
+from pcode.compression.kernels.cpu.parallel import segments_of as cpu_segments_of
+
+# Entries of a program: a multiple of 8, so that packed bits of two programs share no byte.
+SEGMENT_ENTRIES = 4096
+# Warps of a program that has as many entries: with half of them, numbers would not fit into the
+# registers of a thread, or so few programs into a processor that it would wait for memory.
+SEGMENT_WARPS = 8
+# Messages of a launch, each of which is code of its own in the kernel.
+MOST_MESSAGES = 4
+# Entries of a 16-byte access.
+WIDEST_ACCESS = 4
+# What a payload's address is a multiple of.
+ALIGNMENT_BYTES = 4
+
+
+class Segments(NamedTuple):
+    """The pieces of a vector that programs take, on the device.
+
+    Attributes:
+        rows: num_segments x 4 int64: a tensor's number, its offset in the vector, the segment's
+            first entry within the tensor, the segment's entries.
+        firsts: num_tensors + 1 int64: the number of each tensor's first segment, and of all.
+        alignment: 4 where the tensors' sizes are multiples of that, else 1.
+    """
+
+    rows: torch.Tensor
+    firsts: torch.Tensor
+    alignment: int
+
+    @property
+    def num_programs(self) -> int:
+        return len(self.rows)
+
+
+@lru_cache(maxsize=64)
+def segments_of(
+    sizes: tuple[int, ...], device: torch.device, entries: int = SEGMENT_ENTRIES
+) -> Segments:
+    """The segments of tensors of these sizes that lie back to back, of so many entries."""
+    table = cpu_segments_of(sizes, entries)
+    firsts = np.searchsorted(table[:, 0], np.arange(len(sizes) + 1))
+    is_aligned = all(size % WIDEST_ACCESS == 0 for size in sizes)
+    return Segments(
+        torch.from_numpy(table).to(device),
+        torch.from_numpy(firsts).to(device),
+        WIDEST_ACCESS if is_aligned else 1,
+    )
+
+
+def check_alignment(messages: Sequence[Message]) -> None:
+    """Raise ValueError unless all payloads begin where a float32 can be read."""
+    for message in messages:
+        if message.payload.data_ptr() % ALIGNMENT_BYTES:
+            raise ValueError(
+                f"a payload on {message.payload.device} has to begin at a multiple of four bytes"
+            )
+
+
+def used_messages(
+    messages: Sequence[Message], weights: NDArray[np.float32]
+) -> list[tuple[Message, tuple[float, ...]]]:
+    """The messages that are added to any target, each with its weights, one for each target."""
+    check_alignment(messages)
+    columns = [tuple(column) for column in weights.T.tolist()]
+    return [each for each in zip(messages, columns, strict=True) if any(each[1])]
+
+
+def batches(num_messages: int) -> list[slice]:
+    """The messages of each launch, in their order."""
+    starts = range(0, num_messages, MOST_MESSAGES)
+    return [slice(start, start + MOST_MESSAGES) for start in starts]
+
+
+def launch(
+    kernel: Any, num_programs: int, *arguments: Any, num_warps: int = 4, **constants: Any
+) -> None:
+    """Run so many programs of a kernel on the current device, if any, of 32 threads a warp.
+
+    No multiplication is merged with an addition: products are rounded, as on the CPU.
+    """
+    if num_programs > 0:
+        kernel[num_programs,](*arguments, **constants, num_warps=num_warps, enable_fp_fusion=False)
+
+
+def launch_on_segments(kernel: Any, segments: Segments, *arguments: Any, **constants: Any) -> None:
+    """Run a program of a kernel for each of the segments, which have SEGMENT_ENTRIES at most.
+
+    The kernel takes the table of segments after the arguments.
+    """
+    launch(
+        kernel,
+        segments.num_programs,
+        *arguments,
+        segments.rows,
+        ALIGNMENT=segments.alignment,
+        ENTRIES=SEGMENT_ENTRIES,
+        num_warps=SEGMENT_WARPS,
+        **constants,
+    )
+
+
+def signed_key(message: Message) -> int:
+    """The lower 64 bits of a message's key as a signed number: kernels get no larger ones."""
+    return (message.key + (1 << 63)) % (1 << 64) - (1 << 63)

@@ -1,0 +1,75 @@
+"""GPU kernels for messages of all entries as float32."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import triton
+import triton.language as tl
+from numpy.typing import NDArray
+
+from pcode.compression.base import Compressor, Message
+from pcode.compression.kernels.gpu.accumulate import add_entries
+from pcode.compression.kernels.gpu.blocks import difference_of_segment, floats_at, rows_of
+from pcode.compression.kernels.gpu.launch import (
+    check_alignment,
+    launch_on_segments,
+    segments_of,
+)
+from pcode.utils.layout import Layout
+
+
+@triton.jit
+def _encode(
+    value: tl.tensor,
+    reference: tl.tensor,
+    payload: tl.tensor,
+    segments: tl.tensor,
+    ALIGNMENT: tl.constexpr,
+    ENTRIES: tl.constexpr,
+) -> None:
+    _, first, _, size, result = difference_of_segment(
+        value, reference, segments, ALIGNMENT, ENTRIES
+    )
+    _, _, entries = rows_of(ENTRIES)
+    tl.store(floats_at(payload) + first + entries, result, mask=entries < size)
+
+
+@triton.jit
+def _decode(
+    payload: tl.tensor,
+    table: tl.tensor,
+    tensor: tl.tensor,
+    first: tl.tensor,
+    start: tl.tensor,
+    size: tl.tensor,
+    BITS: tl.constexpr,
+    ENTRIES: tl.constexpr,
+) -> Any:
+    _, _, entries = rows_of(ENTRIES)
+    return tl.load(floats_at(payload) + first + entries, mask=entries < size)
+
+
+def encode(
+    compressor: Compressor,
+    layout: Layout,
+    value: torch.Tensor,
+    reference: torch.Tensor | None,
+    message: Message,
+) -> None:
+    check_alignment([message])
+    segments = segments_of(layout.sizes, value.device)
+    launch_on_segments(_encode, segments, value, reference, message.payload)
+
+
+def accumulate(
+    compressor: Compressor,
+    layout: Layout,
+    messages: Sequence[Message],
+    targets: Sequence[torch.Tensor],
+    weights: NDArray[np.float32],
+) -> None:
+    add_entries(_decode, None, layout, messages, targets, weights)

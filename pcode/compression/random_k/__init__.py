@@ -1,0 +1,108 @@
+"""Some entries of each tensor, drawn at random at both ends."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pcode.compression.base import CompressRatio, IsBiased, KernelCompressor, Kernels
+from pcode.compression.selection import (
+    check_ratio,
+    consensus_stepsize,
+    selected_in_words,
+    selected_of,
+)
+from pcode.utils.errors import UserError
+from pcode.utils.layout import Layout
+
+# gamma tuned for TUNED_SHARES.
+TUNED_STEPSIZES = (0.00625, 0.075, 0.45)
+# The kernels hold a tensor's size in 32 bits.
+MOST_ENTRIES = (1 << 32) - 1
+# Tensors of up to so many entries are shuffled; the positions of longer ones are permuted.
+SHUFFLED_ENTRIES = 4096
+# Random words of a tensor.
+NUM_WORDS = 8
+
+
+@lru_cache(maxsize=64)
+def _inverse_shares(sizes: tuple[int, ...], selected: tuple[int, ...]) -> NDArray[np.float32]:
+    """d / k of each tensor, rounded to float32."""
+    return (np.array(sizes) / np.maximum(selected, 1)).astype(np.float32)
+
+
+class RandomK(KernelCompressor):
+    """Random k: Q(v) is v at k uniformly drawn entries of each tensor and 0 elsewhere.
+
+    k = max(1, d (1 - compress_ratio) rounded down). Unbiased, Q is that times d / k, rounded to
+    float32. The message holds the k little-endian float32 values of each tensor, in the order in
+    which they are drawn, and nothing else: both ends draw the positions, without replacement, from
+    the message's key and the tensor's number. Of a tensor of up to SHUFFLED_ENTRIES entries they
+    are the first k of a Fisher-Yates shuffle. In a longer one, value i stands at p(i), where p is
+    a keyed permutation of 0..2^m - 1 >= d - 1 that is applied until the result is below d; it is
+    four rounds of adding a word, multiplying by an odd one (modulo 2^m) and folding the upper half
+    of the bits on the lower. Every value is found by itself, on any number of threads.
+
+    Only the entries that are drawn are read: NaN or infinity is found where it is drawn.
+
+    Source: rand_k of Stich et al., NeurIPS 2018 (arXiv 1809.07599), of each tensor by itself.
+
+    Args:
+        compress_ratio: the share of the entries that is dropped, in [0, 1).
+        is_biased: leave the values as they are, which makes Q a contraction.
+
+    Raises:
+        UserError: a ratio outside [0, 1); or, from every method, a tensor has 2^32 entries or more.
+    """
+
+    def __init__(self, compress_ratio: CompressRatio = 0.9, is_biased: IsBiased = True) -> None:
+        check_ratio(compress_ratio)
+        self.compress_ratio, self.is_biased = compress_ratio, is_biased
+
+    @property
+    def default_consensus_stepsize(self) -> float:
+        return consensus_stepsize(self.compress_ratio, TUNED_STEPSIZES)
+
+    @property
+    def description(self) -> str:
+        form = "biased" if self.is_biased else "unbiased"
+        return f"{selected_in_words(self.compress_ratio)}, drawn at random, {form}"
+
+    def selected(self, layout: Layout) -> tuple[int, ...]:
+        """Entries selected of each tensor."""
+        largest = max(layout.sizes, default=0)
+        if largest > MOST_ENTRIES:
+            raise UserError(
+                f"random-k compresses at most {MOST_ENTRIES} entries of a tensor, not {largest}"
+            )
+        return selected_of(layout, self.compress_ratio)
+
+    def scales(self, layout: Layout) -> NDArray[np.float32]:
+        """What the selected entries of each tensor are multiplied by."""
+        selected = self.selected(layout)
+        return _inverse_shares(selected if self.is_biased else layout.sizes, selected)
+
+    def message_bytes(self, layout: Layout) -> int:
+        return 4 * sum(self.selected(layout))
+
+    def contraction(self, layout: Layout) -> float:
+        """k / d, unbiased 2 - d / k, of the tensor with the smallest share."""
+        shares = [
+            selected / size
+            for selected, size in zip(self.selected(layout), layout.sizes, strict=True)
+            if size
+        ]
+        share = min(shares, default=1.0)
+        return share if self.is_biased else 2 - 1 / share
+
+    def cpu_kernels(self) -> Kernels:
+        from pcode.compression.random_k import cpu
+
+        return cpu
+
+    def triton_kernels(self) -> Kernels:
+        from pcode.compression.random_k import triton
+
+        return triton

@@ -1,0 +1,238 @@
+"""CPU kernels of the top-k compressor, which describes the message.
+
+A threshold estimated from a sample lets one pass over the memory find a few more candidates than
+are selected; the exact threshold is then chosen among those. Where the sample misled, the tensor is
+read again instead: slower, as exact.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import lru_cache
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from pcode.compression.base import Message
+from pcode.compression.kernels.cpu import elias_fano
+from pcode.compression.kernels.cpu.blocks import INFINITY_BITS, MAGNITUDE_BITS
+from pcode.compression.kernels.cpu.cache import kernel
+from pcode.compression.kernels.cpu.memory import addresses_of, reference_of
+from pcode.compression.kernels.cpu.parallel import run, run_segments, segments_of
+from pcode.compression.top_k import TopK
+from pcode.compression.top_k.candidates import (
+    Candidates,
+    Difference,
+    collect_range,
+    read_candidates,
+)
+from pcode.compression.top_k.threshold import (
+    SELECTED,
+    SELECTED_BEFORE,
+    TOGETHER,
+    estimate_bracket,
+    select_threshold,
+)
+from pcode.utils.errors import NotFiniteError
+from pcode.utils.layout import Layout
+
+# Tensors of more entries than this get a sample, of at least so many groups of entries and of one
+# group in so many.
+SAMPLED_ABOVE = 1 << 13
+LEAST_GROUPS = 128
+GROUPS_PER_SAMPLED = 128
+
+
+@kernel
+def _collect(
+    difference: Difference,
+    tensors: NDArray[np.int64],
+    room: NDArray[np.int64],
+    candidates: Candidates,
+    brackets: NDArray[np.int64],
+    is_finite: NDArray[np.bool_],
+    segments: NDArray[np.int64],
+    first: int,
+    last: int,
+) -> None:
+    """Find the candidates of segments first to last - 1, reading value and reference once.
+
+    Args:
+        room: the candidates that there is room for before each segment, and in all.
+        brackets: to be written, for each tensor.
+        is_finite: set to False for tensors that are not.
+    """
+    at, end = room[first], room[last]
+    for segment in range(first, last):
+        tensor, offset, start, size = segments[segment]
+        if segment == first or start == 0:
+            brackets[tensor] = estimate_bracket(difference, tensors[tensor], segments)
+        number, largest = collect_range(
+            difference, offset + start, size, brackets[tensor, 0], candidates, at, end
+        )
+        if largest >= INFINITY_BITS:
+            is_finite[tensor] = False
+        fits = number <= end - at
+        candidates.spans[segment, 0] = at
+        candidates.spans[segment, 1] = number if fits else -1
+        if fits:
+            at += number
+
+
+@kernel
+def _append(
+    bits: NDArray[np.int32],
+    positions: NDArray[np.uint32],
+    threshold: int,
+    ties: int,
+    at: int,
+    stop: int,
+    values: NDArray[np.int32],
+    selected: NDArray[np.uint32],
+) -> tuple[int, int]:
+    """Append to values and selected what is above the threshold, and so many of what equals it.
+
+    Returns the ties that are left, and where to go on.
+
+    Args:
+        at, stop: where to append, and where all that is selected of the tensor ends.
+    """
+    for each, position in zip(bits, positions):  # noqa: B905  # Numba knows no strict
+        if at == stop:
+            break
+        magnitude = each & MAGNITUDE_BITS
+        is_tie = (magnitude == threshold) & (ties > 0)
+        # Without a branch, which nothing could foresee.
+        values[at] = each
+        selected[at] = position
+        at += (magnitude > threshold) | is_tie
+        ties -= is_tie
+    return ties, at
+
+
+@kernel
+def _select(
+    difference: Difference,
+    tensors: NDArray[np.int64],
+    candidates: Candidates,
+    brackets: NDArray[np.int64],
+    payload: NDArray[np.uint8],
+    selected: NDArray[np.uint32],
+    segments: NDArray[np.int64],
+    first: int,
+    last: int,
+) -> None:
+    """Select from the tensors that begin in segments first to last - 1.
+
+    Args:
+        payload: begins with the values, to be written.
+        selected: their positions in the vector, to be written.
+    """
+    longest = segments[:, 3].max() if first < last else 0
+    spare = Candidates(
+        np.empty(longest, dtype=np.int32), np.empty(longest, dtype=np.uint32), candidates.spans
+    )
+    values = payload[: 4 * selected.size].view(np.int32)
+    for begin in range(first, last):
+        tensor, _, start, _ = segments[begin]
+        if start > 0:
+            continue
+        end = begin + 1
+        while end < segments.shape[0] and segments[end, 0] == tensor:
+            end += 1
+        own_segments = segments[begin:end]
+        own = Candidates(candidates.bits, candidates.positions, candidates.spans[begin:end])
+        at, wanted = tensors[tensor, SELECTED_BEFORE], tensors[tensor, SELECTED]
+        stop = at + wanted
+        threshold, ties = select_threshold(
+            difference, own_segments, wanted, brackets[tensor], own, spare
+        )
+        for segment in range(end - begin):
+            if at < stop:
+                bits, positions = read_candidates(
+                    difference, own_segments, segment, threshold, own, spare
+                )
+                ties, at = _append(bits, positions, threshold, ties, at, stop, values, selected)
+
+
+def _sample(size: int, num_selected: int) -> tuple[int, int, int]:
+    """Groups in a tensor's sample, and two ranks in it that almost always enclose the threshold.
+
+    They are four standard deviations from the rank of the last selected entry, and a bit more, as
+    the entries of a group may be alike. 0 stands for a rank that the sample does not have.
+    """
+    if size <= SAMPLED_ABOVE:
+        return 0, 0, 0
+    num_groups = max(LEAST_GROUPS, size // (TOGETHER * GROUPS_PER_SAMPLED))
+    num_sampled = TOGETHER * num_groups
+    expected = num_sampled * num_selected / size
+    margin = 4 * math.sqrt(expected) + TOGETHER
+    below = int(expected + margin)
+    return num_groups, max(0, int(expected - margin)), below if below < num_sampled else 0
+
+
+@lru_cache(maxsize=64)
+def _tables(
+    layout: Layout, num_selected: tuple[int, ...]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """A row for each tensor, by the columns of the kernels.
+
+    Also the candidates that there is room for before each segment, and in all.
+    """
+    rows, shares, before = [], [], 0
+    for offset, size, selected in zip(layout.offsets, layout.sizes, num_selected, strict=True):
+        num_groups, above, below = _sample(size, selected)
+        rows.append((offset, size, selected, before, num_groups, above, below))
+        # Twice what is expected: segments differ.
+        shares.append(min(1.0, 2 * below / (TOGETHER * num_groups)) if below else 1.0)
+        before += selected
+    segments = segments_of(layout.sizes)
+    in_segments = np.ceil(np.array(shares)[segments[:, 0]] * segments[:, 3])
+    room = np.concatenate([[0], np.cumsum(in_segments)]).astype(np.int64)
+    return np.array(rows, dtype=np.int64).reshape(-1, 7), room
+
+
+def encode(
+    compressor: TopK,
+    layout: Layout,
+    value: torch.Tensor,
+    reference: torch.Tensor | None,
+    message: Message,
+) -> None:
+    difference = Difference(value.detach().numpy(), *reference_of(reference))
+    form, payload = compressor.code(layout), message.payload.numpy()
+    tensors, room = _tables(layout, compressor.selected(layout))
+    candidates = Candidates(
+        np.empty(room[-1], dtype=np.int32),
+        np.empty(room[-1], dtype=np.uint32),
+        np.empty((len(room) - 1, 2), dtype=np.int64),
+    )
+    brackets = np.empty((layout.num_tensors, 2), dtype=np.int64)
+    is_finite = np.ones(layout.num_tensors, dtype=np.bool_)
+    found = candidates, brackets
+    run_segments(_collect, layout.sizes, difference, tensors, room, *found, is_finite)
+    if not is_finite.all():
+        raise NotFiniteError(layout.names[int(is_finite.argmin())])
+    selected = np.empty(form.num_positions, dtype=np.uint32)
+    run_segments(_select, layout.sizes, difference, tensors, *found, payload, selected)
+    code = payload[4 * form.num_positions :]
+    run(elias_fano.encode, form.num_chunks, selected, form, code)
+
+
+def accumulate(
+    compressor: TopK,
+    layout: Layout,
+    messages: Sequence[Message],
+    targets: Sequence[torch.Tensor],
+    weights: NDArray[np.float32],
+) -> None:
+    run_segments(
+        elias_fano.accumulate,
+        layout.sizes,
+        addresses_of(targets),
+        addresses_of(message.payload for message in messages),
+        weights,
+        compressor.code(layout),
+    )

@@ -1,0 +1,190 @@
+"""GPU kernels of the top-k compressor, which describes the message.
+
+Of equal magnitudes those at the lowest positions are selected: the bytes are those of the CPU.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from pcode.compression.base import Message
+from pcode.compression.kernels.gpu import elias_fano
+from pcode.compression.kernels.gpu.launch import (
+    SEGMENT_ENTRIES,
+    Segments,
+    check_alignment,
+    launch,
+    launch_on_segments,
+    segments_of,
+)
+from pcode.compression.top_k import TopK
+from pcode.compression.top_k import triton_sample as sample
+from pcode.compression.top_k import triton_selection as selection
+from pcode.compression.top_k.triton_sample import SAMPLE
+from pcode.utils.layout import Layout
+
+
+class _Plan(NamedTuple):
+    """What follows from a layout and a ratio, on the device.
+
+    Attributes:
+        tensors: a row for each tensor, by the columns of `selection`.
+        rooms: before each segment and in all, the candidates that there is room for.
+        num_listed, num_candidates: the room in all.
+    """
+
+    segments: Segments
+    tensors: torch.Tensor
+    rooms: torch.Tensor
+    num_listed: int
+    num_candidates: int
+
+
+@lru_cache(maxsize=64)
+def _plan(layout: Layout, num_selected: tuple[int, ...], device: torch.device) -> _Plan:
+    rows, rooms, num_listed, before, num_candidates = [], [0], 0, 0, 0
+    for offset, size, selected in zip(layout.offsets, layout.sizes, num_selected, strict=True):
+        above, below = sample.ranks_of(size, selected)
+        # Twice what is expected: tensors and segments differ.
+        share = min(1.0, 2 * below / SAMPLE) if below else 1.0
+        within = min(1.0, 2 * (below - above) / SAMPLE) if below else 1.0
+        room = math.ceil(within * size)
+        rows.append((offset, size, selected, before, above, below, num_listed, room))
+        before += selected
+        num_listed += room
+        for start in range(0, size, SEGMENT_ENTRIES):
+            num_candidates += math.ceil(share * min(SEGMENT_ENTRIES, size - start))
+            rooms.append(num_candidates)
+    table = np.array(rows, dtype=np.int64).reshape(-1, selection.COLUMNS.value)
+    return _Plan(
+        segments_of(layout.sizes, device),
+        torch.from_numpy(table).to(device),
+        torch.tensor(rooms, dtype=torch.int64, device=device),
+        num_listed,
+        num_candidates,
+    )
+
+
+def encode(
+    compressor: TopK,
+    layout: Layout,
+    value: torch.Tensor,
+    reference: torch.Tensor | None,
+    message: Message,
+) -> None:
+    check_alignment([message])
+    code = compressor.code(layout)
+    if code.num_positions > 0:
+        plan = _plan(layout, compressor.selected(layout), value.device)
+        positions = _select(plan, value, reference, message.payload, code.num_positions)
+        elias_fano.encode(positions, code, message.payload[4 * code.num_positions :])
+
+
+def _select(
+    plan: _Plan,
+    value: torch.Tensor,
+    reference: torch.Tensor | None,
+    payload: torch.Tensor,
+    num_selected: int,
+) -> torch.Tensor:
+    """Write the selected values into the payload and return their positions in the vector."""
+    vectors, segments, device = (value, reference), plan.segments, value.device
+    num_tensors, num_segments = len(plan.tensors), segments.num_programs
+    int32, int64 = torch.int32, torch.int64
+    brackets = torch.empty(num_tensors, 2, dtype=int32, device=device)
+    launch(
+        sample.bracket,
+        num_tensors,
+        *vectors,
+        plan.tensors,
+        brackets,
+        SAMPLE=SAMPLE,
+        TOGETHER=sample.TOGETHER,
+        num_warps=16,
+    )
+    candidates = torch.empty(plan.num_candidates, device=device)
+    positions = torch.empty(plan.num_candidates, dtype=torch.int16, device=device)
+    counts = torch.empty(num_segments, dtype=int32, device=device)
+    listed = torch.empty(plan.num_listed, dtype=int32, device=device)
+    totals = torch.zeros(num_tensors, 2, dtype=int64, device=device)
+    launch_on_segments(
+        selection.collect,
+        segments,
+        *vectors,
+        plan.tensors,
+        brackets,
+        plan.rooms,
+        candidates,
+        positions,
+        counts,
+        listed,
+        totals,
+    )
+    thresholds = torch.empty(num_tensors, 2, dtype=int64, device=device)
+    launch(
+        selection.find_threshold,
+        num_tensors,
+        *vectors,
+        plan.tensors,
+        brackets,
+        listed,
+        totals,
+        thresholds,
+        DIGIT_BITS=selection.DIGIT_BITS,
+        ENTRIES=selection.THRESHOLD_ENTRIES,
+        num_warps=16,
+    )
+    tallies = torch.empty(2, num_segments, dtype=int64, device=device)
+    form = {"ALIGNMENT": segments.alignment, "ENTRIES": selection.SELECTED_ENTRIES}
+    launch(
+        selection.count_selected,
+        num_segments,
+        *vectors,
+        brackets,
+        segments.rows,
+        plan.rooms,
+        candidates,
+        counts,
+        thresholds,
+        tallies,
+        **form,
+    )
+    selected = torch.empty(num_selected, dtype=int32, device=device)
+    launch(
+        selection.write_selected,
+        num_segments,
+        *vectors,
+        plan.tensors,
+        brackets,
+        segments.rows,
+        segments.firsts,
+        plan.rooms,
+        candidates,
+        positions,
+        counts,
+        thresholds,
+        tallies,
+        tallies.cumsum(1),
+        payload,
+        selected,
+        **form,
+    )
+    return selected
+
+
+def accumulate(
+    compressor: TopK,
+    layout: Layout,
+    messages: Sequence[Message],
+    targets: Sequence[torch.Tensor],
+    weights: NDArray[np.float32],
+) -> None:
+    code = compressor.code(layout)
+    elias_fano.accumulate(code, layout.num_entries, messages, targets, weights)
