@@ -42,7 +42,7 @@ def connect(
         rank, size: of this process; MPI has to agree.
         device: where its tensors lie.
         limit_seconds: the time limit of every operation.
-        address: host and port of the rendezvous; MPI needs none.
+        address: host and port where rank 0 listens; MPI needs none.
         comm_device: "cpu": messages are copied to the host, whatever the backend; "cuda": the
             user asks for messages that are not.
 

@@ -19,7 +19,8 @@ class StagedCommunicator(ProcessCommunicator):
     An exchange never makes the caller wait for the GPU. What is sent is copied into page-locked
     memory on a stream of its own, once the work queued before has run; a helper thread waits for
     that, exchanges, and queues the copies back; `Exchange.wait` waits for the thread, and lets the
-    GPU's current stream wait for the copies. Buffers are reused from exchange to exchange.
+    GPU's current stream wait for the copies. Buffers are used again by later
+    exchanges.
 
     Collective operations wait for the GPU, and so do broadcasts inside a node of several processes:
     these are better off with NCCL. Tensors in host memory pass through.

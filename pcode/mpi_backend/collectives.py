@@ -26,14 +26,14 @@ from pcode.mpi_backend.reduction import Reduction
 PIECE_BYTES = 1 << 30  # of a message: counts of MPI end at 2^31 - 1
 ONE_ROUND_BYTES = 256 << 10  # received per rank, up to which an all-reduce is one round
 CHUNK_BYTES = 4 << 20  # received per rank and stage of a reduction
-TAGS = 1 << 20  # collectives under way at once on one group differ by their number
+TAGS = 1 << 20  # a tag for each of the collectives under way at once on one group
 
 
-class Collectives:
-    """The algorithms on one group.
+class Channel:
+    """Messages between the ranks of a group, on a communicator of their own.
 
     Args:
-        comm: communicator for these collectives alone.
+        comm: for these messages alone.
         world_ranks: the group's members, by rank in the group; for errors.
     """
 
@@ -42,13 +42,12 @@ class Collectives:
         # Of messages between two ranks; reductions compute in host memory.
         self._allows_cuda = is_cuda_aware()
         self.rank, self.size = comm.Get_rank(), comm.Get_size()
-        self._peers = [peer for peer in range(self.size) if peer != self.rank]
         self._numbers: defaultdict[int, Iterator[int]] = defaultdict(itertools.count)
 
-    def next_tag(self) -> int:
-        """The tag of the next collective; the same on every rank, in the order of the calls."""
+    def next(self) -> Collective:
+        """The next collective; its tag is the same on every rank, in the order of the calls."""
         depth = Callbacks.depth()
-        return depth * TAGS + next(self._numbers[depth]) % TAGS
+        return Collective(self, depth * TAGS + next(self._numbers[depth]) % TAGS)
 
     def send(self, tensor: torch.Tensor, peer: int, tag: int) -> list[Transfer]:
         """Start sending a contiguous tensor to a rank of the group."""
@@ -84,49 +83,48 @@ class Collectives:
         yield self.receive(received.buffers[0], peer, tag)
         received.copy_back()
 
-    def exchange(
-        self, outputs: Sequence[torch.Tensor], inputs: Sequence[torch.Tensor], tag: int
+
+class Collective:
+    """The algorithms, for one operation. All tensors are contiguous."""
+
+    def __init__(self, channel: Channel, tag: int) -> None:
+        self._channel, self._tag = channel, tag
+        self.rank, self.size = channel.rank, channel.size
+
+    def _exchange(
+        self, outputs: Sequence[torch.Tensor], inputs: Sequence[torch.Tensor]
     ) -> list[Transfer]:
         """Start sending inputs[peer] to and receiving outputs[peer] from each other rank.
 
-        Both contiguous and empty where nothing is to move. Ranks start with their successor, so
-        that not all of them send to the same one first.
+        Empty where nothing is to move. Ranks start with their successor, so that not all of them
+        send to the same one first.
         """
         transfers: list[Transfer] = []
-        order = self._peers[self.rank :] + self._peers[: self.rank]
+        order = [*range(self.rank + 1, self.size), *range(self.rank)]
         for peer in order:
             if outputs and outputs[peer].numel():
-                transfers += self.receive(outputs[peer], peer, tag)
+                transfers += self._channel.receive(outputs[peer], peer, self._tag)
         for peer in order:
             if inputs and inputs[peer].numel():
-                transfers += self.send(inputs[peer], peer, tag)
+                transfers += self._channel.send(inputs[peer], peer, self._tag)
         return transfers
 
-    def all_to_all(
-        self, outputs: Sequence[torch.Tensor], inputs: Sequence[torch.Tensor], tag: int
-    ) -> Steps:
+    def all_to_all(self, outputs: Sequence[torch.Tensor], inputs: Sequence[torch.Tensor]) -> Steps:
         """outputs[j] of rank i = inputs[i] of rank j; inputs or outputs may be an empty list.
 
         All-gather is the case of equal inputs.
         """
-        received = ReceiveBuffers(*outputs)
-        sources = [as_contiguous(tensor) for tensor in inputs]
         if outputs and inputs:
-            copy(received.buffers[self.rank].view(-1), sources[self.rank].view(-1))
-        yield self.exchange(received.buffers, sources, tag)
-        received.copy_back()
+            copy(outputs[self.rank].view(-1), inputs[self.rank].view(-1))
+        yield self._exchange(outputs, inputs)
 
-    def gather(
-        self, outputs: Sequence[torch.Tensor], tensor: torch.Tensor, root: int, tag: int
-    ) -> Steps:
+    def gather(self, outputs: Sequence[torch.Tensor], tensor: torch.Tensor, root: int) -> Steps:
         """outputs[j] of the root = tensor of rank j."""
-        return self.all_to_all(outputs, self._at(root, tensor), tag)
+        return self.all_to_all(outputs, self._at(root, tensor))
 
-    def scatter(
-        self, output: torch.Tensor, inputs: Sequence[torch.Tensor], root: int, tag: int
-    ) -> Steps:
+    def scatter(self, output: torch.Tensor, inputs: Sequence[torch.Tensor], root: int) -> Steps:
         """output of rank j = inputs[j] of the root."""
-        return self.all_to_all(self._at(root, output), inputs, tag)
+        return self.all_to_all(self._at(root, output), inputs)
 
     def _at(self, root: int, tensor: torch.Tensor) -> list[torch.Tensor]:
         """One tensor per rank: this one for the root, empty ones for the others."""
@@ -134,70 +132,56 @@ class Collectives:
         tensors[root] = tensor
         return tensors
 
-    def broadcast(self, tensor: torch.Tensor, root: int, tag: int) -> Steps:
+    def broadcast(self, tensor: torch.Tensor, root: int) -> Steps:
         """The root's tensor to all, along a binomial tree."""
-        received = ReceiveBuffers(tensor)
-        buffer = received.buffers[0]
         place = (self.rank - root) % self.size
-        if place == 0:
-            received.load()
         # The lowest set bit of a place is the distance to its parent; the root has all above.
         reach = place & -place if place else 1 << (self.size - 1).bit_length()
         if place:
-            yield self.receive(buffer, (place - reach + root) % self.size, tag)
+            parent = (place - reach + root) % self.size
+            yield self._channel.receive(tensor, parent, self._tag)
         children: list[Transfer] = []
         while (reach := reach // 2) > 0:
             if place + reach < self.size:
-                children += self.send(buffer, (place + reach + root) % self.size, tag)
+                child = (place + reach + root) % self.size
+                children += self._channel.send(tensor, child, self._tag)
         yield children
-        received.copy_back()
 
-    def barrier(self, tag: int) -> Steps:
+    def barrier(self) -> Steps:
         """One byte from everyone to everyone."""
         incoming = list(torch.empty(self.size, 1, dtype=torch.uint8))
         outgoing = [torch.zeros(1, dtype=torch.uint8)] * self.size
-        yield self.exchange(incoming, outgoing, tag)
+        yield self._exchange(incoming, outgoing)
 
-    def all_reduce(self, tensor: torch.Tensor, op: ReduceOp, tag: int) -> Steps:
+    def all_reduce(self, tensor: torch.Tensor, op: ReduceOp) -> Steps:
         """tensor = reduction over the ranks: in one round, or by slices that are gathered."""
         reduction = Reduction(op, tensor.dtype, self.size)
-        received = ReceiveBuffers(tensor)
-        received.load()
-        flat = received.buffers[0].view(-1)
+        flat = tensor.view(-1)
         if self.size == 1:
             return
         if flat.nbytes * (self.size - 1) <= ONE_ROUND_BYTES:
             rows = list(torch.empty(self.size, flat.numel(), dtype=flat.dtype))
-            yield self.exchange(rows, [flat] * self.size, tag)
+            yield self._exchange(rows, [flat] * self.size)
             rows[self.rank] = flat
             reduction.reduce(rows, self.rank, flat)
         else:
             slices = list(torch.tensor_split(flat, self.size))
-            yield from self.reduce_scatter(slices[self.rank], slices, reduction, tag)
-            yield self.exchange(slices, [slices[self.rank]] * self.size, tag)
-        received.copy_back()
+            yield from self.reduce_scatter(slices[self.rank], slices, reduction)
+            yield self._exchange(slices, [slices[self.rank]] * self.size)
 
-    def reduce(self, tensor: torch.Tensor, op: ReduceOp, root: int, tag: int) -> Steps:
+    def reduce(self, tensor: torch.Tensor, op: ReduceOp, root: int) -> Steps:
         """tensor of the root = reduction over the ranks; the other ranks' are left alone."""
-        reduction = Reduction(op, tensor.dtype, self.size)
-        received = ReceiveBuffers(tensor if self.rank == root else as_contiguous(tensor))
-        received.load()
-        slices = list(torch.tensor_split(received.buffers[0].view(-1), self.size))
+        slices = list(torch.tensor_split(tensor.view(-1), self.size))
         own = slices[self.rank]
         out = own if self.rank == root else torch.empty_like(own)
-        yield from self.reduce_scatter(out, slices, reduction, tag)
-        if self.rank == root:
-            yield self.exchange(slices, [], tag)
-            received.copy_back()
-        elif out.numel():
-            yield self.send(out, root, tag)
+        yield from self.reduce_scatter(out, slices, Reduction(op, tensor.dtype, self.size))
+        yield from self.gather(slices if self.rank == root else [], out, root)
 
     def reduce_scatter(
         self,
         output: torch.Tensor,
         inputs: Sequence[torch.Tensor],
         reduction: Reduction,
-        tag: int,
     ) -> Steps:
         """output of rank i = reduction over j of inputs[i] of rank j.
 
@@ -208,7 +192,6 @@ class Collectives:
             output: contiguous, 1-D; may be inputs[rank].
             inputs: contiguous, 1-D, one per rank.
             reduction: of their dtype.
-            tag: of this collective.
         """
         if self.size == 1:
             copy(output, inputs[0])
@@ -223,7 +206,7 @@ class Collectives:
             part = slice(begin, begin + most)
             length = output[part].numel()
             rows = [row[:length] for row in scratch[begin // most % 2]]
-            return rows, self.exchange(rows, [tensor[part] for tensor in inputs], tag)
+            return rows, self._exchange(rows, [tensor[part] for tensor in inputs])
 
         rows, transfers = start(0)
         for begin in range(0, longest, most):

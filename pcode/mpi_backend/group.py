@@ -12,7 +12,7 @@ from mpi4py import MPI
 from torch.distributed import ReduceOp
 
 from pcode.mpi_backend.buffers import ReceiveBuffers, as_contiguous
-from pcode.mpi_backend.collectives import Collectives
+from pcode.mpi_backend.collectives import Channel
 from pcode.mpi_backend.future import Callbacks
 from pcode.mpi_backend.operation import Steps
 from pcode.mpi_backend.progress import Progress
@@ -88,11 +88,17 @@ class MPIProcessGroup(ProcessGroupBase):  # type: ignore[misc]
 
         messages, collectives = world.call(f"new group of ranks {ranks}", self._limit, create)
         world.groups += (messages, collectives)
-        self._messages = Collectives(messages, ranks)
-        self._collectives = Collectives(collectives, ranks)
+        self._messages = Channel(messages, ranks)
+        self._channel = Channel(collectives, ranks)  # of collective operations alone
 
     def _start(
-        self, name: str, steps: Steps, result: Tensors, opts: Any = None, one_step: bool = False
+        self,
+        name: str,
+        steps: Steps,
+        result: Tensors,
+        opts: Any = None,
+        *,
+        one_step: bool = False,
     ) -> MPIWork:
         limit, in_background = self._limit, True
         if opts is not None:
@@ -110,6 +116,23 @@ class MPIProcessGroup(ProcessGroupBase):  # type: ignore[misc]
             one_step=one_step,
             in_background=in_background,
         )
+
+    def _collective(
+        self,
+        name: str,
+        steps: Sequence[Steps],
+        received: ReceiveBuffers,
+        result: Tensors,
+        opts: Any,
+    ) -> MPIWork:
+        """Start these steps, one after the other, and copy back what they have received."""
+
+        def all_steps() -> Steps:
+            for each in steps:
+                yield from each
+            received.copy_back()
+
+        return self._start(name, all_steps(), result, opts)
 
     # Messages between two ranks
 
@@ -137,30 +160,35 @@ class MPIProcessGroup(ProcessGroupBase):  # type: ignore[misc]
         if isinstance(opts, ReduceOp | ReduceOp.RedOpType):
             op, opts = opts, AllreduceOptions()
             opts.reduceOp = op
-        return self._start("all_reduce", self._all_reduce(tensors, opts.reduceOp), tensors, opts)
+        received, collective = ReceiveBuffers(*tensors), self._channel.next()
+        received.load()
+        steps = [collective.all_reduce(buffer, opts.reduceOp) for buffer in received.buffers]
+        return self._collective("all_reduce", steps, received, tensors, opts)
 
     allreduce_coalesced = allreduce
 
-    def _all_reduce(self, tensors: Tensors, op: Any) -> Steps:
-        tag = self._collectives.next_tag()
-        for tensor in tensors:
-            yield from self._collectives.all_reduce(tensor, op, tag)
-
     def reduce(self, tensors: Tensors, opts: Any = _REDUCE) -> MPIWork:
         """The root's tensor = reduction over the ranks."""
-        (tensor,) = tensors
-        steps = self._collectives.reduce(
-            tensor, opts.reduceOp, opts.rootRank, self._collectives.next_tag()
-        )
-        return self._start("reduce", steps, tensors, opts)
+        (tensor,), root = tensors, opts.rootRank
+        received = ReceiveBuffers(tensor if self._channel.rank == root else as_contiguous(tensor))
+        received.load()
+        steps = [self._channel.next().reduce(received.buffers[0], opts.reduceOp, root)]
+        return self._collective("reduce", steps, received, tensors, opts)
 
     def reduce_scatter(
         self, outputs: Tensors, inputs: list[Tensors], opts: Any = _REDUCE_SCATTER
     ) -> MPIWork:
         """output of rank i = reduction over j of inputs[i] of rank j."""
-        (output,), (pieces,) = outputs, inputs
-        steps = self._reduce_scatter([output], [pieces], opts.reduceOp)
-        return self._start("reduce_scatter", steps, outputs, opts)
+        received, collective = ReceiveBuffers(*outputs), self._channel.next()
+        steps = [
+            collective.reduce_scatter(
+                buffer.view(-1),
+                [as_contiguous(piece).view(-1) for piece in pieces],
+                Reduction(opts.reduceOp, buffer.dtype, collective.size),
+            )
+            for buffer, pieces in zip(received.buffers, inputs, strict=True)
+        ]
+        return self._collective("reduce_scatter", steps, received, outputs, opts)
 
     def reduce_scatter_single(
         self, output: torch.Tensor, input: torch.Tensor, opts: Any = _REDUCE_SCATTER
@@ -173,17 +201,7 @@ class MPIProcessGroup(ProcessGroupBase):  # type: ignore[misc]
     ) -> MPIWork:
         """reduce_scatter_single of several pairs."""
         pieces = [self._split(as_contiguous(tensor)) for tensor in inputs]
-        steps = self._reduce_scatter(outputs, pieces, opts.reduceOp)
-        return self._start("reduce_scatter", steps, outputs, opts)
-
-    def _reduce_scatter(self, outputs: Tensors, inputs: list[Tensors], op: Any) -> Steps:
-        tag = self._collectives.next_tag()
-        received = ReceiveBuffers(*outputs)
-        for buffer, pieces in zip(received.buffers, inputs, strict=True):
-            reduction = Reduction(op, buffer.dtype, self._collectives.size)
-            flat = [as_contiguous(piece).view(-1) for piece in pieces]
-            yield from self._collectives.reduce_scatter(buffer.view(-1), flat, reduction, tag)
-        received.copy_back()
+        return self.reduce_scatter(outputs, pieces, opts)
 
     # Copies
 
@@ -194,21 +212,23 @@ class MPIProcessGroup(ProcessGroupBase):  # type: ignore[misc]
             root, opts = opts, BroadcastOptions()
             opts.rootRank = root
         (tensor,) = tensors
-        steps = self._collectives.broadcast(tensor, opts.rootRank, self._collectives.next_tag())
-        return self._start("broadcast", steps, tensors, opts)
+        received = ReceiveBuffers(tensor)
+        received.load()
+        steps = [self._channel.next().broadcast(received.buffers[0], opts.rootRank)]
+        return self._collective("broadcast", steps, received, tensors, opts)
 
     def allgather(self, outputs: list[Tensors], inputs: Tensors, opts: Any = None) -> MPIWork:
         """outputs[0][j] = the tensor of rank j."""
-        (pieces,), (tensor,) = outputs, inputs
-        return self._start("all_gather", self._all_gather([pieces], [tensor]), pieces, opts)
+        return self.allgather_coalesced([[piece] for piece in outputs[0]], inputs, opts)
 
     def allgather_coalesced(
         self, output_lists: list[Tensors], inputs: Tensors, opts: Any = None
     ) -> MPIWork:
         """output_lists[j][k] = the k-th tensor of rank j."""
-        by_tensor = [list(tensors) for tensors in zip(*output_lists, strict=True)]
-        result = [tensor for tensors in output_lists for tensor in tensors]
-        return self._start("all_gather", self._all_gather(by_tensor, inputs), result, opts)
+        outputs = [tensor for tensors in output_lists for tensor in tensors]
+        received = ReceiveBuffers(*outputs)
+        pieces = [received.buffers[number :: len(inputs)] for number in range(len(inputs))]
+        return self._all_gather(pieces, inputs, received, outputs, opts)
 
     def all_gather_single(
         self, output: torch.Tensor, input: torch.Tensor, opts: Any = None
@@ -222,40 +242,44 @@ class MPIProcessGroup(ProcessGroupBase):  # type: ignore[misc]
         """all_gather_single of several pairs."""
         received = ReceiveBuffers(*outputs)
         pieces = [self._split(buffer) for buffer in received.buffers]
-        steps = self._all_gather(pieces, inputs, received)
-        return self._start("all_gather", steps, outputs, opts)
+        return self._all_gather(pieces, inputs, received, outputs, opts)
 
     def _all_gather(
-        self, outputs: list[Tensors], inputs: Tensors, received: ReceiveBuffers | None = None
-    ) -> Steps:
-        tag = self._collectives.next_tag()
-        for pieces, tensor in zip(outputs, inputs, strict=True):
-            sources = [as_contiguous(tensor)] * self._collectives.size
-            yield from self._collectives.all_to_all(pieces, sources, tag)
-        if received is not None:
-            received.copy_back()
+        self,
+        pieces: list[Tensors],
+        inputs: Tensors,
+        received: ReceiveBuffers,
+        result: Tensors,
+        opts: Any,
+    ) -> MPIWork:
+        collective = self._channel.next()
+        steps = [
+            collective.all_to_all(outputs, [as_contiguous(tensor)] * collective.size)
+            for outputs, tensor in zip(pieces, inputs, strict=True)
+        ]
+        return self._collective("all_gather", steps, received, result, opts)
 
     def gather(self, outputs: list[Tensors], inputs: Tensors, opts: Any = _GATHER) -> MPIWork:
         """outputs[0][j] of the root = the tensor of rank j; an empty list elsewhere."""
         (tensor,) = inputs
         pieces = outputs[0] if outputs else []
-        steps = self._collectives.gather(
-            pieces, tensor, opts.rootRank, self._collectives.next_tag()
-        )
-        return self._start("gather", steps, pieces, opts)
+        received = ReceiveBuffers(*pieces)
+        steps = self._channel.next().gather(received.buffers, as_contiguous(tensor), opts.rootRank)
+        return self._collective("gather", [steps], received, pieces, opts)
 
     def scatter(self, outputs: Tensors, inputs: list[Tensors], opts: Any = _SCATTER) -> MPIWork:
         """The tensor of rank j = inputs[0][j] of the root; an empty list elsewhere."""
-        (output,) = outputs
-        steps = self._collectives.scatter(
-            output, inputs[0] if inputs else [], opts.rootRank, self._collectives.next_tag()
-        )
-        return self._start("scatter", steps, outputs, opts)
+        received = ReceiveBuffers(*outputs)
+        (buffer,) = received.buffers
+        pieces = [as_contiguous(tensor) for tensor in inputs[0]] if inputs else []
+        steps = self._channel.next().scatter(buffer, pieces, opts.rootRank)
+        return self._collective("scatter", [steps], received, outputs, opts)
 
     def alltoall(self, outputs: Tensors, inputs: Tensors, opts: Any = None) -> MPIWork:
         """outputs[j] of rank i = inputs[i] of rank j."""
-        steps = self._collectives.all_to_all(outputs, inputs, self._collectives.next_tag())
-        return self._start("all_to_all", steps, outputs, opts)
+        received, pieces = ReceiveBuffers(*outputs), [as_contiguous(tensor) for tensor in inputs]
+        steps = self._channel.next().all_to_all(received.buffers, pieces)
+        return self._collective("all_to_all", [steps], received, outputs, opts)
 
     def all_to_all_single(
         self,
@@ -267,27 +291,27 @@ class MPIProcessGroup(ProcessGroupBase):  # type: ignore[misc]
     ) -> MPIWork:
         """all_to_all of parts along the first dimension; equal ones where no sizes are given."""
         received = ReceiveBuffers(output)
-        steps = self._collectives.all_to_all(
+        steps = self._channel.next().all_to_all(
             self._split(received.buffers[0], output_split_sizes),
             self._split(as_contiguous(input), input_split_sizes),
-            self._collectives.next_tag(),
         )
-        return self._start("all_to_all", _copying_back(steps, received), [output], opts)
+        return self._collective("all_to_all", [steps], received, [output], opts)
 
     def _split(self, tensor: torch.Tensor, sizes: list[int] | None = None) -> Tensors:
         """A contiguous tensor's parts, one per rank, each contiguous."""
         if sizes:
             return list(torch.split(tensor, sizes))
-        if tensor.numel() % self._collectives.size:
+        if tensor.numel() % self._channel.size:
             raise ValueError(
-                f"{tensor.numel()} elements are not divisible by {self._collectives.size} ranks"
+                f"{tensor.numel()} elements are not divisible by {self._channel.size} ranks"
             )
-        return list(tensor.view(self._collectives.size, -1))
+        return list(tensor.view(self._channel.size, -1))
 
     def barrier(self, opts: Any = None) -> MPIWork:
         """Nothing but waiting for all."""
-        steps = self._collectives.barrier(self._collectives.next_tag())
-        return self._start("barrier", steps, [], opts)
+        return self._collective(
+            "barrier", [self._channel.next().barrier()], ReceiveBuffers(), [], opts
+        )
 
     # Names by which C++ and other releases of torch call the same operations
 
@@ -301,23 +325,18 @@ class MPIProcessGroup(ProcessGroupBase):  # type: ignore[misc]
     # What torch asks a group about itself
 
     def getBackendName(self) -> str:  # noqa: N802
-        """The name by which it is registered."""
         return "mpi"
 
     def getGroupName(self) -> str:  # noqa: N802
-        """The name by which C++ finds it."""
         return self._name
 
     def setGroupName(self, name: str) -> None:  # noqa: N802
-        """Called by torch when it registers the group."""
         self._name = name
 
     def getGroupDesc(self) -> str:  # noqa: N802
-        """A description given by the user."""
         return self._description
 
     def setGroupDesc(self, description: str) -> None:  # noqa: N802
-        """Called by torch when it registers the group."""
         self._description = description
 
     def _get_backend(self, device: torch.device) -> MPIProcessGroup:
@@ -330,11 +349,6 @@ class MPIProcessGroup(ProcessGroupBase):  # type: ignore[misc]
     def shutdown(self) -> None:
         """Give the communicators back; called by destroy_process_group on every member."""
         if self._world.fault is None:
-            for comm in (self._messages.comm, self._collectives.comm):
+            for comm in (self._messages.comm, self._channel.comm):
                 self._world.groups.remove(comm)
                 comm.Free()
-
-
-def _copying_back(steps: Steps, received: ReceiveBuffers) -> Steps:
-    yield from steps
-    received.copy_back()

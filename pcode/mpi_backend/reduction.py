@@ -39,12 +39,6 @@ _BITS: dict[str, Combine] = {
     "BOR": _into(torch.bitwise_or),
     "BXOR": _into(torch.bitwise_xor),
 }
-_LOGIC: dict[str, Combine] = {
-    "SUM": _into(torch.logical_or),
-    "MAX": _into(torch.logical_or),
-    "PRODUCT": _into(torch.logical_and),
-    "MIN": _into(torch.logical_and),
-}
 # torch neither adds nor (before 2.14) orders these; their sums have the bits of the signed sums.
 _SIGNED = {
     torch.uint16: torch.int16,
@@ -70,9 +64,7 @@ class Reduction:
         name = next((known for known in _names() if op == getattr(ReduceOp, known)), str(op))
         floating = dtype.is_floating_point or dtype.is_complex
         table: dict[str, Combine]
-        if dtype == torch.bool:
-            table = {**_LOGIC, **_BITS}
-        elif dtype.is_complex:
+        if dtype.is_complex:
             table = _ARITHMETIC
         elif floating:
             table = {**_ARITHMETIC, **_ORDER}

@@ -97,7 +97,7 @@ class Runtime:
             raise MPIError(
                 "MPI goes on after a failure only under mpirun --with-ft ulfm", rank=old.rank
             )
-        # Ends, by the helper thread, what is under way; who is revoked needs no message.
+        # Ends, by the helper thread, what is under way; ranks that are revoked need no notice.
         old.report(MPIError("given up to recover", rank=old.rank, reported_by_peer=True))
         old.revoke()
         deadline = time.monotonic() + self.timeout.total_seconds()

@@ -63,7 +63,6 @@ class MPIWork(Operation, Work):
         return True
 
     def get_future(self) -> OrderedFuture:
-        """A future of the result."""
         with self._lock:
             if self._future is not None:
                 return self._future
@@ -86,23 +85,18 @@ class MPIWork(Operation, Work):
             self._future.set_exception(self.error)
 
     def is_completed(self) -> bool:
-        """Whether it has ended, with or without an error."""
         return self.poll()
 
     def is_success(self) -> bool:
-        """Whether it has ended without an error."""
         return self.poll() and self.error is None
 
     def exception(self) -> Exception | None:
-        """Its error, if it has ended with one."""
         return self.error
 
     def result(self) -> list[torch.Tensor]:
-        """The tensors that it fills."""
         return self._result
 
     def synchronize(self) -> None:
-        """Wait for it."""
         self.wait()
 
     def source_rank(self) -> int:

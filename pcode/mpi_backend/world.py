@@ -125,7 +125,7 @@ class World:
         """Make this the fault, unless there is one, and notify all ranks, unless a peer has.
 
         Args:
-            notice: what to report, if not the error itself.
+            notice: what it says, if not the error itself.
         """
         if self._set_fault(error) and not error.reported_by_peer:
             self._notify(FAULT, (notice or str(error)).encode()[:MAX_NOTICE_BYTES])
@@ -208,7 +208,7 @@ class World:
             return
         for peer in range(self.size):
             if peer != self.rank:
-                with contextlib.suppress(MPI.Exception):  # a dead rank takes no message
+                with contextlib.suppress(MPI.Exception):  # a dead rank cannot be notified
                     request = self._notices.Isend([text, MPI.BYTE], dest=peer, tag=tag)
                     self._sent.append((request, text))
 

@@ -62,7 +62,19 @@ class SGDUpdate:
             from pcode.optim.sgd_update_triton import update  # noqa: PLC0415
 
             with torch.cuda.device_of(self.x):
-                update(self)
+                update(
+                    self.layout,
+                    self.x,
+                    self.gradients,
+                    self.buf,
+                    self.z,
+                    self.coefficients,
+                    LR=LR,
+                    WEIGHT_DECAY=WEIGHT_DECAY,
+                    MOMENTUM=MOMENTUM,
+                    NESTEROV=NESTEROV,
+                    GAMMA=GAMMA,
+                )
         else:
             run_segments(_update, self.layout.sizes, *self.arguments())
 

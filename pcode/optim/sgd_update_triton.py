@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
 import torch
 import triton
 import triton.language as tl
+from numpy.typing import NDArray
 
 from pcode.compression.kernels.gpu.blocks import segment_of
 from pcode.compression.kernels.gpu.launch import launch_on_segments, segments_of
-from pcode.optim.sgd_update import GAMMA, LR, MOMENTUM, NESTEROV, WEIGHT_DECAY, SGDUpdate
+from pcode.utils.layout import Layout
 from pcode.utils.transfer import to_device
 
 # Of a 16-byte access, and of a float32.
@@ -75,38 +77,43 @@ def _coefficients(rows: bytes, device: torch.device) -> torch.Tensor:
     return to_device(torch.from_numpy(np.frombuffer(rows, dtype=np.float32).copy()), device)
 
 
-def update(step: SGDUpdate) -> None:
-    """`SGDUpdate.__call__`, on the GPU: one launch.
+def update(
+    layout: Layout,
+    x: torch.Tensor,
+    gradients: Sequence[torch.Tensor],
+    buf: torch.Tensor,
+    z: torch.Tensor,
+    coefficients: NDArray[np.float32],
+    **columns: int,
+) -> None:
+    """Do what `SGDUpdate` does, on the GPU, in one launch.
+
+    Args:
+        columns: of the coefficients, by the names of the kernel's.
 
     Raises:
         ValueError: a gradient is not a contiguous float32 tensor there.
     """
-    device = step.x.device
-    for gradient in step.gradients:
+    for gradient in gradients:
         if (
-            gradient.device != device
+            gradient.device != x.device
             or gradient.dtype != torch.float32
             or not gradient.is_contiguous()
         ):
             raise ValueError(
-                f"expected contiguous float32 gradients on {device}, got {gradient.dtype} with "
+                f"expected contiguous float32 gradients on {x.device}, got {gradient.dtype} with "
                 f"strides {gradient.stride()} on {gradient.device}"
             )
-    addresses = tuple(gradient.data_ptr() for gradient in step.gradients)
+    addresses = tuple(gradient.data_ptr() for gradient in gradients)
     wide = all(address % WIDEST_BYTES == 0 for address in addresses)
-    segments = segments_of(step.layout.sizes, device)
     launch_on_segments(
         _update,
-        segments,
-        step.x,
-        _addresses(addresses, device),
-        step.buf,
-        step.z,
-        _coefficients(step.coefficients.tobytes(), device),
-        LR=LR,
-        WEIGHT_DECAY=WEIGHT_DECAY,
-        MOMENTUM=MOMENTUM,
-        NESTEROV=NESTEROV,
-        GAMMA=GAMMA,
+        segments_of(layout.sizes, x.device),
+        x,
+        _addresses(addresses, x.device),
+        buf,
+        z,
+        _coefficients(coefficients.tobytes(), x.device),
         GRADIENT_BYTES=WIDEST_BYTES if wide else LEAST_BYTES,
+        **columns,
     )

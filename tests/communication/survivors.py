@@ -109,7 +109,7 @@ def holding(communicator: Communicator, step: int) -> None:
     exchange.wait()
 
 
-def meeting(communicator: Communicator, step: int) -> None:
+def waiting(communicator: Communicator, step: int) -> None:
     communicator.barrier(step)
 
 
@@ -120,9 +120,9 @@ def exchange_ring(tale: Tale) -> None:
 
 
 def all_gather(tale: Tale) -> None:
-    """Node 1 dies where the others gather; node 0, with the store, where they meet."""
+    """Node 1 dies where the others gather; node 0, with the store, at a barrier."""
     lose(tale, tale.communicator.rank == 1, gathering)
-    lose(tale, tale.communicator.rank == 0, meeting)
+    lose(tale, tale.communicator.rank == 0, waiting)
 
 
 def under_way(tale: Tale) -> None:

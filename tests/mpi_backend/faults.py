@@ -4,7 +4,7 @@
 
 Each rank that raises writes FOLDER/RANK.json: what it raised and after how many seconds. The rank
 that is to notice a silent one has a shorter time limit than the others: these would have waited
-much longer, and have raised an error of their own, had they not been told.
+much longer, and have raised an error of their own, had they not been notified.
 """
 
 from __future__ import annotations

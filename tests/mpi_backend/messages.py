@@ -52,7 +52,7 @@ def tags_and_any_source() -> None:
 
 @check
 def groups() -> None:
-    """Overlapping groups, their own ranks, messages and collectives that do not meet."""
+    """Overlapping groups, their own ranks, messages and collectives that do not mix."""
     rank, size = dist.get_rank(), dist.get_world_size()
     members = list(range(size - 1, 0, -1))  # all but rank 0; torch sorts them
     upper = dist.new_group(members, timeout=LIMIT)

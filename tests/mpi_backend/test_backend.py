@@ -28,16 +28,16 @@ def test_silent_rank_is_named_on_all_ranks_when_one_has_waited_for_the_limit(
     done = run_mpi(4, argv, timeout=START_SECONDS)
     assert done.returncode == faults.STATUS, done.stderr
     limit = faults.LIMIT_SECONDS
-    first, told, waiting = (read(tmp_path, rank) for rank in range(3))
+    first, notified, waiting = (read(tmp_path, rank) for rank in range(3))
     assert not (tmp_path / "3.json").exists()
     message = f"rank 0, peer 3: no message within {limit:g} s (recv, 40 bytes)"
     assert first["kind"] == "MPIError"
     assert (first["rank"], first["peer"], first["text"]) == (0, 3, message)
     assert first["seconds"] >= limit
-    # The others were told before their own limit had passed: that would have given another text,
-    # with the other limit in it and without rank 0's report.
-    assert (told["kind"], told["rank"], told["peer"]) == ("MPIError", 1, 0)
-    assert told["text"] == f"rank 1, peer 0: rank 0 reported: {message}"
+    # The others were notified before their own limit had passed: that would have given another
+    # text, with the other limit in it and without rank 0's report.
+    assert (notified["kind"], notified["rank"], notified["peer"]) == ("MPIError", 1, 0)
+    assert notified["text"] == f"rank 1, peer 0: rank 0 reported: {message}"
     assert f"rank 0 reported: {message}" in waiting["text"]
 
 
@@ -46,8 +46,8 @@ def test_collective_names_the_rank_that_has_not_come(tmp_path: Path) -> None:
     done = run_mpi(3, argv, timeout=START_SECONDS)
     assert done.returncode != 0
     noticed = "rank 1, peer 2: no message within 2 s (all_reduce, 133332 bytes)"
-    told = f"rank 0, peer 2: rank 1 reported: {noticed}"
-    for rank, text in enumerate((told, noticed)):
+    reported = f"rank 0, peer 2: rank 1 reported: {noticed}"
+    for rank, text in enumerate((reported, noticed)):
         found = read(tmp_path, rank)
         assert (found["rank"], found["peer"], found["text"]) == (rank, 2, text)
         assert text in done.stderr
@@ -74,10 +74,10 @@ print(os.environ.get("OMPI_MCA_btl"))
 VERBOSE = {"OMPI_MCA_btl_base_verbose": "10"}
 
 
-def transports(done: subprocess.CompletedProcess[str], told: str = "None") -> set[str]:
-    """Those that Open MPI says to open; what is `told` to programs that are started later."""
+def transports(done: subprocess.CompletedProcess[str], later: str = "None") -> set[str]:
+    """Those that Open MPI says to open; `later`: what is left to programs that follow."""
     assert done.returncode == 0, done.stderr
-    assert done.stdout == f"{told}\n"
+    assert done.stdout == f"{later}\n"
     return set(re.findall(r"components_open: found loaded component (\w+)", done.stderr))
 
 
