@@ -58,25 +58,29 @@ class SGDUpdate:
 
     def __call__(self) -> None:
         if self.x.is_cuda:
-            # No process that computes on CPUs needs Triton.
-            from pcode.optim.sgd_update_triton import update  # noqa: PLC0415
-
             with torch.cuda.device_of(self.x):
-                update(
-                    self.layout,
-                    self.x,
-                    self.gradients,
-                    self.buf,
-                    self.z,
-                    self.coefficients,
-                    LR=LR,
-                    WEIGHT_DECAY=WEIGHT_DECAY,
-                    MOMENTUM=MOMENTUM,
-                    NESTEROV=NESTEROV,
-                    GAMMA=GAMMA,
-                )
+                self.on_gpu()
         else:
             run_segments(_update, self.layout.sizes, *self.arguments())
+
+    def on_gpu(self) -> None:
+        """Launch the kernel on the current GPU."""
+        # No process that computes on CPUs needs Triton.
+        from pcode.optim.sgd_update_triton import update  # noqa: PLC0415
+
+        update(
+            self.layout,
+            self.x,
+            self.gradients,
+            self.buf,
+            self.z,
+            self.coefficients,
+            LR=LR,
+            WEIGHT_DECAY=WEIGHT_DECAY,
+            MOMENTUM=MOMENTUM,
+            NESTEROV=NESTEROV,
+            GAMMA=GAMMA,
+        )
 
 
 @kernel

@@ -24,7 +24,6 @@ from triton.runtime.jit import JITFunction
 from pcode.compression import Message
 from pcode.compression.kernels.gpu.launch import SEGMENT_ENTRIES
 from pcode.optim.sgd_update import SGDUpdate
-from pcode.optim.sgd_update_triton import update
 from pcode.utils.layout import Layout
 from tests.compression.gpu.cases import CASES, WEIGHTS, Case
 
@@ -68,7 +67,7 @@ def _launch_update(layout: Layout) -> None:
     """Step and mix."""
     x, buf, z = (torch.zeros(layout.num_entries) for _ in range(3))
     rows = np.ones((layout.num_tensors, 5), dtype=np.float32)
-    update(SGDUpdate(layout, x, buf, z, layout.views(torch.zeros_like(x)), rows))
+    SGDUpdate(layout, x, buf, z, layout.views(torch.zeros_like(x)), rows).on_gpu()
 
 
 def compile_launches() -> dict[str, Any]:

@@ -17,7 +17,6 @@ from triton.runtime.interpreter import InterpretedFunction
 from triton.runtime.jit import JITFunction
 
 from pcode.optim.sgd_update import SGDUpdate
-from pcode.optim.sgd_update_triton import update
 from tests.compression.gpu.cases import CASES, DEVICE, WEIGHTS, Case, drawn, room
 
 FEW = Layout.of_sizes([20, 3])
@@ -107,7 +106,7 @@ def test_a_step_puts_few_operations_on_the_device(case: Case, launches: Counter[
 
     def step_of_choco() -> None:
         case.kernels.accumulate(compressor, MANY, messages, [hat, z], WEIGHTS)
-        update(sgd)
+        sgd.on_gpu()
         case.kernels.encode(compressor, MANY, x, hat, messages[0])
 
     case.kernels.encode(compressor, MANY, hat, None, messages[0])

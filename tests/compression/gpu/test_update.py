@@ -11,7 +11,6 @@ import torch
 pytest.importorskip("triton", reason="there is no Triton for this machine")
 
 from pcode.optim.sgd_update import SGDUpdate
-from pcode.optim.sgd_update_triton import update
 from pcode.utils.layout import Layout
 from tests.compression.gpu.cases import DEVICE, drawn
 
@@ -38,7 +37,7 @@ def test_it_is_the_cpu_s(nesterov: bool, shift: int) -> None:
     gpu = dataclasses.replace(cpu, x=x, buf=buf, z=z, gradients=gradients)
     for _ in range(2):
         cpu()
-        update(gpu)
+        gpu.on_gpu()
     assert torch.equal(gpu.x.cpu(), cpu.x)
     assert torch.equal(gpu.buf.cpu(), cpu.buf)
 
@@ -52,4 +51,4 @@ def test_a_gradient_that_lies_otherwise_is_refused() -> None:
         gradients=[torch.zeros(8, device=DEVICE)[::2]],
     )
     with pytest.raises(ValueError, match="contiguous float32 gradients"):
-        update(bad)
+        bad.on_gpu()
