@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from pcode.consensus.gossip import Consensus, Course, DeepSqueezeConsensus, gossip, slowest_mode
+from pcode.consensus.gossip import Consensus, Course, gossip, slowest_mode
 from pcode.consensus.measurement import Measurement, Setting, measure, setting_of
 from pcode.consensus.search import GammaSearch, Trial, check_gamma, search_gamma
 
 __all__ = [
     "Consensus",
     "Course",
-    "DeepSqueezeConsensus",
     "GammaSearch",
     "Measurement",
     "Setting",

@@ -1,15 +1,21 @@
-"""The gossip of CHOCO and of DeepSqueeze on all nodes at once, and the course of its error."""
+"""An optimizer without gradients, on all nodes at once, and the course of its error."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
+from pcode.communication.base import Communicator, NoCommunicator
 from pcode.compression.base import Compressor, Message
+from pcode.optim.compressed import CompressedOptimizer, OverlappingOptimizer
+from pcode.optim.flat import FlatStore, Groups
+from pcode.optim.gossip import Gossip, Targets
+from pcode.optim.local import LocalStep
 from pcode.topology.base import Matrix, Topology
 from pcode.utils.errors import NotFiniteError
 from pcode.utils.layout import Layout
@@ -21,20 +27,75 @@ DIVERGED_ERROR = 1e3
 ROUNDING_ERROR = 3e-6
 
 
+class StackedGossip(Gossip):
+    """The rounds of all nodes at once: their vectors lie back to back, in one of each kind.
+
+    A vector of n nodes has n times d entries, float64 so that the mean stays where it is through
+    1e5 rounds. Compressors take each tensor by itself: one message holds those of all nodes. What
+    a compressor draws is not what it draws for each node alone.
+    """
+
+    def __init__(
+        self,
+        communicator: Communicator,
+        topology: Topology,
+        compressor: Compressor,
+        layout: Layout,
+        **options: Any,
+    ) -> None:
+        # Here, because it takes a third of a second and a run whose gamma is given needs none.
+        from scipy.sparse import csr_array  # noqa: PLC0415
+
+        super().__init__(communicator, topology, compressor, layout, **options)
+        n = topology.num_nodes
+        self._num_nodes, self._num_rounds = n, 0
+        self._pending: Message | None = None
+        # One for each kind of weights, which stand for the rows of all nodes.
+        self._matrices = {
+            id(self.own): None,
+            id(self.mean): csr_array(topology.matrix),
+            id(self.mixed): csr_array(topology.matrix - np.eye(n)),
+        }
+        self._value, self._reference, self._q = torch.zeros(3, layout.num_entries)
+
+    def send(self, value: torch.Tensor, reference: torch.Tensor | None, step: int) -> None:
+        self._num_rounds += 1
+        key = derive_seed(self._seed, "consensus", self._num_rounds)
+        self._pending = message = Message(self._payloads[self._rank], key)
+        self._value.copy_(value)
+        if reference is not None:
+            reference = self._reference.copy_(reference)
+        self._compressor.encode(self._layout, self._value, reference, message)
+
+    def receive(self, targets: Targets) -> None:
+        if self._pending is None:
+            return
+        message, self._pending = self._pending, None
+        self._compressor.accumulate(self._layout, [message], [self._q.zero_()], [[1.0]])
+        for vector, weights, factor in targets:
+            q = self._q.double()
+            if (matrix := self._matrices[id(weights)]) is not None:
+                rows = q.view(self._num_nodes, -1).numpy()
+                q = torch.from_numpy(matrix @ rows).view(-1)
+            vector.add_(q, alpha=factor)
+
+
+class _NoStep(LocalStep):
+    """The local step of a gradient of 0."""
+
+    def __init__(self, store: FlatStore, groups: Groups) -> None:
+        super().__init__(store, groups)
+        self.vectors = {}
+
+    def step(self) -> None:
+        pass
+
+
 class Consensus:
-    """q = Q(x - hat) ; hat += q ; z += (W - I) q ; x += gamma z, from hat = z = 0, on all nodes.
-
-    That is the recursion of `pcode.optim.ParallelChoco` with gradients of 0; a round here ends
-    with the mixing that the optimizer does at the start of its next step. The nodes' vectors lie
-    back to back in one vector, whose layout is every node's tensors in turn. Compressors take each
-    tensor by itself, so that one message holds those of all nodes.
-
-    Source: CHOCO-Gossip of Koloskova, Stich, Jaggi, "Decentralized stochastic optimization and
-    gossip algorithms with compressed communication", ICML 2019, arXiv 1902.00340. Differences:
-    z stands for sum_j w_ij hat_j - hat_i; it and x are float64 here, so that the mean stays where
-    it is through 1e5 rounds. A compressor that draws does not draw what it draws for the optimizer.
+    """An optimizer without gradients, on all nodes at once.
 
     Args:
+        optimizer: one with a consensus step size: ParallelChoco or DeepSqueeze.
         layout: the tensors of one node.
         start: n x d, one row for each node; copied.
         gamma: the consensus step size.
@@ -42,13 +103,11 @@ class Consensus:
 
     Attributes:
         x: n x d float64.
-        converges: whether what compression leaves out vanishes as the nodes come to agree.
     """
-
-    converges: ClassVar[bool] = True
 
     def __init__(
         self,
+        optimizer: type[CompressedOptimizer],
         topology: Topology,
         compressor: Compressor,
         layout: Layout,
@@ -57,45 +116,39 @@ class Consensus:
         gamma: float,
         seed: int = 0,
     ) -> None:
-        # Here, because it takes a third of a second and a run whose gamma is given needs none.
-        from scipy.sparse import csr_array  # noqa: PLC0415
-
         n, d = topology.num_nodes, layout.num_entries
         if start.shape != (n, d):
             raise ValueError(f"expected a start of shape ({n}, {d}), got {tuple(start.shape)}")
-        self._compressor, self._gamma, self._seed = compressor, gamma, seed
-        self._layout = Layout.of_sizes(layout.sizes * n)
-        self._num_rounds = 0
-        self.x = start.to(torch.float64, copy=True)
-        self._z = torch.zeros_like(self.x)
-        # hat of CHOCO, e of DeepSqueeze.
-        self._memory, self._single, self._q = torch.zeros(3, n * d)
-        self._laplacian = csr_array(topology.matrix - np.eye(n))
-        self._payload = torch.empty(compressor.message_bytes(self._layout), dtype=torch.uint8)
+        pieces = start.to(torch.float64).split(layout.sizes, dim=1)
+        tensors = [piece[node].clone() for node in range(n) for piece in pieces]
+        stacked = type(optimizer.__name__, (optimizer,), {"dtype": torch.float64})
+        self._optimizer: CompressedOptimizer = stacked(
+            map(nn.Parameter, tensors),
+            NoCommunicator(0, n),
+            topology,
+            compressor=compressor,
+            consensus_stepsize=gamma,
+            gossip=StackedGossip,
+            seed=seed,
+            lr=0.0,
+        )
+        self._optimizer.local = _NoStep(self._optimizer.store, self._optimizer.param_groups)
+        self.x = self._optimizer.x.view(n, d)
         self._mean = self.x.mean(dim=0)
         self._unit = self._distance() or 1.0
+        # CHOCO mixes a round in at the start of the next step: its first one mixes nothing in.
+        self._starts = issubclass(optimizer, OverlappingOptimizer)
 
     def round(self) -> None:
-        """One message from each node to each of its neighbours.
+        """Take a step: one message from each node to each of its neighbours.
 
         Raises:
             NotFiniteError: the compressor met NaN or infinity.
         """
-        self._single.copy_(self.x.view(-1))
-        self._z += self._exchange(self._single, self._memory, 1.0)
-        self.x.add_(self._z, alpha=self._gamma)
-
-    def _exchange(
-        self, value: torch.Tensor, reference: torch.Tensor | None, own: float
-    ) -> torch.Tensor:
-        """(W - I) q with q = Q(value - reference); adds own * q to the memory."""
-        self._num_rounds += 1
-        message = Message(self._payload, derive_seed(self._seed, "consensus", self._num_rounds))
-        self._compressor.encode(self._layout, value, reference, message)
-        self._q.zero_()
-        targets = [self._memory, self._q]
-        self._compressor.accumulate(self._layout, [message], targets, [[own], [1.0]])
-        return torch.from_numpy(self._laplacian @ self._q.view_as(self.x).numpy())
+        if self._starts:
+            self._starts = False
+            self._optimizer.step()
+        self._optimizer.step()
 
     def _distance(self) -> float:
         return float(torch.linalg.vector_norm(self.x - self._mean))
@@ -104,22 +157,6 @@ class Consensus:
     def error(self) -> float:
         """sqrt(sum_i ||x_i - mean||^2) by that of the start, with the mean of the start."""
         return self._distance() / self._unit
-
-
-class DeepSqueezeConsensus(Consensus):
-    """e += x ; c = Q(e) ; e -= c ; x += gamma (W - I) c, from e = 0, on all nodes.
-
-    That is the recursion of `pcode.optim.DeepSqueeze` with gradients of 0. c holds x itself, not
-    a difference that vanishes: nodes that agree are driven apart, by gamma times what e changes.
-
-    Source: Algorithm 1 of Tang et al., arXiv 1907.07346.
-    """
-
-    converges = False
-
-    def round(self) -> None:
-        self._memory += self.x.view(-1)
-        self.x.add_(self._exchange(self._memory, None, -1.0), alpha=self._gamma)
 
 
 @dataclass(frozen=True)

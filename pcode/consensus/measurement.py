@@ -10,6 +10,7 @@ import torch
 
 from pcode.compression.base import Compressor
 from pcode.consensus.gossip import Consensus, Course, gossip, slowest_mode
+from pcode.optim import ParallelChoco
 from pcode.topology.base import Topology
 from pcode.utils.layout import Layout
 from pcode.utils.seeding import torch_generator
@@ -120,6 +121,8 @@ def measure(
 ) -> Measurement:
     """Play the gossip."""
     vectors = starting_vectors(topology, layout.num_entries, start, seed)
-    consensus = Consensus(topology, compressor, layout, vectors, gamma=gamma, seed=seed)
+    consensus = Consensus(
+        ParallelChoco, topology, compressor, layout, vectors, gamma=gamma, seed=seed
+    )
     course = gossip(consensus, rounds, every=-(-rounds // MOST_RECORDS))
     return Measurement(setting_of(topology, name, compressor, layout), gamma, course)

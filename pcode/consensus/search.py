@@ -12,6 +12,8 @@ import torch
 
 from pcode.compression.base import Compressor
 from pcode.consensus.gossip import DIVERGED_ERROR, ROUNDING_ERROR, Consensus, gossip
+from pcode.optim import ParallelChoco
+from pcode.optim.compressed import CompressedOptimizer
 from pcode.topology.base import Topology
 from pcode.utils.errors import NotFiniteError, UserError
 from pcode.utils.layout import Layout
@@ -118,7 +120,7 @@ def search_gamma(
     compressor: Compressor,
     layout: Layout,
     seed: int,
-    consensus: type[Consensus] = Consensus,
+    optimizer: type[CompressedOptimizer] = ParallelChoco,
 ) -> GammaSearch:
     """The gamma with which steps of the nodes that differ leave the smallest disagreement.
 
@@ -146,7 +148,7 @@ def search_gamma(
     of threads.
 
     Args:
-        consensus: the gossip of the optimizer.
+        optimizer: whose gamma is wanted.
 
     Raises:
         UserError: the vectors diverge for every gamma.
@@ -157,18 +159,18 @@ def search_gamma(
     delta = compressor.contraction(layout)
     # Unbiased forms may be no contraction at all.
     effort = CATCH_UP / max(delta, CATCH_UP / MOST_ROUNDS)
-    num_rounds = max(FEWEST_ROUNDS, round(effort)) if consensus.converges else MOST_ROUNDS
-    fewest = FEWEST_ENTRIES if consensus.converges else FEWEST_DISTURBED_ENTRIES
+    num_rounds = max(FEWEST_ROUNDS, round(effort)) if optimizer.converges else MOST_ROUNDS
+    fewest = FEWEST_ENTRIES if optimizer.converges else FEWEST_DISTURBED_ENTRIES
     cut = _cut_to_quality(compressor, layout, -(-fewest // n), MOST_WORK // num_rounds // n)
 
     def trial(exponent: float) -> Trial:
         gamma = 2.0**exponent
-        if consensus.converges:
+        if optimizer.converges:
             start = _start(topology, cut, seed)
-            played = consensus(topology, compressor, cut, start, gamma=gamma, seed=seed)
+            played = Consensus(optimizer, topology, compressor, cut, start, gamma=gamma, seed=seed)
             return _converging(played, gamma, topology.spectral_gap, num_rounds)
         start = _start(topology, cut, seed, apart=0.0)
-        played = consensus(topology, compressor, cut, start, gamma=gamma, seed=seed)
+        played = Consensus(optimizer, topology, compressor, cut, start, gamma=gamma, seed=seed)
         return _disturbed(played, gamma, topology, num_rounds, seed)
 
     trials = _coarse(trial)
@@ -187,7 +189,7 @@ def search_gamma(
     grown: list[float] = []
     for best in (gamma * scale for gamma in _candidates(ordered)):
         gamma = min(1.0, REPLAY_MARGIN * best)
-        replay = consensus(topology, compressor, short, start, gamma=gamma, seed=seed)
+        replay = Consensus(optimizer, topology, compressor, short, start, gamma=gamma, seed=seed)
         if not _grows(replay, replay_rounds):
             share = cut.num_entries / layout.num_entries
             done = tuple(grown)

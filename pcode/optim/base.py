@@ -11,7 +11,6 @@ from torch import nn
 
 from pcode.communication.base import Communicator
 from pcode.compression.base import Compressor
-from pcode.consensus import Consensus
 from pcode.optim.flat import FlatStore
 from pcode.optim.local import AdamOptions, LocalAdam, LocalSGD, LocalStep
 from pcode.topology.base import Graph, Topology
@@ -78,8 +77,8 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
         time_varying: whether the edges may change from round to round.
         reads_gradients_in_place: whether the recursion finds them where backward has left them;
             otherwise they are in g before it.
+        dtype: of the parameters and of all vectors; compressors take float32.
         takes_adam, takes_local_steps: whether the recursion is defined with them.
-        consensus: the recursion without gradients, of an optimizer with a consensus step size.
 
     Raises:
         UserError: what `validate` says.
@@ -89,9 +88,9 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
     centralized: ClassVar[bool] = False
     time_varying: ClassVar[bool] = False
     reads_gradients_in_place: ClassVar[bool] = False
+    dtype: ClassVar[torch.dtype] = torch.float32
     takes_adam: ClassVar[bool] = True
     takes_local_steps: ClassVar[bool] = True
-    consensus: ClassVar[type[Consensus] | None] = None
 
     def __init__(
         self,
@@ -123,7 +122,7 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
         }
         super().__init__(params, defaults)
         self.communicator, self.topology = communicator, topology
-        self.store = FlatStore(self.param_groups)
+        self.store = FlatStore(self.param_groups, self.dtype)
         self.layout, self.x, self.g = self.store.layout, self.store.x, self.store.g
         self.local: LocalStep = (
             LocalSGD(self.store, self.param_groups)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 
@@ -37,10 +37,13 @@ class CompressedOptimizer(DecentralizedOptimizer):
 
     Args:
         compressor: Q.
+        gossip: how messages travel; another one may play all nodes at once.
         seed: the run's seed, for compressors that draw.
     """
 
     compresses = True
+    # Whether what compression leaves out vanishes as nodes without gradients come to agree.
+    converges: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -49,16 +52,17 @@ class CompressedOptimizer(DecentralizedOptimizer):
         topology: Topology,
         *,
         compressor: Compressor,
+        gossip: type[Gossip] = Gossip,
         seed: int = 0,
         **local: Any,
     ) -> None:
         super().__init__(params, communicator, topology, compressor=compressor, **local)
         self.topology: Topology = topology
-        self.compressor, self._seed = compressor, seed
+        self.compressor, self._seed, self._gossip_class = compressor, seed, gossip
         self._gossip = self._gossip_of(compressor)
 
     def _gossip_of(self, compressor: Compressor) -> Gossip:
-        return Gossip(
+        return self._gossip_class(
             self.communicator,
             self.topology,
             compressor,

@@ -9,7 +9,6 @@ import torch
 
 from pcode.communication.base import Communicator
 from pcode.compression.base import Compressor
-from pcode.consensus import DeepSqueezeConsensus
 from pcode.optim.compressed import CompressedOptimizer, ConsensusStepsize
 from pcode.topology.base import Topology
 
@@ -30,7 +29,8 @@ class DeepSqueeze(CompressedOptimizer):
         consensus_stepsize: gamma, in (0, 1] (eta in the paper).
     """
 
-    consensus = DeepSqueezeConsensus
+    # What is sent is x itself: nodes that agree are driven apart, by gamma times what e changes.
+    converges = False
 
     def __init__(
         self,

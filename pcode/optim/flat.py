@@ -37,25 +37,27 @@ class FlatStore:
     None (zero_grad) or to another tensor, until `collect_gradients` brings it back.
 
     Args:
-        groups: param_groups of a torch.optim.Optimizer; all parameters float32, on one device.
+        groups: param_groups of a torch.optim.Optimizer, whose parameters are on one device.
+        dtype: of all parameters.
 
     Attributes:
-        x, g: flat float32 tensors of layout.num_entries.
+        x, g: flat tensors of layout.num_entries.
         slices: the part of the vectors that each group takes, in the order of the groups.
     """
 
-    def __init__(self, groups: Groups) -> None:
+    def __init__(self, groups: Groups, dtype: torch.dtype = torch.float32) -> None:
         self._parameters = [parameter for group in groups for parameter in group["params"]]
         devices = {parameter.device for parameter in self._parameters}
-        if len(devices) != 1 or any(p.dtype != torch.float32 for p in self._parameters):
-            raise UserError("the parameters must be float32 tensors on one device")
+        if len(devices) != 1 or any(p.dtype != dtype for p in self._parameters):
+            kind = str(dtype).removeprefix("torch.")
+            raise UserError(f"the parameters must be {kind} tensors on one device")
         self.layout = flat_layout(groups)
         self.slices, start = [], 0
         for group in groups:
             end = start + sum(parameter.numel() for parameter in group["params"])
             self.slices.append(slice(start, end))
             start = end
-        self.x = torch.empty(start, device=devices.pop())
+        self.x = torch.empty(start, dtype=dtype, device=devices.pop())
         self.g = torch.zeros_like(self.x)
         self._gradients = self.layout.views(self.g)
         for parameter, values in zip(self._parameters, self.layout.views(self.x), strict=True):

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 
 from pcode.communication.base import Communicator
-from pcode.consensus import Consensus
 from pcode.optim.compressed import ConsensusStepsize, OverlappingOptimizer, make_copies_exact
 from pcode.topology.base import Topology
 
@@ -34,7 +33,6 @@ class ParallelChoco(OverlappingOptimizer):
         consensus_stepsize: gamma, in (0, 1].
     """
 
-    consensus = Consensus
     reads_gradients_in_place = True
 
     def __init__(

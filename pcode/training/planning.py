@@ -18,6 +18,7 @@ from pcode.datasets.text_columns import Text
 from pcode.models import architecture, normalization_parameters
 from pcode.models.inspection import shape_error
 from pcode.optim import DecentralizedOptimizer, optimizer_class, parameter_groups
+from pcode.optim.compressed import CompressedOptimizer
 from pcode.optim.flat import flat_layout
 from pcode.topology import Graph, Topology, make_graph
 from pcode.training.folders import check_folder, check_new, runs_folder
@@ -281,9 +282,9 @@ def _gamma(
     """The consensus step size, and how it was found where that was left to a search."""
     gamma = config.options["consensus_stepsize"]
     if gamma == "auto":
-        assert optimizer.consensus is not None, "an optimizer with gamma names its gossip"
+        assert issubclass(optimizer, CompressedOptimizer), "of those that compress some have gamma"
         seed = config.learning.manual_seed
-        search = search_gamma(topology, compressor, layout, seed, optimizer.consensus)
+        search = search_gamma(topology, compressor, layout, seed, optimizer)
         return search.best, search
     gamma = optimizer.default_consensus_stepsize(compressor) if gamma is None else gamma
     check_gamma(gamma)

@@ -10,7 +10,7 @@ import torch
 
 from pcode.communication import Communicator, Simulation
 from pcode.compression import COMPRESSORS, make_compressor
-from pcode.consensus import Consensus, Course, DeepSqueezeConsensus, gossip, measure, slowest_mode
+from pcode.consensus import Consensus, Course, gossip, measure, slowest_mode
 from pcode.optim import DeepSqueeze, ParallelChoco
 from pcode.topology import make_topology
 from pcode.utils.layout import Layout
@@ -55,20 +55,19 @@ def test_it_is_the_optimizer_without_gradients(
         return optimizer.x
 
     expected = torch.stack(Simulation(num_nodes).run(node))
-    assert kind.consensus is not None
-    consensus = kind.consensus(topology, make_compressor(name), LAYOUT, start, gamma=gamma)
+    consensus = Consensus(kind, topology, make_compressor(name), LAYOUT, start, gamma=gamma)
     gossip(consensus, num_rounds)
     assert torch.linalg.vector_norm(consensus.x - expected) <= 1e-5 * expected.norm()
 
 
-@pytest.mark.parametrize("kind", [Consensus, DeepSqueezeConsensus])
+@pytest.mark.parametrize("kind", [ParallelChoco, DeepSqueeze])
 @pytest.mark.parametrize("name", COMPRESSORS)
-def test_the_mean_stays(name: str, kind: type[Consensus]) -> None:
+def test_the_mean_stays(name: str, kind: type[ParallelChoco | DeepSqueeze]) -> None:
     compressor = make_compressor(
         name, **{flag: OPTIONS[flag] for flag in options_of(COMPRESSORS[name])}
     )
     start = starting(32) + 3
-    consensus = kind(make_topology("torus", 32), compressor, LAYOUT, start, gamma=0.02)
+    consensus = Consensus(kind, make_topology("torus", 32), compressor, LAYOUT, start, gamma=0.02)
     assert not gossip(consensus, 2000, every=100).diverged
     drift = consensus.x.mean(dim=0) - start.double().mean(dim=0)
     assert drift.abs().max() < 1e-12
@@ -105,17 +104,23 @@ def test_the_slowest_start_decays_at_its_rate_at_once() -> None:
 def test_too_large_a_gamma_is_reported_as_diverged() -> None:
     layout = Layout.of_sizes([32])
     start, topology = starting(8, 32), make_topology("ring", 8)
-    course = gossip(Consensus(topology, EveryFourth(), layout, start, gamma=1.0), 2000)
+    course = gossip(
+        Consensus(ParallelChoco, topology, EveryFourth(), layout, start, gamma=1.0), 2000
+    )
     assert course.diverged
     assert len(course.rounds) == len(course.errors) < 2001
     assert course.decay() is None
-    assert not gossip(Consensus(topology, EveryFourth(), layout, start, gamma=0.05), 2000).diverged
+    assert not gossip(
+        Consensus(ParallelChoco, topology, EveryFourth(), layout, start, gamma=0.05), 2000
+    ).diverged
 
 
 def test_infinity_is_reported_as_diverged() -> None:
     start = starting(4)
     start[2, 3] = torch.inf
-    consensus = Consensus(make_topology("ring", 4), make_compressor("none"), LAYOUT, start, gamma=1)
+    consensus = Consensus(
+        ParallelChoco, make_topology("ring", 4), make_compressor("none"), LAYOUT, start, gamma=1
+    )
     assert gossip(consensus, 10).diverged
 
 
@@ -129,4 +134,11 @@ def test_courses_are_read_right() -> None:
 
 def test_a_start_of_another_shape_is_refused() -> None:
     with pytest.raises(ValueError, match=r"\(4, 22\), got \(5, 22\)"):
-        Consensus(make_topology("ring", 4), make_compressor("none"), LAYOUT, starting(5), gamma=1)
+        Consensus(
+            ParallelChoco,
+            make_topology("ring", 4),
+            make_compressor("none"),
+            LAYOUT,
+            starting(5),
+            gamma=1,
+        )

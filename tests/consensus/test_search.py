@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from pcode.compression import Compressor, make_compressor
-from pcode.consensus import Consensus, DeepSqueezeConsensus, GammaSearch, gossip, search_gamma
+from pcode.consensus import Consensus, GammaSearch, gossip, search_gamma
 from pcode.optim import DeepSqueeze, ParallelChoco
 from pcode.topology import make_topology
 from pcode.utils.errors import UserError
@@ -96,7 +96,7 @@ def test_no_slow_growth(graph: str) -> None:
     topology, sign = make_topology(graph, 16), make_compressor("sign")
     layout, search = Layout.of_sizes([1000]), searched(graph)
     start = torch.randn(16, 1000, generator=torch.Generator().manual_seed(1))
-    consensus = Consensus(topology, sign, layout, start, gamma=search.best)
+    consensus = Consensus(ParallelChoco, topology, sign, layout, start, gamma=search.best)
     errors = gossip(consensus, 10_000, every=100).errors
     assert statistics.median(errors[81:]) < statistics.median(errors[21:41])
     assert max(errors[81:]) < 0.005
@@ -113,7 +113,9 @@ def disturbed(gamma: float) -> float:
     """The disagreement of DeepSqueeze's nodes whose models differ by a little more each round."""
     topology, draw = make_topology("ring", 8), torch.Generator().manual_seed(5)
     start, layout = torch.randn(2000, generator=draw).repeat(8, 1), Layout.of_sizes([2000])
-    consensus = DeepSqueezeConsensus(topology, make_compressor("sign"), layout, start, gamma=gamma)
+    consensus = Consensus(
+        DeepSqueeze, topology, make_compressor("sign"), layout, start, gamma=gamma
+    )
     for _ in range(500):
         consensus.x += 0.002 * torch.randn(8, 2000, generator=draw)
         consensus.round()
@@ -122,8 +124,7 @@ def disturbed(gamma: float) -> float:
 
 def test_deep_squeeze_gets_a_gamma_of_its_own() -> None:
     ring, sign = make_topology("ring", 8), make_compressor("sign")
-    search = search_gamma(ring, sign, LAYOUT, 6, DeepSqueezeConsensus)
-    assert DeepSqueeze.consensus is DeepSqueezeConsensus
+    search = search_gamma(ring, sign, LAYOUT, 6, DeepSqueeze)
     assert 0.01 / 1.6 < search.best < 0.01 * 1.6
     found = disturbed(search.best)
     assert found < 1.05 * disturbed(0.01)
