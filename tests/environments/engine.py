@@ -47,13 +47,16 @@ static_dir = "{folder}/libpod"
 tmp_dir = "{folder}/tmp"
 volume_path = "{folder}/volumes"
 """
-# The first process of the namespaces: it lives until nobody has the FIFO open any more.
+# The namespaces live until nobody has the FIFO open any more. Files are removed outside of them,
+# where nothing is mounted below the folder, whatever a killed build has left.
 _KEEP = """
-echo ready
-cat "$1/users"
-podman rm --all --force --time 0 > "$1/log" 2>&1
-umount "$1/storage/overlay" 2>> "$1/log"
-exec rm -rf "$1"
+unshare --mount --propagation private --pid --fork --mount-proc sh -c '
+    echo ready
+    cat "$1/users"
+    exec podman rm --all --force --time 0 > /dev/null 2>&1' sh "$1" &
+echo $!
+wait
+rm -rf "$1"
 """
 
 
@@ -181,17 +184,17 @@ def _keep(folder: Path) -> subprocess.Popen[bytes]:
     os.mkfifo(folder / "users")
     for name, text in (("storage", _STORAGE_CONF), ("containers", _CONTAINERS_CONF)):
         (folder / f"{name}.conf").write_text(text.format(folder=folder), encoding="utf-8")
-    new = ["unshare", "--mount", "--propagation", "private", "--pid", "--fork", "--mount-proc"]
     keeper = subprocess.Popen(
-        ["env", *_variables(folder), *new, "sh", "-c", _KEEP, "sh", str(folder)],
+        ["env", *_variables(folder), "sh", "-c", _KEEP, "sh", str(folder)],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         start_new_session=True,  # it ends after these tests, however they are ended
     )
     assert keeper.stdout is not None
-    assert keeper.stdout.readline() == b"ready\n"
+    process, ready = sorted(keeper.stdout.readline() for _ in range(2))
+    assert ready == b"ready\n"
     keeper.stdout.close()
-    (folder / "keeper").write_text(str(keeper.pid), encoding="utf-8")
+    (folder / "keeper").write_bytes(process)
     return keeper
 
 
