@@ -155,9 +155,9 @@ class KernelCompressor(Compressor):
         self, layout: Layout, value: torch.Tensor, reference: torch.Tensor | None, message: Message
     ) -> None:
         kernels = self._kernels(value.device)
+        self.check_payloads(layout, [message], value.device)
         for vector in (value,) if reference is None else (value, reference):
             check_tensor(vector, torch.float32, layout.num_entries, value.device)
-        self.check_payloads(layout, [message], value.device)
         # Triton launches on the current device.
         with torch.cuda.device_of(value):
             kernels.encode(self, layout, value, reference, message)
@@ -201,9 +201,9 @@ class KernelCompressor(Compressor):
             ValueError: a tensor is not as it has to be, or there is not one weight for each target
                 and message.
         """
+        self.check_payloads(layout, messages, targets[0].device)
         for target in targets:
             check_tensor(target, torch.float32, layout.num_entries, targets[0].device)
-        self.check_payloads(layout, messages, targets[0].device)
         matrix = np.array(weights, dtype=np.float32)
         if matrix.shape != (len(targets), len(messages)):
             raise ValueError(
