@@ -52,6 +52,7 @@ setup(
         "joblib>=1.3",
         "matplotlib>=3.8",
         "networkx>=3.0",
+        "pandas>=2.2",
         "tensorboardX>=2.6",
         "tqdm>=4.66",
         "lmdb>=1.4",

@@ -16,9 +16,11 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -28,7 +30,7 @@ from harness import keep
 from pcode.compression import COMPRESSORS, make_compressor
 from pcode.consensus import Measurement, measure, search_gamma
 from pcode.tools.consensus import table
-from pcode.tools.consensus_picture import HIGHEST_ERROR, draw_course, draw_prediction, finish_panel
+from pcode.tools.consensus_picture import HIGHEST_ERROR, LOWEST_ERROR, draw_course, finish_panel
 from pcode.topology import make_topology
 from pcode.utils.layout import Layout
 from pcode.utils.options import options_of
@@ -107,6 +109,18 @@ def colour(name: str) -> str:
     """The same one for a kind of compressor in all panels."""
     kinds = ("none", "sign", "top", "random", "qsgd")
     return f"C{kinds.index(name.split(maxsplit=1)[0])}"
+
+
+def draw_prediction(panel: Axes, measurement: Measurement, **line: Any) -> None:
+    """Draw exp(-gamma (1 - lambda_2) t), through the last record above LOWEST_ERROR."""
+    course = measurement.course
+    if course.diverged:
+        return
+    pairs = zip(course.rounds, course.errors, strict=True)
+    last, error = [(at, error) for at, error in pairs if error > 3 * LOWEST_ERROR][-1]
+    decay = measurement.predicted_decay
+    first = max(0.0, last - math.log(HIGHEST_ERROR / error) / decay)
+    panel.plot([first, last], [error * math.exp(decay * (last - first)), error], **line)
 
 
 def draw_panel(place: Axes, panel: Panel, measurements: Sequence[Measurement]) -> None:

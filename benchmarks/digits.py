@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
+import pandas as pd
 
 from harness import keep
 from pcode.tools.results_picture import MEGABYTES, Curve, draw_curve
@@ -48,11 +49,11 @@ def curve(flags: tuple[str, ...], seed: int, epochs: int) -> dict[str, Any]:
             check=True,
             stdout=subprocess.DEVNULL,
         )
-        (run,) = find_runs([Path(folder)])
+        (course,) = find_runs([Path(folder)])["course"]
     return {
-        "epochs": [point.epoch for point in run.points],
-        "test_top1": [point.test for point in run.points],
-        "megabytes": [MEGABYTES.of(point) for point in run.points],
+        "epochs": list(course["epoch"]),
+        "test_top1": list(course["test"]),
+        "megabytes": list(course["bytes_sent"] / MEGABYTES.unit),
     }
 
 
@@ -61,8 +62,8 @@ def draw(curves: dict[str, list[dict[str, Any]]], path: Path) -> None:
     figure, panels = plt.subplots(1, 2, figsize=(9, 3.4), sharey=True, layout="constrained")
     for axis, panel in zip(("epochs", "megabytes"), panels, strict=True):
         for index, (name, runs) in enumerate(curves.items()):
-            values = [run["test_top1"] for run in runs]
-            draw_curve(panel, Curve(name, runs[0][axis], values), index)
+            values = pd.DataFrame([run["test_top1"] for run in runs], columns=runs[0][axis]).T
+            draw_curve(panel, Curve(name, values), index)
         panel.grid(alpha=0.3)
         panel.set_ylim(60, 100)
     panels[0].set_xlabel("epoch")

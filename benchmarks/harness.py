@@ -19,6 +19,9 @@ import torch
 from pcode.config import make_config
 from pcode.launch import RankEnvironment, detect, launch, mpirun_command
 
+# A benchmark is run as a script, which finds its own folder only: `tests.support` lies beside it.
+sys.path.append(str(Path(__file__).parents[1]))
+
 
 def _processors() -> str:
     """What the system tells of its processors; nothing where it is not Linux."""

@@ -29,11 +29,11 @@ from typing import Any
 
 from harness import keep, machine
 from pcode.config import make_config
-from pcode.hosts import Hosts, why_not
 from pcode.launch import mpirun_command
 from peers import PEERS
 from slow_network_rank import BASE, Accuracy, Steps
 from slow_network_report import Figures, draw, markdown, read
+from tests.support.hosts import Hosts, why_not
 
 RANK = Path(__file__).with_name("slow_network_rank.py")
 RATES: tuple[float | None, ...] = (10, 100, 1000, None)

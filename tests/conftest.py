@@ -11,7 +11,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, is_hypothesis_test, settings
 
-from pcode.hosts import Hosts, why_not
+from tests.support.hosts import Hosts, why_not
 from tests.support.python import SHARED, quick_python
 
 if not torch.cuda.is_available():

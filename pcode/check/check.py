@@ -3,32 +3,35 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import re
-import socket
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from pcode.check.hosts import Answer, ask_here, ask_hosts, divided, meet, settings, sites
-from pcode.check.judge import judge_hosts
-from pcode.check.ranks import Own, be_rank
+from pcode.check.commands import run_all, run_mpiruns
+from pcode.check.faults import report_hosts
+from pcode.check.hosts import (
+    CheckedHost,
+    ask_here,
+    ask_hosts,
+    connect_all,
+    divided,
+    names_by_rank,
+    place_ranks,
+    probe_arguments,
+)
+from pcode.check.ranks import VARIABLE, check_as_rank
 from pcode.check.report import Report
-from pcode.check.running import mpirun_together, run_all
 from pcode.config import Config
 from pcode.config.options import AUTO
 from pcode.launch import Host, RankEnvironment, read_hostfile, runs_here
 from pcode.launch.mpirun import find_mpirun, go_to, with_variable
 from pcode.launch.options import Launch
-from pcode.training.plan import Plan
 from pcode.training.planning import check_backend, make_plan
-from pcode.utils.devices import check_gpus
 from pcode.utils.errors import UserError
 
-# Holds the names of the ranks' hosts, by rank, where a check has started the ranks.
-VARIABLE = "PCODE_CHECK"
 # An edge answers sooner, or there is no training over it.
-_LONGEST_LIMIT_SECONDS = 30.0
+_MAX_LIMIT_SECONDS = 30.0
 # Joining, and edges that are slow; and what a core needs for the imports of a rank.
 _RANKS_SECONDS, _START_SECONDS = 150.0, 6.0
 
@@ -40,7 +43,7 @@ def check(
     script: Path,
     warnings: Sequence[str],
 ) -> int:
-    """Look at what a run with these flags needs; print what is wrong. Writes nothing.
+    """Look at what a run with these flags needs; print what is wrong. Write nothing.
 
     Args:
         place: of this process among ranks, if it is one.
@@ -54,15 +57,16 @@ def check(
     Raises:
         UserError: the flags cannot be followed, wherever they are.
     """
-    limit = min(_LONGEST_LIMIT_SECONDS, config.launch.time_limit_seconds)
+    limit = min(_MAX_LIMIT_SECONDS, config.launch.time_limit_seconds)
     launch = dataclasses.replace(config.launch, time_limit_seconds=limit)
     config = dataclasses.replace(config, launch=launch)
-    asked = settings(config, script)
+    arguments = probe_arguments(config, script)
+    planned = _planned(config)
     if place is not None:
-        return _check_as_rank(config, place, asked)
+        return check_as_rank(config, planned, place, arguments)
     if command is not None and launch.work_dir is not None:
         go_to(launch.work_dir)
-    plan = _plan(config)
+    plan = make_plan(planned)
     report = Report()
     report.ok(
         f"flags: {config.model.arch} on {config.data.data}, {_nodes(launch)}, "
@@ -71,8 +75,8 @@ def check(
     for line in (*warnings, *plan.warnings):
         report.note(line)
     if command is None:
-        judge_hosts(report, [ask_here([sys.executable, "-u"], launch, asked)], config)
-    elif _check_hosts(report, config, asked):
+        report_hosts(report, [ask_here(launch, arguments, sys.executable)], config)
+    elif _check_hosts(report, config, arguments):
         _check_edges(report, config, command)
     _check_backend(report, config)
     return report.status()
@@ -83,12 +87,12 @@ def _nodes(launch: Launch) -> str:
     return f"{launch.n_mpi_process} nodes{each}"
 
 
-def _plan(config: Config) -> Plan:
-    """The plan, whatever GPUs there are on this machine (hosts are asked), without a search."""
+def _planned(config: Config) -> Config:
+    """Return the flags for a plan without GPUs, which hosts are asked for, and without a search."""
     launch, options = dataclasses.replace(config.launch, on_cuda=None), config.options
     if options["consensus_stepsize"] == AUTO:
         options = {**options, "consensus_stepsize": None}
-    return make_plan(dataclasses.replace(config, launch=launch, options=options))
+    return dataclasses.replace(config, launch=launch, options=options)
 
 
 def _check_backend(report: Report, config: Config) -> None:
@@ -98,8 +102,8 @@ def _check_backend(report: Report, config: Config) -> None:
         report.wrong(str(error))
 
 
-def _check_hosts(report: Report, config: Config, asked: str) -> bool:
-    """Look at mpirun and every host; whether ranks can be started on them."""
+def _check_hosts(report: Report, config: Config, arguments: Sequence[str]) -> bool:
+    """Look at mpirun and every host; return whether ranks can be started on them."""
     launch = config.launch
     hosts = () if launch.hostfile is None else read_hostfile(launch.hostfile)
     version = _mpirun_version(report, launch)
@@ -108,17 +112,17 @@ def _check_hosts(report: Report, config: Config, asked: str) -> bool:
         report.ok(
             f"--hostfile {launch.hostfile}: {len(hosts)} hosts, {slots} slots for {_nodes(launch)}"
         )
-    torn = divided(sites(hosts, launch.num_processes), launch.n_sub_process)
+    torn = divided(place_ranks(hosts, launch.num_processes), launch.n_sub_process)
     if torn:
         report.note(
             f"{len(torn)} nodes lie on several hosts, as {', '.join(torn[0])}: slots= a multiple "
             f"of --n_sub_process {launch.n_sub_process} keeps a node together"
         )
     before = report.num_wrong
-    answers = ask_hosts(launch, hosts, asked, not runs_here(launch), report.note)
-    judge_hosts(report, answers, config, version)
+    answers = ask_hosts(launch, hosts, arguments, not runs_here(launch), report.note)
+    report_hosts(report, answers, config, version)
     if report.num_wrong == before and len(hosts) > 1:
-        _check_meeting(report, launch, hosts, answers)
+        _check_connectivity(report, launch, hosts, answers)
     if report.num_wrong > before:
         report.note("the edges of the graph are not measured before that is right")
     return report.num_wrong == before
@@ -126,21 +130,21 @@ def _check_hosts(report: Report, config: Config, asked: str) -> bool:
 
 def _mpirun_version(report: Report, launch: Launch) -> str | None:
     path = find_mpirun(launch.mpi_path)
-    (done,) = run_all([[path, "--version"]], launch.time_limit_seconds)
-    lines = done.output.strip().splitlines()
-    if done.status != 0 or not lines:
-        report.wrong(f"{path} does not start: {done.reason(launch.time_limit_seconds)}")
+    (ended,) = run_all([[path, "--version"]], launch.time_limit_seconds)
+    lines = ended.output.strip().splitlines()
+    if ended.status != 0 or not lines:
+        report.wrong(f"{path} does not start: {ended.reason(launch.time_limit_seconds)}")
         return None
     version = re.sub(r"^mpirun \((.*)\)", r"\1", lines[0])
     report.ok(f"mpirun: {version}, {path}")
     return version
 
 
-def _check_meeting(
-    report: Report, launch: Launch, hosts: Sequence[Host], answers: Sequence[Answer]
+def _check_connectivity(
+    report: Report, launch: Launch, hosts: Sequence[Host], answers: Sequence[CheckedHost]
 ) -> None:
-    """Whether every host reaches every other."""
-    failed = meet(launch, hosts, answers, report.note)
+    """Look whether every host reaches every other."""
+    failed = connect_all(launch, hosts, answers, report.note)
     if isinstance(failed, str):
         report.wrong(f"one mpirun over all hosts: {failed}")
         return
@@ -155,33 +159,15 @@ def _check_meeting(
 
 
 def _check_edges(report: Report, config: Config, command: Sequence[str]) -> None:
-    """Start the run's ranks, to join and to measure; pass on what they say."""
+    """Start the run's ranks, to join and to measure; pass on what they print."""
     launch = config.launch
     hosts = () if launch.hostfile is None else read_hostfile(launch.hostfile)
-    places = sites(hosts, launch.num_processes)
-    names = [site.name for site in places for _ in site.ranks]
-    command = with_variable(command, VARIABLE, ",".join(names))
-    crowd = max(len(site.ranks) for site in places)
-    limit = _RANKS_SECONDS + _START_SECONDS * crowd
-    (done,) = mpirun_together([command], limit, report.note)
+    placed = place_ranks(hosts, launch.num_processes)
+    command = with_variable(command, VARIABLE, ",".join(names_by_rank(placed)))
+    limit = _RANKS_SECONDS + _START_SECONDS * max(len(host.ranks) for host in placed)
+    (ended,) = run_mpiruns([command], limit, report.note)
     before = report.num_wrong
-    for line in dict.fromkeys(done.output.splitlines()):  # ranks may find the same
+    for line in dict.fromkeys(ended.output.splitlines()):  # ranks may find the same
         report.repeat(line)
-    if done.status != 0 and report.num_wrong == before:
-        report.wrong(f"ranks do not start or join over {launch.backend}: {done.reason(limit)}")
-
-
-def _check_as_rank(config: Config, place: RankEnvironment, asked: str) -> int:
-    names = os.environ.get(VARIABLE)
-    host = socket.gethostname() if names is None else names.split(",")[place.rank]
-    answer = None
-    if names is None and place.local_rank == 0:
-        answer = ask_here([sys.executable, "-u"], config.launch, asked)
-    plan: Plan | UserError
-    try:
-        if config.launch.on_cuda:
-            check_gpus(config.launch.world, [place.rank])
-        plan = _plan(config)
-    except UserError as error:  # on this host, maybe not on others
-        plan = error
-    return be_rank(config, place, Own(host, plan, answer), launched=names is not None)
+    if ended.status != 0 and report.num_wrong == before:
+        report.wrong(f"ranks do not start or join over {launch.backend}: {ended.reason(limit)}")

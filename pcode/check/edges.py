@@ -1,43 +1,84 @@
-"""Latency and bandwidth between two ranks, over the run's own backend."""
+"""The edges of a run's graph, and latency and bandwidth of each over the run's own backend."""
 
 from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 
-from pcode.check.rounds import Edge, apart
 from pcode.communication import Communicator
+from pcode.topology import Graph, TimeVarying, Topology
 from pcode.utils.errors import CommunicationError
 
-MOST_BYTES = 4 << 20
+Edge = tuple[int, int]
+
+# Of a graph that never repeats itself.
+MAX_ROUNDS = 32
+MAX_BYTES = 4 << 20
 _FIRST_BYTES = 1 << 14
 _GROWTH = 4
-_FEWEST_PINGS, _MOST_PINGS = 5, 50
+_MIN_PINGS, _MAX_PINGS = 5, 50
 _WARM_UP = 3
-_MOST_MESSAGES = 5
-_LONGEST_SECONDS, _SHORTEST_SECONDS = 0.8, 0.02  # of a round
-# What the rank that measures asks of the other: to send so many bytes, or to take them.
-_SEND, _TAKE, _END = 0, 1, 2
+_MAX_MESSAGES = 5
+_MAX_SECONDS, _MIN_SECONDS = 0.8, 0.02  # of a round
+
+
+def edges_of(graph: Graph, num_local_ranks: int = 1) -> list[Edge]:
+    """Return every pair of ranks that talk, as (i, j) with i < j, sorted.
+
+    Of a graph that varies in time, those of its period, or of its first rounds.
+
+    Args:
+        num_local_ranks: of a node, whose first talks to other nodes.
+    """
+    if isinstance(graph, Topology):
+        edges = list(graph.edges)
+    else:
+        assert isinstance(graph, TimeVarying), "there is no other graph"
+        pairs = {
+            (min(rank, other), max(rank, other))
+            for step in range(graph.period or MAX_ROUNDS)
+            for rank in range(graph.num_nodes)
+            for other in graph.at(step).receivers(rank)
+        }
+        edges = sorted(pairs)
+    return [(num_local_ranks * i, num_local_ranks * j) for i, j in edges]
+
+
+def schedule(edges: Sequence[Edge], hosts: Sequence[str]) -> list[list[Edge]]:
+    """Return rounds of edges, no two of which share a host: neither a link nor a core.
+
+    Args:
+        hosts: of each rank.
+    """
+    rounds: list[tuple[list[Edge], set[str]]] = []
+    for edge in edges:
+        ends = {hosts[rank] for rank in edge}
+        members, busy = next((each for each in rounds if not each[1] & ends), ([], set()))
+        if not members:
+            rounds.append((members, busy))
+        members.append(edge)
+        busy |= ends
+    return [members for members, _ in rounds]
 
 
 @dataclass(frozen=True)
 class Measured:
-    """An edge (i, j) and what was found.
+    """What was measured on an edge (i, j).
 
     Attributes:
-        latency_seconds: half of a small message's way there and back, median.
-        least_seconds: the same at its shortest, which no busy core makes longer.
+        latency_seconds: half of a small message's round trip, median.
+        min_latency_seconds: the same at its shortest, which no busy core makes longer.
         there: bits a second from i to j.
         back: bits a second from j to i.
     """
 
     edge: Edge
     latency_seconds: float
-    least_seconds: float
+    min_latency_seconds: float
     there: float
     back: float
 
@@ -47,15 +88,15 @@ class Measured:
         return min(self.there, self.back)
 
     def message_seconds(self, num_bytes: int) -> float:
-        """How long a message takes."""
+        """Return how long a message takes."""
         return self.latency_seconds + 8 * num_bytes / self.bandwidth
 
     def better(self, other: Measured) -> Measured:
-        """The best of two measurements: what disturbs only makes slower."""
+        """Return the best of two measurements: what disturbs only makes slower."""
         return Measured(
             self.edge,
             min(self.latency_seconds, other.latency_seconds),
-            min(self.least_seconds, other.least_seconds),
+            min(self.min_latency_seconds, other.min_latency_seconds),
             max(self.there, other.there),
             max(self.back, other.back),
         )
@@ -75,43 +116,6 @@ class EdgeError(Exception):
         super().__init__(str(cause))
 
 
-class _Talk:
-    """What one end of an edge says to the other. The lower rank asks, the other answers."""
-
-    def __init__(self, communicator: Communicator, peer: int) -> None:
-        self._communicator, self._peer = communicator, peer
-        self._word = torch.zeros(2, dtype=torch.int64)
-        self._buffer = torch.zeros(MOST_BYTES, dtype=torch.uint8)
-
-    def _send(self, tensor: torch.Tensor) -> None:
-        self._communicator.exchange({self._peer: tensor}, {}).wait()
-
-    def _receive(self, tensor: torch.Tensor) -> None:
-        self._communicator.exchange({}, {self._peer: tensor}).wait()
-
-    def ask(self, what: int, num_bytes: int) -> float:
-        """Let that many bytes go there (_TAKE) or come back (_SEND); seconds until it is done."""
-        begin = time.perf_counter()
-        self._send(torch.tensor([what, num_bytes]))
-        if what == _END:
-            return 0.0
-        if what == _TAKE and num_bytes:
-            self._send(self._buffer[:num_bytes])
-        self._receive(self._buffer[: num_bytes if what == _SEND else 1])
-        return time.perf_counter() - begin
-
-    def answer(self) -> None:
-        """Do what the other end asks for, until it ends."""
-        while True:
-            self._receive(self._word)
-            what, num_bytes = self._word.tolist()
-            if what == _END:
-                return
-            if what == _TAKE and num_bytes:
-                self._receive(self._buffer[:num_bytes])
-            self._send(self._buffer[: num_bytes if what == _SEND else 1])
-
-
 def measure(
     communicator: Communicator, edges: Sequence[Edge], hosts: Sequence[str], all_seconds: float
 ) -> list[Measured]:
@@ -128,8 +132,8 @@ def measure(
             measured when another failed.
         CommunicationError: on the other ranks.
     """
-    rounds = apart(edges, hosts)
-    seconds = min(_LONGEST_SECONDS, max(_SHORTEST_SECONDS, all_seconds / max(1, len(rounds))))
+    rounds = schedule(edges, hosts)
+    seconds = min(_MAX_SECONDS, max(_MIN_SECONDS, all_seconds / max(1, len(rounds))))
     found = torch.zeros(len(edges), 4, dtype=torch.float64)
     place = {edge: index for index, edge in enumerate(edges)}
     for members in rounds:
@@ -139,18 +143,18 @@ def measure(
         else:
             row = _measure_one(communicator, own, seconds)
             found[place[own]] = torch.tensor(row, dtype=torch.float64)
-        _meet(communicator)
+        _barrier(communicator)
     communicator.all_reduce(found)
     return [Measured(edge, *found[index].tolist()) for edge, index in place.items()]
 
 
-def _meet(communicator: Communicator) -> None:
-    """Return when all have come: a barrier that knows who has not."""
-    words = {rank: torch.zeros(1, dtype=torch.uint8) for rank in range(communicator.size)}
-    own = words.pop(communicator.rank)
+def _barrier(communicator: Communicator) -> None:
+    """Return when all ranks have come; unlike others, this barrier names who has not."""
+    tokens = {rank: torch.zeros(1, dtype=torch.uint8) for rank in range(communicator.size)}
+    own = tokens.pop(communicator.rank)
     if communicator.rank == 0:
-        communicator.exchange({}, words).wait()
-        communicator.exchange(words, {}).wait()
+        communicator.exchange({}, tokens).wait()
+        communicator.exchange(tokens, {}).wait()
     else:
         communicator.exchange({0: own}, {}).wait()
         communicator.exchange({}, {0: own}).wait()
@@ -159,49 +163,94 @@ def _meet(communicator: Communicator) -> None:
 def _measure_one(
     communicator: Communicator, edge: Edge, seconds: float
 ) -> tuple[float, float, float, float]:
-    """Be one end of an edge; what was found, or zeros at the end that only answers."""
+    """Be one end of an edge; return what was found, or zeros at the end that only answers."""
     begin, (one, other) = time.monotonic(), edge
     try:
         if communicator.rank == one:
-            return _ask(_Talk(communicator, other), seconds)
-        _Talk(communicator, one).answer()
+            return _ask(_Channel(communicator, other), seconds)
+        _Channel(communicator, one).answer()
     except CommunicationError as error:
         raise EdgeError(edge, time.monotonic() - begin, error) from error
     return 0.0, 0.0, 0.0, 0.0
 
 
-def _ask(talk: _Talk, seconds: float) -> tuple[float, float, float, float]:
-    """Latency, median and least, and bits a second there and back, in about that many seconds."""
-    for _ in range(_WARM_UP):
-        talk.ask(_TAKE, 0)
-    begin = time.perf_counter()
-    pings: list[float] = []
-    while len(pings) < _FEWEST_PINGS or (
-        len(pings) < _MOST_PINGS and time.perf_counter() - begin < seconds / 5
-    ):
-        pings.append(talk.ask(_TAKE, 0))
-    latency = statistics.median(pings) / 2
-    there, back = (_rate(talk, what, 2 * latency, 0.4 * seconds) for what in (_TAKE, _SEND))
-    talk.ask(_END, 0)
-    return latency, min(pings) / 2, there, back
+class _Channel:
+    """One end of an edge. The lower rank asks, the other answers."""
+
+    def __init__(self, communicator: Communicator, peer: int) -> None:
+        self._communicator, self._peer = communicator, peer
+        self._buffer = torch.zeros(MAX_BYTES, dtype=torch.uint8)
+
+    def _send(self, tensor: torch.Tensor) -> None:
+        self._communicator.exchange({self._peer: tensor}, {}).wait()
+
+    def _receive(self, tensor: torch.Tensor) -> None:
+        self._communicator.exchange({}, {self._peer: tensor}).wait()
+
+    def round_trip(self, there: int = 0, back: int = 1) -> float:
+        """Let so many bytes go there, then so many come back; return the seconds that it takes."""
+        begin = time.perf_counter()
+        self._send(torch.tensor([there, back]))
+        if there:
+            self._send(self._buffer[:there])
+        self._receive(self._buffer[:back])
+        return time.perf_counter() - begin
+
+    def end(self) -> None:
+        """Let the other end return from `answer`."""
+        self._send(torch.tensor([0, 0]))
+
+    def answer(self) -> None:
+        """Do what the other end asks for, until it ends."""
+        sizes = torch.zeros(2, dtype=torch.int64)
+        while True:
+            self._receive(sizes)
+            there, back = sizes.tolist()
+            if back == 0:
+                return
+            if there:
+                self._receive(self._buffer[:there])
+            self._send(self._buffer[:back])
 
 
-def _rate(talk: _Talk, what: int, empty_seconds: float, seconds: float) -> float:
-    """Bits a second: of messages that grow until one takes a good part of the time.
+def _ask(channel: _Channel, seconds: float) -> tuple[float, float, float, float]:
+    """Return latency, median and least, and bits a second there and back.
 
     Args:
+        seconds: that it may take, about.
+    """
+    for _ in range(_WARM_UP):
+        channel.round_trip()
+    begin = time.perf_counter()
+    pings: list[float] = []
+    while len(pings) < _MIN_PINGS or (
+        len(pings) < _MAX_PINGS and time.perf_counter() - begin < seconds / 5
+    ):
+        pings.append(channel.round_trip())
+    ping = statistics.median(pings)
+    there = _rate(lambda num_bytes: channel.round_trip(there=num_bytes), ping, 0.4 * seconds)
+    back = _rate(lambda num_bytes: channel.round_trip(back=num_bytes), ping, 0.4 * seconds)
+    channel.end()
+    return ping / 2, min(pings) / 2, there, back
+
+
+def _rate(transfer: Callable[[int], float], empty_seconds: float, seconds: float) -> float:
+    """Return bits a second, of messages that grow until one takes a good part of the time.
+
+    Args:
+        transfer: lets so many bytes pass, and returns the seconds that it takes.
         empty_seconds: what a message without content takes.
     """
     num_bytes, deadline = _FIRST_BYTES, time.perf_counter() + seconds
     while True:
         # The better of two: one that was held up must not look like a slow link.
-        taken = min(talk.ask(what, num_bytes), talk.ask(what, num_bytes))
+        taken = min(transfer(num_bytes), transfer(num_bytes))
         left = deadline - time.perf_counter()
-        if num_bytes == MOST_BYTES or 2 * _GROWTH * taken > left:
+        if num_bytes == MAX_BYTES or 2 * _GROWTH * taken > left:
             break
-        num_bytes = min(MOST_BYTES, _GROWTH * num_bytes)
+        num_bytes = min(MAX_BYTES, _GROWTH * num_bytes)
     times = [taken]
-    while len(times) < _MOST_MESSAGES and deadline - time.perf_counter() > taken:
-        times.append(talk.ask(what, num_bytes))
+    while len(times) < _MAX_MESSAGES and deadline - time.perf_counter() > taken:
+        times.append(transfer(num_bytes))
     net = statistics.median(times) - empty_seconds
     return 8 * num_bytes / max(net, statistics.median(times) / 2)

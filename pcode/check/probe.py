@@ -14,7 +14,6 @@ import json
 import os
 import platform
 import re
-import shutil
 import socket
 import struct
 import subprocess
@@ -33,7 +32,7 @@ _MPI_LIBRARY = (
 
 
 def package(name: str) -> str | None:
-    """The version of an installed distribution; None: there is none, or its files are gone."""
+    """Return the version of a distribution; None: it is not installed, or its files are gone."""
     try:
         found = metadata.distribution(name)
     except metadata.PackageNotFoundError:
@@ -49,7 +48,7 @@ def package(name: str) -> str | None:
 
 
 def sources(script: str) -> dict[str, str | None]:
-    """Where run.py's package would be imported from, and a digest of both."""
+    """Return where run.py's package would be imported from, and a digest of both."""
     sys.path[0] = os.path.dirname(script)
     spec = importlib.util.find_spec("pcode")
     if spec is None or spec.origin is None:
@@ -65,37 +64,36 @@ def sources(script: str) -> dict[str, str | None]:
     return {"path": str(folder), "digest": digest.hexdigest()}
 
 
-def mpi_library() -> dict[str, str | None]:
-    """What the MPI library that mpi4py loads says it is, or the last line of why it does not."""
-    command = [sys.executable, "-c", _MPI_LIBRARY]
+def run(*command: str) -> tuple[bool, list[str]]:
+    """Run a program; whether it succeeds, and the lines that it prints."""
     try:
         done = subprocess.run(
             command, capture_output=True, text=True, timeout=_LIMIT_SECONDS, check=False
         )
+    except FileNotFoundError:
+        return False, []
     except subprocess.TimeoutExpired:
-        return {"version": None, "error": f"it has not loaded within {_LIMIT_SECONDS:g} s"}
-    lines = (done.stdout or done.stderr).strip().splitlines() or [f"status {done.returncode}"]
-    if done.returncode != 0:
+        return False, [f"no end within {_LIMIT_SECONDS:g} s"]
+    lines = (done.stdout or done.stderr).strip().splitlines()
+    return done.returncode == 0, lines or [f"status {done.returncode}"]
+
+
+def mpi_library() -> dict[str, str | None]:
+    """Return the version of the MPI library that mpi4py loads, or why it loads none."""
+    succeeds, lines = run(sys.executable, "-c", _MPI_LIBRARY)
+    if not succeeds:
         return {"version": None, "error": lines[-1]}
     return {"version": lines[0].split(", package")[0], "error": None}
 
 
 def gpus() -> list[str]:
-    """The names of this host's NVIDIA GPUs."""
-    if shutil.which("nvidia-smi") is None:
-        return []
-    command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
-    try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, timeout=_LIMIT_SECONDS, check=False
-        )
-    except subprocess.TimeoutExpired:
-        return []
-    return done.stdout.strip().splitlines() if done.returncode == 0 else []
+    """Return the names of this host's NVIDIA GPUs."""
+    succeeds, lines = run("nvidia-smi", "--query-gpu=name", "--format=csv,noheader")
+    return lines if succeeds else []
 
 
 def addresses() -> dict[str, str]:
-    """Interface -> its IPv4 address, without the loopback's."""
+    """Return interface -> its IPv4 address, without the loopback's."""
     found = {}
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asked:
         for _, interface in socket.if_nameindex():
@@ -109,7 +107,7 @@ def addresses() -> dict[str, str]:
 
 
 def own_address() -> str | None:
-    """What this host's name stands for on the host itself; None: nothing."""
+    """Return the address of this host's name on the host itself; None: it has none."""
     try:
         return socket.gethostbyname(socket.gethostname())
     except OSError:
@@ -117,7 +115,7 @@ def own_address() -> str | None:
 
 
 def memory_free_bytes() -> int | None:
-    """What programs may still take; None where that is not known."""
+    """Return what programs may still take; None where that is not known."""
     try:
         text = Path("/proc/meminfo").read_text(encoding="utf-8")
     except OSError:
@@ -127,7 +125,7 @@ def memory_free_bytes() -> int | None:
 
 
 def cores() -> int:
-    """Those that a process may use, as a run counts them where joblib is there to ask."""
+    """Count those that a process may use, as a run does where joblib is installed."""
     try:
         from joblib import cpu_count  # noqa: PLC0415  # maybe missing
     except ImportError:
@@ -147,15 +145,17 @@ def can_be_written(place: str) -> bool:
 
 
 def facts(settings: dict[str, Any]) -> dict[str, Any]:
-    """All of it."""
+    """Collect all of it."""
     script, folder = settings["script"], settings["folder"]
-    found: dict[str, Any] = {
+    return {
         "hostname": socket.gethostname(),
         "python": platform.python_version(),
         "executable": sys.executable,
         "machine": platform.machine(),
         "missing_folder": None if os.path.isdir(folder) else folder,
         "script": os.path.isfile(script),
+        "data_dir": os.path.isdir(os.path.join(folder, settings["data_dir"])),
+        "checkpoint": can_be_written(os.path.join(folder, settings["checkpoint"])),
         "packages": {name: package(name) for name in settings["packages"]},
         "sources": sources(script),
         "mpi": mpi_library(),
@@ -170,9 +170,6 @@ def facts(settings: dict[str, Any]) -> dict[str, Any]:
             if name in os.environ
         },
     }
-    found["data_dir"] = os.path.isdir(os.path.join(folder, settings["data_dir"]))
-    found["checkpoint"] = can_be_written(os.path.join(folder, settings["checkpoint"]))
-    return found
 
 
 def main() -> None:

@@ -3,72 +3,68 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 import time
 import traceback
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from socket import gethostname
 from typing import Any
 
 import torch
 
-from pcode.check.edges import EdgeError, Measured, measure
-from pcode.check.hosts import Answer, Site
-from pcode.check.judge import judge_hosts
+from pcode.check.edge_table import named, slow, table
+from pcode.check.edges import Edge, EdgeError, Measured, edges_of, measure
+from pcode.check.faults import report_hosts
+from pcode.check.hosts import CheckedHost, ask_here
 from pcode.check.report import WRONG_STATUS, Report
-from pcode.check.rounds import Edge, edges_of
-from pcode.check.slow import named, slow, slowest, table
 from pcode.communication import Communicator
 from pcode.communication.connect import abort, connect, disconnect
+from pcode.communication.gathering import gather_floats
 from pcode.config import Config
 from pcode.launch import RankEnvironment, rendezvous_address
 from pcode.training.plan import Plan
-from pcode.utils.devices import device_of
+from pcode.training.planning import make_plan
+from pcode.utils.devices import check_gpus, device_of
 from pcode.utils.errors import CommunicationError, UserError
 
-# Those that measure an edge which does not answer say so before the first rank ends them, and that,
-# which knows whom it waits for, before the others do.
+# Holds the names of the ranks' hosts, by rank, where a check has started the ranks.
+VARIABLE = "PCODE_CHECK"
+# The ends of an edge that does not answer print so before rank 0 ends them, and rank 0, which knows
+# whom it waits for, before the others do.
 _FIRST_GRACE_SECONDS, _GRACE_SECONDS = 3.0, 8.0
 # For all edges. What was slow is measured again, so many times: something else may have been busy.
 _ALL_SECONDS = 40.0
 _MORE_TRIALS, _MORE_SECONDS = 4, 10.0
 
 
-@dataclass(frozen=True)
-class Own:
-    """What a rank brings.
+def check_as_rank(
+    config: Config, planned: Config, place: RankEnvironment, probe_arguments: Sequence[str]
+) -> int:
+    """Be a rank of the check, from joining to leaving; return the exit status.
 
-    Attributes:
-        host: what it is called.
-        plan: of the run, or why its flags cannot be followed on this host.
-        answer: what its host says of itself, of one rank of each host; None: it is known.
-    """
-
-    host: str
-    plan: Plan | UserError
-    answer: Answer | None
-
-    def told(self) -> dict[str, Any]:
-        """For the others."""
-        fails, answer = isinstance(self.plan, UserError), self.answer
-        return {
-            "host": self.host,
-            "mistake": str(self.plan) if fails else None,
-            "answer": None if answer is None else [answer.facts, answer.failure],
-        }
-
-
-def be_rank(config: Config, place: RankEnvironment, own: Own, launched: bool) -> int:
-    """Be a rank of the check, from joining to leaving; the exit status.
-
-    Rank 0 prints what all have found. Ranks that wait in vain say for whom.
+    Rank 0 prints what all have found. Ranks that wait in vain print for whom.
 
     Args:
         config: the flags, with the time limit of this check.
-        launched: by the check of another process, which counts the lines and has the last word.
+        planned: the same, as the plan is made of it.
+        probe_arguments: for this host, where no launcher has asked it.
     """
-    report = Report()
+    names, report = os.environ.get(VARIABLE), Report()
+    own: dict[str, Any] = {"host": gethostname(), "error": None, "answer": None}
+    if names is not None:
+        own["host"] = names.split(",")[place.rank]
+    elif place.local_rank == 0:
+        answer = ask_here(config.launch, probe_arguments, sys.executable)
+        own["answer"] = [answer.facts, answer.failure]
+    plan, options = None, config.launch
     try:
-        options = config.launch
+        if options.on_cuda:
+            check_gpus(options.world, [place.rank])
+        plan = make_plan(planned)
+    except UserError as error:  # on this host, maybe not on others
+        own["error"] = str(error)
+    try:
         communicator = connect(
             options.backend,
             place.rank,
@@ -78,8 +74,9 @@ def be_rank(config: Config, place: RankEnvironment, own: Own, launched: bool) ->
             address=None if options.backend == "mpi" else rendezvous_address(),
             comm_device=options.comm_device,
         )
-        _check(communicator, config, own, report)
-        status = 0 if launched else _agree(communicator, report)
+        _check(communicator, config, plan, own, report)
+        # The launcher counts the lines and prints the last.
+        status = _agree(communicator, report) if names is None else 0
         disconnect(status)
     except CommunicationError as error:
         if not error.reported_by_peer:
@@ -95,36 +92,50 @@ def be_rank(config: Config, place: RankEnvironment, own: Own, launched: bool) ->
     return status
 
 
-def _check(communicator: Communicator, config: Config, own: Own, report: Report) -> None:
-    told = _gather(communicator, own.told())
-    hosts = [each["host"] for each in told]
+def _check(
+    communicator: Communicator,
+    config: Config,
+    plan: Plan | None,
+    own: dict[str, Any],
+    report: Report,
+) -> None:
+    """Report the hosts, unless that was done, and the edges.
+
+    Args:
+        plan: of the run; None: its flags cannot be followed on this host.
+        own: what this rank reports to the others.
+    """
+    ranks = _gather(communicator, own)
+    hosts = [each["host"] for each in ranks]
+    errors = dict.fromkeys(f"{each['host']}: {each['error']}" for each in ranks if each["error"])
     if communicator.rank == 0:
-        if own.answer is not None:
-            judge_hosts(report, _answers(told), config)
-        for mistake in dict.fromkeys(
-            f"{each['host']}: {each['mistake']}" for each in told if each["mistake"] is not None
-        ):
-            report.wrong(mistake)
-    if any(each["mistake"] is not None for each in told):
+        answers = _answers(ranks)
+        if answers:
+            report_hosts(report, answers, config)
+        for line in errors:
+            report.wrong(line)
+    if errors:
         return
-    assert not isinstance(own.plan, UserError), "nobody has made a mistake"
-    edges = edges_of(own.plan.topology, config.launch.n_sub_process)
+    assert plan is not None, "no rank has an error"
+    edges = edges_of(plan.topology, config.launch.n_sub_process)
     try:
         found = _measure_carefully(communicator, edges, hosts)
-    except EdgeError as error:
+    except EdgeError as failure:
         # Others that were being measured had not come to their end when this one failed.
-        late = error.seconds > config.launch.time_limit_seconds / 2
-        if late or not error.cause.reported_by_peer:
-            report.wrong(f"{named(error.edge, hosts)}: no answer ({error.cause.reason})")
+        if (
+            not failure.cause.reported_by_peer
+            or failure.seconds > config.launch.time_limit_seconds / 2
+        ):
+            report.wrong(f"{named(failure.edge, hosts)}: no answer ({failure.cause.reason})")
         abort("", WRONG_STATUS)
     if communicator.rank == 0 and found:
-        _tell(report, found, hosts, own.plan)
+        _report_edges(report, found, hosts, plan)
 
 
 def _measure_carefully(
     communicator: Communicator, edges: Sequence[Edge], hosts: Sequence[str]
 ) -> list[Measured]:
-    """As `measure`, and what is slow again; the best of it."""
+    """Measure all edges, and those that are slow again; return the best of it."""
     found = {one.edge: one for one in measure(communicator, edges, hosts, _ALL_SECONDS)}
     for _ in range(_MORE_TRIALS):
         again = list(slow(list(found.values()), hosts))
@@ -133,9 +144,10 @@ def _measure_carefully(
     return list(found.values())
 
 
-def _tell(report: Report, found: Sequence[Measured], hosts: Sequence[str], plan: Plan) -> None:
-    last = slowest(found, plan.message_bytes)
-    seconds = last.message_seconds(plan.message_bytes)
+def _report_edges(
+    report: Report, found: Sequence[Measured], hosts: Sequence[str], plan: Plan
+) -> None:
+    seconds = max(edge.message_seconds(plan.message_bytes) for edge in found)
     report.ok(
         f"all edges of {plan.topology.name} ({len(found)}) answer over "
         f"{plan.config.launch.backend}; a message of this run ({plan.message_bytes:,} bytes) takes "
@@ -147,23 +159,23 @@ def _tell(report: Report, found: Sequence[Measured], hosts: Sequence[str], plan:
 
 
 def _agree(communicator: Communicator, report: Report) -> int:
-    """Rank 0's status, which it prints the last line for, on all ranks."""
+    """Return rank 0's status, for which it prints the last line, on all ranks."""
     own = report.status() if communicator.rank == 0 else 0
-    return max(int(each["status"]) for each in _gather(communicator, {"status": own}))
+    return int(max(status for (status,) in gather_floats(communicator, [own])))
 
 
-def _answers(told: Sequence[Mapping[str, Any]]) -> list[Answer]:
-    """What hosts have said, with all their ranks."""
-    hosts = [each["host"] for each in told]
+def _answers(ranks: Sequence[dict[str, Any]]) -> list[CheckedHost]:
+    """Return the hosts that were asked, with all their ranks."""
+    hosts = [each["host"] for each in ranks]
     return [
-        Answer(Site(host, [rank for rank, other in enumerate(hosts) if other == host]), *answer)
-        for host, answer in ((each["host"], each["answer"]) for each in told)
+        CheckedHost(host, [rank for rank, other in enumerate(hosts) if other == host], *answer)
+        for host, answer in ((each["host"], each["answer"]) for each in ranks)
         if answer is not None
     ]
 
 
-def _gather(communicator: Communicator, own: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """What every rank knows, by rank, sent as JSON."""
+def _gather(communicator: Communicator, own: Any) -> list[Any]:
+    """Return every rank's object, by rank, sent as JSON."""
     text = torch.frombuffer(bytearray(json.dumps(own).encode()), dtype=torch.uint8)
     sizes = [int(size) for size in communicator.all_gather(torch.tensor([len(text)]))]
     padded = torch.zeros(max(sizes), dtype=torch.uint8)

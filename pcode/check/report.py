@@ -12,44 +12,37 @@ class Report:
     """Prints a line for each thing that was looked at, as soon as it is known.
 
     Attributes:
-        num_wrong: lines that say what is wrong.
+        num_wrong: lines that say what has to be changed before a run.
     """
 
     def __init__(self) -> None:
         self.num_wrong = 0
 
     def ok(self, text: str) -> None:
-        """It is as a run needs it."""
-        _print("ok", text)
+        self.repeat(f"{'ok':<5}  {text}")
 
     def note(self, text: str) -> None:
-        """It is no obstacle, but to be known."""
-        _print("note", text)
+        """Print what is no obstacle, but to be known."""
+        self.repeat(f"{'note':<5}  {text}")
 
     def wrong(self, text: str) -> None:
-        """It has to be changed before a run."""
-        self.num_wrong += 1
-        _print(_WRONG, text)
+        self.repeat(f"{_WRONG}  {text}")
 
     def repeat(self, line: str) -> None:
-        """A line of another report."""
+        """Print a line of another report."""
         self.num_wrong += line.startswith(_WRONG)
         print(line, flush=True)
 
     def table(self, lines: Iterable[str]) -> None:
-        """Figures, below the line that they belong to."""
+        """Print figures, below the line that they belong to."""
         for line in lines:
-            _print("", line)
+            self.repeat(f"{'':<5}  {line}")
 
     def status(self) -> int:
-        """0: nothing is wrong; 1: something is. It is said in a last line."""
+        """Print the last line; return 0 where nothing is wrong, else WRONG_STATUS."""
         if self.num_wrong == 0:
-            print("nothing is wrong", flush=True)
+            self.repeat("nothing is wrong")
             return 0
         things = "1 thing is" if self.num_wrong == 1 else f"{self.num_wrong} things are"
-        print(f"{things} wrong", flush=True)
+        self.repeat(f"{things} wrong")
         return WRONG_STATUS
-
-
-def _print(mark: str, text: str) -> None:
-    print(f"{mark:<5}  {text}", flush=True)

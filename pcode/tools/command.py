@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from pcode.utils.errors import USER_ERROR, UserError
 
@@ -16,7 +16,18 @@ FORMATS = (".png", ".pdf", ".svg")
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse that reports through UserError, in one line."""
+    """argparse that takes no abbreviations and reports through UserError, in one line.
+
+    Args:
+        prog: how the command is started.
+        description: as it is to be printed.
+    """
+
+    def __init__(self, prog: str, description: str | None, **settings: Any) -> None:
+        raw = argparse.RawDescriptionHelpFormatter
+        super().__init__(
+            prog, description=description, formatter_class=raw, allow_abbrev=False, **settings
+        )
 
     def error(self, message: str) -> NoReturn:
         raise UserError(message)
@@ -37,6 +48,12 @@ def check_file(flag: str, path: Path | None, suffixes: Sequence[str] = ()) -> No
         raise UserError(f"--{flag} {path}: the suffix must be one of {', '.join(suffixes)}")
     if path.is_dir() or not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
         raise UserError(f"--{flag} {path}: cannot be written; name a file in an existing folder")
+
+
+def write(path: Path | None, text: str) -> None:
+    """Write a file if one is asked for."""
+    if path is not None:
+        path.write_text(text, encoding="utf-8")
 
 
 def call(name: str, run: Callable[[Sequence[str]], int | None], arguments: Sequence[str]) -> int:

@@ -23,18 +23,19 @@ from pcode.consensus import (
     search_gamma,
     setting_of,
 )
-from pcode.tools.command import FORMATS, Parser, call, check_file
+from pcode.tools.command import FORMATS, Parser, call, check_file, write
 from pcode.tools.consensus_picture import draw
 from pcode.topology import Topology, make_topology
 from pcode.utils.errors import UserError
 from pcode.utils.layout import Layout
 from pcode.utils.options import option, options_of, taken_by
 from pcode.utils.registry import look_up
+from pcode.utils.tables import markdown
 
 TARGET_ERROR = 1e-3
-# Of a node, with what a round computes in between.
+# Of memory an entry, on each node, with what a round computes in between.
 ENTRY_BYTES = 56
-MOST_GIB = 4
+MAX_GIB = 4
 
 
 @dataclass(frozen=True)
@@ -61,31 +62,40 @@ class Options:
     picture: str | None = option(None, "file for a picture (.png, .pdf, .svg)")
     output: str | None = option(None, "file for the figures (JSON)")
 
+    @property
+    def output_path(self) -> Path | None:
+        return None if self.output is None else Path(self.output)
+
+    @property
+    def picture_path(self) -> Path | None:
+        return None if self.picture is None else Path(self.picture)
+
 
 def table(found: Sequence[Measurement | Setting]) -> list[str]:
-    """A Markdown table; decay is what a round takes off the error, measured and predicted.
+    """Write a Markdown table; decay is what a round takes off the error, measured and predicted.
 
     Args:
         found: what was measured, and the settings for which there is no gamma.
     """
-    columns = (
+    head = (
         "graph|n|gap|compressor|delta|bytes a message|gamma|decay a round|gamma (1 - lambda_2)"
         f"|rounds to {TARGET_ERROR:g}|kB sent by a node"
     )
-    lines = [f"| {columns.replace('|', ' | ')} |", "|---|--:|--:|---|" + "--:|" * 7]
+    rows = [head.split("|")]
     for each in found:
         setting = each if isinstance(each, Setting) else each.setting
-        cells = [
-            setting.graph,
-            f"{setting.num_nodes:,}",
-            f"{setting.gap:.3g}",
-            setting.compressor,
-            f"{setting.delta:.3g}",
-            f"{setting.message_bytes:,}",
-            *(["no gamma found", *"----"] if isinstance(each, Setting) else _measured(each)),
-        ]
-        lines.append(f"| {' | '.join(cells)} |")
-    return lines
+        rows.append(
+            [
+                setting.graph,
+                f"{setting.num_nodes:,}",
+                f"{setting.gap:.3g}",
+                setting.compressor,
+                f"{setting.delta:.3g}",
+                f"{setting.message_bytes:,}",
+                *(["no gamma found", *"----"] if isinstance(each, Setting) else _measured(each)),
+            ]
+        )
+    return markdown(rows, {"graph", "compressor"})
 
 
 def _measured(measurement: Measurement) -> list[str]:
@@ -105,11 +115,10 @@ def _measured(measurement: Measurement) -> list[str]:
 
 
 def _parse(arguments: Sequence[str]) -> tuple[Options, set[str]]:
-    """The options, and the names of those given."""
+    """Return the options, and the names of those given."""
     parser = Parser(
         prog="python -m pcode.tools.consensus",
-        description=(__doc__ or "").split("\n", maxsplit=1)[0],
-        allow_abbrev=False,
+        description=__doc__,
         argument_default=argparse.SUPPRESS,
     )
     flags = options_of(Options)
@@ -120,23 +129,16 @@ def _parse(arguments: Sequence[str]) -> tuple[Options, set[str]]:
     values = {name: flags[name].parse(text) for name, text in given.items()}
     for name, value in values.items():
         flags[name].validate(value)
-    return Options(**values), set(values)
-
-
-def _check_files(options: Options) -> None:
-    if options.output is not None:
-        check_file("output", Path(options.output))
-    if options.picture is not None:
-        check_file("picture", Path(options.picture), FORMATS)
-
-
-def _check_size(options: Options) -> None:
+    options = Options(**values)
+    check_file("output", options.output_path)
+    check_file("picture", options.picture_path, FORMATS)
     gib = ENTRY_BYTES * options.n_mpi_process * sum(options.entries) / (1 << 30)
-    if gib > MOST_GIB:
+    if gib > MAX_GIB:
         raise UserError(
             f"--n_mpi_process {options.n_mpi_process} --entries: {sum(options.entries):,} entries "
-            f"on every node take some {gib:,.0f} GiB; at most {MOST_GIB} will do"
+            f"on every node take some {gib:,.0f} GiB; at most {MAX_GIB} will do"
         )
+    return options, set(values)
 
 
 def _warn_of_unused(given: set[str], compressors: Iterable[Compressor]) -> None:
@@ -151,24 +153,21 @@ def _warn_of_unused(given: set[str], compressors: Iterable[Compressor]) -> None:
         print(f"consensus: warning: {words}", file=sys.stderr)
 
 
-def _compressor(name: str, options: Options) -> Compressor:
+def _compressor(name: str, options: Options) -> tuple[Compressor, float | None]:
+    """Return the compressor of that name and the gamma asked for, or None for a search."""
     kind = look_up("comm_op", name, COMPRESSORS)
-    return kind(**taken_by(kind, vars(options)))
-
-
-def _gamma(compressor: Compressor, given: float | Literal["auto"] | None) -> float | None:
-    """The gamma asked for, or None for a search."""
-    if given == "auto":
-        return None
-    gamma = compressor.default_consensus_stepsize if given is None else given
+    compressor, gamma = kind(**taken_by(kind, vars(options))), options.consensus_stepsize
+    if gamma == "auto":
+        return compressor, None
+    gamma = compressor.default_consensus_stepsize if gamma is None else gamma
     check_gamma(gamma)
-    return gamma
+    return compressor, gamma
 
 
 def _cell(
     topology: Topology, name: str, compressor: Compressor, gamma: float | None, options: Options
 ) -> Measurement | Setting:
-    """What was measured, after the curve of the search if there is one; or only what is known."""
+    """Measure, after a search for gamma that prints its curve; return the setting if it fails."""
     layout, seed = Layout.of_sizes(options.entries), options.manual_seed
     if gamma is None:
         setting = setting_of(topology, name, compressor, layout)
@@ -194,36 +193,27 @@ def _cell(
 
 def _run(arguments: Sequence[str]) -> None:
     options, given = _parse(arguments)
-    _check_files(options)
-    _check_size(options)
     topologies = [
         make_topology(name, options.n_mpi_process, options.manual_seed)
         for name in options.graph_topology
     ]
     compressors = {name: _compressor(name, options) for name in options.comm_op}
-    gammas = {
-        name: _gamma(compressor, options.consensus_stepsize)
-        for name, compressor in compressors.items()
-    }
-    _warn_of_unused(given, compressors.values())
+    _warn_of_unused(given, [compressor for compressor, _ in compressors.values()])
     found = [
-        _cell(topology, name, compressor, gammas[name], options)
+        _cell(topology, name, compressor, gamma, options)
         for topology in topologies
-        for name, compressor in compressors.items()
+        for name, (compressor, gamma) in compressors.items()
     ]
     print(*table(found), sep="\n")
     measurements = [each for each in found if isinstance(each, Measurement)]
-    if options.output is not None:
-        content = {
-            "options": dataclasses.asdict(options),
-            "measurements": [each.figures() for each in measurements],
-            "without_gamma": [
-                dataclasses.asdict(each) for each in found if isinstance(each, Setting)
-            ],
-        }
-        Path(options.output).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    if options.picture is not None:
-        draw(measurements, Path(options.picture))
+    content = {
+        "options": dataclasses.asdict(options),
+        "measurements": [each.figures() for each in measurements],
+        "without_gamma": [dataclasses.asdict(each) for each in found if isinstance(each, Setting)],
+    }
+    write(options.output_path, json.dumps(content, indent=1) + "\n")
+    if options.picture_path is not None:
+        draw(measurements, options.picture_path)
 
 
 def main(arguments: Sequence[str]) -> int:

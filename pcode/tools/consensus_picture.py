@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ LOWEST_ERROR, HIGHEST_ERROR = 1e-6, 2.0
 
 
 def draw_course(panel: Axes, measurement: Measurement, *, unit: float = 1.0, **line: Any) -> None:
-    """One curve into a panel.
+    """Draw one curve into a panel.
 
     Args:
         unit: what a round counts on the x axis (1, or the bytes of a round).
@@ -27,20 +26,8 @@ def draw_course(panel: Axes, measurement: Measurement, *, unit: float = 1.0, **l
     panel.plot([unit * rounds for rounds in course.rounds], course.errors, **line)
 
 
-def draw_prediction(panel: Axes, measurement: Measurement, **line: Any) -> None:
-    """exp(-gamma (1 - lambda_2) t) through the last record above LOWEST_ERROR, against rounds."""
-    course = measurement.course
-    if course.diverged:
-        return
-    pairs = zip(course.rounds, course.errors, strict=True)
-    last, error = [(at, error) for at, error in pairs if error > 3 * LOWEST_ERROR][-1]
-    decay = measurement.predicted_decay
-    first = max(0.0, last - math.log(HIGHEST_ERROR / error) / decay)
-    panel.plot([first, last], [error * math.exp(decay * (last - first)), error], **line)
-
-
 def finish_panel(panel: Axes, lowest: float = LOWEST_ERROR, highest: float = HIGHEST_ERROR) -> None:
-    """Scales and grid of an error panel, down to `lowest` or where rounding takes over."""
+    """Set scales and grid of an error panel, down to `lowest` or where rounding takes over."""
     panel.set_yscale("log")
     panel.set_ylim(max(lowest, LOWEST_ERROR), highest)
     panel.set_xlim(left=0)
@@ -49,7 +36,7 @@ def finish_panel(panel: Axes, lowest: float = LOWEST_ERROR, highest: float = HIG
 
 
 def draw(measurements: Sequence[Measurement], path: Path) -> None:
-    """Two panels, rounds and bytes: compressors by colour, graphs by dashes."""
+    """Draw two panels, rounds and bytes: compressors by colour, graphs by dashes."""
     compressors = list(dict.fromkeys(each.setting.compressor for each in measurements))
     graphs = list(dict.fromkeys(each.setting.graph for each in measurements))
     colours = {name: f"C{index}" for index, name in enumerate(compressors)}

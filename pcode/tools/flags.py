@@ -41,7 +41,7 @@ def table() -> list[str]:
 
 
 def _run(arguments: Sequence[str]) -> None:
-    Parser(prog="python -m pcode.tools.flags", description=__doc__).parse_args(arguments)
+    Parser("python -m pcode.tools.flags", __doc__).parse_args(arguments)
     print(*table(), sep="\n")
 
 

@@ -19,7 +19,7 @@ MAX_NODES = 4096  # as many as a run may have
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
-    parser = Parser(prog="python -m pcode.tools.graph", description=__doc__, allow_abbrev=False)
+    parser = Parser(prog="python -m pcode.tools.graph", description=__doc__)
     parser.add_argument("--graph_topology", default="ring", help="name or file of the graph")
     parser.add_argument("--n_mpi_process", type=int, default=16, help="number of nodes")
     parser.add_argument("--manual_seed", type=int, default=6, help="for what is drawn at random")
@@ -28,7 +28,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 def summary(graph: Graph) -> list[str]:
-    """What is known of a graph, in a few lines."""
+    """Say in a few lines what is known of a graph."""
     degrees = [graph.degree(rank) for rank in range(graph.num_nodes)]
     neighbours = " to ".join(map(str, sorted({min(degrees), max(degrees)})))
     lines = [f"graph: {graph.name}, {graph.num_nodes} nodes"]

@@ -8,21 +8,16 @@ from typing import Any
 
 import networkx as nx
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from pcode.topology import Graph, Mixing, TimeVarying, Topology
 
 ROUNDS_SHOWN = 4
-CIRCULAR = (
-    "ring",
-    "ring_ext",
-    "data_center",
-    "complete",
-    "expander",
-    "exponential",
-)
-LARGEST_BALANCED = 200  # nodes; the Kamada-Kawai layout takes minutes above
+CIRCULAR = ("ring", "ring_ext", "data_center", "complete", "expander", "exponential")
+MAX_BALANCED = 200  # nodes; the Kamada-Kawai layout takes minutes above
+MAX_LABELLED = 300  # nodes
+BEND = 0.28  # of the long edges of a torus, around the nodes between
 NODE_COLOUR, EDGE_COLOUR, INK = "#dbe7f3", "#3b6ea5", "#1a2b3c"
 
 Positions = dict[int, Any]
@@ -34,14 +29,17 @@ def draw(graph: Graph, path: Path) -> None:
     A graph that varies in time is shown by its first rounds, with an arrow from each node to
     whom it sends, or a line where both send to each other.
     """
-    rounds = _rounds(graph)
+    rounds = [graph.at(0)]
+    if isinstance(graph, TimeVarying):
+        num_shown = min(ROUNDS_SHOWN, graph.period or ROUNDS_SHOWN)
+        rounds = [graph.at(step) for step in range(num_shown)]
     side = 3.6 if len(rounds) > 1 else min(5.0 + graph.num_nodes / 50, 14)
     figure = Figure(figsize=(side * len(rounds), side + 0.4), layout="constrained")
-    FigureCanvasAgg(figure)
     axes = figure.subplots(1, len(rounds), squeeze=False)[0]
-    positions = _positions(graph)
+    columns = _torus_columns(graph)
+    positions = _positions(graph, columns)
     for step, (panel, mixing) in enumerate(zip(axes, rounds, strict=True)):
-        _draw_round(panel, mixing, positions, _wraps(graph))
+        _draw_round(panel, mixing, positions, columns)
         if len(rounds) > 1:
             panel.set_title(f"round {step}", fontsize=10, color=INK)
     figure.suptitle(
@@ -52,56 +50,51 @@ def draw(graph: Graph, path: Path) -> None:
     figure.savefig(path, dpi=200, bbox_inches="tight", pad_inches=0.1)
 
 
-def _rounds(graph: Graph) -> list[Mixing]:
-    if not isinstance(graph, TimeVarying):
-        return [graph.at(0)]
-    return [graph.at(step) for step in range(min(ROUNDS_SHOWN, graph.period or ROUNDS_SHOWN))]
-
-
-def _wraps(graph: Graph) -> int:
-    """The columns of a periodic grid whose long edges are bent around the nodes between, or 0."""
-    if graph.name != "torus":
-        return 0
+def _torus_columns(graph: Graph) -> int:
+    """Return the columns of a torus's grid; 0 for every other graph."""
     n = graph.num_nodes
     num_rows = next(m for m in range(math.isqrt(n), 0, -1) if n % m == 0)
-    return n // num_rows if num_rows > 1 else 0
+    return n // num_rows if graph.name == "torus" and num_rows > 1 else 0
 
 
-def _positions(graph: Graph) -> Positions:
-    num_nodes, columns = graph.num_nodes, _wraps(graph)
+def _positions(graph: Graph, columns: int) -> Positions:
+    num_nodes = graph.num_nodes
     if columns:
         return {i: np.array((i % columns, -(i // columns)), float) for i in range(num_nodes)}
-    can_balance = graph.name not in (*CIRCULAR, "torus") and 2 < num_nodes <= LARGEST_BALANCED
+    can_balance = graph.name not in (*CIRCULAR, "torus") and 2 < num_nodes <= MAX_BALANCED
     if can_balance and isinstance(graph, Topology):
         return dict(nx.kamada_kawai_layout(nx.Graph(graph.edges)))
-    turns = [math.pi / 2 - 2 * math.pi * i / num_nodes for i in range(num_nodes)]
-    return {i: np.array((math.cos(turn), math.sin(turn))) for i, turn in enumerate(turns)}
+    turns = np.pi / 2 - 2 * np.pi * np.arange(num_nodes) / num_nodes  # clockwise from the top
+    return dict(enumerate(np.stack((np.cos(turns), np.sin(turns)), axis=1)))
 
 
-def _draw_round(panel: Any, mixing: Mixing, positions: Positions, columns: int) -> None:
-    weights = {(j, i): w for i in positions for j, w in mixing.weights(i).items() if i != j}
-    heaviest = max(weights.values(), default=1.0)
+def _draw_round(panel: Axes, mixing: Mixing, positions: Positions, columns: int) -> None:
+    arcs = nx.DiGraph()
+    arcs.add_nodes_from(positions)
+    for i in positions:
+        arcs.add_weighted_edges_from((j, i, w) for j, w in mixing.weights(i).items() if i != j)
+    heaviest = max(nx.get_edge_attributes(arcs, "weight").values(), default=1.0)
     size = max(30.0, min(330.0, 9000 / len(positions)))
-    for both in (True, False):
-        arcs = [(j, i) for j, i in weights if ((i, j) in weights) is both and not (both and j > i)]
-        for bend in (0.0, 0.28):
-            chosen = [arc for arc in arcs if _bend(arc, columns) == bend]
+    both_ways = [(j, i) for j, i in arcs.edges if j < i and arcs.has_edge(i, j)]
+    one_way = [(j, i) for j, i in arcs.edges if not arcs.has_edge(i, j)]
+    for style, chosen in (("-", both_ways), ("-|>", one_way)):
+        for bend in (0.0, BEND):
+            bent = [arc for arc in chosen if _is_long(arc, columns) == bool(bend)]
             nx.draw_networkx_edges(
-                nx.DiGraph(chosen),
+                arcs,
                 positions,
                 ax=panel,
-                edgelist=chosen,
-                width=[0.4 + 1.6 * weights[arc] / heaviest for arc in chosen],
+                edgelist=bent,
+                width=[0.4 + 1.6 * arcs.edges[arc]["weight"] / heaviest for arc in bent],
                 edge_color=EDGE_COLOUR,
                 alpha=0.75,
-                arrowstyle="-" if both else "-|>",
+                arrowstyle=style,
                 arrowsize=9,
                 node_size=size,
                 connectionstyle=f"arc3,rad={bend}",
             )
-    nodes = nx.empty_graph(len(positions))
     nx.draw_networkx_nodes(
-        nodes,
+        arcs,
         positions,
         ax=panel,
         node_size=size,
@@ -109,20 +102,20 @@ def _draw_round(panel: Any, mixing: Mixing, positions: Positions, columns: int) 
         edgecolors=INK,
         linewidths=0.8,
     )
-    if len(positions) <= 300:
+    if len(positions) <= MAX_LABELLED:
         font = max(3.0, min(8.0, math.sqrt(size) / 2.2))
-        nx.draw_networkx_labels(nodes, positions, ax=panel, font_size=font, font_color=INK)
+        nx.draw_networkx_labels(arcs, positions, ax=panel, font_size=font, font_color=INK)
     panel.set_aspect("equal")
     # The same limits in every round, whichever edges are drawn.
-    corners = np.array(list(positions.values()))
-    border = 0.55 if columns else 0.15
+    corners, border = np.array(list(positions.values())), 0.55 if columns else 0.15
     panel.set_xlim(corners[:, 0].min() - border, corners[:, 0].max() + border)
     panel.set_ylim(corners[:, 1].min() - border, corners[:, 1].max() + border)
     panel.axis("off")
 
 
-def _bend(arc: tuple[int, int], columns: int) -> float:
+def _is_long(arc: tuple[int, int], columns: int) -> bool:
+    """Return whether an edge leads around a torus, to the other end of a row or column."""
     if not columns:
-        return 0.0
+        return False
     (row, column), (other_row, other_column) = (divmod(node, columns) for node in arc)
-    return 0.28 if max(abs(row - other_row), abs(column - other_column)) > 1 else 0.0
+    return max(abs(row - other_row), abs(column - other_column)) > 1

@@ -23,31 +23,28 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import sys
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+import pandas as pd
+
 from pcode.datasets import data_source
-from pcode.tools.command import FORMATS, Parser, call, check_file
+from pcode.tools.command import FORMATS, Parser, call, check_file, write
 from pcode.tools.reproduce_picture import draw
-from pcode.tools.reproduce_runs import Results, Setting, is_rehearsal, run_all
+from pcode.tools.reproduce_runs import Setting, is_rehearsal, run_all
 from pcode.tools.reproduce_tables import TABLES, Cell, Table
-from pcode.tools.reproduce_text import caption, markdown
+from pcode.tools.reproduce_text import caption, markdown, summarise
 from pcode.utils.errors import INTERRUPTED, UserError
 
 FAILED = 1  # the exit status where a run failed
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
-    description, _, details = (__doc__ or "").partition("\n\n")
-    parser = Parser(
-        prog="reproduce",
-        description=description,
-        epilog=details,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = Parser(prog="python -m pcode.tools.reproduce", description=__doc__)
     parser.add_argument("table", choices=tuple(TABLES))
     parser.add_argument("--cells", help="patterns of names of configuration files [all]")
     parser.add_argument("--data", help="data set instead of the paper's; digits: a rehearsal")
@@ -86,17 +83,21 @@ def _select(table: Table, patterns: str | None) -> list[Cell]:
     return [cell for cell in table.cells if any(fnmatchcase(cell.name, part) for part in parts)]
 
 
-def _to_json(setting: Setting, results: Results) -> str:
-    cells = [
-        {"cell": cell.name, "paper": cell.paper, f"test_{cell.metric}": figures}
-        for cell, figures in results.figures.items()
-    ]
+def _to_json(setting: Setting, cells: pd.DataFrame, runs: pd.DataFrame) -> str:
+    figures = runs[runs["failure"].isna()].replace({"figure": {math.nan: None}})
     content = {
         "table": setting.table.name,
-        "runs": caption(setting, results),
+        "runs": caption(setting, cells),
         "seeds": list(setting.seeds),
-        "cells": cells,
-        "failures": results.failures,
+        "cells": [
+            {
+                "cell": cell.name,
+                "paper": cell.paper,
+                f"test_{cell.metric}": list(figures["figure"][figures["cell"] == cell.name]),
+            }
+            for cell in cells.itertuples()
+        ],
+        "failures": list(runs["failure"].dropna()),
     }
     return json.dumps(content, indent=1) + "\n"
 
@@ -105,20 +106,19 @@ def _run(arguments: Sequence[str]) -> list[str]:
     """Run a table; a line for each run that failed."""
     options = _parse(arguments)
     table = TABLES[options.table]
-    cells = _select(table, options.cells)
+    selected = _select(table, options.cells)
     seeds = range(1, options.seeds + 1)
     setting = Setting(table, options.data, options.epochs, seeds, options.folder)
     jobs = options.jobs or ((os.cpu_count() or 1) if is_rehearsal(options.data) else 1)
-    results = run_all(setting, cells, jobs)
-    text = markdown(setting, results)
+    runs = run_all(setting, selected, jobs)
+    cells = summarise(table, runs)
+    text = markdown(setting, cells)
     print(text, end="")
-    if options.markdown is not None:
-        options.markdown.write_text(text, encoding="utf-8")
+    write(options.markdown, text)
+    write(options.output, _to_json(setting, cells, runs))
     if options.picture is not None:
-        draw(setting, results, options.picture)
-    if options.output is not None:
-        options.output.write_text(_to_json(setting, results), encoding="utf-8")
-    return results.failures
+        draw(setting, cells, options.picture)
+    return list(runs["failure"].dropna())
 
 
 def main(arguments: Sequence[str]) -> int:

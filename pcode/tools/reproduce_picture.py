@@ -1,20 +1,18 @@
-"""A table of the paper as a picture: ours beside the paper's."""
+"""A table of the paper as a picture: our figures beside the paper's."""
 
 from __future__ import annotations
 
-import statistics
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
-import matplotlib.pyplot as plt
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from pcode.tools.reproduce_runs import Results, Setting
-from pcode.tools.reproduce_tables import DIVERGES, Cell
+from pcode.tools.reproduce_runs import Setting
+from pcode.tools.reproduce_tables import DIVERGES
 from pcode.tools.reproduce_text import data_sets
 
 OURS, PAPER, BASELINE = "tab:blue", "tab:orange", "tab:gray"
@@ -23,120 +21,81 @@ ASIDE = 0.12  # of a category's width, so that ours and the paper's do not hide 
 BOTTOM = 0.03  # of a panel's height: where a cross says that a run diverged
 
 
-def draw(setting: Setting, results: Results, path: Path) -> None:
-    """Ours are full, with their deviation, the paper's hollow; a cross: diverged.
+def draw(setting: Setting, cells: pd.DataFrame, path: Path) -> None:
+    """Draw ours full, with their deviation, the paper's hollow; a cross: diverged.
 
     Args:
+        cells: see `summarise`.
         path: of a picture; its suffix says of what format.
     """
-    mpl.use("Agg")
-    if setting.table.panels == "curves":
-        figure = _curves(setting, results)
-    else:
-        figure = _beside(setting, results)
-    figure.savefig(path, dpi=150)
-    plt.close(figure)
+    draw_panels = _curves if setting.table.panels == "curves" else _beside
+    draw_panels(setting, cells).savefig(path, dpi=150)
 
 
-def _curves(setting: Setting, results: Results) -> Figure:
-    """Ours alone: a curve for each column over the rows, in one panel."""
-    cells = list(results.figures)
-    columns = list(dict.fromkeys(cell.column for cell in cells))
-    rows = list(dict.fromkeys(str(cell.row) for cell in cells))
-    figure, panel = plt.subplots(figsize=(6, 4), layout="constrained")
-    for column, color, marker in zip(columns, mpl.color_sequences["tab10"], "osD^v", strict=False):
-        line = [cell for cell in cells if cell.column == column]
-        shown = [cell for cell in line if results.ended(cell)]
-        panel.errorbar(
-            [rows.index(str(cell.row)) for cell in shown],
-            [statistics.mean(results.ended(cell)) for cell in shown],
-            [_deviation(results.ended(cell)) for cell in shown],
-            color=color,
-            marker=marker,
-            capsize=3,
-            label=column,
-        )
-        lost = [rows.index(str(cell.row)) for cell in line if results.num_diverged(cell)]
-        at_bottom = panel.get_xaxis_transform()
-        panel.plot(lost, [BOTTOM] * len(lost), "x", color=color, transform=at_bottom)
+def _curves(setting: Setting, cells: pd.DataFrame) -> Figure:
+    """Draw ours alone: a curve for each column over the rows, in one panel."""
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    panel = figure.subplots()
+    rows = list(cells["row"].unique())
+    columns, colors = cells.groupby("column", sort=False), mpl.color_sequences["tab10"]
+    for (column, line), color, marker in zip(columns, colors, "osD^v", strict=False):
+        _draw_ours(panel, line, line["row"].map(rows.index), color, fmt=f"{marker}-", label=column)
     panel.set_xticks(range(len(rows)), rows)
-    panel.set_ylabel(f"{data_sets(setting, results)}: {LABELS[cells[0].metric]}")
+    panel.set_ylabel(f"{data_sets(setting, cells)}: {LABELS[cells['metric'].iloc[0]]}")
     panel.grid(axis="y", alpha=0.3)
     figure.legend(loc="outside upper center", ncols=3, frameon=False)
     return figure
 
 
-def _beside(setting: Setting, results: Results) -> Figure:
-    """A panel for each column or each row, the paper's figures beside ours."""
-    table = setting.table
-    cells = [cell for cell in results.figures if cell.row is not None]
-    by_row = table.panels == "row"
-    groups: dict[str, list[Cell]] = {}
-    for cell in cells:
-        groups.setdefault(str(cell.row) if by_row else cell.column, []).append(cell)
-    names = list(dict.fromkeys(cell.column if by_row else str(cell.row) for cell in cells))
-    below = [cell for cell in results.figures if cell.row is None]
-    figure, panels = plt.subplots(
-        max(len(groups), 1),
-        1,
-        figsize=(8, 1 + 2 * max(len(groups), 1)),
-        sharex=True,
-        sharey=not by_row,
-        squeeze=False,
-        layout="constrained",
-    )
-    for (title, group), panel in zip(groups.items(), panels[:, 0], strict=False):
-        metric = group[0].metric
+def _draw_ours(
+    panel: Axes, cells: pd.DataFrame, x: pd.Series[float], color: Any, **line: Any
+) -> None:
+    shown = cells["mean"].notna()
+    figures = cells[shown]
+    panel.errorbar(x[shown], figures["mean"], figures["deviation"], color=color, capsize=3, **line)
+    _draw_crosses(panel, x[cells["num_diverged"] > 0], color)
+
+
+def _draw_crosses(panel: Axes, x: pd.Series[float], color: Any) -> None:
+    panel.plot(x, [BOTTOM] * len(x), "x", color=color, transform=panel.get_xaxis_transform())
+
+
+def _beside(setting: Setting, cells: pd.DataFrame) -> Figure:
+    """Draw a panel for each column or each row, the paper's figures beside ours."""
+    by_row = setting.table.panels == "row"
+    panel_of, place_of = ("row", "column") if by_row else ("column", "row")
+    in_table, below = cells[cells["row"].notna()], cells[cells["row"].isna()]
+    names = list(in_table[place_of].unique())
+    num_panels = max(in_table[panel_of].nunique(), 1)
+    figure = Figure(figsize=(8, 1 + 2 * num_panels), layout="constrained")
+    panels = figure.subplots(num_panels, 1, sharex=True, sharey=not by_row, squeeze=False)[:, 0]
+    for (title, group), panel in zip(in_table.groupby(panel_of, sort=False), panels, strict=False):
+        metric = group["metric"].iloc[0]
         panel.set_ylabel(title if by_row else f"{title}\n{LABELS[metric]}")
-        _draw_panel(panel, results, group, names, by_row)
-        for cell in below:
-            if results.ended(cell):
-                panel.axhline(statistics.mean(results.ended(cell)), color=BASELINE, linewidth=1)
+        place = group[place_of].map(names.index)
+        _draw_ours(panel, group, place - ASIDE, OURS, fmt="o")
+        _draw_crosses(panel, place[group["paper"] == DIVERGES] + ASIDE, PAPER)
+        paper = pd.to_numeric(group["paper"], errors="coerce")
+        panel.plot(place + ASIDE, paper, "o", mfc="none", color=PAPER)
+        for mean in below["mean"].dropna():
+            panel.axhline(mean, color=BASELINE, linewidth=1)
         panel.set_ylim(0, 104 if metric == "top1" else None)
         panel.grid(axis="y", alpha=0.3)
-    panels[-1, 0].set_xticks(
-        range(len(names)),
-        names,
-        rotation=30 * (len(names) > 5),
-        ha="right" if len(names) > 5 else "center",
+    crowded = len(names) > 5
+    panels[-1].set_xticks(
+        range(len(names)), names, rotation=30 * crowded, ha="right" if crowded else "center"
     )
-    panels[-1, 0].set_xlim(-0.6, len(names) - 0.4)
-    figure.legend(
-        handles=_legend(f"{data_sets(setting, results)}, ours", table.data, cells, below),
-        loc="outside upper center",
-        ncols=4,
-        frameon=False,
-    )
-    return figure
-
-
-def _deviation(figures: Sequence[float]) -> float:
-    return statistics.stdev(figures) if len(figures) > 1 else 0.0
-
-
-def _draw_panel(
-    panel: Axes, results: Results, cells: Sequence[Cell], names: list[str], by_row: bool
-) -> None:
-    at_bottom = panel.get_xaxis_transform()
-    for cell in cells:
-        place = names.index(cell.column if by_row else str(cell.row))
-        ended = results.ended(cell)
-        left, right = place - ASIDE, place + ASIDE
-        if ended:
-            mean, error = statistics.mean(ended), _deviation(ended)
-            panel.errorbar(left, mean, error, fmt="o", color=OURS, capsize=3)
-        if results.num_diverged(cell):
-            panel.plot(left, BOTTOM, "x", color=OURS, transform=at_bottom)
-        if cell.paper == DIVERGES:
-            panel.plot(right, BOTTOM, "x", color=PAPER, transform=at_bottom)
-        elif cell.paper is not None:
-            panel.plot(right, float(cell.paper), "o", mfc="none", color=PAPER)
-
-
-def _legend(ours: str, data: str, cells: Sequence[Cell], below: Sequence[Cell]) -> list[Line2D]:
-    keys: list[dict[str, Any]] = [{"marker": "o", "color": OURS, "label": ours}]
-    if any(cell.paper is not None for cell in cells):
-        keys.append({"marker": "o", "mfc": "none", "color": PAPER, "label": f"{data}, paper"})
+    panels[-1].set_xlim(-0.6, len(names) - 0.4)
+    keys: list[dict[str, Any]] = [
+        {"marker": "o", "color": OURS, "label": f"{data_sets(setting, cells)}, ours"}
+    ]
+    if in_table["paper"].notna().any():
+        label = f"{setting.table.data}, paper"
+        keys.append({"marker": "o", "mfc": "none", "color": PAPER, "label": label})
     keys.append({"marker": "x", "color": "black", "label": "diverged"})
-    keys += [{"linestyle": "-", "color": BASELINE, "label": f"{cell.name}, ours"} for cell in below]
-    return [Line2D([], [], **{"linestyle": "", **key}) for key in keys]
+    keys += [
+        {"linestyle": "-", "color": BASELINE, "label": f"{name}, ours"} for name in below.index
+    ]
+    handles = [Line2D([], [], **{"linestyle": "", **key}) for key in keys]
+    figure.legend(handles=handles, loc="outside upper center", ncols=4, frameon=False)
+    return figure

@@ -1,22 +1,26 @@
-"""Running the cells of a table of the paper, and finding those that have run."""
+"""Running the cells of a table of the paper, but for those that have run."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
 import subprocess
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+import pandas as pd
 from tqdm import tqdm
 
 from pcode.config import Config, make_config, parse
 from pcode.tools.reproduce_tables import Cell, Table
-from pcode.utils.errors import DIVERGED
+from pcode.tools.results_files import read_summary
+from pcode.tools.results_runs import DIVERGED, FINISHED
+from pcode.utils import errors
 
 ROOT = Path(__file__).parents[2]
 # What a table is rehearsed on. Any other data set is trained on with the paper's own flags.
@@ -38,7 +42,7 @@ class Setting:
         data: instead of the files' own data set.
         epochs: instead of the files' own number.
         seeds: one run of each cell for each of them.
-        folder: where runs are kept.
+        folder: of the runs.
     """
 
     table: Table
@@ -48,7 +52,7 @@ class Setting:
     folder: Path
 
     def flags(self, cell: Cell, seed: int) -> list[str]:
-        """Those of run.py, but for where the run is kept.
+        """Return those of run.py, but for the folder of the run.
 
         Raises:
             UserError: the cell's file or one of the flags is wrong.
@@ -76,59 +80,39 @@ class Setting:
         return parse(self.flags(cell, seed)).config
 
 
-@dataclass(frozen=True)
-class Results:
-    """What came out.
-
-    Attributes:
-        figures: of each cell's runs in the order of the seeds, without those that failed; None
-            where a run diverged.
-        failures: a line for each run that failed otherwise.
-    """
-
-    figures: dict[Cell, list[float | None]] = field(default_factory=dict)
-    failures: list[str] = field(default_factory=list)
-
-    def ended(self, cell: Cell) -> list[float]:
-        """The figures of the runs that did not diverge."""
-        return [figure for figure in self.figures[cell] if figure is not None]
-
-    def num_diverged(self, cell: Cell) -> int:
-        return len(self.figures[cell]) - len(self.ended(cell))
-
-
 class RunFailedError(RuntimeError):
     """A run ended for another reason than divergence; one line."""
 
 
-def _kept(folder: Path, experiment: str, metric: str) -> list[float | None]:
-    """The figures of an experiment's runs that have ended; None: diverged."""
-    figures: list[float | None] = []
+def _ended(folder: Path, experiment: str, metric: str) -> list[float]:
+    """Return the figures of an experiment's runs that have ended; NaN: diverged."""
+    figures = []
     for file in sorted(folder.glob(f"*/*/{experiment}/*/summary.json")):
-        summary = json.loads(file.read_text(encoding="utf-8"))
-        if summary["exit_reason"] == "finished":
+        summary = read_summary(file) or {}
+        ending = summary.get("exit_reason", "")
+        if ending == FINISHED:
             figures.append(float(summary[f"test_{metric}"]))
-        elif summary["exit_reason"].startswith("diverged"):
-            figures.append(None)
+        elif ending.startswith(DIVERGED):
+            figures.append(math.nan)
     return figures
 
 
 def _experiment(setting: Setting, cell: Cell, seed: int) -> str:
-    """A name for the run that no run of other flags has."""
+    """Name the run as no run of other flags."""
     flags = setting.config(cell, seed).flat()
     changed = {name: value for name, value in flags.items() if value != _DEFAULTS[name]}
     digest = hashlib.sha256(json.dumps(changed, sort_keys=True).encode()).hexdigest()
     return f"{cell.name}-{seed}-{digest[:8]}"
 
 
-def run_cell(setting: Setting, cell: Cell, seed: int) -> float | None:
-    """The figure of one run, or None where it diverged; from its folder where it ran before.
+def run_cell(setting: Setting, cell: Cell, seed: int) -> float:
+    """Return the figure of one run, or NaN where it diverged; from its folder where it ran before.
 
     Raises:
         RunFailedError: run.py failed otherwise.
     """
     experiment = _experiment(setting, cell, seed)
-    figures = _kept(setting.folder, experiment, cell.metric)
+    figures = _ended(setting.folder, experiment, cell.metric)
     if not figures:
         places = ("--checkpoint", str(setting.folder), "--experiment", experiment)
         done = subprocess.run(
@@ -139,16 +123,20 @@ def run_cell(setting: Setting, cell: Cell, seed: int) -> float | None:
             errors="replace",
             check=False,
         )
-        figures = _kept(setting.folder, experiment, cell.metric)
-        if done.returncode not in (0, DIVERGED) or not figures:
+        figures = _ended(setting.folder, experiment, cell.metric)
+        if done.returncode not in (0, errors.DIVERGED) or not figures:
             said = done.stderr.strip().splitlines() or ["it said nothing"]
             status = f"ended with status {done.returncode}"
             raise RunFailedError(f"{cell.name}, seed {seed}: {status}: {said[-1]}")
     return figures[-1]
 
 
-def run_all(setting: Setting, cells: Sequence[Cell], jobs: int) -> Results:
-    """Every cell with every seed, `jobs` at a time; a run that fails does not end the others.
+def run_all(setting: Setting, cells: Sequence[Cell], jobs: int) -> pd.DataFrame:
+    """Run every cell with every seed, `jobs` at a time; a run that fails does not end the others.
+
+    Returns:
+        A row for each run: `cell`, its name; `figure`, NaN where it diverged or failed; and
+        `failure`, None or a line on a run that failed.
 
     Raises:
         UserError: a cell's flags are wrong, before any run.
@@ -156,19 +144,19 @@ def run_all(setting: Setting, cells: Sequence[Cell], jobs: int) -> Results:
     for cell in cells:
         setting.config(cell, setting.seeds.start)
     setting.folder.mkdir(parents=True, exist_ok=True)
-    results = Results({cell: [] for cell in cells})
     work = [(cell, seed) for cell in cells for seed in setting.seeds]
+    rows: list[tuple[str, float, str | None]] = []
     with ThreadPoolExecutor(jobs) as pool, tqdm(total=len(work), unit="run") as bar:
         runs = [pool.submit(run_cell, setting, cell, seed) for cell, seed in work]
         try:
             for (cell, _), run in zip(work, runs, strict=True):
                 try:
-                    results.figures[cell].append(run.result())
+                    rows.append((cell.name, run.result(), None))
                 except RunFailedError as error:
-                    results.failures.append(str(error))
+                    rows.append((cell.name, math.nan, str(error)))
                 bar.update()
         except BaseException:
             # Those that have not begun are not begun.
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-    return results
+    return pd.DataFrame(rows, columns=["cell", "figure", "failure"])

@@ -76,7 +76,11 @@ _SMALL = (
 
 _COMPRESSIONS = {
     **{f"qsgd-{bits}": f"qsgd {bits}" for bits in (16, 8, 4, 2)},
-    **{f"{kind}-{kept}": f"{kind} {kept} %" for kind in ("random", "top") for kept in (50, 10, 1)},
+    **{
+        f"{kind}-{share}": f"{kind} {share} %"
+        for kind in ("random", "top")
+        for share in (50, 10, 1)
+    },
     "sign": "sign",
 }
 _TABLE1: dict[str, tuple[PaperFigure, ...]] = {

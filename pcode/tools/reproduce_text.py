@@ -1,81 +1,107 @@
-"""A table of the paper as text: ours beside the paper's."""
+"""A table of the paper as text: our figures beside the paper's."""
 
 from __future__ import annotations
 
-import statistics
+from collections.abc import Iterable
+from dataclasses import asdict
 
-from pcode.tools.reproduce_runs import Results, Setting
-from pcode.tools.reproduce_tables import Cell, PaperFigure
+import pandas as pd
 
-
-def ours(results: Results, cell: Cell) -> str:
-    """Mean and standard deviation of the runs that did not diverge, and how many did."""
-    figures, ended = results.figures[cell], results.ended(cell)
-    if not figures:
-        return "failed"
-    if not ended:
-        return "div"
-    mean = f"{statistics.mean(ended):.2f}"
-    if len(ended) > 1:
-        mean += f" ± {statistics.stdev(ended):.2f}"
-    lost = results.num_diverged(cell)
-    return mean + (f" ({lost} of {len(figures)} div)" if lost else "")
+from pcode.config import Config
+from pcode.tools.reproduce_runs import Setting
+from pcode.tools.reproduce_tables import DIVERGES, Table
+from pcode.tools.results_table import PERCENT, mean_text
+from pcode.utils import tables
 
 
-def paper(figure: PaperFigure) -> str:
-    """The paper's figure; nothing where it prints none."""
-    if figure is None:
-        return ""
-    return figure if isinstance(figure, str) else f"{figure:.2f}"
+def summarise(table: Table, runs: pd.DataFrame) -> pd.DataFrame:
+    """Average the runs of each cell.
+
+    Args:
+        runs: see `run_all`.
+
+    Returns:
+        A row for each cell that was run. Columns are Cell's fields; `mean` and `deviation` of the
+        runs that did not diverge (NaN: there are none; a deviation of 0: there is one);
+        `num_diverged`; and `ours`, all of it as text.
+    """
+    cells = pd.DataFrame([asdict(cell) for cell in table.cells], dtype=object)
+    cells = cells.set_index("name", drop=False).loc[runs["cell"].unique()]
+    figures = runs[runs["failure"].isna()].groupby("cell")["figure"]
+    return cells.assign(
+        mean=figures.mean(),
+        deviation=figures.std().fillna(0),
+        num_diverged=figures.size() - figures.count(),
+        ours=figures.apply(_ours),
+    ).fillna({"num_diverged": 0, "ours": "failed"})
 
 
-def data_sets(setting: Setting, results: Results) -> str:
-    """What ours were measured on."""
-    names = [setting.config(cell, setting.seeds.start).data.data for cell in results.figures]
-    return " and ".join(dict.fromkeys(names))
+def _ours(figures: pd.Series[float]) -> str:
+    num_diverged = figures.isna().sum()
+    if num_diverged == len(figures):
+        return DIVERGES
+    mean = mean_text(figures, *PERCENT)
+    return f"{mean} ({num_diverged} of {len(figures)} div)" if num_diverged else mean
 
 
-def caption(setting: Setting, results: Results) -> str:
-    """How ours were measured."""
-    configs = [setting.config(cell, setting.seeds.start) for cell in results.figures]
-    models = dict.fromkeys(f"{config.model.arch} on {config.data.data}" for config in configs)
+def _paper(figure: object) -> str:
+    """Write the paper's figure; nothing where it prints none."""
+    if isinstance(figure, float):
+        return f"{figure:.2f}"
+    return DIVERGES if figure == DIVERGES else ""
+
+
+def _configs(setting: Setting, cells: pd.DataFrame) -> list[Config]:
+    return [setting.config(cell, setting.seeds.start) for cell in cells.itertuples()]
+
+
+def _listed(words: Iterable[str]) -> str:
+    return " and ".join(dict.fromkeys(words))
+
+
+def data_sets(setting: Setting, cells: pd.DataFrame) -> str:
+    """Name what ours were measured on."""
+    return _listed(config.data.data for config in _configs(setting, cells))
+
+
+def caption(setting: Setting, cells: pd.DataFrame) -> str:
+    """Say how ours were measured."""
+    configs = _configs(setting, cells)
+    models = _listed(f"{config.model.arch} on {config.data.data}" for config in configs)
     epochs = sorted({config.learning.num_epochs for config in configs})
     runs = "1 run" if len(setting.seeds) == 1 else f"{len(setting.seeds)} runs"
-    return f"{' and '.join(models)}, {' or '.join(map(str, epochs))} epochs, {runs}"
+    return f"{models}, {' or '.join(map(str, epochs))} epochs, {runs}"
 
 
-def markdown(setting: Setting, results: Results) -> str:
-    """The cells that were run, the paper's figure beside ours."""
-    in_table = [cell for cell in results.figures if cell.row is not None]
-    lines: list[str] = []
-    if in_table:
-        lines += [*_grid(results, in_table), ""]
-    below = [
-        f"{cell.column}: {ours(results, cell)} (paper {paper(cell.paper)})."
-        for cell in results.figures
-        if cell.row is None
-    ]
+def markdown(setting: Setting, cells: pd.DataFrame) -> str:
+    """Write the cells that were run, the paper's figure beside ours.
+
+    Args:
+        cells: see `summarise`.
+    """
+    below = cells["row"].isna()
+    lines = [*_grid(cells[~below]), ""] if not below.all() else []
     table = setting.table
-    numbers = f"Ours: {caption(setting, results)}; the paper's: {table.models} on {table.data}."
-    lines.append(" ".join([*below, numbers, *([table.note] if table.note else [])]))
-    return "\n".join(lines) + "\n"
+    sentences = [
+        f"{cell.column}: {cell.ours} (paper {_paper(cell.paper)})."
+        for cell in cells[below].itertuples()
+    ]
+    sentences += [
+        f"Ours: {caption(setting, cells)}; the paper's: {table.models} on {table.data}.",
+        *([table.note] if table.note else []),
+    ]
+    return "\n".join([*lines, " ".join(sentences)]) + "\n"
 
 
-def _grid(results: Results, cells: list[Cell]) -> list[str]:
-    """The lines of the table proper."""
-    places = {(cell.row, cell.column): cell for cell in cells}
-    columns = list(dict.fromkeys(cell.column for cell in cells))
-    # a column for the paper's figures only where it prints some
-    printed = {
-        column: any(c.paper is not None for c in cells if c.column == column) for column in columns
-    }
-    heads = [head for column in columns for head in (column, *(["paper"] * printed[column]))]
-    lines = ["| | " + " | ".join(heads) + " |", "|---|" + "---:|" * len(heads)]
-    for row in dict.fromkeys(cell.row for cell in cells):
-        entries = [str(row)]
-        for column in columns:
-            cell = places.get((row, column))
-            entries.append(ours(results, cell) if cell else "")
-            entries += [paper(cell.paper) if cell else ""] * printed[column]
-        lines.append("| " + " | ".join(entries) + " |")
-    return lines
+def _grid(cells: pd.DataFrame) -> list[str]:
+    """Write the lines of the table proper."""
+    shown: dict[tuple[str, str], dict[str, str]] = {}
+    for column, of_column in cells.groupby("column", sort=False):
+        by_row = of_column.set_index("row")
+        shown[column, column] = by_row["ours"]
+        if by_row["paper"].notna().any():  # a column for the paper's figures only where it has some
+            shown[column, "paper"] = by_row["paper"].map(_paper)
+    grid = pd.DataFrame(shown).reindex(cells["row"].unique()).fillna("")
+    head = ["", *grid.columns.get_level_values(1)]
+    body = [[row, *texts] for row, *texts in grid.itertuples()]
+    return tables.markdown([head, *body], {""})

@@ -18,23 +18,19 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from pcode.tools.command import FORMATS, Parser, call, check_file
-from pcode.tools.results_groups import Group, group_runs
+import pandas as pd
+
+from pcode.tools.command import FORMATS, Parser, call, check_file, write
+from pcode.tools.results_groups import group_runs, groups_of
 from pcode.tools.results_picture import draw_all
 from pcode.tools.results_runs import find_runs
-from pcode.tools.results_table import aligned, csv_text, markdown, table
+from pcode.tools.results_table import LEFT, csv_text, table
 from pcode.utils.errors import UserError
+from pcode.utils.tables import aligned, markdown
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
-    description, _, details = (__doc__ or "").partition("\n\n")
-    parser = Parser(
-        prog="python -m pcode.tools.results",
-        description=description,
-        epilog=details.partition("\n\n")[2],
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = Parser(prog="python -m pcode.tools.results", description=__doc__)
     parser.add_argument("runs", metavar="RUN", nargs="+", type=Path, help="folder of run(s)")
     parser.add_argument("--markdown", metavar="FILE", type=Path, help="file for the table")
     parser.add_argument("--csv", metavar="FILE", type=Path, help="file for every run's figures")
@@ -60,18 +56,18 @@ def _check_folder(folder: Path | None) -> None:
 
 
 def _sections(by_data: Mapping[str, list[str]], mark: str) -> str:
-    """The lines of each data set, under its name where there are several."""
+    """Join the lines of each data set, under its name where there are several."""
     if len(by_data) == 1:
         return "\n".join(next(iter(by_data.values()))) + "\n"
     parts = ["\n".join((f"{mark}{data}", "", *lines)) for data, lines in by_data.items()]
     return "\n\n".join(parts) + "\n"
 
 
-def _draw(by_data: Mapping[str, Sequence[Group]], folder: Path, suffix: str) -> None:
-    for data, groups in by_data.items():
+def _draw(by_data: Mapping[str, pd.DataFrame], folder: Path, suffix: str) -> None:
+    for data, runs in by_data.items():
         place = folder / data if len(by_data) > 1 else folder
         place.mkdir(parents=True, exist_ok=True)
-        written, empty = draw_all(groups, place, suffix)
+        written, empty = draw_all(runs, place, suffix)
         for path in written:
             print(path)
         if empty:
@@ -82,18 +78,16 @@ def _draw(by_data: Mapping[str, Sequence[Group]], folder: Path, suffix: str) -> 
 def _run(arguments: Sequence[str]) -> None:
     options = _parse(arguments)
     by_data = group_runs(find_runs(options.runs))
-    for group in (group for groups in by_data.values() for group in groups):
-        for run in group.runs:
-            if run not in group.last_of_each_seed:
-                words = f"another run with its flags and --manual_seed {run.seed} counts"
-                print(f"results: warning: {run.folder}: {words}", file=sys.stderr)
-    tables = {data: table(groups) for data, groups in by_data.items()}
-    print(_sections({data: aligned(rows) for data, rows in tables.items()}, ""), end="", flush=True)
-    if options.markdown is not None:
-        lines = {data: markdown(rows) for data, rows in tables.items()}
-        options.markdown.write_text(_sections(lines, "## "), encoding="utf-8")
-    if options.csv is not None:
-        options.csv.write_text(csv_text(by_data), encoding="utf-8")
+    every = pd.concat([group for runs in by_data.values() for group in groups_of(runs)])
+    for run in every[~every["is_last"]].itertuples():
+        words = f"another run with its flags and --manual_seed {run.manual_seed} counts"
+        print(f"results: warning: {run.folder}: {words}", file=sys.stderr)
+    tables = {data: table(runs) for data, runs in by_data.items()}
+    shown = {data: aligned(rows, LEFT) for data, rows in tables.items()}
+    print(_sections(shown, ""), end="", flush=True)
+    lines = {data: markdown(rows, LEFT) for data, rows in tables.items()}
+    write(options.markdown, _sections(lines, "## "))
+    write(options.csv, csv_text(every))
     if options.pictures is not None:
         _draw(by_data, options.pictures, options.format or "png")
 

@@ -1,11 +1,15 @@
-"""Reading the files of a run's folder; what is wrong with one is told in a line that names it."""
+"""Reading the files of a run's folder; an error is one line that names the file."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import yaml
 
 from pcode.compression import COMPRESSORS
@@ -14,42 +18,7 @@ from pcode.optim import OPTIMIZERS
 from pcode.utils.errors import UserError
 from pcode.utils.registry import look_up
 
-
-class Record:
-    """A JSON object; numbers and records that are missing or null are None.
-
-    Every method raises UserError where a field is of another kind.
-
-    Args:
-        where: what an error names.
-    """
-
-    def __init__(self, content: Any, where: object) -> None:
-        if not isinstance(content, dict):
-            raise UserError(f"{where}: is damaged (no JSON object)")
-        self.content, self._where = content, where
-
-    @property
-    def kind(self) -> Any:
-        return self.content.get("kind")
-
-    def number(self, name: str) -> float | None:
-        value = self.content.get(name)
-        if value is None:
-            return None
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise UserError(f"{self._where}: is damaged ({name} is no number)")
-        return value
-
-    def text(self, name: str) -> str:
-        value = self.content.get(name)
-        if not isinstance(value, str):
-            raise UserError(f"{self._where}: is damaged ({name} is no text)")
-        return value
-
-    def record(self, name: str) -> Record | None:
-        value = self.content.get(name)
-        return None if value is None else Record(value, self._where)
+Record = dict[str, Any]
 
 
 def _read_text(path: Path) -> str:
@@ -59,30 +28,56 @@ def _read_text(path: Path) -> str:
         raise UserError(f"{path}: cannot be read") from error
 
 
-def read_json(path: Path) -> Any:
+def _parse(text: str, where: object) -> Record:
+    """Parse a JSON object; `where` is named in errors."""
     try:
-        return json.loads(_read_text(path))
+        content = json.loads(text)
     except ValueError as error:
-        raise UserError(f"{path}: is damaged (no JSON)") from error
+        raise UserError(f"{where}: is damaged (no JSON)") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{where}: is damaged (no JSON object)")
+    return content
+
+
+def read_summary(path: Path) -> Record | None:
+    """Read a run's summary.json; None: there is none."""
+    if not path.exists():
+        return None
+    summary = _parse(_read_text(path), path)
+    if not isinstance(summary.get("exit_reason"), str):
+        raise UserError(f"{path}: is damaged (exit_reason is no text)")
+    return summary
 
 
 def read_log(path: Path) -> list[Record]:
-    """A node's records; the last line, where a killed run left it incomplete, is none."""
-    text = _read_text(path)
-    records = []
-    for number, line in enumerate(text.splitlines(keepends=True), start=1):
-        try:
-            content = json.loads(line)
-        except ValueError as error:
-            if not line.endswith("\n"):
-                break
-            raise UserError(f"{path}, line {number}: is damaged (no JSON)") from error
-        records.append(Record(content, f"{path}, line {number}"))
+    """Read a node's records, without a last line that a killed run left incomplete."""
+    *lines, rest = _read_text(path).split("\n")
+    records = [_parse(line, f"{path}, line {n}") for n, line in enumerate(lines, start=1)]
+    with suppress(UserError):
+        records.append(_parse(rest, path))
     return records
 
 
+def read_numbers(
+    records: Sequence[Record], fields: Mapping[str, str], where: object
+) -> pd.DataFrame:
+    """Tabulate numbers of records as they are, None where one is missing or null.
+
+    Args:
+        fields: column -> the name in the records.
+        where: named in errors.
+    """
+    if not all(isinstance(each, dict) for each in records):
+        raise UserError(f"{where}: is damaged (no JSON object)")
+    rows = [{column: each.get(name) for column, name in fields.items()} for each in records]
+    for column, value in chain.from_iterable(row.items() for row in rows):
+        if value is not None and type(value) not in (int, float):
+            raise UserError(f"{where}: is damaged ({fields[column]} is no number)")
+    return pd.DataFrame(rows, columns=list(fields), dtype=object)
+
+
 def read_flags(path: Path) -> dict[str, Any]:
-    """The flags that can matter, with the defaults of those that an older run did not have."""
+    """Read the flags that matter in a run, with the defaults of those that it did not know."""
     try:
         content = yaml.safe_load(_read_text(path))
     except yaml.YAMLError as error:
@@ -101,7 +96,7 @@ def read_flags(path: Path) -> dict[str, Any]:
         for name in why_irrelevant(flags):
             del flags[name]
         for name in ("n_mpi_process", "manual_seed"):
-            int(flags[name])
+            flags[name] = int(flags[name])
     except (UserError, LookupError, TypeError, ValueError) as error:
         raise UserError(f"{path}: is damaged or of another version ({error})") from error
     return flags

@@ -1,27 +1,27 @@
 """Pictures of runs for print: their courses with a band over seeds, and where a step's time goes.
 
-Sized for a column of a paper (3.5 in). Colours are Okabe and Ito's, told apart with any kind of
+Sized for a column of a paper (3.5 in). Colours are Okabe and Ito's, distinct for any kind of
 sight, and no two curves share colour, dashes and marker, so that they also differ in grey.
 """
 
 from __future__ import annotations
 
 import math
-import statistics
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogFormatterMathtext, LogLocator, NullFormatter
 
-from pcode.tools.results_groups import Group
-from pcode.tools.results_runs import DIVERGED, Metric, Point
+from pcode.tools.results_groups import groups_of, title
+from pcode.tools.results_runs import DIVERGED, METRICS, Metric
 from pcode.utils.timing import PARTS
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#56B4E9", "#E69F00")
@@ -61,31 +61,24 @@ class Curve:
     """The course of one or more runs.
 
     Attributes:
-        x: where all of them have a value.
-        values: of each run, at each x.
+        values: a column for each run, indexed by x, where all of them have a value.
         breaks_off: whether the runs diverged after the last x.
     """
 
     label: str
-    x: Sequence[float]
-    values: Sequence[Sequence[float]]
+    values: pd.DataFrame
     breaks_off: bool = False
 
     @property
-    def mean(self) -> list[float]:
-        return [statistics.fmean(column) for column in zip(*self.values, strict=True)]
+    def mean(self) -> pd.Series[float]:
+        return self.values.mean(axis=1)
 
     @property
-    def band(self) -> tuple[list[float], list[float]]:
+    def band(self) -> tuple[pd.Series[float], pd.Series[float]]:
         """A standard deviation below and above the mean, below not past 0 where no run is."""
-        columns = list(zip(*self.values, strict=True))
-        deviations = [statistics.stdev(column) for column in columns]
-        sides = list(zip(columns, self.mean, deviations, strict=True))
-        low = [
-            mean - error if mean > error or min(column) < 0 else min(column)
-            for column, mean, error in sides
-        ]
-        return low, [mean + error for _, mean, error in sides]
+        mean, deviation, least = self.mean, self.values.std(axis=1), self.values.min(axis=1)
+        low = (mean - deviation).where((mean > deviation) | (least < 0), least)
+        return low, mean + deviation
 
 
 def line_style(index: int) -> dict[str, Any]:
@@ -98,72 +91,72 @@ def line_style(index: int) -> dict[str, Any]:
 
 
 def draw_curve(panel: Axes, curve: Curve, index: int) -> None:
-    """Mean, band where there are several runs, and a cross where they break off."""
-    style = line_style(index)
-    mean = curve.mean
+    """Draw the mean, a band where there are several runs, and a cross where they break off."""
+    style, mean = line_style(index), curve.mean
     every = max(1, math.ceil(len(mean) / MOST_MARKERS))
     if len(mean) == 1:
         # A marker alone, above the lines.
         style |= {"linestyle": "", "zorder": 3}
-    panel.plot(curve.x, mean, label=curve.label, markevery=(index % every, every), **style)
-    if len(curve.values) > 1:
-        panel.fill_between(curve.x, *curve.band, color=style["color"], alpha=0.2, linewidth=0)
-    if curve.breaks_off and mean:
-        panel.plot(curve.x[-1], mean[-1], "x", color=style["color"], markersize=7)
+    panel.plot(mean, label=curve.label, markevery=(index % every, every), **style)
+    if len(curve.values.columns) > 1:
+        panel.fill_between(mean.index, *curve.band, color=style["color"], alpha=0.2, linewidth=0)
+    if curve.breaks_off and len(mean):
+        panel.plot(mean.tail(1), "x", color=style["color"], markersize=7)
 
 
 @dataclass(frozen=True)
 class Quantity:
-    """Something recorded at each evaluation, and how an axis shows it."""
+    """Something recorded at each evaluation, and how an axis shows it.
+
+    Attributes:
+        name: of the column in the course of a run.
+        unit: what the axis counts as 1.
+    """
 
     label: str
-    of: Callable[[Point], float | None]
+    name: str
     log: bool = False
+    unit: float = 1.0
 
 
-EPOCHS = Quantity("epoch", lambda point: point.epoch)
-MEGABYTES = Quantity(
-    "sent by a node (MB)",
-    lambda point: None if point.bytes_sent is None else point.bytes_sent / 1e6,
-    log=True,
-)
-SECONDS = Quantity("training time (s)", lambda point: point.seconds)
-CONSENSUS = Quantity("consensus distance", lambda point: point.consensus_distance, log=True)
+EPOCHS = Quantity("epoch", "epoch")
+MEGABYTES = Quantity("sent by a node (MB)", "bytes_sent", log=True, unit=1e6)
+SECONDS = Quantity("training time (s)", "seconds")
+CONSENSUS = Quantity("consensus distance", "consensus_distance", log=True)
 AGAINST = {"epochs": EPOCHS, "bytes": MEGABYTES, "time": SECONDS}
 
 
-def curve_of(group: Group, x: Quantity, y: Quantity) -> Curve:
-    """The counted runs of a group where all have both; on a log axis only what is above 0."""
-    courses = [
-        {
-            point.step: (across, up)
-            for point in run.points
-            if (across := x.of(point)) is not None
-            and (up := y.of(point)) is not None
-            and not (x.log and across <= 0)
-            and not (y.log and up <= 0)
-        }
-        for run in group.counted
-    ]
-    # A run without any record, as one that was just started, takes no other off the picture.
-    courses = [course for course in courses if course]
-    steps = sorted(set.intersection(*map(set, courses))) if courses else []
+def curve_of(group: pd.DataFrame, x: Quantity, y: Quantity) -> Curve:
+    """Return the counted runs where all have both; on a log axis only what is above 0."""
+    counted = group[group["is_counted"]]
+    courses = []
+    for course in counted["course"]:
+        axes = pd.DataFrame({"x": course[x.name] / x.unit, "y": course[y.name] / y.unit}).dropna()
+        for axis, quantity in (("x", x), ("y", y)):
+            axes = axes[axes[axis] > 0] if quantity.log else axes
+        # A run without any record, as one that was just started, takes no other off the picture.
+        courses += [axes] if len(axes) else []
+    steps = pd.concat(courses, axis=1, join="inner", keys=range(len(courses))) if courses else None
+    values = pd.DataFrame()
+    if steps is not None:
+        values = steps.xs("y", axis=1, level=1)
+        values = values.set_axis(steps.xs("x", axis=1, level=1).mean(axis=1), axis=0)
     return Curve(
-        label=textwrap.fill(group.title, LEGEND_LETTERS),
-        x=[statistics.fmean(course[step][0] for course in courses) for step in steps],
-        values=[[course[step][1] for step in steps] for course in courses],
-        breaks_off=all(run.state == DIVERGED for run in group.counted),
+        label=textwrap.fill(title(group), LEGEND_LETTERS),
+        values=values,
+        breaks_off=bool((counted["state"] == DIVERGED).all()),
     )
 
 
-def course_figure(groups: Sequence[Group], x: Quantity, y: Quantity) -> Figure | None:
-    """One panel with a curve for each group; None where nothing was recorded of any."""
-    curves = [(index, curve_of(group, x, y)) for index, group in enumerate(groups)]
-    curves = [(index, curve) for index, curve in curves if curve.x]
+def course_figure(runs: pd.DataFrame, x: Quantity, y: Quantity) -> Figure | None:
+    """Draw a curve for each group into one panel; None where nothing was recorded of any."""
+    curves = {index: curve_of(group, x, y) for index, group in enumerate(groups_of(runs))}
+    curves = {index: curve for index, curve in curves.items() if len(curve.values)}
     if not curves:
         return None
-    figure, panel = _figure([curve.label for _, curve in curves])
-    for index, curve in curves:
+    labels = [curve.label for curve in curves.values()]
+    figure, panel = _figure(labels)
+    for index, curve in curves.items():
         draw_curve(panel, curve, index)
     panel.set_xlabel(x.label)
     panel.set_ylabel(y.label)
@@ -174,15 +167,15 @@ def course_figure(groups: Sequence[Group], x: Quantity, y: Quantity) -> Figure |
         _label_decades(panel.xaxis)
     if y.log:
         panel.set_yscale("log")
-        _cut_off(panel, [curve for _, curve in curves])
+        _cut_off(panel, list(curves.values()))
         _label_decades(panel.yaxis)
-    _legend(figure, [curve.label for _, curve in curves])
+    _legend(figure, labels)
     return figure
 
 
 def _cut_off(panel: Axes, curves: Sequence[Curve]) -> None:
-    """Let curves that diverge leave at the top, a decade above the others."""
-    highest = [max(curve.mean) for curve in curves if not curve.breaks_off]
+    """End the panel a decade above the curves that do not diverge."""
+    highest = [curve.mean.max() for curve in curves if not curve.breaks_off]
     if highest and panel.get_ylim()[1] > 10 * max(highest):
         panel.set_ylim(top=10 * max(highest))
 
@@ -223,29 +216,29 @@ def _legend(figure: Figure, labels: Sequence[str]) -> None:
     )
 
 
-def step_figure(groups: Sequence[Group]) -> Figure | None:
-    """A bar for each group, in the parts of a step; None where no time was measured."""
-    bars = [(group.title, parts) for group in groups if (parts := _parts(group)) is not None]
+def step_figure(runs: pd.DataFrame) -> Figure | None:
+    """Draw a bar for each group, in the parts of a step; None where no time was measured."""
+    bars = {title(group): parts for group in groups_of(runs) if len(parts := _parts(group))}
     if not bars:
         return None
-    labels = [textwrap.fill(label, BAR_LETTERS) for label, _ in bars]
+    labels = [textwrap.fill(label, BAR_LETTERS) for label in bars]
     most_lines = max(1 + label.count("\n") for label in labels)
     figure, panel = _figure(list(PART_STYLES), 0.55 + len(bars) * (0.14 + 0.12 * most_lines))
-    for row, (_, parts) in enumerate(bars):
-        left = 0.0
-        for part, style in PART_STYLES.items():
-            panel.barh(
-                row,
-                parts[part],
-                left=left,
-                height=0.65,
-                edgecolor="0.2",
-                linewidth=0.4,
-                facecolor=style["color"],
-                hatch=style["hatch"],
-                label=part.replace("_", " ") if row == 0 else None,
-            )
-            left += parts[part]
+    lengths = pd.DataFrame(list(bars.values()))
+    left = pd.Series(0.0, lengths.index)
+    for part, style in PART_STYLES.items():
+        panel.barh(
+            lengths.index,
+            lengths[part],
+            left=left,
+            height=0.65,
+            edgecolor="0.2",
+            linewidth=0.4,
+            facecolor=style["color"],
+            hatch=style["hatch"],
+            label=part.replace("_", " "),
+        )
+        left += lengths[part]
     panel.set_yticks(range(len(bars)), labels)
     panel.set_ylim(len(bars) - 0.5, -0.5)
     panel.set_xlabel("time of a step (ms)")
@@ -256,50 +249,41 @@ def step_figure(groups: Sequence[Group]) -> Figure | None:
     return figure
 
 
-def _parts(group: Group) -> dict[str, float] | None:
-    """Milliseconds of each part of a step and of what is left of the whole, mean over runs."""
-    measured = [run.step_parts for run in group.counted if run.step_parts is not None]
+def _parts(group: pd.DataFrame) -> pd.Series[float]:
+    """Return ms of each part of a step and of what is left of the whole, mean over runs."""
+    measured = [parts for parts in group.loc[group["is_counted"], "step_parts"] if parts]
     if not measured:
-        return None
-    mean = {
-        name: 1e3 * statistics.fmean(parts.get(name, 0.0) for parts in measured)
-        for name in ("total", *PARTS)
-    }
+        return pd.Series(dtype=float)
+    mean = 1e3 * pd.DataFrame(measured, columns=["total", *PARTS]).fillna(0).mean()
     total = mean.pop("total")
-    return mean | {"other": max(0.0, total - sum(mean.values()))}
+    mean["other"] = max(0.0, total - mean.sum())
+    return mean
 
 
-def judged(metric: Metric, groups: Sequence[Group]) -> Quantity:
-    """What is tested, on a log axis where a perplexity falls by more than a decade."""
-    values = [
-        point.test
-        for group in groups
-        for run in group.counted
-        for point in run.points
-        if point.test is not None
-    ]
-    log = not metric.higher_is_better and bool(values) and max(values) > 10 * min(values)
-    return Quantity(f"{metric.label}, mean over nodes", lambda point: point.test, log)
+def judged(metric: Metric, runs: pd.DataFrame) -> Quantity:
+    """Return what is tested, on a log axis where a perplexity falls by more than a decade."""
+    courses = runs.loc[runs["is_counted"], "course"]
+    tests = pd.concat([course["test"] for course in courses])
+    log = not metric.task.higher_is_better and bool(tests.max() > 10 * tests.min())
+    return Quantity(f"{metric.label}, mean over nodes", "test", log)
 
 
-def draw_all(groups: Sequence[Group], folder: Path, suffix: str) -> tuple[list[Path], list[str]]:
-    """Every picture of one data set's runs into a folder that exists.
+def draw_all(runs: pd.DataFrame, folder: Path, suffix: str) -> tuple[list[Path], list[str]]:
+    """Write every picture of one data set's runs into a folder that exists.
 
     Returns:
         The files written, and the names of the pictures that have nothing to show.
     """
-    metrics = {group.metric: None for group in groups if group.metric is not None}
+    metrics = [METRICS[name] for name in runs["metric"].dropna().unique()]
     with mpl.rc_context(STYLE):
         figures = {
-            f"{metric.stem}_{name}": course_figure(groups, x, judged(metric, groups))
+            f"{metric.stem}_{name}": course_figure(runs, x, judged(metric, runs))
             for metric in metrics
             for name, x in AGAINST.items()
         }
-        figures["consensus"] = course_figure(groups, EPOCHS, CONSENSUS)
-        figures["step_time"] = step_figure(groups)
-        written = []
-        for name, figure in figures.items():
-            if figure is not None:
-                written.append(folder / f"{name}.{suffix}")
-                figure.savefig(written[-1], dpi=300)
-    return written, [name for name, figure in figures.items() if figure is None]
+        figures["consensus"] = course_figure(runs, EPOCHS, CONSENSUS)
+        figures["step_time"] = step_figure(runs)
+        drawn = {folder / f"{name}.{suffix}": each for name, each in figures.items() if each}
+        for path, figure in drawn.items():
+            figure.savefig(path, dpi=300)
+    return list(drawn), [name for name, figure in figures.items() if figure is None]

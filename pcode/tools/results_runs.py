@@ -1,17 +1,18 @@
-"""A run as its folder tells it: flags, figures, the course of the training."""
+"""Runs as a table: a row for each run, read from its folder."""
 
 from __future__ import annotations
 
-import dataclasses
-import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from pcode.compression import COMPRESSORS
-from pcode.tools.results_files import Record, read_flags, read_json, read_log
+from pcode.tools.results_files import Record, read_flags, read_log, read_numbers, read_summary
 from pcode.training.tasks import TASKS, Task
 from pcode.utils.errors import UserError
 from pcode.utils.options import options_of
@@ -25,7 +26,6 @@ class Metric:
     """What a run is judged by.
 
     Attributes:
-        task: what the model was trained for.
         label: with its unit, for axes and headings.
         stem: of the pictures' names.
     """
@@ -34,111 +34,42 @@ class Metric:
     label: str
     stem: str
 
-    @property
-    def name(self) -> str:
-        """In records and summaries, behind `test_`."""
-        return self.task.metric
 
-    @property
-    def higher_is_better(self) -> bool:
-        return self.task.higher_is_better
-
-
-METRICS = (
-    Metric(TASKS["classification"], "test top-1 (%)", "accuracy"),
-    Metric(TASKS["language"], "test perplexity", "perplexity"),
+# By its name in records and summaries, behind `test_`.
+METRICS = {
+    metric.task.metric: metric
+    for metric in (
+        Metric(TASKS["classification"], "test top-1 (%)", "accuracy"),
+        Metric(TASKS["language"], "test perplexity", "perplexity"),
+    )
+}
+# The mean over the nodes, the worst node, the mean of the nodes' models, and the best mean over the
+# nodes. Their names in files, and in the CSV, end with the metric's.
+OF_METRIC = ("test", "worst_test", "averaged_model_test", "best_test")
+# Bytes are those of one node for bytes_per_step and of all nodes for bytes_total.
+FIGURES = (
+    *OF_METRIC,
+    *("num_epochs", "num_steps", "consensus_distance", "bytes_per_step", "bytes_total"),
+    *("step_seconds", "training_seconds"),
 )
+_IN_SUMMARY = {
+    "bytes_per_step": "bytes_sent_per_step",
+    "bytes_total": "bytes_sent_total",
+    "training_seconds": "train_seconds",
+}
+_COURSE = (*OF_METRIC[:3], "epoch", "consensus_distance", "bytes_sent", "seconds")
 
 
-@dataclass(frozen=True)
-class Point:
-    """One evaluation; None: not recorded.
+def find_runs(places: Iterable[Path]) -> pd.DataFrame:
+    """Read every run in or below the folders, in the order of their paths, each once.
 
-    Attributes:
-        test: mean over the nodes.
-        bytes_sent: by a node so far, mean over the nodes.
-        seconds: of training, since the start.
-    """
-
-    step: int
-    epoch: float | None
-    test: float | None
-    worst: float | None
-    averaged: float | None
-    consensus_distance: float | None
-    bytes_sent: float | None
-    seconds: float | None
-
-
-@dataclass(frozen=True)
-class Figures:
-    """What the table shows of a run; None: not known.
-
-    Attributes:
-        test: mean over the nodes, at the end; worst: of the worst node; averaged: of the mean of
-            the nodes' models; best: the best mean over the nodes.
-        bytes_per_step: of one node; bytes_total: of all nodes.
-        step_seconds: mean over nodes and steps; training_seconds: of the whole training.
-    """
-
-    num_epochs: float | None
-    num_steps: float | None
-    test: float | None
-    worst: float | None
-    averaged: float | None
-    best: float | None
-    consensus_distance: float | None
-    bytes_per_step: float | None
-    bytes_total: float | None
-    step_seconds: float | None
-    training_seconds: float | None
-
-
-@dataclass(frozen=True)
-class Run:
-    """One run.
-
-    Attributes:
-        flags: those that can matter in it.
-        metric: None where nothing was evaluated.
-        points: its evaluations, in order.
-        step_parts: seconds of a step by part (PARTS), mean over the nodes.
-        ending: the summary's exit_reason, or UNFINISHED.
-    """
-
-    folder: Path
-    flags: Mapping[str, Any]
-    metric: Metric | None
-    points: tuple[Point, ...]
-    figures: Figures
-    step_parts: Mapping[str, float] | None
-    ending: str
-
-    @property
-    def seed(self) -> int:
-        return int(self.flags["manual_seed"])
-
-    @property
-    def state(self) -> str:
-        """`ending` in a word."""
-        return self.ending.partition(":")[0]
-
-    @property
-    def compressor(self) -> str:
-        """Its name and what its flags ask for, or none."""
-        name = self.flags.get("comm_op", "none")
-        values = [
-            f"{self.flags[flag]}"
-            for flag in options_of(COMPRESSORS[name])
-            if flag in self.flags and flag != "is_biased"
-        ]
-        if self.flags.get("is_biased") is False:
-            values.append("unbiased")
-        return " ".join([name, *values])
-
-
-def find_runs(places: Iterable[Path]) -> list[Run]:
-    """Every run in or below the folders, in the order of their paths; each once.
+    Returns:
+        A row for each run. Columns are `folder`; `flags` (those that matter in it), and of these
+        data, arch, experiment, manual_seed, num_nodes, graph_topology and optimizer; `compressor`
+        with its flags; `metric` (of METRICS; None where nothing was evaluated); FIGURES, as they
+        are in the files (None: not known); `exit_reason`, and `state`, its first word; `course`,
+        the evaluations that the first node has recorded, by step (_COURSE; bytes_sent is the mean
+        over the nodes); `step_parts`, seconds of a step by part (PARTS) and in `total`.
 
     Raises:
         UserError: a place without a run, or a file of a run that cannot be read.
@@ -151,32 +82,42 @@ def find_runs(places: Iterable[Path]) -> list[Run]:
         if not configs:
             raise UserError(f"{place}: no run in it (no config.yaml)")
         found.update(dict.fromkeys(path.parent.resolve() for path in configs))
-    return [read_run(folder) for folder in found]
+    # Objects: whole numbers stay whole beside unknown ones.
+    return pd.DataFrame([_read_run(folder) for folder in found], dtype=object)
 
 
-def read_run(folder: Path) -> Run:
-    """A run from its folder.
-
-    Raises:
-        UserError: a file cannot be read; it is named.
-    """
+def _read_run(folder: Path) -> dict[str, Any]:
     flags = read_flags(folder / "config.yaml")
-    logs = [read_log(path) for path in _log_files(folder)]
+    logs = {path: read_log(path) for path in _log_files(folder)}
     path = folder / "summary.json"
-    summary = Record(read_json(path), path) if path.exists() else None
-    records = [record for log in logs for record in log if record.kind == "evaluation"]
-    metric = _metric([*records, *([summary] if summary is not None else [])])
-    points = _points(logs, metric)
-    ending = UNFINISHED if summary is None else summary.text("exit_reason")
-    return Run(
-        folder=folder,
-        flags=flags,
-        metric=metric,
-        points=points,
-        figures=_figures(summary, points, logs, metric, int(flags["n_mpi_process"])),
-        step_parts=_step_parts(summary, logs),
-        ending=ending,
-    )
+    summary = read_summary(path)
+    evaluations = {log: _of_kind("evaluation", records) for log, records in logs.items()}
+    metric = _metric(chain(*evaluations.values(), [] if summary is None else [summary]))
+    course = _course(evaluations, metric)
+    if summary is None:
+        lasts = {log: _of_kind("train", records)[-1:] for log, records in logs.items()}
+        parts, ending = _step_parts(lasts), UNFINISHED
+        figures = _figures_so_far(course, metric, flags["n_mpi_process"])
+    else:
+        parts, ending = _step_parts({path: [summary]}), summary["exit_reason"]
+        names = [name for name in FIGURES if name != "step_seconds"]
+        fields = {name: _field(_IN_SUMMARY.get(name, name), metric) for name in names}
+        figures = read_numbers([summary], fields, path).iloc[0].to_dict()
+    return {
+        "folder": folder,
+        "flags": flags,
+        **{name: flags[name] for name in ("data", "arch", "experiment", "manual_seed")},
+        "num_nodes": flags["n_mpi_process"],
+        **{name: flags[name] for name in ("graph_topology", "optimizer")},
+        "compressor": _compressor(flags),
+        "metric": metric,
+        **figures,
+        "step_seconds": parts.get("total"),
+        "exit_reason": ending,
+        "state": ending.partition(":")[0],
+        "course": course,
+        "step_parts": parts,
+    }
 
 
 def _log_files(folder: Path) -> list[Path]:
@@ -184,106 +125,75 @@ def _log_files(folder: Path) -> list[Path]:
     return sorted(files, key=lambda path: int(path.parent.name))
 
 
-def _metric(records: Iterable[Record]) -> Metric | None:
-    names = {name for record in records for name in record.content}
-    return next((each for each in METRICS if f"test_{each.name}" in names), None)
+def _of_kind(kind: str, records: Iterable[Record]) -> list[Record]:
+    return [each for each in records if each.get("kind") == kind]
 
 
-def _mean(values: Iterable[float | None]) -> float | None:
-    """Of what is known."""
-    known = [value for value in values if value is not None]
-    return statistics.fmean(known) if known else None
+def _field(name: str, metric: str | None) -> str:
+    """Name a figure as files do."""
+    return f"{name}_{metric}" if name in OF_METRIC else name
 
 
-def _points(logs: Sequence[Sequence[Record]], metric: Metric | None) -> tuple[Point, ...]:
-    """The evaluations that the first node has recorded."""
-    if metric is None or not logs:
-        return ()
-    sent: dict[float | None, list[float | None]] = {}
-    for log in logs:
-        for record in log:
-            if record.kind == "evaluation":
-                sent.setdefault(record.number("step"), []).append(record.number("bytes_sent"))
-    return tuple(
-        Point(
-            step=int(record.number("step") or 0),
-            epoch=record.number("epoch"),
-            test=record.number(f"test_{metric.name}"),
-            worst=record.number(f"worst_test_{metric.name}"),
-            averaged=record.number(f"averaged_model_test_{metric.name}"),
-            consensus_distance=record.number("consensus_distance"),
-            bytes_sent=_mean(sent[record.number("step")]),
-            seconds=record.number("seconds"),
-        )
-        for record in logs[0]
-        if record.kind == "evaluation"
-    )
+def _metric(records: Iterable[Record]) -> str | None:
+    names = {name for record in records for name in record}
+    return next((each for each in METRICS if f"test_{each}" in names), None)
 
 
-def _figures(
-    summary: Record | None,
-    points: Sequence[Point],
-    logs: Sequence[Sequence[Record]],
-    metric: Metric | None,
-    num_nodes: int,
-) -> Figures:
-    if summary is None:
-        return _unfinished_figures(points, logs, metric, num_nodes)
-    name = None if metric is None else metric.name
-    seconds = summary.record("step_seconds")
-    return Figures(
-        num_epochs=summary.number("num_epochs"),
-        num_steps=summary.number("num_steps"),
-        test=summary.number(f"test_{name}"),
-        worst=summary.number(f"worst_test_{name}"),
-        averaged=summary.number(f"averaged_model_test_{name}"),
-        best=summary.number(f"best_test_{name}"),
-        consensus_distance=summary.number("consensus_distance"),
-        bytes_per_step=summary.number("bytes_sent_per_step"),
-        bytes_total=summary.number("bytes_sent_total"),
-        step_seconds=None if seconds is None else seconds.number("total"),
-        training_seconds=summary.number("train_seconds"),
-    )
+def _compressor(flags: Mapping[str, Any]) -> str:
+    """Name the compressor, with what its flags ask for, or none."""
+    name = flags.get("comm_op", "none")
+    values = [
+        f"{flags[flag]}"
+        for flag in options_of(COMPRESSORS[name])
+        if flag in flags and flag != "is_biased"
+    ]
+    return " ".join([name, *values, *(["unbiased"] if flags.get("is_biased") is False else [])])
 
 
-def _unfinished_figures(
-    points: Sequence[Point],
-    logs: Sequence[Sequence[Record]],
-    metric: Metric | None,
-    num_nodes: int,
-) -> Figures:
-    """As of the last evaluation."""
-    nothing: dict[str, float | None] = {each.name: None for each in dataclasses.fields(Figures)}
-    if metric is None or not points:
-        return Figures(**nothing)
-    last, sent = points[-1], points[-1].bytes_sent
-    tests = [point.test for point in points if point.test is not None]
-    known = {
-        "num_epochs": last.epoch,
-        "num_steps": last.step,
-        "test": last.test,
-        "worst": last.worst,
-        "averaged": last.averaged,
-        "best": reduce(metric.task.best, tests) if tests else None,
-        "consensus_distance": last.consensus_distance,
-        "bytes_per_step": sent / last.step if sent is not None and last.step else None,
-        "bytes_total": None if sent is None else sent * num_nodes,
-        "step_seconds": (_step_parts(None, logs) or {}).get("total"),
-        "training_seconds": last.seconds,
+def _course(evaluations: Mapping[Path, Sequence[Record]], metric: str | None) -> pd.DataFrame:
+    """Tabulate the evaluations of the first node by step, with the bytes that a node has sent."""
+    if metric is None or not evaluations:
+        return pd.DataFrame(columns=list(_COURSE), dtype=float)
+    fields = {name: _field(name, metric) for name in ("step", *_COURSE)}
+    nodes = [
+        # A run that went on from a checkpoint may have evaluated a step again.
+        read_numbers(records, fields, log).astype(float).drop_duplicates("step", keep="last")
+        for log, records in evaluations.items()
+    ]
+    course = nodes[0].set_index("step")
+    return course.assign(bytes_sent=pd.concat(nodes).groupby("step")["bytes_sent"].mean())
+
+
+def _figures_so_far(course: pd.DataFrame, metric: str | None, num_nodes: int) -> dict[str, Any]:
+    """Take the figures of an unfinished run from its last evaluation."""
+    if metric is None or course.empty:
+        return dict.fromkeys(FIGURES)
+    last, step = course.iloc[-1], course.index[-1]
+    tests = course["test"].dropna()
+    known: dict[str, Any] = {
+        **{name: last[name] for name in (*OF_METRIC[:3], "consensus_distance")},
+        "best_test": reduce(METRICS[metric].task.best, tests) if len(tests) else None,
+        "num_epochs": last["epoch"],
+        "num_steps": int(step),
+        "bytes_per_step": last["bytes_sent"] / step if step else None,
+        "bytes_total": last["bytes_sent"] * num_nodes,
+        "training_seconds": last["seconds"],
     }
-    return Figures(**nothing | known)
+    return {name: None if pd.isna(value) else value for name, value in known.items()}
 
 
-def _step_parts(
-    summary: Record | None, logs: Sequence[Sequence[Record]]
-) -> dict[str, float] | None:
-    """Seconds of a step, total and parts; of an unfinished run from each node's last record."""
-    if summary is not None:
-        found = [summary.record("step_seconds")]
-    else:
-        lasts = [[each for each in log if each.kind == "train"][-1:] for log in logs]
-        found = [record.record("step_seconds") for last in lasts for record in last]
-    known = [record for record in found if record is not None]
-    parts = {name: _mean(each.number(name) for each in known) for name in ("total", *PARTS)}
-    complete = {name: value for name, value in parts.items() if value is not None}
-    return complete if "total" in complete else None
+def _step_parts(records: Mapping[Path, Sequence[Record]]) -> dict[str, float]:
+    """Return seconds of a step, mean over the nodes; nothing where no time was measured.
+
+    Args:
+        records: of each node, or of all, by their files.
+    """
+    fields = {name: name for name in ("total", *PARTS)}
+    measured = [
+        read_numbers([each.get("step_seconds") or {} for each in of_file], fields, path)
+        for path, of_file in records.items()
+    ]
+    if not measured:
+        return {}
+    mean = pd.concat(measured).astype(float).mean().dropna()
+    return mean.to_dict() if "total" in mean else {}

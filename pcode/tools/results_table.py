@@ -1,25 +1,22 @@
-"""The figures of runs as text: a table with a row a group, Markdown, and CSV with a row a run."""
+"""The figures of runs as text: a table with a row for each group, and CSV with one for each run."""
 
 from __future__ import annotations
 
-import csv
-import dataclasses
-import io
-import statistics
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable
 
-from pcode.tools.results_groups import Group
-from pcode.tools.results_runs import METRICS, Figures, Metric, Run
+import pandas as pd
 
-Number = Callable[[float], str]
+from pcode.tools.results_groups import groups_of, title
+from pcode.tools.results_runs import FIGURES, METRICS, OF_METRIC
+
+Text = Callable[[float], str]
 MISSING = "-"
-# Of Figures, those whose names in CSV say the metric.
-OF_METRIC = {"test": "", "worst": "worst_", "averaged": "averaged_model_", "best": "best_"}
+# Headings of the columns of text.
+LEFT = frozenset(("run", "graph", "optimizer", "compressor", "ended"))
 
 
 def bytes_text(number: float) -> str:
-    """Three digits and a decimal unit."""
+    """Write three digits and a decimal unit."""
     for unit in ("B", "kB", "MB", "GB"):
         if abs(number) < 999.5:
             return f"{number:.3g} {unit}"
@@ -28,7 +25,7 @@ def bytes_text(number: float) -> str:
 
 
 def seconds_text(seconds: float) -> str:
-    """As long a unit as suits it."""
+    """Choose seconds, minutes or hours by the length."""
     if seconds < 99.95:
         return f"{seconds:.3g} s"
     minutes = round(seconds / 60)
@@ -37,132 +34,62 @@ def seconds_text(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60:02d} min"
 
 
-def _digits(number: float) -> str:
-    return f"{number:.3g}"
-
-
-def _percent(number: float) -> str:
-    return f"{number:.2f}"
-
-
-def _milliseconds(seconds: float) -> str:
-    return f"{1e3 * seconds:.3g}"
-
-
-def _epochs(number: float) -> str:
-    return f"{number:.4g}"
-
-
-def _deviation(number: float) -> str:
-    return f"{number:.2g}"
-
-
-def _mean(group: Group, name: str, text: Number, deviation: Number | None = None) -> str:
-    """Over the group's runs in which it is known; deviation: that of a sample, over seeds."""
-    found = [getattr(run.figures, name) for run in group.counted]
-    known = [value for value in found if value is not None]
-    if not known:
+def mean_text(values: Iterable[float], mean: Text, deviation: Text | None = None) -> str:
+    """Write the mean of what is known, ± the deviation of a sample if that is asked for."""
+    known = pd.Series(values, dtype=float).dropna()
+    if known.empty:
         return MISSING
-    shown = text(statistics.fmean(known))
-    if deviation is not None and len(known) > 1:
-        shown += f" ± {deviation(statistics.stdev(known))}"
-    return shown
+    shown = mean(known.mean())
+    return f"{shown} ± {deviation(known.std())}" if deviation and len(known) > 1 else shown
 
 
-def _endings(group: Group) -> str:
-    """How the runs ended, each seed's last."""
-    states = [run.state for run in group.last_of_each_seed]
-    counts = {state: states.count(state) for state in dict.fromkeys(states)}
-    if len(counts) == 1:
-        return states[0]
-    return ", ".join(f"{count} {state}" for state, count in counts.items())
+# How a mean and its deviation are written.
+How = tuple[Text] | tuple[Text, Text]
+PERCENT: How = ("{:.2f}".format, "{:.2f}".format)
+DIGITS: How = ("{:.3g}".format, "{:.2g}".format)
+# Heading -> the figure, and how it is written.
+_OTHERS: dict[str, tuple[str, How]] = {
+    "consensus distance": ("consensus_distance", DIGITS),
+    "sent a step and node": ("bytes_per_step", (bytes_text,)),
+    "sent in all": ("bytes_total", (bytes_text,)),
+    "ms a step": ("step_seconds", (lambda seconds: f"{1e3 * seconds:.3g}",)),
+    "training time": ("training_seconds", (seconds_text,)),
+}
 
 
-def table(groups: Sequence[Group]) -> list[list[str]]:
-    """Headings and a row for each group of one data set; means over seeds, ± their deviation."""
-    metric = next((group.metric for group in groups if group.metric is not None), METRICS[0])
-    of_metric = (_percent, _percent) if metric.higher_is_better else (_digits, _deviation)
-    headings = [
-        *("run", "nodes", "graph", "optimizer", "compressor", "epochs"),
-        *(metric.label, "worst node", "averaged model", "best", "consensus distance"),
-        *("sent a step and node", "sent in all", "ms a step", "training time", "ended"),
-    ]
-    rows = [headings]
-    for group in groups:
-        first = group.counted[0]
-        row = [
-            group.title,
-            *(str(first.flags[name]) for name in ("n_mpi_process", "graph_topology", "optimizer")),
-            first.compressor,
-            _mean(group, "num_epochs", _epochs),
-            *(_mean(group, name, *of_metric) for name in OF_METRIC),
-            _mean(group, "consensus_distance", _digits, _deviation),
-            _mean(group, "bytes_per_step", bytes_text),
-            _mean(group, "bytes_total", bytes_text),
-            _mean(group, "step_seconds", _milliseconds),
-            _mean(group, "training_seconds", seconds_text),
-            _endings(group),
-        ]
-        rows.append(row)
+def table(runs: pd.DataFrame) -> list[list[str]]:
+    """Return headings and a row for each group of one data set's runs: means over the seeds."""
+    metric = METRICS[next(iter(runs["metric"].dropna()), next(iter(METRICS)))]
+    of_metric = PERCENT if metric.task.higher_is_better else DIGITS
+    headings = (metric.label, "worst node", "averaged model", "best")
+    columns: dict[str, tuple[str, How]] = {
+        "epochs": ("num_epochs", ("{:.4g}".format,)),
+        **{head: (name, of_metric) for head, name in zip(headings, OF_METRIC, strict=True)},
+        **_OTHERS,
+    }
+    rows = [["run", "nodes", "graph", "optimizer", "compressor", *columns, "ended"]]
+    for group in groups_of(runs):
+        counted = group[group["is_counted"]]
+        first = counted.iloc[0]
+        names = ("num_nodes", "graph_topology", "optimizer", "compressor")
+        figures = [mean_text(counted[name], *how) for name, how in columns.values()]
+        states = group.loc[group["is_last"], "state"].value_counts(sort=False)
+        several = [f"{count} {state}" for state, count in states.items()]
+        ended = str(states.index[0]) if len(states) == 1 else ", ".join(several)
+        rows.append([title(group), *(str(first[name]) for name in names), *figures, ended])
     return rows
 
 
-LEFT = frozenset(("run", "graph", "optimizer", "compressor", "ended"))
-
-
-def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Lines for a terminal: names on the left of their columns, figures on the right."""
-    columns = list(zip(*rows, strict=True))
-    widths = [max(map(len, column)) for column in columns]
-    return [
-        "  ".join(
-            cell.ljust(width) if heading in LEFT else cell.rjust(width)
-            for cell, width, heading in zip(row, widths, rows[0], strict=True)
-        ).rstrip()
-        for row in rows
-    ]
-
-
-def markdown(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Lines of a Markdown table."""
-    rule = ["---" if heading in LEFT else "---:" for heading in rows[0]]
-    cells = [[cell.replace("|", "\\|") for cell in row] for row in rows]
-    lines = ["| " + " | ".join(row) + " |" for row in cells]
-    return [lines[0], "|" + "|".join(rule) + "|", *lines[1:]]
-
-
-def _csv_row(group: Group, run: Run, metrics: Iterable[Metric]) -> dict[str, Any]:
-    flags, figures = run.flags, dataclasses.asdict(run.figures)
-    row: dict[str, Any] = {
-        "folder": run.folder,
-        "run": group.label,
-        "data": flags["data"],
-        "arch": flags["arch"],
-        "experiment": flags["experiment"],
-        "manual_seed": flags["manual_seed"],
-        "num_nodes": flags["n_mpi_process"],
-        "graph_topology": flags["graph_topology"],
-        "optimizer": flags["optimizer"],
-        "compressor": run.compressor,
+def csv_text(runs: pd.DataFrame) -> str:
+    """Write a row for each run, with raw numbers; what is not known is empty."""
+    identity = "folder run data arch experiment manual_seed num_nodes graph_topology optimizer"
+    met = [name for name in METRICS if (runs["metric"] == name).any()]
+    of_metric = {
+        f"{name}_{metric}": runs[name].where(runs["metric"] == metric, None)
+        for metric in met
+        for name in OF_METRIC
     }
-    for metric in metrics:
-        for name, prefix in OF_METRIC.items():
-            row[f"{prefix}test_{metric.name}"] = figures[name] if run.metric == metric else None
-    others = [field.name for field in dataclasses.fields(Figures) if field.name not in OF_METRIC]
-    return row | {name: figures[name] for name in others} | {"exit_reason": run.ending}
-
-
-def csv_text(by_data: Mapping[str, Sequence[Group]]) -> str:
-    """A row for each run, with raw numbers; what is not known is empty.
-
-    Bytes are those of one node for bytes_per_step and of all nodes for bytes_total.
-    """
-    groups = [group for each in by_data.values() for group in each]
-    met = {run.metric for group in groups for run in group.runs}
-    metrics = [metric for metric in METRICS if metric in met]
-    rows = [_csv_row(group, run, metrics) for group in groups for run in group.runs]
-    file = io.StringIO()
-    writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return file.getvalue()
+    others = [name for name in FIGURES if name not in OF_METRIC]
+    shown = [*identity.split(), "compressor", *of_metric, *others, "exit_reason"]
+    text: str = runs.assign(**of_metric)[shown].to_csv(index=False, lineterminator="\n")
+    return text

@@ -17,7 +17,7 @@ from pcode.utils.errors import UserError
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
-    parser = Parser(prog="python -m pcode.tools.to_lmdb", description=__doc__, allow_abbrev=False)
+    parser = Parser(prog="python -m pcode.tools.to_lmdb", description=__doc__)
     parser.add_argument("folder", type=Path, help="holds a folder of images for each class")
     parser.add_argument("file", type=Path, help="file to write; one that is there is replaced")
     return parser.parse_args(arguments)

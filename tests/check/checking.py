@@ -6,8 +6,8 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from pcode.hosts import Hosts
 from tests.run.runs import run
+from tests.support.hosts import Hosts
 
 FLAGS = ("--check", "--arch", "mlp")
 

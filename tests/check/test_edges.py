@@ -10,9 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pcode.check.edges import Measured
-from pcode.check.rounds import apart, edges_of
-from pcode.check.slow import MOST_ROWS, slow, table
+from pcode.check.edge_table import MAX_ROWS, slow, table
+from pcode.check.edges import Measured, edges_of, schedule
 from pcode.topology import make_graph
 from tests.support.programs import ROOT, run_mpi
 
@@ -37,7 +36,7 @@ def test_an_edge_that_does_not_answer_is_named(tmp_path: Path, backend: str) -> 
 
 @pytest.mark.parametrize("backend", [SLOW_MPI, "gloo"])
 def test_a_rank_that_does_not_come_is_named(tmp_path: Path, backend: str) -> None:
-    (wrong,) = wrong_with_silent("_meet", backend, tmp_path)
+    (wrong,) = wrong_with_silent("_barrier", backend, tmp_path)
     assert wrong.startswith(f"--backend {backend}: rank 2 does not answer: ")
 
 
@@ -45,7 +44,7 @@ def test_a_rank_that_does_not_come_is_named(tmp_path: Path, backend: str) -> Non
 def test_no_two_edges_of_a_round_share_a_host(data: st.DataObject, num_ranks: int) -> None:
     hosts = data.draw(st.lists(st.sampled_from("abcd"), min_size=num_ranks, max_size=num_ranks))
     edges = edges_of(make_graph("complete", num_ranks, 0))
-    rounds = apart(edges, hosts)
+    rounds = schedule(edges, hosts)
     assert sorted(edge for members in rounds for edge in members) == edges
     for members in rounds:
         busy = [host for edge in members for host in {hosts[rank] for rank in edge}]
@@ -96,8 +95,8 @@ def test_a_message_takes_its_bits_and_the_latency() -> None:
 
 
 def test_a_long_table_is_summed_up_by_kind() -> None:
-    few = [edge(1, 2, 100 + number) for number in range(MOST_ROWS)]
-    assert len(table(few, HOSTS, 1000)) == 1 + MOST_ROWS
+    few = [edge(1, 2, 100 + number) for number in range(MAX_ROWS)]
+    assert len(table(few, HOSTS, 1000)) == 1 + MAX_ROWS
     head, *rows = table([*few, edge(0, 1, 5e4)], HOSTS, 1000)
     assert head.split() == "ranks hosts latency ms Mbit/s there Mbit/s back message ms".split()
     kinds = [re.search(r"\((\w+) (within|between)", row) for row in rows]

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from pcode.check.hosts import divided, sites
+from pcode.check.hosts import divided, place_ranks
 from pcode.launch import Host
 from tests.check.checking import FLAGS, check, read
 from tests.run.bad_input import Refuse, refuse
@@ -43,11 +43,11 @@ def test_processes_of_a_node_are_ranks_and_the_first_ones_have_edges(tmp_path: P
 
 
 def test_nodes_that_hosts_divide() -> None:
-    places = sites((Host("a", 3), Host("b", 2), Host("c", 9)), 8)
-    assert divided(places, 1) == []
-    assert divided(places, 2) == [["a", "b"], ["b", "c"]]
-    assert divided(places, 8) == [["a", "b", "c"]]
-    assert divided(sites((), 8), 2) == []
+    placed = place_ranks((Host("a", 3), Host("b", 2), Host("c", 9)), 8)
+    assert divided(placed, 1) == []
+    assert divided(placed, 2) == [["a", "b"], ["b", "c"]]
+    assert divided(placed, 8) == [["a", "b", "c"]]
+    assert divided(place_ranks((), 8), 2) == []
 
 
 @pytest.mark.parametrize("flags", [("--backend", "sim"), ("--n_mpi_process", "1")])

@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 import pcode
-from pcode.check import meeting
-from pcode.hosts import Hosts
+from pcode.check import connectivity
 from tests.check.checking import Checked, check_over, hide, on
 from tests.run.runs import RUN, run
+from tests.support.hosts import Hosts
 from tests.support.programs import quick_python
 
 ROWS = re.compile(r"^ {7}(\d+-\d+) +(\S+(?:, \S+)?) +([\d.]+) +([\d,.]+) +([\d,.]+) +[\d.]+$", re.M)
@@ -104,8 +104,9 @@ def test_two_hosts_that_do_not_reach_each_other(four_hosts: Hosts, tmp_path: Pat
 
 
 def test_an_mpirun_over_all_hosts_that_fails(three_hosts: Hosts, tmp_path: Path) -> None:
-    """A host answers when it is asked alone, and fails when it is to meet the others."""
-    fails = f"sh -c 'case $* in *{meeting.MARK}*) exit 9;; esac; exec $0 \"$@\"' {sys.executable}"
+    """A host answers when it is asked alone, and fails when it is to connect to the others."""
+    mark, python = connectivity.MARK, sys.executable
+    fails = f"sh -c 'case $* in *{mark}*) exit 9;; esac; exec $0 \"$@\"' {python}"
     checked = check_over(three_hosts, tmp_path, *choosing(tmp_path, "host-2", fails))
     (wrong,) = checked.wrong
     assert wrong.startswith("one mpirun over all hosts: ")

@@ -20,14 +20,16 @@ from tests.support.programs import ROOT
 
 RUN = "run.py"
 # Where a program of ours begins in a command; what stands before is another's, as mpirun's.
-PROGRAM = re.compile(r"(?<![\w.-])(run\.py|pcode\.tools\.\w+)(?!\w)")
+PROGRAM = re.compile(r"(?<![\w.-])(run\.py|pcode\.tools\.\w+|tests\.support\.hosts)(?!\w)")
 FLAG = re.compile(r"(?<![\w-])--[A-Za-z][\w-]*")
+# Packages that are programs.
+PACKAGES = {"tests.support.hosts": "tests.support.hosts.__main__"}
 
 
 @cache
 def flags_of(program: str) -> frozenset[str]:
     """The flags that a program's help names."""
-    show = parse if program == RUN else importlib.import_module(program).main
+    show = parse if program == RUN else importlib.import_module(PACKAGES.get(program, program)).main
     with redirect_stdout(StringIO()) as printed, pytest.raises(SystemExit):
         show(["--help"])
     return frozenset(FLAG.findall(printed.getvalue()))
@@ -121,6 +123,7 @@ def test_flags_and_programs_are_there(page: str) -> None:
         ("`python -m pcode.tools.graph --comm_op sign`", ["pcode.tools.graph: --comm_op"]),
         ("```bash\nmpirun --wild -n 2 python run.py \\\n  --wilder 3\n```", ["run.py: --wilder"]),
         ("<!-- not run: slow -->\n```bash\npython run.py --wild\n```", ["run.py: --wild"]),
+        ("`python -m tests.support.hosts --lr 1 -- ls`", ["tests.support.hosts: --lr"]),
         ("`python -m pcode.tools.grahp`", ["pcode.tools.grahp"]),
         ("`python benchmarks/nothing.py`", ["benchmarks/nothing.py"]),
         ("| a |\n|---|\n| `--wild` |", ["--wild"]),

@@ -128,7 +128,7 @@ def _size(quantity: str) -> str:
     return quantity.removesuffix("Gi") + "g"
 
 
-class RunState:
+class RunningPod:
     """A container that has been started.
 
     Args:

@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
-from pcode.hosts import Hosts
 from pcode.utils.errors import PREEMPTED
 from tests.environments.engine import Engine, image
-from tests.environments.pods import INDEX, Pod, RunState, make_pod, read_manifests
+from tests.environments.pods import INDEX, Pod, RunningPod, make_pod, read_manifests
+from tests.support.hosts import Hosts
 
 pytestmark = [
     pytest.mark.slow,
@@ -57,7 +57,7 @@ class Cluster:
     def __exit__(self, *_: object) -> None:
         self._engine.output("podman", "rm", "--force", "--ignore", "--time=0", *self._started)
 
-    def start(self, name: str, pod: Pod, host: int = 0, added: Sequence[str] = ()) -> RunState:
+    def start(self, name: str, pod: Pod, host: int = 0, added: Sequence[str] = ()) -> RunningPod:
         """Start a pod on a host.
 
         Args:
@@ -73,7 +73,7 @@ class Cluster:
             known = {name: addresses[host], **dict(zip(self._names, addresses, strict=True))}
             network = self._hosts.process(self._hosts.names[host])
         options += [f"--add-host={each}:{address}" for each, address in known.items()]
-        return RunState(
+        return RunningPod(
             self._engine,
             name,
             options,

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from pcode.hosts import Hosts
 from pcode.utils.errors import UserError
+from tests.support.hosts import Hosts
 
 TALK = str(Path(__file__).with_name("talk.py"))
 
@@ -141,7 +141,7 @@ def test_hosts_and_what_runs_there_go_when_their_maker_is_killed(
 ) -> None:
     program = (
         "import subprocess\n"
-        "from pcode.hosts import Hosts\n"
+        "from tests.support.hosts import Hosts\n"
         "hosts = Hosts(2)\n"
         "command = hosts.command('host-2', ['sh', '-c', 'setsid sleep 1000 & echo $!; wait'])\n"
         "started = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)\n"
@@ -175,7 +175,7 @@ def test_a_number_that_cannot_be_is_refused(number: int) -> None:
 
 
 def tool(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "pcode.tools.hosts", *arguments]
+    command = [sys.executable, "-m", "tests.support.hosts", *arguments]
     root = Path(__file__).parents[2]
     return subprocess.run(
         command, cwd=root, capture_output=True, text=True, timeout=60, check=False

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from pcode.hosts import Hosts
 from tests.run.runs import finished, summary
 from tests.run.started import Started, started
+from tests.support.hosts import Hosts
 
 __all__ = ["started"]
 

@@ -12,7 +12,7 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
-from pcode.hosts import Hosts
+from tests.support.hosts import Hosts
 from tests.support.programs import ROOT
 
 PROGRAMS = (

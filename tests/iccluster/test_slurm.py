@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from pcode.hosts import Hosts
 from tests.iccluster.slurm import Slurm, why_not
 from tests.run.runs import finished, summary
+from tests.support.hosts import Hosts
 from tests.support.programs import ROOT
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
-from pcode.tools.results_groups import Group, group_runs
+from pcode.tools.results_groups import group_runs, groups_of, title
 from pcode.tools.results_runs import find_runs
 from pcode.utils.timing import PARTS
 
@@ -82,10 +83,15 @@ def write_run(  # noqa: PLR0917
     return folder
 
 
-def groups_of(place: Path) -> list[Group]:
-    """Of the only data set there."""
-    (groups,) = group_runs(find_runs([place])).values()
-    return groups
+def runs_of(place: Path) -> pd.DataFrame:
+    """Return the runs of the only data set there, grouped."""
+    (runs,) = group_runs(find_runs([place])).values()
+    return runs
+
+
+def titles_of(place: Path) -> list[str]:
+    """Return the title of each group there."""
+    return [title(group) for group in groups_of(runs_of(place))]
 
 
 def rows_of(path: Path) -> list[dict[str, str]]:

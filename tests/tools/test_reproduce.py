@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from pcode.tools.reproduce import main
 from pcode.tools.reproduce_picture import draw
-from pcode.tools.reproduce_runs import ROOT, Results, Setting, is_rehearsal
+from pcode.tools.reproduce_runs import ROOT, Setting, is_rehearsal
 from pcode.tools.reproduce_tables import TABLES, Cell, Rehearsal
-from pcode.tools.reproduce_text import markdown
+from pcode.tools.reproduce_text import markdown, summarise
 
 
 def cell(table: str, name: str) -> Cell:
@@ -25,7 +27,7 @@ def setting(table: str, data: str | None, epochs: int | None = None) -> Setting:
     return Setting(TABLES[table], data, epochs, range(1, 4), Path("nowhere"))
 
 
-def kept(folder: Path) -> list[Path]:
+def finished(folder: Path) -> list[Path]:
     """The runs that a folder holds."""
     return sorted(folder.glob("*/*/*/*/summary.json"))
 
@@ -101,7 +103,7 @@ def test_what_a_rehearsal_is() -> None:
     ]
 
 
-def test_cells_run_once_and_what_diverges_is_told_apart(
+def test_cells_run_once_and_what_diverges_is_marked(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     runs, table, output = tmp_path / "runs", tmp_path / "t.md", tmp_path / "t.json"
@@ -110,7 +112,7 @@ def test_cells_run_once_and_what_diverges_is_told_apart(
     arguments += ["--markdown", str(table), "--output", str(output)]
     assert main(arguments) == 0
     assert capsys.readouterr().out == table.read_text()
-    found = kept(runs)
+    found = finished(runs)
     assert len(found) == 2
     measured = {cell["cell"]: cell["test_top1"] for cell in json.loads(output.read_text())["cells"]}
     assert measured["dcd-random-1"] == [None]
@@ -124,7 +126,7 @@ def test_cells_run_once_and_what_diverges_is_told_apart(
         "Ours: resnet20 on digits, 3 epochs, 1 run; the paper's: ResNet-20 on CIFAR-10."
     )
     assert main(arguments) == 0
-    assert kept(runs) == found
+    assert finished(runs) == found
     assert {
         cell["cell"]: cell["test_top1"] for cell in json.loads(output.read_text())["cells"]
     } == (measured)
@@ -144,7 +146,7 @@ def test_a_run_that_fails_is_one_line_and_the_others_end(
     last = printed.err.splitlines()[-1]
     assert last.startswith("reproduce: error: choco-ring-4, seed 1: ended with status 2: run.py: ")
     assert "--graph_topology social" in last
-    assert len(kept(tmp_path)) == 1
+    assert len(finished(tmp_path)) == 1
     header, _, row, *_ = printed.out.splitlines()
     assert header == "| | all-reduce | CHOCO, sign, ring |"
     assert row.startswith("| 4 nodes | ")
@@ -154,15 +156,17 @@ def test_a_run_that_fails_is_one_line_and_the_others_end(
 @pytest.mark.parametrize("table", ["table1", "scaling", "social", "datacenter"])
 def test_a_table_and_its_picture(tmp_path: Path, table: str) -> None:
     cells = TABLES[table].cells
-    figures: dict[Cell, list[float | None]] = {cell: [90.0, 92.0, None] for cell in cells}
-    figures[cells[-1]] = [None, None, None]
-    results = Results(figures)
-    lines = markdown(setting(table, "digits"), results).splitlines()
+    figures = {cell.name: [90.0, 92.0, math.nan] for cell in cells}
+    figures[cells[-1].name] = [math.nan] * 3
+    rows = [(name, figure, None) for name, each in figures.items() for figure in each]
+    runs = pd.DataFrame(rows, columns=["cell", "figure", "failure"])
+    summary = summarise(TABLES[table], runs)
+    lines = markdown(setting(table, "digits"), summary).splitlines()
     assert len({line.count("|") for line in lines if line.startswith("|")}) == 1
     assert sum(line.count("91.00 ± 1.41 (1 of 3 div)") for line in lines) == len(cells) - 1
     assert sum(line.count("| div |") for line in lines) >= 1
     assert lines[-1].endswith(TABLES[table].note)
-    draw(setting(table, "digits"), results, tmp_path / "table.png")
+    draw(setting(table, "digits"), summary, tmp_path / "table.png")
     assert (tmp_path / "table.png").read_bytes().startswith(b"\x89PNG")
 
 

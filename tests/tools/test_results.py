@@ -9,8 +9,8 @@ import pytest
 
 from pcode.tools.results import main
 from pcode.tools.results_picture import CONSENSUS, EPOCHS, course_figure
-from pcode.tools.results_runs import Point, find_runs
-from tests.tools.result_folders import groups_of, points_of, rows_of, write_run
+from pcode.tools.results_runs import find_runs
+from tests.tools.result_folders import points_of, rows_of, runs_of, titles_of, write_run
 
 
 def cells(line: str) -> list[str]:
@@ -72,8 +72,7 @@ def test_runs_that_differ_in_the_seed_only_are_one_row(tmp_path: Path) -> None:
     write_run(tmp_path / "runs/4", {"comm_op": "sign", "momentum_factor": 0.5}, (75,))
     assert main([str(tmp_path), "--csv", str(tmp_path / "t.csv")]) == 0
 
-    three, one = groups_of(tmp_path)
-    assert (three.title, one.title) == ("momentum_factor 0.9 (3 seeds)", "momentum_factor 0.5")
+    assert titles_of(tmp_path) == ["momentum_factor 0.9 (3 seeds)", "momentum_factor 0.5"]
     rows = rows_of(tmp_path / "t.csv")
     assert [float(row["test_top1"]) for row in rows] == [80, 83, 89, 75]
     assert [row["run"] for row in rows[:3]] == ["momentum_factor 0.9"] * 3
@@ -89,18 +88,18 @@ def test_experiments_name_the_runs(tmp_path: Path) -> None:
     write_run(tmp_path / "a", {"experiment": "one", "lr": 0.1}, (80,))
     write_run(tmp_path / "b", {"experiment": "one", "lr": 0.2}, (80,))
     write_run(tmp_path / "c", {"experiment": "two", "n_mpi_process": 4}, (80,))
-    assert [group.title for group in groups_of(tmp_path)] == ["one, lr 0.1", "one, lr 0.2", "two"]
+    assert titles_of(tmp_path) == ["one, lr 0.1", "one, lr 0.2", "two"]
     # A single run, given twice, is one run.
-    (run,) = find_runs([tmp_path / "a", tmp_path / "a"])
-    assert run.folder == tmp_path / "a"
+    assert list(find_runs([tmp_path / "a", tmp_path / "a"])["folder"]) == [tmp_path / "a"]
 
 
 def test_the_same_seed_counts_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_run(tmp_path / "1", {}, (70,))
     write_run(tmp_path / "2", {}, (80,))
     write_run(tmp_path / "3", {}, (60, 65), ending=None)
-    (group,) = groups_of(tmp_path)
-    assert [run.folder.name for run in group.counted] == ["2"]
+    runs = runs_of(tmp_path)
+    assert runs["group"].nunique() == 1
+    assert [folder.name for folder in runs["folder"][runs["is_counted"]]] == ["2"]
     assert main([str(tmp_path)]) == 0
     warnings = capsys.readouterr().err.splitlines()
     assert [line.split(": ")[2] for line in warnings] == [str(tmp_path / n) for n in ("1", "3")]
@@ -113,27 +112,26 @@ def test_a_run_that_did_not_end_is_shown_as_far_as_it_got(tmp_path: Path) -> Non
     # Node 1 has not come as far.
     other = folder / "1" / "log.jsonl"
     other.write_text("".join(other.read_text().splitlines(keepends=True)[:-1]))
-    (run,) = find_runs([tmp_path])
+    (run,) = find_runs([tmp_path]).itertuples()
     assert run.state == "unfinished"
-    assert [point.epoch for point in run.points] == [1, 2, 3]
-    assert [point.bytes_sent for point in run.points] == [15_000, 30_000, 30_000]
-    figures = run.figures
-    assert (figures.test, figures.worst, figures.best, figures.averaged) == (72, 71, 75, None)
-    assert (figures.bytes_per_step, figures.bytes_total) == (1000, 60_000)
-    assert (figures.step_seconds, figures.training_seconds) == (0.04, 6)
+    assert list(run.course["epoch"]) == [1, 2, 3]
+    assert list(run.course["bytes_sent"]) == [15_000, 30_000, 30_000]
+    tests = (run.test, run.worst_test, run.best_test, run.averaged_model_test)
+    assert tests == (72, 71, 75, None)
+    assert (run.bytes_per_step, run.bytes_total) == (1000, 60_000)
+    assert (run.step_seconds, run.training_seconds) == (0.04, 6)
 
     (tmp_path / "started").mkdir()
     (tmp_path / "started" / "config.yaml").write_text("experiment: other\n")
     assert main([str(tmp_path), "--pictures", str(tmp_path / "pictures")]) == 0
 
 
-def test_a_run_that_diverged_is_told_apart(tmp_path: Path) -> None:
+def test_a_run_that_diverged_is_marked(tmp_path: Path) -> None:
     reason = "diverged: rank 1, step 25: the training loss is inf"
     write_run(tmp_path / "1", {"manual_seed": 1}, (40, 10), ending=reason)
     write_run(tmp_path / "2", {"manual_seed": 2}, (60, 70))
     write_run(tmp_path / "3", {"manual_seed": 3, "lr": 9}, (30, 10), ending=reason, distance=1e9)
-    some, all_ = groups_of(tmp_path)
-    assert (some.title, all_.title) == ("lr 0.1 (1 of 2)", "lr 9")
+    assert titles_of(tmp_path) == ["lr 0.1 (1 of 2)", "lr 9"]
     markdown, table = tmp_path / "t.md", tmp_path / "t.csv"
     assert main([str(tmp_path), "--markdown", str(markdown), "--csv", str(table)]) == 0
     first, second = map(cells, markdown.read_text().splitlines()[2:])
@@ -142,7 +140,7 @@ def test_a_run_that_diverged_is_told_apart(tmp_path: Path) -> None:
     assert [row["exit_reason"] for row in rows_of(table)] == [reason, "finished", reason]
     assert [row["test_top1"] for row in rows_of(table)] == ["", "70", ""]
 
-    figure = course_figure([some, all_], EPOCHS, CONSENSUS)
+    figure = course_figure(runs_of(tmp_path), EPOCHS, CONSENSUS)
     assert figure is not None
     lines = figure.axes[0].get_lines()
     assert [line.get_marker() for line in lines] == ["o", "s", "x"]
@@ -212,18 +210,15 @@ def test_a_damaged_file_is_named_in_one_line(
     assert printed.err.count("\n") == 1
 
 
-def test_points_know_their_nodes(tmp_path: Path) -> None:
+def test_an_evaluation_has_the_mean_bytes_of_the_nodes(tmp_path: Path) -> None:
     write_run(tmp_path / "run", {}, (60,))
-    (run,) = find_runs([tmp_path])
-    assert run.points == (
-        Point(
-            step=10,
-            epoch=1.0,
-            test=60,
-            worst=59,
-            averaged=None,
-            consensus_distance=0.5,
-            bytes_sent=15_000,
-            seconds=2.0,
-        ),
-    )
+    ((step, point),) = find_runs([tmp_path])["course"][0].iterrows()
+    assert step == 10
+    assert point.dropna().to_dict() == {
+        "epoch": 1.0,
+        "test": 60,
+        "worst_test": 59,
+        "consensus_distance": 0.5,
+        "bytes_sent": 15_000,
+        "seconds": 2.0,
+    }

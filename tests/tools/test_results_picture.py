@@ -25,9 +25,9 @@ from pcode.tools.results_picture import (
 )
 from pcode.tools.results_runs import METRICS, find_runs
 from pcode.utils.timing import PARTS
-from tests.tools.result_folders import groups_of, points_of, rows_of, write_run
+from tests.tools.result_folders import points_of, rows_of, runs_of, write_run
 
-TEST = Quantity("test top-1 (%)", lambda point: point.test)
+TEST = Quantity("test top-1 (%)", "test")
 
 
 def test_curves_carry_the_records(tmp_path: Path) -> None:
@@ -35,7 +35,7 @@ def test_curves_carry_the_records(tmp_path: Path) -> None:
     for seed, tests in enumerate(finals):
         write_run(tmp_path / f"{seed}", {"manual_seed": seed}, tests)
     write_run(tmp_path / "fast", {"train_fast": True}, (77,))
-    groups = groups_of(tmp_path)
+    runs = runs_of(tmp_path)
     axes: dict[str, list[float]] = {
         "epochs": [1, 2, 3],
         "bytes": [0.015, 0.03, 0.045],
@@ -44,7 +44,7 @@ def test_curves_carry_the_records(tmp_path: Path) -> None:
     labels = {"epochs": "epoch", "bytes": "sent by a node (MB)", "time": "training time (s)"}
     mean, error = np.mean(finals, axis=0), np.std(finals, axis=0, ddof=1)
     for name, x in axes.items():
-        figure = course_figure(groups, AGAINST[name], TEST)
+        figure = course_figure(runs, AGAINST[name], TEST)
         assert figure is not None
         (panel,) = figure.axes
         assert (panel.get_xlabel(), panel.get_ylabel()) == (labels[name], TEST.label)
@@ -69,14 +69,14 @@ def test_curves_never_look_the_same() -> None:
 def test_a_bar_splits_a_step(tmp_path: Path) -> None:
     write_run(tmp_path / "1", {"lr": 0.1}, (70,))
     write_run(tmp_path / "2", {"lr": 0.2}, (70,), ending=None)
-    figure = step_figure(groups_of(tmp_path))
+    figure = step_figure(runs_of(tmp_path))
     assert figure is not None
     (panel,) = figure.axes
     assert panel.get_xlabel() == "time of a step (ms)"
     assert [text.get_text() for text in panel.get_yticklabels()] == ["lr 0.1", "lr 0.2"]
     widths = [bar.get_width() for bar in panel.patches if isinstance(bar, Rectangle)]
     # Parts of 1 to 7 ms; 40 ms in all.
-    np.testing.assert_allclose(np.array(widths), np.array([*range(1, 8), 12] * 2))
+    np.testing.assert_allclose(np.array(widths), np.repeat([*range(1, 8), 12], 2))
     names = [text.get_text() for text in figure.legends[0].get_texts()]
     assert names == [*(part.replace("_", " ") for part in PARTS), "other"]
 
@@ -107,7 +107,7 @@ def test_each_data_set_has_its_own_table_and_pictures(
     assert (ptb["test_top1"], float(ptb["best_test_perplexity"])) == ("", 80.5)
 
     by_data = group_runs(find_runs([tmp_path / "runs"]))
-    figure = course_figure(by_data["ptb"], EPOCHS, judged(METRICS[1], by_data["ptb"]))
+    figure = course_figure(by_data["ptb"], EPOCHS, judged(METRICS["perplexity"], by_data["ptb"]))
     assert figure is not None
     assert figure.axes[0].get_yscale() == "log"
     assert figure.axes[0].get_ylabel() == "test perplexity, mean over nodes"
@@ -116,7 +116,7 @@ def test_each_data_set_has_its_own_table_and_pictures(
 @pytest.mark.parametrize("suffix", ["png", "pdf", "svg"])
 def test_formats_are_what_their_names_say(tmp_path: Path, suffix: str) -> None:
     write_run(tmp_path / "run", {}, (60, 70))
-    written, empty = draw_all(groups_of(tmp_path), tmp_path, suffix)
+    written, empty = draw_all(runs_of(tmp_path), tmp_path, suffix)
     assert empty == []
     start = {"png": b"\x89PNG", "pdf": b"%PDF", "svg": b"<?xml"}[suffix]
     assert len(written) == 5
@@ -144,8 +144,7 @@ def test_a_real_run(tmp_path: Path) -> None:
     assert {row["manual_seed"] for row in rows} == {"1", "2"}
     assert len(list(pictures.glob("*.png"))) == 5
 
-    (group,) = groups_of(tmp_path / "runs")
-    figure = course_figure([group], AGAINST["bytes"], TEST)
+    figure = course_figure(runs_of(tmp_path / "runs"), AGAINST["bytes"], TEST)
     assert figure is not None
     (line,) = figure.axes[0].get_lines()
     final = statistics.fmean(float(row["test_top1"]) for row in rows)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from ipaddress import ip_network
 
-from pcode.hosts.namespaces import entering, run
+from tests.support.hosts.namespaces import entering, run
 
 # No virtual link comes near.
 _UNLIMITED_MBIT = 100_000.0

@@ -12,9 +12,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 
-from pcode.hosts.namespaces import entering, run, why_not
-from pcode.hosts.network import Network
 from pcode.utils.errors import UserError
+from tests.support.hosts.namespaces import entering, run, why_not
+from tests.support.hosts.network import Network
 
 _HERE = Path(__file__).parent
 # A private network's; nothing of the machine's own network is seen from the hosts.

@@ -1,9 +1,9 @@
 """Run a command on the first of several hosts that are made on this machine for it.
 
-python -m pcode.tools.hosts --hosts 4 --slots 2 --rate_mbit 100 --hostfile hosts.txt \\
+python -m tests.support.hosts --hosts 4 --slots 2 --rate_mbit 100 --hostfile hosts.txt \\
     -- python run.py --n_mpi_process 8 --hostfile hosts.txt
 
-A host is a set of namespaces (see pcode.hosts); they go when the command ends.
+A host is a set of namespaces (see `Hosts`); they go when the command ends.
 """
 
 from __future__ import annotations
@@ -17,18 +17,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from pcode.hosts import Hosts
 from pcode.tools.command import Parser, call, check_file
 from pcode.utils.errors import UserError
+from tests.support.hosts import Hosts
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
-    parser = Parser(
-        prog="python -m pcode.tools.hosts",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = Parser(prog="python -m tests.support.hosts", description=__doc__)
     parser.add_argument("--hosts", type=int, default=2, help="how many: host-1, host-2, ...")
     parser.add_argument("--slots", type=int, default=1, help="of each, in the hostfile")
     parser.add_argument("--rate_mbit", type=float, help="of each link, in Mbit/s")

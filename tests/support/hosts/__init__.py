@@ -3,7 +3,7 @@
 Needs Linux, root (or `unshare --user --map-root-user`), util-linux and iproute2.
 """
 
-from pcode.hosts.hosts import Hosts
-from pcode.hosts.namespaces import why_not
+from tests.support.hosts.hosts import Hosts
+from tests.support.hosts.namespaces import why_not
 
 __all__ = ["Hosts", "why_not"]

@@ -15,7 +15,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-MARK = "pcode-meeting:"
+MARK = "pcode-connectivity:"
 # Enough for a first packet that is lost and comes again.
 _TRY_SECONDS = 3.0
 _PAUSE_SECONDS = 0.1
@@ -23,7 +23,7 @@ _TOGETHER = 64
 
 
 def greet(address: str, port: int, own: int, other: int) -> None:
-    """Connect, say who this is and hear who that is: an address may be several hosts' own.
+    """Connect and exchange numbers: the same address may be used on several hosts.
 
     Raises:
         OSError: nobody answers, or another does.
@@ -35,7 +35,11 @@ def greet(address: str, port: int, own: int, other: int) -> None:
 
 
 def reach(addresses: list[str], port: int, own: int, other: int, deadline: float) -> str | None:
-    """Connect to a host at one of its addresses, as soon as it listens; why not, if so."""
+    """Connect to a host at one of its addresses, as soon as it listens.
+
+    Returns:
+        None, or why no connection was made.
+    """
     while True:
         reasons, refused = [], False
         for address in addresses:
@@ -62,7 +66,7 @@ def answer(server: socket.socket, own: int, num_others: int, deadline: float) ->
                 connection.settimeout(_TRY_SECONDS)
                 seen.add(connection.recv(16))
                 connection.sendall(f"{own}\n".encode())
-        except OSError:  # the time is up, or it is gone: its end tells why
+        except OSError:  # the time is up, or the other is gone and reports why
             continue
 
 

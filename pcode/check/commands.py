@@ -1,0 +1,177 @@
+"""Commands run beside each other to their end or to a time limit, with what they print."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+import pcode.launch
+from pcode.launch.processes import adopt_orphans, descendants, end_descendants
+from pcode.launch.relay import Filter, without_noise
+from pcode.launch.scratch import scratch_folder
+
+_TETHER = Path(pcode.launch.__file__).with_name("tether.py")
+_ENDING_SECONDS = 5.0
+_POLL_SECONDS = 0.5
+_MAX_OUTPUT_BYTES = 1 << 24
+# More than a machine of some cores starts in a moment.
+_MAX_CONCURRENT = 32
+_BLOCK = re.compile(r"^-{20,}\n(?P<text>.*?)^-{20,}$", re.DOTALL | re.MULTILINE)
+_FATAL = "MPI_ERRORS_ARE_FATAL"
+_MAX_REASON_LENGTH = 300
+_EXECUTABLE = re.compile(r"Executable: (\S+)")
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A command that has ended.
+
+    Attributes:
+        status: its exit status, -N if a signal N ended it; None: it reached the time limit.
+        output: what it wrote to standard output.
+        errors: what it wrote to standard error.
+    """
+
+    status: int | None
+    output: str
+    errors: str
+
+    @property
+    def is_silent_failure(self) -> bool:
+        return bool(self.status) and not self.output and not self.errors
+
+    def reason(self, limit_seconds: float) -> str:
+        """Say why it failed in one line: what ssh or the program says, or else mpirun."""
+        said = self._message()
+        if self.status is None:
+            late = f"no end within {limit_seconds:g} s"
+            return f"{late}: {said}" if said else late
+        return said or f"it ended with status {self.status}"
+
+    def _message(self) -> str | None:
+        if missing := _EXECUTABLE.search(self.errors):
+            return f"no program {missing[1]} there; --python_path names the interpreter"
+        lines = [line for line in _BLOCK.sub("", self.errors).splitlines() if line.strip()]
+        own = [line for line in lines if line[0] not in "[* \t"]  # not MPI's, nor of a traceback
+        blocks = [_summary(block["text"]) for block in _BLOCK.finditer(self.errors)]
+        found = next(iter([*own[-1:], *blocks, *lines[-1:]]), None)
+        too_long = found is not None and len(found) > _MAX_REASON_LENGTH
+        return f"{found[:_MAX_REASON_LENGTH]}..." if found and too_long else found
+
+
+def _summary(block: str) -> str:
+    """Return the first sentence of a block of mpirun's, and what it names line by line."""
+    first, *rest = re.split(r"(?<=\.)\s|\n\n", block.strip(), maxsplit=1)
+    named = re.findall(r"^ *(\w[\w ]*: +\S.*)$", "".join(rest), re.MULTILINE)
+    facts = "; ".join(" ".join(line.split()) for line in named)
+    return " ".join(first.split()).rstrip(".:") + (f" ({facts})" if facts else "")
+
+
+def run_all(commands: Sequence[Sequence[str]], limit_seconds: float) -> list[Ended]:
+    """Run commands at the same time, some dozens of them at most; leave no process behind.
+
+    Args:
+        commands: each an mpirun's or another program's argument list.
+        limit_seconds: of each.
+    """
+    with ThreadPoolExecutor(_MAX_CONCURRENT) as pool, _no_process_left():
+        ended = [pool.submit(_run, command, limit_seconds) for command in commands]
+        try:
+            return [each.result() for each in ended]
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def run_mpiruns(
+    commands: Sequence[Sequence[str]], limit_seconds: float, note: Callable[[str], None]
+) -> list[Ended]:
+    """Run mpiruns as `run_all` does, and remove their files, whatever becomes of them.
+
+    One that fails silently is started a second time: of several that start at once on a busy
+    machine, now and then one of Open MPI 5 does, before it has started anything.
+
+    Args:
+        note: prints a line on it.
+    """
+    with scratch_folder() as scratch:
+        flagged = [[command[0], *scratch.flags(False), *command[1:]] for command in commands]
+        ended = run_all(flagged, limit_seconds)
+        silent = [index for index, each in enumerate(ended) if each.is_silent_failure]
+        for index in silent:
+            note(f"mpirun ended with status {ended[index].status}, without a word: started again")
+        again = run_all([flagged[index] for index in silent], limit_seconds)
+        for index, each in zip(silent, again, strict=True):
+            ended[index] = each
+        return ended
+
+
+def _run(command: Sequence[str], limit_seconds: float) -> Ended:
+    """Run a command; one that is late gets SIGTERM, at which mpirun ends its ranks, and SIGKILL."""
+    tether: list[str] = []
+    if sys.platform == "linux":  # should this process be killed, the command gets SIGTERM
+        tether = [sys.executable, "-I", "-S", str(_TETHER), str(os.getpid())]
+    # Files, and not pipes, which the processes of a killed mpirun would hold open.
+    with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
+        process = subprocess.Popen(
+            [*tether, *command],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=errors,
+            start_new_session=True,  # ssh finds no terminal to ask for a password on
+        )
+        deadline, has_failed = time.monotonic() + limit_seconds, False
+        while not _ends(process, _POLL_SECONDS) and time.monotonic() < deadline:
+            # An mpirun whose ranks have failed has to end soon. It does not always.
+            if not has_failed and _tells_of_failure(_text(errors)):
+                has_failed, deadline = True, time.monotonic() + _ENDING_SECONDS
+        is_late = process.poll() is None
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            if not _ends(process, 0):
+                process.send_signal(number)
+                _ends(process, _ENDING_SECONDS)
+        status = None if is_late and not has_failed else process.returncode
+        return Ended(status, _text(output), _text(errors))
+
+
+def _ends(process: subprocess.Popen[bytes], seconds: float) -> bool:
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(seconds)
+    return process.poll() is not None
+
+
+def _tells_of_failure(errors: str) -> bool:
+    relayed = Filter()
+    relayed.feed(errors.encode())
+    return relayed.death is not None or _FATAL in errors
+
+
+def _text(file: IO[bytes]) -> str:
+    content = os.pread(file.fileno(), _MAX_OUTPUT_BYTES, 0)  # it may still be written to
+    text = without_noise(content.replace(b"\0", b""))  # mpirun ends blocks with one
+    return text.decode(errors="replace")
+
+
+@contextmanager
+def _no_process_left() -> Iterator[None]:
+    """End every process that is started within, whatever happens."""
+    if sys.platform != "linux":
+        yield
+        return
+    adopt_orphans()
+    spare = descendants()
+    try:
+        yield
+    finally:
+        end_descendants(spare, _ENDING_SECONDS)
