@@ -79,6 +79,8 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
             otherwise they are in g before it.
         dtype: of the parameters and of all vectors; compressors take float32.
         takes_adam, takes_local_steps: whether the recursion is defined with them.
+        state_vectors: names of the vectors that are its state besides x and those of the local
+            step: checkpoints save and restore them.
 
     Raises:
         UserError: what `validate` says.
@@ -91,6 +93,7 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
     dtype: ClassVar[torch.dtype] = torch.float32
     takes_adam: ClassVar[bool] = True
     takes_local_steps: ClassVar[bool] = True
+    state_vectors: ClassVar[tuple[str, ...]] = ()
 
     def __init__(
         self,
@@ -271,7 +274,7 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
 
     def _vectors(self) -> dict[str, torch.Tensor]:
         """The vectors that are the state of an optimizer besides x."""
-        return dict(self.local.vectors)
+        return {**self.local.vectors, **{name: getattr(self, name) for name in self.state_vectors}}
 
     def state_dict(self) -> dict[str, Any]:
         """The whole state besides the parameters, after finish(); the vectors themselves."""

@@ -97,17 +97,14 @@ class OverlappingOptimizer(CompressedOptimizer):
 
     def __init__(
         self,
-        params: Iterable[Any],
-        communicator: Communicator,
-        topology: Topology,
-        *,
+        *args: Any,
         overlap: Annotated[
             bool,
             Option("exchange while the next gradient is computed; the same numbers come out"),
         ] = True,
         **options: Any,
     ) -> None:
-        super().__init__(params, communicator, topology, **options)
+        super().__init__(*args, **options)
         self.overlap = overlap
 
     def _step_and_send(self) -> None:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
-from pcode.communication.base import Communicator
 from pcode.optim.all_reduce_sgd import AllReduceSGD
 from pcode.optim.base import DecentralizedOptimizer
 from pcode.optim.mixing import Mixing
@@ -22,11 +20,9 @@ class DPSGD(DecentralizedOptimizer):
 
     time_varying = True
 
-    def __init__(
-        self, params: Iterable[Any], communicator: Communicator, topology: Graph, **local: Any
-    ) -> None:
-        super().__init__(params, communicator, topology, **local)
-        self.mixing = Mixing(communicator, self.timer)
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.mixing = Mixing(self.communicator, self.timer)
 
     @classmethod
     def on_graph(cls, graph: Graph) -> type[DecentralizedOptimizer]:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from typing import Any
 
 import torch
 
-from pcode.communication.base import Communicator
 from pcode.compression.base import Compressor
 from pcode.optim.compressed import (
     OverlappingOptimizer,
@@ -33,10 +31,10 @@ class DCDPSGD(OverlappingOptimizer):
     in the local step, as in the experiments of arXiv 1907.09356.
     """
 
-    def __init__(
-        self, params: Iterable[Any], communicator: Communicator, topology: Topology, **options: Any
-    ) -> None:
-        super().__init__(params, communicator, topology, **options)
+    state_vectors = ("hat", "z")
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
         self.hat, self.z = self.x.clone(), torch.zeros_like(self.x)
 
     @classmethod
@@ -72,6 +70,3 @@ class DCDPSGD(OverlappingOptimizer):
 
     def resynchronise(self) -> None:
         make_copies_exact(self, self.hat, self.z)
-
-    def _vectors(self) -> dict[str, torch.Tensor]:
-        return {**super()._vectors(), "hat": self.hat, "z": self.z}

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 import torch
 
-from pcode.communication.base import Communicator
 from pcode.compression.base import Compressor
 from pcode.optim.compressed import CompressedOptimizer, ConsensusStepsize
-from pcode.topology.base import Topology
 
 # Of sign, the only compressor with a gamma that was tuned for both: .01 here, .45 for CHOCO.
 STEPSIZE_RATIO = 0.01 / 0.45
@@ -29,19 +26,17 @@ class DeepSqueeze(CompressedOptimizer):
         consensus_stepsize: gamma, in (0, 1] (eta in the paper).
     """
 
+    state_vectors = ("e",)
     # What is sent is x itself: nodes that agree are driven apart, by gamma times what e changes.
     converges = False
 
     def __init__(
         self,
-        params: Iterable[Any],
-        communicator: Communicator,
-        topology: Topology,
-        *,
+        *args: Any,
         consensus_stepsize: ConsensusStepsize,
         **options: Any,
     ) -> None:
-        super().__init__(params, communicator, topology, **options)
+        super().__init__(*args, **options)
         self.gamma = consensus_stepsize
         self.e = torch.zeros_like(self.x)
 
@@ -61,6 +56,3 @@ class DeepSqueeze(CompressedOptimizer):
         self._gossip.receive(
             [(self.e, self._gossip.own, -1.0), (self.x, self._gossip.mixed, self.gamma)]
         )
-
-    def _vectors(self) -> dict[str, torch.Tensor]:
-        return {**super()._vectors(), "e": self.e}

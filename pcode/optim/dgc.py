@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 import torch
 
-from pcode.communication.base import Communicator
 from pcode.compression.base import Compressor
 from pcode.optim.compressed import CompressedOptimizer
 from pcode.optim.local import LocalSGD
-from pcode.topology.base import Graph, Topology
+from pcode.topology.base import Graph
 from pcode.utils.errors import UserError
 from pcode.utils.options import Option
 
@@ -53,15 +52,13 @@ class DGC(CompressedOptimizer):
         mask_momentum, compress_warmup_values, compress_warmup_epochs: as above.
     """
 
+    state_vectors = ("e",)
     centralized = True
     takes_adam = takes_local_steps = False
 
     def __init__(
         self,
-        params: Iterable[Any],
-        communicator: Communicator,
-        topology: Topology,
-        *,
+        *args: Any,
         clip_grad: bool = False,
         clip_grad_val: float | None = None,
         mask_momentum: Annotated[
@@ -83,10 +80,10 @@ class DGC(CompressedOptimizer):
         compress_warmup_epochs: Annotated[int, Option("dgc: epochs of the warm-up", minimum=0)] = 0,
         **options: Any,
     ) -> None:
-        super().__init__(params, communicator, topology, **options)
+        super().__init__(*args, **options)
         self._clip_norm = math.inf
         if clip_grad and clip_grad_val is not None:
-            self._clip_norm = clip_grad_val / math.sqrt(topology.num_nodes)
+            self._clip_norm = clip_grad_val / math.sqrt(self.topology.num_nodes)
         self.mask_momentum = mask_momentum
         self._warmup_ratios = tuple(compress_warmup_values)
         self._warmup_epochs = compress_warmup_epochs if self._warmup_ratios else 0
@@ -155,6 +152,3 @@ class DGC(CompressedOptimizer):
         self._gossip.receive([(self.g.zero_(), self._gossip.mean, 1.0)])
         with self.timer("local_update"):
             self.apply(self.g)
-
-    def _vectors(self) -> dict[str, torch.Tensor]:
-        return {**super()._vectors(), "e": self.e}

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from typing import Any
 
-import torch
-
-from pcode.communication.base import Communicator
 from pcode.compression.base import Compressor
 from pcode.optim.compressed import (
     OverlappingOptimizer,
@@ -37,10 +33,10 @@ class ECDPSGD(OverlappingOptimizer):
     Difference from the paper: momentum and weight decay in the local step, as in arXiv 1907.09356.
     """
 
-    def __init__(
-        self, params: Iterable[Any], communicator: Communicator, topology: Topology, **options: Any
-    ) -> None:
-        super().__init__(params, communicator, topology, **options)
+    state_vectors = ("s", "last_x")
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
         self.s, self.last_x = self.x.clone(), self.x.clone()
         self._share = 1.0  # 2 / t of the round under way
 
@@ -83,6 +79,3 @@ class ECDPSGD(OverlappingOptimizer):
         self.num_exchanges = 0
         self.last_x.copy_(self.x)
         self.s.copy_(mean_of_neighbours(self))
-
-    def _vectors(self) -> dict[str, torch.Tensor]:
-        return {**super()._vectors(), "s": self.s, "last_x": self.last_x}

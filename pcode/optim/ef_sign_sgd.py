@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Annotated, Any
 
 import torch
 
-from pcode.communication.base import Communicator
 from pcode.optim.compressed import CompressedOptimizer
 from pcode.optim.local import LocalSGD
-from pcode.topology.base import Topology
 from pcode.utils.options import Option
 
 
@@ -31,21 +28,19 @@ class EFSignSGD(CompressedOptimizer):
         majority_vote: as above.
     """
 
+    state_vectors = ("e",)
     centralized = True
     takes_adam = takes_local_steps = False
 
     def __init__(
         self,
-        params: Iterable[Any],
-        communicator: Communicator,
-        topology: Topology,
-        *,
+        *args: Any,
         majority_vote: Annotated[
             bool, Option("ef_sign_sgd: step by the sign of the nodes' votes")
         ] = False,
         **options: Any,
     ) -> None:
-        super().__init__(params, communicator, topology, **options)
+        super().__init__(*args, **options)
         self.majority_vote = majority_vote
         self.e = torch.zeros_like(self.x)
 
@@ -74,6 +69,3 @@ class EFSignSGD(CompressedOptimizer):
             votes.add_(c.sign())
             magnitude.add_(c.abs_(), alpha=1 / self.topology.num_nodes)
         return magnitude.mul_(votes.sign_())
-
-    def _vectors(self) -> dict[str, torch.Tensor]:
-        return {**super()._vectors(), "e": self.e}

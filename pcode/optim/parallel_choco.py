@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 import torch
 
-from pcode.communication.base import Communicator
 from pcode.optim.compressed import ConsensusStepsize, OverlappingOptimizer, make_copies_exact
-from pcode.topology.base import Topology
 
 
 class ParallelChoco(OverlappingOptimizer):
@@ -33,18 +30,16 @@ class ParallelChoco(OverlappingOptimizer):
         consensus_stepsize: gamma, in (0, 1].
     """
 
+    state_vectors = ("hat", "z")
     reads_gradients_in_place = True
 
     def __init__(
         self,
-        params: Iterable[Any],
-        communicator: Communicator,
-        topology: Topology,
-        *,
+        *args: Any,
         consensus_stepsize: ConsensusStepsize,
         **options: Any,
     ) -> None:
-        super().__init__(params, communicator, topology, **options)
+        super().__init__(*args, **options)
         self.gamma = consensus_stepsize
         self.hat, self.z = torch.zeros_like(self.x), torch.zeros_like(self.x)
         self._targets = (
@@ -69,6 +64,3 @@ class ParallelChoco(OverlappingOptimizer):
 
     def resynchronise(self) -> None:
         make_copies_exact(self, self.hat, self.z)
-
-    def _vectors(self) -> dict[str, torch.Tensor]:
-        return {**super()._vectors(), "hat": self.hat, "z": self.z}
