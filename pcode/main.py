@@ -1,7 +1,5 @@
 """From the command line to a run: check, then describe, launch, or be a node."""
 
-from __future__ import annotations
-
 import dataclasses
 import os
 import signal

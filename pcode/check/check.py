@@ -1,7 +1,5 @@
 """The check of a run, from its flags to a last line: on this machine, or as one of the ranks."""
 
-from __future__ import annotations
-
 import dataclasses
 import re
 import sys

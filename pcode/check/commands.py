@@ -1,7 +1,5 @@
 """Commands run beside each other to their end or to a time limit, with what they print."""
 
-from __future__ import annotations
-
 import os
 import re
 import signal

@@ -1,7 +1,5 @@
 """Which edges are slow beside the others of their kind, and the table of all."""
 
-from __future__ import annotations
-
 import statistics
 from collections.abc import Sequence
 

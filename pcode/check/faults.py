@@ -1,7 +1,5 @@
 """What is wrong with a host, for a run, and with hosts beside each other."""
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence

@@ -5,8 +5,6 @@ what is missing instead of failing. SETTINGS is JSON: `script`, run.py's absolut
 which ranks start; `data_dir` and `checkpoint`, from there; `packages`, names of distributions.
 """
 
-from __future__ import annotations
-
 import fcntl
 import hashlib
 import importlib.util

@@ -1,7 +1,5 @@
 """A rank's part of a check: join the others as a run does, and measure the edges of the graph."""
 
-from __future__ import annotations
-
 import json
 import os
 import sys

@@ -1,7 +1,5 @@
 """The lines that a check prints, and the exit status that they amount to."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 WRONG_STATUS = 1

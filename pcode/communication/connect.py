@@ -1,7 +1,5 @@
 """Joining the ranks of a run over torch.distributed, and leaving them."""
 
-from __future__ import annotations
-
 import os
 import signal
 import sys

@@ -1,7 +1,5 @@
 """Small things of all ranks of a communicator, and mean tensors; all of them call these."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 

@@ -12,8 +12,6 @@ RANK is that of a process: where a node has several, they are counted node after
 Each happens once. Nothing is looked at where the variable is not set.
 """
 
-from __future__ import annotations
-
 import math
 import os
 import signal

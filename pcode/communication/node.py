@@ -1,7 +1,5 @@
 """Nodes of several processes: messages travel between nodes, and are broadcast inside them."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 
 import torch

@@ -4,8 +4,6 @@ A new compressor is one file with a subclass of Compressor and one line in COMPR
 docs/writing-a-compressor.md.
 """
 
-from __future__ import annotations
-
 from pcode.compression.base import Compressor, Message
 from pcode.compression.none import NoCompression
 from pcode.compression.qsgd import QSGD

@@ -1,7 +1,5 @@
 """Random words that both ends of a message draw from its key, by counter."""
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import NDArray
 

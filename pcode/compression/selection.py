@@ -1,7 +1,5 @@
 """How many entries a sparsifier selects of each tensor, and what follows from their share."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from fractions import Fraction

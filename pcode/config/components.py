@@ -1,7 +1,5 @@
 """What flags name: optimizers, compressors, graphs, models, data sets, schemes; their options."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any

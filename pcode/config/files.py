@@ -1,7 +1,5 @@
 """YAML files of flags, which may include others."""
 
-from __future__ import annotations
-
 import difflib
 import os
 from collections import Counter

@@ -3,8 +3,6 @@
 What only an optimizer, compressor, graph, model, data set or scheme takes, it declares itself.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any

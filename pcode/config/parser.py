@@ -1,7 +1,5 @@
 """From the command line and a YAML file to a Config; the parser is made from the dataclasses."""
 
-from __future__ import annotations
-
 import argparse
 import difflib
 import os

@@ -1,7 +1,5 @@
 """Consensus alone, without gradients: how fast compressed gossip averages, and with which gamma."""
 
-from __future__ import annotations
-
 from pcode.consensus.gossip import Consensus, Course, gossip, slowest_mode
 from pcode.consensus.measurement import Measurement, Setting, measure, setting_of
 from pcode.consensus.search import GammaSearch, Trial, check_gamma, search_gamma

@@ -1,7 +1,5 @@
 """An optimizer without gradients, on all nodes at once, and the course of its error."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """The gossip of one compressor on one graph, measured beside what theory predicts."""
 
-from __future__ import annotations
-
 import dataclasses
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """A consensus step size for a graph, a compressor and a model, by trying some."""
 
-from __future__ import annotations
-
 import math
 import statistics
 from collections.abc import Callable, Iterator, Sequence

@@ -3,8 +3,6 @@
 A new data set is one file with a loader and one line in DATASETS.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from functools import partial
 from typing import Any

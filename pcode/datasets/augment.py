@@ -1,7 +1,5 @@
 """Random crops and mirror images of a whole batch at once, and what a model takes."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch

@@ -1,7 +1,5 @@
 """In which batches a node goes through its training samples."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

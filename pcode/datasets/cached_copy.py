@@ -1,7 +1,5 @@
 """What is made of a file once and cached beside it."""
 
-from __future__ import annotations
-
 import json
 import os
 import tempfile

@@ -1,7 +1,5 @@
 """Files of data sets: which are there, which are damaged, and how they are fetched."""
 
-from __future__ import annotations
-
 import fcntl
 import os
 from collections.abc import Callable, Iterator, Sequence

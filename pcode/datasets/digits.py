@@ -1,7 +1,5 @@
 """Handwritten digits that come with scikit-learn: nothing to download."""
 
-from __future__ import annotations
-
 from importlib.metadata import distribution
 
 import numpy as np

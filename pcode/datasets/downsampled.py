@@ -1,7 +1,5 @@
 """ImageNet's images at 8 x 8, 16 x 16, 32 x 32 and 64 x 64 pixels."""
 
-from __future__ import annotations
-
 from functools import partial
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Word vectors that were trained elsewhere."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Encoded images that stay on the disk until they are asked for."""
 
-from __future__ import annotations
-
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable

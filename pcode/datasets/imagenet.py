@@ -1,7 +1,5 @@
 """ImageNet, or any folders of images, decoded when a batch needs them by other processes."""
 
-from __future__ import annotations
-
 import io
 import multiprocessing
 import os

@@ -1,7 +1,5 @@
 """Data sets of images that lie in memory as bytes."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Which node holds which training samples."""
 
-from __future__ import annotations
-
 import operator
 from collections.abc import Callable
 from dataclasses import dataclass

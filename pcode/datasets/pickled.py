@@ -1,7 +1,5 @@
 """Pickled arrays, opened without running what a file says."""
 
-from __future__ import annotations
-
 import pickle
 from pathlib import Path
 from typing import Any

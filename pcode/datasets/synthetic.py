@@ -1,7 +1,5 @@
 """Data sets that are drawn: nothing to download, of any shape and size, and learnable."""
 
-from __future__ import annotations
-
 import math
 import re
 

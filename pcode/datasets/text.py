@@ -1,7 +1,5 @@
 """Texts: the Penn Treebank, WikiText-2, any text in their format, and one from a Markov chain."""
 
-from __future__ import annotations
-
 import re
 from bisect import bisect
 from collections import Counter

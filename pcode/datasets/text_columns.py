@@ -1,7 +1,5 @@
 """A text as a data set: columns of words that are read in windows, in order of time."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

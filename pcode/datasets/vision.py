@@ -6,8 +6,6 @@ or other images in the same format could not be used, opens CIFAR's pickles with
 for, and takes a second to import on every rank.
 """
 
-from __future__ import annotations
-
 import tarfile
 from dataclasses import dataclass
 from pathlib import Path

@@ -3,8 +3,6 @@
 Each reader returns images, N x C x H x W, and labels, N; damaged files make it raise anything.
 """
 
-from __future__ import annotations
-
 import gzip
 import math
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Who am I? A rank of an MPI, torchrun or Slurm run, or the process that has to start one."""
 
-from __future__ import annotations
-
 import os
 import zlib
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """The hostfile: `HOST slots=N` lines that say how many processes each machine takes."""
 
-from __future__ import annotations
-
 import re
 import socket
 from collections.abc import Sequence

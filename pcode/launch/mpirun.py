@@ -1,7 +1,5 @@
 """The mpirun command of a run: an argument list that no shell reads."""
 
-from __future__ import annotations
-
 import os
 import re
 import shutil

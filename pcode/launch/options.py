@@ -1,7 +1,5 @@
 """How the nodes of a run are started and talk: the flags, and what they decide."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """Finding and ending the processes that a program left behind; Linux only."""
 
-from __future__ import annotations
-
 import contextlib
 import ctypes
 import time

@@ -5,8 +5,6 @@ are taken out, and what they say is noted: the launcher says it in one line wher
 Blocks of other wording pass through.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import sys

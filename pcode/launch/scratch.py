@@ -1,7 +1,5 @@
 """A folder for what mpirun and MPI keep on this machine while a run lasts."""
 
-from __future__ import annotations
-
 import fcntl
 import os
 import shutil

@@ -1,7 +1,5 @@
 """What Slurm's environment says of the step that this process is a task of."""
 
-from __future__ import annotations
-
 import itertools
 import re
 from collections.abc import Iterator, Mapping

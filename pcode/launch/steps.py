@@ -1,7 +1,5 @@
 """The step that each rank on this machine is in, for its launcher: the killed cannot say it."""
 
-from __future__ import annotations
-
 import mmap
 import os
 import sys

@@ -1,7 +1,5 @@
 """Running mpirun to its end: signals go in, the exit status comes out, nothing stays behind."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import select

@@ -3,8 +3,6 @@
 A new model is one file with a function that builds it and one line in MODELS.
 """
 
-from __future__ import annotations
-
 import difflib
 import re
 from collections.abc import Callable, Mapping

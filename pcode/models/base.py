@@ -1,7 +1,5 @@
 """What an architecture is, and how it says what it cannot take."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated

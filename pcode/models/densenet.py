@@ -1,7 +1,5 @@
 """Densely connected networks for small images."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 import torch

@@ -3,8 +3,6 @@
 torchvision is imported here when the first of them is asked for: the import takes a second.
 """
 
-from __future__ import annotations
-
 from types import ModuleType
 from typing import Any
 

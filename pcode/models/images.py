@@ -1,7 +1,5 @@
 """What the models of images share."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 
 import torch

@@ -1,7 +1,5 @@
 """What can be said of a model without computing with it."""
 
-from __future__ import annotations
-
 import torch
 from torch import nn
 from torch.func import functional_call

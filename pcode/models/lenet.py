@@ -1,7 +1,5 @@
 """LeNet-5."""
 
-from __future__ import annotations
-
 from torch import nn
 
 from pcode.models.base import UnfitInputsError

@@ -1,7 +1,5 @@
 """Linear layers alone: a multilayer perceptron, and logistic regression."""
 
-from __future__ import annotations
-
 import math
 from typing import Annotated
 

@@ -1,7 +1,5 @@
 """Residual networks for small images."""
 
-from __future__ import annotations
-
 import torch
 from torch import nn
 from torch.nn import functional

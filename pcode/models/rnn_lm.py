@@ -1,7 +1,5 @@
 """A recurrent language model."""
 
-from __future__ import annotations
-
 from typing import Annotated, Any
 
 import torch

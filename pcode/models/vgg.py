@@ -1,7 +1,5 @@
 """VGG networks for small images."""
 
-from __future__ import annotations
-
 from torch import nn
 
 from pcode.models.images import he_normal, image_shape

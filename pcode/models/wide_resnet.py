@@ -1,7 +1,5 @@
 """Wide residual networks for small images."""
 
-from __future__ import annotations
-
 from functools import partial
 from typing import Annotated
 

@@ -1,7 +1,5 @@
 """Run `[-m] PROGRAM ARGUMENTS` with "mpi" registered; its failure ends the job."""
 
-from __future__ import annotations
-
 import os
 import runpy
 import sys

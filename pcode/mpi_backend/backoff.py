@@ -5,8 +5,6 @@ tenth of the time since anything moved: at most a tenth is added to a wait, and 
 the other ranks and for the computation. No clock is read here: all times are seconds of one.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 

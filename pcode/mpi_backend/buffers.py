@@ -1,7 +1,5 @@
 """Tensors as contiguous memory that MPI reads from and writes to."""
 
-from __future__ import annotations
-
 import torch
 
 

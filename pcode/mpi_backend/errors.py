@@ -1,7 +1,5 @@
 """What this package raises."""
 
-from __future__ import annotations
-
 from torch.distributed import DistBackendError
 
 

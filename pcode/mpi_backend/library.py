@@ -1,7 +1,5 @@
 """The MPI library: starting it well, and asking what it can."""
 
-from __future__ import annotations
-
 import ctypes
 import os
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """An operation under way: its messages, its steps, and how it fails."""
 
-from __future__ import annotations
-
 import contextlib
 import threading
 import time

@@ -7,8 +7,6 @@ computation's time as it can: it sleeps a share of the time since a message was 
 its polls move much, and is parked while there are none.
 """
 
-from __future__ import annotations
-
 import os
 import threading
 import time

@@ -6,8 +6,6 @@ multiplied in float32 and rounded once, at the end. bool: sum and max are "or", 
 are "and", as for the sets they stand for.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import numpy as np

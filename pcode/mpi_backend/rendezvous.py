@@ -1,7 +1,5 @@
 """Where the ranks of a world find rank 0: addresses, torch's store, and the environment."""
 
-from __future__ import annotations
-
 import fcntl
 import os
 import socket

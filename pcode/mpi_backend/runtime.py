@@ -5,8 +5,6 @@ communication capability", 2013: revoke what is in use, so that whoever waits ra
 living; agree on whether what was built on that came about on all.
 """
 
-from __future__ import annotations
-
 import atexit
 import os
 import sys

@@ -3,8 +3,6 @@
 Read in torch 2.11, tested with 2.13 and 2.15.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

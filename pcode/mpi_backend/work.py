@@ -1,7 +1,5 @@
 """The torch.distributed.Work of an operation over MPI."""
 
-from __future__ import annotations
-
 import threading
 from datetime import timedelta
 

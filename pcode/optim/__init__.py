@@ -4,8 +4,6 @@ A new optimizer is one file with a subclass of DecentralizedOptimizer and one li
     docs/writing-an-optimizer.md.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Centralized SGD: the baseline in which all nodes average their gradients."""
 
-from __future__ import annotations
-
 from pcode.optim.base import DecentralizedOptimizer
 
 

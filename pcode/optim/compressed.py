@@ -1,7 +1,5 @@
 """What optimizers that send compressed messages share."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Iterable
 from typing import Annotated, Any, ClassVar, Literal

@@ -1,7 +1,5 @@
 """D-PSGD: neighbours average their models after every local step, without compression."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from pcode.optim.all_reduce_sgd import AllReduceSGD

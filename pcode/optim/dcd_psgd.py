@@ -1,7 +1,5 @@
 """DCD-PSGD: neighbours send the compressed difference of their models."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

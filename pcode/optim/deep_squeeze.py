@@ -1,7 +1,5 @@
 """DeepSqueeze: neighbours send their compressed models, with error feedback."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

@@ -1,7 +1,5 @@
 """Deep gradient compression: all nodes send the largest part of what they have gathered to all."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any

@@ -1,7 +1,5 @@
 """ECD-PSGD: neighbours send a compressed extrapolation of their models."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

@@ -1,7 +1,5 @@
 """SGD with error feedback: all nodes send their compressed directions to all."""
 
-from __future__ import annotations
-
 from typing import Annotated, Any
 
 import torch

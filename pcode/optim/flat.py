@@ -1,7 +1,5 @@
 """One flat store: parameters, gradients and momentum of a node as contiguous vectors."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

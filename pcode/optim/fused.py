@@ -4,8 +4,6 @@ The vectors of a model do not fit into a processor's caches: at 25 million param
 CHOCO with sign takes less time by a third or more than one pass after the other.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 
 import numpy as np

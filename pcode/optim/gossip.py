@@ -1,7 +1,5 @@
 """A round of compressed messages between a node and its neighbours."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 

@@ -1,7 +1,5 @@
 """The local step of a node: SGD with momentum, or Adam."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import partial
 

@@ -1,7 +1,5 @@
 """A round in which neighbours send each other whole vectors."""
 
-from __future__ import annotations
-
 import torch
 
 from pcode.communication.base import Communicator

@@ -1,7 +1,5 @@
 """CHOCO-SGD with the exchange hidden behind the next gradient."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

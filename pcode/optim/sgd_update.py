@@ -1,7 +1,5 @@
 """The local step of SGD and the mixing of x in one pass over the vectors."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

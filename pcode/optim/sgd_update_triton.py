@@ -1,7 +1,5 @@
 """GPU kernel of the local step of SGD and the mixing of x."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import lru_cache
 

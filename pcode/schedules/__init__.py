@@ -3,8 +3,6 @@
 A new scheme is one file with a subclass of Scheme and one line in SCHEMES.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from pcode.schedules.base import Scheme

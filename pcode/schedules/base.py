@@ -1,7 +1,5 @@
 """What every learning-rate scheme is: fractional epoch -> learning rate before scale-up."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field

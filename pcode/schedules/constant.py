@@ -1,7 +1,5 @@
 """One learning rate for the whole run."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from pcode.schedules.base import Scheme, learning_rate

@@ -1,7 +1,5 @@
 """The learning rate of the theory for strongly convex losses."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial

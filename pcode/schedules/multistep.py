@@ -1,7 +1,5 @@
 """A learning rate that drops at milestones."""
 
-from __future__ import annotations
-
 from bisect import bisect_right
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """A learning rate that rises, falls, and dwindles at the end."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import ClassVar
 

@@ -1,7 +1,5 @@
 """A learning rate that drops when the training loss stalls."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

@@ -1,7 +1,5 @@
 """A learning rate put together from phases."""
 
-from __future__ import annotations
-
 import math
 from bisect import bisect_right
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """What the tools share as commands."""
 
-from __future__ import annotations
-
 import argparse
 import os
 import sys

@@ -3,8 +3,6 @@
 python -m pcode.tools.consensus --graph_topology ring,torus --n_mpi_process 16 --comm_op none,sign
 """
 
-from __future__ import annotations
-
 import argparse
 import dataclasses
 import json

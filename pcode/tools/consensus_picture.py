@@ -1,7 +1,5 @@
 """Pictures of gossip: the error against rounds and against bytes."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any

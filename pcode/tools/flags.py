@@ -3,8 +3,6 @@
 python -m pcode.tools.flags > docs/flags.md
 """
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Sequence
 

@@ -3,8 +3,6 @@
 python -m pcode.tools.graph --graph_topology social --n_mpi_process 32 --picture graph.png
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 from collections.abc import Sequence

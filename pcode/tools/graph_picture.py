@@ -1,7 +1,5 @@
 """The picture of a graph: nodes, edges as wide as their weights, rounds side by side."""
 
-from __future__ import annotations
-
 import math
 from pathlib import Path
 from typing import Any

@@ -19,8 +19,6 @@ is a process of its own, `jobs` at a time; a finished one of the same flags is n
 run that fails otherwise is reported when the others have ended, with exit status 1.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import math

@@ -1,7 +1,5 @@
 """Running the cells of a table of the paper, but for those that have run."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import math

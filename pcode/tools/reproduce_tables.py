@@ -3,8 +3,6 @@
 A new table is a folder of configs/ with a file for each cell, and one entry of TABLES.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal

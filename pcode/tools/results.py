@@ -10,8 +10,6 @@ has a table, and, where there are several, a folder of pictures of its own. A cr
 of runs that diverged; what was not recorded is not drawn.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import sys

@@ -1,7 +1,5 @@
 """Reading the files of a run's folder; an error is one line that names the file."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress

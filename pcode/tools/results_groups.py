@@ -1,7 +1,5 @@
 """Runs that differ in nothing but the seed, and a short name for each such group."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Runs as a table: a row for each run, read from its folder."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce

@@ -1,7 +1,5 @@
 """The figures of runs as text: a table with a row for each group, and CSV with one for each run."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 
 import pandas as pd

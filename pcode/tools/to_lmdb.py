@@ -3,8 +3,6 @@
 python -m pcode.tools.to_lmdb data/imagenet/train data/imagenet/train.lmdb
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 from collections.abc import Sequence

@@ -4,8 +4,6 @@ A new topology is one file with a function of n and one line in TOPOLOGIES:
 docs/writing-a-topology.md.
 """
 
-from __future__ import annotations
-
 import math
 import os
 from collections.abc import Callable

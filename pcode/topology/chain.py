@@ -1,7 +1,5 @@
 """Nodes in a line."""
 
-from __future__ import annotations
-
 from itertools import pairwise
 
 from pcode.topology.base import Topology

@@ -1,7 +1,5 @@
 """Everybody is everybody's neighbour."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from pcode.topology.base import Topology

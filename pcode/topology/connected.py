@@ -1,7 +1,5 @@
 """Drawing graphs until one is connected."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -1,7 +1,5 @@
 """A random graph in which any two nodes are neighbours with the same probability."""
 
-from __future__ import annotations
-
 import math
 
 from pcode.topology.base import Topology

@@ -1,7 +1,5 @@
 """The 3-regular expander on the residues modulo a prime."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from pcode.topology.base import Topology, check_num_nodes

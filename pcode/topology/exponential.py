@@ -1,7 +1,5 @@
 """Neighbours at distances 1, 2, 4, ... around a circle."""
 
-from __future__ import annotations
-
 from pcode.topology.base import Topology
 from pcode.topology.weights import metropolis_weights
 

@@ -1,7 +1,5 @@
 """A graph of the user's own, from a text file."""
 
-from __future__ import annotations
-
 import io
 import math
 from collections.abc import Callable

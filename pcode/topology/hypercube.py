@@ -1,7 +1,5 @@
 """The corners of a cube of m dimensions."""
 
-from __future__ import annotations
-
 from pcode.topology.base import Topology, check_num_nodes
 from pcode.topology.weights import metropolis_weights
 

@@ -1,7 +1,5 @@
 """An 8-regular expander on a square grid."""
 
-from __future__ import annotations
-
 import math
 
 from pcode.topology.base import Topology, check_num_nodes

@@ -1,7 +1,5 @@
 """A round in which every node receives from at most one other."""
 
-from __future__ import annotations
-
 import numpy as np
 import numpy.typing as npt
 

@@ -1,7 +1,5 @@
 """One message a round, over distances 1, 2, 4, ... in turn."""
 
-from __future__ import annotations
-
 from functools import cached_property
 
 import numpy as np

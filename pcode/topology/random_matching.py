@@ -1,7 +1,5 @@
 """Random pairs, drawn anew for every round."""
 
-from __future__ import annotations
-
 import math
 from functools import lru_cache
 

@@ -1,7 +1,5 @@
 """A random graph in which every node has the same number of neighbours."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from pcode.topology.base import Topology

@@ -1,7 +1,5 @@
 """A ring of nodes."""
 
-from __future__ import annotations
-
 from pcode.topology.base import Topology
 from pcode.topology.weights import metropolis_weights
 

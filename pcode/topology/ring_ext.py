@@ -1,7 +1,5 @@
 """A ring with the longest chords."""
 
-from __future__ import annotations
-
 from pcode.topology.base import Topology, check_num_nodes
 from pcode.topology.weights import metropolis_weights
 

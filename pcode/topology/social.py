@@ -1,7 +1,5 @@
 """A social network: who attended which party."""
 
-from __future__ import annotations
-
 from pcode.topology.base import Topology
 from pcode.topology.weights import local_degree_weights
 from pcode.utils.errors import UserError

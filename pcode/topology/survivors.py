@@ -1,7 +1,5 @@
 """The graph of the nodes that are left when others are lost."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from contextlib import suppress
 

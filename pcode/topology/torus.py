@@ -1,7 +1,5 @@
 """A periodic grid, as square as n allows."""
 
-from __future__ import annotations
-
 import math
 
 from pcode.topology.base import Topology

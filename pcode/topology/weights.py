@@ -1,7 +1,5 @@
 """Mixing weights that follow from the edges of a graph."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 import numpy as np

@@ -5,8 +5,6 @@ with their digests. Rank 0 writes it after all of them lie on the disk: without 
 checkpoint, and it goes before they go.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import hashlib
 import io

@@ -1,7 +1,5 @@
 """A plan in words: what `--dry_run` prints, and the first lines of a run."""
 
-from __future__ import annotations
-
 import shlex
 
 from pcode.config import to_yaml

@@ -1,7 +1,5 @@
 """How good the models are: every node's own, the averaged one, and how far they are apart."""
 
-from __future__ import annotations
-
 import copy
 import math
 from collections.abc import Iterable

@@ -1,7 +1,5 @@
 """Where runs are saved: CHECKPOINT/DATA/ARCH/EXPERIMENT/TIMESTAMP."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

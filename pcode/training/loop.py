@@ -1,7 +1,5 @@
 """The one training loop: steps, epochs, synchronisation points, checkpoints, evaluations."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from contextlib import closing

@@ -1,7 +1,5 @@
 """The losses of a node's steps, read without letting the GPU wait."""
 
-from __future__ import annotations
-
 import math
 import time
 from collections import deque

@@ -1,7 +1,5 @@
 """One node of a run: its model, its optimizer and its training step."""
 
-from __future__ import annotations
-
 import hashlib
 import math
 import time

@@ -1,7 +1,5 @@
 """A run's plan from its flags, checked before anything is written."""
 
-from __future__ import annotations
-
 import dataclasses
 from pathlib import Path
 

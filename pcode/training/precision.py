@@ -1,7 +1,5 @@
 """The numbers that forward and backward compute with: float32, or bfloat16 or float16 in part."""
 
-from __future__ import annotations
-
 from contextlib import AbstractContextManager, nullcontext
 
 import torch

@@ -1,7 +1,5 @@
 """What a run leaves in its folder: config.yaml, log.jsonl, tensorboard/ and summary.json."""
 
-from __future__ import annotations
-
 import json
 import os
 import time

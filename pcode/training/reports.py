@@ -1,7 +1,5 @@
 """What a run says of itself: lines, records and the summary."""
 
-from __future__ import annotations
-
 import dataclasses
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Starting a run again after a failure, from its last checkpoint."""
 
-from __future__ import annotations
-
 import json
 import sys
 from collections.abc import Callable, Sequence

@@ -1,7 +1,5 @@
 """From where a run starts: the beginning, a checkpoint of its own, or another run's models."""
 
-from __future__ import annotations
-
 import fcntl
 import time
 from collections.abc import Iterable

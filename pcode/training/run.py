@@ -1,7 +1,5 @@
 """A node's run from its start to its summary, and what becomes of its errors."""
 
-from __future__ import annotations
-
 import errno
 from collections.abc import Callable
 from pathlib import Path

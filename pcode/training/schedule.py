@@ -1,7 +1,5 @@
 """A node's learning rate: its scheme, scaled up after a warm-up."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from typing import Any

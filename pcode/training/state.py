@@ -1,7 +1,5 @@
 """A run under way on one node: who takes part, how far it is, where it is saved."""
 
-from __future__ import annotations
-
 import hashlib
 import math
 import sys

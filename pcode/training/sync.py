@@ -1,7 +1,5 @@
 """Synchronisation points: nodes agree, about once a second, to stop or save at the same step."""
 
-from __future__ import annotations
-
 import time
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """What a model is trained for: how it is applied to a batch, and what its quality is called."""
 
-from __future__ import annotations
-
 import math
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar

@@ -1,7 +1,5 @@
 """Files of tensors, written whole, with a digest of what was to be written."""
 
-from __future__ import annotations
-
 import hashlib
 import io
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """What a node computes with: how many CPU threads, which GPU."""
 
-from __future__ import annotations
-
 import os
 import re
 import shutil

@@ -1,7 +1,5 @@
 """Files: read within bounds as a user wrote them, and written whole or not at all."""
 
-from __future__ import annotations
-
 import errno
 import os
 import secrets

@@ -1,7 +1,5 @@
 """How a process gets its memory from the system."""
 
-from __future__ import annotations
-
 import ctypes
 import os
 

@@ -5,8 +5,6 @@ parameters of their constructors; the run-wide ones are fields of dataclasses, m
 parser, `--help`, warnings of flags without effect and the docs' table are made from that.
 """
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import functools

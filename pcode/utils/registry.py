@@ -1,7 +1,5 @@
 """Find what a flag names among what is built."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Protocol, TypeVar
 

@@ -4,8 +4,6 @@ No global generator is read, so that a draw depends neither on what was drawn be
 which backend runs the nodes.
 """
 
-from __future__ import annotations
-
 import hashlib
 
 import torch

@@ -1,7 +1,5 @@
 """Rows of text as a table, aligned for a terminal or in Markdown."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Sequence
 
 Rows = Sequence[Sequence[str]]

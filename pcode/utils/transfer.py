@@ -1,7 +1,5 @@
 """Getting tensors from host memory to where a model is."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from functools import lru_cache

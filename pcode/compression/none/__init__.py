@@ -1,7 +1,5 @@
 """No compression: Q(v) = v."""
 
-from __future__ import annotations
-
 from pcode.compression.base import KernelCompressor, Kernels
 from pcode.utils.layout import Layout
 

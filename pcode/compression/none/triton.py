@@ -1,7 +1,5 @@
 """GPU kernels for messages of all entries as float32."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

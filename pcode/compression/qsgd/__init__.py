@@ -1,7 +1,5 @@
 """Random rounding to a few bits for each entry, and one scale per tensor."""
 
-from __future__ import annotations
-
 from functools import lru_cache
 from typing import Annotated
 

@@ -1,7 +1,5 @@
 """CPU kernels of the quantizing compressor, which describes the message."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

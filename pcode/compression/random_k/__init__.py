@@ -1,7 +1,5 @@
 """Some entries of each tensor, drawn at random at both ends."""
 
-from __future__ import annotations
-
 from functools import lru_cache
 
 import numpy as np

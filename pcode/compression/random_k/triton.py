@@ -4,8 +4,6 @@ Positions are drawn on the GPU. In long tensors each is found by itself, as on t
 short tensors come from `pcode.compression.random_k.triton_shuffle`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple

@@ -4,8 +4,6 @@ They are the first k of a Fisher-Yates shuffle, a chain of exchanges, which is f
 see `_draw_shuffled`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 

@@ -1,7 +1,5 @@
 """One bit per entry and one norm per tensor."""
 
-from __future__ import annotations
-
 import math
 from functools import lru_cache
 

@@ -4,8 +4,6 @@ Blocks are functions of their own: an optimizer may step between adding and enco
 that is in the cache (`pcode.optim.fused`).
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

@@ -1,7 +1,5 @@
 """GPU kernels of the sign compressor, which describes the message."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any

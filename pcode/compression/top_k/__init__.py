@@ -1,7 +1,5 @@
 """The largest entries and their positions."""
 
-from __future__ import annotations
-
 from pcode.compression.base import CompressRatio, KernelCompressor, Kernels
 from pcode.compression.kernels.cpu.elias_fano import Code, code_of
 from pcode.compression.selection import (

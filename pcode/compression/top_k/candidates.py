@@ -3,8 +3,6 @@
 Magnitudes are compared as the integers that their bits are.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np

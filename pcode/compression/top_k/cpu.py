@@ -5,8 +5,6 @@ are selected; the exact threshold is then chosen among those. Where the sample m
 read again instead: slower, as exact.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from functools import lru_cache

@@ -1,7 +1,5 @@
 """The threshold of the largest entries: estimated from a sample, then found among candidates."""
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import NDArray
 

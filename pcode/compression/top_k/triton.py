@@ -3,8 +3,6 @@
 Of equal magnitudes those at the lowest positions are selected: the bytes are those of the CPU.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from functools import lru_cache

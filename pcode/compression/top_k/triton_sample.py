@@ -4,8 +4,6 @@ Entries that lie together are taken from each of equal parts of a tensor, at a p
 drawn once and for all: places at equal distances would often be the same ones of every row.
 """
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

@@ -19,8 +19,6 @@ last.
 Magnitudes are compared as the integers that their bits are.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import triton

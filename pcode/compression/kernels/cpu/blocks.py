@@ -1,7 +1,5 @@
 """Plain loops over a block of entries, each of which Numba and LLVM turn into vector code."""
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import NDArray
 

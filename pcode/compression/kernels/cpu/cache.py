@@ -1,7 +1,5 @@
 """Compiling kernels, and where they are cached, so that a later run need not compile them."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 import tempfile

@@ -10,8 +10,6 @@ Source: P. Elias, Efficient storage and retrieval by content and address of stat
 of the ACM 21(2), 1974.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any, NamedTuple
 

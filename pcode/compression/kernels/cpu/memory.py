@@ -1,7 +1,5 @@
 """Vectors and payloads as the CPU kernels take them: arrays, and addresses of arrays."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from typing import Any
 

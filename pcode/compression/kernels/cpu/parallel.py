@@ -1,7 +1,5 @@
 """Kernels on one thread or several: a vector's segments are shared among threads."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache

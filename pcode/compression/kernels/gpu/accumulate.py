@@ -1,7 +1,5 @@
 """GPU kernels that add decoded messages into vectors, whatever the compressor."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -4,8 +4,6 @@ A program has the entries of a segment. Where bits are packed they are eight to 
 those whose bits are in byte r.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import triton

@@ -6,8 +6,6 @@ message, which begins them at any byte: those of eight positions, which are most
 together.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Launching GPU kernels: one program for each segment, and the table of segments on the device."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
