@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pcode import compression, datasets, models, optim, schedules
-from pcode.topology import DRAWN, TOPOLOGIES
+from pcode.topology import TOPOLOGIES
 from pcode.utils.errors import UserError
 from pcode.utils.options import Flag, options_of
 
@@ -58,8 +58,8 @@ COMPONENTS = (
     Component(
         "graph_topology",
         "graph",
-        lambda: {**TOPOLOGIES, **DRAWN},
-        lambda name: {**TOPOLOGIES, **DRAWN}.get(name.partition(":")[0], _no_options),
+        lambda: TOPOLOGIES,
+        lambda name: TOPOLOGIES.get(name.partition(":")[0], _no_options),
     ),
     _of_registry("comm_op", "graph", compression.COMPRESSORS, without_compression),
     _of_registry("optimizer", "graph", optim.OPTIMIZERS),

@@ -11,7 +11,7 @@ from pcode import compression, datasets, models, optim, schedules
 from pcode.config.components import without_compression
 from pcode.datasets import partition
 from pcode.launch.options import Launch, not_needed
-from pcode.topology import DRAWN, TOPOLOGIES
+from pcode.topology import TOPOLOGIES
 from pcode.utils.options import option, taken_by
 
 # --resume auto
@@ -236,7 +236,7 @@ class Graph:
     """Graph and compression"""
 
     graph_topology: str = option(
-        "ring", f"the file of a graph, or one of {', '.join((*TOPOLOGIES, *DRAWN))}", metavar="NAME"
+        "ring", f"the file of a graph, or one of {', '.join(TOPOLOGIES)}", metavar="NAME"
     )
     comm_op: str = option(
         "sign",

@@ -6,7 +6,8 @@ docs/writing-a-topology.md.
 
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from pcode.topology.base import Graph, Mixing, TimeVarying, Topology
 from pcode.topology.chain import chain
@@ -28,9 +29,10 @@ from pcode.topology.survivors import surviving_graph
 from pcode.topology.torus import torus
 from pcode.topology.weights import local_degree_weights, metropolis_weights
 from pcode.utils.errors import UserError
+from pcode.utils.options import taken_by
+from pcode.utils.registry import look_up
 
 __all__ = [
-    "DRAWN",
     "PARAMETRIC",
     "TOPOLOGIES",
     "Graph",
@@ -44,8 +46,9 @@ __all__ = [
     "surviving_graph",
 ]
 
-# Functions of n. Each raises a UserError that says what would do for an n that it does not have.
-TOPOLOGIES: dict[str, Callable[[int], Graph]] = {
+# Functions of n, and of `seed`, the run's, where they draw; what else they take they declare as
+# options. Each raises a UserError that says what would do for an n that it does not have.
+TOPOLOGIES: dict[str, Callable[..., Graph]] = {
     "complete": complete,
     "ring": ring,
     "torus": torus,
@@ -59,21 +62,17 @@ TOPOLOGIES: dict[str, Callable[[int], Graph]] = {
     "hypercube": hypercube,
     "exponential": exponential,
     "one_peer_exponential": OnePeerExponential,
-}
-# Drawn at random: functions of n and the run's seed.
-DRAWN: dict[str, Callable[[int, int], Graph]] = {
     "random_regular": random_regular,
     "erdos_renyi": erdos_renyi,
     "random_matching": RandomMatching,
 }
-# Those of DRAWN that also take the number after a colon in the name, as `random_regular:4`.
-PARAMETRIC: dict[str, Callable[[int, int, float], Graph]] = {
-    "random_regular": random_regular,
-    "erdos_renyi": erdos_renyi,
-}
+# What is given the number after a colon in the name, as in `random_regular:4`.
+PARAMETRIC = {"random_regular": "degree", "erdos_renyi": "probability"}
 
 
-def make_graph(name_or_path: str, num_nodes: int, seed: int = 0) -> Graph:
+def make_graph(
+    name_or_path: str, num_nodes: int, seed: int = 0, flags: Mapping[str, Any] | None = None
+) -> Graph:
     """Return the graph of that name, or of that file, for so many nodes.
 
     What is no name but exists, or has a path separator or a suffix, is the file of a graph.
@@ -81,24 +80,23 @@ def make_graph(name_or_path: str, num_nodes: int, seed: int = 0) -> Graph:
     Args:
         name_or_path: a name may end with a parameter, as `random_regular:4`.
         seed: the run's (`--manual_seed`), for what is drawn at random.
+        flags: every flag of the run; the graph gets those that it takes.
 
     Raises:
         UserError: there is no such graph of so many nodes; the message says why.
     """
     if num_nodes < 1:
         raise UserError(f"graph {name_or_path!r} with n = {num_nodes}: n must be at least 1")
-    if name_or_path in TOPOLOGIES:
-        return TOPOLOGIES[name_or_path](num_nodes)
-    if name_or_path in DRAWN:
-        return DRAWN[name_or_path](num_nodes, seed)
     name, colon, parameter = name_or_path.partition(":")
-    known = {**DRAWN, **TOPOLOGIES}
-    if colon and name in known:
-        return _with_parameter(name, parameter, num_nodes, seed)
+    if name in TOPOLOGIES:
+        options = taken_by(TOPOLOGIES[name], {**(flags or {}), "seed": seed})
+        if colon:
+            options |= _parameter(name, parameter)
+        return TOPOLOGIES[name](num_nodes, **options)
     directory, file = os.path.split(name_or_path)
     if directory or os.path.splitext(file)[1] or os.path.exists(name_or_path):
         return graph_file(name_or_path, num_nodes)
-    raise UserError(f"--graph_topology {name_or_path!r} is not known; built: {', '.join(known)}")
+    return look_up("graph_topology", name_or_path, TOPOLOGIES)(num_nodes)
 
 
 def make_topology(name_or_path: str, num_nodes: int, seed: int = 0) -> Topology:
@@ -112,16 +110,17 @@ def make_topology(name_or_path: str, num_nodes: int, seed: int = 0) -> Topology:
     return graph
 
 
-def _with_parameter(name: str, parameter: str, num_nodes: int, seed: int) -> Graph:
+def _parameter(name: str, text: str) -> dict[str, float]:
+    """Parse what stands after the colon."""
     if name not in PARAMETRIC:
         raise UserError(
-            f"--graph_topology {name}:{parameter}: {name} has no parameter; these have one: "
+            f"--graph_topology {name}:{text}: {name} has no parameter; these have one: "
             f"{', '.join(PARAMETRIC)}"
         )
     try:
-        number = float(parameter)
+        number = float(text)
     except ValueError:
         number = math.nan
     if not math.isfinite(number):
-        raise UserError(f"--graph_topology {name}:{parameter}: {parameter!r} is not a number")
-    return PARAMETRIC[name](num_nodes, seed, number)
+        raise UserError(f"--graph_topology {name}:{text}: {text!r} is not a number")
+    return {PARAMETRIC[name]: number}

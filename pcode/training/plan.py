@@ -137,7 +137,7 @@ class Plan:
             return self
         name, rebuilt = self.config.graph.graph_topology, None
         with suppress(UserError):  # there is none with so many nodes
-            rebuilt = make_graph(name, num_nodes, learning.manual_seed)
+            rebuilt = make_graph(name, num_nodes, learning.manual_seed, self.config.flat())
         steps_per_epoch = self.dataset.batches_per_epoch(num_nodes, data.batch_size)
         launch = dataclasses.replace(self.config.launch, n_mpi_process=num_nodes)
         return dataclasses.replace(

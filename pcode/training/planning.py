@@ -292,7 +292,7 @@ def _gamma(
 def _topology(config: Config) -> Graph:
     name, num_nodes = config.graph.graph_topology, config.launch.n_mpi_process
     with naming_flags(f"--graph_topology {name} --n_mpi_process {num_nodes}"):
-        return make_graph(name, num_nodes, config.learning.manual_seed)
+        return make_graph(name, num_nodes, config.learning.manual_seed, config.flat())
 
 
 def _resolve(config: Config, gamma: float | None) -> Config:

@@ -8,7 +8,7 @@ import networkx as nx
 import numpy as np
 import pytest
 
-from pcode.topology import DRAWN, TOPOLOGIES, make_graph, make_topology
+from pcode.topology import TOPOLOGIES, make_graph, make_topology
 from pcode.utils.errors import UserError
 from tests.topology.topology_contract import check_topology, gap_by_power_iteration
 
@@ -65,7 +65,7 @@ def fits(name: str, num_nodes: int) -> bool:
 
 
 STATIC = [
-    *(name for name in (*TOPOLOGIES, *DRAWN) if name not in TIME_VARYING),
+    *(name for name in TOPOLOGIES if name not in TIME_VARYING),
     "random_regular:3",
     "erdos_renyi:0.3",
 ]
@@ -132,7 +132,7 @@ def test_expander_names_the_primes_near(num_nodes: int, near: str) -> None:
 
 
 @pytest.mark.parametrize("num_nodes", [0, -1])
-@pytest.mark.parametrize("name", [*TOPOLOGIES, *DRAWN, "random_regular:3"])
+@pytest.mark.parametrize("name", [*TOPOLOGIES, "random_regular:3"])
 def test_less_than_one_node_is_refused(name: str, num_nodes: int) -> None:
     with pytest.raises(UserError, match=f"'{name}' with n = {num_nodes}"):
         make_graph(name, num_nodes)
