@@ -1,4 +1,4 @@
-"""Running mpirun to its end: signals go in, the exit status comes out, nothing stays behind."""
+"""Run mpirun to its end: signals go in, the exit status comes out, nothing stays behind."""
 
 import contextlib
 import os

@@ -20,8 +20,8 @@ class ParallelChoco(OverlappingOptimizer):
     z is as small as the nodes' disagreement; and mixing reads one vector instead of two.
 
     Source: Koloskova et al., "Decentralized deep learning with arbitrary communication
-    compression", ICLR 2020, arXiv 1907.09356: CHOCO-SGD, with the momentum of the local step kept
-    by each node. Difference from the algorithm with gossip after the exchange: x is mixed with
+    compression", ICLR 2020, arXiv 1907.09356: CHOCO-SGD, with the momentum of the local step that
+    of each node. Difference from the algorithm with gossip after the exchange: x is mixed with
     the copies that were complete one round earlier, which is what lets the two overlap.
 
     Args:

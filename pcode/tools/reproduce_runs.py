@@ -1,4 +1,4 @@
-"""Running the cells of a table of the paper, but for those that have run."""
+"""Run the cells of a table of the paper, but for those that have run."""
 
 import hashlib
 import json

@@ -40,7 +40,7 @@ STYLE: dict[Any, Any] = {
     "lines.linewidth": 1.2,
     "lines.markersize": 3.5,
     "hatch.linewidth": 0.5,
-    # Journals refuse the fonts that are the default (type 3), and text stays text.
+    # Journals take none of the fonts that are the default (type 3), and text stays text.
     "pdf.fonttype": 42,
     "svg.fonttype": "none",
 }

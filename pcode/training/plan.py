@@ -135,15 +135,15 @@ class Plan:
         num_nodes, data, learning = len(survivors), self.config.data, self.config.learning
         if num_nodes == self.topology.num_nodes:
             return self
-        name, rebuilt = self.config.graph.graph_topology, None
+        name, remade = self.config.graph.graph_topology, None
         with suppress(UserError):  # there is none with so many nodes
-            rebuilt = make_graph(name, num_nodes, learning.manual_seed, self.config.flat())
+            remade = make_graph(name, num_nodes, learning.manual_seed, self.config.flat())
         steps_per_epoch = self.dataset.batches_per_epoch(num_nodes, data.batch_size)
         launch = dataclasses.replace(self.config.launch, n_mpi_process=num_nodes)
         return dataclasses.replace(
             self,
             config=dataclasses.replace(self.config, launch=launch),
-            topology=surviving_graph(self.topology, survivors, rebuilt),
+            topology=surviving_graph(self.topology, survivors, remade),
             steps_per_epoch=steps_per_epoch,
             num_steps=count_steps(learning, steps_per_epoch, num_nodes),
             dealt={},

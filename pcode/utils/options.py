@@ -161,7 +161,7 @@ def _constructors(component: Any, below: type | None = None) -> Iterator[Callabl
     """The functions whose parameters are those of a component.
 
     Args:
-        component: a class, whose bases hand on what they take; a function, or one in part.
+        component: a class, whose bases take what is theirs; a function, or one in part.
         below: of a class, only the constructors of those that derive from it.
     """
     while isinstance(component, functools.partial):

@@ -15,6 +15,7 @@ import pytest
 
 from pcode import tools
 from pcode.config import parse
+from pcode.tools.flags import table
 from tests.support.pages import PAGES, anchors, blocks, code_in_sentences, links
 from tests.support.programs import ROOT
 
@@ -153,3 +154,8 @@ def test_a_link_that_leads_nowhere_is_found(link: str, dead: bool, tmp_path: Pat
     page = tmp_path / "page.md"
     page.write_text(f"# A page\n\n## Two words, and `code`\n\n## A page\n\n[text]({link})\n")
     assert dead_links(str(page)) == [link] * dead
+
+
+def test_the_table_of_flags_is_that_of_their_declarations() -> None:
+    page = (ROOT / "docs/flags.md").read_text(encoding="utf-8")
+    assert page.splitlines() == table(), "python -m pcode.tools.flags > docs/flags.md"

@@ -34,20 +34,20 @@ class _Plan(NamedTuple):
 
     Attributes:
         tensors: a row for each tensor, by the columns of `selection`.
-        rooms: before each segment and in all, the candidates that there is room for.
+        begins: before each segment and in all, the candidates that there is space for.
         num_listed, num_candidates: the room in all.
     """
 
     segments: Segments
     tensors: torch.Tensor
-    rooms: torch.Tensor
+    begins: torch.Tensor
     num_listed: int
     num_candidates: int
 
 
 @lru_cache(maxsize=64)
 def _plan(layout: Layout, num_selected: tuple[int, ...], device: torch.device) -> _Plan:
-    rows, rooms, num_listed, before, num_candidates = [], [0], 0, 0, 0
+    rows, begins, num_listed, before, num_candidates = [], [0], 0, 0, 0
     for offset, size, selected in zip(layout.offsets, layout.sizes, num_selected, strict=True):
         above, below = sample.ranks_of(size, selected)
         # Twice what is expected: tensors and segments differ.
@@ -59,12 +59,12 @@ def _plan(layout: Layout, num_selected: tuple[int, ...], device: torch.device) -
         num_listed += room
         for start in range(0, size, SEGMENT_ENTRIES):
             num_candidates += math.ceil(share * min(SEGMENT_ENTRIES, size - start))
-            rooms.append(num_candidates)
+            begins.append(num_candidates)
     table = np.array(rows, dtype=np.int64).reshape(-1, selection.COLUMNS.value)
     return _Plan(
         segments_of(layout.sizes, device),
         torch.from_numpy(table).to(device),
-        torch.tensor(rooms, dtype=torch.int64, device=device),
+        torch.tensor(begins, dtype=torch.int64, device=device),
         num_listed,
         num_candidates,
     )
@@ -118,7 +118,7 @@ def _select(
         *vectors,
         plan.tensors,
         brackets,
-        plan.rooms,
+        plan.begins,
         candidates,
         positions,
         counts,
@@ -147,7 +147,7 @@ def _select(
         *vectors,
         brackets,
         segments.rows,
-        plan.rooms,
+        plan.begins,
         candidates,
         counts,
         thresholds,
@@ -163,7 +163,7 @@ def _select(
         brackets,
         segments.rows,
         segments.firsts,
-        plan.rooms,
+        plan.begins,
         candidates,
         positions,
         counts,

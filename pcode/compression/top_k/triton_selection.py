@@ -13,7 +13,7 @@ candidates, some 2 % of the entries more than q, are 6 to write and 10 to read; 
 bytes four times or more, whatever the share.
 
 Where the sample misled, a tensor is read again by the program that seeks its threshold, and by the
-segments that count and write; where a segment has more candidates than there is room for, by these
+segments that count and write; where a segment has more candidates than there is space for, by these
 last.
 
 Magnitudes are compared as the integers that their bits are.
@@ -51,7 +51,7 @@ def collect(
     reference: tl.tensor,
     tensors: tl.tensor,
     brackets: tl.tensor,
-    rooms: tl.tensor,
+    begins: tl.tensor,
     candidates: tl.tensor,
     positions: tl.tensor,
     counts: tl.tensor,
@@ -64,7 +64,7 @@ def collect(
     """Put aside a segment's candidates, as far as there is room, and count them all.
 
     Args:
-        rooms: before each segment and in all, the candidates that there is room for.
+        begins: before each segment and in all, the candidates that there is space for.
         candidates, positions: to be written: the differences, and their places in the segment.
         counts: to be written, for each segment.
         listed: to be written: the magnitudes within the brackets.
@@ -85,7 +85,7 @@ def collect(
     both = tl.sum(ones, axis=0)
     num_candidates, num_within = both & 0xFFFF, both >> 16
 
-    begin, end = tl.load(rooms + segment), tl.load(rooms + segment + 1)
+    begin, end = tl.load(begins + segment), tl.load(begins + segment + 1)
     to = begin + (ranks & 0xFFFF)
     fits = is_candidate & (to < end)
     tl.store(candidates + to, found, mask=fits)
@@ -173,7 +173,7 @@ def _source(
     size: tl.tensor,
     threshold: tl.tensor,
     brackets: tl.tensor,
-    rooms: tl.tensor,
+    begins: tl.tensor,
     counts: tl.tensor,
 ) -> Any:
     """Where this segment's candidates begin, their number, and that of what has to be looked at.
@@ -181,8 +181,8 @@ def _source(
     That is the candidates, or where they will not do, all entries; the first number then is 0.
     """
     segment = tl.program_id(0)
-    number, begin = tl.load(counts + segment), tl.load(rooms + segment)
-    fits = number <= tl.load(rooms + segment + 1) - begin
+    number, begin = tl.load(counts + segment), tl.load(begins + segment)
+    fits = number <= tl.load(begins + segment + 1) - begin
     will_do = fits & (threshold >= tl.load(brackets + 2 * tensor))
     return begin, tl.where(will_do, number, 0), tl.where(will_do, number, size)
 
@@ -212,7 +212,7 @@ def count_selected(
     reference: tl.tensor,
     brackets: tl.tensor,
     segments: tl.tensor,
-    rooms: tl.tensor,
+    begins: tl.tensor,
     candidates: tl.tensor,
     counts: tl.tensor,
     thresholds: tl.tensor,
@@ -227,7 +227,7 @@ def count_selected(
     """
     tensor, first, _, size = segment_of(segments, ALIGNMENT)
     threshold = tl.load(thresholds + 2 * tensor)
-    begin, num_candidates, number = _source(tensor, size, threshold, brackets, rooms, counts)
+    begin, num_candidates, number = _source(tensor, size, threshold, brackets, begins, counts)
     num_above, num_equal = tl.full([], 0, tl.int32), tl.full([], 0, tl.int32)
     for start in range(0, number, ENTRIES):
         numbers = start + tl.arange(0, ENTRIES)
@@ -250,7 +250,7 @@ def write_selected(
     brackets: tl.tensor,
     segments: tl.tensor,
     firsts: tl.tensor,
-    rooms: tl.tensor,
+    begins: tl.tensor,
     candidates: tl.tensor,
     positions: tl.tensor,
     counts: tl.tensor,
@@ -272,7 +272,7 @@ def write_selected(
     segment, num_segments = tl.program_id(0), tl.num_programs(0)
     tensor, first, _, size = segment_of(segments, ALIGNMENT)
     threshold, ties = tl.load(thresholds + 2 * tensor), tl.load(thresholds + 2 * tensor + 1)
-    begin, num_candidates, number = _source(tensor, size, threshold, brackets, rooms, counts)
+    begin, num_candidates, number = _source(tensor, size, threshold, brackets, begins, counts)
     own = tl.load(firsts + tensor)
     above_before = tl.load(sums + segment) - tl.load(tallies + segment)
     above_before -= tl.load(sums + own) - tl.load(tallies + own)
