@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,7 @@ from torchvision.models import resnet50
 from gpu_device import gpu, gpu_name, require_gpu, timed
 from harness import keep, spread, start_ranks
 from pcode.communication import Communicator, Exchange, SimCommunicator, Simulation
+from pcode.communication.base import Messages
 from pcode.communication.connect import connect, disconnect
 from pcode.compression import make_compressor
 from pcode.launch import rendezvous_address
@@ -62,12 +63,7 @@ class ToItself(SimCommunicator):
         super().__init__(Simulation(3), 1)
         self._stream = torch.cuda.Stream()
 
-    def exchange(
-        self,
-        outgoing: Mapping[int, torch.Tensor],
-        incoming: Mapping[int, torch.Tensor],
-        step: int | None = None,
-    ) -> Exchange:
+    def exchange(self, outgoing: Messages, incoming: Messages, step: int | None = None) -> Exchange:
         self._stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self._stream):
             for peer, tensor in incoming.items():

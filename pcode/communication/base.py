@@ -14,6 +14,10 @@ from pcode.utils.errors import CommunicationError
 AVERAGED_ENTRIES = 1 << 20
 
 
+# A tensor for each peer, by its rank.
+Messages = Mapping[int, torch.Tensor]
+
+
 class Exchange(ABC):
     """An exchange under way. Its tensors must not be touched before wait() has returned."""
 
@@ -59,12 +63,7 @@ class Communicator(ABC):
         return self.process == 0
 
     @abstractmethod
-    def exchange(
-        self,
-        outgoing: Mapping[int, torch.Tensor],
-        incoming: Mapping[int, torch.Tensor],
-        step: int | None = None,
-    ) -> Exchange:
+    def exchange(self, outgoing: Messages, incoming: Messages, step: int | None = None) -> Exchange:
         """Start sending outgoing[peer] to each peer and receiving into incoming[peer]; return.
 
         Tensors are contiguous; the size and dtype of a message are known to both ends. Messages
@@ -191,12 +190,7 @@ class NoCommunicator(ProcessCommunicator):
     def __init__(self, rank: int = 0, size: int = 1) -> None:
         self.rank, self.size, self.bytes_sent = rank, size, 0
 
-    def exchange(
-        self,
-        outgoing: Mapping[int, torch.Tensor],
-        incoming: Mapping[int, torch.Tensor],
-        step: int | None = None,
-    ) -> Exchange:
+    def exchange(self, outgoing: Messages, incoming: Messages, step: int | None = None) -> Exchange:
         return _NoExchange()
 
     def all_reduce(self, tensor: torch.Tensor, step: int | None = None) -> None:

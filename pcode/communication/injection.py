@@ -21,7 +21,7 @@ from dataclasses import dataclass
 
 import torch
 
-from pcode.communication.base import Communicator, Exchange
+from pcode.communication.base import Communicator, Exchange, Messages
 from pcode.utils.errors import UserError
 
 VARIABLE = "PCODE_INJECT"
@@ -125,12 +125,7 @@ class InjectingCommunicator(Communicator):
             if fault.phase == phase and fault.step in (None, step) and not fault.done:
                 fault.happen(spoil)
 
-    def exchange(
-        self,
-        outgoing: Mapping[int, torch.Tensor],
-        incoming: Mapping[int, torch.Tensor],
-        step: int | None = None,
-    ) -> Exchange:
+    def exchange(self, outgoing: Messages, incoming: Messages, step: int | None = None) -> Exchange:
         def spoil() -> None:
             for tensor in outgoing.values():
                 tensor.view(torch.uint8).fill_(255)  # NaN, where they are floats

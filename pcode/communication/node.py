@@ -1,10 +1,16 @@
 """Nodes of several processes: messages travel between nodes, and are broadcast inside them."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 import torch
 
-from pcode.communication.base import Communicator, Exchange, NoCommunicator, ProcessCommunicator
+from pcode.communication.base import (
+    Communicator,
+    Exchange,
+    Messages,
+    NoCommunicator,
+    ProcessCommunicator,
+)
 
 # Processes wait for their node's first as long as that waits for another node, and who waits for
 # the other node is to say so.
@@ -54,12 +60,7 @@ class NodeCommunicator(Communicator):
         self.rank, self.size, self.bytes_sent = leaders.rank, leaders.size, 0
         self._leaders, self.local_ranks, self.names_peers = leaders, local_ranks, names_peers
 
-    def exchange(
-        self,
-        outgoing: Mapping[int, torch.Tensor],
-        incoming: Mapping[int, torch.Tensor],
-        step: int | None = None,
-    ) -> Exchange:
+    def exchange(self, outgoing: Messages, incoming: Messages, step: int | None = None) -> Exchange:
         self.bytes_sent += sum(tensor.nbytes for tensor in outgoing.values())
         under_way = self._leaders.exchange(outgoing, incoming, step)
         return _NodeExchange(under_way, incoming.values(), self.local_ranks, step)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TypeVar
 
 import torch
 
-from pcode.communication.base import Exchange, ProcessCommunicator, naming_nodes
+from pcode.communication.base import Exchange, Messages, ProcessCommunicator, naming_nodes
 from pcode.utils.errors import CommunicationError
 
 Result = TypeVar("Result")
@@ -200,12 +200,7 @@ class SimCommunicator(ProcessCommunicator):
         self._num_sent: Counter[int] = Counter()
         self._num_expected: Counter[int] = Counter()
 
-    def exchange(
-        self,
-        outgoing: Mapping[int, torch.Tensor],
-        incoming: Mapping[int, torch.Tensor],
-        step: int | None = None,
-    ) -> Exchange:
+    def exchange(self, outgoing: Messages, incoming: Messages, step: int | None = None) -> Exchange:
         with naming_nodes(self._local_size):
             self._simulation.raise_if_over(self._process, None, step)
         # A message to several peers is copied once: the sender may change it after wait().

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import torch
 
-from pcode.communication.base import Communicator, Exchange, ProcessCommunicator
+from pcode.communication.base import Communicator, Exchange, Messages, ProcessCommunicator
 
 
 class StagedCommunicator(ProcessCommunicator):
@@ -50,12 +50,7 @@ class StagedCommunicator(ProcessCommunicator):
     def _is_staged(self, tensor: torch.Tensor) -> bool:
         return tensor.device == self._device
 
-    def exchange(
-        self,
-        outgoing: Mapping[int, torch.Tensor],
-        incoming: Mapping[int, torch.Tensor],
-        step: int | None = None,
-    ) -> Exchange:
+    def exchange(self, outgoing: Messages, incoming: Messages, step: int | None = None) -> Exchange:
         # Here, and not where it is sent: by another thread, at no certain time.
         self.bytes_sent += sum(tensor.nbytes for tensor in outgoing.values())
         if not all(map(self._is_staged, [*outgoing.values(), *incoming.values()])):
