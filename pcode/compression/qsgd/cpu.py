@@ -95,9 +95,8 @@ def _round(
         limit = np.int32((scaled - np.float32(whole)) * np.float32(2.0**31))
         up = _draw(np.uint32(start + i), before, between) < limit
         levels[i] = min(np.int32(whole + np.int32(up)), most)
-    end = -(-value.size // 8) * 8
-    difference[value.size : end] = 0
-    levels[value.size : end] = 0
+    for i in range(value.size, -(-value.size // 8) * 8):
+        difference[i] = levels[i] = 0
 
 
 @kernel

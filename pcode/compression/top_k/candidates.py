@@ -48,7 +48,7 @@ def _mark(bits: NDArray[np.int32], threshold: np.int32, marks: NDArray[np.uint8]
     for byte in range(marks.size):
         packed = np.uint8(0)
         for bit in range(8):
-            magnitude = bits[8 * byte + bit] & np.int32(MAGNITUDE_BITS)
+            magnitude = np.int32(bits[8 * byte + bit] & np.int32(MAGNITUDE_BITS))
             packed |= np.uint8(magnitude >= threshold) << np.uint8(bit)
         marks[byte] = packed
 

@@ -22,7 +22,8 @@ def subtract(
     for i in range(size):
         room[i] = value[i] - reference[i]
     end = -(-size // GROUP) * GROUP
-    room[size:end] = 0
+    for i in range(size, end):
+        room[i] = 0
     return room[:end]
 
 
@@ -34,8 +35,11 @@ def largest_magnitude(bits: NDArray[np.int32]) -> int:
         bits: of float32 numbers.
     """
     largest = np.int32(0)
-    for each in bits:
-        largest = max(largest, each & np.int32(MAGNITUDE_BITS))
+    for i in range(bits.size):
+        # Numba makes 64 bits of operations on 32, and of its `max` no vector code.
+        magnitude = np.int32(bits[i] & np.int32(MAGNITUDE_BITS))
+        if magnitude > largest:  # noqa: PLR1730
+            largest = magnitude
     return int(largest)
 
 

@@ -43,7 +43,7 @@ def _pointer_to(item: types.Type) -> Any:
     return pointer_to
 
 
-_to_float, _to_byte = _pointer_to(types.float32), _pointer_to(types.uint8)
+_to_float, _to_byte, _to_word = map(_pointer_to, (types.float32, types.uint8, types.int64))
 
 
 @kernel
@@ -58,3 +58,16 @@ def bytes_at(address: int, size: int) -> NDArray[np.uint8]:
     """The uint8 array of that size at an address."""
     found: NDArray[np.uint8] = carray(_to_byte(address), size)
     return found
+
+
+@kernel
+def load_word(address: int) -> int:
+    """The 8 bytes at an address as a number."""
+    found: int = carray(_to_word(address), 1)[0]
+    return found
+
+
+@kernel
+def store_word(address: int, word: int) -> None:
+    """Write a number as the 8 bytes at an address."""
+    carray(_to_word(address), 1)[0] = word
