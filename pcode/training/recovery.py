@@ -113,7 +113,7 @@ def regroup(
     plan = old.plan.for_survivors(survivors)
     is_diverged = is_diverged or not _is_finite(old)
     epoch = old.optimizer.num_steps / old.plan.steps_per_epoch
-    rows = gather_floats(communicator, [epoch, is_diverged])
+    rows = gather_floats(communicator, [epoch, is_diverged, old.optimizer.num_exchanges])
     step = plan.steps_after(max(row[0] for row in rows))
     diverged = [rank for rank, row in enumerate(rows) if row[1]]
     if len(diverged) == len(rows):
@@ -124,6 +124,9 @@ def regroup(
         raise Unrecoverable(None)
     node = Node(plan, communicator, old.device)
     node.warm_start(old.state_dict(), step)
+    # Nodes may have made other numbers of steps before they knew: all exchange together from here.
+    node.optimizer.num_exchanges = int(max(row[2] for row in rows))
+    node.optimizer.steps_since_exchange = 0
     average_finite(node, diverged)
     node.optimizer.resynchronise()
     return Regrouped(node, diverged)

@@ -71,6 +71,21 @@ def test_a_sick_node_takes_its_neighbours_model(tmp_path: Path, optimizer: tuple
         assert len(set(result["parameters_sha256"])) == 1
 
 
+@pytest.mark.parametrize(
+    "flags",
+    [("--local_step", "3"), ("--optimizer", "sgd", "--graph_topology", "random_matching")],
+    ids=["local steps", "matchings"],
+)
+def test_nodes_count_their_exchanges_alike_afterwards(
+    tmp_path: Path, flags: tuple[str, ...]
+) -> None:
+    """The others have come further than the node that diverged, before they hear of it."""
+    ended = children.run(tmp_path, (*FEW, *flags), "corrupt:1:9:forward")
+    assert ended.status == 0, ended.output
+    (event,) = children.summary(tmp_path)["events"]
+    assert event["healed"] == ["1"]
+
+
 @pytest.mark.parametrize("optimizer", [(), ("--optimizer", "sgd")], ids=["choco", "D-PSGD"])
 def test_a_spoilt_message_makes_its_receivers_sick(
     tmp_path: Path, optimizer: tuple[str, ...]
