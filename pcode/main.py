@@ -145,7 +145,7 @@ def _main(arguments: Sequence[str]) -> int:
 def _processes_on_gpus(
     config: Config, place: RankEnvironment | None, all_here: bool
 ) -> Sequence[int]:
-    """Give the processes on this machine that use GPUs, as far as this one knows."""
+    """Return the processes on this machine that use GPUs, as far as this one knows."""
     if not config.launch.on_cuda:
         return ()
     if place is not None:

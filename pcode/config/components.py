@@ -1,4 +1,4 @@
-"""What flags name: optimizers, compressors, graphs, models, data sets, schemes; their options."""
+"""The components that flags select, and the options that they declare."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -16,10 +16,10 @@ class Component:
 
     Attributes:
         flag: the flag that names one.
-        group: of the configuration, in whose section of `--help` its options stand.
-        built: gives all that there are, by name: what declares their options.
-        named: gives the one that a flag's value names.
-        unused: gives the reason why none is used among all flags' values, or None.
+        group: of the configuration, and the section of `--help`, to which its options belong.
+        built: returns all that there are, by name: what declares their options.
+        named: returns the one that a flag's value names.
+        unused: returns why none is used among all flags' values, or None.
     """
 
     flag: str
@@ -34,11 +34,11 @@ def _of_registry(flag: str, group: str, registry: Mapping[str, Any], *unused: An
 
 
 def _no_options() -> None:
-    """Stand for a graph that is read from a file."""
+    """Stand for a graph from a file, which has no options."""
 
 
 def without_compression(flags: Mapping[str, Any]) -> str | None:
-    """Give the reason why no compressor is used, or None."""
+    """Return the reason why no compressor is used, or None."""
     name = flags["optimizer"]
     if optim.OPTIMIZERS[name].compresses:
         return None
@@ -67,7 +67,7 @@ COMPONENTS = (
 
 
 def component_flags() -> dict[str, tuple[Component, Flag]]:
-    """Give every flag that a component declares, by name.
+    """Return every flag that a component declares, by name.
 
     Raises:
         UserError: two components declare a flag of the same name with another type or default.
@@ -85,7 +85,7 @@ def component_flags() -> dict[str, tuple[Component, Flag]]:
 
 
 def irrelevant(component: Component, flag: Flag, flags: Mapping[str, Any]) -> str | None:
-    """Give the reason why a component's option cannot matter among all flags' values, or None."""
+    """Return the reason why a component's option cannot matter among all flags' values, or None."""
     name = flags[component.flag]
     chosen = component.named(name)
     if reason := flag.option.irrelevant(flags):

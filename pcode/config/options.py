@@ -20,7 +20,7 @@ Flags = Mapping[str, Any]
 
 
 def _only_if(name: str, value: Any) -> Callable[[Flags], str | None]:
-    """Say that a flag matters only where the flag `name` has that value."""
+    """Make the rule that a flag matters only where the flag `name` has that value."""
     return lambda flags: (
         None if flags[name] == value else f"it has no effect with --{name} {flags[name]}"
     )
@@ -40,7 +40,7 @@ def _clipping_words(flags: Flags) -> str | None:
 
 
 def data_dir_unread(flags: Flags) -> str | None:
-    """Give the reason why the folder matters neither for the data set nor for word vectors."""
+    """Return the reason why the folder matters neither for the data set nor for word vectors."""
     if flags["rnn_use_pretrained_emb"] and _no_language(flags) is None:
         return None
     name = flags["data"]
@@ -334,6 +334,6 @@ class Config:
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def flat(self) -> dict[str, Any]:
-        """Give the values of all flags, by name."""
+        """Return the values of all flags, by name."""
         groups = [vars(group) for name, group in vars(self).items() if name != "options"]
         return {name: value for group in (*groups, self.options) for name, value in group.items()}

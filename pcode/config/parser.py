@@ -55,12 +55,12 @@ class _Parser(argparse.ArgumentParser):
 
 @cache
 def groups() -> dict[str, type]:
-    """Give the configuration's groups of run-wide flags, by name."""
+    """Return the configuration's groups of run-wide flags, by name."""
     return {name: kind for name, kind in typing.get_type_hints(Config).items() if name != "options"}
 
 
 def flags_by_group() -> dict[str, dict[str, Flag]]:
-    """Give all flags by name, those that components declare after the run-wide ones of a group."""
+    """Return all flags by name; in a group those of components follow the run-wide ones."""
     found = {group: options_of(kind) for group, kind in groups().items()}
     for component, flag in component_flags().values():
         found[component.group][flag.name] = flag
@@ -68,7 +68,7 @@ def flags_by_group() -> dict[str, dict[str, Flag]]:
 
 
 def all_flags() -> dict[str, Flag]:
-    """Give all flags, by name."""
+    """Return all flags, by name."""
     return {name: flag for group in flags_by_group().values() for name, flag in group.items()}
 
 
@@ -108,7 +108,7 @@ def _make_parser() -> argparse.ArgumentParser:
 
 
 def _spellings() -> dict[str, str]:
-    """Give the name of the flag for every spelling, without its dashes."""
+    """Return the name of the flag for every spelling, without its dashes."""
     flags = all_flags()
     aliases = {
         alias.lstrip("-"): name for name, flag in flags.items() for alias in flag.option.aliases
@@ -192,7 +192,7 @@ def config_of_run(run: Path) -> Config:
 
 
 def why_irrelevant(flags: Mapping[str, Any]) -> dict[str, str]:
-    """Give the flags that cannot matter among all flags' values, each with the reason."""
+    """Return the flags that cannot matter among all flags' values, each with the reason."""
     found = {}
     for kind in groups().values():
         for name, flag in options_of(kind).items():

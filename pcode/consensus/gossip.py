@@ -19,7 +19,7 @@ from pcode.utils.errors import NotFiniteError
 from pcode.utils.layout import Layout
 from pcode.utils.seeding import derive_seed
 
-# An error so many times the start's does not come back.
+# Relative error that counts as divergence.
 DIVERGED_ERROR = 1e3
 # Relative errors below this one may be float32 rounding, which does not decay.
 ROUNDING_ERROR = 3e-6
@@ -41,14 +41,14 @@ class StackedGossip(Gossip):
         layout: Layout,
         **options: Any,
     ) -> None:
-        # Here, because it takes a third of a second and a run whose gamma is given needs none.
+        # Imported here: it takes a third of a second, and a run whose gamma is given needs none.
         from scipy.sparse import csr_array  # noqa: PLC0415
 
         super().__init__(communicator, topology, compressor, layout, **options)
         n = topology.num_nodes
         self._num_nodes, self._num_rounds = n, 0
-        self._pending: Message | None = None
-        # One for each kind of weights, which stand for the rows of all nodes.
+        self._pending_message: Message | None = None
+        # The matrix for each list of weights.
         self._matrices = {
             id(self.own): None,
             id(self.mean): csr_array(topology.matrix),
@@ -59,16 +59,16 @@ class StackedGossip(Gossip):
     def send(self, value: torch.Tensor, reference: torch.Tensor | None, step: int) -> None:
         self._num_rounds += 1
         key = derive_seed(self._seed, "consensus", self._num_rounds)
-        self._pending = message = Message(self._payloads[self._rank], key)
+        self._pending_message = message = Message(self._payloads[self._rank], key)
         self._value.copy_(value)
         if reference is not None:
             reference = self._reference.copy_(reference)
         self._compressor.encode(self._layout, self._value, reference, message)
 
     def receive(self, targets: Targets) -> None:
-        if self._pending is None:
+        if self._pending_message is None:
             return
-        message, self._pending = self._pending, None
+        message, self._pending_message = self._pending_message, None
         self._compressor.accumulate(self._layout, [message], [self._q.zero_()], [[1.0]])
         for vector, weights, factor in targets:
             q = self._q.double()
@@ -79,7 +79,7 @@ class StackedGossip(Gossip):
 
 
 class _NoStep(LocalStep):
-    """The local step of a gradient of 0."""
+    """No local step."""
 
     def __init__(self, store: FlatStore, groups: Groups) -> None:
         super().__init__(store, groups)
@@ -90,7 +90,7 @@ class _NoStep(LocalStep):
 
 
 class Consensus:
-    """An optimizer without gradients, on all nodes at once.
+    """Simulate an optimizer on all nodes at once, without gradients.
 
     Args:
         optimizer: one with a consensus step size: ParallelChoco or DeepSqueeze.
@@ -153,7 +153,7 @@ class Consensus:
 
     @property
     def error(self) -> float:
-        """sqrt(sum_i ||x_i - mean||^2) by that of the start, with the mean of the start."""
+        """sqrt(sum_i ||x_i - mean||^2), relative to its first value; the mean is the first one."""
         return self._distance() / self._unit
 
 
@@ -172,7 +172,7 @@ class Course:
     diverged: bool
 
     def decay(self) -> float | None:
-        """What an asymptotic round takes off the error: .01 where it is multiplied by .99.
+        """Return the relative decrease of the error per round: .01 where it is multiplied by .99.
 
         From the slope of log(error) over the last half of the rounds before rounding takes over;
         None where there are no two such records.
@@ -193,7 +193,7 @@ class Course:
 
 
 def gossip(consensus: Consensus, num_rounds: int, *, every: int = 1) -> Course:
-    """Play so many rounds, or until the error has diverged.
+    """Run num_rounds rounds, or until the error has diverged.
 
     Args:
         every: rounds from one record of the error to the next.

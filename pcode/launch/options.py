@@ -28,7 +28,7 @@ def _simulated(flags: Flags) -> str | None:
 
 
 def uses_gpus(flags: Flags) -> bool:
-    """Say whether nodes train on GPUs, or may: other hosts are not known."""
+    """Return whether nodes train on GPUs, or may: other hosts are not known."""
     on_cuda: bool | None = flags["on_cuda"]
     if on_cuda is not None:
         return on_cuda

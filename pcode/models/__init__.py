@@ -118,7 +118,7 @@ def architecture(name: str) -> Architecture:
 
 
 def builders() -> dict[str, Callable[..., nn.Module]]:
-    """Give what builds the models of MODELS and FAMILIES, by name."""
+    """Return what builds the models of MODELS and FAMILIES, by name."""
     families = {f"{name}DEPTH": family.build for name, family in FAMILIES.items()}
     return {name: kind.build for name, kind in MODELS.items()} | families
 

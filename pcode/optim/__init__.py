@@ -56,7 +56,7 @@ LOCAL_OPTIMIZERS: dict[str, type] = {"sgd": SGDOptions, "adam": AdamOptions}
 
 
 def optimizer_class(name: str, graph: Graph) -> type[DecentralizedOptimizer]:
-    """Give the optimizer of that name or alias on that graph.
+    """Return the optimizer of that name or alias on that graph.
 
     Raises:
         UserError: the name is unknown.

@@ -18,7 +18,7 @@ from pcode.utils.errors import UserError
 from pcode.utils.layout import Layout
 from pcode.utils.timing import StepTimer
 
-# What the eigenvalues of a matrix of a few thousand weights are known to.
+# Tolerance for the computed eigenvalues of a matrix of a few thousand weights.
 ROUNDING = 1e-9
 # Without its wrapper, whose first call imports torch's compiler: a second at every rank's start.
 _ADD_PARAM_GROUP = inspect.unwrap(torch.optim.Optimizer.add_param_group)
@@ -46,7 +46,7 @@ def parameter_groups(
 
 
 class DecentralizedOptimizer(torch.optim.Optimizer):
-    """A node's state and recursion. `step()` is called by all nodes equally often.
+    """Base class of decentralized optimizers; all nodes call `step()` equally often.
 
     The local step D is that of torch.optim.SGD with dampening 0, or of torch.optim.Adam. Only x is
     ever exchanged, never momentum.
@@ -140,7 +140,7 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
 
     @classmethod
     def on_graph(cls, graph: Graph) -> type[DecentralizedOptimizer]:
-        """Give the class that does the same on that graph: another one where it is simpler."""
+        """Return the class to use on that graph: another one where it does the same more simply."""
         return cls
 
     @classmethod
@@ -153,7 +153,7 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
         local_step: int = 1,
         **flags: Any,
     ) -> None:
-        """Refuse what the optimizer cannot work with; flags are those that it takes besides.
+        """Raise UserError for what the optimizer cannot work with; flags are its own options.
 
         Raises:
             UserError: the reason, and what would do.
@@ -186,7 +186,7 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
 
     @classmethod
     def notes(cls, **flags: Any) -> list[str]:
-        """What a run should say of it before it starts; flags are those that it takes."""
+        """Return lines to print before training; flags are its own options."""
         return []
 
     @classmethod
@@ -200,7 +200,7 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
         return self._local_step if self.epoch >= self._turn_on_from else 1
 
     def _start(self) -> None:
-        """What has to be done before the first step."""
+        """Initialise what needs the other nodes, before the first step."""
 
     def _recursion(self) -> None:
         """One step of the optimizer that exchanges, from the gradients in g."""
@@ -244,10 +244,10 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
         _ADD_PARAM_GROUP(self, param_group)
 
     def finish(self) -> None:
-        """Complete what is under way between nodes: after training, before keeping the state."""
+        """Wait for the pending exchange: after training, and before saving the state."""
 
     def cancel_pending(self) -> None:
-        """Forget what is under way between nodes: it has failed."""
+        """Drop the pending exchange, which has failed."""
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Zero the gradients as torch's optimizers do; otherwise they are views of g."""
@@ -317,7 +317,7 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
                 vector.copy_(state_dict["vectors"][name])
 
     def resynchronise(self) -> None:
-        """Make true again what the node keeps of the others' models; all nodes call it.
+        """Synchronise the copies of the neighbours' models by one exchange; all nodes call it.
 
         For optimizers with copies it takes one exchange of whole parameters.
 

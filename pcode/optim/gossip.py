@@ -22,12 +22,14 @@ Targets = Sequence[tuple[torch.Tensor, Sequence[float], float]]
 class Gossip:
     """Buffers and order of a node's messages: one to and from each neighbour per round.
 
-    Messages are added in the order of ranks, its own among them, so that the sums do not depend
-    on which arrives first.
+    Messages are added in the order of ranks, the node's own included, so that the sums do not
+    depend on which arrives first. A buffer for each sender is allocated once; it is written by the
+    exchange that `send` starts, and may be read from `receive`, which waits for it, until the next
+    `send`.
 
     Args:
         seed: the run's seed, from which both ends of an edge draw.
-        timer: gets the parts compress, wait and mix.
+        timer: times compress, wait and mix.
 
     Attributes:
         own, mean, mixed: weights of the messages, in the order of ranks, whose weighted sum is q_i,
@@ -58,9 +60,9 @@ class Gossip:
         self.own = [float(sender == self._rank) for sender in senders]
         self.mean = [weights.get(sender, 0.0) for sender in senders]
         self.mixed = [w - delta for w, delta in zip(self.mean, self.own, strict=True)]
-        # A message is written while the last one is still to be added.
+        # A fused step writes the node's next message while it adds the last one.
         self._spare = torch.empty_like(self._payloads[self._rank])
-        self._under_way: tuple[Exchange, int] | None = None
+        self._pending: tuple[Exchange, int] | None = None
 
     def _message(self, sender: int, step: int) -> Message:
         return Message(self._payloads[sender], derive_seed(self._seed, "message", sender, step))
@@ -84,7 +86,7 @@ class Gossip:
         Raises:
             DivergenceError: as `send`.
         """
-        messages = self._arrived()
+        messages = self._wait_for_messages()
         self._spare, self._payloads[self._rank] = self._payloads[self._rank], self._spare
         own = self._message(self._rank, step)
         with self._timer("local_update"), self._naming(step):
@@ -99,11 +101,11 @@ class Gossip:
                 {peer: self._payloads[peer] for peer in self._neighbours},
                 step,
             )
-        self._under_way = exchange, step
+        self._pending = exchange, step
 
     @contextmanager
     def _naming(self, step: int) -> Iterator[None]:
-        """Give what is not finite a rank and a step."""
+        """Raise NotFiniteError again with rank and step."""
         try:
             yield
         except NotFiniteError as error:
@@ -120,14 +122,14 @@ class Gossip:
 
     def add_own(self, target: torch.Tensor) -> None:
         """target += q_i, for the round under way; the others' messages need not be there."""
-        assert self._under_way is not None, "nothing was sent"
+        assert self._pending is not None, "nothing was sent"
         with self._timer("mix"):
-            own = self._message(self._rank, self._under_way[1])
+            own = self._message(self._rank, self._pending[1])
             self._compressor.accumulate(self._layout, [own], [target], [[1.0]])
 
     def receive(self, targets: Targets) -> None:
         """Wait for the round under way, if there is one, and add its messages."""
-        messages = self._arrived()
+        messages = self._wait_for_messages()
         if not messages:
             return
         with self._timer("mix"):
@@ -135,21 +137,21 @@ class Gossip:
 
     def receive_one_by_one(self, target: torch.Tensor) -> Iterator[torch.Tensor]:
         """Wait for the round under way and give its messages one by one, by rank, in target."""
-        for message in self._arrived():
+        for message in self._wait_for_messages():
             with self._timer("mix"):
                 self._compressor.accumulate(self._layout, [message], [target.zero_()], [[1.0]])
             yield target
 
     def cancel_pending(self) -> None:
-        """Forget the round under way: it has failed."""
-        self._under_way = None
+        """Drop the pending round, which has failed."""
+        self._pending = None
 
-    def _arrived(self) -> list[Message]:
+    def _wait_for_messages(self) -> list[Message]:
         """The messages of the round under way, once they are all there, in the order of ranks."""
-        if self._under_way is None:
+        if self._pending is None:
             return []
-        exchange, step = self._under_way
-        self._under_way = None
+        exchange, step = self._pending
+        self._pending = None
         with self._timer("wait"):
             exchange.wait()
         return [self._message(sender, step) for sender in self._payloads]

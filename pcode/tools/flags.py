@@ -19,7 +19,7 @@ def _takers(flag: Flag, component: Component) -> str:
 
 
 def table() -> list[str]:
-    """Give the lines of the page."""
+    """Return the lines of the page."""
     lines = ["# Flags", "", "Made by `python -m pcode.tools.flags`; `run.py --help` says the same."]
     declared = {
         name: component

@@ -1,4 +1,4 @@
-"""The one training loop: steps, epochs, synchronisation points, checkpoints, evaluations."""
+"""The training loop: steps, epochs, synchronisation points, checkpoints, evaluations."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -19,7 +19,7 @@ from pcode.training.stop import StopRequest
 from pcode.training.sync import SyncPoints
 from pcode.utils.errors import CommunicationError, DivergenceError, Preempted
 
-# The first step compiles the kernel that encodes, the second the one that decodes.
+# Left out of the mean step times: kernels compile in the first steps.
 UNTIMED_STEPS = 2
 
 
@@ -28,7 +28,7 @@ class Loop:
 
     Args:
         state: the run's, on this node.
-        request: whether this process was asked to end.
+        request: set when a signal asks the process to stop.
         mark_step: called with the number of steps made, before the first and after each.
         shows_progress: draw a bar on the standard error of the first node.
     """
@@ -75,7 +75,7 @@ class Loop:
         with self._bar:
             self._mark_step(self.state.first_step)
             if start is not None and not resumes:
-                self._save()  # nothing of the other run is needed any more
+                self._save()  # from here on the source run is not needed
             self.state.write_config()
             while True:
                 try:
@@ -88,14 +88,14 @@ class Loop:
                 resumes = False
 
     def _train(self, resumes: bool) -> dict[str, Any]:
-        """Train from where the node stands to the end.
+        """Train from the current step to the end.
 
         Args:
-            resumes: from a checkpoint, before which an epoch's evaluation had not been made.
+            resumes: from a checkpoint, which is written before the epoch's evaluation.
         """
         state = self.state
         epoch, within = divmod(state.step, state.plan.steps_per_epoch)
-        # Without a loss no epoch of this run has ended yet: it began with another's models.
+        # NaN means that no epoch of this run has ended: it started from another run's models.
         if resumes and within == 0 and not math.isnan(state.progress.loss):
             self._evaluate_if_due(epoch)
         while state.step < state.plan.num_steps:
@@ -103,11 +103,11 @@ class Loop:
             self._end_epoch()
         state.node.finish()
         loss = state.progress.loss
-        # There is none where the last epoch's was lost with a node, and no other was before it.
+        # NaN where a failure has discarded the only one.
         return self._end(None if math.isnan(loss) else loss, "finished")
 
     def _train_epoch(self) -> None:
-        """Make the steps that are left of the epoch under way."""
+        """Run the remaining steps of the current epoch."""
         state, node = self.state, self.state.node
         progress, records, watch = state.progress, state.records, state.plan.config.watch
         per_epoch = state.plan.steps_per_epoch
@@ -134,14 +134,16 @@ class Loop:
                         self._stop()
 
     def _end_epoch(self) -> None:
-        """Take an epoch's loss, a checkpoint and an evaluation."""
+        """Record the epoch's loss, then checkpoint and evaluate if due."""
         state, node = self.state, self.state.node
         progress, watch, step = state.progress, state.plan.config.watch, state.step
         epoch = -(-step // state.plan.steps_per_epoch)
         self._gather_losses()
         loss = sum(progress.losses) / len(progress.losses)
         progress.loss = mean(state.communicator, {"loss": loss})["loss"]
-        if step % state.plan.steps_per_epoch == 0:  # else the epoch ends when there are more
+        if (
+            step % state.plan.steps_per_epoch == 0
+        ):  # a partial last epoch continues if num_steps grows
             progress.losses = []
             node.schedule.observe(progress.loss)
         decision = self._sync_points.synchronise(step)
@@ -156,7 +158,7 @@ class Loop:
         self._evaluate_if_due(epoch)
 
     def _gather_losses(self) -> None:
-        """Take in all losses so far, on the first process of the node those of all of them."""
+        """Collect pending losses; sum them on the node's first process."""
         node, progress = self.state.node, self.state.progress
         progress.losses += node.outstanding_losses()
         node.average_statistics()
@@ -181,7 +183,7 @@ class Loop:
         )
 
     def _stop(self) -> NoReturn:
-        """End in good order, after a checkpoint."""
+        """Close the records, after a checkpoint, and raise Preempted."""
         self.state.records.close()
         raise Preempted(self.state.records.folder, self.state.step)
 
@@ -217,7 +219,7 @@ class Loop:
         """Evaluate models; return the summary, the same on every node.
 
         Args:
-            files: of the nodes, by rank.
+            files: of models, by rank.
         """
         state, watch = self.state, self.state.plan.config.watch
         load_model(state.node.model, files[state.node.rank])

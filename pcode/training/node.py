@@ -24,7 +24,7 @@ from pcode.utils.errors import CommunicationError, DivergenceError, UserError
 from pcode.utils.seeding import derive_seed
 from pcode.utils.transfer import to_device
 
-# Of what is carried from batch to batch, the dimension along which the columns of a text lie.
+# Batch dimension of the state that a recurrent model carries from batch to batch.
 _COLUMNS = 1
 
 
@@ -72,7 +72,7 @@ class Node:
             torch.compile(self.model) if learning.compile else self.model  # type: ignore[assignment]
         )
         self._scaler = LossScaler(self.device) if self.amp == "fp16" else None
-        # Who is to be restored must not have sent what is not finite.
+        # With continue, a loss is read before anything is sent, so that NaN is never sent.
         steps_ahead = 0 if launch.on_failure == "continue" else STEPS_AHEAD
         self._losses = Losses(self.device, communicator, launch.time_limit_seconds, steps_ahead)
         groups = parameter_groups(
@@ -93,7 +93,7 @@ class Node:
         self.restart_timer()
 
     def batches_ahead(self) -> Batches:
-        """This process's part of the node's batches of the epoch under way, from its next step on.
+        """Iterate over this process's part of the remaining batches of the current epoch.
 
         Nothing is carried over from the epoch before.
         """
@@ -132,7 +132,7 @@ class Node:
         with self.timer("data"):
             inputs, targets = (to_device(part, self.device) for part in next(batches))
             if self.device.type == "cuda" and inputs.ndim == 4:
-                # What convolutions on GPUs are fastest with; the layers keep it.
+                # cuDNN's convolutions are fastest with it.
                 inputs = inputs.contiguous(memory_format=torch.channels_last)
         self.optimizer.epoch = step / self.plan.steps_per_epoch
         rate = self.schedule(self.optimizer.epoch)
@@ -193,7 +193,7 @@ class Node:
         self.optimizer.x.fill_(math.nan)
 
     def restart_timer(self) -> None:
-        """Forget the times of the steps so far."""
+        """Reset the mean step times."""
         self.timer.synchronize()
         self.timed_steps = 0
         self._timed = dict.fromkeys(("total", *self.timer.seconds), 0.0)
@@ -226,7 +226,7 @@ class Node:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on exactly from what state_dict gave."""
+        """Restore a state_dict exactly."""
         self._load_model(state)
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
@@ -240,7 +240,7 @@ class Node:
             self._scaler.load_state_dict(state["scaler"])
 
     def warm_start(self, state: dict[str, Any], step: int) -> None:
-        """Go on from a state of another run or of other nodes, before optimizer.resynchronise().
+        """Load what fits of the state of another run or other nodes; resynchronise() follows.
 
         Args:
             step: where this run stands then.
@@ -274,7 +274,7 @@ class Node:
             average(self.local_ranks, statistics)
 
     def finish(self) -> None:
-        """Take in the last messages.
+        """Complete the pending exchange, and check the parameters.
 
         Raises:
             DivergenceError: the parameters are not finite.
@@ -290,12 +290,12 @@ class Node:
             digest, step = parameters_digest(self.model), self.optimizer.num_steps
             if len(set(gather_digests(self.local_ranks, digest, step))) > 1:
                 raise CommunicationError(
-                    "its processes have come to different parameters", rank=self.rank, step=step
+                    "its processes hold different parameters", rank=self.rank, step=step
                 )
 
 
 def use_gpu(device: torch.device) -> None:
-    """Make a GPU this thread's: simulated nodes have a thread each."""
+    """Set the CUDA device of this thread: simulated nodes have a thread each."""
     torch.cuda.set_device(device)
     torch.backends.cudnn.deterministic = True
     # An LSTM's weights are views of the flat vector, which cuDNN copies together at each call.
@@ -303,7 +303,7 @@ def use_gpu(device: torch.device) -> None:
 
 
 def seed_forward(device: torch.device, seed: int) -> None:
-    """Start the generator that dropout draws from, of that device."""
+    """Seed the device's global generator, from which dropout draws."""
     if device.type == "cuda":
         torch.cuda.manual_seed(seed)
     else:

@@ -53,7 +53,7 @@ def num_usable_cores() -> int:
 
 
 def device_of(on_cuda: bool | None, world: Sequence[int], process: int) -> torch.device:
-    """Give the device of a process of the run: by `world`, gone through again and again.
+    """Return the device of a process of the run: by `world`, gone through again and again.
 
     Args:
         process: its number among all of the run, node after node.

@@ -24,7 +24,7 @@ LARGEST_INTEGER = 2**31 - 1
 
 @dataclass(frozen=True)
 class Option:
-    """What a flag is, besides the name, type and default of the parameter that it annotates.
+    """Metadata of a flag, besides the name, type and default of the parameter that it annotates.
 
     Attributes:
         help: one line for `--help`.
@@ -33,7 +33,7 @@ class Option:
         choices: the accepted values, or empty for any; a registry is read at every use.
         minimum, maximum: the smallest and the largest accepted number; a whole number is never
             larger than LARGEST_INTEGER.
-        irrelevant: gives the reason why the flag cannot matter among all flags' values, or None.
+        irrelevant: returns why the flag has no effect among all flags' values, or None.
         name: the flag's, where it is not the parameter's.
         kind, default: the flag's, where what the parameter gets is worked out from its value.
     """
@@ -177,7 +177,7 @@ def _constructors(component: Any, below: type | None = None) -> Iterator[Callabl
 
 
 def _evaluated(annotation: Any, function: Any) -> Any:
-    """Give what an annotation of a function means; None where only type checkers know."""
+    """Return what an annotation of a function means; None where only type checkers know."""
     if not isinstance(annotation, str):
         return annotation
     with contextlib.suppress(NameError):
@@ -186,7 +186,7 @@ def _evaluated(annotation: Any, function: Any) -> Any:
 
 
 def options_of(component: Any) -> dict[str, Flag]:
-    """Give the flags that a component declares, by name."""
+    """Return the flags that a component declares, by name."""
     found: dict[str, Flag] = {}
     if dataclasses.is_dataclass(component):
         types = typing.get_type_hints(component)
@@ -214,12 +214,12 @@ def options_of(component: Any) -> dict[str, Flag]:
 
 
 def taken_by(component: Any, flags: Mapping[str, Any], below: type | None = None) -> dict[str, Any]:
-    """Choose those of all flags that a component takes, by the names of its parameters.
+    """Select those of all flags that a component takes, by the names of its parameters.
 
     Args:
         component: as for options_of.
         flags: every flag of the run; a parameter that is named like one gets it.
-        below: a base class whose own parameters are given otherwise.
+        below: a base class whose own parameters are passed separately.
     """
     named = {flag.parameter: name for name, flag in options_of(component).items()}
     taken = {}

@@ -19,7 +19,7 @@ P = TypeVar("P", bound=MaybeParametric)
 
 
 def look_up(flag: str, value: str, built: Mapping[str, T]) -> T:
-    """Give built[value].
+    """Return built[value].
 
     Raises:
         UserError: the name is unknown; the message names flag, value and what is built.
@@ -30,7 +30,7 @@ def look_up(flag: str, value: str, built: Mapping[str, T]) -> T:
 
 
 def look_up_parametric(flag: str, value: str, built: Mapping[str, P]) -> P:
-    """Give built[NAME], where the value is "NAME" or, of what is parametric, "NAME:PARAMETERS".
+    """Return built[NAME], where the value is "NAME" or, of what is parametric, "NAME:PARAMETERS".
 
     Raises:
         UserError: the name is unknown, or takes no parameters and has some.
