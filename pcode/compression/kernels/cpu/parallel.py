@@ -132,5 +132,6 @@ def sum_segments(
     finite = np.isfinite(sums)
     if not finite.all():
         raise NotFiniteError(layout.names[tensors[finite.argmin()]])
-    totals: NDArray[np.float64] = np.bincount(tensors, sums, layout.num_tensors)  # type: ignore[assignment]
+    totals = np.zeros(layout.num_tensors)
+    np.add.at(totals, tensors, sums)
     return totals
