@@ -4,7 +4,7 @@ import argparse
 import difflib
 import os
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -191,14 +191,15 @@ def config_of_run(run: Path) -> Config:
     return _build(_values({name: value.text for name, value in found.items()}, files), files)
 
 
-def why_irrelevant(flags: Mapping[str, Any]) -> dict[str, str]:
-    """Return the flags that cannot matter among all flags' values, each with the reason."""
+def why_irrelevant(names: Iterable[str], flags: Mapping[str, Any]) -> dict[str, str]:
+    """Return those of some flags that have no effect among all flags' values, and why."""
+    declared, of_components = all_flags(), component_flags()
     found = {}
-    for kind in groups().values():
-        for name, flag in options_of(kind).items():
-            found[name] = flag.option.irrelevant(flags)
-    for name, (component, flag) in component_flags().items():
-        found[name] = irrelevant(component, flag, flags)
+    for name in names:
+        if name in of_components:
+            found[name] = irrelevant(*of_components[name], flags)
+        else:
+            found[name] = declared[name].option.irrelevant(flags)
     return {name: reason for name, reason in found.items() if reason is not None}
 
 
@@ -227,7 +228,7 @@ def parse(arguments: Sequence[str]) -> Parsed:
         for name in texts
         if name not in files or (name not in of_run and values[name] != defaults[name])
     ]
-    reasons = {name: reason for name, reason in why_irrelevant(flags).items() if name in explicit}
+    reasons = why_irrelevant(explicit, flags)
     if config.watch.evaluate:
         learning = set(flags_by_group()["learning"]) - {"avg_model"}
         reasons |= dict.fromkeys(learning & set(explicit), "--evaluate True trains nothing")

@@ -91,7 +91,7 @@ def read_flags(path: Path) -> dict[str, Any]:
     try:
         look_up("optimizer", flags["optimizer"], OPTIMIZERS)
         look_up("comm_op", flags["comm_op"], COMPRESSORS)
-        for name in why_irrelevant(flags):
+        for name in why_irrelevant(flags, flags):
             del flags[name]
         for name in ("n_mpi_process", "manual_seed"):
             flags[name] = int(flags[name])

@@ -176,13 +176,11 @@ def _constructors(component: Any, below: type | None = None) -> Iterator[Callabl
             yield vars(base)["__init__"]
 
 
-def _evaluated(annotation: Any, function: Any) -> Any:
-    """Return what an annotation of a function means; None where only type checkers know."""
-    if not isinstance(annotation, str):
-        return annotation
+def _annotations(function: Callable[..., Any]) -> dict[str, Any]:
+    """Return the annotations of a function, as texts where only type checkers know their names."""
     with contextlib.suppress(NameError):
-        return eval(annotation, function.__globals__)
-    return None
+        return inspect.get_annotations(function, eval_str=True)
+    return inspect.get_annotations(function)
 
 
 def options_of(component: Any) -> dict[str, Flag]:
@@ -197,8 +195,7 @@ def options_of(component: Any) -> dict[str, Flag]:
         return found
     for constructor in _constructors(component):
         parameters = inspect.signature(constructor).parameters
-        for parameter, text in constructor.__annotations__.items():
-            annotation = _evaluated(text, constructor)
+        for parameter, annotation in _annotations(constructor).items():
             if typing.get_origin(annotation) is not Annotated:
                 continue
             kind, *metadata = typing.get_args(annotation)

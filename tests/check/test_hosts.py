@@ -180,7 +180,7 @@ def test_a_missing_package(three_hosts: Hosts, tmp_path: Path) -> None:
 
 def test_other_code(three_hosts: Hosts, tmp_path: Path) -> None:
     assert pcode.__file__ is not None
-    own = Path(pcode.__file__).with_name("seeding.py")
+    own = Path(pcode.__file__).parent / "utils/seeding.py"
     other = tmp_path / "seeding.py"
     other.write_text(own.read_text() + "\n# changed\n")
     on(three_hosts, "host-3", "mount", "--bind", str(other), str(own))
