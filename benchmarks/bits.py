@@ -219,7 +219,7 @@ def _all(only: str) -> dict[str, Any]:
 def _differences(kept: dict[str, Any], found: dict[str, Any]) -> Iterator[str]:
     for run in sorted(kept.keys() | found.keys()):
         before, now = kept.get(run, {}), found.get(run, {})
-        for part in sorted(before.keys() | now.keys()):
+        for part in before or now:
             if before.get(part) != now.get(part):
                 yield f"{run}: {part}: {before.get(part)} -> {now.get(part)}"
 
