@@ -174,6 +174,8 @@ def read_node(run: Path, manifest: Manifest, rank: int, layout: Layout) -> dict[
         raise UserError(f"--resume {run}: {file} is damaged{hint}")
     try:
         state: dict[str, Any] = torch.load(io.BytesIO(content), weights_only=True)
+        if "law" in state:  # what the first version called it
+            state["optimizer"] = state.pop("law")
         found = Layout(tuple(state["names"]), tuple(tuple(shape) for shape in state["shapes"]))
     except Exception as error:  # with the right digest: another program's, which may hold anything
         raise UserError(f"--resume {run}: {file} is no checkpoint: {one_line(error)}") from None

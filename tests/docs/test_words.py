@@ -30,7 +30,7 @@ RETIRED = {
     r"kept": "selected, cached, retained",
 }
 # Names in files and variables that users have.
-FORMATS = re.compile(r'"healed"|"meeting"|\.kept\b|decentralization meets')
+FORMATS = re.compile(r'"law"|"healed"|"meeting"|\.kept\b|decentralization meets')
 PATTERN = re.compile(rf"(?<![\w-])({'|'.join(RETIRED)})(?![\w-])")
 SOURCES = sorted(
     str(path.relative_to(ROOT)) for path in (*ROOT.glob("pcode/**/*.py"), ROOT / "run.py")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -152,6 +153,26 @@ def test_fewer_epochs_than_it_has(tmp_path: Path, whole: Path) -> None:
     ended = run(tmp_path, ("--resume", str(run_folder(whole)), "--num_epochs", "2"))
     assert ended.status == USER_ERROR
     assert "a larger --num_epochs" in ended.output
+
+
+def test_a_checkpoint_of_the_first_version_is_read(tmp_path: Path, whole: Path) -> None:
+    """It called the optimizer's state another name, and everything else as now."""
+    run_ = tmp_path / "run"
+    shutil.copytree(run_folder(whole), run_)
+    (run_ / "summary.json").unlink()
+    step = last_step(run_)
+    manifest_file = run_ / f"checkpoints/{step}.json"
+    manifest = json.loads(manifest_file.read_text())
+    for rank in range(len(manifest["sha256"])):
+        file = run_ / f"{rank}/checkpoint_{step}.pt"
+        state = torch.load(file, weights_only=True)
+        state["law"] = state.pop("optimizer")
+        torch.save(state, file)
+        manifest["sha256"][rank] = hashlib.sha256(file.read_bytes()).hexdigest()
+    manifest_file.write_text(json.dumps(manifest))
+    ended = run(tmp_path, ("--resume", str(run_)))
+    assert ended.status == 0, ended.output
+    assert f"resumed after step {step}" in ended.output
 
 
 def test_a_run_under_way_is_left_alone(tmp_path: Path, whole: Path) -> None:
