@@ -143,9 +143,9 @@ def _without_times(record: Any) -> Any:
         return {
             name: _without_times(value)
             for name, value in record.items()
-            if not TIMES.search(name) and name != "text"
+            if not TIMES.search(name) and name != "resumed"  # a path
         }
-    return record
+    return [_without_times(each) for each in record] if isinstance(record, list) else record
 
 
 def _digest(content: Any) -> str:
