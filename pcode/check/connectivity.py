@@ -5,6 +5,8 @@ list for each host; `port`, to which the host's number is added; `limit_seconds`
 of JSON: its number, and the numbers of the hosts that it did not reach, with the reasons.
 """
 
+from __future__ import annotations  # hosts run it with any interpreter that they have
+
 import json
 import os
 import socket

@@ -5,6 +5,8 @@ what is missing instead of failing. SETTINGS is JSON: `script`, run.py's absolut
 which ranks start; `data_dir` and `checkpoint`, from there; `packages`, names of distributions.
 """
 
+from __future__ import annotations  # hosts run it with any interpreter that they have
+
 import fcntl
 import hashlib
 import importlib.util

@@ -178,5 +178,7 @@ def test_processes_that_have_come_apart_are_an_error() -> None:
             node.optimizer.x[0] += 1
         node.finish()
 
-    with pytest.raises(CommunicationError, match="rank 1, step 0: its processes have come to"):
+    with pytest.raises(
+        CommunicationError, match="rank 1, step 0: its processes hold different parameters"
+    ):
         on_nodes(PLAIN, 2, use)
