@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import compress
 from typing import Annotated, Any, Protocol
 
 import numpy as np
@@ -132,7 +133,7 @@ class Kernels(Protocol):
         """Add messages, of which there may be none.
 
         Args:
-            weights: targets x messages.
+            weights: targets x messages; each message has one that is not 0.
         """
 
 
@@ -171,6 +172,8 @@ class KernelCompressor(Compressor):
     ) -> None:
         kernels = self._kernels(targets[0].device)
         matrix = self.check_sum(layout, messages, targets, weights)
+        used = matrix.any(axis=0)
+        messages, matrix = [*compress(messages, used)], matrix[:, used]
         with torch.cuda.device_of(targets[0]):
             kernels.accumulate(self, layout, messages, targets, matrix)
 

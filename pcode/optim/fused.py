@@ -8,12 +8,20 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from pcode.compression import Compressor, Message
 from pcode.compression.kernels.cpu.blocks import LANES, total_of
 from pcode.compression.kernels.cpu.cache import kernel
-from pcode.compression.kernels.cpu.memory import BLOCK, addresses_of, floats_at
+from pcode.compression.kernels.cpu.memory import (
+    BLOCK,
+    Difference,
+    Doubles,
+    Floats,
+    Ints,
+    addresses_of,
+    block_at,
+    difference_of,
+)
 from pcode.compression.kernels.cpu.parallel import sum_segments
 from pcode.compression.sign import Sign, places_of
 from pcode.compression.sign.cpu import accumulate_block, encode_block, write_means
@@ -35,19 +43,19 @@ FusedStep = Callable[
 
 @kernel
 def _step(
-    targets: NDArray[np.int64],
-    payloads: NDArray[np.int64],
-    weights: NDArray[np.float32],
-    x: NDArray[np.float32],
-    gradients: NDArray[np.int64],
-    buf: NDArray[np.float32],
-    z: NDArray[np.float32],
-    coefficients: NDArray[np.float32],
-    reference: NDArray[np.float32],
-    payload: NDArray[np.uint8],
-    places: NDArray[np.int64],
-    sums: NDArray[np.float64],
-    segments: NDArray[np.int64],
+    targets: Ints,
+    payloads: Ints,
+    weights: Floats,
+    x: int,
+    gradients: Ints,
+    buf: int,
+    z: int,
+    coefficients: Floats,
+    difference: Difference,
+    payload: int,
+    places: Ints,
+    sums: Doubles,
+    segments: Ints,
     first: int,
     last: int,
 ) -> None:
@@ -59,17 +67,15 @@ def _step(
         for begin in range(start, start + size, BLOCK):
             num_entries = min(BLOCK, start + size - begin)
             entry, place = offset + begin, places[tensor] + begin // 8
-            end = entry + num_entries
             accumulate_block(targets, payloads, weights, tensor, entry, place, num_entries, bits)
             update_block(
-                x[entry:end],
-                floats_at(gradients[tensor] + 4 * begin, num_entries),
-                buf[entry:end],
-                z[entry:end],
+                block_at(x + 4 * entry, num_entries),
+                block_at(gradients[tensor] + 4 * begin, num_entries),
+                block_at(buf + 4 * entry, num_entries),
+                block_at(z + 4 * entry, num_entries),
                 coefficients[tensor],
             )
-            signs = payload[place : place + (num_entries + 7) // 8]
-            encode_block(x[entry:end], reference[entry:end], signs, lanes, room)
+            encode_block(difference, entry, num_entries, payload + place, lanes, room)
         sums[segment] = total_of(lanes)
 
 
@@ -95,8 +101,8 @@ def sign_step(
         addresses_of(each.payload for each in messages),
         matrix,
         *update.arguments(),
-        reference.numpy(),
-        message.payload.numpy(),
+        difference_of(update.x, reference),
+        message.payload.data_ptr(),
         places_of(layout.sizes),
     )
     write_means(layout, message, norms)

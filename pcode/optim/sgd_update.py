@@ -3,12 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from pcode.compression.kernels.cpu.cache import kernel
-from pcode.compression.kernels.cpu.memory import addresses_of, floats_at
+from pcode.compression.kernels.cpu.memory import Floats, Ints, addresses_of, floats_at
 from pcode.compression.kernels.cpu.parallel import run_segments
 from pcode.utils.layout import Layout
 
@@ -34,25 +32,14 @@ class SGDUpdate:
     buf: torch.Tensor
     z: torch.Tensor
     gradients: Sequence[torch.Tensor]
-    coefficients: NDArray[np.float32]
+    coefficients: Floats
 
     def arguments(
         self,
-    ) -> tuple[
-        NDArray[np.float32],
-        NDArray[np.int64],
-        NDArray[np.float32],
-        NDArray[np.float32],
-        NDArray[np.float32],
-    ]:
-        """What the CPU's kernels take: x, the gradients' addresses, buf, z, coefficients."""
-        return (
-            self.x.detach().numpy(),
-            addresses_of(self.gradients),
-            self.buf.numpy(),
-            self.z.numpy(),
-            self.coefficients,
-        )
+    ) -> tuple[int, Ints, int, int, Floats]:
+        """What the CPU's kernels take: the addresses of x, gradients, buf, z; coefficients."""
+        x, buf, z = (vector.data_ptr() for vector in (self.x, self.buf, self.z))
+        return x, addresses_of(self.gradients), buf, z, self.coefficients
 
     def __call__(self) -> None:
         if self.x.is_cuda:
@@ -83,11 +70,11 @@ class SGDUpdate:
 
 @kernel
 def update_block(
-    x: NDArray[np.float32],
-    gradient: NDArray[np.float32],
-    buf: NDArray[np.float32],
-    z: NDArray[np.float32],
-    coefficients: NDArray[np.float32],
+    x: Floats,
+    gradient: Floats,
+    buf: Floats,
+    z: Floats,
+    coefficients: Floats,
 ) -> None:
     """The update of entries of a tensor, whose coefficients these are."""
     lr, decay = coefficients[LR], coefficients[WEIGHT_DECAY]
@@ -103,22 +90,22 @@ def update_block(
 
 @kernel
 def _update(
-    x: NDArray[np.float32],
-    gradients: NDArray[np.int64],
-    buf: NDArray[np.float32],
-    z: NDArray[np.float32],
-    coefficients: NDArray[np.float32],
-    segments: NDArray[np.int64],
+    x: int,
+    gradients: Ints,
+    buf: int,
+    z: int,
+    coefficients: Floats,
+    segments: Ints,
     first: int,
     last: int,
 ) -> None:
     for segment in range(first, last):
         tensor, offset, start, size = segments[segment]
-        begin, end = offset + start, offset + start + size
+        begin = 4 * (offset + start)
         update_block(
-            x[begin:end],
+            floats_at(x + begin, size),
             floats_at(gradients[tensor] + 4 * start, size),
-            buf[begin:end],
-            z[begin:end],
+            floats_at(buf + begin, size),
+            floats_at(z + begin, size),
             coefficients[tensor],
         )

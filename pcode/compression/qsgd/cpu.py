@@ -20,10 +20,17 @@ from pcode.compression.kernels.cpu.blocks import (
 from pcode.compression.kernels.cpu.cache import kernel
 from pcode.compression.kernels.cpu.memory import (
     BLOCK,
+    Bytes,
+    Difference,
+    Doubles,
+    Floats,
+    Ints,
+    Words,
     addresses_of,
+    block_at,
     bytes_at,
+    difference_of,
     floats_at,
-    reference_of,
 )
 from pcode.compression.kernels.cpu.parallel import run_segments, sum_segments
 from pcode.compression.qsgd import LARGEST_NORM, QSGD, errors_of, places_of
@@ -32,13 +39,7 @@ from pcode.utils.layout import Layout
 
 @kernel
 def _sum_squares(
-    value: NDArray[np.float32],
-    reference: NDArray[np.float32],
-    stride: int,
-    sums: NDArray[np.float64],
-    segments: NDArray[np.int64],
-    first: int,
-    last: int,
+    difference: Difference, sums: Doubles, segments: Ints, first: int, last: int
 ) -> None:
     """Sum the squares of value - reference, segment by segment, in float64."""
     room, lanes = np.empty(BLOCK, np.float32), np.empty(LANES)
@@ -47,9 +48,8 @@ def _sum_squares(
         end = offset + start + size
         lanes[:] = 0
         for entry in range(offset + start, end, BLOCK):
-            num_entries = min(BLOCK, end - entry)
-            minus = reference[stride * entry : stride * entry + num_entries]
-            add_squares(lanes, subtract(value[entry : entry + num_entries], minus, room))
+            subtract(difference, entry, min(BLOCK, end - entry), room)
+            add_squares(lanes, room)
         sums[segment] = total_of(lanes)
 
 
@@ -68,39 +68,34 @@ def _draw(counter: np.uint32, before: np.uint32, between: np.uint32) -> np.int32
 
 @kernel
 def _round(
-    value: NDArray[np.float32],
-    reference: NDArray[np.float32],
+    block: Floats,
     start: int,
-    factors: NDArray[np.float32],
-    words: NDArray[np.uint32],
+    power: np.float32,
+    scale: np.float32,
+    before: np.uint32,
+    between: np.uint32,
     most: np.int32,
-    difference: NDArray[np.float32],
     levels: NDArray[np.int32],
 ) -> None:
-    """Set difference to value - reference, and levels to what is sent of its magnitudes.
+    """Set levels to what is sent of the magnitudes of a block.
 
-    That is |v| times the factors, rounded down, or up with the probability of its fraction, and at
-    most `most`. Whole part and fraction are apart, so that no sum is rounded.
+    That is |v| times power and scale, rounded down, or up with the probability of its fraction, and
+    at most `most`. Whole part and fraction are apart, so that no sum is rounded.
 
     Args:
         start: the number of the first entry in its tensor.
-        factors, words: two of each, of the tensor.
+        before, between: the words of the tensor.
     """
-    power, scale, before, between = factors[0], factors[1], words[0], words[1]
-    for i in range(value.size):
-        entry = value[i] - reference[i]
-        difference[i] = entry
-        scaled = abs(entry) * power * scale
+    for i in range(BLOCK):
+        scaled = abs(block[i]) * power * scale
         whole = np.int32(scaled)
         limit = np.int32((scaled - np.float32(whole)) * np.float32(2.0**31))
         up = _draw(np.uint32(start + i), before, between) < limit
         levels[i] = min(np.int32(whole + np.int32(up)), most)
-    for i in range(value.size, -(-value.size // 8) * 8):
-        difference[i] = levels[i] = 0
 
 
 @kernel
-def _pack_by(levels: NDArray[np.int32], packed: NDArray[np.uint8], bits: int, a_byte: int) -> None:
+def _pack_by(levels: NDArray[np.int32], packed: Bytes, bits: int, a_byte: int) -> None:
     for byte in range(packed.size):
         together = np.uint8(0)
         for number in range(a_byte):
@@ -109,7 +104,7 @@ def _pack_by(levels: NDArray[np.int32], packed: NDArray[np.uint8], bits: int, a_
 
 
 @kernel
-def _pack(bits: int, levels: NDArray[np.int32], packed: NDArray[np.uint8]) -> None:
+def _pack(bits: int, levels: NDArray[np.int32], packed: Bytes) -> None:
     """Write levels of so many bits, the first in the lowest."""
     # The numbers are constants in loops, so that these become vector code.
     if bits == 1:
@@ -127,16 +122,14 @@ def _pack(bits: int, levels: NDArray[np.int32], packed: NDArray[np.uint8]) -> No
 
 
 @kernel
-def _unpack_by(
-    packed: NDArray[np.uint8], levels: NDArray[np.uint16], bits: int, a_byte: int
-) -> None:
+def _unpack_by(packed: Bytes, levels: NDArray[np.uint16], bits: int, a_byte: int) -> None:
     for byte in range(packed.size):
         for number in range(a_byte):
             levels[a_byte * byte + number] = (packed[byte] >> (bits * number)) & ((1 << bits) - 1)
 
 
 @kernel
-def _unpack(bits: int, packed: NDArray[np.uint8], levels: NDArray[np.uint16]) -> None:
+def _unpack(bits: int, packed: Bytes, levels: NDArray[np.uint16]) -> None:
     """The reverse of `_pack`."""
     if bits == 1:
         _unpack_by(packed, levels, 1, 8)
@@ -154,15 +147,13 @@ def _unpack(bits: int, packed: NDArray[np.uint8], levels: NDArray[np.uint16]) ->
 
 @kernel
 def _encode(
-    value: NDArray[np.float32],
-    reference: NDArray[np.float32],
-    stride: int,
-    payload: NDArray[np.uint8],
+    difference: Difference,
+    payload: int,
     bits: int,
-    places: NDArray[np.int64],
-    factors: NDArray[np.float32],
-    words: NDArray[np.uint32],
-    segments: NDArray[np.int64],
+    places: Ints,
+    factors: Floats,
+    words: Words,
+    segments: Ints,
     first: int,
     last: int,
 ) -> None:
@@ -171,23 +162,16 @@ def _encode(
     most = np.int32((1 << bits) - 1)
     for segment in range(first, last):
         tensor, offset, start, size = segments[segment]
+        power, scale = factors[tensor, 0], factors[tensor, 1]
+        before, between = words[tensor, 0], words[tensor, 1]
         for begin in range(start, start + size, BLOCK):
             num_entries = min(BLOCK, start + size - begin)
-            entry = offset + begin
-            _round(
-                value[entry : entry + num_entries],
-                reference[stride * entry : stride * entry + num_entries],
-                begin,
-                factors[tensor],
-                words[tensor],
-                most,
-                room,
-                levels,
-            )
-            signs = places[tensor, 0] + begin // 8
-            pack_signs(room, payload[signs : signs + (num_entries + 7) // 8])
-            magnitudes = places[tensor, 1] + begin * bits // 8
-            _pack(bits, levels, payload[magnitudes : magnitudes + (num_entries * bits + 7) // 8])
+            subtract(difference, offset + begin, num_entries, room)
+            _round(room, begin, power, scale, before, between, most, levels)
+            signs = payload + places[tensor, 0] + begin // 8
+            pack_signs(room, num_entries, signs)
+            magnitudes = payload + places[tensor, 1] + begin * bits // 8
+            _pack(bits, levels, bytes_at(magnitudes, (num_entries * bits + 7) // 8))
 
 
 @kernel
@@ -197,58 +181,58 @@ def _decode(
     tensor: int,
     signs: int,
     magnitudes: int,
-    flags: NDArray[np.uint8],
+    size: int,
+    flags: Bytes,
     levels: NDArray[np.uint16],
-    decoded: NDArray[np.float32],
+    decoded: Floats,
 ) -> None:
-    """Decode as many entries of a tensor as `decoded` has.
+    """Decode `size` entries of a tensor.
 
     Args:
         message: its address.
         signs, magnitudes: where the entries' begin in the message.
-        flags, levels: room for BLOCK.
+        flags, levels, decoded: room for a BLOCK.
     """
-    size, scale = decoded.size, floats_at(message + 4 * tensor, 1)[0]
-    unpack_bits(bytes_at(message + signs, (size + 7) // 8), flags)
+    scale = floats_at(message + 4 * tensor, 1)[0]
+    unpack_bits(bytes_at(message + signs, (size + 7) // 8), flags, 0)
     _unpack(bits, bytes_at(message + magnitudes, (size * bits + 7) // 8), levels)
     for i in range(size):
         entry = scale * np.float32(levels[i])
-        decoded[i] = -entry if flags[i] else entry
+        decoded[i] = -entry if flags[0, i] else entry
 
 
 @kernel
 def _accumulate(
-    targets: NDArray[np.int64],
-    payloads: NDArray[np.int64],
-    weights: NDArray[np.float32],
+    targets: Ints,
+    payloads: Ints,
+    weights: Floats,
     bits: int,
-    places: NDArray[np.int64],
-    segments: NDArray[np.int64],
+    places: Ints,
+    segments: Ints,
     first: int,
     last: int,
 ) -> None:
     """targets[k] += weights[k, m] * message m, in one pass over the memory of the targets."""
-    flags, levels = np.empty(BLOCK, np.uint8), np.empty(BLOCK, np.uint16)
-    room = np.empty(BLOCK, np.float32)
+    flags, levels = np.empty((1, BLOCK), np.uint8), np.empty(BLOCK, np.uint16)
+    decoded = np.empty(BLOCK, np.float32)
     for segment in range(first, last):
         tensor, offset, start, size = segments[segment]
         for begin in range(start, start + size, BLOCK):
-            decoded = room[: min(BLOCK, start + size - begin)]
-            signs, magnitudes = (
-                places[tensor, 0] + begin // 8,
-                places[tensor, 1] + begin * bits // 8,
-            )
+            num_entries = min(BLOCK, start + size - begin)
+            signs = places[tensor, 0] + begin // 8
+            magnitudes = places[tensor, 1] + begin * bits // 8
             for m in range(payloads.size):
-                if not weights[:, m].any():
-                    continue
-                _decode(payloads[m], bits, tensor, signs, magnitudes, flags, levels, decoded)
+                message = payloads[m]
+                _decode(
+                    message, bits, tensor, signs, magnitudes, num_entries, flags, levels, decoded
+                )
                 for k in range(targets.size):
                     if weights[k, m] != 0:
-                        target = floats_at(targets[k] + 4 * (offset + begin), decoded.size)
+                        target = block_at(targets[k] + 4 * (offset + begin), num_entries)
                         add_scaled(target, decoded, weights[k, m])
 
 
-def _scales(compressor: QSGD, layout: Layout, norms: NDArray[np.float64]) -> NDArray[np.float64]:
+def _scales(compressor: QSGD, layout: Layout, norms: Doubles) -> Doubles:
     """What the integers of each tensor are multiplied by."""
     scales = norms / ((1 << compressor.quantize_level) - 1)
     if compressor.is_biased:
@@ -256,7 +240,7 @@ def _scales(compressor: QSGD, layout: Layout, norms: NDArray[np.float64]) -> NDA
     return scales
 
 
-def _factors(level: int, norms: NDArray[np.float64]) -> NDArray[np.float32]:
+def _factors(level: int, norms: Doubles) -> Floats:
     """Two factors whose product is s / ||v||_2, num_tensors x 2.
 
     The first is a power of two that brings the norm near 1, as s / ||v||_2 itself may be too
@@ -275,16 +259,16 @@ def encode(
     reference: torch.Tensor | None,
     message: Message,
 ) -> None:
-    level, payload = compressor.quantize_level, message.payload.numpy()
-    inputs = value.detach().numpy(), *reference_of(reference)
-    squares = sum_segments(_sum_squares, layout, *inputs)
+    level, difference = compressor.quantize_level, difference_of(value, reference)
+    squares = sum_segments(_sum_squares, layout, difference)
     norms = np.minimum(np.sqrt(squares), LARGEST_NORM)
-    payload[: 4 * norms.size].view("<f4")[:] = _scales(compressor, layout, norms)
+    scales = message.payload.numpy()[: 4 * norms.size].view("<f4")
+    scales[:] = _scales(compressor, layout, norms)
     run_segments(
         _encode,
         layout.sizes,
-        *inputs,
-        payload,
+        difference,
+        message.payload.data_ptr(),
         level,
         places_of(layout.sizes, level),
         _factors(level, norms),
@@ -297,7 +281,7 @@ def accumulate(
     layout: Layout,
     messages: Sequence[Message],
     targets: Sequence[torch.Tensor],
-    weights: NDArray[np.float32],
+    weights: Floats,
 ) -> None:
     run_segments(
         _accumulate,

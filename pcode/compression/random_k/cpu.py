@@ -4,12 +4,21 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from pcode.compression.base import Message
 from pcode.compression.draws import words_of
 from pcode.compression.kernels.cpu.cache import kernel
-from pcode.compression.kernels.cpu.memory import addresses_of, floats_at, reference_of
+from pcode.compression.kernels.cpu.memory import (
+    Bytes,
+    Difference,
+    Doubles,
+    Floats,
+    Ints,
+    Words,
+    addresses_of,
+    difference_of,
+    floats_at,
+)
 from pcode.compression.kernels.cpu.parallel import array_of, run_segments, sum_segments
 from pcode.compression.random_k import NUM_WORDS, SHUFFLED_ENTRIES, RandomK
 from pcode.utils.layout import Layout
@@ -31,9 +40,7 @@ def _word(key: np.uint64, number: int) -> np.uint64:
 
 
 @kernel
-def _shuffle(
-    words: NDArray[np.uint32], size: int, num_selected: int, positions: NDArray[np.uint32]
-) -> None:
+def _shuffle(words: Words, size: int, num_selected: int, positions: Words) -> None:
     """The first positions of a Fisher-Yates shuffle of 0..size - 1, 52 bits a draw."""
     key = np.uint64(words[0]) << np.uint64(32) | np.uint64(words[1])
     for index in range(size):
@@ -55,9 +62,7 @@ def _round(
 
 
 @kernel
-def _permute(
-    words: NDArray[np.uint32], size: int, first: int, count: int, positions: NDArray[np.uint32]
-) -> None:
+def _permute(words: Words, size: int, first: int, count: int, positions: Words) -> None:
     """Where a keyed permutation of 0..size - 1 puts `first` and the `count` - 1 after it."""
     bits = 0
     while (1 << bits) < size:
@@ -82,9 +87,7 @@ def _permute(
 
 
 @kernel
-def draw_positions(
-    words: NDArray[np.uint32], size: int, first: int, count: int, positions: NDArray[np.uint32]
-) -> None:
+def draw_positions(words: Words, size: int, first: int, count: int, positions: Words) -> None:
     """The positions of the selected entries `first` to `first + count - 1` of a tensor, distinct.
 
     Args:
@@ -100,16 +103,14 @@ def draw_positions(
 
 @kernel
 def _encode(
-    value: NDArray[np.float32],
-    reference: NDArray[np.float32],
-    stride: int,
-    payload: NDArray[np.uint8],
-    sizes: NDArray[np.int64],
-    offsets: NDArray[np.int64],
-    scales: NDArray[np.float32],
-    words: NDArray[np.uint32],
-    sums: NDArray[np.float64],
-    segments: NDArray[np.int64],
+    difference: Difference,
+    payload: Bytes,
+    sizes: Ints,
+    offsets: Ints,
+    scales: Floats,
+    words: Words,
+    sums: Doubles,
+    segments: Ints,
     first: int,
     last: int,
 ) -> None:
@@ -125,28 +126,31 @@ def _encode(
     values = payload.view(np.float32)
     for segment in range(first, last):
         tensor, before, begin, num_selected = segments[segment]
+        size, offset = sizes[tensor], offsets[tensor]
+        value = floats_at(difference.value + 4 * offset, size)
+        reference = floats_at(difference.reference + 4 * difference.stride * offset, size)
         flags = np.float32(0)
         for start in range(begin, begin + num_selected, BLOCK):
             count = min(BLOCK, begin + num_selected - start)
-            draw_positions(words[tensor], sizes[tensor], start, count, positions)
+            draw_positions(words[tensor], size, start, count, positions)
             for index in range(count):
-                entry = offsets[tensor] + np.int64(positions[index])
-                difference = value[entry] - reference[stride * entry]
+                entry = np.int64(positions[index])
+                each = value[entry] - reference[difference.stride * entry]
                 # 0 times what is not finite is NaN.
-                flags += np.float32(0) * difference
-                values[before + start + index] = scales[tensor] * difference
+                flags += np.float32(0) * each
+                values[before + start + index] = scales[tensor] * each
         sums[segment] = flags
 
 
 @kernel
 def _accumulate(
-    targets: NDArray[np.int64],
-    payload: NDArray[np.uint8],
-    weights: NDArray[np.float32],
-    sizes: NDArray[np.int64],
-    offsets: NDArray[np.int64],
-    words: NDArray[np.uint32],
-    segments: NDArray[np.int64],
+    targets: Ints,
+    payload: Bytes,
+    weights: Floats,
+    sizes: Ints,
+    offsets: Ints,
+    words: Words,
+    segments: Ints,
     first: int,
     last: int,
 ) -> None:
@@ -181,8 +185,7 @@ def encode(
     sum_segments(
         _encode,
         layout,
-        value.detach().numpy(),
-        *reference_of(reference),
+        difference_of(value, reference),
         message.payload.numpy(),
         array_of(layout.sizes),
         array_of(layout.offsets),
@@ -198,19 +201,18 @@ def accumulate(
     layout: Layout,
     messages: Sequence[Message],
     targets: Sequence[torch.Tensor],
-    weights: NDArray[np.float32],
+    weights: Floats,
 ) -> None:
     # Two messages may hold the same entry: one after the other, not on two threads at once.
     for message, column in zip(messages, np.ascontiguousarray(weights.T), strict=True):
-        if column.any():
-            run_segments(
-                _accumulate,
-                compressor.selected(layout),
-                addresses_of(targets),
-                message.payload.numpy(),
-                column,
-                array_of(layout.sizes),
-                array_of(layout.offsets),
-                words_of(message.key, layout.num_tensors, NUM_WORDS),
-                entries_per_thread=ENTRIES_PER_THREAD,
-            )
+        run_segments(
+            _accumulate,
+            compressor.selected(layout),
+            addresses_of(targets),
+            message.payload.numpy(),
+            column,
+            array_of(layout.sizes),
+            array_of(layout.offsets),
+            words_of(message.key, layout.num_tensors, NUM_WORDS),
+            entries_per_thread=ENTRIES_PER_THREAD,
+        )

@@ -23,7 +23,7 @@ from pcode.compression.kernels.gpu.launch import (
     launch,
     segments_of,
     signed_key,
-    used_messages,
+    with_weights,
 )
 from pcode.compression.random_k import NUM_WORDS, SHUFFLED_ENTRIES, RandomK
 from pcode.compression.random_k.triton_shuffle import Shuffled, draw, shuffled_of
@@ -215,7 +215,7 @@ def accumulate(
 ) -> None:
     """Message after message, as two may hold an entry."""
     tables = _tables(compressor, layout, targets[0].device)
-    used = used_messages(messages, weights)
+    used = with_weights(messages, weights)
     keys = [signed_key(message) for message, _ in used]
     drawn = draw(tables.shuffled, tables.tensors, keys)
     for (message, column), key, positions in zip(used, keys, drawn, strict=True):

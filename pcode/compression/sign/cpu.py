@@ -8,7 +8,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from pcode.compression.base import Message
 from pcode.compression.kernels.cpu.blocks import (
@@ -22,10 +21,16 @@ from pcode.compression.kernels.cpu.blocks import (
 from pcode.compression.kernels.cpu.cache import kernel
 from pcode.compression.kernels.cpu.memory import (
     BLOCK,
+    Bytes,
+    Difference,
+    Doubles,
+    Floats,
+    Ints,
     addresses_of,
+    block_at,
     bytes_at,
+    difference_of,
     floats_at,
-    reference_of,
 )
 from pcode.compression.kernels.cpu.parallel import array_of, run_segments, sum_segments
 from pcode.compression.sign import Sign, places_of
@@ -34,27 +39,21 @@ from pcode.utils.layout import Layout
 
 @kernel
 def encode_block(
-    value: NDArray[np.float32],
-    reference: NDArray[np.float32],
-    signs: NDArray[np.uint8],
-    sums: NDArray[np.float64],
-    room: NDArray[np.float32],
+    difference: Difference, entry: int, size: int, signs: int, sums: Doubles, room: Floats
 ) -> None:
-    """Write the signs of value - reference and add the magnitudes to the LANES sums."""
-    difference = subtract(value, reference, room)
-    pack_signs(difference, signs)
-    add_magnitudes(sums, difference)
+    """Write the signs of a block at an address and add its magnitudes to the LANES sums."""
+    subtract(difference, entry, size, room)
+    pack_signs(room, size, signs)
+    add_magnitudes(sums, room)
 
 
 @kernel
 def _encode(
-    value: NDArray[np.float32],
-    reference: NDArray[np.float32],
-    stride: int,
-    payload: NDArray[np.uint8],
-    places: NDArray[np.int64],
-    sums: NDArray[np.float64],
-    segments: NDArray[np.int64],
+    difference: Difference,
+    payload: int,
+    places: Ints,
+    sums: Doubles,
+    segments: Ints,
     first: int,
     last: int,
 ) -> None:
@@ -64,28 +63,22 @@ def _encode(
         tensor, offset, start, size = segments[segment]
         lanes[:] = 0
         for begin in range(start, start + size, BLOCK):
+            signs = payload + places[tensor] + begin // 8
             num_entries = min(BLOCK, start + size - begin)
-            entry, place = offset + begin, places[tensor] + begin // 8
-            encode_block(
-                value[entry : entry + num_entries],
-                reference[stride * entry : stride * entry + num_entries],
-                payload[place : place + (num_entries + 7) // 8],
-                lanes,
-                room,
-            )
+            encode_block(difference, offset + begin, num_entries, signs, lanes, room)
         sums[segment] = total_of(lanes)
 
 
 @kernel
 def accumulate_block(
-    targets: NDArray[np.int64],
-    payloads: NDArray[np.int64],
-    weights: NDArray[np.float32],
+    targets: Ints,
+    payloads: Ints,
+    weights: Floats,
     tensor: int,
     entry: int,
     place: int,
     num_entries: int,
-    bits: NDArray[np.uint8],
+    bits: Bytes,
 ) -> None:
     """`_accumulate` for a block.
 
@@ -94,24 +87,23 @@ def accumulate_block(
         bits: room for num_messages x BLOCK.
     """
     for m in range(payloads.size):
-        unpack_bits(bytes_at(payloads[m] + place, (num_entries + 7) // 8), bits[m])
+        unpack_bits(bytes_at(payloads[m] + place, (num_entries + 7) // 8), bits, m)
     for k in range(targets.size):
-        target = floats_at(targets[k] + 4 * entry, num_entries)
+        target = block_at(targets[k] + 4 * entry, num_entries)
         for m in range(payloads.size):
             if weights[k, m] != 0:
                 plus = weights[k, m] * floats_at(payloads[m] + 4 * tensor, 1)[0]
-                minus = bits[m]
                 for i in range(num_entries):
-                    target[i] += -plus if minus[i] else plus
+                    target[i] += -plus if bits[m, i] else plus
 
 
 @kernel
 def _accumulate(
-    targets: NDArray[np.int64],
-    payloads: NDArray[np.int64],
-    weights: NDArray[np.float32],
-    places: NDArray[np.int64],
-    segments: NDArray[np.int64],
+    targets: Ints,
+    payloads: Ints,
+    weights: Floats,
+    places: Ints,
+    segments: Ints,
     first: int,
     last: int,
 ) -> None:
@@ -125,7 +117,7 @@ def _accumulate(
             accumulate_block(targets, payloads, weights, tensor, entry, place, num_entries, bits)
 
 
-def write_means(layout: Layout, message: Message, norms: NDArray[np.float64]) -> None:
+def write_means(layout: Layout, message: Message, norms: Doubles) -> None:
     """Write ||v||_1 / d of each tensor."""
     means = norms / np.maximum(array_of(layout.sizes), 1)
     message.payload.numpy()[: 4 * means.size].view("<f4")[:] = means
@@ -138,14 +130,8 @@ def encode(
     reference: torch.Tensor | None,
     message: Message,
 ) -> None:
-    norms = sum_segments(
-        _encode,
-        layout,
-        value.detach().numpy(),
-        *reference_of(reference),
-        message.payload.numpy(),
-        places_of(layout.sizes),
-    )
+    difference, payload = difference_of(value, reference), message.payload.data_ptr()
+    norms = sum_segments(_encode, layout, difference, payload, places_of(layout.sizes))
     write_means(layout, message, norms)
 
 
@@ -154,7 +140,7 @@ def accumulate(
     layout: Layout,
     messages: Sequence[Message],
     targets: Sequence[torch.Tensor],
-    weights: NDArray[np.float32],
+    weights: Floats,
 ) -> None:
     payloads = addresses_of(message.payload for message in messages)
     places = places_of(layout.sizes)

@@ -11,20 +11,7 @@ from numpy.typing import NDArray
 from pcode.compression.kernels.cpu.blocks import MAGNITUDE_BITS, largest_magnitude, subtract
 from pcode.compression.kernels.cpu.cache import kernel
 from pcode.compression.kernels.cpu.elias_fano import trailing_zeros
-from pcode.compression.kernels.cpu.memory import BLOCK
-
-
-class Difference(NamedTuple):
-    """The vector to compress: value - reference.
-
-    Attributes:
-        stride: the step from one entry of the reference to the next: 1, or 0 where a block of zeros
-            stands for all.
-    """
-
-    value: NDArray[np.float32]
-    reference: NDArray[np.float32]
-    stride: int
+from pcode.compression.kernels.cpu.memory import BLOCK, Difference, Ints, Words
 
 
 class Candidates(NamedTuple):
@@ -38,19 +25,19 @@ class Candidates(NamedTuple):
     """
 
     bits: NDArray[np.int32]
-    positions: NDArray[np.uint32]
-    spans: NDArray[np.int64]
+    positions: Words
+    spans: Ints
 
 
 @kernel
-def _mark(bits: NDArray[np.int32], threshold: np.int32, marks: NDArray[np.uint8]) -> None:
-    """A bit for each entry, the first in the lowest: whether it reaches the threshold."""
-    for byte in range(marks.size):
-        packed = np.uint8(0)
-        for bit in range(8):
-            magnitude = np.int32(bits[8 * byte + bit] & np.int32(MAGNITUDE_BITS))
-            packed |= np.uint8(magnitude >= threshold) << np.uint8(bit)
-        marks[byte] = packed
+def _mark(bits: NDArray[np.int32], threshold: np.int32, marks: Ints) -> None:
+    """A bit for each entry of a block, from the lowest on: whether it reaches the threshold."""
+    for i in range(marks.size):
+        word = np.int64(0)
+        for bit in range(64):
+            magnitude = np.int32(bits[64 * i + bit] & np.int32(MAGNITUDE_BITS))
+            word |= np.int64(magnitude >= threshold) << np.int64(bit)
+        marks[i] = word
 
 
 @kernel
@@ -72,14 +59,13 @@ def collect_range(
         position: of the first entry.
     """
     room, words = np.empty(BLOCK, np.float32), np.empty(BLOCK // 64, np.int64)
+    bits = room.view(np.int32)
     at, largest = begin, 0
     for start in range(position, position + num_entries, BLOCK):
         size = min(BLOCK, position + num_entries - start)
-        reference = difference.reference[difference.stride * start :][:size]
-        entries = subtract(difference.value[start : start + size], reference, room)
-        bits = entries.view(np.int32)
+        subtract(difference, start, size, room)
         largest = max(largest, largest_magnitude(bits))
-        _mark(bits, np.int32(threshold), words.view(np.uint8)[: bits.size // 8])
+        _mark(bits, np.int32(threshold), words)
         if size % 64 > 0:
             # Zeros that fill up the block are no candidates.
             words[size // 64] &= (1 << (size % 64)) - 1
@@ -98,12 +84,12 @@ def collect_range(
 @kernel
 def read_candidates(
     difference: Difference,
-    segments: NDArray[np.int64],
+    segments: Ints,
     segment: int,
     threshold: int,
     candidates: Candidates,
     spare: Candidates,
-) -> tuple[NDArray[np.int32], NDArray[np.uint32]]:
+) -> tuple[NDArray[np.int32], Words]:
     """Bits and positions of a segment's candidates: of all that reach the threshold, at least."""
     begin, number = candidates.spans[segment]
     if number >= 0:

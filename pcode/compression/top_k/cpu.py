@@ -17,12 +17,19 @@ from pcode.compression.base import Message
 from pcode.compression.kernels.cpu import elias_fano
 from pcode.compression.kernels.cpu.blocks import INFINITY_BITS, MAGNITUDE_BITS
 from pcode.compression.kernels.cpu.cache import kernel
-from pcode.compression.kernels.cpu.memory import addresses_of, reference_of
+from pcode.compression.kernels.cpu.memory import (
+    Bytes,
+    Difference,
+    Floats,
+    Ints,
+    Words,
+    addresses_of,
+    difference_of,
+)
 from pcode.compression.kernels.cpu.parallel import run, run_segments, segments_of
 from pcode.compression.top_k import TopK
 from pcode.compression.top_k.candidates import (
     Candidates,
-    Difference,
     collect_range,
     read_candidates,
 )
@@ -46,12 +53,12 @@ GROUPS_PER_SAMPLED = 128
 @kernel
 def _collect(
     difference: Difference,
-    tensors: NDArray[np.int64],
-    room: NDArray[np.int64],
+    tensors: Ints,
+    room: Ints,
     candidates: Candidates,
-    brackets: NDArray[np.int64],
+    brackets: Ints,
     is_finite: NDArray[np.bool_],
-    segments: NDArray[np.int64],
+    segments: Ints,
     first: int,
     last: int,
 ) -> None:
@@ -82,13 +89,13 @@ def _collect(
 @kernel
 def _append(
     bits: NDArray[np.int32],
-    positions: NDArray[np.uint32],
+    positions: Words,
     threshold: int,
     ties: int,
     at: int,
     stop: int,
     values: NDArray[np.int32],
-    selected: NDArray[np.uint32],
+    selected: Words,
 ) -> tuple[int, int]:
     """Append to values and selected what is above the threshold, and so many of what equals it.
 
@@ -113,12 +120,12 @@ def _append(
 @kernel
 def _select(
     difference: Difference,
-    tensors: NDArray[np.int64],
+    tensors: Ints,
     candidates: Candidates,
-    brackets: NDArray[np.int64],
-    payload: NDArray[np.uint8],
-    selected: NDArray[np.uint32],
-    segments: NDArray[np.int64],
+    brackets: Ints,
+    payload: Bytes,
+    selected: Words,
+    segments: Ints,
     first: int,
     last: int,
 ) -> None:
@@ -172,9 +179,7 @@ def _sample(size: int, num_selected: int) -> tuple[int, int, int]:
 
 
 @lru_cache(maxsize=64)
-def _tables(
-    layout: Layout, num_selected: tuple[int, ...]
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _tables(layout: Layout, num_selected: tuple[int, ...]) -> tuple[Ints, Ints]:
     """A row for each tensor, by the columns of the kernels.
 
     Also the candidates that there is room for before each segment, and in all.
@@ -199,7 +204,7 @@ def encode(
     reference: torch.Tensor | None,
     message: Message,
 ) -> None:
-    difference = Difference(value.detach().numpy(), *reference_of(reference))
+    difference = difference_of(value, reference)
     form, payload = compressor.code(layout), message.payload.numpy()
     tensors, room = _tables(layout, compressor.selected(layout))
     candidates = Candidates(
@@ -224,7 +229,7 @@ def accumulate(
     layout: Layout,
     messages: Sequence[Message],
     targets: Sequence[torch.Tensor],
-    weights: NDArray[np.float32],
+    weights: Floats,
 ) -> None:
     run_segments(
         elias_fano.accumulate,

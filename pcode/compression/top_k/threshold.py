@@ -5,7 +5,8 @@ from numpy.typing import NDArray
 
 from pcode.compression.kernels.cpu.blocks import INFINITY_BITS, MAGNITUDE_BITS
 from pcode.compression.kernels.cpu.cache import kernel
-from pcode.compression.top_k.candidates import Candidates, Difference, read_candidates
+from pcode.compression.kernels.cpu.memory import Difference, Ints, floats_at
+from pcode.compression.top_k.candidates import Candidates, read_candidates
 
 # Entries of a sample that lie together.
 TOGETHER = 16
@@ -19,7 +20,7 @@ OFFSET, SIZE, SELECTED, SELECTED_BEFORE, SAMPLE_GROUPS, RANK_ABOVE, RANK_BELOW =
 
 @kernel
 def _count_digits(
-    bits: NDArray[np.int32], prefix: int, shift: int, width: int, histogram: NDArray[np.int64]
+    bits: NDArray[np.int32], prefix: int, shift: int, width: int, histogram: Ints
 ) -> None:
     """Count the digits (`width` bits from bit `shift`) of the magnitudes that begin with prefix."""
     mask = (1 << width) - 1
@@ -32,7 +33,7 @@ def _count_digits(
 @kernel
 def threshold_of_rank(
     difference: Difference,
-    segments: NDArray[np.int64],
+    segments: Ints,
     rank: int,
     candidates: Candidates,
     spare: Candidates,
@@ -58,9 +59,7 @@ def threshold_of_rank(
 
 
 @kernel
-def estimate_bracket(
-    difference: Difference, tensor: NDArray[np.int64], segments: NDArray[np.int64]
-) -> tuple[int, int]:
+def estimate_bracket(difference: Difference, tensor: Ints, segments: Ints) -> tuple[int, int]:
     """A bracket that probably holds the threshold: at least the first, less than the second."""
     if tensor[RANK_BELOW] == 0:
         return 1, INFINITY_BITS
@@ -68,10 +67,12 @@ def estimate_bracket(
     stride = tensor[SIZE] // (TOGETHER * num_groups) * TOGETHER
     entries = np.empty(TOGETHER * num_groups, dtype=np.float32)
     for group in range(num_groups):
+        position = tensor[OFFSET] + group * stride
+        value = floats_at(difference.value + 4 * position, TOGETHER)
+        at = difference.reference + 4 * difference.stride * position
+        reference = floats_at(at, TOGETHER)
         for number in range(TOGETHER):
-            position = tensor[OFFSET] + group * stride + number
-            minus = difference.reference[difference.stride * position]
-            entries[TOGETHER * group + number] = difference.value[position] - minus
+            entries[TOGETHER * group + number] = value[number] - reference[number]
     spans = np.array([[0, entries.size]], dtype=np.int64)
     sample = Candidates(entries.view(np.int32), np.empty(0, dtype=np.uint32), spans)
     bracket = np.array([1, INFINITY_BITS])
@@ -104,9 +105,9 @@ def _narrow(candidates: Candidates, size: int, limit: int) -> tuple[Candidates, 
 @kernel
 def select_threshold(
     difference: Difference,
-    segments: NDArray[np.int64],
+    segments: Ints,
     wanted: int,
-    bracket: NDArray[np.int64],
+    bracket: Ints,
     candidates: Candidates,
     spare: Candidates,
 ) -> tuple[int, int]:

@@ -4,27 +4,32 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pcode.compression.kernels.cpu.cache import kernel
+from pcode.compression.kernels.cpu.memory import (
+    BLOCK,
+    Bytes,
+    Difference,
+    Doubles,
+    Floats,
+    block_at,
+    bytes_at,
+    store_word,
+)
 
-# A segment's sum is one of as many sums, of every sixteenth entry, and GROUP entries are added
-# before these go back to memory.
+# A segment's sum is one of as many sums, of every sixteenth entry.
 LANES = 16
-GROUP = 16 * LANES
 INFINITY_BITS = 0x7F800000
 MAGNITUDE_BITS = 0x7FFFFFFF
 
 
 @kernel
-def subtract(
-    value: NDArray[np.float32], reference: NDArray[np.float32], room: NDArray[np.float32]
-) -> NDArray[np.float32]:
-    """value - reference, in room, followed by zeros up to a multiple of GROUP entries."""
-    size = value.size
+def subtract(difference: Difference, entry: int, size: int, room: Floats) -> None:
+    """Set room to value - reference of a block that begins at an entry, and the rest to zero."""
+    value = block_at(difference.value + 4 * entry, size)
+    reference = block_at(difference.reference + 4 * difference.stride * entry, size)
     for i in range(size):
         room[i] = value[i] - reference[i]
-    end = -(-size // GROUP) * GROUP
-    for i in range(size, end):
+    for i in range(size, BLOCK):
         room[i] = 0
-    return room[:end]
 
 
 @kernel
@@ -44,36 +49,28 @@ def largest_magnitude(bits: NDArray[np.int32]) -> int:
 
 
 @kernel
-def add_magnitudes(sums: NDArray[np.float64], entries: NDArray[np.float32]) -> None:
-    """sums[i] += |e| of every entry e at i, LANES + i, 2 LANES + i, ..., one after the other.
-
-    Args:
-        entries: a multiple of GROUP.
-    """
-    for start in range(0, entries.size, GROUP):
-        group = entries[start : start + GROUP]
-        for lane in range(LANES):
-            total = sums[lane]
-            for row in range(GROUP // LANES):
-                total += np.float64(abs(group[LANES * row + lane]))
-            sums[lane] = total
+def add_magnitudes(sums: Doubles, block: Floats) -> None:
+    """sums[i] += |e| of every entry e at i, LANES + i, 2 LANES + i, ..., one after the other."""
+    for lane in range(LANES):
+        total = sums[lane]
+        for row in range(BLOCK // LANES):
+            total += np.float64(abs(block[LANES * row + lane]))
+        sums[lane] = total
 
 
 @kernel
-def add_squares(sums: NDArray[np.float64], entries: NDArray[np.float32]) -> None:
+def add_squares(sums: Doubles, block: Floats) -> None:
     """As `add_magnitudes`, of the squares."""
-    for start in range(0, entries.size, GROUP):
-        group = entries[start : start + GROUP]
-        for lane in range(LANES):
-            total = sums[lane]
-            for row in range(GROUP // LANES):
-                entry = np.float64(group[LANES * row + lane])
-                total += entry * entry
-            sums[lane] = total
+    for lane in range(LANES):
+        total = sums[lane]
+        for row in range(BLOCK // LANES):
+            entry = np.float64(block[LANES * row + lane])
+            total += entry * entry
+        sums[lane] = total
 
 
 @kernel
-def total_of(sums: NDArray[np.float64]) -> float:
+def total_of(sums: Doubles) -> float:
     """The sum of the LANES sums, by halves."""
     half = LANES // 2
     while half > 0:
@@ -84,27 +81,35 @@ def total_of(sums: NDArray[np.float64]) -> float:
 
 
 @kernel
-def pack_signs(entries: NDArray[np.float32], signs: NDArray[np.uint8]) -> None:
-    """A bit for each entry, the first in the lowest: 1 where it is below 0, as -0.0 is not."""
-    for byte in range(signs.size):
+def pack_signs(block: Floats, size: int, address: int) -> None:
+    """Write a bit for each of `size` entries, the first in the lowest: 1 where it is below 0.
+
+    -0.0 is not.
+    """
+    num_bytes = (size + 7) // 8
+    for i in range(num_bytes // 8):
+        word = np.int64(0)
+        for bit in range(64):
+            word |= np.int64(block[64 * i + bit] < 0) << np.int64(bit)
+        store_word(address + 8 * i, word)
+    signs = bytes_at(address, num_bytes)
+    for byte in range(num_bytes // 8 * 8, num_bytes):
         packed = np.uint8(0)
         for bit in range(8):
-            packed |= np.uint8(entries[8 * byte + bit] < 0) << np.uint8(bit)
+            packed |= np.uint8(block[8 * byte + bit] < 0) << np.uint8(bit)
         signs[byte] = packed
 
 
 @kernel
-def unpack_bits(packed: NDArray[np.uint8], bits: NDArray[np.uint8]) -> None:
-    """A byte, 0 or 1, for each bit."""
+def unpack_bits(packed: Bytes, bits: Bytes, row: int) -> None:
+    """A byte, 0 or 1, for each bit, in a row of bits."""
     for byte in range(packed.size):
         for bit in range(8):
-            bits[8 * byte + bit] = (packed[byte] >> bit) & 1
+            bits[row, 8 * byte + bit] = (packed[byte] >> bit) & 1
 
 
 @kernel
-def add_scaled(
-    target: NDArray[np.float32], addend: NDArray[np.float32], weight: np.float32
-) -> None:
+def add_scaled(target: Floats, addend: Floats, weight: np.float32) -> None:
     """target += weight * addend; the product is rounded before it is added."""
     for i in range(target.size):
         target[i] += weight * addend[i]

@@ -17,10 +17,18 @@ import numpy as np
 from llvmlite import ir  # type: ignore[import-untyped]
 from numba import types
 from numba.extending import intrinsic
-from numpy.typing import NDArray
 
 from pcode.compression.kernels.cpu.cache import kernel
-from pcode.compression.kernels.cpu.memory import bytes_at, floats_at, load_word, store_word
+from pcode.compression.kernels.cpu.memory import (
+    Bytes,
+    Floats,
+    Ints,
+    Words,
+    bytes_at,
+    floats_at,
+    load_word,
+    store_word,
+)
 
 # Positions that one thread encodes at least: a multiple of 64, so that no two share a word.
 CHUNK = 1 << 16
@@ -81,7 +89,7 @@ trailing_zeros = _word_operation(lambda builder, word: builder.cttz(word, ir.Int
 
 
 @kernel
-def _load_word(code: NDArray[np.uint8], offset: int) -> int:
+def _load_word(code: Bytes, offset: int) -> int:
     """The 8 bytes at the offset, with zeros for those past the end."""
     if offset + 8 <= code.size:
         # By its address: a view of the array takes ten times as long.
@@ -93,7 +101,7 @@ def _load_word(code: NDArray[np.uint8], offset: int) -> int:
 
 
 @kernel
-def _store_word(code: NDArray[np.uint8], offset: int, word: int) -> None:
+def _store_word(code: Bytes, offset: int, word: int) -> None:
     """Write 8 bytes at the offset, but for those past the end."""
     if offset + 8 <= code.size:
         store_word(np.int64(code.ctypes.data) + offset, word)
@@ -103,9 +111,7 @@ def _store_word(code: NDArray[np.uint8], offset: int, word: int) -> None:
 
 
 @kernel
-def _encode_low(
-    positions: NDArray[np.uint32], low: NDArray[np.uint8], low_bits: int, start: int, end: int
-) -> None:
+def _encode_low(positions: Words, low: Bytes, low_bits: int, start: int, end: int) -> None:
     """Write the low bits of positions start to end - 1; start is a multiple of 64."""
     mask = (1 << low_bits) - 1
     offset = start // 8 * low_bits
@@ -124,9 +130,7 @@ def _encode_low(
 
 
 @kernel
-def _encode_high(
-    positions: NDArray[np.uint32], high: NDArray[np.uint8], low_bits: int, start: int, end: int
-) -> None:
+def _encode_high(positions: Words, high: Bytes, low_bits: int, start: int, end: int) -> None:
     """Write the words from that of position start up to that of position end, or to the end."""
     first = start
     at = 0
@@ -152,9 +156,7 @@ def _encode_high(
 
 
 @kernel
-def encode(
-    positions: NDArray[np.uint32], form: Code, code: NDArray[np.uint8], first: int, last: int
-) -> None:
+def encode(positions: Words, form: Code, code: Bytes, first: int, last: int) -> None:
     """Write what chunks first to last - 1 of the positions add to the code."""
     start, end = first * CHUNK, min(last * CHUNK, positions.size)
     _encode_low(positions, code[: form.low_bytes], form.low_bits, start, end)
@@ -162,7 +164,7 @@ def encode(
 
 
 @kernel
-def find(form: Code, code: NDArray[np.uint8], place: int) -> tuple[int, int]:
+def find(form: Code, code: Bytes, place: int) -> tuple[int, int]:
     """Where to begin decoding to get every position from `place` on: its index and its bit."""
     zeros = place >> form.low_bits
     high = code[form.low_bytes :]
@@ -180,9 +182,7 @@ def find(form: Code, code: NDArray[np.uint8], place: int) -> tuple[int, int]:
 
 
 @kernel
-def decode(
-    form: Code, code: NDArray[np.uint8], index: int, bit: int, positions: NDArray[np.int64]
-) -> tuple[int, int]:
+def decode(form: Code, code: Bytes, index: int, bit: int, positions: Ints) -> tuple[int, int]:
     """Decode the positions from the index and its bit on, as many as there are and fit.
 
     Returns their number and the bit where to go on. Whatever the bytes are, none but the code's
@@ -211,11 +211,11 @@ def decode(
 
 @kernel
 def accumulate(
-    targets: NDArray[np.int64],
-    payloads: NDArray[np.int64],
-    weights: NDArray[np.float32],
+    targets: Ints,
+    payloads: Ints,
+    weights: Floats,
     form: Code,
-    segments: NDArray[np.int64],
+    segments: Ints,
     first: int,
     last: int,
 ) -> None:
@@ -229,8 +229,6 @@ def accumulate(
     end = segments[last - 1, 1] + segments[last - 1, 2] + segments[last - 1, 3]
     block = np.empty(BLOCK, dtype=np.int64)
     for m in range(payloads.size):
-        if not weights[:, m].any():
-            continue
         values = floats_at(payloads[m], form.num_positions)
         code = bytes_at(payloads[m] + 4 * form.num_positions, form.low_bytes + form.high_bytes)
         index, bit = find(form, code, begin)

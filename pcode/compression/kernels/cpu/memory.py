@@ -1,32 +1,54 @@
-"""Vectors and payloads as the CPU kernels take them: arrays, and addresses of arrays."""
+"""Vectors and payloads as the CPU kernels take them: by their addresses.
+
+A view of an array would have its references counted at every block.
+"""
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from llvmlite import ir
 from numba import carray, types
+from numba.core import cgutils
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
 from pcode.compression.kernels.cpu.cache import kernel
 
-# Entries that a kernel takes at a time: so few that they stay in the first-level cache (4 KiB a
+Bytes = NDArray[np.uint8]
+Floats = NDArray[np.float32]
+Doubles = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Words = NDArray[np.uint32]
+
+# Entries that a kernel takes at a time: so few that they stay in the first-level cache (1 KiB a
 # vector) while one plain loop after another passes over them.
-BLOCK = 1024
-_ZEROS = np.zeros(BLOCK, dtype=np.float32)
+BLOCK = 256
+_ZEROS = torch.zeros(BLOCK)
 
 
-def reference_of(reference: torch.Tensor | None) -> tuple[NDArray[np.float32], int]:
-    """A reference as an array, and the step in it from one entry to the next.
+class Difference(NamedTuple):
+    """The vector to compress, value - reference, by the addresses of both.
 
-    No reference is a block of zeros that are read again and again: v - 0 has the bits of v.
+    Attributes:
+        stride: the step from one entry of the reference to the next: 1, or 0 where there is none
+            and a block of zeros is read again and again: v - 0 has the bits of v.
     """
-    return (_ZEROS, 0) if reference is None else (reference.detach().numpy(), 1)
+
+    value: int
+    reference: int
+    stride: int
 
 
-def addresses_of(tensors: Iterable[torch.Tensor]) -> NDArray[np.int64]:
-    """Where tensors lie: kernels that take any number of arrays take them by their addresses."""
+def difference_of(value: torch.Tensor, reference: torch.Tensor | None) -> Difference:
+    if reference is None:
+        return Difference(value.data_ptr(), _ZEROS.data_ptr(), 0)
+    return Difference(value.data_ptr(), reference.data_ptr(), 1)
+
+
+def addresses_of(tensors: Iterable[torch.Tensor]) -> Ints:
+    """Where tensors lie, for kernels that take any number of them."""
     return np.array([tensor.data_ptr() for tensor in tensors], dtype=np.int64)
 
 
@@ -47,16 +69,16 @@ _to_float, _to_byte, _to_word = map(_pointer_to, (types.float32, types.uint8, ty
 
 
 @kernel
-def floats_at(address: int, size: int) -> NDArray[np.float32]:
+def floats_at(address: int, size: int) -> Floats:
     """The float32 array of that size at an address."""
-    found: NDArray[np.float32] = carray(_to_float(address), size)
+    found: Floats = carray(_to_float(address), size)
     return found
 
 
 @kernel
-def bytes_at(address: int, size: int) -> NDArray[np.uint8]:
+def bytes_at(address: int, size: int) -> Bytes:
     """The uint8 array of that size at an address."""
-    found: NDArray[np.uint8] = carray(_to_byte(address), size)
+    found: Bytes = carray(_to_byte(address), size)
     return found
 
 
@@ -71,3 +93,30 @@ def load_word(address: int) -> int:
 def store_word(address: int, word: int) -> None:
     """Write a number as the 8 bytes at an address."""
     carray(_to_word(address), 1)[0] = word
+
+
+@intrinsic
+def _prefetch(_typing: Any, _address: Any) -> Any:
+    """Have the line of an address fetched, which need not be readable, and do not wait for it."""
+
+    def emit(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        byte, number = ir.IntType(8).as_pointer(), ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [byte, number, number, number])
+        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+        # To be read, to stay in all caches, data.
+        hints = number(0), number(3), number(1)
+        builder.call(function, [builder.inttoptr(arguments[0], byte), *hints])
+        return context.get_dummy_value()
+
+    return types.void(types.int64), emit
+
+
+@kernel
+def block_at(address: int, size: int) -> Floats:
+    """A block of a vector, while the block after the next is fetched.
+
+    Otherwise the loops over a block and the memory of the next would take turns.
+    """
+    for line in range(8 * BLOCK, 12 * BLOCK, 64):
+        _prefetch(address + line)
+    return floats_at(address, size)

@@ -132,6 +132,4 @@ def sum_segments(
     finite = np.isfinite(sums)
     if not finite.all():
         raise NotFiniteError(layout.names[tensors[finite.argmin()]])
-    totals = np.zeros(layout.num_tensors)
-    np.add.at(totals, tensors, sums)
-    return totals
+    return np.bincount(tensors, sums, layout.num_tensors)

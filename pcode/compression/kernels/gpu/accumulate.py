@@ -15,7 +15,7 @@ from pcode.compression.kernels.gpu.launch import (
     batches,
     launch_on_segments,
     segments_of,
-    used_messages,
+    with_weights,
 )
 from pcode.utils.layout import Layout
 
@@ -70,7 +70,7 @@ def add_entries(
             entries, the bits and the constant SEGMENT_ENTRIES.
     """
     segments = segments_of(layout.sizes, targets[0].device)
-    used = used_messages(messages, weights)
+    used = with_weights(messages, weights)
     for part in batches(len(used)):
         batch = used[part]
         into = [k for k in range(len(targets)) if any(column[k] for _, column in batch)]

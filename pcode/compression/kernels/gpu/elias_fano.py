@@ -19,7 +19,7 @@ from pcode.compression.base import Message
 from pcode.compression.kernels.cpu.elias_fano import Code
 from pcode.compression.kernels.gpu.accumulate import add_at, weighted
 from pcode.compression.kernels.gpu.blocks import floats_at, rows_of
-from pcode.compression.kernels.gpu.launch import SEGMENT_WARPS, batches, launch, used_messages
+from pcode.compression.kernels.gpu.launch import SEGMENT_WARPS, batches, launch, with_weights
 
 # Positions that a program encodes, and high bits that one decodes.
 ENTRIES = 1024
@@ -160,7 +160,7 @@ def accumulate(
     weights: NDArray[np.float32],
 ) -> None:
     """Add messages of values and the code of their positions: one after another, on the GPU."""
-    used = used_messages(messages, weights)
+    used = with_weights(messages, weights)
     if not used:
         return
     codes = [message.payload[4 * code.num_positions :] for message, _ in used]

@@ -67,13 +67,12 @@ def check_alignment(messages: Sequence[Message]) -> None:
             )
 
 
-def used_messages(
+def with_weights(
     messages: Sequence[Message], weights: NDArray[np.float32]
 ) -> list[tuple[Message, tuple[float, ...]]]:
-    """The messages that are added to any target, each with its weights, one for each target."""
+    """The messages, each with its weights, one for each target."""
     check_alignment(messages)
-    columns = [tuple(column) for column in weights.T.tolist()]
-    return [each for each in zip(messages, columns, strict=True) if any(each[1])]
+    return [*zip(messages, map(tuple, weights.T.tolist()), strict=True)]
 
 
 def batches(num_messages: int) -> list[slice]:
