@@ -19,6 +19,8 @@ from pcode.communication.distributed import naming, nccl_limit, new_group
 from pcode.communication.staging import StagedCommunicator
 from pcode.utils.errors import CommunicationError, UserError
 
+Address = tuple[str, int]  # host and port
+
 # Ranks import for seconds, some longer than others.
 _SHORTEST_JOIN_SECONDS = 60.0
 
@@ -30,7 +32,7 @@ def connect(
     *,
     device: torch.device,
     limit_seconds: float,
-    address: tuple[str, int] | None = None,
+    address: Address | None = None,
     comm_device: str | None = None,
 ) -> ProcessCommunicator:
     """Join the run's other ranks; this one's view of them, for tensors on its device.
@@ -54,9 +56,7 @@ def connect(
         communicator = _join_mpi(rank, size, limit_seconds)
     else:
         assert address is not None, "to be given"
-        communicator = _join_by_store(
-            backend, rank, size, device=device, limit_seconds=limit_seconds, address=address
-        )
+        communicator = _join_by_store(backend, rank, size, device, address, seconds=limit_seconds)
     if device.type == "cpu" or dist.get_backend() == "nccl":
         return communicator
     is_direct = backend == "mpi" and comm_device != "cpu" and mpi_backend.is_cuda_aware()
@@ -87,17 +87,11 @@ def _join_mpi(rank: int, size: int, limit_seconds: float) -> DistributedCommunic
 
 
 def _join_by_store(
-    backend: str,
-    rank: int,
-    size: int,
-    *,
-    device: torch.device,
-    limit_seconds: float,
-    address: tuple[str, int],
+    backend: str, rank: int, size: int, device: torch.device, address: Address, *, seconds: float
 ) -> DistributedCommunicator:
     """Join over gloo or NCCL, at an address that all ranks know."""
-    limit = timedelta(seconds=limit_seconds)
-    join_limit = timedelta(seconds=max(limit_seconds, _SHORTEST_JOIN_SECONDS))
+    limit = timedelta(seconds=seconds)
+    join_limit = timedelta(seconds=max(seconds, _SHORTEST_JOIN_SECONDS))
     host, port = address
     # torchrun has a store of its own at that address; elsewhere rank 0 opens one.
     method = "env://" if dist.is_torchelastic_launched() else f"tcp://{host}:{port}"
@@ -110,7 +104,7 @@ def _join_by_store(
             store=store,
             rank=rank,
             world_size=size,
-            timeout=nccl_limit(limit_seconds) if over_nccl else limit,
+            timeout=nccl_limit(seconds) if over_nccl else limit,
             device_id=device if over_nccl else None,
         )
         # What is no tensor of a model lies in host memory.

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from datetime import timedelta
-from functools import partial
 
 import torch
 import torch.distributed as dist
 
 from pcode import mpi_backend
-from pcode.communication.base import Exchange, Messages, ProcessCommunicator
+from pcode.communication.base import Messages, ProcessCommunicator
 from pcode.mpi_backend import MPIError
 from pcode.utils.errors import CommunicationError
 
@@ -70,27 +69,6 @@ def naming(
         raise failure.by_node(local_size) from error
 
 
-class _DistributedExchange(Exchange):
-    def __init__(
-        self,
-        operations: list[dist.P2POp],
-        works: list[dist.Work],
-        naming: Callable[[int | None], AbstractContextManager[None]],
-    ) -> None:
-        # A backend that coalesces returns one work for all operations: no single peer then.
-        together = len(works) != len(operations)
-        self._works = [
-            (work, None if together else operations[index].peer) for index, work in enumerate(works)
-        ]
-        self._operations = operations  # keeps the tensors alive
-        self._naming = naming
-
-    def wait(self) -> None:
-        for work, peer in self._works:
-            with self._naming(peer):
-                work.wait()
-
-
 class DistributedCommunicator(ProcessCommunicator):
     """One process's view of the others, over a group of torch.distributed.
 
@@ -113,10 +91,11 @@ class DistributedCommunicator(ProcessCommunicator):
         self._group, self._host_group = group, host_group
         self._process, self._local_size = dist.get_rank(), local_size
         self.rank, self.size = dist.get_rank(group), dist.get_world_size(group)
-        self.bytes_sent = 0
         self.names_peers = host_group is None
 
-    def exchange(self, outgoing: Messages, incoming: Messages, step: int | None = None) -> Exchange:
+    def _exchange(
+        self, outgoing: Messages, incoming: Messages, step: int | None
+    ) -> Callable[[], None]:
         # Sends first: they go out before the answers to what others send. Four hosts in a ring then
         # exchange 1.2 MB each way at 95 Mbit/s out of 100, and at 50 the other way round.
         group = self._serving(*outgoing.values(), *incoming.values())
@@ -125,13 +104,19 @@ class DistributedCommunicator(ProcessCommunicator):
             for move, tensors in ((dist.isend, outgoing), (dist.irecv, incoming))
             for peer, tensor in tensors.items()
         ]
-        self.bytes_sent += sum(tensor.nbytes for tensor in outgoing.values())
         with self._naming(step):
             works = dist.batch_isend_irecv(operations) if operations else []
-        return _DistributedExchange(operations, works, partial(self._naming, step))
+        # A backend that coalesces returns one work for all operations: no single peer then.
+        is_one_each = len(works) == len(operations)
 
-    def all_reduce(self, tensor: torch.Tensor, step: int | None = None) -> None:
-        self._count_all_reduce(tensor)
+        def wait() -> None:
+            for work, operation in zip(works, operations, strict=False):
+                with self._naming(step, operation.peer if is_one_each else None):
+                    work.wait()
+
+        return wait
+
+    def _all_reduce(self, tensor: torch.Tensor, step: int | None) -> None:
         with self._naming(step):
             dist.all_reduce(tensor, group=self._serving(tensor))
 
@@ -174,13 +159,11 @@ class DistributedCommunicator(ProcessCommunicator):
         failure = CommunicationError(str(error), rank=self.rank, step=step)
         mpi_backend.report_failure(str(failure))
 
-    def recover(self) -> tuple[DistributedCommunicator, list[int]]:
+    def _recover(self) -> tuple[DistributedCommunicator, list[int]]:
         self._check_recovery()
         with self._naming(None):
             survivors = mpi_backend.recover()
-        communicator = DistributedCommunicator()
-        communicator.bytes_sent = self.bytes_sent
-        return communicator, survivors
+        return DistributedCommunicator(), survivors
 
     def _check_recovery(self) -> None:
         backend = dist.get_backend()

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import partial
 from typing import TypeVar
 
 import torch
 
-from pcode.communication.base import Exchange, Messages, ProcessCommunicator, naming_nodes
+from pcode.communication.base import Messages, ProcessCommunicator, naming_nodes
 from pcode.utils.errors import CommunicationError
 
 Result = TypeVar("Result")
@@ -169,17 +169,6 @@ class Simulation:
         self._batons[alive[0]].release()
 
 
-class _SimExchange(Exchange):
-    """Messages to come, each received by a call."""
-
-    def __init__(self, receives: Iterable[Callable[[], None]]) -> None:
-        self._receives = list(receives)
-
-    def wait(self) -> None:
-        for receive in self._receives:
-            receive()
-
-
 class SimCommunicator(ProcessCommunicator):
     """One simulated process's view of the others.
 
@@ -195,12 +184,13 @@ class SimCommunicator(ProcessCommunicator):
         self._simulation, self._process, self._local_size = simulation, process, local_size
         self._group = range(simulation.size) if group is None else group
         self.rank, self.size = self._group.index(process), len(self._group)
-        self.bytes_sent = 0
         self._num_collectives = 0
         self._num_sent: Counter[int] = Counter()
         self._num_expected: Counter[int] = Counter()
 
-    def exchange(self, outgoing: Messages, incoming: Messages, step: int | None = None) -> Exchange:
+    def _exchange(
+        self, outgoing: Messages, incoming: Messages, step: int | None
+    ) -> Callable[[], None]:
         with naming_nodes(self._local_size):
             self._simulation.raise_if_over(self._process, None, step)
         # A message to several peers is copied once: the sender may change it after wait().
@@ -208,14 +198,18 @@ class SimCommunicator(ProcessCommunicator):
         for peer, tensor in outgoing.items():
             mailbox = self._simulation.mailboxes[self._group, self.rank, peer]
             mailbox[self._num_sent[peer]] = copies[id(tensor)]
-            self.bytes_sent += tensor.nbytes
         receives = [
             partial(self._receive, peer, self._num_expected[peer], tensor, step)
             for peer, tensor in incoming.items()
         ]
         self._num_sent.update(outgoing.keys())
         self._num_expected.update(incoming.keys())
-        return _SimExchange(receives)
+
+        def wait() -> None:
+            for receive in receives:
+                receive()
+
+        return wait
 
     def _receive(self, peer: int, number: int, tensor: torch.Tensor, step: int | None) -> None:
         mailbox = self._simulation.mailboxes[self._group, peer, self.rank]
@@ -232,8 +226,7 @@ class SimCommunicator(ProcessCommunicator):
                 )
         tensor.copy_(message)
 
-    def all_reduce(self, tensor: torch.Tensor, step: int | None = None) -> None:
-        self._count_all_reduce(tensor)
+    def _all_reduce(self, tensor: torch.Tensor, step: int | None) -> None:
         total = torch.zeros_like(tensor)
         for other in self.all_gather(tensor, step):
             total += other
@@ -268,8 +261,6 @@ class SimCommunicator(ProcessCommunicator):
         reason = str(error) if step is None else f"step {step}: {error}"
         self._simulation.report(self._process, reason)
 
-    def recover(self) -> tuple[SimCommunicator, list[int]]:
+    def _recover(self) -> tuple[SimCommunicator, list[int]]:
         self._simulation.recover(self._process)
-        communicator = SimCommunicator(self._simulation, self._process)
-        communicator.bytes_sent = self.bytes_sent
-        return communicator, list(range(self.size))
+        return SimCommunicator(self._simulation, self._process), list(range(self.size))

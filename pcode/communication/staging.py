@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict
-from collections.abc import Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import torch
 
-from pcode.communication.base import Communicator, Exchange, Messages, ProcessCommunicator
+from pcode.communication.base import Communicator, Messages, ProcessCommunicator
 
 
 class StagedCommunicator(ProcessCommunicator):
@@ -50,11 +50,11 @@ class StagedCommunicator(ProcessCommunicator):
     def _is_staged(self, tensor: torch.Tensor) -> bool:
         return tensor.device == self._device
 
-    def exchange(self, outgoing: Messages, incoming: Messages, step: int | None = None) -> Exchange:
-        # Here, and not where it is sent: by another thread, at no certain time.
-        self.bytes_sent += sum(tensor.nbytes for tensor in outgoing.values())
+    def _exchange(
+        self, outgoing: Messages, incoming: Messages, step: int | None
+    ) -> Callable[[], None]:
         if not all(map(self._is_staged, [*outgoing.values(), *incoming.values()])):
-            return self._inner.exchange(outgoing, incoming, step)
+            return self._inner.exchange(outgoing, incoming, step).wait
         sent, received = dict(outgoing), dict(incoming)
         # One message to several peers is copied once.
         messages = {id(tensor): tensor for tensor in outgoing.values()}
@@ -86,10 +86,10 @@ class StagedCommunicator(ProcessCommunicator):
             arrived.record(self._stream)
             return arrived
 
-        return _StagedExchange(self._helper.submit(exchange), self._gpu)
+        under_way = self._helper.submit(exchange)
+        return lambda: self._gpu.current_stream().wait_event(under_way.result())
 
-    def all_reduce(self, tensor: torch.Tensor, step: int | None = None) -> None:
-        self._count_all_reduce(tensor)
+    def _all_reduce(self, tensor: torch.Tensor, step: int | None) -> None:
         host = tensor.cpu()
         self._inner.all_reduce(host, step)
         if host is not tensor:
@@ -116,22 +116,13 @@ class StagedCommunicator(ProcessCommunicator):
     def report(self, error: Exception, step: int | None = None) -> None:
         self._inner.report(error, step)
 
-    def recover(self) -> tuple[Communicator, list[int]]:
+    def _recover(self) -> tuple[Communicator, list[int]]:
         inner, survivors = self._inner.recover()
         assert isinstance(inner, ProcessCommunicator), "processes that live are processes"
-        inner.bytes_sent = self.bytes_sent
         return self._like(inner), survivors
 
     def _like(self, inner: ProcessCommunicator) -> StagedCommunicator:
         return StagedCommunicator(inner, self._device, self._takes_device)
-
-
-class _StagedExchange(Exchange):
-    def __init__(self, under_way: Future[Any], gpu: Any) -> None:
-        self._under_way, self._gpu = under_way, gpu
-
-    def wait(self) -> None:
-        self._gpu.current_stream().wait_event(self._under_way.result())
 
 
 class _Buffers:

@@ -51,12 +51,10 @@ class Channel:
 
     def send(self, tensor: torch.Tensor, peer: int, tag: int) -> list[Transfer]:
         """Start sending a contiguous tensor to a rank of the group."""
+        known = self._world_ranks[peer]
         return [
             Transfer(
-                self.comm.Isend([piece, MPI.BYTE], dest=peer, tag=tag),
-                self._world_ranks[peer],
-                len(piece),
-                receiving=False,
+                self.comm.Isend([piece, MPI.BYTE], peer, tag), known, len(piece), receiving=False
             )
             for piece in _pieces(tensor)
         ]
@@ -66,10 +64,7 @@ class Channel:
         known = None if peer == MPI.ANY_SOURCE else self._world_ranks[peer]
         return [
             Transfer(
-                self.comm.Irecv([piece, MPI.BYTE], source=peer, tag=tag),
-                known,
-                len(piece),
-                receiving=True,
+                self.comm.Irecv([piece, MPI.BYTE], peer, tag), known, len(piece), receiving=True
             )
             for piece in _pieces(tensor)
         ]

@@ -5,11 +5,14 @@ from __future__ import annotations
 import zlib
 from collections.abc import Sequence
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from mpi4py import MPI
 from torch.distributed import ReduceOp
+from torch.distributed.distributed_c10d import Store
 
 from pcode.mpi_backend.buffers import ReceiveBuffers, as_contiguous
 from pcode.mpi_backend.collectives import Channel
@@ -17,26 +20,20 @@ from pcode.mpi_backend.future import Callbacks
 from pcode.mpi_backend.operation import Steps
 from pcode.mpi_backend.progress import Progress
 from pcode.mpi_backend.reduction import Reduction
-from pcode.mpi_backend.torch_internals import (
-    AllreduceOptions,
-    BroadcastOptions,
-    GatherOptions,
-    ProcessGroupBase,
-    ReduceOptions,
-    ReduceScatterOptions,
-    ScatterOptions,
-    Store,
-)
 from pcode.mpi_backend.work import MPIWork
 from pcode.mpi_backend.world import World
 
 Tensors = list[torch.Tensor]
 
-_ALL_REDUCE, _REDUCE, _REDUCE_SCATTER = AllreduceOptions(), ReduceOptions(), ReduceScatterOptions()
-_BROADCAST, _GATHER, _SCATTER = BroadcastOptions(), GatherOptions(), ScatterOptions()
+# torch's stub declares overloads that its own callers never use; they are not repeated here.
+ProcessGroup: Any = dist.ProcessGroup
+
+_ALL_REDUCE, _BROADCAST = dist.AllreduceOptions(), dist.BroadcastOptions()
+_REDUCE, _REDUCE_SCATTER = dist.ReduceOptions(), dist.ReduceScatterOptions()
+_GATHER, _SCATTER = dist.GatherOptions(), dist.ScatterOptions()
 
 
-class MPIProcessGroup(ProcessGroupBase):  # type: ignore[misc]
+class MPIProcessGroup(ProcessGroup):  # type: ignore[misc]
     """A torch.distributed.ProcessGroup of MPI ranks with communicators of its own.
 
     Collective over its members (not over all ranks). Tensors are dense and in host memory;
@@ -67,12 +64,12 @@ class MPIProcessGroup(ProcessGroupBase):  # type: ignore[misc]
         progress: Progress,
     ) -> None:
         ranks = list(world_ranks)
-        self._world, self._progress = world, progress
+        self._world = world
         arguments = (ranks.index(world.rank), len(ranks))
         super().__init__(*arguments) if store is None else super().__init__(store, *arguments)
         self._name, self._description = name, "undefined"
         self._limit = timeout.total_seconds()
-        self._callbacks = Callbacks()
+        self._work = partial(MPIWork, world=world, progress=progress, callbacks=Callbacks())
         world.open_notices(self._limit)
 
         def create() -> tuple[MPI.Intracomm, MPI.Intracomm]:
@@ -105,16 +102,8 @@ class MPIProcessGroup(ProcessGroupBase):  # type: ignore[misc]
             if opts.timeout > timedelta(0):
                 limit = opts.timeout.total_seconds()
             in_background = opts.asyncOp
-        return MPIWork(
-            name,
-            steps,
-            result,
-            world=self._world,
-            progress=self._progress,
-            callbacks=self._callbacks,
-            limit=limit,
-            one_step=one_step,
-            in_background=in_background,
+        return self._work(
+            name, steps, result, limit=limit, one_step=one_step, in_background=in_background
         )
 
     def _collective(
@@ -158,7 +147,7 @@ class MPIProcessGroup(ProcessGroupBase):  # type: ignore[misc]
         """Each tensor = its reduction over the ranks; opts may be a ReduceOp."""
         tensors = [tensors] if isinstance(tensors, torch.Tensor) else tensors
         if isinstance(opts, ReduceOp | ReduceOp.RedOpType):
-            op, opts = opts, AllreduceOptions()
+            op, opts = opts, dist.AllreduceOptions()
             opts.reduceOp = op
         received, collective = ReceiveBuffers(*tensors), self._channel.next()
         received.load()
@@ -209,7 +198,7 @@ class MPIProcessGroup(ProcessGroupBase):  # type: ignore[misc]
         """Every rank's tensor = the root's; opts may be the root's rank in the group."""
         tensors = [tensors] if isinstance(tensors, torch.Tensor) else tensors
         if isinstance(opts, int):
-            root, opts = opts, BroadcastOptions()
+            root, opts = opts, dist.BroadcastOptions()
             opts.rootRank = root
         (tensor,) = tensors
         received = ReceiveBuffers(tensor)

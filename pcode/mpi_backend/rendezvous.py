@@ -1,20 +1,18 @@
 """Where the ranks of a world find rank 0: addresses, torch's store, and the environment."""
 
-import fcntl
 import os
 import socket
-import struct
 from datetime import timedelta
 
+import psutil
 from mpi4py import MPI
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
+from torch.distributed.distributed_c10d import Store
 
 from pcode.mpi_backend.errors import MPISetupError
-from pcode.mpi_backend.torch_internals import Store
 from pcode.mpi_backend.world import World
 
 PROBE_SECONDS = 2.0  # for each address of rank 0 that another rank tries
-SIOCGIFADDR = 0x8915  # Linux: the IPv4 address of an interface
 
 
 def create_store(world: World, timeout: timedelta) -> Store:
@@ -63,14 +61,8 @@ def environment_of(world: World, limit: float) -> dict[str, str]:
 def _addresses() -> list[str]:
     """Addresses and name of this host, what the user has named first, the loopback last."""
     found = [os.environ["MASTER_ADDR"]] if "MASTER_ADDR" in os.environ else []
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        for _, interface in socket.if_nameindex():
-            request = struct.pack("256s", interface.encode()[:15])
-            try:
-                answer = fcntl.ioctl(probe, SIOCGIFADDR, request)
-            except OSError:
-                continue  # an interface without an IPv4 address
-            found.append(socket.inet_ntoa(answer[20:24]))
+    for interface in psutil.net_if_addrs().values():
+        found += [each.address for each in interface if each.family == socket.AF_INET]
     unique = dict.fromkeys([*found, socket.gethostname(), "127.0.0.1"])
     return sorted(unique, key=lambda address: address.startswith("127."))
 

@@ -15,12 +15,12 @@ from typing import Any, NoReturn
 
 import torch.distributed as dist
 from mpi4py import MPI
+from torch.distributed.distributed_c10d import Store
 
 from pcode.mpi_backend import rendezvous
 from pcode.mpi_backend.errors import MPIError, MPISetupError
 from pcode.mpi_backend.group import MPIProcessGroup
 from pcode.mpi_backend.progress import Progress
-from pcode.mpi_backend.torch_internals import Store
 from pcode.mpi_backend.world import World
 
 ENABLED = "OMPI_MCA_mpi_ft_enable"  # what --with-ft ulfm sets for the ranks

@@ -244,7 +244,7 @@ class Checkpoints:
         epochs = self._epochs | {step: step / steps_per_epoch}
         dropped = self._dropped(epochs)
         if communicator.is_first:
-            communicator.reach("manifest", step)
+            communicator.fail_point("manifest", step)
             digest_of_graph = graph_digest(graph)
             manifest = Manifest(
                 step, steps_per_epoch, tuple(folders), tuple(digests), digest_of_graph
@@ -265,7 +265,7 @@ class Checkpoints:
         return save_tensors(
             node_file(self._run, self._folder, step),
             content,
-            lambda binary: communicator.reach("save", step, lambda: _spoil(binary)),
+            lambda binary: communicator.fail_point("save", step, lambda: _corrupt(binary)),
         )
 
     def _write(self, manifest: Manifest) -> None:
@@ -287,6 +287,6 @@ class Checkpoints:
         ]
 
 
-def _spoil(file: BinaryIO) -> None:
+def _corrupt(file: BinaryIO) -> None:
     file.seek(file.tell() // 2)
     file.write(b"spoilt")

@@ -204,7 +204,7 @@ class Loop:
             report(self.state, result, self.state.progress.loss)
 
     def _evaluate(self, averaged: bool, consensus: bool) -> Evaluation:
-        self.state.communicator.reach("evaluate", self.state.step)
+        self.state.communicator.fail_point("evaluate", self.state.step)
         node = self.state.node
         return evaluate(
             node.model,

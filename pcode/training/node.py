@@ -128,7 +128,7 @@ class Node:
         step = self.optimizer.num_steps
         start = time.perf_counter()
         before = dict(self.timer.seconds)
-        self.communicator.reach("data", step)
+        self.communicator.fail_point("data", step)
         with self.timer("data"):
             inputs, targets = (to_device(part, self.device) for part in next(batches))
             if self.device.type == "cuda" and inputs.ndim == 4:
@@ -142,13 +142,13 @@ class Node:
         seed_forward(
             self.device, derive_seed(self.seed, "forward", self.rank, step, *self.part.numbers)
         )
-        self.communicator.reach("forward", step, self._spoil)
+        self.communicator.fail_point("forward", step, self._corrupt)
         with self.timer("forward"):
             with autocast(self.amp, self.device):
                 outputs, self.carried = self.task.forward(self._forward, inputs, self.carried)
             loss = cross_entropy(outputs, targets)
         known = self._losses.add(loss, step)
-        self.communicator.reach("backward", step)
+        self.communicator.fail_point("backward", step)
         with self.timer("backward"):
             self.optimizer.zero_grad()
             # By its share of the samples, so that the sum over the local ranks is the mean over the
@@ -189,7 +189,7 @@ class Node:
         for name, seconds in self.last_step_seconds.items():
             self._timed[name] += seconds
 
-    def _spoil(self) -> None:
+    def _corrupt(self) -> None:
         self.optimizer.x.fill_(math.nan)
 
     def restart_timer(self) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pcode.communication import Communicator
-from pcode.communication.gathering import average_among, gather_floats
+from pcode.communication.gathering import average, gather_floats
 from pcode.training.node import Node
 from pcode.training.resume import lock
 from pcode.training.state import RunState
@@ -163,7 +163,7 @@ def average_finite(node: Node, diverged: Sequence[int]) -> None:
             vector.zero_()
     buffers = [buffer for buffer in node.model.buffers() if buffer.is_floating_point()]
     finite = [rank for rank in range(node.communicator.size) if rank not in diverged]
-    average_among(
+    average(
         node.communicator,
         [node.optimizer.x, *buffers, *node.optimizer.local.vectors.values()],
         finite,

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pcode.communication import Communicator
-from pcode.communication.injection import inject
+from pcode.communication.injection import read_faults
 from pcode.training.folders import runs_folder
 from pcode.training.loop import Loop
 from pcode.training.plan import Plan
@@ -41,7 +41,7 @@ def run_node(
         StorageError: a file could not be written.
         CommunicationError: names rank and step.
     """
-    communicator = inject(communicator)
+    communicator.faults = read_faults(rank=communicator.process)
     state: RunState | None = None
     try:
         state = RunState(plan, communicator)

@@ -61,7 +61,7 @@ class SyncPoints:
         Raises:
             CommunicationError: a node does not come.
         """
-        self._communicator.reach("meeting", step)
+        self._communicator.fail_point("meeting", step)
         now = time.monotonic()
         # At most twice as many as there were: the first steps, which compile, are no measure.
         made = max(1, self._steps_made)
