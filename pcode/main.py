@@ -17,19 +17,16 @@ from pcode.communication.connect import abort, connect, disconnect
 from pcode.communication.injection import read_faults
 from pcode.config import Config, parse
 from pcode.config.options import AUTO
-from pcode.launch import (
+from pcode.launch.environment import (
     RankEnvironment,
     check_ranks,
     detect,
-    goes_on,
-    launch,
-    mpirun_command,
     num_nodes_of,
     rendezvous_address,
-    runs_here,
 )
-from pcode.launch.mpirun import go_to, with_variable
+from pcode.launch.mpirun import go_to, goes_on, mpirun_command, runs_here, with_variable
 from pcode.launch.steps import StepMark
+from pcode.launch.supervise import launch
 from pcode.training.describe import describe, headline
 from pcode.training.folders import runs_folder
 from pcode.training.plan import Plan

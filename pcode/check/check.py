@@ -22,8 +22,9 @@ from pcode.check.ranks import VARIABLE, check_as_rank
 from pcode.check.report import Report
 from pcode.config import Config
 from pcode.config.options import AUTO
-from pcode.launch import Host, RankEnvironment, read_hostfile, runs_here
-from pcode.launch.mpirun import find_mpirun, go_to, with_variable
+from pcode.launch.environment import RankEnvironment
+from pcode.launch.hostfile import Host, read_hostfile
+from pcode.launch.mpirun import find_mpirun, go_to, runs_here, with_variable
 from pcode.launch.options import Launch
 from pcode.training.planning import check_backend, make_plan
 from pcode.utils.errors import UserError

@@ -17,8 +17,8 @@ from packaging.requirements import Requirement
 from pcode.check import connectivity, probe
 from pcode.check.commands import Ended, run_all, run_mpiruns
 from pcode.config import Config
-from pcode.launch import Host
 from pcode.launch.environment import derived_port
+from pcode.launch.hostfile import Host
 from pcode.launch.mpirun import interpreters
 from pcode.launch.options import Launch
 

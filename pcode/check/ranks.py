@@ -20,7 +20,7 @@ from pcode.communication import Communicator
 from pcode.communication.connect import abort, connect, disconnect
 from pcode.communication.gathering import gather_floats
 from pcode.config import Config
-from pcode.launch import RankEnvironment, rendezvous_address
+from pcode.launch.environment import RankEnvironment, rendezvous_address
 from pcode.training.plan import Plan
 from pcode.training.planning import make_plan
 from pcode.utils.devices import check_gpus, device_of

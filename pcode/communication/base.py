@@ -18,6 +18,8 @@ AVERAGED_ENTRIES = 1 << 20
 
 # A tensor for each peer, by its rank.
 Messages = Mapping[int, torch.Tensor]
+# Returns when an exchange is complete.
+Wait = Callable[[], None]
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ class Exchange:
             time limit.
     """
 
-    wait: Callable[[], None]
+    wait: Wait
 
 
 class Communicator(ABC):
@@ -81,9 +83,7 @@ class Communicator(ABC):
         return Exchange(wait)
 
     @abstractmethod
-    def _exchange(
-        self, outgoing: Messages, incoming: Messages, step: int | None
-    ) -> Callable[[], None]:
+    def _exchange(self, outgoing: Messages, incoming: Messages, step: int | None) -> Wait:
         """Start the exchange; return what waits for its end."""
 
     def all_reduce(self, tensor: torch.Tensor, step: int | None = None) -> None:
@@ -211,9 +211,7 @@ class NoCommunicator(ProcessCommunicator):
     def __init__(self, rank: int = 0, size: int = 1) -> None:
         self.rank, self.size = rank, size
 
-    def _exchange(
-        self, outgoing: Messages, incoming: Messages, step: int | None
-    ) -> Callable[[], None]:
+    def _exchange(self, outgoing: Messages, incoming: Messages, step: int | None) -> Wait:
         return lambda: None
 
     def _all_reduce(self, tensor: torch.Tensor, step: int | None) -> None:

@@ -112,9 +112,8 @@ def _join_by_store(
         return DistributedCommunicator(host_group=host_group)
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[0]
-        raise CommunicationError(
-            f"cannot join the others at {host}:{port}: {reason}", rank=rank
-        ) from error
+        reason = f"cannot join the others at {host}:{port}: {reason}"
+        raise CommunicationError(reason, rank=rank) from error
 
 
 def _share_gpus(store: Store, rank: int, size: int, device: torch.device) -> bool:

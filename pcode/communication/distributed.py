@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from datetime import timedelta
 
@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 
 from pcode import mpi_backend
-from pcode.communication.base import Messages, ProcessCommunicator
+from pcode.communication.base import Messages, ProcessCommunicator, Wait
 from pcode.mpi_backend import MPIError
 from pcode.utils.errors import CommunicationError
 
@@ -29,12 +29,7 @@ def nccl_limit(limit_seconds: float) -> timedelta:
 def new_group(
     ranks: list[int] | None, limit: timedelta, backend: str | None = None
 ) -> dist.ProcessGroup | None:
-    """A group of these ranks, of all if None; None on those that are no members.
-
-    Args:
-        limit: how long its operations may take.
-        backend: that of the default group, if None.
-    """
+    """A group of these ranks, of all if None; None on those that are no members."""
     made = dist.new_group(ranks, timeout=limit, backend=backend)
     # Who is no member gets a number.
     return made if isinstance(made, dist.ProcessGroup) else None
@@ -55,9 +50,8 @@ def naming(
     try:
         yield
     except RuntimeError as error:
-        failure = CommunicationError(
-            str(error).strip().splitlines()[0], rank=rank, peer=peer, step=step
-        )
+        reason = str(error).strip().splitlines()[0]
+        failure = CommunicationError(reason, rank=rank, peer=peer, step=step)
         if isinstance(error, MPIError):
             failure = CommunicationError(
                 error.reason,
@@ -93,9 +87,7 @@ class DistributedCommunicator(ProcessCommunicator):
         self.rank, self.size = dist.get_rank(group), dist.get_world_size(group)
         self.names_peers = host_group is None
 
-    def _exchange(
-        self, outgoing: Messages, incoming: Messages, step: int | None
-    ) -> Callable[[], None]:
+    def _exchange(self, outgoing: Messages, incoming: Messages, step: int | None) -> Wait:
         # Sends first: they go out before the answers to what others send. Four hosts in a ring then
         # exchange 1.2 MB each way at 95 Mbit/s out of 100, and at 50 the other way round.
         group = self._serving(*outgoing.values(), *incoming.values())

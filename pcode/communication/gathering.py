@@ -6,6 +6,8 @@ import torch
 
 from pcode.communication.base import Communicator
 
+Device = torch.device | str
+
 
 def gather_floats(
     communicator: Communicator, values: Sequence[float], step: int | None = None
@@ -42,26 +44,16 @@ def sums_on_first(
 
 
 def gather_digests(
-    communicator: Communicator,
-    digest: bytes,
-    step: int | None = None,
-    device: torch.device | str = "cpu",
+    communicator: Communicator, digest: bytes, step: int | None = None, device: Device = "cpu"
 ) -> list[str]:
-    """Every rank's digest, in hexadecimal digits.
-
-    Args:
-        step: named in errors.
-        device: one on which the communicator takes tensors.
-    """
+    """Every rank's digest, in hexadecimal digits; `device` is one that the communicator serves."""
     own = torch.frombuffer(bytearray(digest), dtype=torch.uint8).to(device)
     return [bytes(row.tolist()).hex() for row in communicator.all_gather(own, step)]
 
 
 @torch.no_grad()
 def average(
-    communicator: Communicator,
-    tensors: Iterable[torch.Tensor],
-    among: Sequence[int] | None = None,
+    communicator: Communicator, tensors: Iterable[torch.Tensor], among: Sequence[int] | None = None
 ) -> None:
     """Replace tensors of one dtype and device by their mean over the ranks, on each of them.
 

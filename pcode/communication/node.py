@@ -1,10 +1,14 @@
 """Nodes of several processes: messages travel between nodes, and are broadcast inside them."""
 
-from collections.abc import Callable
-
 import torch
 
-from pcode.communication.base import Communicator, Messages, NoCommunicator, ProcessCommunicator
+from pcode.communication.base import (
+    Communicator,
+    Messages,
+    NoCommunicator,
+    ProcessCommunicator,
+    Wait,
+)
 
 # Processes wait for their node's first as long as that waits for another node, and who waits for
 # the other node is to say so.
@@ -31,9 +35,7 @@ class NodeCommunicator(Communicator):
         self.rank, self.size = leaders.rank, leaders.size
         self._leaders, self.local_ranks, self.names_peers = leaders, local_ranks, names_peers
 
-    def _exchange(
-        self, outgoing: Messages, incoming: Messages, step: int | None
-    ) -> Callable[[], None]:
+    def _exchange(self, outgoing: Messages, incoming: Messages, step: int | None) -> Wait:
         between_leaders = self._leaders.exchange(outgoing, incoming, step)
         received = list(incoming.values())
 
@@ -66,13 +68,8 @@ class NodeCommunicator(Communicator):
 def by_nodes(processes: ProcessCommunicator, local_size: int, limit_seconds: float) -> Communicator:
     """The nodes of which so many processes in a row are one each; all processes call it.
 
-    Args:
-        processes: all of them.
-        local_size: the processes of a node; with 1, `processes` itself.
-        limit_seconds: the run's time limit.
-
     Raises:
-        CommunicationError: not all have come within it.
+        CommunicationError: not all have come within the run's time limit.
     """
     if local_size == 1:
         return processes

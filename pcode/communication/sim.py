@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import torch
 
-from pcode.communication.base import Messages, ProcessCommunicator, naming_nodes
+from pcode.communication.base import Messages, ProcessCommunicator, Wait, naming_nodes
 from pcode.utils.errors import CommunicationError
 
 Result = TypeVar("Result")
@@ -188,9 +188,7 @@ class SimCommunicator(ProcessCommunicator):
         self._num_sent: Counter[int] = Counter()
         self._num_expected: Counter[int] = Counter()
 
-    def _exchange(
-        self, outgoing: Messages, incoming: Messages, step: int | None
-    ) -> Callable[[], None]:
+    def _exchange(self, outgoing: Messages, incoming: Messages, step: int | None) -> Wait:
         with naming_nodes(self._local_size):
             self._simulation.raise_if_over(self._process, None, step)
         # A message to several peers is copied once: the sender may change it after wait().

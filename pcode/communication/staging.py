@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import torch
 
-from pcode.communication.base import Communicator, Messages, ProcessCommunicator
+from pcode.communication.base import Communicator, Messages, ProcessCommunicator, Wait
 
 
 class StagedCommunicator(ProcessCommunicator):
@@ -50,9 +50,7 @@ class StagedCommunicator(ProcessCommunicator):
     def _is_staged(self, tensor: torch.Tensor) -> bool:
         return tensor.device == self._device
 
-    def _exchange(
-        self, outgoing: Messages, incoming: Messages, step: int | None
-    ) -> Callable[[], None]:
+    def _exchange(self, outgoing: Messages, incoming: Messages, step: int | None) -> Wait:
         if not all(map(self._is_staged, [*outgoing.values(), *incoming.values()])):
             return self._inner.exchange(outgoing, incoming, step).wait
         sent, received = dict(outgoing), dict(incoming)

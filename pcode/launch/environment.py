@@ -144,12 +144,7 @@ def _whole_number(environ: Mapping[str, str], name: str, minimum: int = 0) -> in
 
 
 def check_ranks(environment: RankEnvironment, launch: Launch) -> None:
-    """Refuse ranks that do not fit the flags.
-
-    Raises:
-        UserError: another number of ranks than the nodes' processes, or ranks of a run that needs
-            none.
-    """
+    """Raise a UserError where other ranks were started than the run needs."""
     started = f"{environment.num_ranks} ranks were started ({environment.kind})"
     if launch.backend == "sim":
         raise UserError(
@@ -169,11 +164,7 @@ def check_ranks(environment: RankEnvironment, launch: Launch) -> None:
 
 
 def num_nodes_of(environment: RankEnvironment, num_local_ranks: int) -> int:
-    """The nodes that these ranks are, where each is so many of them.
-
-    Raises:
-        UserError: they are no whole number.
-    """
+    """How many nodes of so many ranks these are; a UserError where that is no whole number."""
     num_nodes, left = divmod(environment.num_ranks, num_local_ranks)
     if left:
         raise UserError(

@@ -38,13 +38,9 @@ class Host:
 
 
 def parse_hostfile(text: str, path: str) -> tuple[Host, ...]:
-    """The hosts of a hostfile's text, in its order.
+    """The hosts of the text of the file `path`, in its order.
 
     A line is `HOST` (one slot) or `HOST slots=N`; `#` starts a comment; blank lines are skipped.
-
-    Args:
-        text: the content of the file.
-        path: its name, for messages.
 
     Raises:
         UserError: a malformed line, a host given twice, or no host at all.
@@ -68,9 +64,8 @@ def parse_hostfile(text: str, path: str) -> tuple[Host, ...]:
                 unexpected = settings[1] if key == "slots" and equals else settings[0]
                 raise UserError(f"{where}: {shortened(unexpected)}: expected `HOST slots=N`")
         if not _SLOTS.fullmatch(slots) or int(slots) == 0:
-            raise UserError(
-                f"{where}: slots={shortened(slots)}: expected a whole number of at least 1"
-            )
+            wrong = f"slots={shortened(slots)}"
+            raise UserError(f"{where}: {wrong}: expected a whole number of at least 1")
         if name.lower() in hosts:
             raise UserError(f"{where}: {name} is given twice; add its slots up in one line")
         hosts[name.lower()] = Host(name, int(slots))
@@ -93,14 +88,7 @@ def read_hostfile(path: str) -> tuple[Host, ...]:
 
 
 def check_slots(hosts: Sequence[Host], num_nodes: int, num_local_ranks: int = 1) -> None:
-    """Raise UserError where hosts have too few slots for the run.
-
-    Args:
-        num_local_ranks: processes of a node.
-
-    Raises:
-        UserError: fewer slots than processes.
-    """
+    """Raise a UserError where hosts have fewer slots than the nodes have processes."""
     num_slots = sum(host.slots for host in hosts)
     if num_slots < num_nodes * num_local_ranks:
         each = f" --n_sub_process {num_local_ranks}" if num_local_ranks > 1 else ""

@@ -6,11 +6,8 @@ import torch
 def as_contiguous(tensor: torch.Tensor, allows_cuda: bool = False) -> torch.Tensor:
     """The values of `tensor` as contiguous memory: itself where it is.
 
-    Args:
-        allows_cuda: whether it may be the memory of a CUDA device.
-
     Raises:
-        ValueError: not a dense tensor in host memory.
+        ValueError: not a dense tensor in host memory or, if that is allowed, a CUDA device's.
     """
     return _checked(tensor, allows_cuda).resolve_conj().resolve_neg().contiguous()
 
@@ -18,11 +15,8 @@ def as_contiguous(tensor: torch.Tensor, allows_cuda: bool = False) -> torch.Tens
 class ReceiveBuffers:
     """Contiguous memory to receive into for each of the tensors: the tensor itself where it is.
 
-    Args:
-        allows_cuda: whether it may be the memory of a CUDA device.
-
     Raises:
-        ValueError: one is not a dense tensor in host memory.
+        ValueError: as `as_contiguous`.
     """
 
     def __init__(self, *tensors: torch.Tensor, allows_cuda: bool = False) -> None:

@@ -89,12 +89,9 @@ class Collective:
     def _exchange(
         self, outputs: Sequence[torch.Tensor], inputs: Sequence[torch.Tensor]
     ) -> list[Transfer]:
-        """Start sending inputs[peer] to and receiving outputs[peer] from each other rank.
-
-        Empty where nothing is to move. Ranks start with their successor, so that not all of them
-        send to the same one first.
-        """
+        """Start sending inputs[peer] to and receiving outputs[peer] from each other rank."""
         transfers: list[Transfer] = []
+        # From the successor on, so that not all ranks send to the same one first.
         order = [*range(self.rank + 1, self.size), *range(self.rank)]
         for peer in order:
             if outputs and outputs[peer].numel():
@@ -105,10 +102,7 @@ class Collective:
         return transfers
 
     def all_to_all(self, outputs: Sequence[torch.Tensor], inputs: Sequence[torch.Tensor]) -> Steps:
-        """outputs[j] of rank i = inputs[i] of rank j; inputs or outputs may be an empty list.
-
-        All-gather is the case of equal inputs.
-        """
+        """outputs[j] of rank i = inputs[i] of rank j; an empty list moves nothing."""
         if outputs and inputs:
             copy(outputs[self.rank].view(-1), inputs[self.rank].view(-1))
         yield self._exchange(outputs, inputs)
@@ -173,20 +167,12 @@ class Collective:
         yield from self.gather(slices if self.rank == root else [], out, root)
 
     def reduce_scatter(
-        self,
-        output: torch.Tensor,
-        inputs: Sequence[torch.Tensor],
-        reduction: Reduction,
+        self, output: torch.Tensor, inputs: Sequence[torch.Tensor], reduction: Reduction
     ) -> Steps:
         """output of rank i = reduction over j of inputs[i] of rank j.
 
         In chunks, so that what has come in is still in the cache when it is reduced and the
-        scratch memory stays small.
-
-        Args:
-            output: contiguous, 1-D; may be inputs[rank].
-            inputs: contiguous, 1-D, one per rank.
-            reduction: of their dtype.
+        scratch memory stays small. All are 1-D; output may be inputs[rank].
         """
         if self.size == 1:
             copy(output, inputs[0])

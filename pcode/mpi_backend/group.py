@@ -42,12 +42,8 @@ class MPIProcessGroup(ProcessGroup):  # type: ignore[misc]
     of each other and may be used by several threads at once.
 
     Args:
-        store: of torch, or None.
         world_ranks: the members' ranks in the world, in the order of their ranks here.
-        timeout: the time limit of every operation.
         name: by which C++ finds it; another one for every group of this process.
-        world: the ranks that take part now.
-        progress: this process's.
 
     Raises:
         MPIError: not all members have come within the time limit.
@@ -89,13 +85,7 @@ class MPIProcessGroup(ProcessGroup):  # type: ignore[misc]
         self._channel = Channel(collectives, ranks)  # of collective operations alone
 
     def _start(
-        self,
-        name: str,
-        steps: Steps,
-        result: Tensors,
-        opts: Any = None,
-        *,
-        one_step: bool = False,
+        self, name: str, steps: Steps, result: Tensors, opts: Any = None, *, one_step: bool = False
     ) -> MPIWork:
         limit, in_background = self._limit, True
         if opts is not None:
@@ -126,13 +116,11 @@ class MPIProcessGroup(ProcessGroup):  # type: ignore[misc]
     # Messages between two ranks
 
     def send(self, tensors: Tensors, dst: int, tag: int) -> MPIWork:
-        """Start sending one tensor to a rank of the group."""
         (tensor,) = tensors
         steps = self._messages.point_to_point(tensor, dst, tag, receiving=False)
         return self._start("send", steps, tensors, one_step=True)
 
     def recv(self, tensors: Tensors, src: int, tag: int) -> MPIWork:
-        """Start receiving one tensor from a rank of the group."""
         (tensor,) = tensors
         steps = self._messages.point_to_point(tensor, src, tag, receiving=True)
         return self._start("recv", steps, tensors, one_step=True)
@@ -188,7 +176,6 @@ class MPIProcessGroup(ProcessGroup):  # type: ignore[misc]
     def reduce_scatter_single_coalesced(
         self, outputs: Tensors, inputs: Tensors, opts: Any = _REDUCE_SCATTER
     ) -> MPIWork:
-        """reduce_scatter_single of several pairs."""
         pieces = [self._split(as_contiguous(tensor)) for tensor in inputs]
         return self.reduce_scatter(outputs, pieces, opts)
 
@@ -228,7 +215,6 @@ class MPIProcessGroup(ProcessGroup):  # type: ignore[misc]
     def all_gather_single_coalesced(
         self, outputs: Tensors, inputs: Tensors, opts: Any = None
     ) -> MPIWork:
-        """all_gather_single of several pairs."""
         received = ReceiveBuffers(*outputs)
         pieces = [self._split(buffer) for buffer in received.buffers]
         return self._all_gather(pieces, inputs, received, outputs, opts)
@@ -297,7 +283,6 @@ class MPIProcessGroup(ProcessGroup):  # type: ignore[misc]
         return list(tensor.view(self._channel.size, -1))
 
     def barrier(self, opts: Any = None) -> MPIWork:
-        """Nothing but waiting for all."""
         return self._collective(
             "barrier", [self._channel.next().barrier()], ReceiveBuffers(), [], opts
         )
@@ -332,7 +317,6 @@ class MPIProcessGroup(ProcessGroup):  # type: ignore[misc]
         return self
 
     def set_timeout(self, timeout: timedelta) -> None:
-        """Set the time limit of the operations started from now on."""
         self._limit = timeout.total_seconds()
 
     def shutdown(self) -> None:

@@ -32,12 +32,7 @@ _WIDE = (torch.float32, torch.float64, torch.complex64, torch.complex128)
 
 
 class Reduction:
-    """One kind of reduction for one dtype.
-
-    Args:
-        op: of torch.distributed.
-        dtype: of the tensors.
-        num_ranks: how many tensors there are; AVG divides by it.
+    """One kind of reduction for so many tensors of one dtype.
 
     Raises:
         ValueError: the operation is not defined for this dtype.

@@ -16,11 +16,10 @@ class MPIWork(Operation, Work):
     """An operation that torch's users wait for.
 
     Args:
-        name, steps, world, limit, one_step: see Operation.
         result: the tensors that a future of this operation holds.
-        progress: this process's.
-        in_background: whether the helper thread moves it on while nobody waits.
         callbacks: where its future is completed.
+        in_background: whether the helper thread moves it on while nobody waits.
+        name, steps, world, limit, one_step: see Operation.
     """
 
     def __init__(

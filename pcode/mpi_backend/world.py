@@ -117,7 +117,7 @@ class World:
         return comm
 
     def raise_fault(self) -> None:
-        """Raise the fault, if there was one."""
+        """Raise the fault, if there is one."""
         if self.fault is not None:
             raise self.fault
 

@@ -23,7 +23,7 @@ from pcode.communication import Communicator
 from pcode.communication.connect import connect, disconnect
 from pcode.compression import make_compressor
 from pcode.config import make_config
-from pcode.launch import detect, rendezvous_address
+from pcode.launch.environment import detect, rendezvous_address
 from pcode.optim import OPTIMIZERS, DecentralizedOptimizer, make_optimizer, optimizer_class
 from pcode.optim.compressed import OverlappingOptimizer
 from pcode.topology import Graph, make_graph
