@@ -11,15 +11,12 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import IO
 
-import pcode.launch
-from pcode.launch.processes import adopt_orphans, descendants, end_descendants
 from pcode.launch.relay import Filter, without_noise
 from pcode.launch.scratch import scratch_folder
+from pcode.launch.supervise import adopt_orphans, descendants, end_descendants, tethered
 
-_TETHER = Path(pcode.launch.__file__).with_name("tether.py")
 _ENDING_SECONDS = 5.0
 _POLL_SECONDS = 0.5
 _MAX_OUTPUT_BYTES = 1 << 24
@@ -117,13 +114,10 @@ def run_mpiruns(
 
 def _run(command: Sequence[str], limit_seconds: float) -> Ended:
     """Run a command; one that is late gets SIGTERM, at which mpirun ends its ranks, and SIGKILL."""
-    tether: list[str] = []
-    if sys.platform == "linux":  # should this process be killed, the command gets SIGTERM
-        tether = [sys.executable, "-I", "-S", str(_TETHER), str(os.getpid())]
     # Files, and not pipes, which the processes of a killed mpirun would hold open.
     with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
         process = subprocess.Popen(
-            [*tether, *command],
+            tethered(command),
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=errors,

@@ -105,10 +105,7 @@ class Communicator(ABC):
     def fail_point(self, phase: str, step: int, corrupt: Callable[[], None] | None = None) -> None:
         """Let this process fail here, where a failure on purpose is asked for.
 
-        Args:
-            phase: one of injection.PHASES.
-            step: how many steps the process has made.
-            corrupt: makes what is in hand useless.
+        `phase` is one of injection.PHASES; `corrupt` makes what is in hand useless.
         """
         for fault in self.faults:
             if fault.phase == phase and fault.step in (None, step) and not fault.done:

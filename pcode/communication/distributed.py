@@ -50,16 +50,13 @@ def naming(
     try:
         yield
     except RuntimeError as error:
-        reason = str(error).strip().splitlines()[0]
-        failure = CommunicationError(reason, rank=rank, peer=peer, step=step)
+        reason, by_peer = str(error).strip().splitlines()[0], False
         if isinstance(error, MPIError):
-            failure = CommunicationError(
-                error.reason,
-                rank=error.rank,
-                peer=peer if error.peer is None else error.peer,
-                step=step,
-                reported_by_peer=error.reported_by_peer,
-            )
+            reason, rank, by_peer = error.reason, error.rank, error.reported_by_peer
+            peer = peer if error.peer is None else error.peer
+        failure = CommunicationError(
+            reason, rank=rank, peer=peer, step=step, reported_by_peer=by_peer
+        )
         raise failure.by_node(local_size) from error
 
 
@@ -160,7 +157,5 @@ class DistributedCommunicator(ProcessCommunicator):
     def _check_recovery(self) -> None:
         backend = dist.get_backend()
         if "mpi" not in backend:
-            raise CommunicationError(
-                f"the backend {backend} cannot go on after a failure; mpi and sim can",
-                rank=self.rank,
-            )
+            reason = f"the backend {backend} cannot go on after a failure; mpi and sim can"
+            raise CommunicationError(reason, rank=self.rank)

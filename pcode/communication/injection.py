@@ -56,11 +56,7 @@ class Fault:
 
 
 def read_faults(environ: Mapping[str, str] = os.environ, rank: int | None = None) -> list[Fault]:
-    """The failures that the environment asks for, of all processes or of one.
-
-    Raises:
-        UserError: the variable is malformed.
-    """
+    """The failures that the environment asks for, of all processes or of one."""
     text = environ.get(VARIABLE, "")
     faults = [_parse(part) for part in text.split(",")] if text else []
     return [fault for fault in faults if rank in (None, fault.rank)]

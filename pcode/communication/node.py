@@ -66,11 +66,7 @@ class NodeCommunicator(Communicator):
 
 
 def by_nodes(processes: ProcessCommunicator, local_size: int, limit_seconds: float) -> Communicator:
-    """The nodes of which so many processes in a row are one each; all processes call it.
-
-    Raises:
-        CommunicationError: not all have come within the run's time limit.
-    """
+    """The nodes of which so many processes in a row are one each; all processes call it."""
     if local_size == 1:
         return processes
     local_ranks = None

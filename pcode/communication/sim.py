@@ -14,6 +14,7 @@ from pcode.communication.base import Messages, ProcessCommunicator, Wait, naming
 from pcode.utils.errors import CommunicationError
 
 Result = TypeVar("Result")
+Numbered = dict[int, torch.Tensor]
 
 
 class Simulation:
@@ -27,11 +28,9 @@ class Simulation:
     def __init__(self, size: int) -> None:
         self.size = size
         # (group, sender, receiver) -> messages that have not been received, by number
-        self.mailboxes: defaultdict[tuple[range, int, int], dict[int, torch.Tensor]] = defaultdict(
-            dict
-        )
+        self.mailboxes: defaultdict[tuple[range, int, int], Numbered] = defaultdict(dict)
         # (group, number) -> what a collective operation has gathered so far, by rank
-        self.gathered: defaultdict[tuple[range, int], dict[int, torch.Tensor]] = defaultdict(dict)
+        self.gathered: defaultdict[tuple[range, int], Numbered] = defaultdict(dict)
         self._batons = [threading.Semaphore(0) for _ in range(size)]
         self._waiting: dict[int, Callable[[], bool]] = {}
         self._running = set(range(size))
@@ -91,12 +90,8 @@ class Simulation:
         self._yield_until(rank, ready)
         self.raise_if_over(rank, peer, step)
         if not ready():
-            raise CommunicationError(
-                "no node can go on: each waits for a message that none has sent",
-                rank=rank,
-                peer=peer,
-                step=step,
-            )
+            reason = "no node can go on: each waits for a message that none has sent"
+            raise CommunicationError(reason, rank=rank, peer=peer, step=step)
 
     def report(self, rank: int, reason: str) -> None:
         """Let every one raise at its exchanges until all have called `recover`."""
@@ -216,12 +211,8 @@ class SimCommunicator(ProcessCommunicator):
             self._simulation.wait_until(self._process, lambda: number in mailbox, source, step)
             message = mailbox.pop(number)
             if message.shape != tensor.shape or message.dtype != tensor.dtype:
-                raise CommunicationError(
-                    f"{message.nbytes} bytes arrived where {tensor.nbytes} were expected",
-                    rank=self._process,
-                    peer=source,
-                    step=step,
-                )
+                reason = f"{message.nbytes} bytes arrived where {tensor.nbytes} were expected"
+                raise CommunicationError(reason, rank=self._process, peer=source, step=step)
         tensor.copy_(message)
 
     def _all_reduce(self, tensor: torch.Tensor, step: int | None) -> None:

@@ -93,13 +93,9 @@ def _torchrun(environ: Mapping[str, str]) -> RankEnvironment:
 
 def _read(kind: Kind, environ: Mapping[str, str], *names: str) -> RankEnvironment:
     """The place that four variables give: rank, number of ranks, and both on this machine."""
-    rank, num_ranks, local_rank, num_local_ranks = names
+    least = zip(names, (0, 1, 0, 1), strict=True)
     return RankEnvironment(
-        kind,
-        _whole_number(environ, rank),
-        _whole_number(environ, num_ranks, minimum=1),
-        _whole_number(environ, local_rank),
-        _whole_number(environ, num_local_ranks, minimum=1),
+        kind, *(_whole_number(environ, name, minimum) for name, minimum in least)
     )
 
 
@@ -208,11 +204,7 @@ def rendezvous_address(environ: Mapping[str, str] = os.environ) -> tuple[str, in
 
 
 def first_host(nodelist: str) -> str | None:
-    """The first host of a Slurm node list such as `node[01-03,7],login`; None: it has none.
-
-    Raises:
-        UserError: it is not a node list, up to there.
-    """
+    """The first host of a Slurm node list such as `node[01-03,7],login`; None: it has none."""
     malformed = UserError(
         f"{nodelist!r} in Slurm's environment: expected names such as node[01-03,7]"
     )

@@ -75,11 +75,7 @@ def parse_hostfile(text: str, path: str) -> tuple[Host, ...]:
 
 
 def read_hostfile(path: str) -> tuple[Host, ...]:
-    """The hosts of the file `path`; see `parse_hostfile`.
-
-    Raises:
-        UserError: the file cannot be read or is malformed.
-    """
+    """The hosts of the file `path`, as `parse_hostfile`; a UserError where it cannot be read."""
     try:
         text = read_text(path, MOST_BYTES)
     except ValueError as error:

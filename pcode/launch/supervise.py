@@ -1,6 +1,7 @@
 """Run mpirun to its end: signals go in, the exit status comes out, nothing stays behind."""
 
 import contextlib
+import ctypes
 import os
 import select
 import signal
@@ -11,10 +12,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
+
 from pcode.launch import steps
-from pcode.launch.processes import adopt_orphans, descendants, end_descendants
 from pcode.launch.relay import Filter, Relay
-from pcode.launch.scratch import Scratch, scratch_folder
+from pcode.launch.scratch import scratch_folder
 from pcode.utils.errors import DIVERGED, INTERRUPTED, PREEMPTED, USER_ERROR
 
 _ASKING = (signal.SIGTERM, signal.SIGUSR1)
@@ -25,6 +27,8 @@ _LAST_LIMIT_SECONDS = 3.0
 # mpirun itself gives ranks a quarter of a second between SIGTERM and SIGKILL.
 END_LIMIT_SECONDS = 10.0
 _KILL_LIMIT_SECONDS = 5.0
+_PR_SET_CHILD_SUBREAPER = 36  # prctl(2)
+_LOOK_SECONDS = 0.05
 # What ranks end with when they know what they do.
 _ORDERLY = (0, USER_ERROR, DIVERGED, PREEMPTED, INTERRUPTED)
 
@@ -71,25 +75,16 @@ def launch(command: Sequence[str], here: bool = True, goes_on: bool = False) -> 
         they could end in good order it is 128 + the signal: 130 after Ctrl-C, 143 after SIGTERM.
         141: nobody reads the standard output any more.
     """
-    with scratch_folder() as scratch:
-        return _launch([command[0], *scratch.flags(here), *command[1:]], scratch, goes_on)
-
-
-def _launch(command: Sequence[str], scratch: Scratch, goes_on: bool) -> Ended:
-    linux = sys.platform == "linux"
-    if linux:
+    is_linux = sys.platform == "linux"
+    if is_linux:
         adopt_orphans()
-        command = [
-            *(sys.executable, "-I", "-S", str(Path(__file__).with_name("tether.py"))),
-            *(str(os.getpid()), *command),
-        ]
-    spare = descendants() if linux else frozenset()
-    with _signal_numbers() as signals, _pipe() as (failures, failure):
+    spare = descendants() if is_linux else frozenset()
+    with scratch_folder() as scratch, _signal_numbers() as signals, _pipe() as (failures, failure):
         # mpirun leaves its ranks where it cannot write. It keeps the reading end open itself: were
         # this process killed, it could still end them.
         reader, writer = os.pipe()
         process = subprocess.Popen(
-            command,
+            tethered([command[0], *scratch.flags(here), *command[1:]]),
             stdin=subprocess.DEVNULL,
             stderr=writer,
             start_new_session=True,
@@ -100,12 +95,54 @@ def _launch(command: Sequence[str], scratch: Scratch, goes_on: bool) -> Ended:
         relay = Relay(reader, failure)
         run = _Supervised(process)
         run.supervise(signals, None if goes_on else failures)
-        if linux:
+        if is_linux:
             left = end_descendants(spare, _KILL_LIMIT_SECONDS)
             if left:
                 _say(f"could not end the processes {', '.join(map(str, sorted(left)))}")
         relay.finish(_KILL_LIMIT_SECONDS)
-    return _judge(process.returncode, run, relay.filter, scratch.folder)
+        return _judge(process.returncode, run, relay.filter, scratch.folder)
+
+
+def tethered(command: Sequence[str]) -> list[str]:
+    """The command, so that it gets SIGTERM should this process die; on Linux alone."""
+    if sys.platform != "linux":
+        return [*command]
+    tether = str(Path(__file__).with_name("tether.py"))
+    return [sys.executable, "-I", "-S", tether, str(os.getpid()), *command]
+
+
+def adopt_orphans() -> None:
+    """From now on, a descendant whose parent dies becomes a child of this process.
+
+    Whatever mpirun leaves behind, even when it is killed, can then still be found.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
+
+
+def descendants() -> frozenset[int]:
+    """Process ids of this process's children, their children, and so on."""
+    return frozenset(process.pid for process in psutil.Process().children(recursive=True))
+
+
+def end_descendants(spare: frozenset[int], limit_seconds: float) -> frozenset[int]:
+    """SIGKILL every descendant but those in `spare`; return what is left when the time is up.
+
+    A process in a driver's call ends only when the call returns.
+    """
+    deadline = time.monotonic() + limit_seconds
+    while left := descendants() - spare:
+        if time.monotonic() > deadline:
+            break
+        ending = []
+        for pid in left:
+            with contextlib.suppress(psutil.NoSuchProcess):  # it ended meanwhile
+                process = psutil.Process(pid)
+                process.kill()
+                ending.append(process)
+        psutil.wait_procs(ending, _LOOK_SECONDS)  # those that were orphaned meanwhile come again
+    return left
 
 
 @contextlib.contextmanager

@@ -4,20 +4,12 @@ import torch
 
 
 def as_contiguous(tensor: torch.Tensor, allows_cuda: bool = False) -> torch.Tensor:
-    """The values of `tensor` as contiguous memory: itself where it is.
-
-    Raises:
-        ValueError: not a dense tensor in host memory or, if that is allowed, a CUDA device's.
-    """
+    """The values of `tensor` as contiguous memory: itself where it is."""
     return _checked(tensor, allows_cuda).resolve_conj().resolve_neg().contiguous()
 
 
 class ReceiveBuffers:
-    """Contiguous memory to receive into for each of the tensors: the tensor itself where it is.
-
-    Raises:
-        ValueError: as `as_contiguous`.
-    """
+    """Contiguous memory to receive into for each of the tensors: the tensor itself where it is."""
 
     def __init__(self, *tensors: torch.Tensor, allows_cuda: bool = False) -> None:
         self._tensors = [_checked(tensor, allows_cuda) for tensor in tensors]

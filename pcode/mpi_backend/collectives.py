@@ -18,10 +18,10 @@ from mpi4py import MPI
 from torch.distributed import ReduceOp
 
 from pcode.mpi_backend.buffers import ReceiveBuffers, as_contiguous, copy
-from pcode.mpi_backend.future import Callbacks
 from pcode.mpi_backend.library import is_cuda_aware
 from pcode.mpi_backend.operation import Steps, Transfer
 from pcode.mpi_backend.reduction import Reduction
+from pcode.mpi_backend.work import Callbacks
 
 PIECE_BYTES = 1 << 30  # of a message: counts of MPI end at 2^31 - 1
 ONE_ROUND_BYTES = 256 << 10  # received per rank, up to which an all-reduce is one round
@@ -30,15 +30,10 @@ TAGS = 1 << 20  # a tag for each of the collectives under way at once on one gro
 
 
 class Channel:
-    """Messages between the ranks of a group, on a communicator of their own.
-
-    Args:
-        comm: for these messages alone.
-        world_ranks: the group's members, by rank in the group; for errors.
-    """
+    """Messages between the ranks of a group, on a communicator of their own."""
 
     def __init__(self, comm: MPI.Intracomm, world_ranks: Sequence[int]) -> None:
-        self.comm, self._world_ranks = comm, world_ranks
+        self.comm, self._world_ranks = comm, world_ranks  # of the group's members, for errors
         # Of messages between two ranks; reductions compute in host memory.
         self._allows_cuda = is_cuda_aware()
         self.rank, self.size = comm.Get_rank(), comm.Get_size()

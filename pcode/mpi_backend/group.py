@@ -16,11 +16,10 @@ from torch.distributed.distributed_c10d import Store
 
 from pcode.mpi_backend.buffers import ReceiveBuffers, as_contiguous
 from pcode.mpi_backend.collectives import Channel
-from pcode.mpi_backend.future import Callbacks
 from pcode.mpi_backend.operation import Steps
 from pcode.mpi_backend.progress import Progress
 from pcode.mpi_backend.reduction import Reduction
-from pcode.mpi_backend.work import MPIWork
+from pcode.mpi_backend.work import Callbacks, MPIWork
 from pcode.mpi_backend.world import World
 
 Tensors = list[torch.Tensor]

@@ -27,11 +27,7 @@ _DEFAULTS = {
 
 @contextmanager
 def initializing() -> Iterator[None]:
-    """Set up the environment of a block that imports mpi4py's MPI, unless the user has.
-
-    Raises:
-        MPISetupError: mpi4py or an MPI library is missing.
-    """
+    """Set up the environment of a block that imports mpi4py's MPI, unless the user has."""
     for name, value in _DEFAULTS.items():
         os.environ.setdefault(name, value)
     chooses = _TRANSPORTS not in os.environ

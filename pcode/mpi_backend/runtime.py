@@ -29,15 +29,9 @@ ENABLED = "OMPI_MCA_mpi_ft_enable"  # what --with-ft ulfm sets for the ranks
 class Runtime:
     """One for a process; to make it initializes MPI.
 
-    Args:
-        timeout: the time limit of what is given none.
-
     Attributes:
         world: the ranks that take part now.
-        timeout: that of the default group.
-
-    Raises:
-        MPISetupError: the MPI library does not allow several threads.
+        timeout: that of the default group, and of what is given none.
     """
 
     def __init__(self, timeout: timedelta) -> None:

@@ -73,13 +73,9 @@ class Graph(ABC):
 
 
 class TimeVarying(Graph):
-    """A graph that changes from round to round.
+    """A graph that changes from round to round."""
 
-    Attributes:
-        period: rounds after which it repeats itself, or None where it never does.
-    """
-
-    period: int | None
+    period: int | None  # rounds after which it repeats itself, or None where it never does
 
     def __init__(self, name: str, num_nodes: int) -> None:
         self.name, self.num_nodes = name, num_nodes
