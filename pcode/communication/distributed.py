@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from datetime import timedelta
+from functools import partial
 
 import torch
 import torch.distributed as dist
@@ -80,7 +81,7 @@ class DistributedCommunicator(ProcessCommunicator):
         local_size: int = 1,
     ) -> None:
         self._group, self._host_group = group, host_group
-        self._process, self._local_size = dist.get_rank(), local_size
+        self._naming = partial(naming, dist.get_rank(), local_size=local_size)
         self.rank, self.size = dist.get_rank(group), dist.get_world_size(group)
         self.names_peers = host_group is None
 
@@ -93,49 +94,46 @@ class DistributedCommunicator(ProcessCommunicator):
             for move, tensors in ((dist.isend, outgoing), (dist.irecv, incoming))
             for peer, tensor in tensors.items()
         ]
-        with self._naming(step):
+        with self._naming(step=step):
             works = dist.batch_isend_irecv(operations) if operations else []
         # A backend that coalesces returns one work for all operations: no single peer then.
         is_one_each = len(works) == len(operations)
 
         def wait() -> None:
             for work, operation in zip(works, operations, strict=False):
-                with self._naming(step, operation.peer if is_one_each else None):
+                with self._naming(operation.peer if is_one_each else None, step):
                     work.wait()
 
         return wait
 
     def _all_reduce(self, tensor: torch.Tensor, step: int | None) -> None:
-        with self._naming(step):
+        with self._naming(step=step):
             dist.all_reduce(tensor, group=self._serving(tensor))
 
     def all_gather(self, tensor: torch.Tensor, step: int | None = None) -> list[torch.Tensor]:
         gathered = [torch.empty_like(tensor) for _ in range(self.size)]
-        with self._naming(step):
+        with self._naming(step=step):
             dist.all_gather(gathered, tensor, group=self._serving(tensor))
         return gathered
 
     def broadcast(self, tensor: torch.Tensor, step: int | None = None) -> None:
-        with self._naming(step):
+        with self._naming(step=step):
             dist.broadcast(tensor, group=self._serving(tensor), group_src=0)
 
     def barrier(self, step: int | None = None) -> None:
-        with self._naming(step):
+        with self._naming(step=step):
             dist.barrier(self._serving())
 
     def group(
         self, ranks: range, limit_seconds: float, local_size: int
     ) -> DistributedCommunicator | None:
-        with self._naming(None):
+        with self._naming():
             limit, host_group = timedelta(seconds=limit_seconds), None
             if self._host_group is not None:
                 host_group = new_group(list(ranks), limit, "gloo")
                 limit = nccl_limit(limit_seconds)
             group = new_group(list(ranks), limit)
         return None if group is None else DistributedCommunicator(group, host_group, local_size)
-
-    def _naming(self, step: int | None, peer: int | None = None) -> AbstractContextManager[None]:
-        return naming(self._process, peer, step, self._local_size)
 
     def _serving(self, *tensors: torch.Tensor) -> dist.ProcessGroup | None:
         """The group that takes these tensors, all of one device; with none, of the host."""
@@ -150,7 +148,7 @@ class DistributedCommunicator(ProcessCommunicator):
 
     def _recover(self) -> tuple[DistributedCommunicator, list[int]]:
         self._check_recovery()
-        with self._naming(None):
+        with self._naming():
             survivors = mpi_backend.recover()
         return DistributedCommunicator(), survivors
 

@@ -14,8 +14,7 @@ from mpi4py import MPI
 from torch.distributed import ReduceOp
 from torch.distributed.distributed_c10d import Store
 
-from pcode.mpi_backend.buffers import ReceiveBuffers, as_contiguous
-from pcode.mpi_backend.collectives import Channel
+from pcode.mpi_backend.collectives import Channel, ReceiveBuffers, as_contiguous
 from pcode.mpi_backend.operation import Steps
 from pcode.mpi_backend.progress import Progress
 from pcode.mpi_backend.reduction import Reduction
