@@ -3,8 +3,6 @@
 import os
 import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import timedelta
 from typing import NoReturn
 
@@ -73,11 +71,16 @@ def _warn(line: str) -> None:
 
 
 def _join_mpi(rank: int, size: int, limit_seconds: float) -> DistributedCommunicator:
-    with _alarm(max(limit_seconds, _SHORTEST_JOIN_SECONDS)), naming(rank):
+    # MPI waits for ever for a rank that died before it joined, and no Python runs meanwhile: this
+    # ends the process by SIGALRM. The launcher says what it means.
+    signal.setitimer(signal.ITIMER_REAL, max(limit_seconds, _SHORTEST_JOIN_SECONDS))
+    with naming(rank):
         try:
             mpi_backend.init_process_group(timedelta(seconds=limit_seconds))
         except mpi_backend.MPISetupError as error:
             raise UserError(str(error).replace("the mpi backend", "--backend mpi")) from error
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
     if dist.get_world_size() != size:
         raise UserError(
             f"--backend mpi: {size} processes were started, but MPI counts "
@@ -130,19 +133,6 @@ def _share_gpus(store: Store, rank: int, size: int, device: torch.device) -> boo
                 )
             return True
     return False
-
-
-@contextmanager
-def _alarm(seconds: float) -> Iterator[None]:
-    """SIGALRM ends this process if the block takes longer; the launcher says what it means.
-
-    MPI waits for ever for a rank that died before it joined, and no Python runs meanwhile.
-    """
-    signal.setitimer(signal.ITIMER_REAL, seconds)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 def disconnect(status: int = 0) -> None:

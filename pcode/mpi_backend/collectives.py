@@ -211,23 +211,24 @@ class ReceiveBuffers:
     """Contiguous memory to receive into for each of the tensors: the tensor itself where it is."""
 
     def __init__(self, *tensors: torch.Tensor, allows_cuda: bool = False) -> None:
-        self._tensors = [_checked(tensor, allows_cuda) for tensor in tensors]
+        self.tensors = list(tensors)
+        self._values = [_checked(tensor, allows_cuda) for tensor in tensors]
         self.buffers = [
             tensor
             if tensor.is_contiguous() and not tensor.is_conj() and not tensor.is_neg()
             else torch.empty_like(tensor, memory_format=torch.contiguous_format)
-            for tensor in self._tensors
+            for tensor in self._values
         ]
 
     def load(self) -> None:
         """Fill the buffers with the tensors' values."""
-        for tensor, buffer in zip(self._tensors, self.buffers, strict=True):
+        for tensor, buffer in zip(self._values, self.buffers, strict=True):
             if tensor is not buffer:
                 copy(buffer, tensor)
 
     def copy_back(self) -> None:
         """Fill the tensors with what the buffers have received."""
-        for tensor, buffer in zip(self._tensors, self.buffers, strict=True):
+        for tensor, buffer in zip(self._values, self.buffers, strict=True):
             if tensor is not buffer:
                 copy(tensor, buffer)
 

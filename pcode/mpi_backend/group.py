@@ -95,12 +95,7 @@ class MPIProcessGroup(ProcessGroup):  # type: ignore[misc]
         )
 
     def _collective(
-        self,
-        name: str,
-        steps: Sequence[Steps],
-        received: ReceiveBuffers,
-        result: Tensors,
-        opts: Any,
+        self, name: str, steps: Sequence[Steps], received: ReceiveBuffers, opts: Any
     ) -> MPIWork:
         """Start these steps, one after the other, and copy back what they have received."""
 
@@ -109,7 +104,7 @@ class MPIProcessGroup(ProcessGroup):  # type: ignore[misc]
                 yield from each
             received.copy_back()
 
-        return self._start(name, all_steps(), result, opts)
+        return self._start(name, all_steps(), received.tensors, opts)
 
     # Messages between two ranks
 
@@ -138,7 +133,7 @@ class MPIProcessGroup(ProcessGroup):  # type: ignore[misc]
         received, collective = ReceiveBuffers(*tensors), self._channel.next()
         received.load()
         steps = [collective.all_reduce(buffer, opts.reduceOp) for buffer in received.buffers]
-        return self._collective("all_reduce", steps, received, tensors, opts)
+        return self._collective("all_reduce", steps, received, opts)
 
     allreduce_coalesced = allreduce
 
@@ -148,7 +143,7 @@ class MPIProcessGroup(ProcessGroup):  # type: ignore[misc]
         received = ReceiveBuffers(tensor if self._channel.rank == root else as_contiguous(tensor))
         received.load()
         steps = [self._channel.next().reduce(received.buffers[0], opts.reduceOp, root)]
-        return self._collective("reduce", steps, received, tensors, opts)
+        return self._collective("reduce", steps, received, opts)
 
     def reduce_scatter(
         self, outputs: Tensors, inputs: list[Tensors], opts: Any = _REDUCE_SCATTER
@@ -163,7 +158,7 @@ class MPIProcessGroup(ProcessGroup):  # type: ignore[misc]
             )
             for buffer, pieces in zip(received.buffers, inputs, strict=True)
         ]
-        return self._collective("reduce_scatter", steps, received, outputs, opts)
+        return self._collective("reduce_scatter", steps, received, opts)
 
     def reduce_scatter_single(
         self, output: torch.Tensor, input: torch.Tensor, opts: Any = _REDUCE_SCATTER
@@ -189,7 +184,7 @@ class MPIProcessGroup(ProcessGroup):  # type: ignore[misc]
         received = ReceiveBuffers(tensor)
         received.load()
         steps = [self._channel.next().broadcast(received.buffers[0], opts.rootRank)]
-        return self._collective("broadcast", steps, received, tensors, opts)
+        return self._collective("broadcast", steps, received, opts)
 
     def allgather(self, outputs: list[Tensors], inputs: Tensors, opts: Any = None) -> MPIWork:
         """outputs[0][j] = the tensor of rank j."""
@@ -199,10 +194,9 @@ class MPIProcessGroup(ProcessGroup):  # type: ignore[misc]
         self, output_lists: list[Tensors], inputs: Tensors, opts: Any = None
     ) -> MPIWork:
         """output_lists[j][k] = the k-th tensor of rank j."""
-        outputs = [tensor for tensors in output_lists for tensor in tensors]
-        received = ReceiveBuffers(*outputs)
+        received = ReceiveBuffers(*(tensor for tensors in output_lists for tensor in tensors))
         pieces = [received.buffers[number :: len(inputs)] for number in range(len(inputs))]
-        return self._all_gather(pieces, inputs, received, outputs, opts)
+        return self._all_gather(pieces, inputs, received, opts)
 
     def all_gather_single(
         self, output: torch.Tensor, input: torch.Tensor, opts: Any = None
@@ -215,30 +209,24 @@ class MPIProcessGroup(ProcessGroup):  # type: ignore[misc]
     ) -> MPIWork:
         received = ReceiveBuffers(*outputs)
         pieces = [self._split(buffer) for buffer in received.buffers]
-        return self._all_gather(pieces, inputs, received, outputs, opts)
+        return self._all_gather(pieces, inputs, received, opts)
 
     def _all_gather(
-        self,
-        pieces: list[Tensors],
-        inputs: Tensors,
-        received: ReceiveBuffers,
-        result: Tensors,
-        opts: Any,
+        self, pieces: list[Tensors], inputs: Tensors, received: ReceiveBuffers, opts: Any
     ) -> MPIWork:
         collective = self._channel.next()
         steps = [
             collective.all_to_all(outputs, [as_contiguous(tensor)] * collective.size)
             for outputs, tensor in zip(pieces, inputs, strict=True)
         ]
-        return self._collective("all_gather", steps, received, result, opts)
+        return self._collective("all_gather", steps, received, opts)
 
     def gather(self, outputs: list[Tensors], inputs: Tensors, opts: Any = _GATHER) -> MPIWork:
         """outputs[0][j] of the root = the tensor of rank j; an empty list elsewhere."""
         (tensor,) = inputs
-        pieces = outputs[0] if outputs else []
-        received = ReceiveBuffers(*pieces)
+        received = ReceiveBuffers(*(outputs[0] if outputs else ()))
         steps = self._channel.next().gather(received.buffers, as_contiguous(tensor), opts.rootRank)
-        return self._collective("gather", [steps], received, pieces, opts)
+        return self._collective("gather", [steps], received, opts)
 
     def scatter(self, outputs: Tensors, inputs: list[Tensors], opts: Any = _SCATTER) -> MPIWork:
         """The tensor of rank j = inputs[0][j] of the root; an empty list elsewhere."""
@@ -246,13 +234,13 @@ class MPIProcessGroup(ProcessGroup):  # type: ignore[misc]
         (buffer,) = received.buffers
         pieces = [as_contiguous(tensor) for tensor in inputs[0]] if inputs else []
         steps = self._channel.next().scatter(buffer, pieces, opts.rootRank)
-        return self._collective("scatter", [steps], received, outputs, opts)
+        return self._collective("scatter", [steps], received, opts)
 
     def alltoall(self, outputs: Tensors, inputs: Tensors, opts: Any = None) -> MPIWork:
         """outputs[j] of rank i = inputs[i] of rank j."""
         received, pieces = ReceiveBuffers(*outputs), [as_contiguous(tensor) for tensor in inputs]
         steps = self._channel.next().all_to_all(received.buffers, pieces)
-        return self._collective("all_to_all", [steps], received, outputs, opts)
+        return self._collective("all_to_all", [steps], received, opts)
 
     def all_to_all_single(
         self,
@@ -268,7 +256,7 @@ class MPIProcessGroup(ProcessGroup):  # type: ignore[misc]
             self._split(received.buffers[0], output_split_sizes),
             self._split(as_contiguous(input), input_split_sizes),
         )
-        return self._collective("all_to_all", [steps], received, [output], opts)
+        return self._collective("all_to_all", [steps], received, opts)
 
     def _split(self, tensor: torch.Tensor, sizes: list[int] | None = None) -> Tensors:
         """A contiguous tensor's parts, one per rank, each contiguous."""
@@ -281,9 +269,8 @@ class MPIProcessGroup(ProcessGroup):  # type: ignore[misc]
         return list(tensor.view(self._channel.size, -1))
 
     def barrier(self, opts: Any = None) -> MPIWork:
-        return self._collective(
-            "barrier", [self._channel.next().barrier()], ReceiveBuffers(), [], opts
-        )
+        steps = self._channel.next().barrier()
+        return self._collective("barrier", [steps], ReceiveBuffers(), opts)
 
     # Names by which C++ and other releases of torch call the same operations
 
