@@ -19,8 +19,7 @@ class StagedCommunicator(ProcessCommunicator):
     An exchange never makes the caller wait for the GPU. What is sent is copied into page-locked
     memory on a stream of its own, once the work queued before has run; a helper thread waits for
     that, exchanges, and queues the copies back; `Exchange.wait` waits for the thread, and lets the
-    GPU's current stream wait for the copies. Buffers are used again by later
-    exchanges.
+    GPU's current stream wait for the copies. Buffers are used again by later exchanges.
 
     Collective operations wait for the GPU, and so do broadcasts inside a node of several processes:
     these are better off with NCCL. Tensors in host memory pass through.
@@ -47,11 +46,8 @@ class StagedCommunicator(ProcessCommunicator):
         )
         self._buffers = _Buffers(pinned=device.type == "cuda")
 
-    def _is_staged(self, tensor: torch.Tensor) -> bool:
-        return tensor.device == self._device
-
     def _exchange(self, outgoing: Messages, incoming: Messages, step: int | None) -> Wait:
-        if not all(map(self._is_staged, [*outgoing.values(), *incoming.values()])):
+        if any(each.device != self._device for each in (*outgoing.values(), *incoming.values())):
             return self._inner.exchange(outgoing, incoming, step).wait
         sent, received = dict(outgoing), dict(incoming)
         # One message to several peers is copied once.
