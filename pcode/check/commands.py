@@ -4,18 +4,17 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import IO
 
 from pcode.launch.relay import Filter, without_noise
 from pcode.launch.scratch import scratch_folder
-from pcode.launch.supervise import adopt_orphans, descendants, end_descendants, tethered
+from pcode.launch.supervise import no_process_left, tethered
 
 _ENDING_SECONDS = 5.0
 _POLL_SECONDS = 0.5
@@ -80,7 +79,7 @@ def run_all(commands: Sequence[Sequence[str]], limit_seconds: float) -> list[End
         commands: each an mpirun's or another program's argument list.
         limit_seconds: of each.
     """
-    with ThreadPoolExecutor(_MAX_CONCURRENT) as pool, _no_process_left():
+    with ThreadPoolExecutor(_MAX_CONCURRENT) as pool, no_process_left(_ENDING_SECONDS):
         ended = [pool.submit(_run, command, limit_seconds) for command in commands]
         try:
             return [each.result() for each in ended]
@@ -153,17 +152,3 @@ def _text(file: IO[bytes]) -> str:
     content = os.pread(file.fileno(), _MAX_OUTPUT_BYTES, 0)  # it may still be written to
     text = without_noise(content.replace(b"\0", b""))  # mpirun ends blocks with one
     return text.decode(errors="replace")
-
-
-@contextmanager
-def _no_process_left() -> Iterator[None]:
-    """End every process that is started within, whatever happens."""
-    if sys.platform != "linux":
-        yield
-        return
-    adopt_orphans()
-    spare = descendants()
-    try:
-        yield
-    finally:
-        end_descendants(spare, _ENDING_SECONDS)

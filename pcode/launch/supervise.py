@@ -75,30 +75,23 @@ def launch(command: Sequence[str], here: bool = True, goes_on: bool = False) -> 
         they could end in good order it is 128 + the signal: 130 after Ctrl-C, 143 after SIGTERM.
         141: nobody reads the standard output any more.
     """
-    is_linux = sys.platform == "linux"
-    if is_linux:
-        adopt_orphans()
-    spare = descendants() if is_linux else frozenset()
     with scratch_folder() as scratch, _signal_numbers() as signals, _pipe() as (failures, failure):
         # mpirun leaves its ranks where it cannot write. It keeps the reading end open itself: were
         # this process killed, it could still end them.
         reader, writer = os.pipe()
-        process = subprocess.Popen(
-            tethered([command[0], *scratch.flags(here), *command[1:]]),
-            stdin=subprocess.DEVNULL,
-            stderr=writer,
-            start_new_session=True,
-            env={**os.environ, steps.VARIABLE: str(scratch.folder)},
-            pass_fds=[scratch.lock, reader],  # the lock, too, may outlive this process
-        )
-        os.close(writer)
-        relay = Relay(reader, failure)
-        run = _Supervised(process)
-        run.supervise(signals, None if goes_on else failures)
-        if is_linux:
-            left = end_descendants(spare, _KILL_LIMIT_SECONDS)
-            if left:
-                _say(f"could not end the processes {', '.join(map(str, sorted(left)))}")
+        with no_process_left(_KILL_LIMIT_SECONDS):
+            process = subprocess.Popen(
+                tethered([command[0], *scratch.flags(here), *command[1:]]),
+                stdin=subprocess.DEVNULL,
+                stderr=writer,
+                start_new_session=True,
+                env={**os.environ, steps.VARIABLE: str(scratch.folder)},
+                pass_fds=[scratch.lock, reader],  # the lock, too, may outlive this process
+            )
+            os.close(writer)
+            relay = Relay(reader, failure)
+            run = _Supervised(process)
+            run.supervise(signals, None if goes_on else failures)
         relay.finish(_KILL_LIMIT_SECONDS)
         return _judge(process.returncode, run, relay.filter, scratch.folder)
 
@@ -111,38 +104,33 @@ def tethered(command: Sequence[str]) -> list[str]:
     return [sys.executable, "-I", "-S", tether, str(os.getpid()), *command]
 
 
-def adopt_orphans() -> None:
-    """From now on, a descendant whose parent dies becomes a child of this process.
+@contextlib.contextmanager
+def no_process_left(limit_seconds: float) -> Iterator[None]:
+    """End every process that is started within, whatever happens; on Linux alone.
 
-    Whatever mpirun leaves behind, even when it is killed, can then still be found.
+    A descendant whose parent dies becomes a child of this process: whatever mpirun leaves behind,
+    even when it is killed, can then still be found. One in a driver's call ends only when the call
+    returns: that is not waited for beyond the limit.
     """
+    if sys.platform != "linux":
+        yield
+        return
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
-
-
-def descendants() -> frozenset[int]:
-    """Process ids of this process's children, their children, and so on."""
-    return frozenset(process.pid for process in psutil.Process().children(recursive=True))
-
-
-def end_descendants(spare: frozenset[int], limit_seconds: float) -> frozenset[int]:
-    """SIGKILL every descendant but those in `spare`; return what is left when the time is up.
-
-    A process in a driver's call ends only when the call returns.
-    """
-    deadline = time.monotonic() + limit_seconds
-    while left := descendants() - spare:
-        if time.monotonic() > deadline:
-            break
-        ending = []
-        for pid in left:
-            with contextlib.suppress(psutil.NoSuchProcess):  # it ended meanwhile
-                process = psutil.Process(pid)
-                process.kill()
-                ending.append(process)
-        psutil.wait_procs(ending, _LOOK_SECONDS)  # those that were orphaned meanwhile come again
-    return left
+    spare = set(psutil.Process().children(recursive=True))
+    try:
+        yield
+    finally:
+        deadline = time.monotonic() + limit_seconds
+        while left := set(psutil.Process().children(recursive=True)) - spare:
+            if time.monotonic() > deadline:
+                _say(f"could not end the processes {', '.join(str(each.pid) for each in left)}")
+                break
+            for process in left:
+                with contextlib.suppress(psutil.NoSuchProcess):  # it ended meanwhile
+                    process.kill()
+            psutil.wait_procs(left, _LOOK_SECONDS)  # those that were orphaned meanwhile come again
 
 
 @contextlib.contextmanager
