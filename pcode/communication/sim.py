@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections import Counter, defaultdict
 from collections.abc import Callable
-from functools import partial
 from typing import TypeVar
 
 import torch
@@ -191,16 +190,13 @@ class SimCommunicator(ProcessCommunicator):
         for peer, tensor in outgoing.items():
             mailbox = self._simulation.mailboxes[self._group, self.rank, peer]
             mailbox[self._num_sent[peer]] = copies[id(tensor)]
-        receives = [
-            partial(self._receive, peer, self._num_expected[peer], tensor, step)
-            for peer, tensor in incoming.items()
-        ]
+        receives = [(peer, self._num_expected[peer], tensor) for peer, tensor in incoming.items()]
         self._num_sent.update(outgoing.keys())
         self._num_expected.update(incoming.keys())
 
         def wait() -> None:
-            for receive in receives:
-                receive()
+            for peer, number, tensor in receives:
+                self._receive(peer, number, tensor, step)
 
         return wait
 

@@ -57,12 +57,10 @@ def parse_hostfile(text: str, path: str) -> tuple[Host, ...]:
             raise UserError(
                 f"{where}: {shortened(name)} is not a host name; expected `HOST slots=N`"
             )
-        slots = "1"
-        if settings:
-            key, equals, slots = settings[0].partition("=")
-            if len(settings) > 1 or key != "slots" or not equals:
-                unexpected = settings[1] if key == "slots" and equals else settings[0]
-                raise UserError(f"{where}: {shortened(unexpected)}: expected `HOST slots=N`")
+        has_slots = bool(settings) and settings[0].startswith("slots=")
+        if unexpected := settings[has_slots:]:
+            raise UserError(f"{where}: {shortened(unexpected[0])}: expected `HOST slots=N`")
+        slots = settings[0].removeprefix("slots=") if has_slots else "1"
         if not _SLOTS.fullmatch(slots) or int(slots) == 0:
             wrong = f"slots={shortened(slots)}"
             raise UserError(f"{where}: {wrong}: expected a whole number of at least 1")
