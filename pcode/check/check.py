@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pcode.check.commands import run_all, run_mpiruns
-from pcode.check.faults import report_hosts
 from pcode.check.hosts import (
     CheckedHost,
     ask_here,
@@ -19,7 +18,7 @@ from pcode.check.hosts import (
     probe_arguments,
 )
 from pcode.check.ranks import VARIABLE, check_as_rank
-from pcode.check.report import Report
+from pcode.check.report import Report, report_hosts
 from pcode.config import Config
 from pcode.config.options import AUTO
 from pcode.launch import Host, RankEnvironment, read_hostfile, runs_here

@@ -11,11 +11,9 @@ from typing import Any
 
 import torch
 
-from pcode.check.edge_table import named, slow, table
-from pcode.check.edges import Edge, EdgeError, Measured, edges_of, measure
-from pcode.check.faults import report_hosts
+from pcode.check.edges import Edge, EdgeError, Measured, edges_of, measure, named, slow, table
 from pcode.check.hosts import CheckedHost, ask_here
-from pcode.check.report import WRONG_STATUS, Report
+from pcode.check.report import WRONG_STATUS, Report, report_hosts
 from pcode.communication import Communicator
 from pcode.communication.connect import abort, connect, disconnect
 from pcode.communication.gathering import gather_floats

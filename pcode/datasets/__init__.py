@@ -9,13 +9,12 @@ from typing import Any
 
 from pcode.datasets.base import Batch, Batches, Dataset, Source
 from pcode.datasets.digits import load_digits_dataset
-from pcode.datasets.downsampled import SIZES, load_downsampled
 from pcode.datasets.imagenet import load_imagenet
 from pcode.datasets.libsvm import load_epsilon, load_rcv1
 from pcode.datasets.partition import partition_indices, partition_scheme, smallest_share
 from pcode.datasets.synthetic import load_synthetic
 from pcode.datasets.text import TEXTS, load_text
-from pcode.datasets.vision import VISION, load_vision
+from pcode.datasets.vision import SIZES, VISION, load_downsampled, load_vision
 from pcode.utils.options import taken_by
 from pcode.utils.registry import look_up_parametric
 

@@ -12,10 +12,8 @@ import numpy as np
 import torch
 from torch.utils import data
 
-from pcode.datasets.base import Batches, Dataset
-from pcode.datasets.batches import share_batches
-from pcode.datasets.image_files import EncodedImages, FolderImages
-from pcode.datasets.lmdb_images import LmdbImages
+from pcode.datasets.base import Batches, Dataset, share_batches
+from pcode.datasets.encoded_images import EncodedImages, FolderImages, LmdbImages
 from pcode.utils.errors import UserError, naming_flags
 from pcode.utils.files import one_line
 from pcode.utils.options import Option

@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 import torch
 
-from pcode.datasets.base import TEST_BATCH_SIZE, Batches, Dataset, Split
-from pcode.datasets.batches import share_batches
-from pcode.datasets.cached_copy import cached_copy
+from pcode.datasets.base import TEST_BATCH_SIZE, Batches, Dataset, Split, share_batches
+from pcode.datasets.data_files import cached_copy
 from pcode.datasets.in_memory import InMemory
 from pcode.utils.errors import UserError
 from pcode.utils.files import one_line

@@ -5,8 +5,14 @@ from typing import Annotated
 import torch
 from torch import nn
 
-from pcode.models.base import DropRate, check_at_least_one, check_drop_rate
-from pcode.models.images import fast_layout, he_normal, image_shape
+from pcode.models.base import (
+    DropRate,
+    check_at_least_one,
+    check_drop_rate,
+    fast_layout,
+    he_normal,
+    image_shape,
+)
 from pcode.utils.errors import UserError
 from pcode.utils.options import Option
 

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from pcode.models.images import fast_layout, he_normal, image_shape, residual_stages
+from pcode.models.base import fast_layout, he_normal, image_shape, residual_stages
 
 WIDTHS = (16, 32, 64)
 

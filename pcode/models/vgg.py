@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from pcode.models.images import he_normal, image_shape
+from pcode.models.base import he_normal, image_shape
 
 WIDTHS = (64, 128, 256, 512, 512)
 # Depth -> convolutions of each stage: configurations A, B, D and E.

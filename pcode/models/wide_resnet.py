@@ -7,8 +7,15 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from pcode.models.base import DropRate, check_at_least_one, check_drop_rate
-from pcode.models.images import fast_layout, he_normal, image_shape, residual_stages
+from pcode.models.base import (
+    DropRate,
+    check_at_least_one,
+    check_drop_rate,
+    fast_layout,
+    he_normal,
+    image_shape,
+    residual_stages,
+)
 from pcode.utils.options import Option
 
 WIDTHS = (16, 32, 64)

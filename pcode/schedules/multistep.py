@@ -15,6 +15,16 @@ from pcode.utils.errors import UserError
 
 
 @dataclass(kw_only=True, eq=False)
+class Constant(Scheme):
+    """lr throughout."""
+
+    lr: float = learning_rate()
+
+    def __call__(self, epoch: float) -> float:
+        return self.lr
+
+
+@dataclass(kw_only=True, eq=False)
 class MultiStep(Scheme):
     """lr, divided by lr_decay at each of lr_change_epochs.
 

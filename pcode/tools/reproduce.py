@@ -32,10 +32,9 @@ import pandas as pd
 
 from pcode.datasets import data_source
 from pcode.tools.command import FORMATS, Parser, call, check_file, write
-from pcode.tools.reproduce_picture import draw
+from pcode.tools.reproduce_report import caption, draw, markdown, summarise
 from pcode.tools.reproduce_runs import Setting, is_rehearsal, run_all
 from pcode.tools.reproduce_tables import TABLES, Cell, Table
-from pcode.tools.reproduce_text import caption, markdown, summarise
 from pcode.utils.errors import INTERRUPTED, UserError
 
 FAILED = 1  # the exit status where a run failed

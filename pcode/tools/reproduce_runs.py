@@ -16,8 +16,7 @@ from tqdm import tqdm
 
 from pcode.config import Config, make_config, parse
 from pcode.tools.reproduce_tables import Cell, Table
-from pcode.tools.results_files import read_summary
-from pcode.tools.results_runs import DIVERGED, FINISHED
+from pcode.tools.results_runs import DIVERGED, FINISHED, read_summary
 from pcode.utils import errors
 
 ROOT = Path(__file__).parents[2]

@@ -19,10 +19,9 @@ from pathlib import Path
 import pandas as pd
 
 from pcode.tools.command import FORMATS, Parser, call, check_file, write
-from pcode.tools.results_groups import group_runs, groups_of
 from pcode.tools.results_picture import draw_all
 from pcode.tools.results_runs import find_runs
-from pcode.tools.results_table import LEFT, csv_text, table
+from pcode.tools.results_table import LEFT, csv_text, group_runs, groups_of, table
 from pcode.utils.errors import UserError
 from pcode.utils.tables import aligned, markdown
 

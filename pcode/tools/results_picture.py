@@ -20,8 +20,8 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogFormatterMathtext, LogLocator, NullFormatter
 
-from pcode.tools.results_groups import groups_of, title
 from pcode.tools.results_runs import DIVERGED, METRICS, Metric
+from pcode.tools.results_table import groups_of, title
 from pcode.utils.timing import PARTS
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#56B4E9", "#E69F00")

@@ -1,11 +1,112 @@
 """The figures of runs as text: a table with a row for each group, and CSV with one for each run."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 
-from pcode.tools.results_groups import groups_of, title
-from pcode.tools.results_runs import FIGURES, METRICS, OF_METRIC
+from pcode.tools.results_runs import FIGURES, FINISHED, METRICS, OF_METRIC
+
+# Flags that say where a run is or who made it; those that cannot matter are left out besides.
+NOT_COMPARED = frozenset(
+    "manual_seed checkpoint timestamp data_dir download hostfile python_path mpi_path mpi_env "
+    "work_dir user project resume checkpoint_index save_all_models save_some_models "
+    "display_tracked_time summary_freq".split()
+)
+# The flags that a short name begins with; the value of a flag of the second line needs no name.
+NAMED_FIRST = ("optimizer", "comm_op", "graph_topology", "n_mpi_process", "arch")
+SELF_EXPLANATORY = frozenset({"optimizer", "comm_op", "graph_topology", "arch", "backend"})
+
+
+def group_runs(runs: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Split runs by data set, as figures of different data sets do not compare, and group them.
+
+    Returns:
+        Data set -> its runs, with more columns: `group`, the same for runs that differ in nothing
+        but the seed; `run`, a few words that tell the group from the others; `is_last`, whether it
+        is the last finished run of its seed, or else the last; `is_counted`, whether its figures
+        are averaged: those of the last runs that finished, or of all last ones where none has.
+    """
+    runs = runs.assign(group=[_key(flags) for flags in runs["flags"]])
+    finished = runs["state"] == FINISHED
+    by_state = runs.assign(finished=finished).sort_values("finished", kind="stable")
+    is_last = ~by_state.duplicated(["group", "manual_seed"], keep="last").sort_index()
+    any_finished = (is_last & finished).groupby(runs["group"]).transform("any")
+    runs = runs.assign(is_last=is_last, is_counted=is_last & (finished | ~any_finished))
+    return {str(data): _named(of_data) for data, of_data in runs.groupby("data", sort=False)}
+
+
+def groups_of(runs: pd.DataFrame) -> list[pd.DataFrame]:
+    """Return the groups of one data set, in the order of their first runs."""
+    return [group for _, group in runs.groupby("group", sort=False)]
+
+
+def title(group: pd.DataFrame) -> str:
+    """Return the group's name and, where there are several, how many of its seeds count."""
+    num_runs, num_counted = group["is_last"].sum(), group["is_counted"].sum()
+    name: str = group["run"].iloc[0]
+    if num_runs == 1:
+        return name
+    return (
+        f"{name} ({num_runs} seeds)"
+        if num_runs == num_counted
+        else (f"{name} ({num_counted} of {num_runs})")
+    )
+
+
+def _key(flags: Mapping[str, Any]) -> str:
+    return repr(sorted((name, repr(flags[name])) for name in flags if name not in NOT_COMPARED))
+
+
+def _named(runs: pd.DataFrame) -> pd.DataFrame:
+    firsts = runs.drop_duplicates("group")
+    names = dict(zip(firsts["group"], _names(list(firsts["flags"])), strict=True))
+    return runs.assign(run=runs["group"].map(names))
+
+
+def _names(settings: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Name each: its experiment, and the flags that tell it from others of that experiment.
+
+    Flags are taken in the order of NAMED_FIRST, then of the configuration, where they split what
+    has the same name so far.
+    """
+    by_experiment: dict[str, list[Mapping[str, Any]]] = {}
+    for flags in settings:
+        by_experiment.setdefault(str(flags["experiment"]), []).append(flags)
+    telling = {name: _telling_flags(same) for name, same in by_experiment.items()}
+    names = []
+    for flags in settings:
+        experiment = str(flags["experiment"])
+        parts = [_flag_text(name, flags[name]) for name in telling[experiment] if name in flags]
+        if not parts or len(by_experiment) > 1:
+            parts.insert(0, experiment)
+        names.append(", ".join(parts))
+    return names
+
+
+def _telling_flags(settings: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the flags to name, in order."""
+    names = dict.fromkeys(name for flags in settings for name in flags)
+    # Another flag is the reason why one matters in some only: that one is to be named.
+    everywhere = [name for name in names if all(name in flags for flags in settings)]
+    order = dict.fromkeys([*NAMED_FIRST, *everywhere, *names])
+    chosen: list[str] = []
+
+    def num_distinct(by: Sequence[str]) -> int:
+        return len({tuple(repr(flags.get(name)) for name in by) for flags in settings})
+
+    for name in order:
+        if name not in NOT_COMPARED and num_distinct([*chosen, name]) > num_distinct(chosen):
+            chosen.append(name)
+    return chosen
+
+
+def _flag_text(name: str, value: Any) -> str:
+    shown = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    if name == "n_mpi_process":
+        return f"{shown} nodes"
+    return shown if name in SELF_EXPLANATORY else f"{name} {shown}"
+
 
 Text = Callable[[float], str]
 MISSING = "-"

@@ -8,8 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from pcode.datasets.image_files import FolderImages
-from pcode.datasets.lmdb_images import write_lmdb
+from pcode.datasets.encoded_images import FolderImages, write_lmdb
 from pcode.tools.command import Parser, call
 from pcode.utils.errors import UserError
 
