@@ -8,7 +8,6 @@ from pathlib import Path
 
 from pcode.check.commands import run_all, run_mpiruns
 from pcode.check.hosts import (
-    CheckedHost,
     ask_here,
     ask_hosts,
     connect_all,
@@ -63,8 +62,7 @@ def check(
         return check_as_rank(config, planned, place, arguments)
     if command is not None and launch.work_dir is not None:
         go_to(launch.work_dir)
-    plan = make_plan(planned)
-    report = Report()
+    plan, report = make_plan(planned), Report()
     report.ok(
         f"flags: {config.model.arch} on {config.data.data}, {_nodes(launch)}, "
         f"{plan.topology.name}, --backend {launch.backend}"
@@ -73,9 +71,17 @@ def check(
         report.note(line)
     if command is None:
         report_hosts(report, [ask_here(launch, arguments, sys.executable)], config)
-    elif _check_hosts(report, config, arguments):
-        _check_edges(report, config, command)
-    _check_backend(report, config)
+    else:
+        hosts = () if launch.hostfile is None else read_hostfile(launch.hostfile)
+        _check_hosts(report, config, hosts, arguments)
+        if report.num_wrong:
+            report.note("the edges of the graph are not measured before that is right")
+        else:
+            _check_edges(report, launch, hosts, command)
+    try:
+        check_backend(config)
+    except UserError as error:
+        report.wrong(str(error))
     return report.status()
 
 
@@ -92,17 +98,11 @@ def _planned(config: Config) -> Config:
     return dataclasses.replace(config, launch=launch, options=options)
 
 
-def _check_backend(report: Report, config: Config) -> None:
-    try:
-        check_backend(config)
-    except UserError as error:
-        report.wrong(str(error))
-
-
-def _check_hosts(report: Report, config: Config, arguments: Sequence[str]) -> bool:
-    """Look at mpirun and every host; return whether ranks can be started on them."""
+def _check_hosts(
+    report: Report, config: Config, hosts: Sequence[Host], arguments: Sequence[str]
+) -> None:
+    """Look at mpirun, at every host, and whether every host reaches every other."""
     launch = config.launch
-    hosts = () if launch.hostfile is None else read_hostfile(launch.hostfile)
     version = _mpirun_version(report, launch)
     if hosts:
         slots = sum(host.slots for host in hosts)
@@ -115,14 +115,22 @@ def _check_hosts(report: Report, config: Config, arguments: Sequence[str]) -> bo
             f"{len(torn)} nodes lie on several hosts, as {', '.join(torn[0])}: slots= a multiple "
             f"of --n_sub_process {launch.n_sub_process} keeps a node together"
         )
-    before = report.num_wrong
     answers = ask_hosts(launch, hosts, arguments, not runs_here(launch), report.note)
     report_hosts(report, answers, config, version)
-    if report.num_wrong == before and len(hosts) > 1:
-        _check_connectivity(report, launch, hosts, answers)
-    if report.num_wrong > before:
-        report.note("the edges of the graph are not measured before that is right")
-    return report.num_wrong == before
+    if report.num_wrong or len(hosts) < 2:
+        return
+    failed = connect_all(launch, hosts, answers, report.note)
+    if isinstance(failed, str):
+        report.wrong(f"one mpirun over all hosts: {failed}")
+        return
+    for (one, other), reason in sorted(failed.items()):
+        names = hosts[one].name, hosts[other].name
+        if (other, one) not in failed:
+            report.wrong(f"{names[0]} does not reach {names[1]}: {reason}")
+        elif one < other:
+            report.wrong(f"{names[0]} and {names[1]} do not reach each other: {reason}")
+    if not failed:
+        report.ok("every host reaches every other")
 
 
 def _mpirun_version(report: Report, launch: Launch) -> str | None:
@@ -137,34 +145,15 @@ def _mpirun_version(report: Report, launch: Launch) -> str | None:
     return version
 
 
-def _check_connectivity(
-    report: Report, launch: Launch, hosts: Sequence[Host], answers: Sequence[CheckedHost]
+def _check_edges(
+    report: Report, launch: Launch, hosts: Sequence[Host], command: Sequence[str]
 ) -> None:
-    """Look whether every host reaches every other."""
-    failed = connect_all(launch, hosts, answers, report.note)
-    if isinstance(failed, str):
-        report.wrong(f"one mpirun over all hosts: {failed}")
-        return
-    names = [host.name for host in hosts]
-    for (one, other), reason in sorted(failed.items()):
-        if (other, one) not in failed:
-            report.wrong(f"{names[one]} does not reach {names[other]}: {reason}")
-        elif one < other:
-            report.wrong(f"{names[one]} and {names[other]} do not reach each other: {reason}")
-    if not failed:
-        report.ok("every host reaches every other")
-
-
-def _check_edges(report: Report, config: Config, command: Sequence[str]) -> None:
     """Start the run's ranks, to join and to measure; pass on what they print."""
-    launch = config.launch
-    hosts = () if launch.hostfile is None else read_hostfile(launch.hostfile)
     placed = place_ranks(hosts, launch.num_processes)
     command = with_variable(command, VARIABLE, ",".join(names_by_rank(placed)))
     limit = _RANKS_SECONDS + _START_SECONDS * max(len(host.ranks) for host in placed)
     (ended,) = run_mpiruns([command], limit, report.note)
-    before = report.num_wrong
     for line in dict.fromkeys(ended.output.splitlines()):  # ranks may find the same
         report.repeat(line)
-    if ended.status != 0 and report.num_wrong == before:
+    if ended.status != 0 and not report.num_wrong:
         report.wrong(f"ranks do not start or join over {launch.backend}: {ended.reason(limit)}")

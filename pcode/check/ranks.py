@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from pcode.check.edges import Edge, EdgeError, Measured, edges_of, measure, named, slow, table
+from pcode.check.edges import EdgeError, edges_of, measure_all, named, slow, table
 from pcode.check.hosts import CheckedHost, ask_here
 from pcode.check.report import WRONG_STATUS, Report, report_hosts
 from pcode.communication import Communicator
@@ -29,9 +29,6 @@ VARIABLE = "PCODE_CHECK"
 # The ends of an edge that does not answer print so before rank 0 ends them, and rank 0, which knows
 # whom it waits for, before the others do.
 _FIRST_GRACE_SECONDS, _GRACE_SECONDS = 3.0, 8.0
-# For all edges. What was slow is measured again, so many times: something else may have been busy.
-_ALL_SECONDS = 40.0
-_MORE_TRIALS, _MORE_SECONDS = 4, 10.0
 
 
 def check_as_rank(
@@ -42,8 +39,7 @@ def check_as_rank(
     Rank 0 prints what all have found. Ranks that wait in vain print for whom.
 
     Args:
-        config: the flags, with the time limit of this check.
-        planned: the same, as the plan is made of it.
+        planned: the flags as the plan is made of them.
         probe_arguments: for this host, where no launcher has asked it.
     """
     names, report = os.environ.get(VARIABLE), Report()
@@ -71,14 +67,16 @@ def check_as_rank(
             comm_device=options.comm_device,
         )
         _check(communicator, config, plan, own, report)
-        # The launcher counts the lines and prints the last.
-        status = _agree(communicator, report) if names is None else 0
+        status = 0
+        if names is None:  # otherwise the launcher counts the lines and prints the last
+            own_status = report.status() if communicator.rank == 0 else 0
+            status = int(max(gather_floats(communicator, [own_status]))[0])
         disconnect(status)
     except CommunicationError as error:
         if not error.reported_by_peer:
             time.sleep(_FIRST_GRACE_SECONDS if place.rank == 0 else _GRACE_SECONDS)
             who = "" if error.peer is None else f"rank {error.peer} does not answer: "
-            report.wrong(f"--backend {config.launch.backend}: {who}{error.reason}")
+            report.wrong(f"--backend {options.backend}: {who}{error.reason}")
         abort("", WRONG_STATUS)
     except UserError as error:
         report.wrong(str(error))
@@ -98,14 +96,17 @@ def _check(
     """Report the hosts, unless that was done, and the edges.
 
     Args:
-        plan: of the run; None: its flags cannot be followed on this host.
-        own: what this rank reports to the others.
+        own: what this rank reports to the others; where it has an error there is no plan.
     """
     ranks = _gather(communicator, own)
     hosts = [each["host"] for each in ranks]
     errors = dict.fromkeys(f"{each['host']}: {each['error']}" for each in ranks if each["error"])
     if communicator.rank == 0:
-        answers = _answers(ranks)
+        answers = [
+            CheckedHost(name, [rank for rank, host in enumerate(hosts) if host == name], *answer)
+            for name, answer in ((each["host"], each["answer"]) for each in ranks)
+            if answer is not None
+        ]
         if answers:
             report_hosts(report, answers, config)
         for line in errors:
@@ -115,7 +116,7 @@ def _check(
     assert plan is not None, "no rank has an error"
     edges = edges_of(plan.topology, config.launch.n_sub_process)
     try:
-        found = _measure_carefully(communicator, edges, hosts)
+        found = measure_all(communicator, edges, hosts)
     except EdgeError as failure:
         # Others that were being measured had not come to their end when this one failed.
         if (
@@ -124,50 +125,18 @@ def _check(
         ):
             report.wrong(f"{named(failure.edge, hosts)}: no answer ({failure.cause.reason})")
         abort("", WRONG_STATUS)
-    if communicator.rank == 0 and found:
-        _report_edges(report, found, hosts, plan)
-
-
-def _measure_carefully(
-    communicator: Communicator, edges: Sequence[Edge], hosts: Sequence[str]
-) -> list[Measured]:
-    """Measure all edges, and those that are slow again; return the best of it."""
-    found = {one.edge: one for one in measure(communicator, edges, hosts, _ALL_SECONDS)}
-    for _ in range(_MORE_TRIALS):
-        again = list(slow(list(found.values()), hosts))
-        for one in measure(communicator, again, hosts, _MORE_SECONDS) if again else ():
-            found[one.edge] = found[one.edge].better(one)
-    return list(found.values())
-
-
-def _report_edges(
-    report: Report, found: Sequence[Measured], hosts: Sequence[str], plan: Plan
-) -> None:
+    if communicator.rank != 0 or not found:
+        return
     seconds = max(edge.message_seconds(plan.message_bytes) for edge in found)
     report.ok(
         f"all edges of {plan.topology.name} ({len(found)}) answer over "
-        f"{plan.config.launch.backend}; a message of this run ({plan.message_bytes:,} bytes) takes "
+        f"{config.launch.backend}; a message of this run ({plan.message_bytes:,} bytes) takes "
         f"{1e3 * seconds:.3g} ms on the slowest"
     )
-    report.table(table(found, hosts, plan.message_bytes))
+    for line in table(found, hosts, plan.message_bytes):
+        report.repeat(f"{'':<5}  {line}")
     for edge, reason in slow(found, hosts).items():
         report.wrong(f"slow: {named(edge, hosts)}: {reason}")
-
-
-def _agree(communicator: Communicator, report: Report) -> int:
-    """Return rank 0's status, for which it prints the last line, on all ranks."""
-    own = report.status() if communicator.rank == 0 else 0
-    return int(max(status for (status,) in gather_floats(communicator, [own])))
-
-
-def _answers(ranks: Sequence[dict[str, Any]]) -> list[CheckedHost]:
-    """Return the hosts that were asked, with all their ranks."""
-    hosts = [each["host"] for each in ranks]
-    return [
-        CheckedHost(host, [rank for rank, other in enumerate(hosts) if other == host], *answer)
-        for host, answer in ((each["host"], each["answer"]) for each in ranks)
-        if answer is not None
-    ]
 
 
 def _gather(communicator: Communicator, own: Any) -> list[Any]:

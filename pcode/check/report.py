@@ -1,8 +1,8 @@
-"""The lines that a check prints, and the exit status that they amount to."""
+"""The lines that a check prints: what is wrong with a host, and with hosts beside each other."""
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from pcode.check.hosts import CheckedHost, requirements
@@ -13,6 +13,9 @@ from pcode.utils.errors import UserError
 
 WRONG_STATUS = 1
 _WRONG = "WRONG"
+_OPEN_MPI = re.compile(r"Open MPI\D*([0-9]+\.[0-9]+)")
+
+Facts = dict[str, Any]
 
 
 class Report:
@@ -40,11 +43,6 @@ class Report:
         self.num_wrong += line.startswith(_WRONG)
         print(line, flush=True)
 
-    def table(self, lines: Iterable[str]) -> None:
-        """Print figures, below the line that they belong to."""
-        for line in lines:
-            self.repeat(f"{'':<5}  {line}")
-
     def status(self) -> int:
         """Print the last line; return 0 where nothing is wrong, else WRONG_STATUS."""
         if self.num_wrong == 0:
@@ -53,11 +51,6 @@ class Report:
         things = "1 thing is" if self.num_wrong == 1 else f"{self.num_wrong} things are"
         self.repeat(f"{things} wrong")
         return WRONG_STATUS
-
-
-_OPEN_MPI = re.compile(r"Open MPI\D*([0-9]+\.[0-9]+)")
-
-Facts = dict[str, Any]
 
 
 def report_hosts(
@@ -72,23 +65,23 @@ def report_hosts(
     differences = _differences(answered)
     threads = set()
     for host in hosts:
-        if host.facts is None:
+        if (facts := host.facts) is None:
             report.wrong(f"{host.name}: {host.failure}")
             continue
-        num_threads = _num_threads(host.facts, host, config)
+        num_threads = _num_threads(facts, len(host.ranks), config)
         if host.ranks:
             threads.add(num_threads)
         wrong = [
-            *_missing_files(host.facts, config),
-            *_packages(host.facts),
+            *_missing_files(facts, config),
+            *_packages(facts),
             *([num_threads] if isinstance(num_threads, str) else []),
-            *(_mpi(host.facts, mpirun) if config.launch.backend == "mpi" else []),
-            *(_gloo(host.facts, config) if len(hosts) > 1 else []),
-            *_gpus(host.facts, host, config),
+            *(_mpi(facts, mpirun) if config.launch.backend == "mpi" else []),
+            *(_gloo(facts, config) if len(hosts) > 1 else []),
+            *_gpus(facts, host.ranks, config),
             *differences.get(host.name, ()),
         ]
         say = report.note if wrong else report.ok
-        say(f"{host.name}: {_summary(host.facts, host.ranks, num_threads)}")
+        say(f"{host.name}: {_summary(facts, host.ranks, num_threads)}")
         for text in wrong:
             report.wrong(f"{host.name}: {text}")
     if requirements() is None:
@@ -97,19 +90,16 @@ def report_hosts(
         report.note("threads of a rank differ between hosts; --num_threads makes them equal")
 
 
-def _num_threads(facts: Facts, host: CheckedHost, config: Config) -> int | str:
+def _num_threads(facts: Facts, num_ranks: int, config: Config) -> int | str:
     """Return how many a rank has there, or why it has none."""
-    num_ranks = max(1, len(host.ranks))
+    asked = config.launch.num_threads
     try:
-        return threads_per_node(
-            config.launch.num_threads, num_ranks, facts["variables"], facts["cores"]
-        )
+        return threads_per_node(asked, max(1, num_ranks), facts["variables"], facts["cores"])
     except UserError as error:
         return str(error)
 
 
 def _summary(facts: Facts, ranks: Sequence[int], num_threads: int | str) -> str:
-    """Say in a line what the host has."""
     packages, library, free = facts["packages"], facts["mpi"]["version"], facts["memory_free_bytes"]
     placed = f"ranks {ranks[0]} to {ranks[-1]}" if len(ranks) > 1 else ""
     parts = [
@@ -178,9 +168,9 @@ def _gloo(facts: Facts, config: Config) -> Iterator[str]:
         )
 
 
-def _gpus(facts: Facts, host: CheckedHost, config: Config) -> Iterator[str]:
+def _gpus(facts: Facts, ranks: Sequence[int], config: Config) -> Iterator[str]:
     launch, gpus = config.launch, facts["gpus"]
-    wanted = {launch.world[rank % len(launch.world)] for rank in host.ranks}
+    wanted = {launch.world[rank % len(launch.world)] for rank in ranks}
     missing = sorted(gpu for gpu in wanted if gpu >= len(gpus))
     if launch.on_cuda and missing:
         ids = ", ".join(map(str, missing))

@@ -15,11 +15,7 @@ from torch import nn
 
 from pcode.models.base import Architecture, UnfitInputsError
 from pcode.models.densenet import DenseNet
-from pcode.models.from_torchvision import (
-    torchvision_model,
-    torchvision_names,
-    torchvision_resnet,
-)
+from pcode.models.from_torchvision import torchvision_model, torchvision_names, torchvision_resnet
 from pcode.models.inspection import normalization_parameters
 from pcode.models.lenet import lenet
 from pcode.models.mlp import logistic_regression, mlp
@@ -59,10 +55,7 @@ class Family:
         return Architecture(partial(self.build, depth))
 
 
-FAMILIES = {
-    "wideresnet": Family(WideResNet, 6),
-    "densenet": Family(DenseNet, 3),
-}
+FAMILIES = {"wideresnet": Family(WideResNet, 6), "densenet": Family(DenseNet, 3)}
 MODELS: dict[str, Architecture] = {
     **{
         f"resnet{depth}": Architecture(partial(ResNetCifar, depth))
@@ -124,11 +117,7 @@ def builders() -> dict[str, Callable[..., nn.Module]]:
 
 
 def make_model(
-    arch: str,
-    input_shape: tuple[int, ...],
-    num_classes: int,
-    seed: int,
-    flags: Mapping[str, Any],
+    arch: str, input_shape: tuple[int, ...], num_classes: int, seed: int, flags: Mapping[str, Any]
 ) -> nn.Module:
     """Return the model of that name, on the CPU, with the same initial parameters on every node.
 

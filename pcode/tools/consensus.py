@@ -17,14 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from pcode.compression import COMPRESSORS, Compressor
-from pcode.consensus import (
-    Measurement,
-    Setting,
-    check_gamma,
-    measure,
-    search_gamma,
-    setting_of,
-)
+from pcode.consensus import Measurement, Setting, check_gamma, measure, search_gamma, setting_of
 from pcode.tools.command import FORMATS, Parser, call, check_file, write
 from pcode.topology import Topology, make_topology
 from pcode.utils.errors import UserError

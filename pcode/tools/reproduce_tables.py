@@ -164,8 +164,7 @@ _ALL = (
             Cell("choco-sign", "top-1 (%)", "CHOCO, sign", 75.15),
         ),
         rehearsal=Rehearsal(
-            20,
-            {"*": f"{_SMALL} --n_sub_process 1 --on_cuda False --arch resnet20 --batch_size 16"},
+            20, {"*": f"{_SMALL} --n_sub_process 1 --on_cuda False --arch resnet20 --batch_size 16"}
         ),
         panels="row",
     ),
