@@ -18,7 +18,7 @@ from matplotlib.lines import Line2D
 
 from pcode.compression import COMPRESSORS, Compressor
 from pcode.consensus import Measurement, Setting, check_gamma, measure, search_gamma, setting_of
-from pcode.tools.command import FORMATS, Parser, call, check_file, write
+from pcode.tools.command import FORMATS, Parser, check_file, tool, write
 from pcode.topology import Topology, make_topology
 from pcode.utils.errors import UserError
 from pcode.utils.layout import Layout
@@ -26,16 +26,16 @@ from pcode.utils.options import option, options_of, taken_by
 from pcode.utils.registry import look_up
 from pcode.utils.tables import markdown
 
+TARGET_ERROR = 1e-3
+# Of memory an entry, on each node, with what a round computes in between.
+ENTRY_BYTES = 56
+MAX_GIB = 4
 LINE_STYLES: tuple[Any, ...] = ("-", (0, (6, 2)), (0, (4, 1, 1, 1)), (0, (2, 1)))
 LOWEST_ERROR, HIGHEST_ERROR = 1e-6, 2.0
 
 
 def draw_course(panel: Axes, measurement: Measurement, *, unit: float = 1.0, **line: Any) -> None:
-    """Draw one curve into a panel.
-
-    Args:
-        unit: what a round counts on the x axis (1, or the bytes of a round).
-    """
+    """Draw one curve into a panel; a round counts `unit` on the x axis (1, or its bytes)."""
     course = measurement.course
     panel.plot([unit * rounds for rounds in course.rounds], course.errors, **line)
 
@@ -81,12 +81,6 @@ def draw(measurements: Sequence[Measurement], path: Path) -> None:
     figure.savefig(path, dpi=150)
 
 
-TARGET_ERROR = 1e-3
-# Of memory an entry, on each node, with what a round computes in between.
-ENTRY_BYTES = 56
-MAX_GIB = 4
-
-
 @dataclass(frozen=True)
 class Options:
     """What to measure; those that run.py has mean what they mean there."""
@@ -111,20 +105,11 @@ class Options:
     picture: str | None = option(None, "file for a picture (.png, .pdf, .svg)")
     output: str | None = option(None, "file for the figures (JSON)")
 
-    @property
-    def output_path(self) -> Path | None:
-        return None if self.output is None else Path(self.output)
-
-    @property
-    def picture_path(self) -> Path | None:
-        return None if self.picture is None else Path(self.picture)
-
 
 def table(found: Sequence[Measurement | Setting]) -> list[str]:
     """Write a Markdown table; decay is what a round takes off the error, measured and predicted.
 
-    Args:
-        found: what was measured, and the settings for which there is no gamma.
+    For a setting without a measurement there is no gamma.
     """
     head = (
         "graph|n|gap|compressor|delta|bytes a message|gamma|decay a round|gamma (1 - lambda_2)"
@@ -133,17 +118,10 @@ def table(found: Sequence[Measurement | Setting]) -> list[str]:
     rows = [head.split("|")]
     for each in found:
         setting = each if isinstance(each, Setting) else each.setting
-        rows.append(
-            [
-                setting.graph,
-                f"{setting.num_nodes:,}",
-                f"{setting.gap:.3g}",
-                setting.compressor,
-                f"{setting.delta:.3g}",
-                f"{setting.message_bytes:,}",
-                *(["no gamma found", *"----"] if isinstance(each, Setting) else _measured(each)),
-            ]
-        )
+        known = [setting.graph, f"{setting.num_nodes:,}", f"{setting.gap:.3g}", setting.compressor]
+        known += [f"{setting.delta:.3g}", f"{setting.message_bytes:,}"]
+        none = ["no gamma found", *"----"]
+        rows.append(known + (none if isinstance(each, Setting) else _measured(each)))
     return markdown(rows, {"graph", "compressor"})
 
 
@@ -165,11 +143,8 @@ def _measured(measurement: Measurement) -> list[str]:
 
 def _parse(arguments: Sequence[str]) -> tuple[Options, set[str]]:
     """Return the options, and the names of those given."""
-    parser = Parser(
-        prog="python -m pcode.tools.consensus",
-        description=__doc__,
-        argument_default=argparse.SUPPRESS,
-    )
+    prog, absent = "python -m pcode.tools.consensus", argparse.SUPPRESS
+    parser = Parser(prog, __doc__, argument_default=absent)
     flags = options_of(Options)
     for name, flag in flags.items():
         text = flag.help.replace("%", "%%")
@@ -179,13 +154,14 @@ def _parse(arguments: Sequence[str]) -> tuple[Options, set[str]]:
     for name, value in values.items():
         flags[name].validate(value)
     options = Options(**values)
-    check_file("output", options.output_path)
-    check_file("picture", options.picture_path, FORMATS)
-    gib = ENTRY_BYTES * options.n_mpi_process * sum(options.entries) / (1 << 30)
+    check_file("output", options.output)
+    check_file("picture", options.picture, FORMATS)
+    n, num_entries = options.n_mpi_process, sum(options.entries)
+    gib = ENTRY_BYTES * n * num_entries / (1 << 30)
     if gib > MAX_GIB:
         raise UserError(
-            f"--n_mpi_process {options.n_mpi_process} --entries: {sum(options.entries):,} entries "
-            f"on every node take some {gib:,.0f} GiB; at most {MAX_GIB} will do"
+            f"--n_mpi_process {n} --entries: {num_entries:,} entries on every node take some "
+            f"{gib:,.0f} GiB; at most {MAX_GIB} will do"
         )
     return options, set(values)
 
@@ -228,19 +204,13 @@ def _cell(
             return setting
         print(*search.lines(), sep="\n", end="\n\n", flush=True)
         gamma = search.best
-    return measure(
-        topology,
-        name,
-        compressor,
-        layout,
-        rounds=options.rounds,
-        gamma=gamma,
-        start=options.start,
-        seed=seed,
-    )
+    chosen: dict[str, Any] = {"rounds": options.rounds, "start": options.start, "seed": seed}
+    return measure(topology, name, compressor, layout, gamma=gamma, **chosen)
 
 
-def _run(arguments: Sequence[str]) -> None:
+@tool("consensus")
+def main(arguments: Sequence[str]) -> None:
+    """Measure what the flags ask for."""
     options, given = _parse(arguments)
     topologies = [
         make_topology(name, options.n_mpi_process, options.manual_seed)
@@ -260,14 +230,9 @@ def _run(arguments: Sequence[str]) -> None:
         "measurements": [each.figures() for each in measurements],
         "without_gamma": [dataclasses.asdict(each) for each in found if isinstance(each, Setting)],
     }
-    write(options.output_path, json.dumps(content, indent=1) + "\n")
-    if options.picture_path is not None:
-        draw(measurements, options.picture_path)
-
-
-def main(arguments: Sequence[str]) -> int:
-    """Measure what the flags ask for; 0, or 2 where they cannot be followed."""
-    return call("consensus", _run, arguments)
+    write(options.output, json.dumps(content, indent=1) + "\n")
+    if options.picture is not None:
+        draw(measurements, Path(options.picture))
 
 
 if __name__ == "__main__":

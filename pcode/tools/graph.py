@@ -3,7 +3,6 @@
 python -m pcode.tools.graph --graph_topology social --n_mpi_process 32 --picture graph.png
 """
 
-import argparse
 import math
 import sys
 from collections.abc import Sequence
@@ -15,7 +14,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from pcode.tools.command import FORMATS, Parser, call, check_file
+from pcode.tools.command import FORMATS, Parser, check_file, tool
 from pcode.topology import Graph, Mixing, TimeVarying, Topology, make_graph
 from pcode.utils.errors import UserError
 
@@ -23,6 +22,7 @@ ROUNDS_SHOWN = 4
 CIRCULAR = ("ring", "ring_ext", "data_center", "complete", "expander", "exponential")
 MAX_BALANCED = 200  # nodes; the Kamada-Kawai layout takes minutes above
 MAX_LABELLED = 300  # nodes
+MAX_NODES = 4096  # as many as a run may have
 BEND = 0.28  # of the long edges of a torus, around the nodes between
 NODE_COLOUR, EDGE_COLOUR, INK = "#dbe7f3", "#3b6ea5", "#1a2b3c"
 
@@ -48,11 +48,8 @@ def draw(graph: Graph, path: Path) -> None:
         _draw_round(panel, mixing, positions, columns)
         if len(rounds) > 1:
             panel.set_title(f"round {step}", fontsize=10, color=INK)
-    figure.suptitle(
-        f"{graph.name}, n = {graph.num_nodes}, spectral gap {graph.spectral_gap:.3g}",
-        fontsize=12,
-        color=INK,
-    )
+    title = f"{graph.name}, n = {graph.num_nodes}, spectral gap {graph.spectral_gap:.3g}"
+    figure.suptitle(title, fontsize=12, color=INK)
     figure.savefig(path, dpi=200, bbox_inches="tight", pad_inches=0.1)
 
 
@@ -81,6 +78,7 @@ def _draw_round(panel: Axes, mixing: Mixing, positions: Positions, columns: int)
         arcs.add_weighted_edges_from((j, i, w) for j, w in mixing.weights(i).items() if i != j)
     heaviest = max(nx.get_edge_attributes(arcs, "weight").values(), default=1.0)
     size = max(30.0, min(330.0, 9000 / len(positions)))
+    common: dict[str, Any] = {"pos": positions, "ax": panel, "node_size": size}
     both_ways = [(j, i) for j, i in arcs.edges if j < i and arcs.has_edge(i, j)]
     one_way = [(j, i) for j, i in arcs.edges if not arcs.has_edge(i, j)]
     for style, chosen in (("-", both_ways), ("-|>", one_way)):
@@ -88,26 +86,16 @@ def _draw_round(panel: Axes, mixing: Mixing, positions: Positions, columns: int)
             bent = [arc for arc in chosen if _is_long(arc, columns) == bool(bend)]
             nx.draw_networkx_edges(
                 arcs,
-                positions,
-                ax=panel,
                 edgelist=bent,
                 width=[0.4 + 1.6 * arcs.edges[arc]["weight"] / heaviest for arc in bent],
                 edge_color=EDGE_COLOUR,
                 alpha=0.75,
                 arrowstyle=style,
                 arrowsize=9,
-                node_size=size,
                 connectionstyle=f"arc3,rad={bend}",
+                **common,
             )
-    nx.draw_networkx_nodes(
-        arcs,
-        positions,
-        ax=panel,
-        node_size=size,
-        node_color=NODE_COLOUR,
-        edgecolors=INK,
-        linewidths=0.8,
-    )
+    nx.draw_networkx_nodes(arcs, node_color=NODE_COLOUR, edgecolors=INK, linewidths=0.8, **common)
     if len(positions) <= MAX_LABELLED:
         font = max(3.0, min(8.0, math.sqrt(size) / 2.2))
         nx.draw_networkx_labels(arcs, positions, ax=panel, font_size=font, font_color=INK)
@@ -127,41 +115,36 @@ def _is_long(arc: tuple[int, int], columns: int) -> bool:
     return max(abs(row - other_row), abs(column - other_column)) > 1
 
 
-MAX_NODES = 4096  # as many as a run may have
-
-
-def _parse(arguments: Sequence[str]) -> argparse.Namespace:
-    parser = Parser(prog="python -m pcode.tools.graph", description=__doc__)
-    parser.add_argument("--graph_topology", default="ring", help="name or file of the graph")
-    parser.add_argument("--n_mpi_process", type=int, default=16, help="number of nodes")
-    parser.add_argument("--manual_seed", type=int, default=6, help="for what is drawn at random")
-    parser.add_argument("--picture", type=Path, help="file to draw the graph into")
-    return parser.parse_args(arguments)
-
-
 def summary(graph: Graph) -> list[str]:
     """Say in a few lines what is known of a graph."""
     degrees = [graph.degree(rank) for rank in range(graph.num_nodes)]
     neighbours = " to ".join(map(str, sorted({min(degrees), max(degrees)})))
-    lines = [f"graph: {graph.name}, {graph.num_nodes} nodes"]
+    head = f"graph: {graph.name}, {graph.num_nodes} nodes"
     if isinstance(graph, Topology):
         gamma = graph.theoretical_gamma(1.0)
         return [
-            f"{lines[0]}, {len(graph.edges)} edges",
+            f"{head}, {len(graph.edges)} edges",
             f"  neighbours of a node: {neighbours}",
             f"  spectral gap rho: {graph.spectral_gap:.4g}",
             f"  beta = ||I - W||: {graph.beta:.4g}",
             f"  the theory's gamma for delta = 1: {gamma:.3g}; tuned values are far larger",
         ]
     return [
-        f"{lines[0]}, other edges in every round",
+        f"{head}, other edges in every round",
         f"  neighbours of a node in a round: {neighbours}",
         f"  spectral gap, a round: {graph.spectral_gap:.4g}",
     ]
 
 
-def _run(arguments: Sequence[str]) -> None:
-    options = _parse(arguments)
+@tool("graph")
+def main(arguments: Sequence[str]) -> None:
+    """Print the graph's numbers, and draw it on request."""
+    parser = Parser(prog="python -m pcode.tools.graph", description=__doc__)
+    parser.add_argument("--graph_topology", default="ring", help="name or file of the graph")
+    parser.add_argument("--n_mpi_process", type=int, default=16, help="number of nodes")
+    parser.add_argument("--manual_seed", type=int, default=6, help="for what is drawn at random")
+    parser.add_argument("--picture", type=Path, help="file to draw the graph into")
+    options = parser.parse_args(arguments)
     if options.n_mpi_process > MAX_NODES:
         raise UserError(f"--n_mpi_process {options.n_mpi_process}: at most {MAX_NODES}")
     graph = make_graph(options.graph_topology, options.n_mpi_process, options.manual_seed)
@@ -170,11 +153,6 @@ def _run(arguments: Sequence[str]) -> None:
     if options.picture is not None:
         draw(graph, options.picture)
         print(f"picture: {options.picture}")
-
-
-def main(arguments: Sequence[str]) -> int:
-    """Print the graph's numbers, and draw it on request; the exit status, 2 for a mistake."""
-    return call("graph", _run, arguments)
 
 
 if __name__ == "__main__":

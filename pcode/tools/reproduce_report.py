@@ -1,4 +1,4 @@
-"""A table of the paper as text: our figures beside the paper's."""
+"""A table of the paper as text and as a picture: our figures beside the paper's."""
 
 from __future__ import annotations
 
@@ -19,12 +19,14 @@ from pcode.tools.reproduce_tables import DIVERGES, Table
 from pcode.tools.results_table import PERCENT, mean_text
 from pcode.utils import tables
 
+OURS, PAPER, BASELINE = "tab:blue", "tab:orange", "tab:gray"
+LABELS = {"top1": "test top-1 (%)", "perplexity": "test perplexity"}
+ASIDE = 0.12  # of a category's width, so that ours and the paper's do not hide one another
+BOTTOM = 0.03  # of a panel's height: where a cross says that a run diverged
+
 
 def summarise(table: Table, runs: pd.DataFrame) -> pd.DataFrame:
-    """Average the runs of each cell.
-
-    Args:
-        runs: see `run_all`.
+    """Average the runs of each cell, rows of `run_all`.
 
     Returns:
         A row for each cell that was run. Columns are Cell's fields; `mean` and `deviation` of the
@@ -80,11 +82,7 @@ def caption(setting: Setting, cells: pd.DataFrame) -> str:
 
 
 def markdown(setting: Setting, cells: pd.DataFrame) -> str:
-    """Write the cells that were run, the paper's figure beside ours.
-
-    Args:
-        cells: see `summarise`.
-    """
+    """Write the cells that were run, see `summarise`, the paper's figure beside ours."""
     below = cells["row"].isna()
     lines = [*_grid(cells[~below]), ""] if not below.all() else []
     table = setting.table
@@ -113,18 +111,10 @@ def _grid(cells: pd.DataFrame) -> list[str]:
     return tables.markdown([head, *body], {""})
 
 
-OURS, PAPER, BASELINE = "tab:blue", "tab:orange", "tab:gray"
-LABELS = {"top1": "test top-1 (%)", "perplexity": "test perplexity"}
-ASIDE = 0.12  # of a category's width, so that ours and the paper's do not hide one another
-BOTTOM = 0.03  # of a panel's height: where a cross says that a run diverged
-
-
 def draw(setting: Setting, cells: pd.DataFrame, path: Path) -> None:
     """Draw ours full, with their deviation, the paper's hollow; a cross: diverged.
 
-    Args:
-        cells: see `summarise`.
-        path: of a picture; its suffix says of what format.
+    The cells are those of `summarise`; the path's suffix says the format.
     """
     draw_panels = _curves if setting.table.panels == "curves" else _beside
     draw_panels(setting, cells).savefig(path, dpi=150)

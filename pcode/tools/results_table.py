@@ -1,4 +1,4 @@
-"""The figures of runs as text: a table with a row for each group, and CSV with one for each run."""
+"""Runs that differ in nothing but the seed as groups, and their figures as a table and as CSV."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -16,6 +16,12 @@ NOT_COMPARED = frozenset(
 # The flags that a short name begins with; the value of a flag of the second line needs no name.
 NAMED_FIRST = ("optimizer", "comm_op", "graph_topology", "n_mpi_process", "arch")
 SELF_EXPLANATORY = frozenset({"optimizer", "comm_op", "graph_topology", "arch", "backend"})
+# Headings of the columns of text.
+LEFT = frozenset(("run", "graph", "optimizer", "compressor", "ended"))
+
+Text = Callable[[float], str]
+# How a mean and its deviation are written.
+How = tuple[Text] | tuple[Text, Text]
 
 
 def group_runs(runs: pd.DataFrame) -> dict[str, pd.DataFrame]:
@@ -45,13 +51,8 @@ def title(group: pd.DataFrame) -> str:
     """Return the group's name and, where there are several, how many of its seeds count."""
     num_runs, num_counted = group["is_last"].sum(), group["is_counted"].sum()
     name: str = group["run"].iloc[0]
-    if num_runs == 1:
-        return name
-    return (
-        f"{name} ({num_runs} seeds)"
-        if num_runs == num_counted
-        else (f"{name} ({num_counted} of {num_runs})")
-    )
+    count = f"{num_runs} seeds" if num_runs == num_counted else f"{num_counted} of {num_runs}"
+    return f"{name} ({count})" if num_runs > 1 else name
 
 
 def _key(flags: Mapping[str, Any]) -> str:
@@ -59,33 +60,24 @@ def _key(flags: Mapping[str, Any]) -> str:
 
 
 def _named(runs: pd.DataFrame) -> pd.DataFrame:
-    firsts = runs.drop_duplicates("group")
-    names = dict(zip(firsts["group"], _names(list(firsts["flags"])), strict=True))
+    """Name each group: its experiment, and the flags that tell it from others of that."""
+    firsts, experiments = runs.drop_duplicates("group"), runs["experiment"].astype(str)
+    names: dict[str, str] = {}
+    for experiment, groups in firsts.groupby(experiments, sort=False):
+        telling = _telling_flags(list(groups["flags"]))
+        for group, flags in zip(groups["group"], groups["flags"], strict=True):
+            parts = [_flag_text(name, flags[name]) for name in telling if name in flags]
+            if not parts or experiments.nunique() > 1:
+                parts.insert(0, str(experiment))
+            names[group] = ", ".join(parts)
     return runs.assign(run=runs["group"].map(names))
 
 
-def _names(settings: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Name each: its experiment, and the flags that tell it from others of that experiment.
-
-    Flags are taken in the order of NAMED_FIRST, then of the configuration, where they split what
-    has the same name so far.
-    """
-    by_experiment: dict[str, list[Mapping[str, Any]]] = {}
-    for flags in settings:
-        by_experiment.setdefault(str(flags["experiment"]), []).append(flags)
-    telling = {name: _telling_flags(same) for name, same in by_experiment.items()}
-    names = []
-    for flags in settings:
-        experiment = str(flags["experiment"])
-        parts = [_flag_text(name, flags[name]) for name in telling[experiment] if name in flags]
-        if not parts or len(by_experiment) > 1:
-            parts.insert(0, experiment)
-        names.append(", ".join(parts))
-    return names
-
-
 def _telling_flags(settings: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return the flags to name, in order."""
+    """Return the flags that split what has the same name so far.
+
+    They are taken in the order of NAMED_FIRST, then of the configuration.
+    """
     names = dict.fromkeys(name for flags in settings for name in flags)
     # Another flag is the reason why one matters in some only: that one is to be named.
     everywhere = [name for name in names if all(name in flags for flags in settings)]
@@ -106,12 +98,6 @@ def _flag_text(name: str, value: Any) -> str:
     if name == "n_mpi_process":
         return f"{shown} nodes"
     return shown if name in SELF_EXPLANATORY else f"{name} {shown}"
-
-
-Text = Callable[[float], str]
-MISSING = "-"
-# Headings of the columns of text.
-LEFT = frozenset(("run", "graph", "optimizer", "compressor", "ended"))
 
 
 def bytes_text(number: float) -> str:
@@ -137,13 +123,11 @@ def mean_text(values: Iterable[float], mean: Text, deviation: Text | None = None
     """Write the mean of what is known, ± the deviation of a sample if that is asked for."""
     known = pd.Series(values, dtype=float).dropna()
     if known.empty:
-        return MISSING
+        return "-"
     shown = mean(known.mean())
     return f"{shown} ± {deviation(known.std())}" if deviation and len(known) > 1 else shown
 
 
-# How a mean and its deviation are written.
-How = tuple[Text] | tuple[Text, Text]
 PERCENT: How = ("{:.2f}".format, "{:.2f}".format)
 DIGITS: How = ("{:.3g}".format, "{:.2g}".format)
 # Heading -> the figure, and how it is written.
