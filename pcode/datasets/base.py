@@ -75,9 +75,10 @@ def epoch_batches(
     one n-th of its batches each.
 
     Args:
-        indices: the node's samples, int64, one at least.
+        indices: the node's samples, positions in the training set, int64, one at least.
         num_batches: from batches_per_epoch.
         seed, rank, epoch: what the order depends on.
+        local_rank: the process, which takes its slice of each.
     """
     generator = torch_generator(seed, "order", rank, epoch)
     batch_size = min(batch_size, len(indices))
@@ -155,11 +156,7 @@ class Dataset(ABC):
     ) -> Batches:
         """Read a node's batches of an epoch, num_batches of them, from number `first` on.
 
-        Args:
-            share: the node's samples, positions in train_targets, int64.
-            num_batches: from batches_per_epoch.
-            seed, rank, epoch: what order and augmentation depend on, besides on local_rank alone.
-            local_rank: the process, which takes its slice of each.
+        The arguments are those of `epoch_batches`; what augmentation is drawn from is, too.
         """
         batches = epoch_batches(
             share, num_batches, batch_size, seed=seed, rank=rank, epoch=epoch, local_rank=local_rank
@@ -192,9 +189,9 @@ class Source:
     """How a data set is loaded.
 
     Attributes:
-        load: called with the flags it takes, by their names (values as in the configuration); of a
-            parametric source also with `parameters`, what follows its name: "A:B" in "NAME:A:B".
-            It raises a UserError where a parameter or file is not what it should be.
+        load: called with the flags it takes, by their names; of a parametric source also with
+            `parameters`, what follows its name: "A:B" in "NAME:A:B". It raises a UserError where a
+            parameter or file is not what it should be.
         parametric: whether its name may be followed by parameters.
     """
 

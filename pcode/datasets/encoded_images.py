@@ -1,8 +1,8 @@
-"""Encoded images in one LMDB file.
+"""Encoded images that stay on the disk until they are asked for: in folders, or in one LMDB file.
 
-"meta" is a JSON object {"format", "classes"}; "labels" the labels as little-endian 32-bit
-integers; and image number i, the file as it is, is under i as eight bytes, big-endian. Nothing of
-it is a pickle: a data file must not be able to run code.
+An LMDB file holds "meta", a JSON object {"format", "classes"}; "labels", little-endian 32-bit
+integers; and image number i, the file as it is, under i as eight bytes, big-endian. Nothing of it
+is a pickle: a data file must not be able to run code.
 """
 
 from __future__ import annotations
@@ -23,6 +23,12 @@ from tqdm import tqdm
 
 from pcode.utils.errors import UserError
 from pcode.utils.files import check_file, one_line
+
+FORMAT = "encoded images, version 1"
+META, LABELS = b"meta", b"labels"
+# Addresses, not memory or disk: the file is as large as what is in it.
+MAP_BYTES = 1 << 40
+IMAGES_PER_TRANSACTION = 256
 
 
 class EncodedImages(ABC):
@@ -78,17 +84,6 @@ class FolderImages(EncodedImages):
         return str(self.folder / os.fsdecode(self.paths[position]))
 
 
-FORMAT = "encoded images, version 1"
-META, LABELS = b"meta", b"labels"
-# Addresses, not memory or disk: the file is as large as what is in it.
-MAP_BYTES = 1 << 40
-IMAGES_PER_TRANSACTION = 256
-
-
-def _key(position: int) -> bytes:
-    return position.to_bytes(8, "big")
-
-
 @contextmanager
 def _reading(path: Path) -> Iterator[lmdb.Transaction]:
     """Open a file that is only read; nothing is written beside it."""
@@ -134,7 +129,7 @@ class LmdbImages(EncodedImages):
 
     def read(self, positions: Iterable[int]) -> list[bytes]:
         with _reading(self.path) as transaction:
-            found = [transaction.get(_key(int(position))) for position in positions]
+            found = [transaction.get(int(position).to_bytes(8, "big")) for position in positions]
         if any(image is None for image in found):
             raise UserError(f"{self.path}: lacks some of its images")
         return [bytes(image) for image in found if image is not None]
@@ -144,12 +139,9 @@ class LmdbImages(EncodedImages):
 
 
 def write_lmdb(images: EncodedImages, path: Path, *, show: bool) -> None:
-    """Write images, in their order, into a file that LmdbImages reads.
+    """Write images, in their order, into a file that LmdbImages reads; show a progress bar.
 
     The file appears when it is whole; one that was there is replaced.
-
-    Args:
-        show: a progress bar on standard error.
 
     Raises:
         UserError: an image cannot be read, or the file cannot be written.
@@ -176,7 +168,8 @@ def _fill(images: EncodedImages, out: lmdb.Environment, bar: tqdm[Any]) -> None:
         positions = range(begin, min(begin + IMAGES_PER_TRANSACTION, count))
         with out.begin(write=True) as transaction:
             for position in positions:
-                transaction.put(_key(position), images.read([position])[0], append=True)
+                key = position.to_bytes(8, "big")
+                transaction.put(key, images.read([position])[0], append=True)
                 bar.update()
     with out.begin(write=True) as transaction:
         transaction.put(LABELS, images.labels.numpy().astype("<i4").tobytes())

@@ -1,6 +1,7 @@
 """Data sets of images that lie in memory as bytes."""
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import torch
 
 from pcode.datasets.augment import ImagePreparation
 from pcode.datasets.base import Split
-from pcode.datasets.data_files import missing, reading, stored
+from pcode.datasets.data_files import reading
 from pcode.datasets.in_memory import InMemory
 from pcode.utils.errors import UserError
 
@@ -31,7 +32,7 @@ class ImageFiles:
             `read` takes: one file, or one of images and one of labels.
         read: paths -> images, N x C x H x W, and labels, N.
         padding: see ImagePreparation.
-        ending: of files that are also read as they are, compressed.
+        ending: that files may have besides, compressed; they are read as they are.
     """
 
     train: tuple[tuple[str, ...], ...]
@@ -45,19 +46,28 @@ class ImageFiles:
     def names(self) -> list[str]:
         return [name for names in (*self.train, *self.test) for name in names]
 
+    def _stored(self, folder: Path, name: str) -> Path:
+        """Return the file, or, where it is not there, the one with the ending if that is."""
+        path, packed = folder / name, folder / f"{name}{self.ending}"
+        return packed if not os.path.exists(path) and os.path.exists(packed) else path
+
     def missing(self, folder: Path) -> list[str]:
-        return missing(folder, self.names, self.ending)
+        """Return the files that are not in the folder, with or without the ending."""
+        return [name for name in self.names if not os.path.exists(self._stored(folder, name))]
 
     def load(self, name: str, folder: Path) -> InMemory:
         """Read the files, or raise a UserError that names a damaged one."""
-        train, test = (
-            _join([self._split(folder, names) for names in part])
-            for part in (self.train, self.test)
-        )
+        train, test = (self._read(folder, part) for part in (self.train, self.test))
         return image_dataset(name, train, test, self.num_classes, self.padding)
 
-    def _split(self, folder: Path, names: tuple[str, ...]) -> Split:
-        paths = [stored(folder / name, self.ending) for name in names]
+    def _read(self, folder: Path, part: tuple[tuple[str, ...], ...]) -> Split:
+        splits = [self._read_one([self._stored(folder, name) for name in names]) for names in part]
+        if len(splits) == 1:  # no copy
+            return splits[0]
+        inputs, targets = zip(*splits, strict=True)
+        return Split(torch.cat(inputs), torch.cat(targets))
+
+    def _read_one(self, paths: Sequence[Path]) -> Split:
         with reading(*paths):
             images, labels = self.read(*paths)
             if images.dtype != np.uint8:
@@ -76,21 +86,11 @@ class ImageFiles:
         return Split(pixels, torch.from_numpy(labels.astype(np.int64)))
 
 
-def _join(splits: list[Split]) -> Split:
-    if len(splits) == 1:  # no copy
-        return splits[0]
-    inputs, targets = zip(*splits, strict=True)
-    return Split(torch.cat(inputs), torch.cat(targets))
-
-
 def channel_statistics(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Return each channel's mean and deviation of pixels from 0 to 255, float32, C x 1 x 1.
 
-    They are those of the counts of the 256 values, in float64: exact for any number of pixels. The
-    deviation of a channel that is the same everywhere is given as 1: it is then 0 in every input.
-
-    Args:
-        images: uint8, N x C x H x W.
+    Of images uint8, N x C x H x W, from the counts of the 256 values in float64: exact for any
+    number of pixels. The deviation of a channel that is the same everywhere is given as 1.
     """
     counts = torch.zeros(images.shape[1], LEVELS, dtype=torch.int64)
     for some in images.split(COUNTED_AT_ONCE):
@@ -110,11 +110,7 @@ def image_dataset(
     """Make a data set of images, normalised by mean and deviation of its own training images.
 
     Constants that others print for a data set are these, rounded; computed, they are right for any
-    part of it too.
-
-    Args:
-        train, test: inputs uint8, N x C x H x W.
-        padding: see ImagePreparation.
+    part of it too. Inputs are uint8, N x C x H x W; `padding` is ImagePreparation's.
     """
     shapes = [" x ".join(map(str, images.shape[1:])) for images, _ in (train, test)]
     if shapes[0] != shapes[1]:

@@ -1,4 +1,4 @@
-"""CIFAR-10, CIFAR-100, MNIST, SVHN and STL-10.
+"""CIFAR-10, CIFAR-100, MNIST, SVHN, STL-10 and downsampled ImageNet.
 
 torchvision fetches them, and checks what it fetches against the published checksums. The files are
 read here: torchvision rejects any file without the published checksum, so that a part of a data set
@@ -10,9 +10,10 @@ import tarfile
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated
 
-from pcode.datasets.data_files import fetch
+from pcode.datasets.data_files import alone
 from pcode.datasets.images import ImageFiles
 from pcode.datasets.in_memory import InMemory
 from pcode.datasets.vision_formats import (
@@ -23,6 +24,7 @@ from pcode.datasets.vision_formats import (
     read_stl,
 )
 from pcode.utils.errors import UserError
+from pcode.utils.files import one_line
 from pcode.utils.options import Option
 
 _FETCHED_AS_TAR = ("CIFAR10", "CIFAR100", "STL10")
@@ -38,8 +40,36 @@ class VisionSet(ImageFiles):
 
     fetched_as: tuple[str, tuple[bool | str, ...]]
 
-    def download(self, folder: str) -> None:
-        """Have torchvision put the files into the folder; raises what torchvision raises."""
+    def fetch(self, name: str, folder: Path) -> None:
+        """Put the files that are missing into the folder; those that are there stay as they are.
+
+        Of several ranks that come at once, one downloads and the others wait. What is not whole
+        never has a file's name: the download goes to a folder beside, and only these files are
+        moved when it ends.
+
+        Raises:
+            UserError: they could not be fetched, or the folder cannot be written.
+        """
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with alone(folder / f".{name}.lock"):
+                absent = self.missing(folder)
+                if not absent:
+                    return
+                with TemporaryDirectory(dir=folder, prefix=f".{name}-") as beside:
+                    self._download(beside)
+                    for file in absent:
+                        (folder / file).parent.mkdir(parents=True, exist_ok=True)
+                        (Path(beside) / file).replace(folder / file)
+        # URLError is an OSError, torchvision says RuntimeError for a wrong checksum, and a damaged
+        # or malicious archive makes its readers raise nearly anything.
+        except Exception as error:
+            raise UserError(
+                f"--download True: {name} could not be fetched ({one_line(error)}); "
+                f"to go on without a network put {', '.join(self.names)} into {folder}"
+            ) from error
+
+    def _download(self, folder: str) -> None:
         # Here, because it takes a second and nothing else needs it.
         from torchvision import datasets  # noqa: PLC0415
 
@@ -121,7 +151,7 @@ def load_vision(
             "name the folder that holds it, or fetch it with --download True"
         )
     if absent:
-        fetch(name, folder, files.names, files.ending, files.download)
+        files.fetch(name, folder)
     return files.load(name, folder)
 
 

@@ -1,4 +1,4 @@
-"""What an architecture is, and how it says what it cannot take."""
+"""What an architecture is, how it says what it cannot take, and what models of images share."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,11 +14,7 @@ DropRate = Annotated[float, Option("dropout probability", minimum=0)]
 
 
 class UnfitInputsError(ValueError):
-    """An architecture cannot take such samples.
-
-    Args:
-        takes: what it takes, to be read after "takes".
-    """
+    """An architecture cannot take such samples; says what it takes, to be read after "takes"."""
 
 
 @dataclass(frozen=True)
@@ -38,13 +34,6 @@ class Architecture:
     task: str = "classification"
 
 
-def check_at_least_one(**flags: int) -> None:
-    """Validate counts."""
-    for name, value in flags.items():
-        if value < 1:
-            raise UserError(f"--{name} {value}: at least 1")
-
-
 def check_drop_rate(drop_rate: float) -> None:
     """Validate a probability of dropping, which does not drop all."""
     if not 0 <= drop_rate < 1:
@@ -52,13 +41,9 @@ def check_drop_rate(drop_rate: float) -> None:
 
 
 def image_shape(input_shape: tuple[int, ...], smallest: int = 1) -> tuple[int, int, int]:
-    """Return channels, height and width of the images.
+    """Return channels, height and width of images, or raise an UnfitInputsError.
 
-    Args:
-        smallest: pixels that height and width must have.
-
-    Raises:
-        UnfitInputsError: these are no images, or smaller ones.
+    Height and width must have `smallest` pixels.
     """
     size = f" of {smallest} x {smallest} pixels or more" if smallest > 1 else ""
     if len(input_shape) != 3 or min(input_shape[1:]) < smallest:
@@ -75,10 +60,8 @@ def residual_stages(
 ) -> nn.Sequential:
     """Chain stages of `num_blocks` blocks each; every stage but the first halves the image.
 
-    Args:
-        num_inputs: channels of the first block's inputs.
-        widths: channels of each stage's outputs.
-        block: a block from channels of its inputs and outputs and its stride.
+    `widths` are the channels of each stage's outputs; a block is made from the channels of its
+    inputs and of its outputs, and its stride.
     """
     blocks = nn.Sequential()
     for stage, width in enumerate(widths):

@@ -9,7 +9,6 @@ from torch.nn import functional
 
 from pcode.models.base import (
     DropRate,
-    check_at_least_one,
     check_drop_rate,
     fast_layout,
     he_normal,
@@ -71,7 +70,6 @@ class WideResNet(nn.Module):
         ] = 4,
         drop_rate: DropRate = 0.0,
     ) -> None:
-        check_at_least_one(wideresnet_widen_factor=wideresnet_widen_factor)
         check_drop_rate(drop_rate)
         num_channels, _, _ = image_shape(input_shape)
         super().__init__()

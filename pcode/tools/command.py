@@ -63,13 +63,13 @@ def tool(name: str) -> Callable[[Callable[[Sequence[str]], int | None]], Main]:
 
     def make(run: Callable[[Sequence[str]], int | None]) -> Main:
         @wraps(run)
-        def main(arguments: Sequence[str]) -> int:
+        def returning_status(arguments: Sequence[str]) -> int:
             try:
                 return run(arguments) or 0
             except UserError as error:
                 print(f"{name}: error: {error}", file=sys.stderr)
                 return USER_ERROR
 
-        return main
+        return returning_status
 
     return make
