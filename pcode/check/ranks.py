@@ -93,11 +93,7 @@ def _check(
     own: dict[str, Any],
     report: Report,
 ) -> None:
-    """Report the hosts, unless that was done, and the edges.
-
-    Args:
-        own: what this rank reports to the others; where it has an error there is no plan.
-    """
+    """Report the hosts, unless that was done, and the edges; without a plan `own` has an error."""
     ranks = _gather(communicator, own)
     hosts = [each["host"] for each in ranks]
     errors = dict.fromkeys(f"{each['host']}: {each['error']}" for each in ranks if each["error"])

@@ -58,8 +58,7 @@ def report_hosts(
 ) -> None:
     """Print a line for each host, and one for each thing that is wrong there.
 
-    Args:
-        mpirun: its version, where it starts the ranks.
+    `mpirun` is its version, where it starts the ranks.
     """
     answered = {host.name: host.facts for host in hosts if host.facts is not None}
     differences = _differences(answered)

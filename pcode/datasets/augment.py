@@ -32,11 +32,9 @@ class ImagePreparation:
     padding: int | None = None
 
     def __call__(self, images: torch.Tensor, generator: torch.Generator | None) -> torch.Tensor:
-        """Return a batch of float32 inputs.
+        """Return a batch of float32 inputs of images, uint8, N x C x H x W.
 
-        Args:
-            images: uint8, N x C x H x W.
-            generator: a CPU generator; None for the test set, which is taken as it is.
+        The generator is a CPU's; None for the test set, which is taken as it is.
         """
         if generator is not None and self.padding is not None:
             images = crops_and_mirror_images(images, self.padding, generator)
@@ -53,14 +51,9 @@ def crops_and_mirror_images(
 ) -> torch.Tensor:
     """Crop every padded image to its own size at random, and mirror it with probability 1/2.
 
-    All images and all their mirror images are laid out with their zeros in one sheet. A crop is
-    then a window of it that its first pixel alone identifies, and one indexed copy of a view of
-    all windows makes the batch.
-
-    Args:
-        images: N x C x H x W, of any dtype.
-        padding: zeros on each side, in pixels.
-        generator: a CPU generator.
+    All images, N x C x H x W, and all their mirror images are laid out with their zeros in one
+    sheet. A crop is then a window of it that its first pixel alone identifies, and one indexed copy
+    of a view of all windows makes the batch. The generator is a CPU's.
     """
     count, channels, height, width = images.shape
     mirrored = torch.randint(2, (count,), generator=generator)

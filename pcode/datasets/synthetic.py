@@ -5,6 +5,7 @@ import re
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from pcode.datasets.base import BpttLength, Dataset, Split
 from pcode.datasets.images import LEVELS, image_dataset
@@ -90,10 +91,7 @@ def _parse(parameters: str) -> tuple[tuple[int, ...], int, int]:
 
 
 def _images(
-    generator: np.random.Generator,
-    levels: np.ndarray[tuple[int, ...], np.dtype[np.uint8]],
-    shape: tuple[int, ...],
-    size: int,
+    generator: np.random.Generator, levels: NDArray[np.uint8], shape: tuple[int, ...], size: int
 ) -> Split:
     """Draw images of these classes' patterns: levels are classes x C x COARSE x COARSE."""
     _, height, width = shape
@@ -110,11 +108,7 @@ def _images(
     return Split(images, targets)
 
 
-def _vectors(
-    generator: np.random.Generator,
-    means: np.ndarray[tuple[int, ...], np.dtype[np.float32]],
-    size: int,
-) -> Split:
+def _vectors(generator: np.random.Generator, means: NDArray[np.float32], size: int) -> Split:
     """Draw vectors around these classes' means: classes x N."""
     targets = torch.arange(size) % len(means)
     vectors = generator.standard_normal((size, means.shape[1]), dtype=np.float32)

@@ -26,17 +26,45 @@ from pcode.utils.files import check_file
 from pcode.utils.seeding import torch_generator
 
 TEST_COLUMNS = 16
+END_OF_LINE = "<eos>"
+UNKNOWN = "<unk>"
+
+DEFAULT_VOCABULARY, DEFAULT_WORDS = 1_000, 100_000
+# As with the digits, every run has the same text.
+CHAIN_SEED = 0
+# Of the words that may follow a word: 1.75 bits, a perplexity of 3.36.
+SUCCESSORS = (1 / 2, 1 / 4, 1 / 8, 1 / 8)
+# What a word of the vocabulary and a place of the text take while they are drawn, in lists.
+WORD_BYTES, PLACE_BYTES = 300, 60
+
+
+class TextFiles(NamedTuple):
+    """Where texts, written with blanks, lie under DATA_DIR; whether they are read in lower case."""
+
+    train: str
+    test: str
+    lower: bool = False
+
+
+TEXTS = {
+    # As prepared by Mikolov et al. (2010): 929,589 words for training, 10,000 different ones, one
+    # sentence a line.
+    "ptb": TextFiles("ptb/ptb.train.txt", "ptb/ptb.test.txt"),
+    # Merity et al., arXiv 1609.07843: 2,088,628 words for training. In lower case, because the
+    # 28.95 M parameters of the CHOCO paper's LSTM are those of 28,869 words; as published it has
+    # 33,278.
+    "wikitext2": TextFiles(
+        "wikitext-2/wiki.train.tokens", "wikitext-2/wiki.test.tokens", lower=True
+    ),
+}
 
 
 def columns_of(words: torch.Tensor, num_columns: int) -> torch.Tensor:
-    """Cut a text into contiguous pieces of equal length, num_columns x (l + 1).
+    """Cut a text, int64, into contiguous pieces of equal length, num_columns x (l + 1).
 
     Piece c holds words c l to (c + 1) l, both included: its last word, which is only predicted, is
     the first word of the next piece, from which that predicts. So every word but the text's first
     is predicted once, except for the fewer than num_columns at the end that do not make a row.
-
-    Args:
-        words: the text, int64, of more than num_columns words.
     """
     length = (len(words) - 1) // num_columns
     return words[: num_columns * length + 1].unfold(0, length + 1, length)
@@ -54,12 +82,7 @@ class Text(Dataset):
     The test text is read in the same way in 16 columns whatever the number of nodes, so that all
     runs predict the same words; fewer than 16 words at its end are left out.
 
-    Args:
-        train_words, test_words: the texts, int64, positions in the vocabulary.
-        vocabulary: the words.
-        rnn_bptt_len: words of a window.
-        batch_size: columns of a node.
-        n_mpi_process: number of nodes.
+    The texts are int64, positions in the vocabulary.
     """
 
     task = "language"
@@ -137,43 +160,6 @@ class Text(Dataset):
         return words[:, :-1], words[:, 1:]
 
 
-END_OF_LINE = "<eos>"
-UNKNOWN = "<unk>"
-
-DEFAULT_VOCABULARY, DEFAULT_WORDS = 1_000, 100_000
-# As with the digits, every run has the same text.
-CHAIN_SEED = 0
-# Of the words that may follow a word: 1.75 bits, a perplexity of 3.36.
-SUCCESSORS = (1 / 2, 1 / 4, 1 / 8, 1 / 8)
-# What a word of the vocabulary and a place of the text take while they are drawn, in lists.
-WORD_BYTES, PLACE_BYTES = 300, 60
-
-
-class TextFiles(NamedTuple):
-    """Where a text lies under DATA_DIR; any text will do that is written with blanks like them.
-
-    Attributes:
-        lower: whether its words are read in lower case.
-    """
-
-    train: str
-    test: str
-    lower: bool = False
-
-
-TEXTS = {
-    # As prepared by Mikolov et al. (2010): 929,589 words for training, 10,000 different ones, one
-    # sentence a line.
-    "ptb": TextFiles("ptb/ptb.train.txt", "ptb/ptb.test.txt"),
-    # Merity et al., arXiv 1609.07843: 2,088,628 words for training. In lower case, because the
-    # 28.95 M parameters of the CHOCO paper's LSTM are those of 28,869 words; as published it has
-    # 33,278.
-    "wikitext2": TextFiles(
-        "wikitext-2/wiki.train.tokens", "wikitext-2/wiki.test.tokens", lower=True
-    ),
-}
-
-
 def load_text(
     name: str, data_dir: str, *, rnn_bptt_len: BpttLength, batch_size: int, n_mpi_process: int
 ) -> Text:
@@ -192,12 +178,14 @@ def load_text(
         vocabulary.append(UNKNOWN)
     numbers = {word: number for number, word in enumerate(vocabulary)}
     unknown = numbers[UNKNOWN]
+    train, test = (
+        torch.tensor([numbers.get(word, unknown) for word in words], dtype=torch.int64)
+        for words in (train_words, test_words)
+    )
     return Text(
         name,
-        train_words=torch.tensor([numbers[word] for word in train_words], dtype=torch.int64),
-        test_words=torch.tensor(
-            [numbers.get(word, unknown) for word in test_words], dtype=torch.int64
-        ),
+        train_words=train,
+        test_words=test,
         vocabulary=vocabulary,
         rnn_bptt_len=rnn_bptt_len,
         batch_size=batch_size,
@@ -222,9 +210,7 @@ def _words(name: str, path: Path, lower: bool) -> Iterator[str]:
         ) from None
 
 
-def load_synthetic_text(
-    parameters: str, *, rnn_bptt_len: BpttLength, batch_size: int, n_mpi_process: int
-) -> Text:
+def load_synthetic_text(parameters: str, **reading: int) -> Text:
     """A text from a Markov chain: each word is followed by one of four, which are its own.
 
     Three of these are drawn uniformly; the fourth is the next word of the vocabulary, so that all
@@ -236,6 +222,7 @@ def load_synthetic_text(
     Args:
         parameters: "", "VOCABULARY" or "VOCABULARY:WORDS"; 1,000 words and a training text of
             100,000 if not given.
+        reading: rnn_bptt_len, batch_size and n_mpi_process, see Text.
     """
     name = "synthetic:text" + (f":{parameters}" if parameters else "")
     given = re.fullmatch(r"(?:(\d{1,9})(?::(\d{1,9}))?)?", parameters, re.ASCII)
@@ -263,7 +250,5 @@ def load_synthetic_text(
         train_words=text[:length],
         test_words=text[length:],
         vocabulary=[f"word{number}" for number in range(num_words)],
-        rnn_bptt_len=rnn_bptt_len,
-        batch_size=batch_size,
-        n_mpi_process=n_mpi_process,
+        **reading,
     )

@@ -11,15 +11,15 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
 
 from pcode.models.base import Architecture, UnfitInputsError
 from pcode.models.densenet import DenseNet
 from pcode.models.from_torchvision import torchvision_model, torchvision_names, torchvision_resnet
-from pcode.models.inspection import normalization_parameters
 from pcode.models.lenet import lenet
 from pcode.models.mlp import logistic_regression, mlp
 from pcode.models.resnet_cifar import ResNetCifar
-from pcode.models.rnn_lm import RNNLanguageModel
+from pcode.models.rnn_lm import RNNLanguageModel, Scales
 from pcode.models.vgg import NUM_CONVOLUTIONS, vgg
 from pcode.models.wide_resnet import WideResNet
 from pcode.utils.errors import UserError
@@ -65,6 +65,8 @@ MODELS: dict[str, Architecture] = {
     "logistic_regression": Architecture(logistic_regression),
     "rnn_lm": Architecture(RNNLanguageModel, task="language"),
 }
+# _NormBase: batch and instance normalisation of any dimension.
+NORMALIZATIONS = (_NormBase, nn.GroupNorm, nn.LayerNorm, Scales)
 # For help: what `architecture` takes.
 NAMES = (
     *MODELS,
@@ -101,6 +103,19 @@ def builders() -> dict[str, Callable[..., nn.Module]]:
     """Return what builds the models of MODELS and FAMILIES, by name."""
     families = {f"{name}DEPTH": family for name, (family, _) in FAMILIES.items()}
     return {name: kind.build for name, kind in MODELS.items()} | families
+
+
+def normalization_parameters(model: nn.Module) -> set[str]:
+    """Return the names, as in model.named_parameters(), of normalisation's scales and shifts.
+
+    They get no weight decay. The scales g of weight normalisation are such as well.
+    """
+    return {
+        name
+        for prefix, module in model.named_modules()
+        if isinstance(module, NORMALIZATIONS)
+        for name, _ in module.named_parameters(prefix, recurse=False)
+    }
 
 
 def make_model(

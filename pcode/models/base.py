@@ -6,6 +6,7 @@ from typing import Annotated
 
 import torch
 from torch import nn
+from torch.func import functional_call
 
 from pcode.utils.errors import UserError
 from pcode.utils.options import Option
@@ -38,6 +39,20 @@ def check_drop_rate(drop_rate: float) -> None:
     """Validate a probability of dropping, which does not drop all."""
     if not 0 <= drop_rate < 1:
         raise UserError(f"--drop_rate {drop_rate}: from 0 to below 1")
+
+
+def shape_error(model: nn.Module, input_shape: tuple[int, ...], batch_size: int) -> str | None:
+    """Return why the model cannot be trained on such batches of images or vectors, if so.
+
+    Shapes alone go through it, on torch's meta device: its parameters stay what they are.
+    """
+    tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    shapes = {name: torch.empty_like(tensor, device="meta") for name, tensor in tensors.items()}
+    try:
+        functional_call(model, shapes, torch.empty(batch_size, *input_shape, device="meta"))
+    except (RuntimeError, AssertionError, ValueError) as error:
+        return str(error).splitlines()[0]
+    return None
 
 
 def image_shape(input_shape: tuple[int, ...], smallest: int = 1) -> tuple[int, int, int]:

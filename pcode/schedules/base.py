@@ -84,7 +84,6 @@ def check_ascending(lr_change_epochs: Sequence[float]) -> None:
 def decay_factor(lr_decay: float) -> float:
     """Return what `--lr_decay` multiplies the rate by: itself below 1, its inverse from 1 on."""
     if lr_decay <= 0:
-        raise UserError(
-            f"--lr_decay {lr_decay:g}: must be above 0, as 10 or 0.1 for a tenth of the rate"
-        )
+        example = "as 10 or 0.1 for a tenth of the rate"
+        raise UserError(f"--lr_decay {lr_decay:g}: must be above 0, {example}")
     return lr_decay if lr_decay < 1 else 1 / lr_decay

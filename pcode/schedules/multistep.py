@@ -1,4 +1,4 @@
-"""A learning rate that drops at milestones."""
+"""One learning rate for the whole run, or one that drops at milestones."""
 
 from bisect import bisect_right
 from dataclasses import dataclass
@@ -29,11 +29,8 @@ class MultiStep(Scheme):
     """lr, divided by lr_decay at each of lr_change_epochs.
 
     The schedule of the paper's experiments (arXiv 1907.09356): divided by 10 at half and at three
-    quarters of the training.
-
-    Args:
-        lr_change_epochs: ascending; those after the end of training have no effect.
-        lr_decay: the divisor; below 1 a factor, as it is often given.
+    quarters of the training. Epochs after the end have no effect; lr_decay is the divisor, below 1
+    a factor.
     """
 
     lr: float = learning_rate()

@@ -16,10 +16,8 @@ class ReduceOnPlateau(Scheme):
 
     torch.optim.lr_scheduler.ReduceLROnPlateau with its defaults: the loss must fall by more than
     1e-4 of the best so far to count as improved, and the rate drops at the 11th epoch in a row
-    that did not. All nodes observe the same loss, so that all drop at once.
-
-    Args:
-        lr_decay: the divisor; below 1 a factor.
+    that did not. All nodes observe the same loss, so that all drop at once. lr_decay is the
+    divisor; below 1 a factor.
     """
 
     lr: float = learning_rate()

@@ -186,8 +186,8 @@ def _finished(figure: Figure, labels: Sequence[str], panel_height: float = PANEL
     columns = max(1, min(len(labels), int(WIDTH / (LETTER * longest + 0.5))))
     lines = math.ceil(sum(1 + label.count("\n") for label in labels) / columns)
     figure.set_size_inches(WIDTH, panel_height + LEGEND_LINE * (lines + 1))
-    place = {"loc": "outside upper center", "ncols": columns, "frameon": False}
-    figure.legend(handlelength=3, columnspacing=1.2, **place)
+    spacing = {"handlelength": 3.0, "columnspacing": 1.2}
+    figure.legend(loc="outside upper center", ncols=columns, frameon=False, **spacing)
     figure.axes[0].spines[["top", "right"]].set_visible(False)
     return figure
 

@@ -14,7 +14,7 @@ from pcode.datasets import Dataset, load_dataset, partition_scheme, smallest_sha
 from pcode.datasets.embeddings import load_embeddings
 from pcode.datasets.text import Text
 from pcode.models import architecture, normalization_parameters
-from pcode.models.inspection import shape_error
+from pcode.models.base import shape_error
 from pcode.optim import DecentralizedOptimizer, optimizer_class, parameter_groups
 from pcode.optim.compressed import CompressedOptimizer
 from pcode.optim.flat import flat_layout
