@@ -60,11 +60,7 @@ def edges_of(graph: Graph, num_local_ranks: int = 1) -> list[Edge]:
 
 
 def schedule(edges: Sequence[Edge], hosts: Sequence[str]) -> list[list[Edge]]:
-    """Return rounds of edges, no two of which share a host: neither a link nor a core.
-
-    Args:
-        hosts: of each rank.
-    """
+    """Return rounds of edges, no two of which share a host (of each rank): a link or a core."""
     rounds: list[tuple[list[Edge], set[str]]] = []
     for edge in edges:
         ends = {hosts[rank] for rank in edge}
@@ -244,9 +240,7 @@ class _Channel:
 def _rate(transfer: Callable[[int], float], empty_seconds: float, seconds: float) -> float:
     """Return bits a second, of messages that grow until one takes a good part of the time.
 
-    Args:
-        transfer: lets so many bytes pass, and returns the seconds that it takes.
-        empty_seconds: what a message without content takes.
+    `transfer` lets so many bytes pass, and returns the seconds that it takes.
     """
     num_bytes, deadline = _FIRST_BYTES, time.perf_counter() + seconds
     while True:
@@ -284,13 +278,14 @@ def slow(found: Sequence[Measured], hosts: Sequence[str]) -> dict[Edge, str]:
         narrow = min(bandwidth / _TIMES, _ENOUGH_BANDWIDTH[kind])
         late = max(_TIMES * latency, _ENOUGH_LATENCY_SECONDS[kind])
         for edge in members:
-            own, own_latency = edge.bandwidth, edge.min_latency_seconds
-            if own < narrow:
-                reason = f"{_mbit(own)} Mbit/s; the median {kind} is {_mbit(bandwidth)}"
-                reasons[edge.edge] = reason
-            elif own_latency > late:
-                said = f"{1e3 * own_latency:.3g} ms at least to answer"
-                reasons[edge.edge] = f"{said}; the median {kind} is {1e3 * latency:.3g}"
+            if edge.bandwidth < narrow:
+                own, median = f"{_mbit(edge.bandwidth)} Mbit/s", _mbit(bandwidth)
+            elif edge.min_latency_seconds > late:
+                own = f"{1e3 * edge.min_latency_seconds:.3g} ms at least to answer"
+                median = f"{1e3 * latency:.3g}"
+            else:
+                continue
+            reasons[edge.edge] = f"{own}; the median {kind} is {median}"
     return reasons
 
 
@@ -313,11 +308,10 @@ def table(found: Sequence[Measured], hosts: Sequence[str], message_bytes: int) -
     rows = [("ranks", "hosts", "latency ms", "Mbit/s there", "Mbit/s back", "message ms")]
     for edge, note in shown:
         i, j = edge.edge
-        places = hosts[i] if hosts[i] == hosts[j] else f"{hosts[i]}, {hosts[j]}"
+        places = ", ".join(dict.fromkeys((hosts[i], hosts[j]))) + note
         latency = f"{1e3 * edge.latency_seconds:.3f}"
         message = f"{1e3 * edge.message_seconds(message_bytes):.3g}"
-        row = (f"{i}-{j}", places + note, latency, _mbit(edge.there), _mbit(edge.back), message)
-        rows.append(row)
+        rows.append((f"{i}-{j}", places, latency, _mbit(edge.there), _mbit(edge.back), message))
     return aligned(rows, rows[0][:2])
 
 

@@ -1,6 +1,6 @@
 """What an architecture is, how it says what it cannot take, and what models of images share."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -65,25 +65,6 @@ def image_shape(input_shape: tuple[int, ...], smallest: int = 1) -> tuple[int, i
         raise UnfitInputsError(f"images{size}")
     channels, height, width = input_shape
     return channels, height, width
-
-
-def residual_stages(
-    num_inputs: int,
-    widths: Sequence[int],
-    num_blocks: int,
-    block: Callable[[int, int, int], nn.Module],
-) -> nn.Sequential:
-    """Chain stages of `num_blocks` blocks each; every stage but the first halves the image.
-
-    `widths` are the channels of each stage's outputs; a block is made from the channels of its
-    inputs and of its outputs, and its stride.
-    """
-    blocks = nn.Sequential()
-    for stage, width in enumerate(widths):
-        for number in range(num_blocks):
-            blocks.append(block(num_inputs, width, 2 if stage > 0 and number == 0 else 1))
-            num_inputs = width
-    return blocks
 
 
 def he_normal(model: nn.Module) -> None:

@@ -5,13 +5,7 @@ from typing import Annotated
 import torch
 from torch import nn
 
-from pcode.models.base import (
-    DropRate,
-    check_drop_rate,
-    fast_layout,
-    he_normal,
-    image_shape,
-)
+from pcode.models.base import DropRate, check_drop_rate, fast_layout, he_normal, image_shape
 from pcode.utils.errors import UserError
 from pcode.utils.options import Option
 
