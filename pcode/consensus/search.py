@@ -50,11 +50,10 @@ BAR_WIDTH = 40
 
 @dataclass(frozen=True)
 class Trial:
-    """A gamma, the cost that was measured for it (infinite where it diverged), the last error."""
+    """A gamma, and the cost that was measured for it: infinite where it diverged."""
 
     gamma: float
     cost: float
-    error: float
 
 
 @dataclass(frozen=True)
@@ -167,8 +166,8 @@ def search_gamma(
         gamma, apart = 2.0**exponent, float(optimizer.converges)
         played = play(cut, _start(topology, cut, seed, apart), gamma=gamma)
         if optimizer.converges:
-            return _converging(played, gamma, topology.spectral_gap, num_rounds)
-        return _disturbed(played, gamma, topology, num_rounds, seed)
+            return Trial(gamma, _converging(played, gamma, topology.spectral_gap, num_rounds))
+        return Trial(gamma, _disturbed(played, gamma, topology, num_rounds, seed))
 
     trials = _coarse(trial)
     centre = min(trials, key=lambda exponent: trials[exponent].cost)
@@ -203,20 +202,19 @@ def _start(topology: Topology, layout: Layout, seed: int, apart: float) -> torch
     return apart * vectors[:-1] + vectors[-1]
 
 
-def _converging(consensus: Consensus, gamma: float, gap: float, num_rounds: int) -> Trial:
+def _converging(consensus: Consensus, gamma: float, gap: float, num_rounds: int) -> float:
     """The sum of the squared errors of one disturbance."""
     course = gossip(consensus, num_rounds)
     if course.diverged:
-        return Trial(gamma, math.inf, math.inf)
-    error = course.errors[-1]
+        return math.inf
     squares = math.fsum(each**2 for each in course.errors)
     left = (1 - gamma * gap) ** 2
-    return Trial(gamma, squares + error**2 * left / (1 - left), error)
+    return squares + course.errors[-1] ** 2 * left / (1 - left)
 
 
 def _disturbed(
     consensus: Consensus, gamma: float, topology: Topology, num_rounds: int, seed: int
-) -> Trial:
+) -> float:
     """The mean squared disagreement of an entry under disturbances without beginning."""
     draw = torch_generator(seed, "disturbances")
     mean = consensus.x.mean(dim=0)
@@ -227,15 +225,14 @@ def _disturbed(
         try:
             consensus.round()
         except NotFiniteError:
-            return Trial(gamma, math.inf, math.inf)
+            return math.inf
         squares.append(float((consensus.x - mean).square().mean()))
         if not squares[-1] <= DIVERGED_ERROR**2:
-            return Trial(gamma, math.inf, math.inf)
-    late = squares[num_rounds // 2 :]
+            return math.inf
     left = (1 - gamma * (1 - np.linalg.eigvalsh(topology.matrix)[:-1])) ** 2
     earlier = left ** (0.75 * num_rounds) / (1 - left)
     rest = DISTURBANCE**2 * float(earlier.sum()) / topology.num_nodes
-    return Trial(gamma, statistics.fmean(late) + rest, math.sqrt(late[-1]))
+    return statistics.fmean(squares[num_rounds // 2 :]) + rest
 
 
 def _candidates(trials: Sequence[Trial]) -> Iterator[float]:
