@@ -4,7 +4,6 @@ import dataclasses
 import json
 import os
 import re
-import sys
 import time
 import traceback
 from collections.abc import Sequence
@@ -89,7 +88,7 @@ def check(
     for line in (*warnings, *plan.warnings):
         report.note(line)
     if command is None:
-        report_hosts(report, [ask_here(launch, arguments, sys.executable)], config)
+        report_hosts(report, [ask_here(launch, arguments)], config)
     else:
         hosts = () if launch.hostfile is None else read_hostfile(launch.hostfile)
         _check_hosts(report, config, hosts, arguments)
@@ -194,7 +193,7 @@ def _check_as_rank(
     if names is not None:
         own["host"] = names.split(",")[place.rank]
     elif place.local_rank == 0:
-        answer = ask_here(config.launch, arguments, sys.executable)
+        answer = ask_here(config.launch, arguments)
         own["answer"] = [answer.facts, answer.failure]
     plan, options = None, config.launch
     try:

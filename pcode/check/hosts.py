@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 import re
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import metadata
@@ -139,10 +140,10 @@ def ask_hosts(
     return answers
 
 
-def ask_here(launch: Launch, arguments: Sequence[str], python: str) -> CheckedHost:
+def ask_here(launch: Launch, arguments: Sequence[str]) -> CheckedHost:
     """Ask this machine without mpirun."""
     limit = _limit_seconds(launch)
-    (ended,) = run_all([[python, "-u", *arguments]], limit)
+    (ended,) = run_all([[sys.executable, "-u", *arguments]], limit)
     return CheckedHost(_HERE, range(launch.num_processes)).answered(ended, limit)
 
 
