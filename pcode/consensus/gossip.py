@@ -163,12 +163,9 @@ class Consensus:
 
 @dataclass(frozen=True)
 class Course:
-    """The error of a gossip by round.
+    """The error of a gossip, relative to the start's, after some of the rounds, from 0 on.
 
-    Attributes:
-        rounds: those whose error was taken, from 0 on.
-        errors: relative to the start's, one for each of `rounds`.
-        diverged: it ended because the error was above DIVERGED_ERROR or not finite.
+    It has diverged where it ended because the error was above DIVERGED_ERROR or not finite.
     """
 
     rounds: tuple[int, ...]
@@ -197,11 +194,7 @@ class Course:
 
 
 def gossip(consensus: Consensus, num_rounds: int, *, every: int = 1) -> Course:
-    """Run num_rounds rounds, or until the error has diverged.
-
-    Args:
-        every: rounds from one record of the error to the next.
-    """
+    """Run num_rounds rounds, or until the error, recorded every so many, has diverged."""
     rounds, errors = [0], [consensus.error]
     for index in range(1, num_rounds + 1):
         try:

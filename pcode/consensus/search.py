@@ -126,8 +126,8 @@ def search_gamma(
     other, add up as the sum of the squared errors over all rounds. That sum is the cost. The start
     is what a step does: x_i = a_i + b, with a_i of the node and b common to all, all entries
     N(0, 1); the sum's rest after the last round is taken to decay as gossip without compression.
-    The error after a fixed number of rounds is no measure: it is smallest for gamma near 1
-    wherever that converges, though the first rounds are then far worse.
+    The error after a fixed number of rounds is smallest for gamma near 1 wherever that converges,
+    though the first rounds are then far worse.
 
     Gossip that does not converge has no such sum. It starts with equal nodes, every round disturbs
     them by DISTURBANCE N(0, 1), and the cost is the mean squared disagreement of the second half,

@@ -49,12 +49,7 @@ def data_source(name: str) -> Source:
 
 
 def load_dataset(name: str, flags: Mapping[str, Any]) -> Dataset:
-    """Load the data set of that name.
-
-    Args:
-        name: "NAME", or "NAME:PARAMETERS" of a parametric source.
-        flags: every flag of the run, by name; the source takes those that it needs.
-    """
+    """Load the data set "NAME", or "NAME:PARAMETERS"; it takes those of all flags that it needs."""
     source = data_source(name)
     taken = taken_by(source.load, flags)
     if source.parametric:

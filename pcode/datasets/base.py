@@ -15,12 +15,7 @@ from pcode.utils.seeding import derive_seed, torch_generator
 
 @dataclass(frozen=True)
 class LocalRank:
-    """A process of a node; each takes a contiguous slice of every batch, as equal as can be.
-
-    Attributes:
-        rank: within the node, from 0.
-        size: processes of the node.
-    """
+    """A process of a node; each takes a contiguous slice of every batch, as equal as can be."""
 
     rank: int = 0
     size: int = 1

@@ -16,13 +16,7 @@ from typing import Annotated
 from pcode.datasets.data_files import alone
 from pcode.datasets.images import ImageFiles
 from pcode.datasets.in_memory import InMemory
-from pcode.datasets.vision_formats import (
-    read_cifar,
-    read_downsampled,
-    read_idx,
-    read_matlab,
-    read_stl,
-)
+from pcode.datasets.vision_formats import read_arrays, read_idx, read_matlab, read_stl
 from pcode.utils.errors import UserError
 from pcode.utils.files import one_line
 from pcode.utils.options import Option
@@ -90,7 +84,7 @@ VISION = {
     "cifar10": VisionSet(
         train=tuple((f"cifar-10-batches-py/data_batch_{number}",) for number in range(1, 6)),
         test=(("cifar-10-batches-py/test_batch",),),
-        read=read_cifar,
+        read=read_arrays,
         num_classes=10,
         fetched_as=("CIFAR10", (True,)),
         padding=4,
@@ -98,7 +92,7 @@ VISION = {
     "cifar100": VisionSet(
         train=(("cifar-100-python/train",),),
         test=(("cifar-100-python/test",),),
-        read=read_cifar,
+        read=read_arrays,
         num_classes=100,
         fetched_as=("CIFAR100", (True,)),
         padding=4,
@@ -175,7 +169,7 @@ def load_downsampled(size: int, data_dir: str) -> InMemory:
     files = ImageFiles(
         train=tuple((f"train_data_batch_{number}",) for number in range(1, 11)),
         test=(("val_data",),),
-        read=partial(read_downsampled, size=size),
+        read=partial(read_arrays, size=size, first=1),
         num_classes=1000,
         padding=size // 8,
         ending=".npz",

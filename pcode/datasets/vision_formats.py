@@ -64,21 +64,18 @@ Array = np.ndarray[Any, Any]
 IDX_BYTES = b"\0\0\x08"
 
 
-def read_cifar(path: Path) -> tuple[Array, Array]:
-    """A pickled dict: `data`, N x 3072 bytes, and `labels` or, of CIFAR-100, `fine_labels`."""
-    content = load_arrays(path)
-    labels = content["fine_labels" if "fine_labels" in content else "labels"]
-    return content["data"].reshape(-1, 3, 32, 32), np.asarray(labels)
+def read_arrays(path: Path, *, size: int = 32, first: int = 0) -> tuple[Array, Array]:
+    """A pickled dict or an .npz file: `data`, N x 3 size^2 bytes, and `labels`, from `first` on.
 
-
-def read_downsampled(path: Path, *, size: int) -> tuple[Array, Array]:
-    """A pickled dict or an .npz file: `data`, N x 3 size^2 bytes, and `labels`, from 1."""
+    Of CIFAR-100 they are called `fine_labels`.
+    """
     if path.suffix == ".npz":
         with np.load(path, allow_pickle=False) as arrays:
             content = dict(arrays)
     else:
         content = load_arrays(path)
-    return content["data"].reshape(-1, 3, size, size), np.asarray(content["labels"]) - 1
+    labels = content["fine_labels" if "fine_labels" in content else "labels"]
+    return content["data"].reshape(-1, 3, size, size), np.asarray(labels) - first
 
 
 def read_idx(images: Path, labels: Path) -> tuple[Array, Array]:

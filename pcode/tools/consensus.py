@@ -58,12 +58,10 @@ def draw(measurements: Sequence[Measurement], path: Path) -> None:
     figure = Figure(figsize=(9, 3.8), layout="constrained")
     by_round, by_bytes = figure.subplots(1, 2, sharey=True)
     for each in measurements:
-        line: dict[str, Any] = {
-            "color": colours[each.setting.compressor],
-            "linestyle": styles[each.setting.graph],
-        }
+        setting = each.setting
+        line = {"color": colours[setting.compressor], "linestyle": styles[setting.graph]}
         draw_course(by_round, each, **line)
-        draw_course(by_bytes, each, unit=each.setting.round_bytes / 1e3, **line)
+        draw_course(by_bytes, each, unit=setting.round_bytes / 1e3, **line)
     for panel in (by_round, by_bytes):
         finish_panel(panel)
     # Compressors differ by orders of magnitude in bytes, and all start at 0.
@@ -73,10 +71,8 @@ def draw(measurements: Sequence[Measurement], path: Path) -> None:
     by_bytes.set_xlabel("sent by one node (kB)")
     by_round.set_ylabel(r"$\|X-\bar{X}\|_F$ relative to the start")
     handles = [Line2D([], [], color=colours[name], label=name) for name in compressors]
-    if len(graphs) > 1:
-        handles += [
-            Line2D([], [], color="0.3", linestyle=styles[name], label=name) for name in graphs
-        ]
+    for name in graphs if len(graphs) > 1 else ():
+        handles.append(Line2D([], [], color="0.3", linestyle=styles[name], label=name))
     figure.legend(handles=handles, loc="outside upper center", ncols=6, frameon=False)
     figure.savefig(path, dpi=150)
 
@@ -133,18 +129,13 @@ def _measured(measurement: Measurement) -> list[str]:
         ending = ["diverges", "-"]
     elif rounds is not None:
         ending = [f"{rounds:,}", f"{rounds * measurement.setting.round_bytes / 1e3:,.4g}"]
-    return [
-        f"{measurement.gamma:.3g}",
-        "-" if decay is None else f"{decay:.3g}",
-        f"{measurement.predicted_decay:.3g}",
-        *ending,
-    ]
+    decays = "-" if decay is None else f"{decay:.3g}", f"{measurement.predicted_decay:.3g}"
+    return [f"{measurement.gamma:.3g}", *decays, *ending]
 
 
 def _parse(arguments: Sequence[str]) -> tuple[Options, set[str]]:
     """Return the options, and the names of those given."""
-    prog, absent = "python -m pcode.tools.consensus", argparse.SUPPRESS
-    parser = Parser(prog, __doc__, argument_default=absent)
+    parser = Parser("python -m pcode.tools.consensus", __doc__, argument_default=argparse.SUPPRESS)
     flags = options_of(Options)
     for name, flag in flags.items():
         text = flag.help.replace("%", "%%")

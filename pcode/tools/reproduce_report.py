@@ -16,11 +16,11 @@ from matplotlib.lines import Line2D
 from pcode.config import Config
 from pcode.tools.reproduce_runs import Setting
 from pcode.tools.reproduce_tables import DIVERGES, Table
+from pcode.tools.results_runs import METRICS
 from pcode.tools.results_table import PERCENT, mean_text
 from pcode.utils import tables
 
 OURS, PAPER, BASELINE = "tab:blue", "tab:orange", "tab:gray"
-LABELS = {"top1": "test top-1 (%)", "perplexity": "test perplexity"}
 ASIDE = 0.12  # of a category's width, so that ours and the paper's do not hide one another
 BOTTOM = 0.03  # of a panel's height: where a cross says that a run diverged
 
@@ -129,7 +129,7 @@ def _curves(setting: Setting, cells: pd.DataFrame) -> Figure:
     for (column, line), color, marker in zip(columns, colors, "osD^v", strict=False):
         _draw_ours(panel, line, line["row"].map(rows.index), color, fmt=f"{marker}-", label=column)
     panel.set_xticks(range(len(rows)), rows)
-    panel.set_ylabel(f"{data_sets(setting, cells)}: {LABELS[cells['metric'].iloc[0]]}")
+    panel.set_ylabel(f"{data_sets(setting, cells)}: {METRICS[cells['metric'].iloc[0]].label}")
     panel.grid(axis="y", alpha=0.3)
     figure.legend(loc="outside upper center", ncols=3, frameon=False)
     return figure
@@ -159,7 +159,7 @@ def _beside(setting: Setting, cells: pd.DataFrame) -> Figure:
     panels = figure.subplots(num_panels, 1, sharex=True, sharey=not by_row, squeeze=False)[:, 0]
     for (title, group), panel in zip(in_table.groupby(panel_of, sort=False), panels, strict=False):
         metric = group["metric"].iloc[0]
-        panel.set_ylabel(title if by_row else f"{title}\n{LABELS[metric]}")
+        panel.set_ylabel(title if by_row else f"{title}\n{METRICS[metric].label}")
         place = group[place_of].map(names.index)
         _draw_ours(panel, group, place - ASIDE, OURS, fmt="o")
         _draw_crosses(panel, place[group["paper"] == DIVERGES] + ASIDE, PAPER)

@@ -46,11 +46,7 @@ class Setting:
     folder: Path
 
     def flags(self, cell: Cell, seed: int) -> list[str]:
-        """Return those of run.py, but for the folder of the run.
-
-        Raises:
-            UserError: the cell's file or one of the flags is wrong.
-        """
+        """Return those of run.py, but for the folder of the run; a UserError: one is wrong."""
         flags = ["--config", str(ROOT / "configs" / self.table.name / f"{cell.name}.yaml")]
         flags += ["--data", self.data] if self.data is not None else []
         epochs = self.epochs
@@ -70,7 +66,6 @@ class Setting:
         return flags
 
     def config(self, cell: Cell, seed: int) -> Config:
-        """Every flag of a run."""
         return parse(self.flags(cell, seed)).config
 
 

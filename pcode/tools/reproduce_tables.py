@@ -5,7 +5,7 @@ A new table is a folder of configs/ with a file for each cell, and one entry of 
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 DIVERGES: Literal["div"] = "div"
 PaperFigure = float | Literal["div"] | None
@@ -28,13 +28,10 @@ class Cell:
     metric: str = "top1"
 
 
-@dataclass(frozen=True)
-class Rehearsal:
-    """What becomes of a table on data that are at hand everywhere, in minutes.
+class Rehearsal(NamedTuple):
+    """What becomes of a table in minutes: epochs of each run, and flags over those of the files.
 
-    Attributes:
-        epochs: of each run; milestones of the learning rate keep their share of a run.
-        flags: pattern of cells' names -> flags over those of the files, later ones over earlier.
+    The flags are by patterns of cells' names, later ones over earlier.
     """
 
     epochs: int

@@ -11,7 +11,7 @@ import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib as mpl
 import pandas as pd
@@ -58,15 +58,10 @@ PART_STYLES = {
 
 @dataclass(frozen=True)
 class Curve:
-    """The course of one or more runs.
-
-    Attributes:
-        values: a column for each run, indexed by x, where all of them have a value.
-        breaks_off: whether the runs diverged after the last x.
-    """
+    """The course of one or more runs, of which all may have diverged after the last x."""
 
     label: str
-    values: pd.DataFrame
+    values: pd.DataFrame  # a column for each run, indexed by x, where all of them have a value
     breaks_off: bool = False
 
     @property
@@ -101,14 +96,8 @@ def draw_curve(panel: Axes, curve: Curve, index: int) -> None:
         panel.plot(mean.tail(1), "x", color=style["color"], markersize=7)
 
 
-@dataclass(frozen=True)
-class Quantity:
-    """Something recorded at each evaluation, and how an axis shows it.
-
-    Attributes:
-        name: of the column in the course of a run.
-        unit: what the axis counts as 1.
-    """
+class Quantity(NamedTuple):
+    """A column of the course of a run, and how an axis shows it, which counts `unit` as 1."""
 
     label: str
     name: str
@@ -245,11 +234,7 @@ def judged(metric: Metric, runs: pd.DataFrame) -> Quantity:
 
 
 def draw_all(runs: pd.DataFrame, folder: Path, suffix: str) -> tuple[list[Path], list[str]]:
-    """Write every picture of one data set's runs into a folder that exists.
-
-    Returns:
-        The files written, and the names of the pictures that have nothing to show.
-    """
+    """Write every picture of one data set's runs; return the files, and names of empty pictures."""
     metrics = [METRICS[name] for name in runs["metric"].dropna().unique()]
     with mpl.rc_context(STYLE):
         figures = {

@@ -3,11 +3,10 @@
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import reduce
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 import yaml
@@ -26,14 +25,8 @@ Record = dict[str, Any]
 UNFINISHED, DIVERGED, FINISHED = "unfinished", "diverged", "finished"
 
 
-@dataclass(frozen=True)
-class Metric:
-    """What a run is judged by.
-
-    Attributes:
-        label: with its unit, for axes and headings.
-        stem: of the pictures' names.
-    """
+class Metric(NamedTuple):
+    """What a run is judged by: its label, with a unit, and the stem of its pictures' names."""
 
     task: Task
     label: str
@@ -42,11 +35,8 @@ class Metric:
 
 # By its name in records and summaries, behind `test_`.
 METRICS = {
-    metric.task.metric: metric
-    for metric in (
-        Metric(TASKS["classification"], "test top-1 (%)", "accuracy"),
-        Metric(TASKS["language"], "test perplexity", "perplexity"),
-    )
+    "top1": Metric(TASKS["classification"], "test top-1 (%)", "accuracy"),
+    "perplexity": Metric(TASKS["language"], "test perplexity", "perplexity"),
 }
 # The mean over the nodes, the worst node, the mean of the nodes' models, and the best mean over the
 # nodes. Their names in files, and in the CSV, end with the metric's.
