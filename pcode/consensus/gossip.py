@@ -98,10 +98,9 @@ class Consensus:
     """Simulate an optimizer on all nodes at once, without gradients.
 
     Args:
-        optimizer: one with a consensus step size: ParallelChoco or DeepSqueeze.
+        optimizer: one with a consensus step size, gamma: ParallelChoco or DeepSqueeze.
         layout: the tensors of one node.
         start: n x d, one row for each node; copied.
-        gamma: the consensus step size.
         seed: for compressors that draw.
 
     Attributes:

@@ -16,6 +16,14 @@ from pcode.utils.errors import UserError
 from pcode.utils.transfer import kept_on, to_device
 
 
+Array = np.ndarray[Any, Any]
+
+# Values of a byte.
+LEVELS = 256
+# Images whose pixels are counted at once.
+COUNTED_AT_ONCE = 4096
+
+
 @dataclass(frozen=True, eq=False)
 class ImagePreparation:
     """Stored images -> a model's inputs: an InMemory data set's `prepare`.
@@ -80,21 +88,13 @@ def crops_and_mirror_images(
     return windows.index_select(0, to_device(first, images.device))
 
 
-Array = np.ndarray[Any, Any]
-
-# Values of a byte.
-LEVELS = 256
-# Images whose pixels are counted at once.
-COUNTED_AT_ONCE = 4096
-
-
 @dataclass(frozen=True, kw_only=True)
 class ImageFiles:
     """A data set of images as it is published.
 
     Attributes:
-        train, test: the files of each part, in the folder of the data sets. Each tuple is what
-            `read` takes: one file, or one of images and one of labels.
+        train, test: the files of each part. Each tuple is what `read` takes: one file, or one of
+            images and one of labels.
         read: paths -> images, N x C x H x W, and labels, N.
         padding: see ImagePreparation.
         ending: that files may have besides, compressed; they are read as they are.

@@ -38,9 +38,7 @@ def load_synthetic(
     size is added; images are augmented like photographs. Of a vector, N, each class has a mean,
     and normal noise with deviation 1 is added.
 
-    Args:
-        parameters: what follows "synthetic:"; 3x32x32, 10 classes and 2,560 samples by default.
-        rnn_bptt_len, batch_size, n_mpi_process: for text.
+    The defaults are 3x32x32, 10 classes and 2,560 samples; the other arguments are for text.
     """
     if parameters.partition(":")[0] == "text":
         return load_synthetic_text(

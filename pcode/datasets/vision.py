@@ -22,16 +22,15 @@ from pcode.utils.files import one_line
 from pcode.utils.options import Option
 
 _FETCHED_AS_TAR = ("CIFAR10", "CIFAR100", "STL10")
+# Pixels on a side of downsampled ImageNet.
+SIZES = (8, 16, 32, 64)
 
 
 @dataclass(frozen=True, kw_only=True)
 class VisionSet(ImageFiles):
-    """A data set of images that torchvision can fetch.
+    """A data set of images that torchvision can fetch."""
 
-    Attributes:
-        fetched_as: torchvision's class, and what it calls the parts that are fetched apart.
-    """
-
+    # torchvision's class, and what it calls the parts that are fetched apart.
     fetched_as: tuple[str, tuple[bool | str, ...]]
 
     def fetch(self, name: str, folder: Path) -> None:
@@ -128,14 +127,10 @@ def load_vision(
     data_dir: str,
     download: Annotated[bool, Option("fetch the data set where it is not there yet")] = False,
 ) -> InMemory:
-    """One of VISION.
+    """One of VISION, from the files that lie in data_dir as torchvision puts them there.
 
     Of SVHN it is the 73,257 digits for training without the extra ones, of STL-10 the 5,000
     labelled images.
-
-    Args:
-        data_dir: where torchvision puts the files, too: see VISION for their names.
-        download: whether to fetch what is missing there.
     """
     files, folder = VISION[name], Path(data_dir)
     absent = files.missing(folder)
@@ -147,9 +142,6 @@ def load_vision(
     if absent:
         files.fetch(name, folder)
     return files.load(name, folder)
-
-
-SIZES = (8, 16, 32, 64)
 
 
 def load_downsampled(size: int, data_dir: str) -> InMemory:

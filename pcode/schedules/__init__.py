@@ -25,10 +25,7 @@ SCHEMES: dict[str, type[Scheme]] = {
 
 
 def make_scheme(name: str, end: float, **options: Any) -> Scheme:
-    """Make the scheme of that name; the options are its own.
-
-    Args:
-        end: when training ends, in epochs.
+    """Make the scheme of that name, with its own options, for a training of `end` epochs.
 
     Raises:
         UserError: no scheme has that name, or it cannot follow its options.
