@@ -15,7 +15,6 @@ from pcode.datasets.in_memory import InMemory
 from pcode.utils.errors import UserError
 from pcode.utils.transfer import kept_on, to_device
 
-
 Array = np.ndarray[Any, Any]
 
 # Values of a byte.
