@@ -26,9 +26,8 @@ def as_stored(stored: torch.Tensor, generator: torch.Generator | None) -> torch.
 class InMemory(Dataset):
     """Samples as tensors, prepared a batch at a time on the device where the model is.
 
-    Args:
-        train, test: targets from 0 to num_classes - 1.
-        prepare: makes a batch of stored samples, of any dtype, a float32 batch of the same shape.
+    Targets are from 0 to num_classes - 1. `prepare` makes a batch of stored samples, of any dtype,
+    a float32 batch of the same shape.
     """
 
     def __init__(
@@ -76,12 +75,7 @@ class InMemory(Dataset):
 
 
 def check_fits(data: str, num_bytes: int) -> None:
-    """Raise a UserError, before any of it is drawn, where a data set exceeds this machine's memory.
-
-    Args:
-        data: what --data names.
-        num_bytes: what all of it takes, in each process.
-    """
+    """Raise a UserError, before it is drawn, where a data set exceeds this machine's memory."""
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     if num_bytes > memory:
         raise UserError(

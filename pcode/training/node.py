@@ -12,7 +12,7 @@ from torch import nn
 from pcode.communication import Communicator
 from pcode.communication.gathering import average, gather_digests
 from pcode.datasets import Batches
-from pcode.datasets.batches import LocalRank
+from pcode.datasets.base import LocalRank
 from pcode.models import normalization_parameters
 from pcode.optim import DecentralizedOptimizer, make_optimizer, parameter_groups
 from pcode.training.losses import STEPS_AHEAD, Losses

@@ -12,9 +12,9 @@ from pcode.config.options import AUTO
 from pcode.consensus import GammaSearch, check_gamma, search_gamma
 from pcode.datasets import Dataset, load_dataset, partition_scheme, smallest_share
 from pcode.datasets.embeddings import load_embeddings
-from pcode.datasets.text_columns import Text
+from pcode.datasets.text import Text
 from pcode.models import architecture, normalization_parameters
-from pcode.models.inspection import shape_error
+from pcode.models.base import shape_error
 from pcode.optim import DecentralizedOptimizer, optimizer_class, parameter_groups
 from pcode.optim.compressed import CompressedOptimizer
 from pcode.optim.flat import flat_layout
