@@ -32,12 +32,18 @@ from pcode.launch.mpirun import go_to, with_variable
 from pcode.launch.steps import StepMark
 from pcode.training.describe import describe, headline
 from pcode.training.folders import runs_folder
+from pcode.training.loop import run_node
 from pcode.training.plan import Plan
 from pcode.training.planning import make_plan
 from pcode.training.restarts import Attempt, GoingBack, new_run, next_attempt, run_attempts
-from pcode.training.run import run_node
-from pcode.training.stop import StopRequest
-from pcode.utils.devices import check_gpus, device_of, gpu_notices, threads_per_node
+from pcode.training.sync import StopRequest
+from pcode.utils.devices import (
+    check_gpus,
+    device_of,
+    gpu_notices,
+    threads_per_node,
+    use_memory_well,
+)
 from pcode.utils.errors import (
     DIVERGED,
     INTERRUPTED,
@@ -50,7 +56,6 @@ from pcode.utils.errors import (
     StorageError,
     UserError,
 )
-from pcode.utils.memory import use_memory_well
 
 # The launcher sets it to "terminal" where its standard error is one: a rank's own never is.
 LAUNCHER_VARIABLE = "PCODE_LAUNCHER"

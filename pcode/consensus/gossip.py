@@ -126,7 +126,7 @@ class Consensus:
             topology,
             compressor=compressor,
             consensus_stepsize=gamma,
-            gossip=StackedGossip,
+            gossip_class=StackedGossip,
             seed=seed,
             lr=0.0,
         )

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-from pcode.utils.transfer import kept_on, to_device
+from pcode.utils.devices import kept_on, to_device
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,7 +4,6 @@ from typing import Any
 
 import torch
 
-from pcode.utils.errors import UserError
 from pcode.utils.layout import Layout
 
 Groups = list[dict[str, Any]]
@@ -48,7 +47,7 @@ class FlatStore:
         devices = {parameter.device for parameter in self._parameters}
         if len(devices) != 1 or any(p.dtype != dtype for p in self._parameters):
             kind = str(dtype).removeprefix("torch.")
-            raise UserError(f"the parameters must be {kind} tensors on one device")
+            raise ValueError(f"the parameters must be {kind} tensors on one device")
         self.layout = flat_layout(groups)
         self.slices, start = [], 0
         for group in groups:

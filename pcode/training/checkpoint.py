@@ -11,7 +11,7 @@ import io
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -20,9 +20,8 @@ import torch
 from pcode.communication import Communicator
 from pcode.communication.gathering import gather_digests
 from pcode.topology import Graph, Topology
-from pcode.training.tensor_files import save_tensors
 from pcode.utils.errors import UserError
-from pcode.utils.files import TEMPORARY, one_line, whole_file
+from pcode.utils.files import TEMPORARY, one_line, whole_file, write_whole
 from pcode.utils.layout import Layout
 
 # Of manifests and nodes' files; another one is an error.
@@ -36,13 +35,11 @@ class Manifest:
     """What a checkpoint consists of.
 
     Attributes:
-        step: steps of each node.
-        steps_per_epoch: where the run stands is step / steps_per_epoch epochs.
+        step, steps_per_epoch: steps of each node.
         folders: of the nodes in the run's folder, by rank; the names of the ranks, unless nodes
             were lost.
         sha256: of the nodes' files, by rank.
         graph: a digest of the graph's weights.
-        version: VERSION.
     """
 
     step: int
@@ -104,22 +101,15 @@ def read_manifest(run: Path, step: int) -> Manifest:
         raise UserError(
             f"--resume {run}: {file} is of version {version!r}, this program reads {VERSION}"
         )
-    kinds = {
-        **{"step": int, "steps_per_epoch": int, "folders": list, "sha256": list},
-        **{"graph": str, "version": int},
-    }
-    if {name: type(value) for name, value in content.items()} != kinds:
-        raise damaged
-    texts = [*content["folders"], *content["sha256"]]
-    manifest = Manifest(
-        content["step"],
-        content["steps_per_epoch"],
-        tuple(content["folders"]),
-        tuple(content["sha256"]),
-        content["graph"],
-    )
+    lists = {name: tuple(each) for name, each in content.items() if isinstance(each, list)}
+    try:
+        manifest = Manifest(**content | lists)
+    except TypeError:
+        raise damaged from None
+    kinds = {field.name: type(getattr(manifest, field.name)) for field in fields(Manifest)}
     if not (
-        all(isinstance(text, str) for text in texts)
+        [*kinds.values()] == [int, int, tuple, tuple, str, int]
+        and all(isinstance(text, str) for text in (*manifest.folders, *manifest.sha256))
         and all(folder.isdecimal() for folder in manifest.folders)
         and 0 < len(manifest.folders) == len(manifest.sha256)
         and manifest.step == step
@@ -239,17 +229,25 @@ class Checkpoints:
             OSError: it cannot be written; those before are whole.
             CommunicationError: another node could not write it.
         """
-        own = self._write_own(state, layout, step, communicator) if self._writes else NO_DIGEST
+        own = NO_DIGEST
+        if self._writes:
+            shapes = [list(shape) for shape in layout.shapes]
+            own = save_tensors(
+                node_file(self._run, self._folder, step),
+                {"names": list(layout.names), "shapes": shapes, **state},
+                lambda file: communicator.reach("save", step, lambda: _spoil(file)),
+            )
         digests = gather_digests(communicator, own, step)
         epochs = self._epochs | {step: step / steps_per_epoch}
         dropped = self._dropped(epochs)
         if communicator.is_first:
             communicator.reach("manifest", step)
-            digest_of_graph = graph_digest(graph)
             manifest = Manifest(
-                step, steps_per_epoch, tuple(folders), tuple(digests), digest_of_graph
+                step, steps_per_epoch, tuple(folders), tuple(digests), graph_digest(graph)
             )
-            self._write(manifest)
+            file = manifest_file(self._run, step)
+            file.parent.mkdir(exist_ok=True)
+            write_whole(file, json.dumps(dataclasses.asdict(manifest)).encode())
             for old in dropped:
                 manifest_file(self._run, old).unlink(missing_ok=True)
         communicator.barrier(step)  # a checkpoint with a manifest has all its files at any moment
@@ -257,34 +255,44 @@ class Checkpoints:
             node_file(self._run, self._folder, old).unlink(missing_ok=True)
         self._epochs = {step: epoch for step, epoch in epochs.items() if step not in dropped}
 
-    def _write_own(
-        self, state: Mapping[str, Any], layout: Layout, step: int, communicator: Communicator
-    ) -> bytes:
-        """Write the node's file; its digest."""
-        content = {"names": list(layout.names), "shapes": [list(s) for s in layout.shapes], **state}
-        return save_tensors(
-            node_file(self._run, self._folder, step),
-            content,
-            lambda binary: communicator.reach("save", step, lambda: _spoil(binary)),
-        )
-
-    def _write(self, manifest: Manifest) -> None:
-        file = manifest_file(self._run, manifest.step)
-        file.parent.mkdir(exist_ok=True)
-        with whole_file(file) as binary:
-            binary.write(json.dumps(dataclasses.asdict(manifest)).encode())
-
     def _dropped(self, epochs: Mapping[int, float]) -> list[int]:
-        """The steps whose checkpoints are not retained any more.
-
-        Args:
-            epochs: how many had passed, by step; not whole within one.
-        """
+        """The steps, of these with their epochs, whose checkpoints are not retained any more."""
         return [
             step
             for step in sorted(epochs)[: -self._num_retained]
             if not epochs[step].is_integer() or not self._for_good(int(epochs[step]))
         ]
+
+
+def _in_host_memory(content: Any) -> Any:
+    """The same with tensors of any device copied, so that a machine without it can read them."""
+    if isinstance(content, torch.Tensor):
+        return content.cpu()
+    if isinstance(content, dict):
+        return type(content)((name, _in_host_memory(value)) for name, value in content.items())
+    if isinstance(content, list | tuple):
+        return type(content)(map(_in_host_memory, content))
+    return content
+
+
+def save_tensors(
+    path: Path, content: Any, before_it_counts: Callable[[BinaryIO], None] = lambda file: None
+) -> bytes:
+    """Write what torch.load(weights_only=True) reads, whole or not at all; its SHA-256.
+
+    Args:
+        content: tensors, numbers, texts, and lists and dictionaries of them.
+        before_it_counts: called with the file, before it takes the place of `path`.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    written = io.BytesIO()
+    torch.save(_in_host_memory(content), written)
+    with whole_file(path) as file:
+        file.write(written.getbuffer())
+        before_it_counts(file)
+    return hashlib.sha256(written.getbuffer()).digest()
 
 
 def _spoil(file: BinaryIO) -> None:

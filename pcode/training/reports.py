@@ -39,9 +39,10 @@ def report(state: RunState, result: Evaluation, loss: float | None) -> None:
         text += f", consensus distance {result.consensus_distance:.3g}"
     state.records.write("evaluation", step, values)
     state.say(text)
-    seconds = state.step_seconds()
+    seconds = state.node.step_seconds()
     if state.plan.config.watch.display_tracked_time and seconds is not None:
-        state.say(_time_table(seconds))
+        cells = [f"{part} {1e3 * seconds[part]:.2f} ms" for part in PARTS]
+        state.say(f"step {1e3 * seconds['total']:.2f} ms: " + ", ".join(cells))
 
 
 def averaged(state: RunState, before: Evaluation) -> Evaluation:
@@ -59,12 +60,6 @@ def averaged(state: RunState, before: Evaluation) -> Evaluation:
 def _keep_best(state: RunState, result: Evaluation) -> None:
     best, mean = state.progress.best, result.mean
     state.progress.best = mean if best is None else state.task.best(best, mean)
-
-
-def _time_table(seconds: dict[str, float]) -> str:
-    total = seconds["total"]
-    cells = [f"{part} {1e3 * seconds[part]:.2f} ms" for part in PARTS]
-    return f"step {1e3 * total:.2f} ms: " + ", ".join(cells)
 
 
 def known_figures(state: RunState, exit_reason: str) -> dict[str, Any]:
@@ -114,7 +109,8 @@ def make_summary(
     """
     communicator, metric = state.communicator, state.task.metric
     digest = parameters_digest(state.node.model)
-    sent = [row[0] for row in gather_floats(communicator, [float(communicator.bytes_sent)])]
+    own = [float(communicator.bytes_sent), state.progress.train_seconds]
+    sent, train_seconds = zip(*gather_floats(communicator, own), strict=True)
     return known_figures(state, exit_reason) | {
         f"test_{metric}": final.mean,
         f"test_{metric}_per_node": final.per_node,
@@ -124,6 +120,7 @@ def make_summary(
         "consensus_distance": before.consensus_distance,
         "bytes_sent_per_step": sum(sent) / len(sent) / max(state.step, 1),
         "bytes_sent_total": int(sum(sent)),
+        "train_seconds": sum(train_seconds) / len(train_seconds),
         "step_seconds": mean(communicator, seconds) if seconds is not None else None,
         "parameters_sha256": gather_digests(communicator, digest),
     }

@@ -2,6 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar
 
 import torch
@@ -20,11 +21,13 @@ class Task(ABC):
     Attributes:
         metric: the quality's name in records: "test_METRIC".
         label: the same for people.
+        unit: of a figure, after it.
         higher_is_better: whether a larger figure is a better one.
     """
 
     metric: ClassVar[str]
     label: ClassVar[str]
+    unit: ClassVar[str] = ""
     higher_is_better: ClassVar[bool]
 
     @abstractmethod
@@ -41,23 +44,20 @@ class Task(ABC):
     def figure(self, correct: float, loss: float, count: float) -> float:
         """The quality, from the number of correct predictions and the summed loss of `count`."""
 
-    @abstractmethod
     def text(self, figure: float) -> str:
-        """A figure with its unit."""
+        return f"{figure:.2f}{self.unit}"
 
     def best(self, one: float, other: float) -> float:
-        """The better of two figures."""
         return max(one, other) if self.higher_is_better else min(one, other)
 
     def worst(self, figures: list[float]) -> float:
-        """The worst of the nodes' figures."""
         return min(figures) if self.higher_is_better else max(figures)
 
 
 class Classification(Task):
     """Images or vectors to classes; top-1 accuracy in %."""
 
-    metric, label, higher_is_better = "top1", "top-1", True
+    metric, label, unit, higher_is_better = "top1", "top-1", " %", True
 
     def forward(
         self, model: nn.Module, inputs: torch.Tensor, carried: Any
@@ -66,9 +66,6 @@ class Classification(Task):
 
     def figure(self, correct: float, loss: float, count: float) -> float:
         return 100 * correct / count
-
-    def text(self, figure: float) -> str:
-        return f"{figure:.2f} %"
 
 
 class Language(Task):
@@ -94,9 +91,6 @@ class Language(Task):
             raise DivergenceError(f"the test loss is {mean:.3g} a word")
         return math.exp(mean)
 
-    def text(self, figure: float) -> str:
-        return f"{figure:.2f}"
-
 
 TASKS: dict[str, Task] = {"classification": Classification(), "language": Language()}
 
@@ -108,3 +102,10 @@ def cross_entropy(
     return functional.cross_entropy(
         outputs.flatten(0, -2).float(), targets.flatten(), reduction=reduction
     )
+
+
+def autocast(amp: str | None, device: torch.device) -> AbstractContextManager[object]:
+    """What a model is called in: torch.autocast to "bf16" or "fp16", or nothing."""
+    if amp is None:
+        return nullcontext()
+    return torch.autocast(device.type, {"bf16": torch.bfloat16, "fp16": torch.float16}[amp])
