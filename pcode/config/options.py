@@ -3,7 +3,7 @@
 What only an optimizer, compressor, graph, model, data set or scheme takes, it declares itself.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,13 +12,11 @@ from pcode.config.components import without_compression
 from pcode.datasets import partition
 from pcode.launch.options import Launch, not_needed
 from pcode.topology import TOPOLOGIES
-from pcode.utils.options import option, taken_by
+from pcode.utils.options import Rule, needs, option, taken_by
 
 # --resume auto
 AUTO = "auto"
 Flags = Mapping[str, Any]
-# Why a flag has no effect among all flags' values, or None.
-Rule = Callable[[Flags], str | None]
 
 
 def _only_if(name: str, value: Any) -> Rule:
@@ -26,11 +24,6 @@ def _only_if(name: str, value: Any) -> Rule:
     return lambda flags: (
         None if flags[name] == value else f"it has no effect with --{name} {flags[name]}"
     )
-
-
-def _needs(name: str, otherwise: str) -> Rule:
-    """Make the rule that a flag matters only where the flag `name` is true."""
-    return lambda flags: None if flags[name] else otherwise
 
 
 def _without(name: str, otherwise: str) -> Rule:
@@ -77,9 +70,7 @@ def _several_local_steps(flags: Flags) -> str | None:
     return None
 
 
-_scaling_up = _needs(
-    "lr_scaleup", "without --lr_scaleup True there is no larger rate to warm up to"
-)
+_scaling_up = needs("lr_scaleup", "without --lr_scaleup True there is no larger rate to warm up to")
 _evaluating = _without(
     "train_fast", "--train_fast True evaluates at the end only, and then all of it"
 )
@@ -288,7 +279,7 @@ class Watch:
         "the epoch after which to resume or evaluate; none: the last one",
         metavar="EPOCH",
         minimum=1,
-        irrelevant=_needs("resume", "it has no effect without --resume"),
+        irrelevant=needs("resume", "it has no effect without --resume"),
     )
     checkpoint_minutes: float | None = option(
         None,

@@ -63,9 +63,8 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
 
     Attributes:
         x: the flat vector of parameters, which are views of it.
-        g: the flat vector that gradients are brought into by `store.collect_gradients()`, and, but
-            where an optimizer reads them in place, by step(). Until then they are where backward or
-            the user has put them.
+        g: the flat vector that step() brings gradients into, but where an optimizer reads them in
+            place; until then they are where backward or the user has put them.
         local: the local step, with its vectors.
         num_steps, num_exchanges, steps_since_exchange: how many there were.
         epoch: the fractional epoch, which the training loop sets before each step.
@@ -293,8 +292,7 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
     def warm_start(self, state_dict: dict[str, Any]) -> None:
         """Take over what fits of a state of other nodes, another graph or another optimizer.
 
-        That is the counts of steps and the vectors that this optimizer has as well; afterwards
-        `resynchronise`.
+        That is the counts of steps and the vectors that both have; afterwards `resynchronise`.
         """
         self.finish()
         for name in COUNTS:

@@ -10,7 +10,7 @@ import hashlib
 import io
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -19,6 +19,7 @@ import torch
 
 from pcode.communication import Communicator
 from pcode.communication.gathering import gather_digests
+from pcode.config.options import Watch
 from pcode.topology import Graph, Topology
 from pcode.utils.errors import UserError
 from pcode.utils.files import TEMPORARY, one_line, whole_file, write_whole
@@ -184,22 +185,12 @@ class Checkpoints:
     Args:
         run: the run's folder.
         folder: the node's own, in it.
-        num_retained: how many of the last ones are retained.
-        for_good: whether the one after so many whole epochs is retained for good.
+        watch: says which are retained.
         writes: False for a process whose node has another that keeps its checkpoints.
     """
 
-    def __init__(
-        self,
-        run: Path,
-        folder: str,
-        *,
-        num_retained: int,
-        for_good: Callable[[int], bool],
-        writes: bool = True,
-    ) -> None:
-        self._run, self._folder, self._writes = run, folder, writes
-        self._num_retained, self._for_good = num_retained, for_good
+    def __init__(self, run: Path, folder: str, watch: Watch, *, writes: bool) -> None:
+        self._run, self._folder, self._watch, self._writes = run, folder, watch, writes
         self._epochs = {step: _epoch(run, step) for step in saved_steps(run)}
         if not writes:
             return
@@ -209,27 +200,19 @@ class Checkpoints:
             debris.unlink()
 
     def save(
-        self,
-        state: Mapping[str, Any],
-        layout: Layout,
-        *,
-        step: int,
-        steps_per_epoch: int,
-        folders: Sequence[str],
-        graph: Graph,
-        communicator: Communicator,
+        self, state: dict[str, Any], layout: Layout, manifest: Manifest, communicator: Communicator
     ) -> None:
         """Write a checkpoint, and remove those that are not retained any more; all nodes call it.
 
         Args:
             state: tensors, numbers, texts, and lists and dictionaries of them.
-            folders: the nodes' own, by rank.
+            manifest: without digests.
 
         Raises:
             OSError: it cannot be written; those before are whole.
             CommunicationError: another node could not write it.
         """
-        own = NO_DIGEST
+        own, step = NO_DIGEST, manifest.step
         if self._writes:
             shapes = [list(shape) for shape in layout.shapes]
             own = save_tensors(
@@ -238,13 +221,11 @@ class Checkpoints:
                 lambda file: communicator.reach("save", step, lambda: _spoil(file)),
             )
         digests = gather_digests(communicator, own, step)
-        epochs = self._epochs | {step: step / steps_per_epoch}
+        epochs = self._epochs | {step: manifest.epoch}
         dropped = self._dropped(epochs)
         if communicator.is_first:
             communicator.reach("manifest", step)
-            manifest = Manifest(
-                step, steps_per_epoch, tuple(folders), tuple(digests), graph_digest(graph)
-            )
+            manifest = dataclasses.replace(manifest, sha256=tuple(digests))
             file = manifest_file(self._run, step)
             file.parent.mkdir(exist_ok=True)
             write_whole(file, json.dumps(dataclasses.asdict(manifest)).encode())
@@ -259,8 +240,8 @@ class Checkpoints:
         """The steps, of these with their epochs, whose checkpoints are not retained any more."""
         return [
             step
-            for step in sorted(epochs)[: -self._num_retained]
-            if not epochs[step].is_integer() or not self._for_good(int(epochs[step]))
+            for step in sorted(epochs)[: -self._watch.keep_checkpoints]
+            if not epochs[step].is_integer() or not self._watch.saves_model_after(int(epochs[step]))
         ]
 
 

@@ -44,7 +44,7 @@ def _nodes(plan: Plan) -> str:
 
 
 def _from_to(numbers: list[int]) -> str:
-    return " to ".join(str(number) for number in sorted({min(numbers), max(numbers)}))
+    return " to ".join(map(str, sorted({min(numbers), max(numbers)})))
 
 
 def _graph(plan: Plan) -> list[str]:

@@ -12,7 +12,7 @@ from tqdm import tqdm
 from pcode.communication import Communicator
 from pcode.communication.gathering import mean, sums, sums_on_first
 from pcode.communication.injection import inject
-from pcode.training.checkpoint import Checkpoints
+from pcode.training.checkpoint import Checkpoints, Manifest, graph_digest
 from pcode.training.evaluation import Evaluation, average_model, evaluate
 from pcode.training.folders import runs_folder
 from pcode.training.plan import Plan
@@ -105,14 +105,9 @@ class Loop:
         shows_progress: bool,
     ) -> None:
         self.state, self._request, self._mark_step = state, request, mark_step
+        records, writes = state.records, state.communicator.local_ranks.is_first
         watch = state.plan.config.watch
-        self._checkpoints = Checkpoints(
-            state.records.folder,
-            state.records.own.name,
-            num_retained=watch.keep_checkpoints,
-            for_good=watch.saves_model_after,
-            writes=state.communicator.local_ranks.is_first,
-        )
+        self._checkpoints = Checkpoints(records.folder, records.own.name, watch, writes=writes)
         self._sync_points = self._new_sync_points()
         self._bar = tqdm(
             total=state.plan.num_steps,
@@ -237,15 +232,10 @@ class Loop:
         content = node.state_dict()
         state.progress.bytes_sent = state.communicator.bytes_sent
         state.progress.log_bytes = state.records.log_bytes()
-        self._checkpoints.save(
-            {**content, "progress": vars(state.progress)},
-            node.optimizer.layout,
-            step=state.step,
-            steps_per_epoch=state.plan.steps_per_epoch,
-            folders=state.members,
-            graph=state.plan.topology,
-            communicator=state.communicator,
-        )
+        content["progress"] = vars(state.progress)
+        graph = graph_digest(state.plan.topology)
+        manifest = Manifest(state.step, state.plan.steps_per_epoch, tuple(state.members), (), graph)
+        self._checkpoints.save(content, node.optimizer.layout, manifest, state.communicator)
 
     def _record_training(self, step: int, loss: float) -> None:
         node = self.state.node

@@ -56,7 +56,7 @@ class Node:
         launch = plan.config.launch
         self.device = device or device_of(launch.on_cuda, launch.world, communicator.process)
         if self.device.type == "cuda":
-            use_gpu(self.device)
+            _use_gpu(self.device)
         self.dataset = plan.dataset_on(self.device)
         self.schedule = plan.schedule(self.rank)
         self.task = TASKS[plan.dataset.task]
@@ -117,13 +117,13 @@ class Node:
                 not finite.
             CommunicationError: an exchange failed.
         """
-        step = self.optimizer.num_steps
+        step, on_gpu = self.optimizer.num_steps, self.device.type == "cuda"
         start = time.perf_counter()
         before = dict(self.timer.seconds)
         self.communicator.reach("data", step)
         with self.timer("data"):
             inputs, targets = (to_device(part, self.device) for part in next(batches))
-            if self.device.type == "cuda" and inputs.ndim == 4:
+            if on_gpu and inputs.ndim == 4:
                 # cuDNN's convolutions are fastest with it.
                 inputs = inputs.contiguous(memory_format=torch.channels_last)
         self.optimizer.epoch = step / self.plan.steps_per_epoch
@@ -131,9 +131,8 @@ class Node:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         # Dropout draws from torch's global generator: it starts from this step's own number.
-        seed_forward(
-            self.device, derive_seed(self.seed, "forward", self.rank, step, *self.part.numbers)
-        )
+        seed_dropout = torch.cuda.manual_seed if on_gpu else torch.default_generator.manual_seed
+        seed_dropout(derive_seed(self.seed, "forward", self.rank, step, *self.part.numbers))
         self.communicator.reach("forward", step, self._spoil)
         with self.timer("forward"):
             with autocast(self.amp, self.device):
@@ -283,20 +282,12 @@ class Node:
                 )
 
 
-def use_gpu(device: torch.device) -> None:
+def _use_gpu(device: torch.device) -> None:
     """Set the CUDA device of this thread: simulated nodes have a thread each."""
     torch.cuda.set_device(device)
     torch.backends.cudnn.deterministic = True
     # An LSTM's weights are views of the flat vector, which cuDNN copies together at each call.
     warnings.filterwarnings("ignore", "RNN module weights are not part of single contiguous chunk")
-
-
-def seed_forward(device: torch.device, seed: int) -> None:
-    """Seed the device's global generator, from which dropout draws."""
-    if device.type == "cuda":
-        torch.cuda.manual_seed(seed)
-    else:
-        torch.default_generator.manual_seed(seed)
 
 
 def parameters_digest(model: nn.Module) -> bytes:

@@ -71,23 +71,14 @@ class CommunicationError(RuntimeError):
             peer, local_rank = divmod(peer, local_size)
             if peer == node:
                 peer, reason = None, f"its process {local_rank}: {reason}"
-        return CommunicationError(
-            reason, rank=node, peer=peer, step=self.step, reported_by_peer=self.reported_by_peer
-        )
+        return CommunicationError(**vars(self) | {"reason": reason, "rank": node, "peer": peer})
 
     def named(self, members: Sequence[str], step: int) -> CommunicationError:
-        """The same with the names that nodes had at the beginning, and a step if it has none.
-
-        Args:
-            members: the names of the nodes, by rank.
-        """
-        return CommunicationError(
-            self.reason,
-            rank=int(members[self.rank]),
-            peer=None if self.peer is None else int(members[self.peer]),
-            step=step if self.step is None else self.step,
-            reported_by_peer=self.reported_by_peer,
-        )
+        """The same with the names that nodes, by rank, had first; and a step if it has none."""
+        rank, peer = int(members[self.rank]), self.peer
+        peer = None if peer is None else int(members[peer])
+        step = step if self.step is None else self.step
+        return CommunicationError(**vars(self) | {"rank": rank, "peer": peer, "step": step})
 
 
 class StorageError(RuntimeError):
@@ -129,11 +120,7 @@ class DivergenceError(RuntimeError):
         super().__init__(_placed(reason, rank=rank, step=step))
 
     def named(self, members: Sequence[str]) -> DivergenceError:
-        """The same with the name that the node had at the beginning.
-
-        Args:
-            members: the names of the nodes, by rank.
-        """
+        """The same with the name that the node had at the beginning; members are by rank."""
         rank = None if self.rank is None else int(members[self.rank])
         return DivergenceError(self.reason, rank=rank, step=self.step, ranks=self.ranks)
 

@@ -19,6 +19,8 @@ from pcode.utils.errors import UserError
 from pcode.utils.files import shortened
 
 LARGEST_INTEGER = 2**31 - 1
+# Returns why a flag has no effect among all flags' values, or None.
+Rule = Callable[[Mapping[str, Any]], str | None]
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ class Option:
         choices: the accepted values, or empty for any; a registry is read at every use.
         minimum, maximum: the smallest and the largest accepted number; a whole number is never
             larger than LARGEST_INTEGER.
-        irrelevant: returns why the flag has no effect among all flags' values, or None.
+        irrelevant: the rule when the flag has no effect.
         name: the flag's, where it is not the parameter's.
         kind, default: the flag's, where what the parameter gets is worked out from its value.
     """
@@ -43,7 +45,7 @@ class Option:
     choices: Collection[Any] = ()
     minimum: float | None = None
     maximum: float | None = None
-    irrelevant: Callable[[Mapping[str, Any]], str | None] = lambda flags: None
+    irrelevant: Rule = lambda flags: None
     name: str = ""
     kind: Any = None
     default: Any = inspect.Parameter.empty
@@ -100,12 +102,8 @@ class Flag:
             UserError: the text is not of that type.
         """
         element, many = self._element
-        words = [
-            word
-            for member in self._members
-            if typing.get_origin(member) is Literal
-            for word in typing.get_args(member)
-        ]
+        literals = [each for each in self._members if typing.get_origin(each) is Literal]
+        words = [word for each in literals for word in typing.get_args(each)]
         text = text.strip()
         if text in words:
             return text
@@ -141,6 +139,11 @@ class Flag:
                 raise UserError(
                     f"--{self.name} {shortened(str(number))[1:-1]}: must be at most {maximum}"
                 )
+
+
+def needs(name: str, otherwise: str) -> Rule:
+    """Make the rule that a flag has no effect, for that reason, unless the flag `name` is true."""
+    return lambda flags: None if flags[name] else otherwise
 
 
 def option(default: Any, help: str, **limits: Any) -> Any:
