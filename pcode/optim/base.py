@@ -236,11 +236,12 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Zero the gradients as torch's optimizers do; otherwise they are views of g."""
-        if set_to_none:
-            self.store.forget_gradients()
-        else:
+        if not set_to_none:
             self.store.collect_gradients()
             self.g.zero_()
+            return
+        for parameter in self.store.parameters:
+            parameter.grad = None
 
     def take_local_step(self) -> None:
         """x -= lr * d, with d = D(g), in one pass over the vectors."""

@@ -10,7 +10,7 @@ import hashlib
 import io
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -222,7 +222,11 @@ class Checkpoints:
             )
         digests = gather_digests(communicator, own, step)
         epochs = self._epochs | {step: manifest.epoch}
-        dropped = self._dropped(epochs)
+        dropped = [
+            old
+            for old in sorted(epochs)[: -self._watch.keep_checkpoints]
+            if not epochs[old].is_integer() or not self._watch.saves_model_after(int(epochs[old]))
+        ]
         if communicator.is_first:
             communicator.reach("manifest", step)
             manifest = dataclasses.replace(manifest, sha256=tuple(digests))
@@ -235,14 +239,6 @@ class Checkpoints:
         for old in dropped if self._writes else ():
             node_file(self._run, self._folder, old).unlink(missing_ok=True)
         self._epochs = {step: epoch for step, epoch in epochs.items() if step not in dropped}
-
-    def _dropped(self, epochs: Mapping[int, float]) -> list[int]:
-        """The steps, of these with their epochs, whose checkpoints are not retained any more."""
-        return [
-            step
-            for step in sorted(epochs)[: -self._watch.keep_checkpoints]
-            if not epochs[step].is_integer() or not self._watch.saves_model_after(int(epochs[step]))
-        ]
 
 
 def _in_host_memory(content: Any) -> Any:

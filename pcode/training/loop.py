@@ -149,11 +149,7 @@ class Loop:
                     self._bar.refresh()
 
     def _train(self, resumes: bool) -> dict[str, Any]:
-        """Train from the current step to the end.
-
-        Args:
-            resumes: from a checkpoint, which is written before the epoch's evaluation.
-        """
+        """Train to the end; `resumes`: from a checkpoint, written before the epoch's evaluation."""
         state = self.state
         epoch, within = divmod(state.step, state.plan.steps_per_epoch)
         # NaN means that no epoch of this run has ended: it started from another run's models.

@@ -58,11 +58,7 @@ class Losses:
         return self._read(self._steps_ahead)
 
     def wait(self, step: int) -> None:
-        """Return when a GPU has done all that is queued.
-
-        Raises:
-            CommunicationError: it has not within the time limit.
-        """
+        """Return when a GPU has done all that is queued, or raise CommunicationError."""
         if self._device.type == "cuda":
             self._wait(_now(), step)
 

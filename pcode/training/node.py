@@ -159,7 +159,12 @@ class Node:
             if self.clip_norm is not None:
                 nn.utils.clip_grad_norm_(self.model.parameters(), self.clip_norm)
         self.optimizer.step()
-        self._time_step(time.perf_counter() - start, before)
+        # Not the timer's own sums: what is received between two steps is no step's.
+        parts = {name: after - before[name] for name, after in self.timer.seconds.items()}
+        self.last_step_seconds = {"total": time.perf_counter() - start, **parts}
+        self.timed_steps += 1
+        for name, seconds in self.last_step_seconds.items():
+            self._timed[name] += seconds
         return [self._share * loss for loss in known]
 
     def outstanding_losses(self) -> list[float]:
@@ -169,15 +174,6 @@ class Node:
             DivergenceError, CommunicationError: as train_step.
         """
         return [self._share * loss for loss in self._losses.rest()]
-
-    def _time_step(self, total: float, before: dict[str, float]) -> None:
-        """Count the seconds of the step just done; before it, the timer stood as given."""
-        # Not the timer's own sums: what is received between two steps is no step's.
-        parts = {name: after - before[name] for name, after in self.timer.seconds.items()}
-        self.last_step_seconds = {"total": total, **parts}
-        self.timed_steps += 1
-        for name, seconds in self.last_step_seconds.items():
-            self._timed[name] += seconds
 
     def _spoil(self) -> None:
         self.optimizer.x.fill_(math.nan)

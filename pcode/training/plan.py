@@ -68,11 +68,6 @@ class Plan:
     dealt: dict[int, list[torch.Tensor]] = field(default_factory=dict, repr=False)
     moved: dict[torch.device, Dataset] = field(default_factory=dict, repr=False)
 
-    @property
-    def num_epochs(self) -> int:
-        """Epochs that are at least begun."""
-        return -(-self.num_steps // self.steps_per_epoch)
-
     def steps_after(self, epochs: float) -> int:
         """The steps of a node within so many epochs, which others counted."""
         return int(epochs * self.steps_per_epoch + ROUNDING)

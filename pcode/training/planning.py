@@ -158,7 +158,7 @@ def make_plan(config: Config) -> Plan:
         config=_at_rest(resolved, start),
         layout=layout,
         message_bytes=message_bytes,
-        warnings=tuple(warnings),
+        warnings=tuple(f"--optimizer {learning.optimizer}: {warning}" for warning in warnings),
         search=search,
         evaluated=evaluated,
         start=start,

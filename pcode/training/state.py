@@ -20,7 +20,6 @@ from pcode.training.node import Node
 from pcode.training.plan import Plan
 from pcode.training.records import Records, run_name
 from pcode.training.resume import ResumePoint, mean_state
-from pcode.training.tasks import Task
 from pcode.utils.errors import CommunicationError, UserError
 from pcode.utils.files import one_line
 
@@ -82,10 +81,6 @@ class RunState:
     def is_first(self) -> bool:
         """Whether this node speaks for all."""
         return self.communicator.is_first
-
-    @property
-    def task(self) -> Task:
-        return self.node.task
 
     @property
     def step(self) -> int:
@@ -157,10 +152,7 @@ def _agree(communicator: Communicator, text: str) -> None:
 def _open_records(plan: Plan, communicator: Communicator, log_bytes: int) -> Records:
     """Make the run's folder, or open that of the run which goes on, with every node's own.
 
-    Of the processes of a node the first alone writes.
-
-    Args:
-        log_bytes: what the node's log holds up to where the run goes on.
+    Of the processes of a node the first alone writes; of its log the first `log_bytes` count.
     """
     # Nobody writes before all have come here, with all that they have to read.
     communicator.barrier()

@@ -24,6 +24,8 @@ class UserError(ValueError):
     run.py prints it as one line and ends with exit status 2 before anything is written.
     """
 
+    exit_status = USER_ERROR
+
 
 class HostError(UserError):
     """A machine lacks what the flags need; those of other ranks may have it."""
@@ -40,7 +42,13 @@ def naming_flags(flags: str) -> Iterator[None]:
         raise UserError(f"{flags}: {error}") from None
 
 
-class CommunicationError(RuntimeError):
+class RunError(RuntimeError):
+    """The run cannot go on, on this node."""
+
+    exit_status = 1
+
+
+class CommunicationError(RunError):
     """A message did not arrive or could not be sent; the run cannot go on.
 
     Args:
@@ -81,7 +89,7 @@ class CommunicationError(RuntimeError):
         return CommunicationError(**vars(self) | {"rank": rank, "peer": peer, "step": step})
 
 
-class StorageError(RuntimeError):
+class StorageError(RunError):
     """A file of the run cannot be written; the run cannot go on."""
 
 
@@ -98,7 +106,7 @@ class Preempted(Exception):  # noqa: N818  # it is no error
         super().__init__(f"saved after step {step}; --resume {folder} goes on")
 
 
-class DivergenceError(RuntimeError):
+class DivergenceError(RunError):
     """The training loss or a vector of a node is no longer made of finite numbers.
 
     Args:
@@ -107,6 +115,8 @@ class DivergenceError(RuntimeError):
         step: in which it did, where that is known.
         ranks: of which nodes, where every node raises it; None: of the node that does.
     """
+
+    exit_status = DIVERGED
 
     def __init__(
         self,
