@@ -130,7 +130,7 @@ class Consensus:
             topology,
             compressor=compressor,
             consensus_stepsize=gamma,
-            gossip=cast(type[Gossip], StackedGossip),
+            gossip_class=cast(type[Gossip], StackedGossip),
             seed=seed,
             lr=0.0,
         )

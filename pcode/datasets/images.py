@@ -12,8 +12,8 @@ import torch
 from pcode.datasets.base import Split
 from pcode.datasets.data_files import reading
 from pcode.datasets.in_memory import InMemory
+from pcode.utils.devices import kept_on, to_device
 from pcode.utils.errors import UserError
-from pcode.utils.transfer import kept_on, to_device
 
 Array = np.ndarray[Any, Any]
 

@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 import torch
 
 from pcode.datasets.base import TEST_BATCH_SIZE, Batches, Dataset, Split
+from pcode.utils.devices import memory_bytes, moved_together, to_device
 from pcode.utils.errors import UserError
-from pcode.utils.transfer import memory_bytes, moved_together, to_device
 
 # Of a device's memory, up to which all samples lie on it, for each process.
 LARGEST_SHARE = 1 / 8

@@ -108,7 +108,8 @@ def optimizer_of(
         graph,
         local=local_options(config) | {"lr": 0.05},
         flags=config.flat(),
-        gossip={"compressor": make_compressor(compression, **options), "seed": 3},
+        compressor=make_compressor(compression, **options),
+        seed=3,
     )
 
 
