@@ -29,8 +29,7 @@ from matplotlib.lines import Line2D
 from harness import keep
 from pcode.compression import COMPRESSORS, make_compressor
 from pcode.consensus import Measurement, measure, search_gamma
-from pcode.tools.consensus import table
-from pcode.tools.consensus_picture import HIGHEST_ERROR, LOWEST_ERROR, draw_course, finish_panel
+from pcode.tools.consensus import HIGHEST_ERROR, LOWEST_ERROR, draw_course, finish_panel, table
 from pcode.topology import make_topology
 from pcode.utils.layout import Layout
 from pcode.utils.options import options_of

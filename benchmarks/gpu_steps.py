@@ -35,25 +35,17 @@ from torchvision.models import resnet50
 
 from gpu_device import gpu, gpu_name, require_gpu, timed
 from harness import keep, spread, start_ranks
-from pcode.communication import Communicator, Exchange, SimCommunicator, Simulation
-from pcode.communication.base import Messages
+from pcode.communication import Communicator, SimCommunicator, Simulation
+from pcode.communication.base import Messages, Wait
 from pcode.communication.connect import connect, disconnect
 from pcode.compression import make_compressor
-from pcode.launch import rendezvous_address
+from pcode.launch.environment import rendezvous_address
 from pcode.optim import ParallelChoco
 from pcode.topology import make_topology
 
 SIDE, CLASSES = 224, 1000
 LR, MOMENTUM, WEIGHT_DECAY, GAMMA = 0.01, 0.9, 1e-4, 0.45
 WEIGHT = 1 / 3
-
-
-class _Copied(Exchange):
-    def __init__(self, done: torch.cuda.Event) -> None:
-        self._done = done
-
-    def wait(self) -> None:
-        torch.cuda.current_stream().wait_event(self._done)
 
 
 class ToItself(SimCommunicator):
@@ -63,14 +55,14 @@ class ToItself(SimCommunicator):
         super().__init__(Simulation(3), 1)
         self._stream = torch.cuda.Stream()
 
-    def exchange(self, outgoing: Messages, incoming: Messages, step: int | None = None) -> Exchange:
+    def _exchange(self, outgoing: Messages, incoming: Messages, step: int | None) -> Wait:
         self._stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self._stream):
             for peer, tensor in incoming.items():
                 tensor.copy_(outgoing[peer])
         done = torch.cuda.Event()
         done.record(self._stream)
-        return _Copied(done)
+        return lambda: torch.cuda.current_stream().wait_event(done)
 
     def barrier(self, step: int | None = None) -> None:
         pass

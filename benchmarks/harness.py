@@ -17,7 +17,9 @@ import psutil
 import torch
 
 from pcode.config import make_config
-from pcode.launch import RankEnvironment, detect, launch, mpirun_command
+from pcode.launch.environment import RankEnvironment, detect
+from pcode.launch.mpirun import mpirun_command
+from pcode.launch.supervise import launch
 
 # A benchmark is run as a script, which finds its own folder only: `tests.support` lies beside it.
 sys.path.append(str(Path(__file__).parents[1]))

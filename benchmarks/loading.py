@@ -35,7 +35,7 @@ from torchvision.transforms import v2
 from harness import keep, spread
 from pcode.datasets.base import Split
 from pcode.datasets.images import image_dataset
-from pcode.utils.memory import use_memory_well
+from pcode.utils.devices import use_memory_well
 
 NUM_IMAGES, BATCH_SIZE, PADDING = 50_000, 128, 4
 # Batches of a round: about half a second each.

@@ -29,7 +29,7 @@ from pcode.compression import make_compressor
 from pcode.models import make_model
 from pcode.optim import ParallelChoco
 from pcode.topology import make_topology
-from pcode.utils.memory import use_memory_well
+from pcode.utils.devices import use_memory_well
 
 BATCH_SIZE = 32
 

@@ -26,7 +26,7 @@ import torch
 from harness import keep, spread, start_ranks
 from pcode import mpi_backend
 from pcode.communication import DistributedCommunicator
-from pcode.utils.memory import use_memory_well
+from pcode.utils.devices import use_memory_well
 from peers import PEERS, random_batch, time_steps
 
 KINDS = ("none", "sign", "sign_in_step")

@@ -29,7 +29,7 @@ from typing import Any
 
 from harness import keep, machine
 from pcode.config import make_config
-from pcode.launch import mpirun_command
+from pcode.launch.mpirun import mpirun_command
 from peers import PEERS
 from slow_network_rank import BASE, Accuracy, Steps
 from slow_network_report import Figures, draw, markdown, read

@@ -22,7 +22,7 @@ from pcode import mpi_backend
 from pcode.communication import Communicator, DistributedCommunicator
 from pcode.datasets import load_dataset
 from pcode.datasets.partition import partition_indices
-from pcode.utils.memory import use_memory_well
+from pcode.utils.devices import use_memory_well
 from peers import IMAGE, PEERS, WARM_UP, Method, mean, random_batch, time_steps
 
 SENT = Path("/sys/class/net/eth0/statistics/tx_bytes")

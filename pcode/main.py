@@ -17,40 +17,40 @@ from pcode.communication.connect import abort, connect, disconnect
 from pcode.communication.injection import read_faults
 from pcode.config import Config, parse
 from pcode.config.options import AUTO
-from pcode.launch import (
+from pcode.launch.environment import (
     RankEnvironment,
     check_ranks,
     detect,
-    goes_on,
-    launch,
-    mpirun_command,
     num_nodes_of,
     rendezvous_address,
-    runs_here,
 )
-from pcode.launch.mpirun import go_to, with_variable
+from pcode.launch.mpirun import go_to, goes_on, mpirun_command, runs_here, with_variable
 from pcode.launch.steps import StepMark
+from pcode.launch.supervise import launch
 from pcode.training.describe import describe, headline
 from pcode.training.folders import runs_folder
+from pcode.training.loop import run_node
 from pcode.training.plan import Plan
 from pcode.training.planning import make_plan
 from pcode.training.restarts import Attempt, GoingBack, new_run, next_attempt, run_attempts
-from pcode.training.run import run_node
-from pcode.training.stop import StopRequest
-from pcode.utils.devices import check_gpus, device_of, gpu_notices, threads_per_node
+from pcode.training.sync import StopRequest
+from pcode.utils.devices import (
+    check_gpus,
+    device_of,
+    gpu_notices,
+    threads_per_node,
+    use_memory_well,
+)
 from pcode.utils.errors import (
-    DIVERGED,
     INTERRUPTED,
     PREEMPTED,
     USER_ERROR,
     CommunicationError,
-    DivergenceError,
     HostError,
     Preempted,
-    StorageError,
+    RunError,
     UserError,
 )
-from pcode.utils.memory import use_memory_well
 
 # The launcher sets it to "terminal" where its standard error is one: a rank's own never is.
 LAUNCHER_VARIABLE = "PCODE_LAUNCHER"
@@ -59,8 +59,7 @@ LAUNCHER_VARIABLE = "PCODE_LAUNCHER"
 def main(arguments: Sequence[str]) -> int:
     """Do what the flags ask for; the exit status.
 
-    0: done; those of pcode.utils.errors; 143: SIGTERM, and the nodes could not save; 141:
-        nobody
+    0: done; those of pcode.utils.errors; 143: SIGTERM, and the nodes could not save; 141: nobody
     reads the standard output; anything else: a node failed.
     """
     try:
@@ -103,14 +102,9 @@ def _main(arguments: Sequence[str]) -> int:
         return USER_ERROR
     first = place is None or place.rank == 0
     if first and LAUNCHER_VARIABLE not in os.environ:  # what the launcher has said is said
-        name = plan.config.learning.optimizer
-        notices = [
-            *parsed.warnings,
-            *(f"--optimizer {name}: {warning}" for warning in plan.warnings),
-        ]
         on_gpus = config.launch.num_processes if config.launch.on_cuda else 0
-        notices += gpu_notices(config.launch.world, on_gpus)
-        for line in notices:
+        of_gpus = gpu_notices(config.launch.world, on_gpus)
+        for line in (*parsed.warnings, *plan.warnings, *of_gpus):
             print(f"run.py: warning: {line}", file=sys.stderr)
     if parsed.dry_run:
         if first:
@@ -244,9 +238,9 @@ def _simulate(plan: Plan, request: StopRequest) -> int:
     except Preempted as end:
         print(f"run.py: {end}")
         return PREEMPTED
-    except (CommunicationError, DivergenceError, StorageError, UserError) as error:
+    except (RunError, UserError) as error:
         print(f"run.py: error: {error}", file=sys.stderr)
-        return _status(error)
+        return error.exit_status
     return 0
 
 
@@ -274,11 +268,10 @@ def _be_rank(plan: Plan, place: RankEnvironment, request: StopRequest) -> int:
             if place.rank == 0:
                 print(f"run.py: {end}", flush=True)
         disconnect(status)
-    except CommunicationError as error:
+    except RunError as error:
         # A rank to which a peer has reported it stays silent: one line says it.
-        abort("" if error.reported_by_peer else f"run.py: error: {error}", _status(error))
-    except (DivergenceError, StorageError) as error:
-        abort(f"run.py: error: {error}", _status(error))
+        is_reported = isinstance(error, CommunicationError) and error.reported_by_peer
+        abort("" if is_reported else f"run.py: error: {error}", error.exit_status)
     except UserError as error:
         if connected:  # in a file that this rank has read
             abort(f"run.py: error: rank {place.rank}: {error}", USER_ERROR)
@@ -287,10 +280,3 @@ def _be_rank(plan: Plan, place: RankEnvironment, request: StopRequest) -> int:
     except BaseException:  # the other ranks must not wait for this one, whatever happened
         abort(traceback.format_exc())
     return status
-
-
-def _status(error: Exception) -> int:
-    """The exit status of a run that ended with this."""
-    if isinstance(error, UserError):
-        return USER_ERROR
-    return DIVERGED if isinstance(error, DivergenceError) else 1

@@ -1,13 +1,20 @@
 """The check of a run, from its flags to a last line: on this machine, or as one of the ranks."""
 
 import dataclasses
+import json
+import os
 import re
-import sys
+import time
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
+from socket import gethostname
+from typing import Any
+
+import torch
 
 from pcode.check.commands import run_all, run_mpiruns
-from pcode.check.faults import report_hosts
+from pcode.check.edges import EdgeError, edges_of, measure_all, named, slow, table
 from pcode.check.hosts import (
     CheckedHost,
     ask_here,
@@ -18,20 +25,30 @@ from pcode.check.hosts import (
     place_ranks,
     probe_arguments,
 )
-from pcode.check.ranks import VARIABLE, check_as_rank
-from pcode.check.report import Report
+from pcode.check.report import WRONG_STATUS, Facts, Report, report_hosts
+from pcode.communication import Communicator
+from pcode.communication.connect import abort, connect, disconnect
+from pcode.communication.gathering import gather_floats
 from pcode.config import Config
 from pcode.config.options import AUTO
-from pcode.launch import Host, RankEnvironment, read_hostfile, runs_here
-from pcode.launch.mpirun import find_mpirun, go_to, with_variable
+from pcode.launch.environment import RankEnvironment, rendezvous_address
+from pcode.launch.hostfile import Host, read_hostfile
+from pcode.launch.mpirun import find_mpirun, go_to, runs_here, with_variable
 from pcode.launch.options import Launch
+from pcode.training.plan import Plan
 from pcode.training.planning import check_backend, make_plan
-from pcode.utils.errors import UserError
+from pcode.utils.devices import check_gpus, device_of
+from pcode.utils.errors import CommunicationError, UserError
 
 # An edge answers sooner, or there is no training over it.
 _MAX_LIMIT_SECONDS = 30.0
 # Joining, and edges that are slow; and what a core needs for the imports of a rank.
 _RANKS_SECONDS, _START_SECONDS = 150.0, 6.0
+# Holds the names of the ranks' hosts, by rank, where a check has started the ranks.
+_VARIABLE = "PCODE_CHECK"
+# The ends of an edge that does not answer print so before rank 0 ends them, and rank 0, which knows
+# whom it waits for, before the others do.
+_FIRST_GRACE_SECONDS, _GRACE_SECONDS = 3.0, 8.0
 
 
 def check(
@@ -61,11 +78,10 @@ def check(
     arguments = probe_arguments(config, script)
     planned = _planned(config)
     if place is not None:
-        return check_as_rank(config, planned, place, arguments)
+        return _check_as_rank(config, planned, place, arguments)
     if command is not None and launch.work_dir is not None:
         go_to(launch.work_dir)
-    plan = make_plan(planned)
-    report = Report()
+    plan, report = make_plan(planned), Report()
     report.ok(
         f"flags: {config.model.arch} on {config.data.data}, {_nodes(launch)}, "
         f"{plan.topology.name}, --backend {launch.backend}"
@@ -73,10 +89,18 @@ def check(
     for line in (*warnings, *plan.warnings):
         report.note(line)
     if command is None:
-        report_hosts(report, [ask_here(launch, arguments, sys.executable)], config)
-    elif _check_hosts(report, config, arguments):
-        _check_edges(report, config, command)
-    _check_backend(report, config)
+        report_hosts(report, [ask_here(launch, arguments)], config)
+    else:
+        hosts = () if launch.hostfile is None else read_hostfile(launch.hostfile)
+        _check_hosts(report, config, hosts, arguments)
+        if report.num_wrong:
+            report.note("the edges of the graph are not measured before that is right")
+        else:
+            _check_edges(report, launch, hosts, command)
+    try:
+        check_backend(config)
+    except UserError as error:
+        report.wrong(str(error))
     return report.status()
 
 
@@ -93,17 +117,11 @@ def _planned(config: Config) -> Config:
     return dataclasses.replace(config, launch=launch, options=options)
 
 
-def _check_backend(report: Report, config: Config) -> None:
-    try:
-        check_backend(config)
-    except UserError as error:
-        report.wrong(str(error))
-
-
-def _check_hosts(report: Report, config: Config, arguments: Sequence[str]) -> bool:
-    """Look at mpirun and every host; return whether ranks can be started on them."""
+def _check_hosts(
+    report: Report, config: Config, hosts: Sequence[Host], arguments: Sequence[str]
+) -> None:
+    """Look at mpirun, at every host, and whether every host reaches every other."""
     launch = config.launch
-    hosts = () if launch.hostfile is None else read_hostfile(launch.hostfile)
     version = _mpirun_version(report, launch)
     if hosts:
         slots = sum(host.slots for host in hosts)
@@ -116,14 +134,22 @@ def _check_hosts(report: Report, config: Config, arguments: Sequence[str]) -> bo
             f"{len(torn)} nodes lie on several hosts, as {', '.join(torn[0])}: slots= a multiple "
             f"of --n_sub_process {launch.n_sub_process} keeps a node together"
         )
-    before = report.num_wrong
     answers = ask_hosts(launch, hosts, arguments, not runs_here(launch), report.note)
     report_hosts(report, answers, config, version)
-    if report.num_wrong == before and len(hosts) > 1:
-        _check_connectivity(report, launch, hosts, answers)
-    if report.num_wrong > before:
-        report.note("the edges of the graph are not measured before that is right")
-    return report.num_wrong == before
+    if report.num_wrong or len(hosts) < 2:
+        return
+    failed = connect_all(launch, hosts, answers, report.note)
+    if isinstance(failed, str):
+        report.wrong(f"one mpirun over all hosts: {failed}")
+        return
+    for (one, other), reason in sorted(failed.items()):
+        names = hosts[one].name, hosts[other].name
+        if (other, one) not in failed:
+            report.wrong(f"{names[0]} does not reach {names[1]}: {reason}")
+        elif one < other:
+            report.wrong(f"{names[0]} and {names[1]} do not reach each other: {reason}")
+    if not failed:
+        report.ok("every host reaches every other")
 
 
 def _mpirun_version(report: Report, launch: Launch) -> str | None:
@@ -138,34 +164,125 @@ def _mpirun_version(report: Report, launch: Launch) -> str | None:
     return version
 
 
-def _check_connectivity(
-    report: Report, launch: Launch, hosts: Sequence[Host], answers: Sequence[CheckedHost]
+def _check_edges(
+    report: Report, launch: Launch, hosts: Sequence[Host], command: Sequence[str]
 ) -> None:
-    """Look whether every host reaches every other."""
-    failed = connect_all(launch, hosts, answers, report.note)
-    if isinstance(failed, str):
-        report.wrong(f"one mpirun over all hosts: {failed}")
-        return
-    names = [host.name for host in hosts]
-    for (one, other), reason in sorted(failed.items()):
-        if (other, one) not in failed:
-            report.wrong(f"{names[one]} does not reach {names[other]}: {reason}")
-        elif one < other:
-            report.wrong(f"{names[one]} and {names[other]} do not reach each other: {reason}")
-    if not failed:
-        report.ok("every host reaches every other")
-
-
-def _check_edges(report: Report, config: Config, command: Sequence[str]) -> None:
     """Start the run's ranks, to join and to measure; pass on what they print."""
-    launch = config.launch
-    hosts = () if launch.hostfile is None else read_hostfile(launch.hostfile)
     placed = place_ranks(hosts, launch.num_processes)
-    command = with_variable(command, VARIABLE, ",".join(names_by_rank(placed)))
+    command = with_variable(command, _VARIABLE, ",".join(names_by_rank(placed)))
     limit = _RANKS_SECONDS + _START_SECONDS * max(len(host.ranks) for host in placed)
     (ended,) = run_mpiruns([command], limit, report.note)
-    before = report.num_wrong
     for line in dict.fromkeys(ended.output.splitlines()):  # ranks may find the same
         report.repeat(line)
-    if ended.status != 0 and report.num_wrong == before:
+    if ended.status != 0 and not report.num_wrong:
         report.wrong(f"ranks do not start or join over {launch.backend}: {ended.reason(limit)}")
+
+
+def _check_as_rank(
+    config: Config, planned: Config, place: RankEnvironment, arguments: Sequence[str]
+) -> int:
+    """Be a rank of the check, from joining to leaving; return the exit status.
+
+    Rank 0 prints what all have found. Ranks that wait in vain print for whom.
+
+    Args:
+        planned: the flags as the plan is made of them.
+        arguments: of the probe, for this host, where no launcher has asked it.
+    """
+    names, report = os.environ.get(_VARIABLE), Report()
+    own: Facts = {"host": gethostname(), "error": None, "answer": None}
+    if names is not None:
+        own["host"] = names.split(",")[place.rank]
+    elif place.local_rank == 0:
+        answer = ask_here(config.launch, arguments)
+        own["answer"] = [answer.facts, answer.failure]
+    plan, options = None, config.launch
+    try:
+        if options.on_cuda:
+            check_gpus(options.world, [place.rank])
+        plan = make_plan(planned)
+    except UserError as error:  # on this host, maybe not on others
+        own["error"] = str(error)
+    try:
+        communicator = connect(
+            options.backend,
+            place.rank,
+            place.num_ranks,
+            device=device_of(options.on_cuda, options.world, place.rank),
+            limit_seconds=options.time_limit_seconds,
+            address=None if options.backend == "mpi" else rendezvous_address(),
+            comm_device=options.comm_device,
+        )
+        _check_together(communicator, config, plan, own, report)
+        status = 0
+        if names is None:  # otherwise the launcher counts the lines and prints the last
+            own_status = report.status() if communicator.rank == 0 else 0
+            status = int(max(gather_floats(communicator, [own_status]))[0])
+        disconnect(status)
+    except CommunicationError as error:
+        if not error.reported_by_peer:
+            time.sleep(_FIRST_GRACE_SECONDS if place.rank == 0 else _GRACE_SECONDS)
+            who = "" if error.peer is None else f"rank {error.peer} does not answer: "
+            report.wrong(f"--backend {options.backend}: {who}{error.reason}")
+        abort("", WRONG_STATUS)
+    except UserError as error:
+        report.wrong(str(error))
+        abort("", WRONG_STATUS)
+    except BaseException:  # the other ranks must not wait for this one, whatever happened
+        abort(traceback.format_exc(), WRONG_STATUS)
+    return status
+
+
+def _check_together(
+    communicator: Communicator, config: Config, plan: Plan | None, own: Facts, report: Report
+) -> None:
+    """Report the hosts, unless that was done, and the edges; without a plan `own` has an error."""
+    ranks = _gather(communicator, own)
+    hosts = [each["host"] for each in ranks]
+    errors = dict.fromkeys(f"{each['host']}: {each['error']}" for each in ranks if each["error"])
+    if communicator.rank == 0:
+        answers = [
+            CheckedHost(name, [rank for rank, host in enumerate(hosts) if host == name], *answer)
+            for name, answer in ((each["host"], each["answer"]) for each in ranks)
+            if answer is not None
+        ]
+        if answers:
+            report_hosts(report, answers, config)
+        for line in errors:
+            report.wrong(line)
+    if errors:
+        return
+    assert plan is not None, "no rank has an error"
+    edges = edges_of(plan.topology, config.launch.n_sub_process)
+    try:
+        found = measure_all(communicator, edges, hosts)
+    except EdgeError as failure:
+        # Others that were being measured had not come to their end when this one failed.
+        if (
+            not failure.cause.reported_by_peer
+            or failure.seconds > config.launch.time_limit_seconds / 2
+        ):
+            report.wrong(f"{named(failure.edge, hosts)}: no answer ({failure.cause.reason})")
+        abort("", WRONG_STATUS)
+    if communicator.rank != 0 or not found:
+        return
+    seconds = max(edge.message_seconds(plan.message_bytes) for edge in found)
+    report.ok(
+        f"all edges of {plan.topology.name} ({len(found)}) answer over "
+        f"{config.launch.backend}; a message of this run ({plan.message_bytes:,} bytes) takes "
+        f"{1e3 * seconds:.3g} ms on the slowest"
+    )
+    for line in table(found, hosts, plan.message_bytes):
+        report.repeat(f"{'':<5}  {line}")
+    for edge, reason in slow(found, hosts).items():
+        report.wrong(f"slow: {named(edge, hosts)}: {reason}")
+
+
+def _gather(communicator: Communicator, own: Any) -> list[Any]:
+    """Return every rank's object, by rank, sent as JSON."""
+    text = torch.frombuffer(bytearray(json.dumps(own).encode()), dtype=torch.uint8)
+    sizes = [int(size) for size in communicator.all_gather(torch.tensor([len(text)]))]
+    padded = torch.zeros(max(sizes), dtype=torch.uint8)
+    padded[: len(text)] = text
+    gathered = zip(communicator.all_gather(padded), sizes, strict=True)
+    return [json.loads(bytes(row[:size].tolist())) for row, size in gathered]

@@ -4,22 +4,18 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import IO
 
-import pcode.launch
-from pcode.launch.processes import adopt_orphans, descendants, end_descendants
 from pcode.launch.relay import Filter, without_noise
 from pcode.launch.scratch import scratch_folder
+from pcode.launch.supervise import no_process_left, tethered
 
-_TETHER = Path(pcode.launch.__file__).with_name("tether.py")
 _ENDING_SECONDS = 5.0
 _POLL_SECONDS = 0.5
 _MAX_OUTPUT_BYTES = 1 << 24
@@ -45,10 +41,6 @@ class Ended:
     output: str
     errors: str
 
-    @property
-    def is_silent_failure(self) -> bool:
-        return bool(self.status) and not self.output and not self.errors
-
     def reason(self, limit_seconds: float) -> str:
         """Say why it failed in one line: what ssh or the program says, or else mpirun."""
         said = self._message()
@@ -57,15 +49,14 @@ class Ended:
             return f"{late}: {said}" if said else late
         return said or f"it ended with status {self.status}"
 
-    def _message(self) -> str | None:
+    def _message(self) -> str:
         if missing := _EXECUTABLE.search(self.errors):
             return f"no program {missing[1]} there; --python_path names the interpreter"
         lines = [line for line in _BLOCK.sub("", self.errors).splitlines() if line.strip()]
         own = [line for line in lines if line[0] not in "[* \t"]  # not MPI's, nor of a traceback
         blocks = [_summary(block["text"]) for block in _BLOCK.finditer(self.errors)]
-        found = next(iter([*own[-1:], *blocks, *lines[-1:]]), None)
-        too_long = found is not None and len(found) > _MAX_REASON_LENGTH
-        return f"{found[:_MAX_REASON_LENGTH]}..." if found and too_long else found
+        found = next(iter([*own[-1:], *blocks, *lines[-1:], ""]))
+        return f"{found[:_MAX_REASON_LENGTH]}..." if len(found) > _MAX_REASON_LENGTH else found
 
 
 def _summary(block: str) -> str:
@@ -79,17 +70,10 @@ def _summary(block: str) -> str:
 def run_all(commands: Sequence[Sequence[str]], limit_seconds: float) -> list[Ended]:
     """Run commands at the same time, some dozens of them at most; leave no process behind.
 
-    Args:
-        commands: each an mpirun's or another program's argument list.
-        limit_seconds: of each.
+    The limit is that of each. Where it is interrupted, `map` cancels those that have not begun.
     """
-    with ThreadPoolExecutor(_MAX_CONCURRENT) as pool, _no_process_left():
-        ended = [pool.submit(_run, command, limit_seconds) for command in commands]
-        try:
-            return [each.result() for each in ended]
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    with ThreadPoolExecutor(_MAX_CONCURRENT) as pool, no_process_left(_ENDING_SECONDS):
+        return list(pool.map(lambda command: _run(command, limit_seconds), commands))
 
 
 def run_mpiruns(
@@ -97,33 +81,25 @@ def run_mpiruns(
 ) -> list[Ended]:
     """Run mpiruns as `run_all` does, and remove their files, whatever becomes of them.
 
-    One that fails silently is started a second time: of several that start at once on a busy
-    machine, now and then one of Open MPI 5 does, before it has started anything.
-
-    Args:
-        note: prints a line on it.
+    One that fails silently is started a second time, with a note: of several that start at once on
+    a busy machine, now and then one of Open MPI 5 does, before it has started anything.
     """
     with scratch_folder() as scratch:
         flagged = [[command[0], *scratch.flags(False), *command[1:]] for command in commands]
-        ended = run_all(flagged, limit_seconds)
-        silent = [index for index, each in enumerate(ended) if each.is_silent_failure]
-        for index in silent:
-            note(f"mpirun ended with status {ended[index].status}, without a word: started again")
-        again = run_all([flagged[index] for index in silent], limit_seconds)
-        for index, each in zip(silent, again, strict=True):
-            ended[index] = each
-        return ended
+        ended = dict(enumerate(run_all(flagged, limit_seconds)))
+        silent = [at for at, each in ended.items() if each.status and not each.output + each.errors]
+        for at in silent:
+            note(f"mpirun ended with status {ended[at].status}, without a word: started again")
+        again = run_all([flagged[at] for at in silent], limit_seconds)
+        return list((ended | dict(zip(silent, again, strict=True))).values())
 
 
 def _run(command: Sequence[str], limit_seconds: float) -> Ended:
     """Run a command; one that is late gets SIGTERM, at which mpirun ends its ranks, and SIGKILL."""
-    tether: list[str] = []
-    if sys.platform == "linux":  # should this process be killed, the command gets SIGTERM
-        tether = [sys.executable, "-I", "-S", str(_TETHER), str(os.getpid())]
     # Files, and not pipes, which the processes of a killed mpirun would hold open.
     with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
         process = subprocess.Popen(
-            [*tether, *command],
+            tethered(command),
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=errors,
@@ -132,7 +108,9 @@ def _run(command: Sequence[str], limit_seconds: float) -> Ended:
         deadline, has_failed = time.monotonic() + limit_seconds, False
         while not _ends(process, _POLL_SECONDS) and time.monotonic() < deadline:
             # An mpirun whose ranks have failed has to end soon. It does not always.
-            if not has_failed and _tells_of_failure(_text(errors)):
+            relayed, said = Filter(), _text(errors)
+            relayed.feed(said.encode())
+            if not has_failed and (relayed.death is not None or _FATAL in said):
                 has_failed, deadline = True, time.monotonic() + _ENDING_SECONDS
         is_late = process.poll() is None
         for number in (signal.SIGTERM, signal.SIGKILL):
@@ -149,27 +127,7 @@ def _ends(process: subprocess.Popen[bytes], seconds: float) -> bool:
     return process.poll() is not None
 
 
-def _tells_of_failure(errors: str) -> bool:
-    relayed = Filter()
-    relayed.feed(errors.encode())
-    return relayed.death is not None or _FATAL in errors
-
-
 def _text(file: IO[bytes]) -> str:
     content = os.pread(file.fileno(), _MAX_OUTPUT_BYTES, 0)  # it may still be written to
     text = without_noise(content.replace(b"\0", b""))  # mpirun ends blocks with one
     return text.decode(errors="replace")
-
-
-@contextmanager
-def _no_process_left() -> Iterator[None]:
-    """End every process that is started within, whatever happens."""
-    if sys.platform != "linux":
-        yield
-        return
-    adopt_orphans()
-    spare = descendants()
-    try:
-        yield
-    finally:
-        end_descendants(spare, _ENDING_SECONDS)

@@ -23,11 +23,7 @@ _TOGETHER = 64
 
 
 def greet(address: str, port: int, own: int, other: int) -> None:
-    """Connect and exchange numbers: the same address may be used on several hosts.
-
-    Raises:
-        OSError: nobody answers, or another does.
-    """
+    """Connect and exchange numbers: the same address may be used on several hosts."""
     with socket.create_connection((address, port), _TRY_SECONDS) as connection:
         connection.sendall(f"{own}\n".encode())
         if connection.recv(16) != f"{other}\n".encode():
@@ -35,11 +31,7 @@ def greet(address: str, port: int, own: int, other: int) -> None:
 
 
 def reach(addresses: list[str], port: int, own: int, other: int, deadline: float) -> str | None:
-    """Connect to a host at one of its addresses, as soon as it listens.
-
-    Returns:
-        None, or why no connection was made.
-    """
+    """Connect to a host at one of its addresses, as soon as it listens; return why not, or None."""
     while True:
         reasons, refused = [], False
         for address in addresses:
@@ -79,12 +71,12 @@ def main() -> None:
     answering = threading.Thread(target=answer, args=(server, own, len(others), deadline))
     answering.start()
 
-    def try_to_reach(other: int) -> str | None:
-        return reach(addresses[other], port + other, own, other, deadline)
-
     with ThreadPoolExecutor(_TOGETHER) as threads:
-        reasons = zip(others, threads.map(try_to_reach, others), strict=True)
-        failed = {other: reason for other, reason in reasons if reason is not None}
+        asked = {
+            other: threads.submit(reach, addresses[other], port + other, own, other, deadline)
+            for other in others
+        }
+        failed = {other: reason for other, each in asked.items() if (reason := each.result())}
     # One write, so that no other host's comes in between.
     sys.stdout.write(f"{MARK}{json.dumps({'host': own, 'failed': failed})}\n")
     sys.stdout.flush()

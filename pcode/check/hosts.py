@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 import re
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import metadata
@@ -17,8 +18,8 @@ from packaging.requirements import Requirement
 from pcode.check import connectivity, probe
 from pcode.check.commands import Ended, run_all, run_mpiruns
 from pcode.config import Config
-from pcode.launch import Host
 from pcode.launch.environment import derived_port
+from pcode.launch.hostfile import Host
 from pcode.launch.mpirun import interpreters
 from pcode.launch.options import Launch
 
@@ -38,11 +39,9 @@ Note = Callable[[str], None]
 
 @dataclass(frozen=True)
 class CheckedHost:
-    """A host of the run.
+    """A host of the run, as the user calls it, and the ranks that it takes.
 
     Attributes:
-        name: as the user calls it.
-        ranks: that it takes.
         facts: what it reports, see pcode.check.probe; None: it was not asked, or failed.
         failure: why there are no facts.
     """
@@ -94,10 +93,7 @@ def requirements() -> list[Requirement] | None:
 
 
 def probe_arguments(config: Config, script: Path) -> list[str]:
-    """Return the interpreter's arguments for the probe.
-
-    Relative paths are those of the user's folder.
-    """
+    """Return the interpreter's arguments for the probe; relative paths are the user's."""
     settings = {
         "script": os.path.abspath(script),
         "folder": os.path.abspath(config.launch.work_dir or "."),
@@ -114,10 +110,7 @@ def _limit_seconds(launch: Launch) -> float:
 
 
 def _interpreters(launch: Launch, hosts: Sequence[Host], remote: bool) -> list[str]:
-    """Return the start of an interpreter on each host, or of one here, in any folder.
-
-    The probe looks for the ranks' folder.
-    """
+    """Return the start of an interpreter on each host, or of one here, in any folder."""
     num_ranks = max(1, len(hosts))
     launch = dataclasses.replace(launch, n_mpi_process=num_ranks, n_sub_process=1, work_dir=None)
     return interpreters(launch, [dataclasses.replace(host, slots=1) for host in hosts], remote)
@@ -126,13 +119,11 @@ def _interpreters(launch: Launch, hosts: Sequence[Host], remote: bool) -> list[s
 def ask_hosts(
     launch: Launch, hosts: Sequence[Host], arguments: Sequence[str], remote: bool, note: Note
 ) -> list[CheckedHost]:
-    """Ask all hosts at the same time, each through an mpirun of its own.
+    """Ask all hosts, or this machine, at the same time, each through an mpirun of its own.
 
     Args:
-        hosts: those of the hostfile; none: this machine.
         arguments: the probe's.
         remote: some of the hosts are other machines.
-        note: prints what is no obstacle.
     """
     placed, limit = place_ranks(hosts, launch.num_processes), _limit_seconds(launch)
     each = [[host] for host in hosts] or [[]]
@@ -149,10 +140,10 @@ def ask_hosts(
     return answers
 
 
-def ask_here(launch: Launch, arguments: Sequence[str], python: str) -> CheckedHost:
+def ask_here(launch: Launch, arguments: Sequence[str]) -> CheckedHost:
     """Ask this machine without mpirun."""
     limit = _limit_seconds(launch)
-    (ended,) = run_all([[python, "-u", *arguments]], limit)
+    (ended,) = run_all([[sys.executable, "-u", *arguments]], limit)
     return CheckedHost(_HERE, range(launch.num_processes)).answered(ended, limit)
 
 
@@ -160,9 +151,6 @@ def connect_all(
     launch: Launch, hosts: Sequence[Host], answers: Sequence[CheckedHost], note: Note
 ) -> dict[tuple[int, int], str] | str:
     """Let every host connect to every other.
-
-    Args:
-        note: prints what is no obstacle.
 
     Returns:
         (who, whom) by their places in the hostfile -> the reason, for those that did not succeed;

@@ -78,20 +78,6 @@ def run(*command: str) -> tuple[bool, list[str]]:
     return done.returncode == 0, lines or [f"status {done.returncode}"]
 
 
-def mpi_library() -> dict[str, str | None]:
-    """Return the version of the MPI library that mpi4py loads, or why it loads none."""
-    succeeds, lines = run(sys.executable, "-c", _MPI_LIBRARY)
-    if not succeeds:
-        return {"version": None, "error": lines[-1]}
-    return {"version": lines[0].split(", package")[0], "error": None}
-
-
-def gpus() -> list[str]:
-    """Return the names of this host's NVIDIA GPUs."""
-    succeeds, lines = run("nvidia-smi", "--query-gpu=name", "--format=csv,noheader")
-    return lines if succeeds else []
-
-
 def addresses() -> dict[str, str]:
     """Return interface -> its IPv4 address, without the loopback's."""
     found = {}
@@ -106,20 +92,10 @@ def addresses() -> dict[str, str]:
     return {name: address for name, address in found.items() if not address.startswith("127.")}
 
 
-def own_address() -> str | None:
-    """Return the address of this host's name on the host itself; None: it has none."""
-    try:
-        return socket.gethostbyname(socket.gethostname())
-    except OSError:
-        return None
-
-
 def memory_free_bytes() -> int | None:
     """Return what programs may still take; None where that is not known."""
-    try:
-        text = Path("/proc/meminfo").read_text(encoding="utf-8")
-    except OSError:
-        return None
+    file = Path("/proc/meminfo")
+    text = file.read_text(encoding="utf-8") if file.exists() else ""
     found = re.search(r"^MemAvailable:\s*(\d+) kB$", text, re.MULTILINE)
     return int(found[1]) * 1024 if found else None
 
@@ -146,9 +122,16 @@ def can_be_written(place: str) -> bool:
 
 def facts(settings: dict[str, Any]) -> dict[str, Any]:
     """Collect all of it."""
-    script, folder = settings["script"], settings["folder"]
+    script, folder, hostname = settings["script"], settings["folder"], socket.gethostname()
+    try:
+        own_address = socket.gethostbyname(hostname)
+    except OSError:
+        own_address = None  # its name has none on the host itself
+    has_mpi, mpi = run(sys.executable, "-c", _MPI_LIBRARY)
+    library = {"version": mpi[0].split(", package")[0], "error": None}
+    has_gpus, gpus = run("nvidia-smi", "--query-gpu=name", "--format=csv,noheader")
     return {
-        "hostname": socket.gethostname(),
+        "hostname": hostname,
         "python": platform.python_version(),
         "executable": sys.executable,
         "machine": platform.machine(),
@@ -158,10 +141,10 @@ def facts(settings: dict[str, Any]) -> dict[str, Any]:
         "checkpoint": can_be_written(os.path.join(folder, settings["checkpoint"])),
         "packages": {name: package(name) for name in settings["packages"]},
         "sources": sources(script),
-        "mpi": mpi_library(),
-        "gpus": gpus(),
+        "mpi": library if has_mpi else {"version": None, "error": mpi[-1]},
+        "gpus": gpus if has_gpus else [],
         "addresses": addresses(),
-        "own_address": own_address(),
+        "own_address": own_address,
         "memory_free_bytes": memory_free_bytes(),
         "cores": cores(),
         "variables": {

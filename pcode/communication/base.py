@@ -3,31 +3,36 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
 
 import torch
 
+from pcode.communication.injection import Fault, corrupt_messages
 from pcode.utils.errors import CommunicationError
 
 # Pieces of `average`: n of them are in memory at a time.
 AVERAGED_ENTRIES = 1 << 20
 
-
 # A tensor for each peer, by its rank.
 Messages = Mapping[int, torch.Tensor]
+# Returns when an exchange is complete.
+Wait = Callable[[], None]
 
 
-class Exchange(ABC):
-    """An exchange under way. Its tensors must not be touched before wait() has returned."""
+@dataclass(frozen=True)
+class Exchange:
+    """An exchange under way. Its tensors must not be touched before wait() has returned.
 
-    @abstractmethod
-    def wait(self) -> None:
-        """Return when every incoming tensor is filled and every outgoing one may be reused.
+    Attributes:
+        wait: returns when every incoming tensor is filled and every outgoing one may be reused;
+            raises a CommunicationError that names rank, peer and step, at the latest after the
+            time limit.
+    """
 
-        Raises:
-            CommunicationError: naming rank, peer and step, at the latest after the time limit.
-        """
+    wait: Wait
 
 
 class Communicator(ABC):
@@ -44,13 +49,15 @@ class Communicator(ABC):
         local_ranks: the processes that this node consists of.
         names_peers: whether an exchange whose messages do not come ends, and its error names the
             peer. NCCL's goes on waiting, on the GPU: see `check_peers`.
+        faults: those on purpose that are to come; for tests.
     """
 
     rank: int
     size: int
-    bytes_sent: int
+    bytes_sent: int = 0
     local_ranks: ProcessCommunicator
     names_peers: bool = True
+    faults: Sequence[Fault] = ()
 
     @property
     def process(self) -> int:
@@ -62,17 +69,30 @@ class Communicator(ABC):
         """Whether this process speaks for all."""
         return self.process == 0
 
-    @abstractmethod
     def exchange(self, outgoing: Messages, incoming: Messages, step: int | None = None) -> Exchange:
         """Start sending outgoing[peer] to each peer and receiving into incoming[peer]; return.
 
         Tensors are contiguous; the size and dtype of a message are known to both ends. Messages
         between two nodes arrive in the order of the calls.
         """
+        if self.faults:
+            at = -1 if step is None else step
+            self.fail_point("exchange", at, partial(corrupt_messages, outgoing))
+        wait = self._exchange(outgoing, incoming, step)
+        self.bytes_sent += sum(tensor.nbytes for tensor in outgoing.values())
+        return Exchange(wait)
 
     @abstractmethod
+    def _exchange(self, outgoing: Messages, incoming: Messages, step: int | None) -> Wait:
+        """Start the exchange; return what waits for its end."""
+
     def all_reduce(self, tensor: torch.Tensor, step: int | None = None) -> None:
         """Replace `tensor` by its sum over all nodes, in place; the same bits on all."""
+        self.bytes_sent += 2 * (self.size - 1) * tensor.nbytes // self.size
+        self._all_reduce(tensor, step)
+
+    @abstractmethod
+    def _all_reduce(self, tensor: torch.Tensor, step: int | None) -> None: ...
 
     @abstractmethod
     def all_gather(self, tensor: torch.Tensor, step: int | None = None) -> list[torch.Tensor]:
@@ -82,18 +102,14 @@ class Communicator(ABC):
     def barrier(self, step: int | None = None) -> None:
         """Return when all nodes have called it."""
 
-    def reach(  # noqa: B027  # as a rule nothing is to happen
-        self, phase: str, step: int, spoil: Callable[[], None] | None = None
-    ) -> None:
+    def fail_point(self, phase: str, step: int, corrupt: Callable[[], None] | None = None) -> None:
         """Let this process fail here, where a failure on purpose is asked for.
 
-        See pcode.communication.injection: others than its communicator do nothing.
-
-        Args:
-            phase: one of injection.PHASES.
-            step: how many steps the process has made.
-            spoil: makes what is in hand useless.
+        `phase` is one of injection.PHASES; `corrupt` makes what is in hand useless.
         """
+        for fault in self.faults:
+            if fault.phase == phase and fault.step in (None, step) and not fault.done:
+                fault.happen(corrupt)
 
     def check_peers(self, step: int | None = None) -> None:
         """Find the node for which the exchanges wait, where they do not name it.
@@ -135,14 +151,16 @@ class Communicator(ABC):
             CommunicationError: a node lives but does not come within the time limit, or there is
                 no recovery.
         """
-        raise self._no_recovery(None)
+        communicator, survivors = self._recover()
+        communicator.bytes_sent, communicator.faults = self.bytes_sent, self.faults
+        return communicator, survivors
 
-    def _no_recovery(self, step: int | None) -> CommunicationError:
+    def _recover(self) -> tuple[Communicator, list[int]]:
+        raise self._no_recovery()
+
+    def _no_recovery(self, step: int | None = None) -> CommunicationError:
         reason = f"a {type(self).__name__} cannot go on after a failure"
         return CommunicationError(reason, rank=self.rank, step=step)
-
-    def _count_all_reduce(self, tensor: torch.Tensor) -> None:
-        self.bytes_sent += 2 * (self.size - 1) * tensor.nbytes // self.size
 
     def all_reduce_mean(self, tensor: torch.Tensor, step: int | None = None) -> None:
         """Replace `tensor` by its mean over all nodes, in place."""
@@ -188,12 +206,12 @@ class NoCommunicator(ProcessCommunicator):
     its node and gets from that what comes in."""
 
     def __init__(self, rank: int = 0, size: int = 1) -> None:
-        self.rank, self.size, self.bytes_sent = rank, size, 0
+        self.rank, self.size = rank, size
 
-    def exchange(self, outgoing: Messages, incoming: Messages, step: int | None = None) -> Exchange:
-        return _NoExchange()
+    def _exchange(self, outgoing: Messages, incoming: Messages, step: int | None) -> Wait:
+        return lambda: None
 
-    def all_reduce(self, tensor: torch.Tensor, step: int | None = None) -> None:
+    def _all_reduce(self, tensor: torch.Tensor, step: int | None) -> None:
         pass
 
     def all_gather(self, tensor: torch.Tensor, step: int | None = None) -> list[torch.Tensor]:
@@ -210,11 +228,6 @@ class NoCommunicator(ProcessCommunicator):
 
     def group(self, ranks: range, limit_seconds: float, local_size: int) -> NoCommunicator:
         return NoCommunicator()
-
-
-class _NoExchange(Exchange):
-    def wait(self) -> None:
-        pass
 
 
 # As long as nothing else is said, a node is one process.

@@ -3,8 +3,6 @@
 import os
 import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import timedelta
 from typing import NoReturn
 
@@ -19,6 +17,8 @@ from pcode.communication.distributed import naming, nccl_limit, new_group
 from pcode.communication.staging import StagedCommunicator
 from pcode.utils.errors import CommunicationError, UserError
 
+Address = tuple[str, int]  # host and port
+
 # Ranks import for seconds, some longer than others.
 _SHORTEST_JOIN_SECONDS = 60.0
 
@@ -30,7 +30,7 @@ def connect(
     *,
     device: torch.device,
     limit_seconds: float,
-    address: tuple[str, int] | None = None,
+    address: Address | None = None,
     comm_device: str | None = None,
 ) -> ProcessCommunicator:
     """Join the run's other ranks; this one's view of them, for tensors on its device.
@@ -54,9 +54,7 @@ def connect(
         communicator = _join_mpi(rank, size, limit_seconds)
     else:
         assert address is not None, "to be given"
-        communicator = _join_by_store(
-            backend, rank, size, device=device, limit_seconds=limit_seconds, address=address
-        )
+        communicator = _join_by_store(backend, rank, size, device, address, seconds=limit_seconds)
     if device.type == "cpu" or dist.get_backend() == "nccl":
         return communicator
     is_direct = backend == "mpi" and comm_device != "cpu" and mpi_backend.is_cuda_aware()
@@ -73,11 +71,16 @@ def _warn(line: str) -> None:
 
 
 def _join_mpi(rank: int, size: int, limit_seconds: float) -> DistributedCommunicator:
-    with _alarm(max(limit_seconds, _SHORTEST_JOIN_SECONDS)), naming(rank):
+    # MPI waits for ever for a rank that died before it joined, and no Python runs meanwhile: this
+    # ends the process by SIGALRM. The launcher says what it means.
+    signal.setitimer(signal.ITIMER_REAL, max(limit_seconds, _SHORTEST_JOIN_SECONDS))
+    with naming(rank):
         try:
             mpi_backend.init_process_group(timedelta(seconds=limit_seconds))
         except mpi_backend.MPISetupError as error:
             raise UserError(str(error).replace("the mpi backend", "--backend mpi")) from error
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
     if dist.get_world_size() != size:
         raise UserError(
             f"--backend mpi: {size} processes were started, but MPI counts "
@@ -87,17 +90,11 @@ def _join_mpi(rank: int, size: int, limit_seconds: float) -> DistributedCommunic
 
 
 def _join_by_store(
-    backend: str,
-    rank: int,
-    size: int,
-    *,
-    device: torch.device,
-    limit_seconds: float,
-    address: tuple[str, int],
+    backend: str, rank: int, size: int, device: torch.device, address: Address, *, seconds: float
 ) -> DistributedCommunicator:
     """Join over gloo or NCCL, at an address that all ranks know."""
-    limit = timedelta(seconds=limit_seconds)
-    join_limit = timedelta(seconds=max(limit_seconds, _SHORTEST_JOIN_SECONDS))
+    limit = timedelta(seconds=seconds)
+    join_limit = timedelta(seconds=max(seconds, _SHORTEST_JOIN_SECONDS))
     host, port = address
     # torchrun has a store of its own at that address; elsewhere rank 0 opens one.
     method = "env://" if dist.is_torchelastic_launched() else f"tcp://{host}:{port}"
@@ -110,7 +107,7 @@ def _join_by_store(
             store=store,
             rank=rank,
             world_size=size,
-            timeout=nccl_limit(limit_seconds) if over_nccl else limit,
+            timeout=nccl_limit(seconds) if over_nccl else limit,
             device_id=device if over_nccl else None,
         )
         # What is no tensor of a model lies in host memory.
@@ -118,9 +115,8 @@ def _join_by_store(
         return DistributedCommunicator(host_group=host_group)
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[0]
-        raise CommunicationError(
-            f"cannot join the others at {host}:{port}: {reason}", rank=rank
-        ) from error
+        reason = f"cannot join the others at {host}:{port}: {reason}"
+        raise CommunicationError(reason, rank=rank) from error
 
 
 def _share_gpus(store: Store, rank: int, size: int, device: torch.device) -> bool:
@@ -137,19 +133,6 @@ def _share_gpus(store: Store, rank: int, size: int, device: torch.device) -> boo
                 )
             return True
     return False
-
-
-@contextmanager
-def _alarm(seconds: float) -> Iterator[None]:
-    """SIGALRM ends this process if the block takes longer; the launcher says what it means.
-
-    MPI waits for ever for a rank that died before it joined, and no Python runs meanwhile.
-    """
-    signal.setitimer(signal.ITIMER_REAL, seconds)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 def disconnect(status: int = 0) -> None:

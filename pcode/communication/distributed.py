@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from functools import partial
 
@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 
 from pcode import mpi_backend
-from pcode.communication.base import Exchange, Messages, ProcessCommunicator
+from pcode.communication.base import Messages, ProcessCommunicator, Wait
 from pcode.mpi_backend import MPIError
 from pcode.utils.errors import CommunicationError
 
@@ -30,12 +30,7 @@ def nccl_limit(limit_seconds: float) -> timedelta:
 def new_group(
     ranks: list[int] | None, limit: timedelta, backend: str | None = None
 ) -> dist.ProcessGroup | None:
-    """A group of these ranks, of all if None; None on those that are no members.
-
-    Args:
-        limit: how long its operations may take.
-        backend: that of the default group, if None.
-    """
+    """A group of these ranks, of all if None; None on those that are no members."""
     made = dist.new_group(ranks, timeout=limit, backend=backend)
     # Who is no member gets a number.
     return made if isinstance(made, dist.ProcessGroup) else None
@@ -56,39 +51,14 @@ def naming(
     try:
         yield
     except RuntimeError as error:
-        failure = CommunicationError(
-            str(error).strip().splitlines()[0], rank=rank, peer=peer, step=step
-        )
+        reason, by_peer = str(error).strip().splitlines()[0], False
         if isinstance(error, MPIError):
-            failure = CommunicationError(
-                error.reason,
-                rank=error.rank,
-                peer=peer if error.peer is None else error.peer,
-                step=step,
-                reported_by_peer=error.reported_by_peer,
-            )
+            reason, rank, by_peer = error.reason, error.rank, error.reported_by_peer
+            peer = peer if error.peer is None else error.peer
+        failure = CommunicationError(
+            reason, rank=rank, peer=peer, step=step, reported_by_peer=by_peer
+        )
         raise failure.by_node(local_size) from error
-
-
-class _DistributedExchange(Exchange):
-    def __init__(
-        self,
-        operations: list[dist.P2POp],
-        works: list[dist.Work],
-        naming: Callable[[int | None], AbstractContextManager[None]],
-    ) -> None:
-        # A backend that coalesces returns one work for all operations: no single peer then.
-        together = len(works) != len(operations)
-        self._works = [
-            (work, None if together else operations[index].peer) for index, work in enumerate(works)
-        ]
-        self._operations = operations  # keeps the tensors alive
-        self._naming = naming
-
-    def wait(self) -> None:
-        for work, peer in self._works:
-            with self._naming(peer):
-                work.wait()
 
 
 class DistributedCommunicator(ProcessCommunicator):
@@ -111,12 +81,11 @@ class DistributedCommunicator(ProcessCommunicator):
         local_size: int = 1,
     ) -> None:
         self._group, self._host_group = group, host_group
-        self._process, self._local_size = dist.get_rank(), local_size
+        self._naming = partial(naming, dist.get_rank(), local_size=local_size)
         self.rank, self.size = dist.get_rank(group), dist.get_world_size(group)
-        self.bytes_sent = 0
         self.names_peers = host_group is None
 
-    def exchange(self, outgoing: Messages, incoming: Messages, step: int | None = None) -> Exchange:
+    def _exchange(self, outgoing: Messages, incoming: Messages, step: int | None) -> Wait:
         # Sends first: they go out before the answers to what others send. Four hosts in a ring then
         # exchange 1.2 MB each way at 95 Mbit/s out of 100, and at 50 the other way round.
         group = self._serving(*outgoing.values(), *incoming.values())
@@ -125,43 +94,46 @@ class DistributedCommunicator(ProcessCommunicator):
             for move, tensors in ((dist.isend, outgoing), (dist.irecv, incoming))
             for peer, tensor in tensors.items()
         ]
-        self.bytes_sent += sum(tensor.nbytes for tensor in outgoing.values())
-        with self._naming(step):
+        with self._naming(step=step):
             works = dist.batch_isend_irecv(operations) if operations else []
-        return _DistributedExchange(operations, works, partial(self._naming, step))
+        # A backend that coalesces returns one work for all operations: no single peer then.
+        is_one_each = len(works) == len(operations)
 
-    def all_reduce(self, tensor: torch.Tensor, step: int | None = None) -> None:
-        self._count_all_reduce(tensor)
-        with self._naming(step):
+        def wait() -> None:
+            for work, operation in zip(works, operations, strict=False):
+                with self._naming(operation.peer if is_one_each else None, step):
+                    work.wait()
+
+        return wait
+
+    def _all_reduce(self, tensor: torch.Tensor, step: int | None) -> None:
+        with self._naming(step=step):
             dist.all_reduce(tensor, group=self._serving(tensor))
 
     def all_gather(self, tensor: torch.Tensor, step: int | None = None) -> list[torch.Tensor]:
         gathered = [torch.empty_like(tensor) for _ in range(self.size)]
-        with self._naming(step):
+        with self._naming(step=step):
             dist.all_gather(gathered, tensor, group=self._serving(tensor))
         return gathered
 
     def broadcast(self, tensor: torch.Tensor, step: int | None = None) -> None:
-        with self._naming(step):
+        with self._naming(step=step):
             dist.broadcast(tensor, group=self._serving(tensor), group_src=0)
 
     def barrier(self, step: int | None = None) -> None:
-        with self._naming(step):
+        with self._naming(step=step):
             dist.barrier(self._serving())
 
     def group(
         self, ranks: range, limit_seconds: float, local_size: int
     ) -> DistributedCommunicator | None:
-        with self._naming(None):
+        with self._naming():
             limit, host_group = timedelta(seconds=limit_seconds), None
             if self._host_group is not None:
                 host_group = new_group(list(ranks), limit, "gloo")
                 limit = nccl_limit(limit_seconds)
             group = new_group(list(ranks), limit)
         return None if group is None else DistributedCommunicator(group, host_group, local_size)
-
-    def _naming(self, step: int | None, peer: int | None = None) -> AbstractContextManager[None]:
-        return naming(self._process, peer, step, self._local_size)
 
     def _serving(self, *tensors: torch.Tensor) -> dist.ProcessGroup | None:
         """The group that takes these tensors, all of one device; with none, of the host."""
@@ -174,18 +146,14 @@ class DistributedCommunicator(ProcessCommunicator):
         failure = CommunicationError(str(error), rank=self.rank, step=step)
         mpi_backend.report_failure(str(failure))
 
-    def recover(self) -> tuple[DistributedCommunicator, list[int]]:
+    def _recover(self) -> tuple[DistributedCommunicator, list[int]]:
         self._check_recovery()
-        with self._naming(None):
+        with self._naming():
             survivors = mpi_backend.recover()
-        communicator = DistributedCommunicator()
-        communicator.bytes_sent = self.bytes_sent
-        return communicator, survivors
+        return DistributedCommunicator(), survivors
 
     def _check_recovery(self) -> None:
         backend = dist.get_backend()
         if "mpi" not in backend:
-            raise CommunicationError(
-                f"the backend {backend} cannot go on after a failure; mpi and sim can",
-                rank=self.rank,
-            )
+            reason = f"the backend {backend} cannot go on after a failure; mpi and sim can"
+            raise CommunicationError(reason, rank=self.rank)

@@ -1,11 +1,12 @@
 """Small things of all ranks of a communicator, and mean tensors; all of them call these."""
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 
 import torch
 
 from pcode.communication.base import Communicator
+
+Device = torch.device | str
 
 
 def gather_floats(
@@ -43,49 +44,31 @@ def sums_on_first(
 
 
 def gather_digests(
-    communicator: Communicator,
-    digest: bytes,
-    step: int | None = None,
-    device: torch.device | str = "cpu",
+    communicator: Communicator, digest: bytes, step: int | None = None, device: Device = "cpu"
 ) -> list[str]:
-    """Every rank's digest, in hexadecimal digits.
-
-    Args:
-        step: named in errors.
-        device: one on which the communicator takes tensors.
-    """
+    """Every rank's digest, in hexadecimal digits; `device` is one that the communicator serves."""
     own = torch.frombuffer(bytearray(digest), dtype=torch.uint8).to(device)
     return [bytes(row.tolist()).hex() for row in communicator.all_gather(own, step)]
 
 
-@contextmanager
-def _flat(tensors: Iterable[torch.Tensor]) -> Iterator[torch.Tensor]:
-    """The values of tensors of one dtype and device in one; what becomes of it they take over."""
-    tensors = list(tensors)
-    flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
-    yield flat
-    pieces = flat.split([tensor.numel() for tensor in tensors])
-    for tensor, piece in zip(tensors, pieces, strict=True):
-        tensor.copy_(piece.view_as(tensor))
-
-
 @torch.no_grad()
-def average(communicator: Communicator, tensors: Iterable[torch.Tensor]) -> None:
+def average(
+    communicator: Communicator, tensors: Iterable[torch.Tensor], among: Sequence[int] | None = None
+) -> None:
     """Replace tensors of one dtype and device by their mean over the ranks, on each of them.
 
     In the order of ranks, so that every backend gives the same bits.
+
+    Args:
+        among: the ranks that the mean is of; None: all. All call it nevertheless.
     """
-    with _flat(tensors) as flat:
-        communicator.average(flat)
-
-
-@torch.no_grad()
-def average_among(
-    communicator: Communicator, tensors: Iterable[torch.Tensor], among: Sequence[int]
-) -> None:
-    """As `average`, the mean over these ranks alone; all of them call it."""
-    with _flat(tensors) as flat:
-        if communicator.rank not in among:
-            flat.zero_()
-        communicator.average(flat)
+    tensors = list(tensors)
+    flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
+    if among is not None and communicator.rank not in among:
+        flat.zero_()
+    communicator.average(flat)
+    if among is not None:
         flat.mul_(communicator.size / len(among))
+    pieces = flat.split([tensor.numel() for tensor in tensors])
+    for tensor, piece in zip(tensors, pieces, strict=True):
+        tensor.copy_(piece.view_as(tensor))

@@ -1,43 +1,18 @@
 """Nodes of several processes: messages travel between nodes, and are broadcast inside them."""
 
-from collections.abc import Iterable
-
 import torch
 
 from pcode.communication.base import (
     Communicator,
-    Exchange,
     Messages,
     NoCommunicator,
     ProcessCommunicator,
+    Wait,
 )
 
 # Processes wait for their node's first as long as that waits for another node, and who waits for
 # the other node is to say so.
 LONGER, LATER_SECONDS = 1.1, 1.0
-
-
-class _NodeExchange(Exchange):
-    """An exchange of the nodes' first processes, whose messages are broadcast at wait().
-
-    Args:
-        under_way: of the first process.
-    """
-
-    def __init__(
-        self,
-        under_way: Exchange,
-        incoming: Iterable[torch.Tensor],
-        local_ranks: ProcessCommunicator,
-        step: int | None,
-    ) -> None:
-        self._under_way, self._local_ranks, self._step = under_way, local_ranks, step
-        self._incoming = list(incoming)
-
-    def wait(self) -> None:
-        self._under_way.wait()
-        for tensor in self._incoming:
-            self._local_ranks.broadcast(tensor, self._step)
 
 
 class NodeCommunicator(Communicator):
@@ -57,16 +32,21 @@ class NodeCommunicator(Communicator):
     def __init__(
         self, leaders: ProcessCommunicator, local_ranks: ProcessCommunicator, names_peers: bool
     ) -> None:
-        self.rank, self.size, self.bytes_sent = leaders.rank, leaders.size, 0
+        self.rank, self.size = leaders.rank, leaders.size
         self._leaders, self.local_ranks, self.names_peers = leaders, local_ranks, names_peers
 
-    def exchange(self, outgoing: Messages, incoming: Messages, step: int | None = None) -> Exchange:
-        self.bytes_sent += sum(tensor.nbytes for tensor in outgoing.values())
-        under_way = self._leaders.exchange(outgoing, incoming, step)
-        return _NodeExchange(under_way, incoming.values(), self.local_ranks, step)
+    def _exchange(self, outgoing: Messages, incoming: Messages, step: int | None) -> Wait:
+        between_leaders = self._leaders.exchange(outgoing, incoming, step)
+        received = list(incoming.values())
 
-    def all_reduce(self, tensor: torch.Tensor, step: int | None = None) -> None:
-        self._count_all_reduce(tensor)
+        def wait() -> None:
+            between_leaders.wait()
+            for tensor in received:
+                self.local_ranks.broadcast(tensor, step)
+
+        return wait
+
+    def _all_reduce(self, tensor: torch.Tensor, step: int | None) -> None:
         self._leaders.all_reduce(tensor, step)
         self.local_ranks.broadcast(tensor, step)
 
@@ -86,16 +66,7 @@ class NodeCommunicator(Communicator):
 
 
 def by_nodes(processes: ProcessCommunicator, local_size: int, limit_seconds: float) -> Communicator:
-    """The nodes of which so many processes in a row are one each; all processes call it.
-
-    Args:
-        processes: all of them.
-        local_size: the processes of a node; with 1, `processes` itself.
-        limit_seconds: the run's time limit.
-
-    Raises:
-        CommunicationError: not all have come within it.
-    """
+    """The nodes of which so many processes in a row are one each; all processes call it."""
     if local_size == 1:
         return processes
     local_ranks = None

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import threading
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable
-from functools import partial
+from collections.abc import Callable
 from typing import TypeVar
 
 import torch
 
-from pcode.communication.base import Exchange, Messages, ProcessCommunicator, naming_nodes
+from pcode.communication.base import Messages, ProcessCommunicator, Wait, naming_nodes
 from pcode.utils.errors import CommunicationError
 
 Result = TypeVar("Result")
+Numbered = dict[int, torch.Tensor]
 
 
 class Simulation:
@@ -27,11 +27,9 @@ class Simulation:
     def __init__(self, size: int) -> None:
         self.size = size
         # (group, sender, receiver) -> messages that have not been received, by number
-        self.mailboxes: defaultdict[tuple[range, int, int], dict[int, torch.Tensor]] = defaultdict(
-            dict
-        )
+        self.mailboxes: defaultdict[tuple[range, int, int], Numbered] = defaultdict(dict)
         # (group, number) -> what a collective operation has gathered so far, by rank
-        self.gathered: defaultdict[tuple[range, int], dict[int, torch.Tensor]] = defaultdict(dict)
+        self.gathered: defaultdict[tuple[range, int], Numbered] = defaultdict(dict)
         self._batons = [threading.Semaphore(0) for _ in range(size)]
         self._waiting: dict[int, Callable[[], bool]] = {}
         self._running = set(range(size))
@@ -91,12 +89,8 @@ class Simulation:
         self._yield_until(rank, ready)
         self.raise_if_over(rank, peer, step)
         if not ready():
-            raise CommunicationError(
-                "no node can go on: each waits for a message that none has sent",
-                rank=rank,
-                peer=peer,
-                step=step,
-            )
+            reason = "no node can go on: each waits for a message that none has sent"
+            raise CommunicationError(reason, rank=rank, peer=peer, step=step)
 
     def report(self, rank: int, reason: str) -> None:
         """Let every one raise at its exchanges until all have called `recover`."""
@@ -169,17 +163,6 @@ class Simulation:
         self._batons[alive[0]].release()
 
 
-class _SimExchange(Exchange):
-    """Messages to come, each received by a call."""
-
-    def __init__(self, receives: Iterable[Callable[[], None]]) -> None:
-        self._receives = list(receives)
-
-    def wait(self) -> None:
-        for receive in self._receives:
-            receive()
-
-
 class SimCommunicator(ProcessCommunicator):
     """One simulated process's view of the others.
 
@@ -195,12 +178,11 @@ class SimCommunicator(ProcessCommunicator):
         self._simulation, self._process, self._local_size = simulation, process, local_size
         self._group = range(simulation.size) if group is None else group
         self.rank, self.size = self._group.index(process), len(self._group)
-        self.bytes_sent = 0
         self._num_collectives = 0
         self._num_sent: Counter[int] = Counter()
         self._num_expected: Counter[int] = Counter()
 
-    def exchange(self, outgoing: Messages, incoming: Messages, step: int | None = None) -> Exchange:
+    def _exchange(self, outgoing: Messages, incoming: Messages, step: int | None) -> Wait:
         with naming_nodes(self._local_size):
             self._simulation.raise_if_over(self._process, None, step)
         # A message to several peers is copied once: the sender may change it after wait().
@@ -208,14 +190,15 @@ class SimCommunicator(ProcessCommunicator):
         for peer, tensor in outgoing.items():
             mailbox = self._simulation.mailboxes[self._group, self.rank, peer]
             mailbox[self._num_sent[peer]] = copies[id(tensor)]
-            self.bytes_sent += tensor.nbytes
-        receives = [
-            partial(self._receive, peer, self._num_expected[peer], tensor, step)
-            for peer, tensor in incoming.items()
-        ]
+        receives = [(peer, self._num_expected[peer], tensor) for peer, tensor in incoming.items()]
         self._num_sent.update(outgoing.keys())
         self._num_expected.update(incoming.keys())
-        return _SimExchange(receives)
+
+        def wait() -> None:
+            for peer, number, tensor in receives:
+                self._receive(peer, number, tensor, step)
+
+        return wait
 
     def _receive(self, peer: int, number: int, tensor: torch.Tensor, step: int | None) -> None:
         mailbox = self._simulation.mailboxes[self._group, peer, self.rank]
@@ -224,16 +207,11 @@ class SimCommunicator(ProcessCommunicator):
             self._simulation.wait_until(self._process, lambda: number in mailbox, source, step)
             message = mailbox.pop(number)
             if message.shape != tensor.shape or message.dtype != tensor.dtype:
-                raise CommunicationError(
-                    f"{message.nbytes} bytes arrived where {tensor.nbytes} were expected",
-                    rank=self._process,
-                    peer=source,
-                    step=step,
-                )
+                reason = f"{message.nbytes} bytes arrived where {tensor.nbytes} were expected"
+                raise CommunicationError(reason, rank=self._process, peer=source, step=step)
         tensor.copy_(message)
 
-    def all_reduce(self, tensor: torch.Tensor, step: int | None = None) -> None:
-        self._count_all_reduce(tensor)
+    def _all_reduce(self, tensor: torch.Tensor, step: int | None) -> None:
         total = torch.zeros_like(tensor)
         for other in self.all_gather(tensor, step):
             total += other
@@ -268,8 +246,6 @@ class SimCommunicator(ProcessCommunicator):
         reason = str(error) if step is None else f"step {step}: {error}"
         self._simulation.report(self._process, reason)
 
-    def recover(self) -> tuple[SimCommunicator, list[int]]:
+    def _recover(self) -> tuple[SimCommunicator, list[int]]:
         self._simulation.recover(self._process)
-        communicator = SimCommunicator(self._simulation, self._process)
-        communicator.bytes_sent = self.bytes_sent
-        return communicator, list(range(self.size))
+        return SimCommunicator(self._simulation, self._process), list(range(self.size))

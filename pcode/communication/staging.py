@@ -5,12 +5,12 @@ from __future__ import annotations
 import threading
 from collections import defaultdict
 from collections.abc import Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import torch
 
-from pcode.communication.base import Communicator, Exchange, Messages, ProcessCommunicator
+from pcode.communication.base import Communicator, Messages, ProcessCommunicator, Wait
 
 
 class StagedCommunicator(ProcessCommunicator):
@@ -19,8 +19,7 @@ class StagedCommunicator(ProcessCommunicator):
     An exchange never makes the caller wait for the GPU. What is sent is copied into page-locked
     memory on a stream of its own, once the work queued before has run; a helper thread waits for
     that, exchanges, and queues the copies back; `Exchange.wait` waits for the thread, and lets the
-    GPU's current stream wait for the copies. Buffers are used again by later
-    exchanges.
+    GPU's current stream wait for the copies. Buffers are used again by later exchanges.
 
     Collective operations wait for the GPU, and so do broadcasts inside a node of several processes:
     these are better off with NCCL. Tensors in host memory pass through.
@@ -47,14 +46,9 @@ class StagedCommunicator(ProcessCommunicator):
         )
         self._buffers = _Buffers(pinned=device.type == "cuda")
 
-    def _is_staged(self, tensor: torch.Tensor) -> bool:
-        return tensor.device == self._device
-
-    def exchange(self, outgoing: Messages, incoming: Messages, step: int | None = None) -> Exchange:
-        # Here, and not where it is sent: by another thread, at no certain time.
-        self.bytes_sent += sum(tensor.nbytes for tensor in outgoing.values())
-        if not all(map(self._is_staged, [*outgoing.values(), *incoming.values()])):
-            return self._inner.exchange(outgoing, incoming, step)
+    def _exchange(self, outgoing: Messages, incoming: Messages, step: int | None) -> Wait:
+        if any(each.device != self._device for each in (*outgoing.values(), *incoming.values())):
+            return self._inner.exchange(outgoing, incoming, step).wait
         sent, received = dict(outgoing), dict(incoming)
         # One message to several peers is copied once.
         messages = {id(tensor): tensor for tensor in outgoing.values()}
@@ -86,10 +80,10 @@ class StagedCommunicator(ProcessCommunicator):
             arrived.record(self._stream)
             return arrived
 
-        return _StagedExchange(self._helper.submit(exchange), self._gpu)
+        under_way = self._helper.submit(exchange)
+        return lambda: self._gpu.current_stream().wait_event(under_way.result())
 
-    def all_reduce(self, tensor: torch.Tensor, step: int | None = None) -> None:
-        self._count_all_reduce(tensor)
+    def _all_reduce(self, tensor: torch.Tensor, step: int | None) -> None:
         host = tensor.cpu()
         self._inner.all_reduce(host, step)
         if host is not tensor:
@@ -116,22 +110,13 @@ class StagedCommunicator(ProcessCommunicator):
     def report(self, error: Exception, step: int | None = None) -> None:
         self._inner.report(error, step)
 
-    def recover(self) -> tuple[Communicator, list[int]]:
+    def _recover(self) -> tuple[Communicator, list[int]]:
         inner, survivors = self._inner.recover()
         assert isinstance(inner, ProcessCommunicator), "processes that live are processes"
-        inner.bytes_sent = self.bytes_sent
         return self._like(inner), survivors
 
     def _like(self, inner: ProcessCommunicator) -> StagedCommunicator:
         return StagedCommunicator(inner, self._device, self._takes_device)
-
-
-class _StagedExchange(Exchange):
-    def __init__(self, under_way: Future[Any], gpu: Any) -> None:
-        self._under_way, self._gpu = under_way, gpu
-
-    def wait(self) -> None:
-        self._gpu.current_stream().wait_event(self._under_way.result())
 
 
 class _Buffers:

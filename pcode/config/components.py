@@ -6,7 +6,6 @@ from typing import Any
 
 from pcode import compression, datasets, models, optim, schedules
 from pcode.topology import TOPOLOGIES
-from pcode.utils.errors import UserError
 from pcode.utils.options import Flag, options_of
 
 
@@ -70,17 +69,17 @@ def component_flags() -> dict[str, tuple[Component, Flag]]:
     """Return every flag that a component declares, by name.
 
     Raises:
-        UserError: two components declare a flag of the same name with another type or default.
+        ValueError: two components declare a flag of the same name in different ways.
     """
     found: dict[str, tuple[Component, Flag]] = {}
+    first: dict[str, str] = {}  # which component declares it
     for component in COMPONENTS:
-        for each in component.built().values():
+        for value, each in component.built().items():
             for name, flag in options_of(each).items():
                 _, other = found.setdefault(name, (component, flag))
-                if (flag.kind, flag.default) != (other.kind, other.default):
-                    raise UserError(
-                        f"--{name}: declared twice, and not with the same type and default"
-                    )
+                named = f"--{component.flag} {value}"
+                if first.setdefault(name, named) != named and flag != other:
+                    raise ValueError(f"--{name}: {first[name]} and {named} declare it differently")
     return found
 
 

@@ -21,15 +21,15 @@ DEEPEST = 100
 
 @dataclass(frozen=True)
 class FileValue:
-    """A flag's value in a file, as the text that stands there.
+    """A flag's value, as the text that stands in a file or on the command line.
 
     Attributes:
         text: as on the command line; a list is joined by commas.
-        file: where it stands.
+        file: where it stands; "": on the command line.
     """
 
     text: str
-    file: str
+    file: str = ""
 
 
 class _Loader(yaml.BaseLoader):

@@ -3,7 +3,7 @@
 What only an optimizer, compressor, graph, model, data set or scheme takes, it declares itself.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,18 +12,23 @@ from pcode.config.components import without_compression
 from pcode.datasets import partition
 from pcode.launch.options import Launch, not_needed
 from pcode.topology import TOPOLOGIES
-from pcode.utils.options import option, taken_by
+from pcode.utils.options import Rule, needs, option, taken_by
 
 # --resume auto
 AUTO = "auto"
 Flags = Mapping[str, Any]
 
 
-def _only_if(name: str, value: Any) -> Callable[[Flags], str | None]:
+def _only_if(name: str, value: Any) -> Rule:
     """Make the rule that a flag matters only where the flag `name` has that value."""
     return lambda flags: (
         None if flags[name] == value else f"it has no effect with --{name} {flags[name]}"
     )
+
+
+def _without(name: str, otherwise: str) -> Rule:
+    """Make the rule that a flag matters only where the flag `name` is not true."""
+    return lambda flags: otherwise if flags[name] else None
 
 
 def _no_language(flags: Flags) -> str | None:
@@ -65,32 +70,15 @@ def _several_local_steps(flags: Flags) -> str | None:
     return None
 
 
-def _scaling_up(flags: Flags) -> str | None:
-    if flags["lr_scaleup"]:
-        return None
-    return "without --lr_scaleup True there is no larger rate to warm up to"
+_scaling_up = needs("lr_scaleup", "without --lr_scaleup True there is no larger rate to warm up to")
+_evaluating = _without(
+    "train_fast", "--train_fast True evaluates at the end only, and then all of it"
+)
+_checkpointing = _without("train_fast", "--train_fast True keeps the checkpoint at the end alone")
 
 
 def _rate_warming_up(flags: Flags) -> str | None:
-    if not flags["lr_warmup"]:
-        return "it has no effect with --lr_warmup False"
-    return _scaling_up(flags)
-
-
-def _evaluating(flags: Flags) -> str | None:
-    if flags["train_fast"]:
-        return "--train_fast True evaluates at the end only, and then all of it"
-    return None
-
-
-def _checkpointing(flags: Flags) -> str | None:
-    if flags["train_fast"]:
-        return "--train_fast True keeps the checkpoint at the end alone"
-    return None
-
-
-def _resuming(flags: Flags) -> str | None:
-    return "it has no effect without --resume" if flags["resume"] is None else None
+    return _only_if("lr_warmup", True)(flags) or _scaling_up(flags)
 
 
 def _saving_models(flags: Flags) -> str | None:
@@ -291,7 +279,7 @@ class Watch:
         "the epoch after which to resume or evaluate; none: the last one",
         metavar="EPOCH",
         minimum=1,
-        irrelevant=_resuming,
+        irrelevant=needs("resume", "it has no effect without --resume"),
     )
     checkpoint_minutes: float | None = option(
         None,

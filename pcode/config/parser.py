@@ -4,7 +4,8 @@ import argparse
 import difflib
 import os
 import typing
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -123,21 +124,24 @@ def _normalise(values: dict[str, Any]) -> None:
         values["lr_schedule_scheme"] = "custom_multistep"
 
 
-def _place(files: Mapping[str, str], name: str) -> str:
-    """What a message about a flag begins with: the file in which it stands, if any."""
-    return f"--config {files[name]}: " if name in files else ""
+@contextmanager
+def _naming_file(texts: Mapping[str, FileValue], name: str) -> Iterator[None]:
+    """Put the file in which a flag stands, if any, before an error."""
+    try:
+        yield
+    except UserError as error:
+        file = texts[name].file if name in texts else ""
+        raise UserError(f"--config {file}: {error}" if file else str(error)) from None
 
 
-def _build(given: Mapping[str, Any], files: Mapping[str, str]) -> Config:
-    """As make_config; `files` are the files in which flags stand, for messages."""
+def _build(given: Mapping[str, Any], texts: Mapping[str, FileValue]) -> Config:
+    """As make_config; the texts are for messages."""
     flags = all_flags()
     values = {name: flag.default for name, flag in flags.items()} | dict(given)
     _normalise(values)
     for name, flag in flags.items():
-        try:
+        with _naming_file(texts, name):
             flag.validate(values[name])
-        except UserError as error:
-            raise UserError(f"{_place(files, name)}{error}") from None
     by_group = {
         group: kind(**{name: values[name] for name in options_of(kind)})
         for group, kind in groups().items()
@@ -154,24 +158,20 @@ def make_config(**flags: Any) -> Config:
     return _build(flags, {})
 
 
-def _values(texts: Mapping[str, str], files: Mapping[str, str]) -> dict[str, Any]:
+def _values(texts: Mapping[str, FileValue]) -> dict[str, Any]:
     """What the texts of flags stand for."""
     values, flags = {}, all_flags()
-    for name, text in texts.items():
-        try:
-            values[name] = flags[name].parse(text)
-        except UserError as error:
-            raise UserError(f"{_place(files, name)}{error}") from None
+    for name, value in texts.items():
+        with _naming_file(texts, name):
+            values[name] = flags[name].parse(value.text)
     return values
 
 
-def _flags_of_run(
-    in_files: Mapping[str, FileValue], given: Mapping[str, str]
-) -> dict[str, FileValue]:
+def _flags_of_run(texts: Mapping[str, FileValue]) -> dict[str, FileValue]:
     """Those of the run that is to go on or to be evaluated: others win over them."""
-    texts = {name: value.text for name, value in in_files.items()} | dict(given)
-    files = {name: value.file for name, value in in_files.items() if name not in given}
-    resume = _values({"resume": texts["resume"]}, files)["resume"] if "resume" in texts else None
+    resume = None
+    if "resume" in texts:
+        resume = _values({"resume": texts["resume"]})["resume"]
     if resume in (None, AUTO):
         return {}
     file = Path(resume, "config.yaml")
@@ -187,8 +187,7 @@ def config_of_run(run: Path) -> Config:
         UserError: its file cannot be read or is none of this program's.
     """
     found = read_flags(str(run / "config.yaml"), _spellings())
-    files = {name: value.file for name, value in found.items()}
-    return _build(_values({name: value.text for name, value in found.items()}, files), files)
+    return _build(_values(found), found)
 
 
 def why_irrelevant(names: Iterable[str], flags: Mapping[str, Any]) -> dict[str, str]:
@@ -215,18 +214,18 @@ def parse(arguments: Sequence[str]) -> Parsed:
     if len(paths) > 1:
         raise UserError("--config: given twice; a file may `include:` others")
     in_files = read_flags(paths[0], _spellings()) if paths else {}
-    of_run = _flags_of_run(in_files, given)
+    typed = {name: FileValue(text) for name, text in given.items()}
+    of_run = _flags_of_run(in_files | typed)
     in_files = of_run | in_files
-    files = {name: value.file for name, value in in_files.items() if name not in given}
-    texts = {name: value.text for name, value in in_files.items()} | given
-    values = _values(texts, files)
-    config = _build(values, files)
+    texts = in_files | typed
+    values = _values(texts)
+    config = _build(values, texts)
     # A file that a run wrote holds every flag: only what it changes is worth a warning.
     flags, defaults = config.flat(), {name: flag.default for name, flag in all_flags().items()}
     explicit = [
         name
-        for name in texts
-        if name not in files or (name not in of_run and values[name] != defaults[name])
+        for name, text in texts.items()
+        if not text.file or (name not in of_run and values[name] != defaults[name])
     ]
     reasons = why_irrelevant(explicit, flags)
     if config.watch.evaluate:

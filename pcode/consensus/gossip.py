@@ -1,8 +1,9 @@
 """An optimizer without gradients, on all nodes at once, and the course of its error."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -12,7 +13,7 @@ from pcode.communication.base import Communicator, NoCommunicator
 from pcode.compression.base import Compressor, Message
 from pcode.optim.compressed import CompressedOptimizer, OverlappingOptimizer
 from pcode.optim.flat import FlatStore, Groups
-from pcode.optim.gossip import Gossip, Targets
+from pcode.optim.gossip import Gossip
 from pcode.optim.local import LocalStep
 from pcode.topology.base import Matrix, Topology
 from pcode.utils.errors import NotFiniteError
@@ -25,12 +26,15 @@ DIVERGED_ERROR = 1e3
 ROUNDING_ERROR = 3e-6
 
 
-class StackedGossip(Gossip):
-    """The rounds of all nodes at once: their vectors lie back to back, in one of each kind.
+class StackedGossip:
+    """The rounds of all nodes at once, for an optimizer whose vectors lie back to back in one.
 
     A vector of n nodes has n times d entries, float64 so that the mean stays where it is through
     1e5 rounds. Compressors take each tensor by itself: one message holds those of all nodes. What
     a compressor draws is not what it draws for each node alone.
+
+    Attributes:
+        own, mean, mixed: as Gossip's rows of weights, but whole matrices; None: the identity.
     """
 
     def __init__(
@@ -39,42 +43,43 @@ class StackedGossip(Gossip):
         topology: Topology,
         compressor: Compressor,
         layout: Layout,
-        **options: Any,
+        *,
+        seed: int,
+        **_: Any,
     ) -> None:
         # Imported here: it takes a third of a second, and a run whose gamma is given needs none.
         from scipy.sparse import csr_array  # noqa: PLC0415
 
-        super().__init__(communicator, topology, compressor, layout, **options)
-        n = topology.num_nodes
-        self._num_nodes, self._num_rounds = n, 0
-        self._pending_message: Message | None = None
-        # The matrix for each list of weights.
-        self._matrices = {
-            id(self.own): None,
-            id(self.mean): csr_array(topology.matrix),
-            id(self.mixed): csr_array(topology.matrix - np.eye(n)),
-        }
+        self._num_nodes, self._num_rounds, self._seed = topology.num_nodes, 0, seed
+        self._compressor, self._layout = compressor, layout
+        self.own = None
+        self.mean = csr_array(topology.matrix)
+        self.mixed = csr_array(topology.matrix - np.eye(topology.num_nodes))
+        self.message_bytes = compressor.message_bytes(layout)
+        self._payload = torch.empty(self.message_bytes, dtype=torch.uint8)
+        self._pending: Message | None = None
         self._value, self._reference, self._q = torch.zeros(3, layout.num_entries)
 
     def send(self, value: torch.Tensor, reference: torch.Tensor | None, step: int) -> None:
+        """q = Q(value - reference) of every node."""
         self._num_rounds += 1
         key = derive_seed(self._seed, "consensus", self._num_rounds)
-        self._pending_message = message = Message(self._payloads[self._rank], key)
+        self._pending = Message(self._payload, key)
         self._value.copy_(value)
         if reference is not None:
             reference = self._reference.copy_(reference)
-        self._compressor.encode(self._layout, self._value, reference, message)
+        self._compressor.encode(self._layout, self._value, reference, self._pending)
 
-    def receive(self, targets: Targets) -> None:
-        if self._pending_message is None:
+    def receive(self, targets: Sequence[tuple[torch.Tensor, Any, float]]) -> None:
+        """Add factor * matrix @ q to each of (vector, matrix, factor), once after each `send`."""
+        if self._pending is None:
             return
-        message, self._pending_message = self._pending_message, None
+        message, self._pending = self._pending, None
         self._compressor.accumulate(self._layout, [message], [self._q.zero_()], [[1.0]])
-        for vector, weights, factor in targets:
+        for vector, matrix, factor in targets:
             q = self._q.double()
-            if (matrix := self._matrices[id(weights)]) is not None:
-                rows = q.view(self._num_nodes, -1).numpy()
-                q = torch.from_numpy(matrix @ rows).view(-1)
+            if matrix is not None:
+                q = torch.from_numpy(matrix @ q.view(self._num_nodes, -1).numpy()).view(-1)
             vector.add_(q, alpha=factor)
 
 
@@ -93,10 +98,9 @@ class Consensus:
     """Simulate an optimizer on all nodes at once, without gradients.
 
     Args:
-        optimizer: one with a consensus step size: ParallelChoco or DeepSqueeze.
+        optimizer: one with a consensus step size, gamma: ParallelChoco or DeepSqueeze.
         layout: the tensors of one node.
         start: n x d, one row for each node; copied.
-        gamma: the consensus step size.
         seed: for compressors that draw.
 
     Attributes:
@@ -126,7 +130,7 @@ class Consensus:
             topology,
             compressor=compressor,
             consensus_stepsize=gamma,
-            gossip=StackedGossip,
+            gossip_class=cast(type[Gossip], StackedGossip),
             seed=seed,
             lr=0.0,
         )
@@ -143,10 +147,9 @@ class Consensus:
         Raises:
             NotFiniteError: the compressor met NaN or infinity.
         """
-        if self._starts:
-            self._starts = False
+        for _ in range(1 + self._starts):
             self._optimizer.step()
-        self._optimizer.step()
+        self._starts = False
 
     def _distance(self) -> float:
         return float(torch.linalg.vector_norm(self.x - self._mean))
@@ -159,12 +162,9 @@ class Consensus:
 
 @dataclass(frozen=True)
 class Course:
-    """The error of a gossip by round.
+    """The error of a gossip, relative to the start's, after some of the rounds, from 0 on.
 
-    Attributes:
-        rounds: those whose error was taken, from 0 on.
-        errors: relative to the start's, one for each of `rounds`.
-        diverged: it ended because the error was above DIVERGED_ERROR or not finite.
+    It has diverged where it ended because the error was above DIVERGED_ERROR or not finite.
     """
 
     rounds: tuple[int, ...]
@@ -193,11 +193,7 @@ class Course:
 
 
 def gossip(consensus: Consensus, num_rounds: int, *, every: int = 1) -> Course:
-    """Run num_rounds rounds, or until the error has diverged.
-
-    Args:
-        every: rounds from one record of the error to the next.
-    """
+    """Run num_rounds rounds, or until the error, recorded every so many, has diverged."""
     rounds, errors = [0], [consensus.error]
     for index in range(1, num_rounds + 1):
         try:

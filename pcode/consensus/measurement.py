@@ -21,7 +21,6 @@ class Setting:
     """One compressor on one graph.
 
     Attributes:
-        graph, num_nodes, gap: of the graph.
         slowest: 1 - lambda_2; the gap, unless a negative eigenvalue is larger in size.
         compressor: its name and options, short.
         delta: the compressor's quality.
@@ -41,12 +40,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class Measurement:
-    """The gossip of a setting.
-
-    Attributes:
-        gamma: the consensus step size used.
-        course: the error by round.
-    """
+    """The gossip of a setting: the consensus step size used, and the error by round."""
 
     setting: Setting
     gamma: float

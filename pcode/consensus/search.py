@@ -4,6 +4,7 @@ import math
 import statistics
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -49,11 +50,10 @@ BAR_WIDTH = 40
 
 @dataclass(frozen=True)
 class Trial:
-    """A gamma, the cost that was measured for it (infinite where it diverged), the last error."""
+    """A gamma, and the cost that was measured for it: infinite where it diverged."""
 
     gamma: float
     cost: float
-    error: float
 
 
 @dataclass(frozen=True)
@@ -64,8 +64,7 @@ class GammaSearch:
         best: gamma.
         trials: all that were tried, by falling gamma.
         num_rounds: of each trial.
-        num_entries: of a node's vector in the trials.
-        share: num_entries relative to the model's.
+        num_entries: of a node's vector in the trials; `share`, relative to the model's.
         scale: what the best trial's gamma was multiplied by, because the cut vector is easier to
             compress than the whole one; 1 where it is not.
         grown: the gammas that were cheaper, but with which errors grow in the replay.
@@ -127,8 +126,8 @@ def search_gamma(
     other, add up as the sum of the squared errors over all rounds. That sum is the cost. The start
     is what a step does: x_i = a_i + b, with a_i of the node and b common to all, all entries
     N(0, 1); the sum's rest after the last round is taken to decay as gossip without compression.
-    The error after a fixed number of rounds is no measure: it is smallest for gamma near 1
-    wherever that converges, though the first rounds are then far worse.
+    The error after a fixed number of rounds is smallest for gamma near 1 wherever that converges,
+    though the first rounds are then far worse.
 
     Gossip that does not converge has no such sum. It starts with equal nodes, every round disturbs
     them by DISTURBANCE N(0, 1), and the cost is the mean squared disagreement of the second half,
@@ -161,15 +160,14 @@ def search_gamma(
     fewest = FEWEST_ENTRIES if optimizer.converges else FEWEST_DISTURBED_ENTRIES
     cut = _cut_to_quality(compressor, layout, -(-fewest // n), MOST_WORK // num_rounds // n)
 
+    play = partial(Consensus, optimizer, topology, compressor, seed=seed)
+
     def trial(exponent: float) -> Trial:
-        gamma = 2.0**exponent
+        gamma, apart = 2.0**exponent, float(optimizer.converges)
+        played = play(cut, _start(topology, cut, seed, apart), gamma=gamma)
         if optimizer.converges:
-            start = _start(topology, cut, seed)
-            played = Consensus(optimizer, topology, compressor, cut, start, gamma=gamma, seed=seed)
-            return _converging(played, gamma, topology.spectral_gap, num_rounds)
-        start = _start(topology, cut, seed, apart=0.0)
-        played = Consensus(optimizer, topology, compressor, cut, start, gamma=gamma, seed=seed)
-        return _disturbed(played, gamma, topology, num_rounds, seed)
+            return Trial(gamma, _converging(played, gamma, topology.spectral_gap, num_rounds))
+        return Trial(gamma, _disturbed(played, gamma, topology, num_rounds, seed))
 
     trials = _coarse(trial)
     centre = min(trials, key=lambda exponent: trials[exponent].cost)
@@ -183,15 +181,13 @@ def search_gamma(
     short = _cut(layout, max(1, min(REPLAY_ENTRIES, REPLAY_ENTRIES_OF_ALL // n)))
     work = n * max(short.num_entries, REPLAY_MESSAGE)
     replay_rounds = min(REPLAY_ROUNDS, REPLAY_WORK // work)
-    start = _start(topology, short, seed)
+    start = _start(topology, short, seed, apart=1.0)
     grown: list[float] = []
     for best in (gamma * scale for gamma in _candidates(ordered)):
-        gamma = min(1.0, REPLAY_MARGIN * best)
-        replay = Consensus(optimizer, topology, compressor, short, start, gamma=gamma, seed=seed)
+        replay = play(short, start, gamma=min(1.0, REPLAY_MARGIN * best))
         if not _grows(replay, replay_rounds):
-            share = cut.num_entries / layout.num_entries
-            done = tuple(grown)
-            return GammaSearch(best, ordered, num_rounds, cut.num_entries, share, scale, done)
+            sizes = cut.num_entries, cut.num_entries / layout.num_entries
+            return GammaSearch(best, ordered, num_rounds, *sizes, scale, tuple(grown))
         grown.append(best)
     raise UserError(
         f"no consensus step size down to {ordered[-1].gamma:.1g} will do: with this compressor "
@@ -199,27 +195,26 @@ def search_gamma(
     )
 
 
-def _start(topology: Topology, layout: Layout, seed: int, apart: float = 1.0) -> torch.Tensor:
+def _start(topology: Topology, layout: Layout, seed: int, apart: float) -> torch.Tensor:
     """n x d: x_i = apart * a_i + b."""
     draw = torch_generator(seed, "gamma")
     vectors = torch.randn(topology.num_nodes + 1, layout.num_entries, generator=draw)
     return apart * vectors[:-1] + vectors[-1]
 
 
-def _converging(consensus: Consensus, gamma: float, gap: float, num_rounds: int) -> Trial:
+def _converging(consensus: Consensus, gamma: float, gap: float, num_rounds: int) -> float:
     """The sum of the squared errors of one disturbance."""
     course = gossip(consensus, num_rounds)
     if course.diverged:
-        return Trial(gamma, math.inf, math.inf)
-    error = course.errors[-1]
+        return math.inf
     squares = math.fsum(each**2 for each in course.errors)
     left = (1 - gamma * gap) ** 2
-    return Trial(gamma, squares + error**2 * left / (1 - left), error)
+    return squares + course.errors[-1] ** 2 * left / (1 - left)
 
 
 def _disturbed(
     consensus: Consensus, gamma: float, topology: Topology, num_rounds: int, seed: int
-) -> Trial:
+) -> float:
     """The mean squared disagreement of an entry under disturbances without beginning."""
     draw = torch_generator(seed, "disturbances")
     mean = consensus.x.mean(dim=0)
@@ -230,15 +225,14 @@ def _disturbed(
         try:
             consensus.round()
         except NotFiniteError:
-            return Trial(gamma, math.inf, math.inf)
+            return math.inf
         squares.append(float((consensus.x - mean).square().mean()))
         if not squares[-1] <= DIVERGED_ERROR**2:
-            return Trial(gamma, math.inf, math.inf)
-    late = squares[num_rounds // 2 :]
+            return math.inf
     left = (1 - gamma * (1 - np.linalg.eigvalsh(topology.matrix)[:-1])) ** 2
     earlier = left ** (0.75 * num_rounds) / (1 - left)
     rest = DISTURBANCE**2 * float(earlier.sum()) / topology.num_nodes
-    return Trial(gamma, statistics.fmean(late) + rest, math.sqrt(late[-1]))
+    return statistics.fmean(squares[num_rounds // 2 :]) + rest
 
 
 def _candidates(trials: Sequence[Trial]) -> Iterator[float]:
@@ -280,20 +274,17 @@ def _cut(layout: Layout, num_entries: int) -> Layout:
     """Whole tensors, the largest first, and a part of the last, up to so many entries."""
     sizes: list[int] = []
     for size in sorted(layout.sizes, reverse=True):
-        taken = min(size, num_entries - sum(sizes))
-        if taken == 0:
-            break
-        sizes.append(taken)
+        if taken := min(size, num_entries - sum(sizes)):
+            sizes.append(taken)
     return Layout.of_sizes(sizes)
 
 
 def _cut_to_quality(compressor: Compressor, layout: Layout, fewest: int, most: int) -> Layout:
     """The fewest entries with the layout's delta up to DELTA_TOLERANCE, at most `most`."""
     delta = compressor.contraction(layout)
-    num_entries = fewest
     while True:
-        cut = _cut(layout, num_entries)
+        cut = _cut(layout, fewest)
         near = abs(compressor.contraction(cut) - delta) <= DELTA_TOLERANCE * abs(delta)
-        if near or cut.num_entries == layout.num_entries or 2 * num_entries > most:
+        if near or cut.num_entries == layout.num_entries or 2 * fewest > most:
             return cut
-        num_entries *= 2
+        fewest *= 2

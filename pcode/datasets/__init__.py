@@ -9,13 +9,12 @@ from typing import Any
 
 from pcode.datasets.base import Batch, Batches, Dataset, Source
 from pcode.datasets.digits import load_digits_dataset
-from pcode.datasets.downsampled import SIZES, load_downsampled
 from pcode.datasets.imagenet import load_imagenet
 from pcode.datasets.libsvm import load_epsilon, load_rcv1
 from pcode.datasets.partition import partition_indices, partition_scheme, smallest_share
 from pcode.datasets.synthetic import load_synthetic
 from pcode.datasets.text import TEXTS, load_text
-from pcode.datasets.vision import VISION, load_vision
+from pcode.datasets.vision import SIZES, VISION, load_downsampled, load_vision
 from pcode.utils.options import taken_by
 from pcode.utils.registry import look_up_parametric
 
@@ -50,12 +49,7 @@ def data_source(name: str) -> Source:
 
 
 def load_dataset(name: str, flags: Mapping[str, Any]) -> Dataset:
-    """Load the data set of that name.
-
-    Args:
-        name: "NAME", or "NAME:PARAMETERS" of a parametric source.
-        flags: every flag of the run, by name; the source takes those that it needs.
-    """
+    """Load the data set "NAME", or "NAME:PARAMETERS"; it takes those of all flags that it needs."""
     source = data_source(name)
     taken = taken_by(source.load, flags)
     if source.parametric:

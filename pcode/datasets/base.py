@@ -9,9 +9,80 @@ from typing import Annotated, NamedTuple
 
 import torch
 
-from pcode.datasets.batches import WHOLE, LocalRank, batches_per_epoch, epoch_batches
 from pcode.utils.options import Option
-from pcode.utils.seeding import derive_seed
+from pcode.utils.seeding import derive_seed, torch_generator
+
+
+@dataclass(frozen=True)
+class LocalRank:
+    """A process of a node; each takes a contiguous slice of every batch, as equal as can be."""
+
+    rank: int = 0
+    size: int = 1
+
+    def slice_of(self, batch: torch.Tensor, dim: int = 0) -> torch.Tensor:
+        """Return its slice of a batch whose samples lie along `dim`, a view."""
+        return torch.tensor_split(batch, self.size, dim)[self.rank]
+
+    def share_of(self, num_samples: int) -> float:
+        """Return how large its slice of a batch of so many is, as a share of the batch."""
+        size = num_samples // self.size + (self.rank < num_samples % self.size)
+        return size / num_samples
+
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        """What its draws are derived from besides; those of rank 0 are a whole node's."""
+        return (self.rank,) if self.rank else ()
+
+
+WHOLE = LocalRank()
+
+
+def batches_per_epoch(num_samples: int, num_nodes: int, batch_size: int) -> int:
+    """Return how many batches an epoch has on every node; num_samples are all nodes' together."""
+    return max(1, num_samples // (num_nodes * batch_size))
+
+
+def share_batches(
+    num_samples: int, part: int, num_shares: int, batch_size: int
+) -> Sequence[torch.Tensor]:
+    """Return the positions in each batch of one of num_shares shares of a test set."""
+    positions = torch.arange(num_samples)[part::num_shares]
+    return positions.split(batch_size) if len(positions) else ()
+
+
+def epoch_batches(
+    indices: torch.Tensor,
+    num_batches: int,
+    batch_size: int,
+    *,
+    seed: int,
+    rank: int,
+    epoch: int,
+    local_rank: LocalRank = WHOLE,
+) -> list[torch.Tensor]:
+    """Return a node's batches of an epoch, or a process' slices, each the indices of its samples.
+
+    The node's samples are shuffled and the first num_batches * batch_size are taken; those that
+    remain are others in every epoch. A share with fewer is gone through again, in another order,
+    until there are enough, and batches are no larger than the share. Nodes that all hold the whole
+    training set (`--partition_data none`) thus shuffle all of it, each in its own order, and take
+    one n-th of its batches each.
+
+    Args:
+        indices: the node's samples, positions in the training set, int64, one at least.
+        num_batches: from batches_per_epoch.
+        seed, rank, epoch: what the order depends on.
+        local_rank: the process, which takes its slice of each.
+    """
+    generator = torch_generator(seed, "order", rank, epoch)
+    batch_size = min(batch_size, len(indices))
+    num_passes = -(-num_batches * batch_size // len(indices))
+    passes = [torch.randperm(len(indices), generator=generator) for _ in range(num_passes)]
+    order = indices[torch.cat(passes)]
+    batches = order[: num_batches * batch_size].split(batch_size)
+    return [local_rank.slice_of(batch) for batch in batches]
+
 
 # Inputs, as the model takes them, and targets (int64).
 Batch = tuple[torch.Tensor, torch.Tensor]
@@ -80,11 +151,7 @@ class Dataset(ABC):
     ) -> Batches:
         """Read a node's batches of an epoch, num_batches of them, from number `first` on.
 
-        Args:
-            share: the node's samples, positions in train_targets, int64.
-            num_batches: from batches_per_epoch.
-            seed, rank, epoch: what order and augmentation depend on, besides on local_rank alone.
-            local_rank: the process, which takes its slice of each.
+        The arguments are those of `epoch_batches`; what augmentation is drawn from is, too.
         """
         batches = epoch_batches(
             share, num_batches, batch_size, seed=seed, rank=rank, epoch=epoch, local_rank=local_rank
@@ -117,9 +184,9 @@ class Source:
     """How a data set is loaded.
 
     Attributes:
-        load: called with the flags it takes, by their names (values as in the configuration); of a
-            parametric source also with `parameters`, what follows its name: "A:B" in "NAME:A:B".
-            It raises a UserError where a parameter or file is not what it should be.
+        load: called with the flags it takes, by their names; of a parametric source also with
+            `parameters`, what follows its name: "A:B" in "NAME:A:B". It raises a UserError where a
+            parameter or file is not what it should be.
         parametric: whether its name may be followed by parameters.
     """
 

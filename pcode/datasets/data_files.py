@@ -1,25 +1,21 @@
-"""Files of data sets: which are there, which are damaged, and how they are fetched."""
+"""Files of data sets: read, made by one process at a time, and cached as what is made of them."""
 
 import fcntl
+import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+import tempfile
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from typing import BinaryIO
 
 from pcode.utils.errors import UserError
-from pcode.utils.files import check_file, one_line
+from pcode.utils.files import check_file, one_line, whole_file
 
-
-def stored(path: Path, ending: str) -> Path:
-    """Return the file, or, where it is not there, the one with this ending if that is."""
-    packed = path.with_name(path.name + ending)
-    return packed if not os.path.exists(path) and os.path.exists(packed) else path
-
-
-def missing(folder: Path, files: Sequence[str], ending: str = "") -> list[str]:
-    """Return those of the files that are not in the folder, with or without the ending."""
-    return [file for file in files if not os.path.exists(stored(folder / file, ending))]
+# Of every cached copy; another one makes the copies that there are be made anew.
+VERSION = 1
+# A line of JSON with spaces before its end: what follows it is aligned for any type.
+HEADER_BYTES = 256
 
 
 @contextmanager
@@ -45,8 +41,7 @@ def reading(*paths: Path) -> Iterator[None]:
 def alone(lock: Path) -> Iterator[None]:
     """Let one process of this machine in at a time; the others wait.
 
-    Of what fails no file is left: those that wait then come one after another, but may find others
-    that come later.
+    Of what fails no file is left: those that wait may then find others that come later.
     """
     with lock.open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
@@ -57,37 +52,66 @@ def alone(lock: Path) -> Iterator[None]:
             raise
 
 
-def fetch(
-    name: str, folder: Path, files: Sequence[str], ending: str, download: Callable[[str], object]
-) -> None:
-    """Put the files that are missing into the folder; those that are there stay as they are.
+@contextmanager
+def cached_copy(
+    source: Path, layout: str, make: Callable[[BinaryIO], None]
+) -> Iterator[tuple[BinaryIO, int]]:
+    """Open what `make` writes of `source` where that begins; yield the file and its bytes.
 
-    Of several ranks that come at once, one downloads and the others wait. What is not whole never
-    has a file's name: the download goes to a folder beside and its files are moved when it ends.
+    It is cached as SOURCE.kept, after a header of HEADER_BYTES with VERSION, the layout, the size
+    and the time of modification of the source, and the number of bytes that follow. Where these are
+    not so, because the source is another one or the copy was cut, it is made anew. Of several
+    processes that ask at once, one makes it and the others wait (a lock on SOURCE.lock). It appears
+    when it is whole and on the disk. Where the folder cannot be written to, each process makes a
+    temporary file of its own.
 
     Args:
-        files: names in the folder; only these are retained.
-        ending: see `missing`.
-        download: puts the files, under the same names, into the folder that it is given.
+        layout: what the copy consists of, in a few ASCII words: of another layout it is another.
+        make: writes to a file that may be seeked in, but not before where it stands.
 
     Raises:
-        UserError: they could not be fetched, or the folder cannot be written.
+        OSError: a file cannot be read or written.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with alone(folder / f".{name}.lock"):
-            absent = missing(folder, files, ending)
-            if not absent:
-                return
-            with TemporaryDirectory(dir=folder, prefix=f".{name}-") as beside:
-                download(beside)
-                for file in absent:
-                    (folder / file).parent.mkdir(parents=True, exist_ok=True)
-                    (Path(beside) / file).replace(folder / file)
-    # URLError is an OSError, torchvision says RuntimeError for a wrong checksum, and a damaged or
-    # malicious archive makes its readers raise nearly anything.
-    except Exception as error:
-        raise UserError(
-            f"--download True: {name} could not be fetched ({one_line(error)}); "
-            f"to go on without a network put {', '.join(files)} into {folder}"
-        ) from error
+    status = source.stat()
+    of_source = {"source_bytes": status.st_size, "source_time_ns": status.st_mtime_ns}
+
+    def header(num_bytes: int) -> bytes:
+        content = {"version": VERSION, "layout": layout, **of_source, "bytes": num_bytes}
+        return json.dumps(content).ljust(HEADER_BYTES - 1).encode("ascii") + b"\n"
+
+    def write(file: BinaryIO) -> None:
+        file.seek(HEADER_BYTES)
+        make(file)
+        num_bytes = file.seek(0, os.SEEK_END) - HEADER_BYTES
+        file.seek(0)
+        file.write(header(num_bytes))
+        file.flush()
+
+    def find() -> BinaryIO | None:
+        """Open the copy, if it is there, is whole and of this source and layout."""
+        try:
+            file = path.open("rb")
+        except FileNotFoundError:
+            return None
+        if file.read(HEADER_BYTES) == header(os.fstat(file.fileno()).st_size - HEADER_BYTES):
+            return file
+        file.close()
+        return None
+
+    path = source.with_name(f"{source.name}.kept")
+    file = find()
+    if file is None and os.access(source.parent, os.W_OK):
+        with alone(source.with_name(f"{source.name}.lock")):
+            file = find()
+            if file is None:
+                with whole_file(path) as new:
+                    write(new)
+                    os.fchmod(new.fileno(), 0o644)  # others who read the source use it too
+                file = path.open("rb")
+    elif file is None:
+        file = tempfile.TemporaryFile()  # noqa: SIM115  # closed below
+        write(file)
+    with file:
+        num_bytes = file.seek(0, os.SEEK_END) - HEADER_BYTES
+        file.seek(HEADER_BYTES)
+        yield file, num_bytes

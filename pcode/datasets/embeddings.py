@@ -14,12 +14,8 @@ def load_embeddings(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Load the vectors of the words of a vocabulary, from a file in GloVe's text format.
 
-    The one file DATA_DIR/*.Dd.txt, as GloVe names them (glove.6B.200d.txt): a line for each word,
-    "word x1 ... xD". Words are looked up as they stand in the vocabulary.
-
-    Args:
-        vocabulary: V words.
-        num_dimensions: D.
+    The one file DATA_DIR/*.Dd.txt, as GloVe names them (glove.6B.200d.txt), D = num_dimensions: a
+    line for each word, "word x1 ... xD". Words are looked up as they stand in the vocabulary.
 
     Returns:
         The rows, float32 V x D, 0 for a word that the file lacks; and which words it has, bool V.

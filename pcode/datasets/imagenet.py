@@ -12,10 +12,8 @@ import numpy as np
 import torch
 from torch.utils import data
 
-from pcode.datasets.base import Batches, Dataset
-from pcode.datasets.batches import share_batches
-from pcode.datasets.image_files import EncodedImages, FolderImages
-from pcode.datasets.lmdb_images import LmdbImages
+from pcode.datasets.base import Batches, Dataset, share_batches
+from pcode.datasets.encoded_images import EncodedImages, FolderImages, LmdbImages
 from pcode.utils.errors import UserError, naming_flags
 from pcode.utils.files import one_line
 from pcode.utils.options import Option
@@ -85,10 +83,8 @@ class ImageNet(Dataset):
     The augmentation of a batch depends on its seed alone, not on the number of workers.
 
     Args:
-        train, test: the images; every class of `test` is one of `train`.
         num_workers: processes for each iterator; 0: decode in this one.
-        pin_memory: batches in page-locked memory, from which a GPU copies faster; matters only
-            where there is one.
+        pin_memory: batches in page-locked memory, from which a GPU copies faster.
 
     Raises:
         UserError: a class of `test` is not in `train`.
@@ -113,24 +109,15 @@ class ImageNet(Dataset):
         self.pin_memory = pin_memory and torch.cuda.is_available()
 
     def read(self, batches: Sequence[torch.Tensor], seeds: Sequence[int]) -> Batches:
-        decoder = Decoder(self.train_images, training=True)
-        return self._decoded(decoder, self.train_targets, batches, seeds)
+        tasks = [(batch.numpy(), seed) for batch, seed in zip(batches, seeds, strict=True)]
+        return self._decoded(Decoder(self.train_images, training=True), self.train_targets, tasks)
 
     def test_batches(self, part: int = 0, num_shares: int = 1) -> Batches:
-        decoder = Decoder(self.test_images, training=False)
         batches = share_batches(self.num_test, part, num_shares, TEST_BATCH_SIZE)
-        return self._decoded(decoder, self.test_targets, batches, [None] * len(batches))
+        tasks = [(batch.numpy(), None) for batch in batches]
+        return self._decoded(Decoder(self.test_images, training=False), self.test_targets, tasks)
 
-    def _decoded(
-        self,
-        decoder: Decoder,
-        targets: torch.Tensor,
-        batches: Sequence[torch.Tensor],
-        seeds: Sequence[int | None],
-    ) -> Batches:
-        tasks: list[Task] = [
-            (batch.numpy(), seed) for batch, seed in zip(batches, seeds, strict=True)
-        ]
+    def _decoded(self, decoder: Decoder, targets: torch.Tensor, tasks: Sequence[Task]) -> Batches:
         # One iterator of workers, which end when it is dropped: at the end, or by close().
         loader = data.DataLoader(
             decoder,
@@ -142,17 +129,16 @@ class ImageNet(Dataset):
             worker_init_fn=_end_with_parent,
             generator=torch.Generator(),  # not the global one, from which it would draw
         )
-        for batch, inputs in zip(batches, loader, strict=True):
+        for (positions, _), inputs in zip(tasks, loader, strict=True):
             if isinstance(inputs, UserError):
                 raise inputs
-            yield inputs, targets.index_select(0, batch)
+            yield inputs, targets.index_select(0, torch.from_numpy(positions))
 
 
 def _end_with_parent(worker: int) -> None:
     """Make a worker end when the process that reads from it does, however that ends.
 
-    torch's workers watch the process that started them; with a fork server that is the server,
-    which in turn waits for the workers.
+    torch's workers watch what started them: a fork server, which in turn waits for the workers.
     """
 
     def wait() -> None:
@@ -165,11 +151,11 @@ def _end_with_parent(worker: int) -> None:
 
 
 def _context() -> multiprocessing.context.BaseContext:
-    """Return how workers are started.
+    """Return how workers are started: a process in which MPI or OpenMP runs must not be forked.
 
-    Not by fork: a process in which MPI or OpenMP runs must not be forked. A server that is started
-    afresh once, and has imported what run.py and workers need, is forked instead: on one machine
-    the first batch then took .17 s, where spawned workers need 3 s for their imports, each epoch.
+    A server that is started afresh once, and has imported what run.py and workers need, is forked
+    instead: on one machine the first batch then took .17 s, where spawned workers need 3 s for
+    their imports, each epoch.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["pcode.main", "pcode.datasets.imagenet", "torchvision"])

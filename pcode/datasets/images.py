@@ -1,6 +1,7 @@
-"""Data sets of images that lie in memory as bytes."""
+"""Data sets of images that lie in memory as bytes, and what becomes of a batch of them."""
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,10 +9,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from pcode.datasets.augment import ImagePreparation
 from pcode.datasets.base import Split
-from pcode.datasets.data_files import missing, reading, stored
+from pcode.datasets.data_files import reading
 from pcode.datasets.in_memory import InMemory
+from pcode.utils.devices import kept_on, to_device
 from pcode.utils.errors import UserError
 
 Array = np.ndarray[Any, Any]
@@ -22,16 +23,80 @@ LEVELS = 256
 COUNTED_AT_ONCE = 4096
 
 
+@dataclass(frozen=True, eq=False)
+class ImagePreparation:
+    """Stored images -> a model's inputs: an InMemory data set's `prepare`.
+
+    With a generator and a padding, every image is cropped, at a place of its own, from itself with
+    zeros around it, and is mirrored with probability 1/2; then, with or without, pixels become
+    (pixel - mean) / deviation of their channel, float32.
+
+    It works on the device on which the images lie; the draws are made on the CPU, so that they are
+    the same on every device. Nothing is summed, so that the number of threads changes no bit.
+
+    Source: He, Zhang, Ren, Sun, Deep residual learning for image recognition (CVPR 2016), section
+    4.2. The values are those of torchvision's RandomCrop, RandomHorizontalFlip, ToTensor and
+    Normalize, to 1e-6; where those take an image at a time, this takes a batch.
+
+    Attributes:
+        mean, deviation: of each channel, float32, C x 1 x 1, of pixels from 0 to 255.
+        padding: zeros on each side, in pixels; None: neither crops nor mirror images.
+    """
+
+    mean: torch.Tensor
+    deviation: torch.Tensor
+    padding: int | None = None
+
+    def __call__(self, images: torch.Tensor, generator: torch.Generator | None) -> torch.Tensor:
+        """Return a batch of float32 inputs of images, uint8, N x C x H x W.
+
+        The generator is a CPU's; None for the test set, which is taken as it is.
+        """
+        if generator is not None and self.padding is not None:
+            images = crops_and_mirror_images(images, self.padding, generator)
+        # Two passes in place after the conversion: a type promotion costs more than all three, and
+        # a division more than both.
+        inputs = images.to(torch.float32)
+        inputs -= kept_on(self.mean, images.device)
+        inputs *= 1 / kept_on(self.deviation, images.device)
+        return inputs
+
+
+def crops_and_mirror_images(
+    images: torch.Tensor, padding: int, generator: torch.Generator
+) -> torch.Tensor:
+    """Crop every padded image to its own size at random, and mirror it with probability 1/2.
+
+    All images, N x C x H x W, and all their mirror images are laid out with their zeros in one
+    sheet. A crop is then a window of it that its first pixel alone identifies, and one indexed copy
+    of a view of all windows makes the batch. The generator is a CPU's.
+    """
+    count, channels, height, width = images.shape
+    mirrored = torch.randint(2, (count,), generator=generator)
+    top, left = torch.randint(2 * padding + 1, (2, count), generator=generator)
+    sheet = images.new_zeros(2, count, channels, height + 2 * padding, width + 2 * padding)
+    inside = sheet[..., padding : padding + height, padding : padding + width]
+    inside[0] = images
+    inside[1] = images.flip(-1)
+    to_mirrored, to_next, to_channel, to_row, to_column = sheet.stride()
+    last = (channels - 1) * to_channel + (height - 1) * to_row + (width - 1) * to_column
+    windows = sheet.as_strided(
+        (sheet.numel() - last, channels, height, width), (1, to_channel, to_row, to_column)
+    )
+    first = mirrored * to_mirrored + torch.arange(count) * to_next + top * to_row + left * to_column
+    return windows.index_select(0, to_device(first, images.device))
+
+
 @dataclass(frozen=True, kw_only=True)
 class ImageFiles:
     """A data set of images as it is published.
 
     Attributes:
-        train, test: the files of each part, in the folder of the data sets. Each tuple is what
-            `read` takes: one file, or one of images and one of labels.
+        train, test: the files of each part. Each tuple is what `read` takes: one file, or one of
+            images and one of labels.
         read: paths -> images, N x C x H x W, and labels, N.
         padding: see ImagePreparation.
-        ending: of files that are also read as they are, compressed.
+        ending: that files may have besides, compressed; they are read as they are.
     """
 
     train: tuple[tuple[str, ...], ...]
@@ -45,19 +110,28 @@ class ImageFiles:
     def names(self) -> list[str]:
         return [name for names in (*self.train, *self.test) for name in names]
 
+    def _stored(self, folder: Path, name: str) -> Path:
+        """Return the file, or, where it is not there, the one with the ending if that is."""
+        path, packed = folder / name, folder / f"{name}{self.ending}"
+        return packed if not os.path.exists(path) and os.path.exists(packed) else path
+
     def missing(self, folder: Path) -> list[str]:
-        return missing(folder, self.names, self.ending)
+        """Return the files that are not in the folder, with or without the ending."""
+        return [name for name in self.names if not os.path.exists(self._stored(folder, name))]
 
     def load(self, name: str, folder: Path) -> InMemory:
         """Read the files, or raise a UserError that names a damaged one."""
-        train, test = (
-            _join([self._split(folder, names) for names in part])
-            for part in (self.train, self.test)
-        )
+        train, test = (self._read(folder, part) for part in (self.train, self.test))
         return image_dataset(name, train, test, self.num_classes, self.padding)
 
-    def _split(self, folder: Path, names: tuple[str, ...]) -> Split:
-        paths = [stored(folder / name, self.ending) for name in names]
+    def _read(self, folder: Path, part: tuple[tuple[str, ...], ...]) -> Split:
+        splits = [self._read_one([self._stored(folder, name) for name in names]) for names in part]
+        if len(splits) == 1:  # no copy
+            return splits[0]
+        inputs, targets = zip(*splits, strict=True)
+        return Split(torch.cat(inputs), torch.cat(targets))
+
+    def _read_one(self, paths: Sequence[Path]) -> Split:
         with reading(*paths):
             images, labels = self.read(*paths)
             if images.dtype != np.uint8:
@@ -76,21 +150,11 @@ class ImageFiles:
         return Split(pixels, torch.from_numpy(labels.astype(np.int64)))
 
 
-def _join(splits: list[Split]) -> Split:
-    if len(splits) == 1:  # no copy
-        return splits[0]
-    inputs, targets = zip(*splits, strict=True)
-    return Split(torch.cat(inputs), torch.cat(targets))
-
-
 def channel_statistics(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Return each channel's mean and deviation of pixels from 0 to 255, float32, C x 1 x 1.
 
-    They are those of the counts of the 256 values, in float64: exact for any number of pixels. The
-    deviation of a channel that is the same everywhere is given as 1: it is then 0 in every input.
-
-    Args:
-        images: uint8, N x C x H x W.
+    Of images uint8, N x C x H x W, from the counts of the 256 values in float64: exact for any
+    number of pixels. The deviation of a channel that is the same everywhere is given as 1.
     """
     counts = torch.zeros(images.shape[1], LEVELS, dtype=torch.int64)
     for some in images.split(COUNTED_AT_ONCE):
@@ -110,11 +174,7 @@ def image_dataset(
     """Make a data set of images, normalised by mean and deviation of its own training images.
 
     Constants that others print for a data set are these, rounded; computed, they are right for any
-    part of it too.
-
-    Args:
-        train, test: inputs uint8, N x C x H x W.
-        padding: see ImagePreparation.
+    part of it too. Inputs are uint8, N x C x H x W; `padding` is ImagePreparation's.
     """
     shapes = [" x ".join(map(str, images.shape[1:])) for images, _ in (train, test)]
     if shapes[0] != shapes[1]:

@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 import torch
 
 from pcode.datasets.base import TEST_BATCH_SIZE, Batches, Dataset, Split
+from pcode.utils.devices import memory_bytes, moved_together, to_device
 from pcode.utils.errors import UserError
-from pcode.utils.transfer import memory_bytes, moved_together, to_device
 
 # Of a device's memory, up to which all samples lie on it, for each process.
 LARGEST_SHARE = 1 / 8
@@ -26,9 +26,8 @@ def as_stored(stored: torch.Tensor, generator: torch.Generator | None) -> torch.
 class InMemory(Dataset):
     """Samples as tensors, prepared a batch at a time on the device where the model is.
 
-    Args:
-        train, test: targets from 0 to num_classes - 1.
-        prepare: makes a batch of stored samples, of any dtype, a float32 batch of the same shape.
+    Targets are from 0 to num_classes - 1. `prepare` makes a batch of stored samples, of any dtype,
+    a float32 batch of the same shape.
     """
 
     def __init__(
@@ -76,12 +75,7 @@ class InMemory(Dataset):
 
 
 def check_fits(data: str, num_bytes: int) -> None:
-    """Raise a UserError, before any of it is drawn, where a data set exceeds this machine's memory.
-
-    Args:
-        data: what --data names.
-        num_bytes: what all of it takes, in each process.
-    """
+    """Raise a UserError, before it is drawn, where a data set exceeds this machine's memory."""
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     if num_bytes > memory:
         raise UserError(

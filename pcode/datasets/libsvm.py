@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import bz2
 import io
-import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 import torch
 
-from pcode.datasets.base import TEST_BATCH_SIZE, Batches, Dataset, Split
-from pcode.datasets.batches import share_batches
-from pcode.datasets.cached_copy import cached_copy
+from pcode.datasets.base import TEST_BATCH_SIZE, Batches, Dataset, Split, share_batches
+from pcode.datasets.data_files import cached_copy
 from pcode.datasets.in_memory import InMemory
 from pcode.utils.errors import UserError
 from pcode.utils.files import one_line
@@ -25,6 +24,8 @@ from pcode.utils.files import one_line
 # such files.
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
+
+    SparseSplit = tuple[csr_array, torch.Tensor]
 
 EPSILON_FEATURES, RCV1_FEATURES = 2_000, 47_236
 # As text; parsed at once.
@@ -40,13 +41,13 @@ def load_epsilon(data_dir: str) -> InMemory:
     beside them as float32, 3.2 GB and .8 GB, which the processes of a machine then share.
     """
     train, test = (
-        _dense("epsilon", _find("epsilon", data_dir, name), EPSILON_FEATURES)
+        _dense("epsilon", Path(data_dir, name), EPSILON_FEATURES)
         for name in ("epsilon_normalized", "epsilon_normalized.t")
     )
     return InMemory("epsilon", train, test, num_classes=2)
 
 
-def load_rcv1(data_dir: str) -> SparseVectors:
+def load_rcv1(data_dir: str) -> Rcv1:
     """rcv1.binary (Lewis et al., 2004): 20,242 vectors of 47,236 features for training and 677,399
     for testing, two classes, .16 % of the entries not 0.
 
@@ -54,32 +55,24 @@ def load_rcv1(data_dir: str) -> SparseVectors:
     publishes them, also as .bz2. The first run caches what it has read beside them.
     """
     train, test = (
-        _sparse("rcv1", _find("rcv1", data_dir, name), RCV1_FEATURES)
+        _sparse("rcv1", Path(data_dir, name), RCV1_FEATURES)
         for name in ("rcv1_train.binary", "rcv1_test.binary")
     )
-    return SparseVectors("rcv1", train, test, num_classes=2)
+    return Rcv1(train, test)
 
 
-class SparseVectors(Dataset):
+class Rcv1(Dataset):
     """Vectors stored as sparse rows, which a linear layer takes a batch at a time.
 
     Batches for training are made dense, which costs a step of 32 vectors about a millisecond. Those
     for testing, of which rcv1 has 1,324, stay sparse, in torch's coordinate format, which linear
     layers take: 512 vectors of 47,236 features of which .16 % are not 0 go through one in 1 ms
     instead of 26 ms (one thread).
-
-    Args:
-        train, test: inputs, float32, samples x features, and targets from 0 to num_classes - 1.
     """
 
-    def __init__(
-        self,
-        name: str,
-        train: tuple[csr_array, torch.Tensor],
-        test: tuple[csr_array, torch.Tensor],
-        num_classes: int,
-    ) -> None:
-        self.name, self.num_classes = name, num_classes
+    name, num_classes = "rcv1", 2
+
+    def __init__(self, train: SparseSplit, test: SparseSplit) -> None:
         self.train_inputs, self.train_targets = train
         self.test_inputs, self.test_targets = test
         self.input_shape = (self.train_inputs.shape[1],)
@@ -102,16 +95,6 @@ class SparseVectors(Dataset):
                 is_coalesced=True,
             )
             yield inputs, self.test_targets[batch]
-
-
-def _find(data: str, data_dir: str, name: str) -> Path:
-    for path in (Path(data_dir, name), Path(data_dir, f"{name}.bz2")):
-        if os.path.isfile(path):
-            return path
-    raise UserError(
-        f"--data {data}: {Path(data_dir, name)} is not there, nor with .bz2; fetch it from the "
-        "LIBSVM data page (binary classification), or name another folder with --data_dir"
-    )
 
 
 def _chunks(path: Path, num_features: int) -> Iterator[csr_array]:
@@ -142,12 +125,12 @@ def _chunks(path: Path, num_features: int) -> Iterator[csr_array]:
 def _dense(data: str, path: Path, num_features: int) -> Split:
     """Map the cached copy: inputs are read from the disk as they are needed."""
 
-    def make(file: BinaryIO) -> None:
-        for chunk in _chunks(path, num_features):
+    def make(source: Path, file: BinaryIO) -> None:
+        for chunk in _chunks(source, num_features):
             file.write(chunk.toarray().tobytes())
 
     layout = f"{sys.byteorder} float32, rows of {num_features} features and the class"
-    with _naming(data, path), cached_copy(path, layout, make) as (file, num_bytes):
+    with _cached(data, path, layout, make) as (file, num_bytes):
         # "c": what would be written stays in this process.
         rows = num_bytes // (4 * (num_features + 1))
         entries: Any = np.memmap(file, np.float32, "c", file.tell(), (rows, num_features + 1))
@@ -155,17 +138,17 @@ def _dense(data: str, path: Path, num_features: int) -> Split:
     return Split(table[:, :-1], table[:, -1].to(torch.int64))
 
 
-def _sparse(data: str, path: Path, num_features: int) -> tuple[csr_array, torch.Tensor]:
+def _sparse(data: str, path: Path, num_features: int) -> SparseSplit:
     """Read the inputs and targets of the cached copy."""
     from scipy.sparse import csr_array, vstack  # noqa: PLC0415
 
-    def make(file: BinaryIO) -> None:
-        table = vstack(list(_chunks(path, num_features)), format="csr")
+    def make(source: Path, file: BinaryIO) -> None:
+        table = vstack(list(_chunks(source, num_features)), format="csr")
         for array in (table.data, table.indices, table.indptr):
             np.save(file, array, allow_pickle=False)
 
     layout = f".npy of entries, columns and row ends, {num_features} features and the class"
-    with _naming(data, path), cached_copy(path, layout, make) as (file, _):
+    with _cached(data, path, layout, make) as (file, _):
         entries, columns, ends = (np.load(file, allow_pickle=False) for _ in range(3))
     table = csr_array((entries, columns, ends), shape=(len(ends) - 1, num_features + 1))
     targets = table[:, [num_features]].toarray()[:, 0]
@@ -173,9 +156,19 @@ def _sparse(data: str, path: Path, num_features: int) -> tuple[csr_array, torch.
 
 
 @contextmanager
-def _naming(data: str, path: Path) -> Iterator[None]:
-    """Turn what a damaged file makes its readers raise into a UserError that names it."""
+def _cached(
+    data: str, path: Path, layout: str, make: Callable[[Path, BinaryIO], None]
+) -> Iterator[tuple[BinaryIO, int]]:
+    """Open the cached copy of a file, or of that with .bz2; a UserError names what is damaged."""
+    packed = Path(f"{path}.bz2")
+    source = path if path.is_file() else packed
+    if not source.is_file():
+        raise UserError(
+            f"--data {data}: {path} is not there, nor with .bz2; fetch it from the LIBSVM data "
+            "page (binary classification), or name another folder with --data_dir"
+        )
     try:
-        yield
+        with cached_copy(source, layout, partial(make, source)) as copy:
+            yield copy
     except (OSError, EOFError, ValueError, OverflowError) as error:
-        raise UserError(f"--data {data}: {path}: {one_line(error)}") from None
+        raise UserError(f"--data {data}: {source}: {one_line(error)}") from None

@@ -22,10 +22,8 @@ class Scheme:
     """How samples are dealt.
 
     Attributes:
-        deal: from (targets, num_nodes, seed, epoch), and the scheme's parameters, every node's
-            samples.
-        smallest: from (num_samples, num_nodes), and the parameters, how few samples a node may
-            have in some epoch.
+        deal: (targets, num_nodes, seed, epoch, *parameters) -> every node's samples.
+        smallest: (num_samples, num_nodes, *parameters) -> how few a node may have in some epoch.
         drawn: whether they are drawn, so that another epoch's differ.
         by_label: whether it needs samples with labels.
         parametric: whether its name may be followed by ":A:B".
@@ -52,10 +50,9 @@ def partition_indices(
 
     Args:
         targets: the training set's labels, N.
-        name: `random`: a permutation of all samples is cut into n pieces; `sorted`: the same with
-            the samples in the order of their labels (ties in the order of the data set); both
-            differ by at most one sample between nodes. `dirichlet[:ALPHA[:MINIMUM]]`: see
-            `dirichlet`. `none`: every node holds all samples.
+        name: `random`: a permutation of all samples, cut into n pieces; `sorted`: the same with the
+            samples in the order of their labels; `dirichlet[:ALPHA[:MINIMUM]]`: see `dirichlet`;
+            `none`: every node holds all samples.
         seed, epoch: what is drawn depends on them; the epoch is 0 where samples are dealt once.
 
     Raises:
@@ -98,13 +95,10 @@ def dirichlet(
     are rounded so that every sample goes to exactly one node; a node below the minimum then gets
     samples, drawn at random, of the node that has most.
 
-    Source: Yurochkin et al., "Bayesian nonparametric federated learning of neural networks", arXiv
-    1905.12022, section 4, which sets no minimum; Li et al., arXiv 2102.02079, draw again until all
-    nodes have 10 samples, which with many nodes and a small alpha may never happen.
-
-    Args:
-        parameters: alpha, above 0 (.5 unless given), and the smallest number of samples that a
-            node may have (10 unless given).
+    The parameters are alpha (.5 unless given) and the minimum (10 unless given). Source: Yurochkin
+    et al., "Bayesian nonparametric federated learning of neural networks", arXiv 1905.12022,
+    section 4, which sets no minimum; Li et al., arXiv 2102.02079, draw again until all nodes have
+    10 samples, which with many nodes and a small alpha may never happen.
     """
     given = ":".join(["--partition_data dirichlet", *parameters])
     try:

@@ -5,6 +5,7 @@ import re
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from pcode.datasets.base import BpttLength, Dataset, Split
 from pcode.datasets.images import LEVELS, image_dataset
@@ -37,9 +38,7 @@ def load_synthetic(
     size is added; images are augmented like photographs. Of a vector, N, each class has a mean,
     and normal noise with deviation 1 is added.
 
-    Args:
-        parameters: what follows "synthetic:"; 3x32x32, 10 classes and 2,560 samples by default.
-        rnn_bptt_len, batch_size, n_mpi_process: for text.
+    The defaults are 3x32x32, 10 classes and 2,560 samples; the other arguments are for text.
     """
     if parameters.partition(":")[0] == "text":
         return load_synthetic_text(
@@ -90,10 +89,7 @@ def _parse(parameters: str) -> tuple[tuple[int, ...], int, int]:
 
 
 def _images(
-    generator: np.random.Generator,
-    levels: np.ndarray[tuple[int, ...], np.dtype[np.uint8]],
-    shape: tuple[int, ...],
-    size: int,
+    generator: np.random.Generator, levels: NDArray[np.uint8], shape: tuple[int, ...], size: int
 ) -> Split:
     """Draw images of these classes' patterns: levels are classes x C x COARSE x COARSE."""
     _, height, width = shape
@@ -110,11 +106,7 @@ def _images(
     return Split(images, targets)
 
 
-def _vectors(
-    generator: np.random.Generator,
-    means: np.ndarray[tuple[int, ...], np.dtype[np.float32]],
-    size: int,
-) -> Split:
+def _vectors(generator: np.random.Generator, means: NDArray[np.float32], size: int) -> Split:
     """Draw vectors around these classes' means: classes x N."""
     targets = torch.arange(size) % len(means)
     vectors = generator.standard_normal((size, means.shape[1]), dtype=np.float32)

@@ -3,20 +3,29 @@
 import re
 from bisect import bisect
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import accumulate
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 
-from pcode.datasets.base import BpttLength
+from pcode.datasets.base import (
+    WHOLE,
+    Batch,
+    Batches,
+    BpttLength,
+    Dataset,
+    LocalRank,
+    epoch_batches,
+    share_batches,
+)
 from pcode.datasets.in_memory import check_fits
-from pcode.datasets.text_columns import Text
 from pcode.utils.errors import UserError
 from pcode.utils.files import check_file
 from pcode.utils.seeding import torch_generator
 
+TEST_COLUMNS = 16
 END_OF_LINE = "<eos>"
 UNKNOWN = "<unk>"
 
@@ -30,11 +39,7 @@ WORD_BYTES, PLACE_BYTES = 300, 60
 
 
 class TextFiles(NamedTuple):
-    """Where a text lies under DATA_DIR; any text will do that is written with blanks like them.
-
-    Attributes:
-        lower: whether its words are read in lower case.
-    """
+    """Where texts, written with blanks, lie under DATA_DIR; whether they are read in lower case."""
 
     train: str
     test: str
@@ -52,6 +57,107 @@ TEXTS = {
         "wikitext-2/wiki.train.tokens", "wikitext-2/wiki.test.tokens", lower=True
     ),
 }
+
+
+def columns_of(words: torch.Tensor, num_columns: int) -> torch.Tensor:
+    """Cut a text, int64, into contiguous pieces of equal length, num_columns x (l + 1).
+
+    Piece c holds words c l to (c + 1) l, both included: its last word, which is only predicted, is
+    the first word of the next piece, from which that predicts. So every word but the text's first
+    is predicted once, except for the fewer than num_columns at the end that do not make a row.
+    """
+    length = (len(words) - 1) // num_columns
+    return words[: num_columns * length + 1].unfold(0, length + 1, length)
+
+
+class Text(Dataset):
+    """A text for training and one for testing.
+
+    What is dealt to the nodes is the columns of the training text, n_mpi_process * batch_size
+    of them (see columns_of). An epoch goes through them once from left to right, in windows of
+    rnn_bptt_len words; the last one may be shorter. A batch is a window of the node's columns:
+    inputs and targets, the words that follow them, int64 [columns, words]. Who trains carries the
+    model's state from each window to the next and starts with an empty one at every epoch.
+
+    The test text is read in the same way in 16 columns whatever the number of nodes, so that all
+    runs predict the same words; fewer than 16 words at its end are left out.
+
+    The texts are int64, positions in the vocabulary.
+    """
+
+    task = "language"
+    labelled = False
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        train_words: torch.Tensor,
+        test_words: torch.Tensor,
+        vocabulary: Sequence[str],
+        rnn_bptt_len: int,
+        batch_size: int,
+        n_mpi_process: int,
+    ) -> None:
+        num_columns = n_mpi_process * batch_size
+        if len(train_words) <= num_columns:
+            raise UserError(
+                f"--data {name}: a training text of {len(train_words)} words is too short for "
+                f"{num_columns} columns; fewer --n_mpi_process {n_mpi_process} or a smaller "
+                f"--batch_size {batch_size}"
+            )
+        if len(test_words) < 2:
+            raise UserError(f"--data {name}: the test text has fewer than 2 words")
+        self.name = name
+        self.vocabulary = tuple(vocabulary)
+        self.input_shape, self.num_classes = (), len(self.vocabulary)
+        self.window = rnn_bptt_len
+        self.train_columns = columns_of(train_words, num_columns)
+        self.test_columns = columns_of(test_words, min(TEST_COLUMNS, len(test_words) - 1))
+        self.train_targets = torch.zeros(num_columns, dtype=torch.int64)
+        self.num_test = self.test_columns[:, 1:].numel()
+
+    def batches_per_epoch(self, num_nodes: int, batch_size: int) -> int:
+        """Return the number of windows of a column."""
+        return len(range(0, self.train_columns.shape[1] - 1, self.window))
+
+    def train_batches(
+        self,
+        share: torch.Tensor,
+        num_batches: int,
+        batch_size: int,
+        *,
+        seed: int,
+        rank: int,
+        epoch: int,
+        first: int = 0,
+        local_rank: LocalRank = WHOLE,
+    ) -> Batches:
+        """Read the windows of the node's columns in order of time, from number `first` on.
+
+        A node that holds all columns (`--partition_data none`) draws batch_size of them for each
+        epoch.
+        """
+        (columns,) = epoch_batches(
+            share, 1, batch_size, seed=seed, rank=rank, epoch=epoch, local_rank=local_rank
+        )
+        windows = range(first, num_batches)
+        return self.read([columns] * len(windows), windows)
+
+    def read(self, batches: Sequence[torch.Tensor], seeds: Sequence[int]) -> Batches:
+        """Read window seeds[0] of the columns batches[0], and so on: there is nothing to draw."""
+        for columns, number in zip(batches, seeds, strict=True):
+            yield self._window(self.train_columns, number * self.window, columns)
+
+    def test_batches(self, part: int = 0, num_shares: int = 1) -> Batches:
+        """Read the windows of the test text, or of some of its columns; a share may have none."""
+        for mine in share_batches(len(self.test_columns), part, num_shares, TEST_COLUMNS):
+            for begin in range(0, self.test_columns.shape[1] - 1, self.window):
+                yield self._window(self.test_columns, begin, mine)
+
+    def _window(self, columns: torch.Tensor, begin: int, chosen: torch.Tensor) -> Batch:
+        words = columns[:, begin : begin + self.window + 1].index_select(0, chosen)
+        return words[:, :-1], words[:, 1:]
 
 
 def load_text(
@@ -72,12 +178,14 @@ def load_text(
         vocabulary.append(UNKNOWN)
     numbers = {word: number for number, word in enumerate(vocabulary)}
     unknown = numbers[UNKNOWN]
+    train, test = (
+        torch.tensor([numbers.get(word, unknown) for word in words], dtype=torch.int64)
+        for words in (train_words, test_words)
+    )
     return Text(
         name,
-        train_words=torch.tensor([numbers[word] for word in train_words], dtype=torch.int64),
-        test_words=torch.tensor(
-            [numbers.get(word, unknown) for word in test_words], dtype=torch.int64
-        ),
+        train_words=train,
+        test_words=test,
         vocabulary=vocabulary,
         rnn_bptt_len=rnn_bptt_len,
         batch_size=batch_size,
@@ -102,9 +210,7 @@ def _words(name: str, path: Path, lower: bool) -> Iterator[str]:
         ) from None
 
 
-def load_synthetic_text(
-    parameters: str, *, rnn_bptt_len: BpttLength, batch_size: int, n_mpi_process: int
-) -> Text:
+def load_synthetic_text(parameters: str, **reading: int) -> Text:
     """A text from a Markov chain: each word is followed by one of four, which are its own.
 
     Three of these are drawn uniformly; the fourth is the next word of the vocabulary, so that all
@@ -116,6 +222,7 @@ def load_synthetic_text(
     Args:
         parameters: "", "VOCABULARY" or "VOCABULARY:WORDS"; 1,000 words and a training text of
             100,000 if not given.
+        reading: rnn_bptt_len, batch_size and n_mpi_process, see Text.
     """
     name = "synthetic:text" + (f":{parameters}" if parameters else "")
     given = re.fullmatch(r"(?:(\d{1,9})(?::(\d{1,9}))?)?", parameters, re.ASCII)
@@ -143,7 +250,5 @@ def load_synthetic_text(
         train_words=text[:length],
         test_words=text[length:],
         vocabulary=[f"word{number}" for number in range(num_words)],
-        rnn_bptt_len=rnn_bptt_len,
-        batch_size=batch_size,
-        n_mpi_process=n_mpi_process,
+        **reading,
     )

@@ -5,13 +5,58 @@ Each reader returns images, N x C x H x W, and labels, N; damaged files make it 
 
 import gzip
 import math
+import pickle
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from pcode.datasets.data_files import reading
-from pcode.datasets.pickled import load_arrays
+
+# What a pickled array is made with, by NumPy 1 and 2, in protocols up to 5.
+ALLOWED = {
+    ("numpy", "ndarray"),
+    ("numpy", "dtype"),
+    ("numpy._core.multiarray", "_reconstruct"),
+    ("numpy._core.numeric", "_frombuffer"),
+}
+
+
+def _encode(text: str, encoding: str) -> bytes:
+    """Decode bytes as Python 3 writes them in protocols 0 to 2."""
+    if encoding != "latin1":
+        raise pickle.UnpicklingError(f"bytes as {encoding}")
+    return text.encode("latin1")
+
+
+class _ArraysOnly(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        # NumPy 2 renamed the package; 1.26 knows both names.
+        module = module.replace("numpy.core.", "numpy._core.")
+        if (module, name) == ("_codecs", "encode"):
+            return _encode
+        if (module, name) not in ALLOWED:
+            raise pickle.UnpicklingError(f"it asks for {module}.{name}; only arrays are opened")
+        return super().find_class(module, name)
+
+
+def load_arrays(path: Path) -> dict[str, Any]:
+    """Load a pickled dict of NumPy arrays, lists, numbers and text.
+
+    A pickle may name any function and have it called, and a data file comes from somewhere else:
+    here it may name those alone that make arrays. Files written by Python 2 are read too; their
+    strings are taken as latin-1.
+
+    Raises:
+        Exception: of nearly any kind where the file is damaged; pickle.UnpicklingError where it
+            asks for anything else or holds no dict.
+    """
+    with path.open("rb") as file:
+        content = _ArraysOnly(file, encoding="latin1").load()
+    if not isinstance(content, dict):
+        raise pickle.UnpicklingError(f"it holds a {type(content).__name__}, not a dict")
+    return content
+
 
 Array = np.ndarray[Any, Any]
 
@@ -19,21 +64,18 @@ Array = np.ndarray[Any, Any]
 IDX_BYTES = b"\0\0\x08"
 
 
-def read_cifar(path: Path) -> tuple[Array, Array]:
-    """A pickled dict: `data`, N x 3072 bytes, and `labels` or, of CIFAR-100, `fine_labels`."""
-    content = load_arrays(path)
-    labels = content["fine_labels" if "fine_labels" in content else "labels"]
-    return content["data"].reshape(-1, 3, 32, 32), np.asarray(labels)
+def read_arrays(path: Path, *, size: int = 32, first: int = 0) -> tuple[Array, Array]:
+    """A pickled dict or an .npz file: `data`, N x 3 size^2 bytes, and `labels`, from `first` on.
 
-
-def read_downsampled(path: Path, *, size: int) -> tuple[Array, Array]:
-    """A pickled dict or an .npz file: `data`, N x 3 size^2 bytes, and `labels`, from 1."""
+    Of CIFAR-100 they are called `fine_labels`.
+    """
     if path.suffix == ".npz":
         with np.load(path, allow_pickle=False) as arrays:
             content = dict(arrays)
     else:
         content = load_arrays(path)
-    return content["data"].reshape(-1, 3, size, size), np.asarray(content["labels"]) - 1
+    labels = content["fine_labels" if "fine_labels" in content else "labels"]
+    return content["data"].reshape(-1, 3, size, size), np.asarray(labels) - first
 
 
 def read_idx(images: Path, labels: Path) -> tuple[Array, Array]:

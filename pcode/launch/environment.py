@@ -1,17 +1,20 @@
 """Who am I? A rank of an MPI, torchrun or Slurm run, or the process that has to start one."""
 
 import os
+import re
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 from pcode.launch.options import Launch
-from pcode.launch.slurm import expand_nodelist, num_local_tasks, num_step_tasks, whole_number
 from pcode.utils.errors import UserError
 
 # Below the ports that Linux hands out by itself (from 32768 on).
 _FIRST_PORT, _NUM_PORTS = 12_000, 20_000
+# slurm.h: step numbers from here on are not steps of srun but the batch script, an interactive
+# shell and the like.
+_FIRST_RESERVED_STEP = 0xFFFFFFF0
 _OPEN_MPI = ("RANK", "SIZE", "LOCAL_RANK", "LOCAL_SIZE")
 
 Kind = Literal["mpi", "torchrun", "slurm"]
@@ -24,10 +27,8 @@ class RankEnvironment:
     Attributes:
         kind: what started them: an MPI's mpirun (or srun with PMIx or PMI), torchrun or a
             manager that sets the same variables, or a plain Slurm step.
-        rank: 0 .. num_ranks - 1.
-        num_ranks: over all machines.
-        local_rank: 0 .. num_local_ranks - 1.
-        num_local_ranks: on this machine.
+        rank, num_ranks: over all machines, from 0.
+        local_rank, num_local_ranks: on this machine, from 0.
     """
 
     kind: Kind
@@ -55,7 +56,7 @@ def detect(environ: Mapping[str, str] = os.environ) -> RankEnvironment | None:
     Raises:
         UserError: the variables are not numbers or contradict each other.
     """
-    step_tasks = num_step_tasks(environ)
+    step_tasks = _num_step_tasks(environ)
     if "TORCHELASTIC_RUN_ID" in environ:
         return _torchrun(environ)
     if "OMPI_COMM_WORLD_RANK" in environ:
@@ -65,10 +66,10 @@ def detect(environ: Mapping[str, str] = os.environ) -> RankEnvironment | None:
         managed = "PMIX_RANK" in environ or "PMI_RANK" in environ
         return RankEnvironment(
             "mpi" if managed else "slurm",
-            whole_number(environ, "SLURM_PROCID"),
+            _whole_number(environ, "SLURM_PROCID"),
             step_tasks,
-            whole_number(environ, "SLURM_LOCALID"),
-            num_local_tasks(environ),
+            _whole_number(environ, "SLURM_LOCALID"),
+            _num_local_tasks(environ),
         )
     if step_tasks is None and "PMI_RANK" in environ:
         # MPICH's mpirun
@@ -92,23 +93,54 @@ def _torchrun(environ: Mapping[str, str]) -> RankEnvironment:
 
 def _read(kind: Kind, environ: Mapping[str, str], *names: str) -> RankEnvironment:
     """The place that four variables give: rank, number of ranks, and both on this machine."""
-    rank, num_ranks, local_rank, num_local_ranks = names
+    least = zip(names, (0, 1, 0, 1), strict=True)
     return RankEnvironment(
-        kind,
-        whole_number(environ, rank),
-        whole_number(environ, num_ranks, minimum=1),
-        whole_number(environ, local_rank),
-        whole_number(environ, num_local_ranks, minimum=1),
+        kind, *(_whole_number(environ, name, minimum) for name, minimum in least)
     )
 
 
-def check_ranks(environment: RankEnvironment, launch: Launch) -> None:
-    """Refuse ranks that do not fit the flags.
+def _num_step_tasks(environ: Mapping[str, str]) -> int | None:
+    """Tasks of the srun step of this process, or None outside of one."""
+    # The shell of an sbatch script has SLURM_PROCID=0 and the SLURM_NTASKS of the whole job too,
+    # but no step number, or a reserved one.
+    step = environ.get("SLURM_STEP_ID", environ.get("SLURM_STEPID", ""))
+    is_step = step.isdecimal() and int(step) < _FIRST_RESERVED_STEP
+    if "SLURM_PROCID" not in environ or not is_step:
+        return None
+    name = "SLURM_STEP_NUM_TASKS" if "SLURM_STEP_NUM_TASKS" in environ else "SLURM_NTASKS"
+    return _whole_number(environ, name, minimum=1)
 
-    Raises:
-        UserError: another number of ranks than the nodes' processes, or ranks of a run that needs
-            none.
-    """
+
+def _num_local_tasks(environ: Mapping[str, str]) -> int:
+    """Tasks of the step on this machine, from `4(x2),3` and this machine's place in it."""
+    name = "SLURM_STEP_TASKS_PER_NODE"
+    text = environ.get(name, "")
+    counts: list[int] = []
+    for part in text.split(","):
+        match = re.fullmatch(r"([0-9]{1,6})(?:\(x([0-9]{1,6})\))?", part, re.ASCII)
+        if match is None:
+            raise UserError(f"{name}={text!r} in the environment: expected a list such as 4(x2),3")
+        counts += [int(match[1])] * int(match[2] or 1)
+    machine = _whole_number(environ, "SLURM_NODEID")
+    if machine >= len(counts):
+        raise UserError(f"SLURM_NODEID={machine} in the environment: {name}={text!r} has no such")
+    return counts[machine]
+
+
+def _whole_number(environ: Mapping[str, str], name: str, minimum: int = 0) -> int:
+    """The number in the variable `name`; a UserError where it is none."""
+    text = environ.get(name)
+    if text is None:
+        raise UserError(f"{name} is not set in the environment, though its companions are")
+    if not re.fullmatch(r"[0-9]{1,18}", text, re.ASCII) or int(text) < minimum:
+        raise UserError(
+            f"{name}={text!r} in the environment: expected a whole number of at least {minimum}"
+        )
+    return int(text)
+
+
+def check_ranks(environment: RankEnvironment, launch: Launch) -> None:
+    """Raise a UserError where other ranks were started than the run needs."""
     started = f"{environment.num_ranks} ranks were started ({environment.kind})"
     if launch.backend == "sim":
         raise UserError(
@@ -128,11 +160,7 @@ def check_ranks(environment: RankEnvironment, launch: Launch) -> None:
 
 
 def num_nodes_of(environment: RankEnvironment, num_local_ranks: int) -> int:
-    """The nodes that these ranks are, where each is so many of them.
-
-    Raises:
-        UserError: they are no whole number.
-    """
+    """How many nodes of so many ranks these are; a UserError where that is no whole number."""
     num_nodes, left = divmod(environment.num_ranks, num_local_ranks)
     if left:
         raise UserError(
@@ -153,7 +181,7 @@ def rendezvous_address(environ: Mapping[str, str] = os.environ) -> tuple[str, in
         UserError: the variables are malformed, or there is nothing to derive an address from.
     """
     if "MASTER_ADDR" in environ and "MASTER_PORT" in environ:
-        port = whole_number(environ, "MASTER_PORT", minimum=1)
+        port = _whole_number(environ, "MASTER_PORT", minimum=1)
         if port >= 1 << 16:
             raise UserError(f"MASTER_PORT={port} in the environment: expected at most 65535")
         return environ["MASTER_ADDR"], port
@@ -161,18 +189,37 @@ def rendezvous_address(environ: Mapping[str, str] = os.environ) -> tuple[str, in
     if found is not None and "OMPI_COMM_WORLD_RANK" in environ:
         if found.num_local_ranks == found.num_ranks and "PMIX_NAMESPACE" in environ:
             return "127.0.0.1", derived_port(environ["PMIX_NAMESPACE"])
-    elif num_step_tasks(environ) is not None:
+    elif _num_step_tasks(environ) is not None:
         nodes = environ.get("SLURM_STEP_NODELIST", environ.get("SLURM_JOB_NODELIST", ""))
-        first = next(expand_nodelist(nodes), None)
+        first = first_host(nodes)
         if first is None:
             raise UserError("SLURM_STEP_NODELIST is not set in the environment of a Slurm step")
-        job = whole_number(environ, "SLURM_JOB_ID")
+        job = _whole_number(environ, "SLURM_JOB_ID")
         step = environ.get("SLURM_STEP_ID", environ.get("SLURM_STEPID"))
         return first, derived_port(f"{job}.{step}")
     raise UserError(
         "MASTER_ADDR and MASTER_PORT are not set: set them to a host and a free port of rank 0, "
         "with --mpi_env MASTER_ADDR=HOST,MASTER_PORT=PORT where mpirun starts the ranks"
     )
+
+
+def first_host(nodelist: str) -> str | None:
+    """The first host of a Slurm node list such as `node[01-03,7],login`; None: it has none."""
+    malformed = UserError(
+        f"{nodelist!r} in Slurm's environment: expected names such as node[01-03,7]"
+    )
+
+    def first_number(ranges: re.Match[str]) -> str:
+        found = re.match(r"([0-9]{1,6})(?:-([0-9]{1,6}))?(?:,|\Z)", ranges[1], re.ASCII)
+        if found is None or int(found[1]) > int(found[2] or found[1]):
+            raise malformed
+        return found[1]
+
+    # A comma separates hosts only outside of brackets.
+    name = re.match(r"((?:[^,\[\]]|\[[^\[\]]*\])*)(?:,|\Z)", nodelist.lstrip(","))
+    if name is None:  # a bracket without its other half
+        raise malformed
+    return re.sub(r"\[([^\[\]]*)\]", first_number, name[1]) or None
 
 
 def derived_port(name: str) -> int:

@@ -38,13 +38,9 @@ class Host:
 
 
 def parse_hostfile(text: str, path: str) -> tuple[Host, ...]:
-    """The hosts of a hostfile's text, in its order.
+    """The hosts of the text of the file `path`, in its order.
 
     A line is `HOST` (one slot) or `HOST slots=N`; `#` starts a comment; blank lines are skipped.
-
-    Args:
-        text: the content of the file.
-        path: its name, for messages.
 
     Raises:
         UserError: a malformed line, a host given twice, or no host at all.
@@ -61,16 +57,13 @@ def parse_hostfile(text: str, path: str) -> tuple[Host, ...]:
             raise UserError(
                 f"{where}: {shortened(name)} is not a host name; expected `HOST slots=N`"
             )
-        slots = "1"
-        if settings:
-            key, equals, slots = settings[0].partition("=")
-            if len(settings) > 1 or key != "slots" or not equals:
-                unexpected = settings[1] if key == "slots" and equals else settings[0]
-                raise UserError(f"{where}: {shortened(unexpected)}: expected `HOST slots=N`")
+        has_slots = bool(settings) and settings[0].startswith("slots=")
+        if unexpected := settings[has_slots:]:
+            raise UserError(f"{where}: {shortened(unexpected[0])}: expected `HOST slots=N`")
+        slots = settings[0].removeprefix("slots=") if has_slots else "1"
         if not _SLOTS.fullmatch(slots) or int(slots) == 0:
-            raise UserError(
-                f"{where}: slots={shortened(slots)}: expected a whole number of at least 1"
-            )
+            wrong = f"slots={shortened(slots)}"
+            raise UserError(f"{where}: {wrong}: expected a whole number of at least 1")
         if name.lower() in hosts:
             raise UserError(f"{where}: {name} is given twice; add its slots up in one line")
         hosts[name.lower()] = Host(name, int(slots))
@@ -80,11 +73,7 @@ def parse_hostfile(text: str, path: str) -> tuple[Host, ...]:
 
 
 def read_hostfile(path: str) -> tuple[Host, ...]:
-    """The hosts of the file `path`; see `parse_hostfile`.
-
-    Raises:
-        UserError: the file cannot be read or is malformed.
-    """
+    """The hosts of the file `path`, as `parse_hostfile`; a UserError where it cannot be read."""
     try:
         text = read_text(path, MOST_BYTES)
     except ValueError as error:
@@ -93,14 +82,7 @@ def read_hostfile(path: str) -> tuple[Host, ...]:
 
 
 def check_slots(hosts: Sequence[Host], num_nodes: int, num_local_ranks: int = 1) -> None:
-    """Raise UserError where hosts have too few slots for the run.
-
-    Args:
-        num_local_ranks: processes of a node.
-
-    Raises:
-        UserError: fewer slots than processes.
-    """
+    """Raise a UserError where hosts have fewer slots than the nodes have processes."""
     num_slots = sum(host.slots for host in hosts)
     if num_slots < num_nodes * num_local_ranks:
         each = f" --n_sub_process {num_local_ranks}" if num_local_ranks > 1 else ""

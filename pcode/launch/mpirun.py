@@ -79,11 +79,7 @@ def interpreters(launch: Launch, hosts: Sequence[Host], remote: bool) -> list[st
 
 
 def runs_here(launch: Launch) -> bool:
-    """Whether all ranks run on this machine.
-
-    Raises:
-        UserError: a bad hostfile.
-    """
+    """Whether all ranks run on this machine; a UserError for a bad hostfile."""
     return launch.hostfile is None or _all_here(read_hostfile(launch.hostfile))
 
 
@@ -110,11 +106,7 @@ def with_variable(command: Sequence[str], name: str, value: str) -> list[str]:
 
 
 def find_mpirun(mpi_path: str | None) -> str:
-    """The mpirun of that installation, or else the one at hand.
-
-    Raises:
-        UserError: there is none.
-    """
+    """The mpirun of that installation, or else the one at hand; a UserError where there is none."""
     if mpi_path is not None:
         mpirun = os.path.abspath(os.path.join(mpi_path, "bin", "mpirun"))
         if not os.access(mpirun, os.X_OK):

@@ -45,13 +45,7 @@ _MOST_HELD_BYTES = 65536
 
 @dataclass(frozen=True)
 class Death:
-    """How a rank ended, as mpirun says it.
-
-    Attributes:
-        rank: which.
-        sentence: the rank, where that is known its process and host, and its end.
-        status: its exit status, where mpirun names one.
-    """
+    """How a rank ended, in a sentence, and its exit status, where mpirun names one."""
 
     rank: int
     sentence: str

@@ -62,11 +62,7 @@ def scratch_folder() -> Iterator[Scratch]:
 
 
 def _make_folder() -> Path:
-    """In the first place that takes one.
-
-    Raises:
-        UserError: none does.
-    """
+    """In the first place that takes one."""
     reason = ""
     for place in _places():
         try:

@@ -1,6 +1,7 @@
 """Run mpirun to its end: signals go in, the exit status comes out, nothing stays behind."""
 
 import contextlib
+import ctypes
 import os
 import select
 import signal
@@ -11,10 +12,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
+
 from pcode.launch import steps
-from pcode.launch.processes import adopt_orphans, descendants, end_descendants
 from pcode.launch.relay import Filter, Relay
-from pcode.launch.scratch import Scratch, scratch_folder
+from pcode.launch.scratch import scratch_folder
 from pcode.utils.errors import DIVERGED, INTERRUPTED, PREEMPTED, USER_ERROR
 
 _ASKING = (signal.SIGTERM, signal.SIGUSR1)
@@ -25,6 +27,8 @@ _LAST_LIMIT_SECONDS = 3.0
 # mpirun itself gives ranks a quarter of a second between SIGTERM and SIGKILL.
 END_LIMIT_SECONDS = 10.0
 _KILL_LIMIT_SECONDS = 5.0
+_PR_SET_CHILD_SUBREAPER = 36  # prctl(2)
+_LOOK_SECONDS = 0.05
 # What ranks end with when they know what they do.
 _ORDERLY = (0, USER_ERROR, DIVERGED, PREEMPTED, INTERRUPTED)
 
@@ -71,41 +75,62 @@ def launch(command: Sequence[str], here: bool = True, goes_on: bool = False) -> 
         they could end in good order it is 128 + the signal: 130 after Ctrl-C, 143 after SIGTERM.
         141: nobody reads the standard output any more.
     """
-    with scratch_folder() as scratch:
-        return _launch([command[0], *scratch.flags(here), *command[1:]], scratch, goes_on)
-
-
-def _launch(command: Sequence[str], scratch: Scratch, goes_on: bool) -> Ended:
-    linux = sys.platform == "linux"
-    if linux:
-        adopt_orphans()
-        command = [
-            *(sys.executable, "-I", "-S", str(Path(__file__).with_name("tether.py"))),
-            *(str(os.getpid()), *command),
-        ]
-    spare = descendants() if linux else frozenset()
-    with _signal_numbers() as signals, _pipe() as (failures, failure):
+    with scratch_folder() as scratch, _signal_numbers() as signals, _pipe() as (failures, failure):
         # mpirun leaves its ranks where it cannot write. It keeps the reading end open itself: were
         # this process killed, it could still end them.
         reader, writer = os.pipe()
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stderr=writer,
-            start_new_session=True,
-            env={**os.environ, steps.VARIABLE: str(scratch.folder)},
-            pass_fds=[scratch.lock, reader],  # the lock, too, may outlive this process
-        )
-        os.close(writer)
-        relay = Relay(reader, failure)
-        run = _Supervised(process)
-        run.supervise(signals, None if goes_on else failures)
-        if linux:
-            left = end_descendants(spare, _KILL_LIMIT_SECONDS)
-            if left:
-                _say(f"could not end the processes {', '.join(map(str, sorted(left)))}")
+        with no_process_left(_KILL_LIMIT_SECONDS):
+            process = subprocess.Popen(
+                tethered([command[0], *scratch.flags(here), *command[1:]]),
+                stdin=subprocess.DEVNULL,
+                stderr=writer,
+                start_new_session=True,
+                env={**os.environ, steps.VARIABLE: str(scratch.folder)},
+                pass_fds=[scratch.lock, reader],  # the lock, too, may outlive this process
+            )
+            os.close(writer)
+            relay = Relay(reader, failure)
+            run = _Supervised(process)
+            run.supervise(signals, None if goes_on else failures)
         relay.finish(_KILL_LIMIT_SECONDS)
-    return _judge(process.returncode, run, relay.filter, scratch.folder)
+        return _judge(process.returncode, run, relay.filter, scratch.folder)
+
+
+def tethered(command: Sequence[str]) -> list[str]:
+    """The command, so that it gets SIGTERM should this process die; on Linux alone."""
+    if sys.platform != "linux":
+        return [*command]
+    tether = str(Path(__file__).with_name("tether.py"))
+    return [sys.executable, "-I", "-S", tether, str(os.getpid()), *command]
+
+
+@contextlib.contextmanager
+def no_process_left(limit_seconds: float) -> Iterator[None]:
+    """End every process that is started within, whatever happens; on Linux alone.
+
+    A descendant whose parent dies becomes a child of this process: whatever mpirun leaves behind,
+    even when it is killed, can then still be found. One in a driver's call ends only when the call
+    returns: that is not waited for beyond the limit.
+    """
+    if sys.platform != "linux":
+        yield
+        return
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
+    spare = set(psutil.Process().children(recursive=True))
+    try:
+        yield
+    finally:
+        deadline = time.monotonic() + limit_seconds
+        while left := set(psutil.Process().children(recursive=True)) - spare:
+            if time.monotonic() > deadline:
+                _say(f"could not end the processes {', '.join(str(each.pid) for each in left)}")
+                break
+            for process in left:
+                with contextlib.suppress(psutil.NoSuchProcess):  # it ended meanwhile
+                    process.kill()
+            psutil.wait_procs(left, _LOOK_SECONDS)  # those that were orphaned meanwhile come again
 
 
 @contextlib.contextmanager

@@ -6,29 +6,22 @@ A new model is one file with a function that builds it and one line in MODELS.
 import difflib
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
 
 from pcode.models.base import Architecture, UnfitInputsError
+from pcode.models.convolutional import NUM_CONVOLUTIONS, lenet, vgg
 from pcode.models.densenet import DenseNet
-from pcode.models.from_torchvision import (
-    torchvision_model,
-    torchvision_names,
-    torchvision_resnet,
-)
-from pcode.models.inspection import normalization_parameters
-from pcode.models.lenet import lenet
+from pcode.models.from_torchvision import torchvision_model, torchvision_names, torchvision_resnet
 from pcode.models.mlp import logistic_regression, mlp
-from pcode.models.resnet_cifar import ResNetCifar
-from pcode.models.rnn_lm import RNNLanguageModel
-from pcode.models.vgg import NUM_CONVOLUTIONS, vgg
-from pcode.models.wide_resnet import WideResNet
+from pcode.models.residual import ResNetCifar, WideResNet
+from pcode.models.rnn_lm import RNNLanguageModel, Scales
 from pcode.utils.errors import UserError
-from pcode.utils.options import taken_by
+from pcode.utils.options import options_of, taken_by
 from pcode.utils.seeding import derive_seed
 
 __all__ = [
@@ -43,25 +36,10 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True)
-class Family:
-    """Architectures of every depth 4 + m * step, m >= 1, each named by the family and its depth.
-
-    Attributes:
-        build: as Architecture.build, with the depth before the other arguments.
-        step: layers that one more block in every stage adds.
-    """
-
-    build: Callable[..., nn.Module]
-    step: int
-
-    def member(self, depth: int) -> Architecture:
-        return Architecture(partial(self.build, depth))
-
-
-FAMILIES = {
-    "wideresnet": Family(WideResNet, 6),
-    "densenet": Family(DenseNet, 3),
+# Families of every depth 4 + m * step, m >= 1, their members named NAMEDEPTH: class and step.
+FAMILIES: dict[str, tuple[Callable[..., nn.Module], int]] = {
+    "wideresnet": (WideResNet, 6),
+    "densenet": (DenseNet, 3),
 }
 MODELS: dict[str, Architecture] = {
     **{
@@ -72,8 +50,8 @@ MODELS: dict[str, Architecture] = {
         f"resnet{depth}": Architecture(partial(torchvision_resnet, f"resnet{depth}"))
         for depth in (18, 34, 50, 101, 152)
     },
-    "wideresnet28": FAMILIES["wideresnet"].member(28),
-    "densenet": FAMILIES["densenet"].member(40),
+    "wideresnet28": Architecture(partial(WideResNet, 28)),
+    "densenet": Architecture(partial(DenseNet, 40)),
     # As published for large images; the family has these depths as well.
     **{
         name: Architecture(partial(torchvision_model, name))
@@ -85,10 +63,12 @@ MODELS: dict[str, Architecture] = {
     "logistic_regression": Architecture(logistic_regression),
     "rnn_lm": Architecture(RNNLanguageModel, task="language"),
 }
+# _NormBase: batch and instance normalisation of any dimension.
+NORMALIZATIONS = (_NormBase, nn.GroupNorm, nn.LayerNorm, Scales)
 # For help: what `architecture` takes.
 NAMES = (
     *MODELS,
-    *(f"{name}DEPTH ({family.step}m + 4 layers)" for name, family in FAMILIES.items()),
+    *(f"{name}DEPTH ({step}m + 4 layers)" for name, (_, step) in FAMILIES.items()),
     "any model of torchvision for classification",
 )
 
@@ -103,9 +83,9 @@ def architecture(name: str) -> Architecture:
         return MODELS[name]
     match = re.fullmatch(rf"({'|'.join(FAMILIES)})([1-9][0-9]{{0,3}})", name)
     if match:
-        family, depth = FAMILIES[match[1]], int(match[2])
-        if depth > 4 and (depth - 4) % family.step == 0:
-            return family.member(depth)
+        (family, step), depth = FAMILIES[match[1]], int(match[2])
+        if depth > 4 and (depth - 4) % step == 0:
+            return Architecture(partial(family, depth))
     try:
         names = torchvision_names()
     except UserError as error:
@@ -119,16 +99,25 @@ def architecture(name: str) -> Architecture:
 
 def builders() -> dict[str, Callable[..., nn.Module]]:
     """Return what builds the models of MODELS and FAMILIES, by name."""
-    families = {f"{name}DEPTH": family.build for name, family in FAMILIES.items()}
+    families = {f"{name}DEPTH": family for name, (family, _) in FAMILIES.items()}
     return {name: kind.build for name, kind in MODELS.items()} | families
 
 
+def normalization_parameters(model: nn.Module) -> set[str]:
+    """Return the names, as in model.named_parameters(), of normalisation's scales and shifts.
+
+    They get no weight decay. The scales g of weight normalisation are such as well.
+    """
+    return {
+        name
+        for prefix, module in model.named_modules()
+        if isinstance(module, NORMALIZATIONS)
+        for name, _ in module.named_parameters(prefix, recurse=False)
+    }
+
+
 def make_model(
-    arch: str,
-    input_shape: tuple[int, ...],
-    num_classes: int,
-    seed: int,
-    flags: Mapping[str, Any],
+    arch: str, input_shape: tuple[int, ...], num_classes: int, seed: int, flags: Mapping[str, Any]
 ) -> nn.Module:
     """Return the model of that name, on the CPU, with the same initial parameters on every node.
 
@@ -136,8 +125,7 @@ def make_model(
 
     Args:
         arch: a name that `architecture` knows.
-        input_shape: of one sample: (channels, height, width), (features,), or () for words.
-        num_classes: classes, or words of the vocabulary.
+        input_shape, num_classes: see Architecture.
         seed: the run's seed.
         flags: every flag of the run; the model gets those that it takes.
 
@@ -146,6 +134,9 @@ def make_model(
             out of its range.
     """
     kind = architecture(arch)
+    for name, flag in options_of(kind.build).items():
+        if name in flags:
+            flag.validate(flags[name])
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(derive_seed(seed, "model"))
         try:

@@ -1,10 +1,12 @@
-"""What an architecture is, and how it says what it cannot take."""
+"""What an architecture is, how it says what it cannot take, and what models of images share."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated
 
+import torch
 from torch import nn
+from torch.func import functional_call
 
 from pcode.utils.errors import UserError
 from pcode.utils.options import Option
@@ -13,11 +15,7 @@ DropRate = Annotated[float, Option("dropout probability", minimum=0)]
 
 
 class UnfitInputsError(ValueError):
-    """An architecture cannot take such samples.
-
-    Args:
-        takes: what it takes, to be read after "takes".
-    """
+    """An architecture cannot take such samples; says what it takes, to be read after "takes"."""
 
 
 @dataclass(frozen=True)
@@ -37,14 +35,54 @@ class Architecture:
     task: str = "classification"
 
 
-def check_at_least_one(**flags: int) -> None:
-    """Validate counts."""
-    for name, value in flags.items():
-        if value < 1:
-            raise UserError(f"--{name} {value}: at least 1")
-
-
 def check_drop_rate(drop_rate: float) -> None:
     """Validate a probability of dropping, which does not drop all."""
     if not 0 <= drop_rate < 1:
         raise UserError(f"--drop_rate {drop_rate}: from 0 to below 1")
+
+
+def shape_error(model: nn.Module, input_shape: tuple[int, ...], batch_size: int) -> str | None:
+    """Return why the model cannot be trained on such batches of images or vectors, if so.
+
+    Shapes alone go through it, on torch's meta device: its parameters stay what they are.
+    """
+    tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    shapes = {name: torch.empty_like(tensor, device="meta") for name, tensor in tensors.items()}
+    try:
+        functional_call(model, shapes, torch.empty(batch_size, *input_shape, device="meta"))
+    except (RuntimeError, AssertionError, ValueError) as error:
+        return str(error).splitlines()[0]
+    return None
+
+
+def image_shape(input_shape: tuple[int, ...], smallest: int = 1) -> tuple[int, int, int]:
+    """Return channels, height and width of images, or raise an UnfitInputsError.
+
+    Height and width must have `smallest` pixels.
+    """
+    size = f" of {smallest} x {smallest} pixels or more" if smallest > 1 else ""
+    if len(input_shape) != 3 or min(input_shape[1:]) < smallest:
+        raise UnfitInputsError(f"images{size}")
+    channels, height, width = input_shape
+    return channels, height, width
+
+
+def he_normal(model: nn.Module) -> None:
+    """Draw the kernels of all convolutions from N(0, 2 / (k^2 c_in)); their biases are 0.
+
+    k x k pixels by c_in inputs. Source: He, Zhang, Ren, Sun, "Delving deep into rectifiers", arXiv
+    1502.01852, equation 10.
+    """
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+
+def fast_layout(images: torch.Tensor) -> torch.Tensor:
+    """Lay the images out as convolutions of many channels go through them fastest.
+
+    On the CPU channels last: a fifth less time per step of a ResNet-20 on 32 x 32 images.
+    """
+    return images.contiguous(memory_format=torch.channels_last) if images.is_cpu else images

@@ -5,8 +5,7 @@ from typing import Annotated
 import torch
 from torch import nn
 
-from pcode.models.base import DropRate, check_at_least_one, check_drop_rate
-from pcode.models.images import fast_layout, he_normal, image_shape
+from pcode.models.base import DropRate, check_drop_rate, fast_layout, he_normal, image_shape
 from pcode.utils.errors import UserError
 from pcode.utils.options import Option
 
@@ -52,10 +51,10 @@ class DenseNet(nn.Module):
 
     Args:
         depth: 3m + 4 with m >= 1, for the BC form 6m + 4.
-        densenet_growth_rate: channels that a dense layer adds (k).
+        densenet_growth_rate: k.
         densenet_bc_mode: 1 x 1 convolutions before the 3 x 3 ones (B), twice as many channels at
             the beginning, and compression (C).
-        densenet_compression: share of the channels that goes on to the next stage (theta).
+        densenet_compression: theta.
     """
 
     def __init__(
@@ -83,7 +82,6 @@ class DenseNet(nn.Module):
         ] = 0.5,
         drop_rate: DropRate = 0.0,
     ) -> None:
-        check_at_least_one(densenet_growth_rate=densenet_growth_rate)
         check_drop_rate(drop_rate)
         num_layers = (depth - 4) // NUM_STAGES
         if densenet_bc_mode and num_layers % 2:

@@ -8,9 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from pcode.models.base import UnfitInputsError
-from pcode.models.images import image_shape
-from pcode.models.inspection import shape_error
+from pcode.models.base import UnfitInputsError, image_shape, shape_error
 from pcode.utils.errors import UserError
 
 # Those that would give a tuple while training: without their additional classifiers.

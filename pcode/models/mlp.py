@@ -5,7 +5,7 @@ from typing import Annotated
 
 from torch import nn
 
-from pcode.models.base import DropRate, UnfitInputsError, check_at_least_one, check_drop_rate
+from pcode.models.base import DropRate, UnfitInputsError, check_drop_rate
 from pcode.utils.options import Option
 
 
@@ -27,7 +27,6 @@ def mlp(
     `mlp_hidden_size` numbers each. Dropout draws from torch's default generator. Initial values:
     torch's, U(-1 / sqrt(inputs), 1 / sqrt(inputs)).
     """
-    check_at_least_one(mlp_num_layers=mlp_num_layers, mlp_hidden_size=mlp_hidden_size)
     check_drop_rate(drop_rate)
     if not input_shape:
         raise UnfitInputsError("images or vectors")

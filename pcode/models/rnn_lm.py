@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.func import functional_call
 
-from pcode.models.base import DropRate, UnfitInputsError, check_at_least_one, check_drop_rate
+from pcode.models.base import DropRate, UnfitInputsError, check_drop_rate
 from pcode.utils.errors import UserError
 from pcode.utils.options import Option
 
@@ -60,8 +60,6 @@ class RNNLanguageModel(nn.Module):
     1 / sqrt(width)).
 
     Args:
-        num_classes: size of the vocabulary.
-        rnn_n_hidden: units of a layer.
         rnn_tie_weights: the decoder's matrix is that of the embedding, one Parameter.
         rnn_weight_norm: see WeightNormLSTM.
     """
@@ -88,7 +86,6 @@ class RNNLanguageModel(nn.Module):
         ] = False,
         drop_rate: DropRate = 0.0,
     ) -> None:
-        check_at_least_one(rnn_n_hidden=rnn_n_hidden, rnn_n_layers=rnn_n_layers)
         check_drop_rate(drop_rate)
         if input_shape:
             raise UnfitInputsError("words")
@@ -131,11 +128,9 @@ class RNNLanguageModel(nn.Module):
 
     @torch.no_grad()
     def set_embeddings(self, rows: torch.Tensor, known: torch.Tensor) -> None:
-        """Overwrite the embeddings of some words; with tied weights the decoder's as well.
+        """Overwrite the embeddings of the known words; with tied weights the decoder's as well.
 
-        Args:
-            rows: (num_words, width); only the rows of known words are read.
-            known: bool, (num_words,).
+        The rows are (num_words, width); `known` is bool, (num_words,).
         """
         num_words, width = self.embedding.weight.shape
         if rows.shape[1] != width:

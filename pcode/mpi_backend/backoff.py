@@ -56,11 +56,7 @@ class Waiting:
 
     A poll that takes longer than 5 us, and than twice the fastest of all, has moved data: poll
     again at once. One that follows a sleep says nothing, since the caches are cold and sockets are
-    looked at; the next one does.
-
-    Args:
-        now: when it begins.
-        fastest: seconds of the fastest poll so far.
+    looked at; the next one does. `fastest` is the seconds of the fastest poll so far.
     """
 
     def __init__(self, now: float, fastest: float) -> None:

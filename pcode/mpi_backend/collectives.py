@@ -17,11 +17,10 @@ import torch
 from mpi4py import MPI
 from torch.distributed import ReduceOp
 
-from pcode.mpi_backend.buffers import ReceiveBuffers, as_contiguous, copy
-from pcode.mpi_backend.future import Callbacks
 from pcode.mpi_backend.library import is_cuda_aware
 from pcode.mpi_backend.operation import Steps, Transfer
 from pcode.mpi_backend.reduction import Reduction
+from pcode.mpi_backend.work import Callbacks
 
 PIECE_BYTES = 1 << 30  # of a message: counts of MPI end at 2^31 - 1
 ONE_ROUND_BYTES = 256 << 10  # received per rank, up to which an all-reduce is one round
@@ -30,15 +29,10 @@ TAGS = 1 << 20  # a tag for each of the collectives under way at once on one gro
 
 
 class Channel:
-    """Messages between the ranks of a group, on a communicator of their own.
-
-    Args:
-        comm: for these messages alone.
-        world_ranks: the group's members, by rank in the group; for errors.
-    """
+    """Messages between the ranks of a group, on a communicator of their own."""
 
     def __init__(self, comm: MPI.Intracomm, world_ranks: Sequence[int]) -> None:
-        self.comm, self._world_ranks = comm, world_ranks
+        self.comm, self._world_ranks = comm, world_ranks  # of the group's members, for errors
         # Of messages between two ranks; reductions compute in host memory.
         self._allows_cuda = is_cuda_aware()
         self.rank, self.size = comm.Get_rank(), comm.Get_size()
@@ -51,12 +45,10 @@ class Channel:
 
     def send(self, tensor: torch.Tensor, peer: int, tag: int) -> list[Transfer]:
         """Start sending a contiguous tensor to a rank of the group."""
+        known = self._world_ranks[peer]
         return [
             Transfer(
-                self.comm.Isend([piece, MPI.BYTE], dest=peer, tag=tag),
-                self._world_ranks[peer],
-                len(piece),
-                receiving=False,
+                self.comm.Isend([piece, MPI.BYTE], peer, tag), known, len(piece), receiving=False
             )
             for piece in _pieces(tensor)
         ]
@@ -66,10 +58,7 @@ class Channel:
         known = None if peer == MPI.ANY_SOURCE else self._world_ranks[peer]
         return [
             Transfer(
-                self.comm.Irecv([piece, MPI.BYTE], source=peer, tag=tag),
-                known,
-                len(piece),
-                receiving=True,
+                self.comm.Irecv([piece, MPI.BYTE], peer, tag), known, len(piece), receiving=True
             )
             for piece in _pieces(tensor)
         ]
@@ -94,12 +83,9 @@ class Collective:
     def _exchange(
         self, outputs: Sequence[torch.Tensor], inputs: Sequence[torch.Tensor]
     ) -> list[Transfer]:
-        """Start sending inputs[peer] to and receiving outputs[peer] from each other rank.
-
-        Empty where nothing is to move. Ranks start with their successor, so that not all of them
-        send to the same one first.
-        """
+        """Start sending inputs[peer] to and receiving outputs[peer] from each other rank."""
         transfers: list[Transfer] = []
+        # From the successor on, so that not all ranks send to the same one first.
         order = [*range(self.rank + 1, self.size), *range(self.rank)]
         for peer in order:
             if outputs and outputs[peer].numel():
@@ -110,10 +96,7 @@ class Collective:
         return transfers
 
     def all_to_all(self, outputs: Sequence[torch.Tensor], inputs: Sequence[torch.Tensor]) -> Steps:
-        """outputs[j] of rank i = inputs[i] of rank j; inputs or outputs may be an empty list.
-
-        All-gather is the case of equal inputs.
-        """
+        """outputs[j] of rank i = inputs[i] of rank j; an empty list moves nothing."""
         if outputs and inputs:
             copy(outputs[self.rank].view(-1), inputs[self.rank].view(-1))
         yield self._exchange(outputs, inputs)
@@ -178,20 +161,12 @@ class Collective:
         yield from self.gather(slices if self.rank == root else [], out, root)
 
     def reduce_scatter(
-        self,
-        output: torch.Tensor,
-        inputs: Sequence[torch.Tensor],
-        reduction: Reduction,
+        self, output: torch.Tensor, inputs: Sequence[torch.Tensor], reduction: Reduction
     ) -> Steps:
         """output of rank i = reduction over j of inputs[i] of rank j.
 
         In chunks, so that what has come in is still in the cache when it is reduced and the
-        scratch memory stays small.
-
-        Args:
-            output: contiguous, 1-D; may be inputs[rank].
-            inputs: contiguous, 1-D, one per rank.
-            reduction: of their dtype.
+        scratch memory stays small. All are 1-D; output may be inputs[rank].
         """
         if self.size == 1:
             copy(output, inputs[0])
@@ -225,3 +200,50 @@ def _pieces(tensor: torch.Tensor) -> list[MPI.buffer]:
     if len(memory) <= PIECE_BYTES:
         return [memory]
     return [memory[begin : begin + PIECE_BYTES] for begin in range(0, len(memory), PIECE_BYTES)]
+
+
+def as_contiguous(tensor: torch.Tensor, allows_cuda: bool = False) -> torch.Tensor:
+    """The values of `tensor` as contiguous memory: itself where it is."""
+    return _checked(tensor, allows_cuda).resolve_conj().resolve_neg().contiguous()
+
+
+class ReceiveBuffers:
+    """Contiguous memory to receive into for each of the tensors: the tensor itself where it is."""
+
+    def __init__(self, *tensors: torch.Tensor, allows_cuda: bool = False) -> None:
+        self.tensors = list(tensors)
+        self._values = [_checked(tensor, allows_cuda) for tensor in tensors]
+        self.buffers = [
+            tensor
+            if tensor.is_contiguous() and not tensor.is_conj() and not tensor.is_neg()
+            else torch.empty_like(tensor, memory_format=torch.contiguous_format)
+            for tensor in self._values
+        ]
+
+    def load(self) -> None:
+        """Fill the buffers with the tensors' values."""
+        for tensor, buffer in zip(self._values, self.buffers, strict=True):
+            if tensor is not buffer:
+                copy(buffer, tensor)
+
+    def copy_back(self) -> None:
+        """Fill the tensors with what the buffers have received."""
+        for tensor, buffer in zip(self._values, self.buffers, strict=True):
+            if tensor is not buffer:
+                copy(tensor, buffer)
+
+
+def _checked(tensor: torch.Tensor, allows_cuda: bool) -> torch.Tensor:
+    is_on_gpu = tensor.device.type == "cuda" and allows_cuda
+    if (tensor.device.type != "cpu" and not is_on_gpu) or tensor.layout != torch.strided:
+        raise ValueError(
+            f"the mpi process group moves dense tensors in host memory; this one is "
+            f"{tensor.layout} on {tensor.device}: copy it to the host first"
+        )
+    return tensor.detach()
+
+
+def copy(target: torch.Tensor, source: torch.Tensor) -> None:
+    """Copy values, also into tensors that require gradients."""
+    with torch.inference_mode():
+        target.copy_(source)

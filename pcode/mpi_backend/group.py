@@ -5,38 +5,33 @@ from __future__ import annotations
 import zlib
 from collections.abc import Sequence
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from mpi4py import MPI
 from torch.distributed import ReduceOp
+from torch.distributed.distributed_c10d import Store
 
-from pcode.mpi_backend.buffers import ReceiveBuffers, as_contiguous
-from pcode.mpi_backend.collectives import Channel
-from pcode.mpi_backend.future import Callbacks
+from pcode.mpi_backend.collectives import Channel, ReceiveBuffers, as_contiguous
 from pcode.mpi_backend.operation import Steps
 from pcode.mpi_backend.progress import Progress
 from pcode.mpi_backend.reduction import Reduction
-from pcode.mpi_backend.torch_internals import (
-    AllreduceOptions,
-    BroadcastOptions,
-    GatherOptions,
-    ProcessGroupBase,
-    ReduceOptions,
-    ReduceScatterOptions,
-    ScatterOptions,
-    Store,
-)
-from pcode.mpi_backend.work import MPIWork
+from pcode.mpi_backend.work import Callbacks, MPIWork
 from pcode.mpi_backend.world import World
 
 Tensors = list[torch.Tensor]
 
-_ALL_REDUCE, _REDUCE, _REDUCE_SCATTER = AllreduceOptions(), ReduceOptions(), ReduceScatterOptions()
-_BROADCAST, _GATHER, _SCATTER = BroadcastOptions(), GatherOptions(), ScatterOptions()
+# torch's stub declares overloads that its own callers never use; they are not repeated here.
+ProcessGroup: Any = dist.ProcessGroup
+
+_ALL_REDUCE, _BROADCAST = dist.AllreduceOptions(), dist.BroadcastOptions()
+_REDUCE, _REDUCE_SCATTER = dist.ReduceOptions(), dist.ReduceScatterOptions()
+_GATHER, _SCATTER = dist.GatherOptions(), dist.ScatterOptions()
 
 
-class MPIProcessGroup(ProcessGroupBase):  # type: ignore[misc]
+class MPIProcessGroup(ProcessGroup):  # type: ignore[misc]
     """A torch.distributed.ProcessGroup of MPI ranks with communicators of its own.
 
     Collective over its members (not over all ranks). Tensors are dense and in host memory;
@@ -45,12 +40,8 @@ class MPIProcessGroup(ProcessGroupBase):  # type: ignore[misc]
     of each other and may be used by several threads at once.
 
     Args:
-        store: of torch, or None.
         world_ranks: the members' ranks in the world, in the order of their ranks here.
-        timeout: the time limit of every operation.
         name: by which C++ finds it; another one for every group of this process.
-        world: the ranks that take part now.
-        progress: this process's.
 
     Raises:
         MPIError: not all members have come within the time limit.
@@ -67,12 +58,12 @@ class MPIProcessGroup(ProcessGroupBase):  # type: ignore[misc]
         progress: Progress,
     ) -> None:
         ranks = list(world_ranks)
-        self._world, self._progress = world, progress
+        self._world = world
         arguments = (ranks.index(world.rank), len(ranks))
         super().__init__(*arguments) if store is None else super().__init__(store, *arguments)
         self._name, self._description = name, "undefined"
         self._limit = timeout.total_seconds()
-        self._callbacks = Callbacks()
+        self._work = partial(MPIWork, world=world, progress=progress, callbacks=Callbacks())
         world.open_notices(self._limit)
 
         def create() -> tuple[MPI.Intracomm, MPI.Intracomm]:
@@ -92,38 +83,19 @@ class MPIProcessGroup(ProcessGroupBase):  # type: ignore[misc]
         self._channel = Channel(collectives, ranks)  # of collective operations alone
 
     def _start(
-        self,
-        name: str,
-        steps: Steps,
-        result: Tensors,
-        opts: Any = None,
-        *,
-        one_step: bool = False,
+        self, name: str, steps: Steps, result: Tensors, opts: Any = None, *, one_step: bool = False
     ) -> MPIWork:
         limit, in_background = self._limit, True
         if opts is not None:
             if opts.timeout > timedelta(0):
                 limit = opts.timeout.total_seconds()
             in_background = opts.asyncOp
-        return MPIWork(
-            name,
-            steps,
-            result,
-            world=self._world,
-            progress=self._progress,
-            callbacks=self._callbacks,
-            limit=limit,
-            one_step=one_step,
-            in_background=in_background,
+        return self._work(
+            name, steps, result, limit=limit, one_step=one_step, in_background=in_background
         )
 
     def _collective(
-        self,
-        name: str,
-        steps: Sequence[Steps],
-        received: ReceiveBuffers,
-        result: Tensors,
-        opts: Any,
+        self, name: str, steps: Sequence[Steps], received: ReceiveBuffers, opts: Any
     ) -> MPIWork:
         """Start these steps, one after the other, and copy back what they have received."""
 
@@ -132,18 +104,16 @@ class MPIProcessGroup(ProcessGroupBase):  # type: ignore[misc]
                 yield from each
             received.copy_back()
 
-        return self._start(name, all_steps(), result, opts)
+        return self._start(name, all_steps(), received.tensors, opts)
 
     # Messages between two ranks
 
     def send(self, tensors: Tensors, dst: int, tag: int) -> MPIWork:
-        """Start sending one tensor to a rank of the group."""
         (tensor,) = tensors
         steps = self._messages.point_to_point(tensor, dst, tag, receiving=False)
         return self._start("send", steps, tensors, one_step=True)
 
     def recv(self, tensors: Tensors, src: int, tag: int) -> MPIWork:
-        """Start receiving one tensor from a rank of the group."""
         (tensor,) = tensors
         steps = self._messages.point_to_point(tensor, src, tag, receiving=True)
         return self._start("recv", steps, tensors, one_step=True)
@@ -158,12 +128,12 @@ class MPIProcessGroup(ProcessGroupBase):  # type: ignore[misc]
         """Each tensor = its reduction over the ranks; opts may be a ReduceOp."""
         tensors = [tensors] if isinstance(tensors, torch.Tensor) else tensors
         if isinstance(opts, ReduceOp | ReduceOp.RedOpType):
-            op, opts = opts, AllreduceOptions()
+            op, opts = opts, dist.AllreduceOptions()
             opts.reduceOp = op
         received, collective = ReceiveBuffers(*tensors), self._channel.next()
         received.load()
         steps = [collective.all_reduce(buffer, opts.reduceOp) for buffer in received.buffers]
-        return self._collective("all_reduce", steps, received, tensors, opts)
+        return self._collective("all_reduce", steps, received, opts)
 
     allreduce_coalesced = allreduce
 
@@ -173,7 +143,7 @@ class MPIProcessGroup(ProcessGroupBase):  # type: ignore[misc]
         received = ReceiveBuffers(tensor if self._channel.rank == root else as_contiguous(tensor))
         received.load()
         steps = [self._channel.next().reduce(received.buffers[0], opts.reduceOp, root)]
-        return self._collective("reduce", steps, received, tensors, opts)
+        return self._collective("reduce", steps, received, opts)
 
     def reduce_scatter(
         self, outputs: Tensors, inputs: list[Tensors], opts: Any = _REDUCE_SCATTER
@@ -188,7 +158,7 @@ class MPIProcessGroup(ProcessGroupBase):  # type: ignore[misc]
             )
             for buffer, pieces in zip(received.buffers, inputs, strict=True)
         ]
-        return self._collective("reduce_scatter", steps, received, outputs, opts)
+        return self._collective("reduce_scatter", steps, received, opts)
 
     def reduce_scatter_single(
         self, output: torch.Tensor, input: torch.Tensor, opts: Any = _REDUCE_SCATTER
@@ -199,7 +169,6 @@ class MPIProcessGroup(ProcessGroupBase):  # type: ignore[misc]
     def reduce_scatter_single_coalesced(
         self, outputs: Tensors, inputs: Tensors, opts: Any = _REDUCE_SCATTER
     ) -> MPIWork:
-        """reduce_scatter_single of several pairs."""
         pieces = [self._split(as_contiguous(tensor)) for tensor in inputs]
         return self.reduce_scatter(outputs, pieces, opts)
 
@@ -209,13 +178,13 @@ class MPIProcessGroup(ProcessGroupBase):  # type: ignore[misc]
         """Every rank's tensor = the root's; opts may be the root's rank in the group."""
         tensors = [tensors] if isinstance(tensors, torch.Tensor) else tensors
         if isinstance(opts, int):
-            root, opts = opts, BroadcastOptions()
+            root, opts = opts, dist.BroadcastOptions()
             opts.rootRank = root
         (tensor,) = tensors
         received = ReceiveBuffers(tensor)
         received.load()
         steps = [self._channel.next().broadcast(received.buffers[0], opts.rootRank)]
-        return self._collective("broadcast", steps, received, tensors, opts)
+        return self._collective("broadcast", steps, received, opts)
 
     def allgather(self, outputs: list[Tensors], inputs: Tensors, opts: Any = None) -> MPIWork:
         """outputs[0][j] = the tensor of rank j."""
@@ -225,10 +194,9 @@ class MPIProcessGroup(ProcessGroupBase):  # type: ignore[misc]
         self, output_lists: list[Tensors], inputs: Tensors, opts: Any = None
     ) -> MPIWork:
         """output_lists[j][k] = the k-th tensor of rank j."""
-        outputs = [tensor for tensors in output_lists for tensor in tensors]
-        received = ReceiveBuffers(*outputs)
+        received = ReceiveBuffers(*(tensor for tensors in output_lists for tensor in tensors))
         pieces = [received.buffers[number :: len(inputs)] for number in range(len(inputs))]
-        return self._all_gather(pieces, inputs, received, outputs, opts)
+        return self._all_gather(pieces, inputs, received, opts)
 
     def all_gather_single(
         self, output: torch.Tensor, input: torch.Tensor, opts: Any = None
@@ -239,33 +207,26 @@ class MPIProcessGroup(ProcessGroupBase):  # type: ignore[misc]
     def all_gather_single_coalesced(
         self, outputs: Tensors, inputs: Tensors, opts: Any = None
     ) -> MPIWork:
-        """all_gather_single of several pairs."""
         received = ReceiveBuffers(*outputs)
         pieces = [self._split(buffer) for buffer in received.buffers]
-        return self._all_gather(pieces, inputs, received, outputs, opts)
+        return self._all_gather(pieces, inputs, received, opts)
 
     def _all_gather(
-        self,
-        pieces: list[Tensors],
-        inputs: Tensors,
-        received: ReceiveBuffers,
-        result: Tensors,
-        opts: Any,
+        self, pieces: list[Tensors], inputs: Tensors, received: ReceiveBuffers, opts: Any
     ) -> MPIWork:
         collective = self._channel.next()
         steps = [
             collective.all_to_all(outputs, [as_contiguous(tensor)] * collective.size)
             for outputs, tensor in zip(pieces, inputs, strict=True)
         ]
-        return self._collective("all_gather", steps, received, result, opts)
+        return self._collective("all_gather", steps, received, opts)
 
     def gather(self, outputs: list[Tensors], inputs: Tensors, opts: Any = _GATHER) -> MPIWork:
         """outputs[0][j] of the root = the tensor of rank j; an empty list elsewhere."""
         (tensor,) = inputs
-        pieces = outputs[0] if outputs else []
-        received = ReceiveBuffers(*pieces)
+        received = ReceiveBuffers(*(outputs[0] if outputs else ()))
         steps = self._channel.next().gather(received.buffers, as_contiguous(tensor), opts.rootRank)
-        return self._collective("gather", [steps], received, pieces, opts)
+        return self._collective("gather", [steps], received, opts)
 
     def scatter(self, outputs: Tensors, inputs: list[Tensors], opts: Any = _SCATTER) -> MPIWork:
         """The tensor of rank j = inputs[0][j] of the root; an empty list elsewhere."""
@@ -273,13 +234,13 @@ class MPIProcessGroup(ProcessGroupBase):  # type: ignore[misc]
         (buffer,) = received.buffers
         pieces = [as_contiguous(tensor) for tensor in inputs[0]] if inputs else []
         steps = self._channel.next().scatter(buffer, pieces, opts.rootRank)
-        return self._collective("scatter", [steps], received, outputs, opts)
+        return self._collective("scatter", [steps], received, opts)
 
     def alltoall(self, outputs: Tensors, inputs: Tensors, opts: Any = None) -> MPIWork:
         """outputs[j] of rank i = inputs[i] of rank j."""
         received, pieces = ReceiveBuffers(*outputs), [as_contiguous(tensor) for tensor in inputs]
         steps = self._channel.next().all_to_all(received.buffers, pieces)
-        return self._collective("all_to_all", [steps], received, outputs, opts)
+        return self._collective("all_to_all", [steps], received, opts)
 
     def all_to_all_single(
         self,
@@ -295,7 +256,7 @@ class MPIProcessGroup(ProcessGroupBase):  # type: ignore[misc]
             self._split(received.buffers[0], output_split_sizes),
             self._split(as_contiguous(input), input_split_sizes),
         )
-        return self._collective("all_to_all", [steps], received, [output], opts)
+        return self._collective("all_to_all", [steps], received, opts)
 
     def _split(self, tensor: torch.Tensor, sizes: list[int] | None = None) -> Tensors:
         """A contiguous tensor's parts, one per rank, each contiguous."""
@@ -308,10 +269,8 @@ class MPIProcessGroup(ProcessGroupBase):  # type: ignore[misc]
         return list(tensor.view(self._channel.size, -1))
 
     def barrier(self, opts: Any = None) -> MPIWork:
-        """Nothing but waiting for all."""
-        return self._collective(
-            "barrier", [self._channel.next().barrier()], ReceiveBuffers(), [], opts
-        )
+        steps = self._channel.next().barrier()
+        return self._collective("barrier", [steps], ReceiveBuffers(), opts)
 
     # Names by which C++ and other releases of torch call the same operations
 
@@ -343,7 +302,6 @@ class MPIProcessGroup(ProcessGroupBase):  # type: ignore[misc]
         return self
 
     def set_timeout(self, timeout: timedelta) -> None:
-        """Set the time limit of the operations started from now on."""
         self._limit = timeout.total_seconds()
 
     def shutdown(self) -> None:

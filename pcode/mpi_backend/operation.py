@@ -4,6 +4,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Generator
+from dataclasses import dataclass
 
 from mpi4py import MPI
 
@@ -11,31 +12,23 @@ from pcode.mpi_backend.errors import MPIError
 from pcode.mpi_backend.world import World
 
 
+@dataclass(slots=True)
 class Transfer:
     """One MPI message under way.
 
-    Args:
-        request: of MPI.
+    Attributes:
         peer: world rank of the other side, or None for a receive from any rank.
-        num_bytes: its size.
-        receiving: whether it comes in.
+        source: after a receive, the sender's rank in its communicator.
     """
 
-    __slots__ = ("num_bytes", "peer", "receiving", "request", "source")
-
-    def __init__(
-        self, request: MPI.Request, peer: int | None, num_bytes: int, receiving: bool
-    ) -> None:
-        self.request, self.peer = request, peer
-        self.num_bytes, self.receiving = num_bytes, receiving
-        self.source = -1
+    request: MPI.Request
+    peer: int | None
+    num_bytes: int
+    receiving: bool
+    source: int = -1
 
     def test(self, world: World) -> bool:
-        """Whether it is complete; after a receive, `source` is the sender in its communicator.
-
-        Raises:
-            MPIError: MPI reports an error, or the message has another size.
-        """
+        """Whether it is complete; raises an MPIError where it failed or has another size."""
         status = MPI.Status() if self.receiving else None
         try:
             if not self.request.Test(status):
@@ -46,11 +39,8 @@ class Transfer:
             self.source = status.Get_source()
             received = status.Get_count(MPI.BYTE)
             if received != self.num_bytes:
-                raise MPIError(
-                    f"received {received} bytes where {self.num_bytes} were expected",
-                    rank=world.rank,
-                    peer=self.peer,
-                )
+                reason = f"received {received} bytes where {self.num_bytes} were expected"
+                raise MPIError(reason, rank=world.rank, peer=self.peer)
         return True
 
 
@@ -155,14 +145,10 @@ class Operation:
         if peer is None:
             with contextlib.suppress(MPIError):  # what is wrong has been reported already
                 peer = _only_peer(self._missing())
-        self.fail(
-            MPIError(
-                fault.reason,
-                rank=self.world.rank,
-                peer=peer,
-                reported_by_peer=fault.reported_by_peer,
-            )
+        error = MPIError(
+            fault.reason, rank=self.world.rank, peer=peer, reported_by_peer=fault.reported_by_peer
         )
+        self.fail(error)
 
     def expire(self, limit: float) -> bool:
         """Fail after this time limit, and report it, unless all transfers are complete by now."""
@@ -184,19 +170,11 @@ class Operation:
         peers = _peers(missing)
         if len(peers) > 1:
             reason += f" (ranks {', '.join(map(str, peers))})"
-        num_bytes = sum(transfer.num_bytes for transfer in missing)
-        return MPIError(
-            f"{reason} ({self.name}, {num_bytes} bytes)",
-            rank=self.world.rank,
-            peer=_only_peer(missing),
-        )
+        reason += f" ({self.name}, {sum(transfer.num_bytes for transfer in missing)} bytes)"
+        return MPIError(reason, rank=self.world.rank, peer=_only_peer(missing))
 
     def _missing(self) -> list[Transfer]:
-        """The transfers that are not complete: incoming ones or, without one, the others.
-
-        Raises:
-            MPIError: one of them has failed.
-        """
+        """The transfers that are not complete: incoming ones or, without one, the others."""
         with self._lock:
             self._transfers = [
                 transfer for transfer in self._transfers if not transfer.test(self.world)

@@ -123,11 +123,7 @@ class Progress:
             time.sleep(max(pause, WAITING.longest) if self._driven else pause)
 
     def _let_move(self, last: float) -> None:
-        """For a while, move what needs no more than a call of MPI now and then.
-
-        Args:
-            last: when a message was last complete.
-        """
+        """For a while after `last`, move what needs no more than a call of MPI now and then."""
         now, moved_much = time.perf_counter(), False
         end = now + min(max(now - last, QUIET.shortest), QUIET_SECONDS)
         while self._quiet and not self._driven and now < end:

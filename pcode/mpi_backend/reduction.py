@@ -12,54 +12,35 @@ import numpy as np
 import torch
 from torch.distributed import ReduceOp
 
-Combine = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
-
-
-def _into(function: Callable[..., torch.Tensor]) -> Combine:
-    return lambda left, right, out: function(left, right, out=out)
+# Of two tensors, into `out`.
+Combine = Callable[..., torch.Tensor]
 
 
 def _by_numpy(function: np.ufunc) -> Combine:
-    return lambda left, right, out: torch.from_numpy(
+    return lambda left, right, *, out: torch.from_numpy(
         function(left.numpy(), right.numpy(), out=out.numpy())
     )
 
 
-_ARITHMETIC: dict[str, Combine] = {
-    "SUM": _into(torch.add),
-    "AVG": _into(torch.add),
-    "PRODUCT": _into(torch.mul),
-}
-_ORDER: dict[str, Combine] = {"MIN": _into(torch.minimum), "MAX": _into(torch.maximum)}
-_UNSIGNED_ORDER: dict[str, Combine] = {"MIN": _by_numpy(np.minimum), "MAX": _by_numpy(np.maximum)}
-_BITS: dict[str, Combine] = {
-    "BAND": _into(torch.bitwise_and),
-    "BOR": _into(torch.bitwise_or),
-    "BXOR": _into(torch.bitwise_xor),
-}
+_ARITHMETIC: dict[str, Combine] = {"SUM": torch.add, "AVG": torch.add, "PRODUCT": torch.mul}
+_ORDER: dict[str, Combine] = {"MIN": torch.minimum, "MAX": torch.maximum}
+_UNSIGNED_ORDER = {"MIN": _by_numpy(np.minimum), "MAX": _by_numpy(np.maximum)}
+_BITS = {"BAND": torch.bitwise_and, "BOR": torch.bitwise_or, "BXOR": torch.bitwise_xor}
 # torch neither adds nor (before 2.14) orders these; their sums have the bits of the signed sums.
-_SIGNED = {
-    torch.uint16: torch.int16,
-    torch.uint32: torch.int32,
-    torch.uint64: torch.int64,
-}
+_SIGNED = {torch.uint16: torch.int16, torch.uint32: torch.int32, torch.uint64: torch.int64}
 _WIDE = (torch.float32, torch.float64, torch.complex64, torch.complex128)
 
 
 class Reduction:
-    """One kind of reduction for one dtype.
-
-    Args:
-        op: of torch.distributed.
-        dtype: of the tensors.
-        num_ranks: how many tensors there are; AVG divides by it.
+    """One kind of reduction for so many tensors of one dtype.
 
     Raises:
         ValueError: the operation is not defined for this dtype.
     """
 
     def __init__(self, op: ReduceOp | ReduceOp.RedOpType, dtype: torch.dtype, num_ranks: int):
-        name = next((known for known in _names() if op == getattr(ReduceOp, known)), str(op))
+        names = (*_ARITHMETIC, *_ORDER, *_BITS)
+        name = next((known for known in names if op == getattr(ReduceOp, known)), str(op))
         floating = dtype.is_floating_point or dtype.is_complex
         table: dict[str, Combine]
         if dtype.is_complex:
@@ -94,7 +75,7 @@ class Reduction:
             if self._working is not self._view:
                 total = values[0].to(self._working)
                 for value in values[1:]:
-                    self._combine(total, value.to(self._working), total)
+                    self._combine(total, value.to(self._working), out=total)
                 if self._divisor != 1:
                     total /= self._divisor
                 target.copy_(total)
@@ -103,10 +84,7 @@ class Reduction:
             for index, value in enumerate(values[1:], start=1):
                 # `out` may be the own row: written only once that has been read.
                 last = index == len(values) - 1
-                total = self._combine(total, value, target if last or index >= own else total)
+                into = target if last or index >= own else total
+                total = self._combine(total, value, out=into)
             if self._divisor != 1:
                 target /= self._divisor
-
-
-def _names() -> tuple[str, ...]:
-    return (*_ARITHMETIC, *_ORDER, *_BITS)

@@ -7,37 +7,36 @@ living; agree on whether what was built on that came about on all.
 
 import atexit
 import os
+import socket
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 from typing import Any, NoReturn
 
+import psutil
 import torch.distributed as dist
 from mpi4py import MPI
+from torch.distributed import TCPStore  # type: ignore[attr-defined]
+from torch.distributed.distributed_c10d import Store
 
-from pcode.mpi_backend import rendezvous
 from pcode.mpi_backend.errors import MPIError, MPISetupError
 from pcode.mpi_backend.group import MPIProcessGroup
 from pcode.mpi_backend.progress import Progress
-from pcode.mpi_backend.torch_internals import Store
-from pcode.mpi_backend.world import World
+from pcode.mpi_backend.world import Result, World
 
+PROBE_SECONDS = 2.0  # for each address of rank 0 that another rank tries
 ENABLED = "OMPI_MCA_mpi_ft_enable"  # what --with-ft ulfm sets for the ranks
 
 
 class Runtime:
     """One for a process; to make it initializes MPI.
 
-    Args:
-        timeout: the time limit of what is given none.
-
     Attributes:
         world: the ranks that take part now.
-        timeout: that of the default group.
-
-    Raises:
-        MPISetupError: the MPI library does not allow several threads.
+        timeout: that of the default group, and of what is given none.
     """
 
     def __init__(self, timeout: timedelta) -> None:
@@ -81,12 +80,45 @@ class Runtime:
         )
 
     def create_store(self) -> Store:
-        """Make the default group's store; collective."""
-        return rendezvous.create_store(self.world, self.timeout)
+        """Make a store on rank 0, at the first of its addresses that this rank reaches; collective.
+
+        Raises:
+            MPISetupError: rank 0 cannot be reached.
+            MPIError: not all ranks have come within the time limit.
+        """
+        store = partial(TCPStore, wait_for_workers=False, timeout=self.timeout)
+        server, offer = None, None
+        if self.world.rank == 0:
+            server = store("0.0.0.0", 0, is_master=True)
+            offer = (_addresses(), server.port)
+        addresses, port = self._call("start of the store", lambda: self.world.comm.bcast(offer))
+        if server is not None:
+            return server
+        return store(_reachable(addresses, port), port, is_master=False)
 
     def environment(self) -> dict[str, str]:
         """What torch.distributed's env:// and launchers' programs read; collective."""
-        return rendezvous.environment_of(self.world, self.timeout.total_seconds())
+        world, comm, offer = self.world, self.world.comm, None
+        node = self._call("ranks of this host", lambda: comm.Split_type(MPI.COMM_TYPE_SHARED))
+        if world.rank == 0:
+            with socket.socket() as probe:
+                probe.bind(("", 0))
+                addresses = ["127.0.0.1"] if node.Get_size() == world.size else _addresses()
+                offer = (addresses[0], probe.getsockname()[1])
+        address, port = self._call("address of rank 0", lambda: comm.bcast(offer))
+        environment = {
+            "RANK": str(world.rank),
+            "WORLD_SIZE": str(world.size),
+            "LOCAL_RANK": str(node.Get_rank()),
+            "LOCAL_WORLD_SIZE": str(node.Get_size()),
+            "MASTER_ADDR": address,
+            "MASTER_PORT": str(port),
+        }
+        node.Free()
+        return environment
+
+    def _call(self, name: str, function: Callable[[], Result]) -> Result:
+        return self.world.call(name, self.timeout.total_seconds(), function)
 
     def recover(self) -> list[int]:
         """See pcode.mpi_backend.recover."""
@@ -128,11 +160,11 @@ class Runtime:
 
     def finish(self, status: int) -> None:
         """See pcode.mpi_backend.finish."""
-        world, limit = self.world, self.timeout.total_seconds()
+        world = self.world
         world.raise_fault()
         if not _survives_deaths():  # an MPI without fault tolerance may have no other call
-            world.call("end of the run", limit, world.comm.Barrier)
-        elif not _agree(world, limit, True):
+            self._call("end of the run", world.comm.Barrier)
+        elif not _agree(world, self.timeout.total_seconds(), True):
             error = MPIError("a node died at the end of the run", rank=world.rank)
             world.report(error)
             raise error
@@ -154,6 +186,30 @@ class Runtime:
         if self.world.fault is not None:
             # MPI_Finalize would wait for the messages that never came.
             self.abort(1, grace=2.0)
+
+
+def _addresses() -> list[str]:
+    """Addresses and name of this host, what the user has named first, the loopback last."""
+    found = [os.environ["MASTER_ADDR"]] if "MASTER_ADDR" in os.environ else []
+    for interface in psutil.net_if_addrs().values():
+        found += [each.address for each in interface if each.family == socket.AF_INET]
+    unique = dict.fromkeys([*found, socket.gethostname(), "127.0.0.1"])
+    return sorted(unique, key=lambda address: address.startswith("127."))
+
+
+def _reachable(addresses: list[str], port: int) -> str:
+    failures = []
+    for address in addresses:
+        try:
+            socket.create_connection((address, port), PROBE_SECONDS).close()
+        except OSError as error:
+            failures.append(f"{address}: {error.strerror or error}")
+        else:
+            return address
+    raise MPISetupError(
+        f"rank 0 cannot be reached on port {port} ({'; '.join(failures)}): "
+        "give an address of its host in MASTER_ADDR"
+    )
 
 
 def _survives_deaths() -> bool:

@@ -1,4 +1,4 @@
-"""The names of torch that are not public: those that are used, and those that are replaced.
+"""The names of torch that are not public and are replaced.
 
 Read in torch 2.11, tested with 2.13 and 2.15.
 """
@@ -8,32 +8,7 @@ from typing import Any
 
 import torch.distributed as dist
 from torch.distributed import distributed_c10d
-from torch.distributed.distributed_c10d import (
-    AllreduceOptions,
-    Backend,
-    BroadcastOptions,
-    GatherOptions,
-    ProcessGroup,
-    ReduceOptions,
-    ReduceScatterOptions,
-    ScatterOptions,
-    Store,
-)
-
-__all__ = [
-    "AllreduceOptions",
-    "BroadcastOptions",
-    "GatherOptions",
-    "ProcessGroupBase",
-    "ReduceOptions",
-    "ReduceScatterOptions",
-    "ScatterOptions",
-    "Store",
-    "register_backend",
-]
-
-# torch's stub declares overloads that its own callers never use; they are not repeated here.
-ProcessGroupBase: Any = ProcessGroup
+from torch.distributed.distributed_c10d import Backend, Store
 
 
 def register_backend(

@@ -15,6 +15,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable
+from concurrent import futures
 from typing import TypeVar
 
 from mpi4py import MPI
@@ -58,11 +59,7 @@ class World:
         self._lock = threading.Lock()
 
     def open_notices(self, limit: float) -> None:
-        """Make the communicator for notices, unless there is one; collective over all ranks.
-
-        Raises:
-            MPIError: not all ranks have called it within `limit` seconds.
-        """
+        """Make the communicator for notices, unless there is one; collective over all ranks."""
         if self._notices is None:
             if self.predecessor is None:
                 self._notices = self.call("start of MPI", limit, self.comm.Dup)
@@ -75,27 +72,22 @@ class World:
         Raises:
             MPIError: it has not returned within `limit` seconds, or MPI reports an error.
         """
-        results: list[Result] = []
-        errors: list[Exception] = []
+        outcome: futures.Future[Result] = futures.Future()
 
         def run() -> None:
             try:
-                results.append(function())
+                outcome.set_result(function())
             except Exception as error:  # raised below, in the caller's thread
-                errors.append(error)
+                outcome.set_exception(error)
 
-        thread = threading.Thread(target=run, name="mpi-call", daemon=True)
-        thread.start()
-        thread.join(limit)
-        if results:
-            return results[0]
-        if not errors:
+        threading.Thread(target=run, name="mpi-call", daemon=True).start()
+        try:
+            return outcome.result(limit)
+        except futures.TimeoutError:
             reason = f"not all ranks have come within {limit:g} s ({name})"
             failure = MPIError(reason, rank=self.rank)
-        elif isinstance(errors[0], MPI.Exception):
-            failure = self.translate(errors[0])
-        else:
-            raise errors[0]
+        except MPI.Exception as error:
+            failure = self.translate(error)
         self.report(failure)
         raise failure
 
@@ -106,18 +98,14 @@ class World:
         return comm
 
     def duplicate(self) -> MPI.Intracomm:
-        """Another communicator of all; collective. A death meanwhile leaves nobody waiting.
-
-        Raises:
-            MPIError: one of the ranks has died.
-        """
+        """Another communicator of all; collective. A death meanwhile leaves nobody waiting."""
         comm = self.shrink()
         if comm.Get_size() != self.size:
             raise MPIError("another node has died", rank=self.rank, reported_by_peer=True)
         return comm
 
     def raise_fault(self) -> None:
-        """Raise the fault, if there was one."""
+        """Raise the fault, if there is one."""
         if self.fault is not None:
             raise self.fault
 

@@ -1,13 +1,14 @@
 """The optimizers: how nodes step and mix. One file each, readable beside the paper.
 
-A new optimizer is one file with a subclass of DecentralizedOptimizer and one line in OPTIMIZERS:
-    docs/writing-an-optimizer.md.
+A new one is a file with a subclass of DecentralizedOptimizer and a line in OPTIMIZERS: see
+docs/writing-an-optimizer.md.
 """
 
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pcode.communication.base import Communicator
+from pcode.compression.base import Compressor
 from pcode.optim.all_reduce_sgd import AllReduceSGD
 from pcode.optim.base import DecentralizedOptimizer, parameter_groups
 from pcode.optim.d_psgd import DPSGD
@@ -72,17 +73,18 @@ def make_optimizer(
     *,
     local: Mapping[str, Any],
     flags: Mapping[str, Any],
-    gossip: Mapping[str, Any],
+    compressor: Compressor,
+    seed: int,
 ) -> DecentralizedOptimizer:
     """Make a node's optimizer.
 
     Args:
         local: options of the local step, as DecentralizedOptimizer takes them.
         flags: every flag of the run; the optimizer gets those that it takes.
-        gossip: what optimizers that compress get: compressor, seed.
+        compressor, seed: for optimizers that compress.
     """
     kind = optimizer_class(name, topology)
     own = taken_by(kind, flags, below=DecentralizedOptimizer)
-    return kind(
-        params, communicator, topology, **local, **own, **(gossip if kind.compresses else {})
-    )
+    if kind.compresses:
+        own |= {"compressor": compressor, "seed": seed}
+    return kind(params, communicator, topology, **local, **own)

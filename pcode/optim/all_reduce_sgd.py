@@ -15,9 +15,9 @@ class AllReduceSGD(DecentralizedOptimizer):
     def _recursion(self) -> None:
         averages_models = self.steps_per_exchange > 1
         if averages_models:
-            self.local_step()
+            self.take_local_step()
         with self.timer("wait"):
             averaged = self.x if averages_models else self.g
             self.communicator.all_reduce_mean(averaged, self.num_steps)
         if not averages_models:
-            self.local_step()
+            self.take_local_step()

@@ -55,7 +55,6 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
         params: parameters or param_groups, named or not, as for torch.optim.SGD; lr, momentum,
             nesterov and weight_decay may differ between groups and be changed between steps
             (schedulers).
-        communicator: this node's view of the others.
         topology: the graph; communicator.size nodes.
         compressor: Q, for the optimizers that send compressed messages.
         adam: makes the local step Adam's, which takes neither momentum nor nesterov.
@@ -64,9 +63,8 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
 
     Attributes:
         x: the flat vector of parameters, which are views of it.
-        g: the flat vector that gradients are brought into by `store.collect_gradients()`, and, but
-            where an optimizer reads them in place, by step(). Until then they are where backward or
-            the user has put them.
+        g: the flat vector that step() brings gradients into, but where an optimizer reads them in
+            place; until then they are where backward or the user has put them.
         local: the local step, with its vectors.
         num_steps, num_exchanges, steps_since_exchange: how many there were.
         epoch: the fractional epoch, which the training loop sets before each step.
@@ -83,7 +81,7 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
             step: checkpoints save and restore them.
 
     Raises:
-        UserError: what `validate` says.
+        ValueError: arguments that do not fit together, or UserError for what `validate` says.
     """
 
     compresses: ClassVar[bool] = False
@@ -111,19 +109,14 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
         turn_on_local_step_from: float = 0.0,
     ) -> None:
         if nesterov and momentum == 0 and adam is None:
-            raise UserError("nesterov needs a momentum above 0")
+            raise ValueError("nesterov needs a momentum above 0")
         if topology.num_nodes != communicator.size:
-            raise UserError(
+            raise ValueError(
                 f"the graph has {topology.num_nodes} nodes, the run {communicator.size}"
             )
         self.validate(topology, compressor=compressor, adam=adam, local_step=local_step)
-        defaults = {
-            "lr": lr,
-            "momentum": momentum,
-            "nesterov": nesterov,
-            "weight_decay": weight_decay,
-        }
-        super().__init__(params, defaults)
+        defaults = {"lr": lr, "momentum": momentum, "nesterov": nesterov}
+        super().__init__(params, defaults | {"weight_decay": weight_decay})
         self.communicator, self.topology = communicator, topology
         self.store = FlatStore(self.param_groups, self.dtype)
         self.layout, self.x, self.g = self.store.layout, self.store.x, self.store.g
@@ -153,11 +146,7 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
         local_step: int = 1,
         **flags: Any,
     ) -> None:
-        """Raise UserError for what the optimizer cannot work with; flags are its own options.
-
-        Raises:
-            UserError: the reason, and what would do.
-        """
+        """Raise UserError for what the optimizer cannot work with; flags are its own options."""
         if not (cls.time_varying or isinstance(topology, Topology)):
             raise UserError(
                 "its nodes keep copies of what their neighbours have sent, which are right only "
@@ -229,18 +218,14 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
             self.local.exchanged()
         else:
             self.store.collect_gradients()
-            self.local_step()
+            self.take_local_step()
         self.num_steps += 1
         return loss
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """As the constructor does; afterwards the layout of the vectors is fixed.
-
-        Raises:
-            UserError: the optimizer exists already.
-        """
+        """For the constructor alone: raise ValueError once the vectors are laid out."""
         if hasattr(self, "store"):
-            raise UserError("parameters cannot be added to an optimizer: its vectors are laid out")
+            raise ValueError("parameters cannot be added to an optimizer: its vectors are laid out")
         _ADD_PARAM_GROUP(self, param_group)
 
     def finish(self) -> None:
@@ -251,13 +236,14 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Zero the gradients as torch's optimizers do; otherwise they are views of g."""
-        if set_to_none:
-            self.store.forget_gradients()
-        else:
+        if not set_to_none:
             self.store.collect_gradients()
             self.g.zero_()
+            return
+        for parameter in self.store.parameters:
+            parameter.grad = None
 
-    def local_step(self) -> None:
+    def take_local_step(self) -> None:
         """x -= lr * d, with d = D(g), in one pass over the vectors."""
         with self.timer("local_update"):
             self.local.step()
@@ -273,7 +259,7 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
         return self.x.nbytes
 
     def _vectors(self) -> dict[str, torch.Tensor]:
-        """The vectors that are the state of an optimizer besides x."""
+        """The vectors that are its state besides x."""
         return {**self.local.vectors, **{name: getattr(self, name) for name in self.state_vectors}}
 
     def state_dict(self) -> dict[str, Any]:
@@ -288,26 +274,26 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
 
     @torch.no_grad()
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over a state_dict() of the same optimizer over the same parameters."""
+        """Take over a state_dict() of the same optimizer over the same parameters.
+
+        Raises:
+            ValueError: it is another's.
+        """
         self.finish()
         vectors = self._vectors()
         if vectors.keys() != state_dict["vectors"].keys():
-            raise UserError(
+            raise ValueError(
                 f"the state holds {', '.join(state_dict['vectors'])}, not {', '.join(vectors)}"
             )
-        for name in COUNTS:
-            setattr(self, name, state_dict[name])
         for group, saved in zip(self.param_groups, state_dict["param_groups"], strict=True):
             group.update(saved)
-        for name, vector in vectors.items():
-            vector.copy_(state_dict["vectors"][name])
+        self.warm_start(state_dict)
 
     @torch.no_grad()
     def warm_start(self, state_dict: dict[str, Any]) -> None:
         """Take over what fits of a state of other nodes, another graph or another optimizer.
 
-        That is the counts of steps and the vectors that this optimizer has as well; afterwards
-        `resynchronise`.
+        That is the counts of steps and the vectors that both have; afterwards `resynchronise`.
         """
         self.finish()
         for name in COUNTS:
@@ -317,9 +303,7 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
                 vector.copy_(state_dict["vectors"][name])
 
     def resynchronise(self) -> None:
-        """Synchronise the copies of the neighbours' models by one exchange; all nodes call it.
-
-        For optimizers with copies it takes one exchange of whole parameters.
+        """Make copies of the neighbours' models exact by one exchange; all nodes call it.
 
         Raises:
             CommunicationError: the exchange failed.

@@ -10,8 +10,7 @@ from pcode.communication.base import Communicator
 from pcode.communication.gathering import gather_digests
 from pcode.compression.base import Compressor
 from pcode.optim.base import DecentralizedOptimizer
-from pcode.optim.gossip import Gossip
-from pcode.optim.mixing import Mixing
+from pcode.optim.gossip import Gossip, VectorGossip
 from pcode.topology.base import Topology
 from pcode.utils.errors import UserError
 from pcode.utils.layout import Layout
@@ -35,7 +34,7 @@ class CompressedOptimizer(DecentralizedOptimizer):
 
     Args:
         compressor: Q.
-        gossip: how messages travel; another one may play all nodes at once.
+        gossip_class: how messages travel; another one may play all nodes at once.
         seed: the run's seed, for compressors that draw.
     """
 
@@ -50,13 +49,13 @@ class CompressedOptimizer(DecentralizedOptimizer):
         topology: Topology,
         *,
         compressor: Compressor,
-        gossip: type[Gossip] = Gossip,
+        gossip_class: type[Gossip] = Gossip,
         seed: int = 0,
         **local: Any,
     ) -> None:
         super().__init__(params, communicator, topology, compressor=compressor, **local)
         self.topology: Topology = topology
-        self.compressor, self._seed, self._gossip_class = compressor, seed, gossip
+        self.compressor, self._seed, self._gossip_class = compressor, seed, gossip_class
         self._gossip = self._gossip_of(compressor)
 
     def _gossip_of(self, compressor: Compressor) -> Gossip:
@@ -97,8 +96,7 @@ class OverlappingOptimizer(CompressedOptimizer):
         self,
         *args: Any,
         overlap: Annotated[
-            bool,
-            Option("exchange while the next gradient is computed; the same numbers come out"),
+            bool, Option("exchange while the next gradient is computed; the same numbers come out")
         ] = True,
         **options: Any,
     ) -> None:
@@ -129,8 +127,8 @@ class OverlappingOptimizer(CompressedOptimizer):
 
 def mean_of_neighbours(optimizer: OverlappingOptimizer) -> torch.Tensor:
     """sum_j w_ij x_j, by one exchange of whole parameters; all nodes call it."""
-    mean = optimizer.x.clone()
-    Mixing(optimizer.communicator, optimizer.timer)(mean, optimizer.topology, optimizer.num_steps)
+    mean, gossip = optimizer.x.clone(), VectorGossip(optimizer.communicator, optimizer.timer)
+    gossip(mean, optimizer.topology, optimizer.num_steps)
     return mean
 
 
@@ -141,11 +139,7 @@ def make_copies_exact(optimizer: OverlappingOptimizer, hat: torch.Tensor, z: tor
 
 
 def require_equal_start(optimizer: DecentralizedOptimizer) -> None:
-    """Refuse to start from models that differ between nodes; all nodes call it.
-
-    Raises:
-        UserError: they differ.
-    """
+    """Refuse to start from models that differ between nodes; all nodes call it."""
     digest = hashlib.sha256(optimizer.x.cpu().numpy().tobytes()).digest()
     if len(set(gather_digests(optimizer.communicator, digest, device=optimizer.x.device))) > 1:
         raise UserError(

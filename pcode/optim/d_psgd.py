@@ -4,7 +4,7 @@ from typing import Any
 
 from pcode.optim.all_reduce_sgd import AllReduceSGD
 from pcode.optim.base import DecentralizedOptimizer
-from pcode.optim.mixing import Mixing
+from pcode.optim.gossip import VectorGossip
 from pcode.topology.base import Graph
 
 
@@ -20,7 +20,7 @@ class DPSGD(DecentralizedOptimizer):
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        self.mixing = Mixing(self.communicator, self.timer)
+        self.gossip = VectorGossip(self.communicator, self.timer)
 
     @classmethod
     def on_graph(cls, graph: Graph) -> type[DecentralizedOptimizer]:
@@ -28,5 +28,5 @@ class DPSGD(DecentralizedOptimizer):
         return AllReduceSGD if graph.name == "complete" else cls
 
     def _recursion(self) -> None:
-        self.local_step()
-        self.mixing(self.x, self.topology.at(self.num_exchanges), self.num_steps)
+        self.take_local_step()
+        self.gossip(self.x, self.topology.at(self.num_exchanges), self.num_steps)

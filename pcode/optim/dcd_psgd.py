@@ -55,7 +55,7 @@ class DCDPSGD(OverlappingOptimizer):
         self.hat.copy_(self.x)
 
     def _step_and_send(self) -> None:
-        self.local_step()
+        self.take_local_step()
         with self.timer("mix"):
             self.x.add_(self.z)
         self._gossip.send(self.x, self.hat, self.num_steps)

@@ -28,12 +28,7 @@ class DeepSqueeze(CompressedOptimizer):
     # What is sent is x itself: nodes that agree are driven apart, by gamma times what e changes.
     converges = False
 
-    def __init__(
-        self,
-        *args: Any,
-        consensus_stepsize: ConsensusStepsize,
-        **options: Any,
-    ) -> None:
+    def __init__(self, *args: Any, consensus_stepsize: ConsensusStepsize, **options: Any) -> None:
         super().__init__(*args, **options)
         self.gamma = consensus_stepsize
         self.e = torch.zeros_like(self.x)
@@ -47,7 +42,7 @@ class DeepSqueeze(CompressedOptimizer):
         return choco if choco == 1 else STEPSIZE_RATIO * choco
 
     def _recursion(self) -> None:
-        self.local_step()
+        self.take_local_step()
         with self.timer("mix"):
             self.e.add_(self.x)
         self._gossip.send(self.e, None, self.num_steps)

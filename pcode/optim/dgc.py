@@ -1,7 +1,7 @@
 """Deep gradient compression: all nodes send the largest part of what they have gathered to all."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import torch
@@ -11,22 +11,14 @@ from pcode.optim.compressed import CompressedOptimizer
 from pcode.optim.local import LocalSGD
 from pcode.topology.base import Graph
 from pcode.utils.errors import UserError
-from pcode.utils.options import Option
+from pcode.utils.options import Option, needs
 
 # Keeps the clipping factor of an all-zero tensor finite, as torch.nn.utils.clip_grad_norm_ does.
 NORM_EPSILON = 1e-6
 
 
-def _without_momentum(flags: Mapping[str, Any]) -> str | None:
-    if flags["momentum_factor"] == 0:
-        return "there is no momentum with --momentum_factor 0"
-    return None
-
-
-def _without_warmup(flags: Mapping[str, Any]) -> str | None:
-    if flags["compress_warmup_epochs"] == 0:
-        return "there is no warm-up with --compress_warmup_epochs 0"
-    return None
+_MOMENTUM = needs("momentum_factor", "there is no momentum with --momentum_factor 0")
+_WARMUP = needs("compress_warmup_epochs", "there is no warm-up with --compress_warmup_epochs 0")
 
 
 class DGC(CompressedOptimizer):
@@ -60,17 +52,14 @@ class DGC(CompressedOptimizer):
         clip_grad: bool = False,
         clip_grad_val: float | None = None,
         mask_momentum: Annotated[
-            bool,
-            Option(
-                "dgc: no momentum left where a coordinate was sent", irrelevant=_without_momentum
-            ),
+            bool, Option("dgc: no momentum left where a coordinate was sent", irrelevant=_MOMENTUM)
         ] = False,
         compress_warmup_values: Annotated[
             Sequence[float],
             Option(
                 "dgc: share that is dropped in each epoch of the warm-up",
                 minimum=0,
-                irrelevant=_without_warmup,
+                irrelevant=_WARMUP,
                 kind=tuple[float, ...],
                 default=(0.75, 0.9375, 0.984375, 0.996, 0.999),
             ),

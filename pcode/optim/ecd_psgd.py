@@ -59,7 +59,7 @@ class ECDPSGD(OverlappingOptimizer):
 
     def _step_and_send(self) -> None:
         half_t = (self.num_exchanges + 1) / 2
-        self.local_step()
+        self.take_local_step()
         with self.timer("mix"):
             self.x.sub_(self.last_x).add_(self.s)
             v = self.last_x.mul_(1 - half_t).add_(self.x, alpha=half_t)

@@ -4,7 +4,6 @@ from typing import Any
 
 import torch
 
-from pcode.utils.errors import UserError
 from pcode.utils.layout import Layout
 
 Groups = list[dict[str, Any]]
@@ -40,15 +39,16 @@ class FlatStore:
 
     Attributes:
         x, g: flat tensors of layout.num_entries.
+        parameters: the parameters, group after group.
         slices: the part of the vectors that each group takes, in the order of the groups.
     """
 
     def __init__(self, groups: Groups, dtype: torch.dtype = torch.float32) -> None:
-        self._parameters = [parameter for group in groups for parameter in group["params"]]
-        devices = {parameter.device for parameter in self._parameters}
-        if len(devices) != 1 or any(p.dtype != dtype for p in self._parameters):
+        self.parameters = [parameter for group in groups for parameter in group["params"]]
+        devices = {parameter.device for parameter in self.parameters}
+        if len(devices) != 1 or any(p.dtype != dtype for p in self.parameters):
             kind = str(dtype).removeprefix("torch.")
-            raise UserError(f"the parameters must be {kind} tensors on one device")
+            raise ValueError(f"the parameters must be {kind} tensors on one device")
         self.layout = flat_layout(groups)
         self.slices, start = [], 0
         for group in groups:
@@ -58,7 +58,7 @@ class FlatStore:
         self.x = torch.empty(start, dtype=dtype, device=devices.pop())
         self.g = torch.zeros_like(self.x)
         self._gradients = self.layout.views(self.g)
-        for parameter, values in zip(self._parameters, self.layout.views(self.x), strict=True):
+        for parameter, values in zip(self.parameters, self.layout.views(self.x), strict=True):
             values.copy_(parameter.data)
             parameter.data = values
         self.collect_gradients()
@@ -70,7 +70,7 @@ class FlatStore:
         memory; one that is there is added to.
         """
         apart, homes = [], []
-        for parameter, gradient in zip(self._parameters, self._gradients, strict=True):
+        for parameter, gradient in zip(self.parameters, self._gradients, strict=True):
             if parameter.grad is gradient:
                 continue
             if parameter.grad is None:
@@ -85,16 +85,11 @@ class FlatStore:
 
     def gradients(self) -> list[torch.Tensor]:
         """The gradient of each parameter, contiguous: where it is, or else all of them in g."""
-        found = [parameter.grad for parameter in self._parameters]
+        found = [parameter.grad for parameter in self.parameters]
         if all(grad is not None and _is_strided(grad) and grad.is_contiguous() for grad in found):
             return found
         self.collect_gradients()
         return self._gradients
-
-    def forget_gradients(self) -> None:
-        """All gradients are None from now on."""
-        for parameter in self._parameters:
-            parameter.grad = None
 
 
 def _is_strided(gradient: torch.Tensor) -> bool:

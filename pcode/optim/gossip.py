@@ -1,4 +1,4 @@
-"""A round of compressed messages between a node and its neighbours."""
+"""A round of messages between a node and its neighbours: compressed ones, or whole vectors."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -8,7 +8,7 @@ import torch
 from pcode.communication.base import Communicator, Exchange
 from pcode.compression.base import Compressor, Message
 from pcode.optim.fused import FusedStep
-from pcode.topology.base import Topology
+from pcode.topology.base import Mixing, Topology
 from pcode.utils.errors import DivergenceError, NotFiniteError
 from pcode.utils.layout import Layout
 from pcode.utils.seeding import derive_seed
@@ -60,8 +60,7 @@ class Gossip:
         self.own = [float(sender == self._rank) for sender in senders]
         self.mean = [weights.get(sender, 0.0) for sender in senders]
         self.mixed = [w - delta for w, delta in zip(self.mean, self.own, strict=True)]
-        # A fused step writes the node's next message while it adds the last one.
-        self._spare = torch.empty_like(self._payloads[self._rank])
+        self._spare: torch.Tensor | None = None  # see fused_step
         self._pending: tuple[Exchange, int] | None = None
 
     def _message(self, sender: int, step: int) -> Message:
@@ -83,14 +82,17 @@ class Gossip:
     ) -> None:
         """`receive`, take a local step, and `send` x - reference; timed as local_update.
 
+        It writes the node's next message while it adds the last one: each has its buffer.
+
         Raises:
             DivergenceError: as `send`.
         """
-        messages = self._wait_for_messages()
-        self._spare, self._payloads[self._rank] = self._payloads[self._rank], self._spare
+        messages, last = self._wait_for_messages(), self._payloads[self._rank]
+        spare = torch.empty_like(last) if self._spare is None else self._spare
+        self._payloads[self._rank], self._spare = spare, last
         own = self._message(self._rank, step)
         with self._timer("local_update"), self._naming(step):
-            fused(messages, *self._sums(targets, len(messages)), reference, own)
+            fused(messages, *_sums(targets, messages), reference, own)
         self._start(step)
 
     def _start(self, step: int) -> None:
@@ -111,15 +113,6 @@ class Gossip:
         except NotFiniteError as error:
             raise DivergenceError(str(error), rank=self._rank, step=step) from None
 
-    def _sums(
-        self, targets: Targets, num_messages: int
-    ) -> tuple[list[torch.Tensor], list[list[float]]]:
-        """The vectors, and for each the weights of the messages: of all senders, or of none."""
-        return (
-            [vector for vector, _, _ in targets],
-            [[factor * w for w in row[:num_messages]] for _, row, factor in targets],
-        )
-
     def add_own(self, target: torch.Tensor) -> None:
         """target += q_i, for the round under way; the others' messages need not be there."""
         assert self._pending is not None, "nothing was sent"
@@ -133,7 +126,7 @@ class Gossip:
         if not messages:
             return
         with self._timer("mix"):
-            self._compressor.accumulate(self._layout, messages, *self._sums(targets, len(messages)))
+            self._compressor.accumulate(self._layout, messages, *_sums(targets, messages))
 
     def receive_one_by_one(self, target: torch.Tensor) -> Iterator[torch.Tensor]:
         """Wait for the round under way and give its messages one by one, by rank, in target."""
@@ -155,3 +148,41 @@ class Gossip:
         with self._timer("wait"):
             exchange.wait()
         return [self._message(sender, step) for sender in self._payloads]
+
+
+def _sums(
+    targets: Targets, messages: Sequence[Message]
+) -> tuple[list[torch.Tensor], list[list[float]]]:
+    """The vectors, and for each the weights of the messages: none before the first round."""
+    weights = [[factor * w for w in row] if messages else [] for _, row, factor in targets]
+    return [vector for vector, _, _ in targets], weights
+
+
+class VectorGossip:
+    """A round in which neighbours send each other whole vectors: x_i <- sum_j w_ij x_j.
+
+    Args:
+        timer: gets the parts wait and mix.
+
+    Attributes:
+        received: buffers, as many as a round so far had senders.
+    """
+
+    def __init__(self, communicator: Communicator, timer: StepTimer) -> None:
+        self._communicator, self._timer = communicator, timer
+        self.received: list[torch.Tensor] = []
+
+    def __call__(self, x: torch.Tensor, mixing: Mixing, step: int) -> None:
+        """Replace this node's flat x; all nodes call it, with the same weights."""
+        rank = self._communicator.rank
+        weights, senders = mixing.weights(rank), mixing.senders(rank)
+        while len(self.received) < len(senders):
+            self.received.append(torch.empty_like(x))
+        incoming = dict(zip(senders, self.received, strict=False))
+        with self._timer("wait"):
+            outgoing = dict.fromkeys(mixing.receivers(rank), x)
+            self._communicator.exchange(outgoing, incoming, step).wait()
+        with self._timer("mix"):
+            x.mul_(weights.get(rank, 0.0))
+            for peer, x_j in incoming.items():
+                x.add_(x_j, alpha=weights[peer])

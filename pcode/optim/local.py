@@ -27,6 +27,10 @@ class SGDOptions:
     )
     nesterov: bool = option(False, "Nesterov momentum", name="use_nesterov")
 
+    def __post_init__(self) -> None:
+        if self.nesterov and self.momentum == 0:
+            raise UserError("--use_nesterov True: needs a --momentum_factor above 0")
+
 
 @dataclass(frozen=True)
 class AdamOptions:
@@ -55,10 +59,9 @@ class AdamOptions:
         if self.eps <= 0:
             raise UserError(f"--adam_eps {self.eps:g}: must be above 0")
         if self.memory_treatment not in MEMORY_TREATMENTS:
-            raise UserError(
-                f"--local_adam_memory_treatment {self.memory_treatment!r}: "
-                f"one of {', '.join(map(str, MEMORY_TREATMENTS))}"
-            )
+            choices = ", ".join(map(str, MEMORY_TREATMENTS))
+            flag = f"--local_adam_memory_treatment {self.memory_treatment!r}"
+            raise UserError(f"{flag}: one of {choices}")
 
 
 class LocalStep:

@@ -31,19 +31,11 @@ class ParallelChoco(OverlappingOptimizer):
     state_vectors = ("hat", "z")
     reads_gradients_in_place = True
 
-    def __init__(
-        self,
-        *args: Any,
-        consensus_stepsize: ConsensusStepsize,
-        **options: Any,
-    ) -> None:
+    def __init__(self, *args: Any, consensus_stepsize: ConsensusStepsize, **options: Any) -> None:
         super().__init__(*args, **options)
         self.gamma = consensus_stepsize
         self.hat, self.z = torch.zeros_like(self.x), torch.zeros_like(self.x)
-        self._targets = (
-            (self.hat, self._gossip.own, 1.0),
-            (self.z, self._gossip.mixed, 1.0),
-        )
+        self._targets = ((self.hat, self._gossip.own, 1.0), (self.z, self._gossip.mixed, 1.0))
 
     def _recursion(self) -> None:
         fused = self.local.fused_with(self.compressor, self.z, self.gamma)

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from pcode.compression.kernels.gpu.blocks import segment_of
 from pcode.compression.kernels.gpu.launch import launch_on_segments, segments_of
+from pcode.utils.devices import to_device
 from pcode.utils.layout import Layout
-from pcode.utils.transfer import to_device
 
 # Of a 16-byte access, and of a float32.
 WIDEST_BYTES, LEAST_BYTES = 16, 4

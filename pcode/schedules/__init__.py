@@ -6,12 +6,9 @@ A new scheme is one file with a subclass of Scheme and one line in SCHEMES.
 from typing import Any
 
 from pcode.schedules.base import Scheme
-from pcode.schedules.constant import Constant
-from pcode.schedules.convex_decay import ConvexDecay
-from pcode.schedules.multistep import MultiStep
 from pcode.schedules.one_cycle import OneCycle
-from pcode.schedules.reduce_on_plateau import ReduceOnPlateau
-from pcode.schedules.strict import Strict
+from pcode.schedules.stepwise import Constant, MultiStep, ReduceOnPlateau
+from pcode.schedules.strict import ConvexDecay, Strict
 from pcode.utils.errors import naming_flags
 from pcode.utils.registry import look_up
 
@@ -28,10 +25,7 @@ SCHEMES: dict[str, type[Scheme]] = {
 
 
 def make_scheme(name: str, end: float, **options: Any) -> Scheme:
-    """Make the scheme of that name; the options are its own.
-
-    Args:
-        end: when training ends, in epochs.
+    """Make the scheme of that name, with its own options, for a training of `end` epochs.
 
     Raises:
         UserError: no scheme has that name, or it cannot follow its options.

@@ -9,13 +9,7 @@ from typing import Any, ClassVar
 from pcode.utils.errors import UserError
 from pcode.utils.options import option
 
-# Options that several schemes have.
-learning_rate = partial(
-    option, 0.1, "learning rate, before scale-up; that at the beginning where it changes", minimum=0
-)
-rate_decay = partial(
-    option, 10.0, "divide the rate by this at each change (a value below 1 multiplies)"
-)
+# An option that several schemes have.
 change_epochs = partial(
     option,
     None,
@@ -79,12 +73,3 @@ def check_ascending(lr_change_epochs: Sequence[float]) -> None:
     """Validate that every epoch is later than the one before it."""
     if list(lr_change_epochs) != sorted(set(lr_change_epochs)):
         raise UserError(f"--lr_change_epochs {in_words(lr_change_epochs)}: must be ascending")
-
-
-def decay_factor(lr_decay: float) -> float:
-    """Return what `--lr_decay` multiplies the rate by: itself below 1, its inverse from 1 on."""
-    if lr_decay <= 0:
-        raise UserError(
-            f"--lr_decay {lr_decay:g}: must be above 0, as 10 or 0.1 for a tenth of the rate"
-        )
-    return lr_decay if lr_decay < 1 else 1 / lr_decay

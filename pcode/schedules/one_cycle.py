@@ -17,10 +17,6 @@ class OneCycle(Scheme):
     The one-cycle policy (Smith and Topin, arXiv 1708.07120), for the learning rate alone: the
     momentum stays what it is. The last stretch, from low to extra low, takes what is left of the
     training after the cycle; without any, training ends at low.
-
-    Args:
-        lr_onecycle_low, lr_onecycle_high, lr_onecycle_extra_low: rates.
-        lr_onecycle_num_epoch: length of the cycle in epochs, half of it up and half of it down.
     """
 
     follows_the_end: ClassVar[bool] = True

@@ -1,26 +1,84 @@
-"""A learning rate put together from phases."""
+"""A learning rate put together from phases, one kind of which is the decay of convex theory."""
 
 import math
 from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from pcode.schedules.base import Scheme, change_epochs, check_ascending, in_words
-from pcode.schedules.convex_decay import Rate, alpha, convex_rate, gamma, mu
 from pcode.utils.errors import UserError
 from pcode.utils.options import option
 
+Rate = Callable[[float], float]
+
+
+def _without_convex_phase(flags: Mapping[str, Any]) -> str | None:
+    indicators = flags["lr_scale_indicators"]
+    if flags["lr_schedule_scheme"] == "strict" and indicators is not None and 2 not in indicators:
+        return "none of --lr_scale_indicators is 2, convex decay"
+    return None
+
+
+# Options of convex decay, also of its phases in others.
+_convex_option = partial(option, None, irrelevant=_without_convex_phase)
+
+
+@dataclass(kw_only=True, eq=False)
+class _Convex(Scheme):
+    """What schemes with the decay of convex theory share."""
+
+    lr_gamma: float | None = _convex_option(
+        "convex decay: the rate before scale-up is lr_gamma / (lr_mu (lr_alpha + epochs))"
+    )
+    lr_mu: float | None = _convex_option("convex decay: divides the rate, as strong convexity does")
+    lr_alpha: float | None = _convex_option(
+        "convex decay: epochs to add to those since training began"
+    )
+
+    def convex_rate(self, begin: float = 0.0) -> Rate:
+        """Return lr_gamma / (lr_mu (lr_alpha + t)) as a function of t, epochs since the beginning.
+
+        Raises:
+            UserError: an option is missing, or the rate is not above 0 from epoch `begin` on.
+        """
+        gamma, mu, alpha = self.lr_gamma, self.lr_mu, self.lr_alpha
+        if gamma is None or mu is None or alpha is None:
+            given = {"lr_gamma": gamma, "lr_mu": mu, "lr_alpha": alpha}
+            missing = " and ".join(f"--{name}" for name, value in given.items() if value is None)
+            raise UserError(f"needs {missing}, for the rate lr_gamma / (lr_mu (lr_alpha + epochs))")
+        for name, value in (("lr_gamma", gamma), ("lr_mu", mu)):
+            if value <= 0:
+                raise UserError(f"--{name} {value:g}: must be above 0")
+        if alpha + begin <= 0:
+            raise UserError(
+                f"--lr_alpha {alpha:g}: must be above {0 - begin:g}, as lr_alpha + epochs divides "
+                f"the rate from epoch {begin:g} on"
+            )
+        return lambda epoch: gamma / (mu * (alpha + epoch))
+
+
+@dataclass(kw_only=True, eq=False)
+class ConvexDecay(_Convex):
+    """lr_gamma / (lr_mu (lr_alpha + t)), t the epochs since training began.
+
+    The decay that the rates for strongly convex losses ask for, as that of CHOCO-SGD in
+    arXiv 1902.00340, with t in fractional epochs where the theory has steps. lr_mu is the strong
+    convexity of the loss, which an L2 penalty's weight bounds from below.
+    """
+
+    def __post_init__(self) -> None:
+        self.turning_points = (self.end,)
+        self.rate = self.convex_rate()
+
+    def __call__(self, epoch: float) -> float:
+        return self.rate(epoch)
+
 
 class Phase(NamedTuple):
-    """A stretch of training with one formula for the rate.
-
-    Attributes:
-        begin: the epoch from which it holds, until the next phase begins.
-        rate: fractional epoch -> learning rate.
-        largest: its largest rate.
-    """
+    """A stretch of training, from an epoch on, with one formula for the rate, and the largest."""
 
     begin: float
     rate: Rate
@@ -36,7 +94,7 @@ CONVEX = 2
 
 
 @dataclass(kw_only=True, eq=False)
-class Strict(Scheme):
+class Strict(_Convex):
     """Phase after phase: linear, polynomial or convex decay.
 
     The phases are delimited by 0, each of lr_change_epochs and the end of training; where a phase
@@ -47,10 +105,8 @@ class Strict(Scheme):
     Args:
         lr_change_epochs: ascending, within the training; none for a single phase. It may also
             name 0 and the end.
-        lr_fields: a,b/c,d/...: the rates at the beginning and the end of each phase; those of a
-            phase of convex decay are not used.
+        lr_fields: a,b/c,d/...: of each phase; those of convex decay are not used.
         lr_scale_indicators: a number for each phase: 0 linear, 1 polynomial, 2 convex decay.
-        lr_gamma, lr_mu, lr_alpha: of convex decay.
     """
 
     lr_change_epochs: tuple[float, ...] | None = change_epochs()
@@ -60,9 +116,6 @@ class Strict(Scheme):
     lr_scale_indicators: tuple[int, ...] | None = option(
         None, "strict: how each phase changes: 0 linear, 1 polynomial (power 2), 2 convex decay"
     )
-    lr_gamma: float | None = gamma()
-    lr_mu: float | None = mu()
-    lr_alpha: float | None = alpha()
 
     def __post_init__(self) -> None:
         if self.lr_fields is None:
@@ -86,7 +139,7 @@ class Strict(Scheme):
 
     def _phase(self, kind: int, begin: float, end: float, a: float, b: float) -> Phase:
         if kind == CONVEX:
-            rate = convex_rate(self.lr_gamma, self.lr_mu, self.lr_alpha, begin)
+            rate = self.convex_rate(begin)
             return Phase(begin, rate, rate(begin))
         course = COURSES[kind]
         return Phase(begin, lambda epoch: course((epoch - begin) / (end - begin), a, b), max(a, b))
@@ -114,16 +167,17 @@ def _spans(lr_change_epochs: tuple[float, ...], end: float) -> list[tuple[float,
 def _pairs(lr_fields: str) -> list[tuple[float, float]]:
     """Parse the rates at the beginning and the end of each phase."""
     try:
-        pairs = [tuple(float(rate) for rate in pair.split(",")) for pair in lr_fields.split("/")]
+        pairs = [
+            (float(a), float(b)) for a, b in (pair.split(",") for pair in lr_fields.split("/"))
+        ]
+        if all(0 <= rate < math.inf for pair in pairs for rate in pair):
+            return pairs
     except ValueError:
-        pairs = [()]
-    found = [(pair[0], pair[1]) for pair in pairs if len(pair) == 2]
-    if len(found) < len(pairs) or not all(0 <= rate < math.inf for pair in found for rate in pair):
-        raise UserError(
-            f"--lr_fields {lr_fields!r}: expected the rates, from 0 up, at the beginning and the "
-            "end of each phase, as 0.1,1/1,0.1 for two phases"
-        )
-    return found
+        pass
+    raise UserError(
+        f"--lr_fields {lr_fields!r}: expected the rates, from 0 up, at the beginning and the end "
+        "of each phase, as 0.1,1/1,0.1 for two phases"
+    )
 
 
 def _check_count(given: str, count: int, spans: list[tuple[float, float]]) -> None:

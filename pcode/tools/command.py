@@ -4,6 +4,7 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
+from functools import wraps
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -14,12 +15,7 @@ FORMATS = (".png", ".pdf", ".svg")
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse that takes no abbreviations and reports through UserError, in one line.
-
-    Args:
-        prog: how the command is started.
-        description: as it is to be printed.
-    """
+    """argparse that takes no abbreviations and reports through UserError, in one line."""
 
     def __init__(self, prog: str, description: str | None, **settings: Any) -> None:
         raw = argparse.RawDescriptionHelpFormatter
@@ -31,7 +27,7 @@ class Parser(argparse.ArgumentParser):
         raise UserError(message)
 
 
-def check_file(flag: str, path: Path | None, suffixes: Sequence[str] = ()) -> None:
+def check_file(flag: str, name: str | Path | None, suffixes: Sequence[str] = ()) -> None:
     """Refuse a file that could not be written at the end.
 
     Args:
@@ -40,28 +36,40 @@ def check_file(flag: str, path: Path | None, suffixes: Sequence[str] = ()) -> No
     Raises:
         UserError: another suffix, a folder that is not there, or one that cannot be written to.
     """
-    if path is None:
+    if name is None:
         return
+    path = Path(name)
     if suffixes and path.suffix.lower() not in suffixes:
         raise UserError(f"--{flag} {path}: the suffix must be one of {', '.join(suffixes)}")
     if path.is_dir() or not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
         raise UserError(f"--{flag} {path}: cannot be written; name a file in an existing folder")
 
 
-def write(path: Path | None, text: str) -> None:
+def write(name: str | Path | None, text: str) -> None:
     """Write a file if one is asked for."""
-    if path is not None:
-        path.write_text(text, encoding="utf-8")
+    if name is not None:
+        Path(name).write_text(text, encoding="utf-8")
 
 
-def call(name: str, run: Callable[[Sequence[str]], int | None], arguments: Sequence[str]) -> int:
-    """Do what the arguments ask for.
+Main = Callable[[Sequence[str]], int]
 
-    Returns:
-        What `run` returns (nothing: 0), or 2 after a line that says why they cannot be followed.
+
+def tool(name: str) -> Callable[[Callable[[Sequence[str]], int | None]], Main]:
+    """Make a function of arguments a tool's main: it returns the exit status.
+
+    That is what the function returns (nothing: 0), or 2 after a line that says why the arguments
+    cannot be followed.
     """
-    try:
-        return run(arguments) or 0
-    except UserError as error:
-        print(f"{name}: error: {error}", file=sys.stderr)
-        return USER_ERROR
+
+    def make(run: Callable[[Sequence[str]], int | None]) -> Main:
+        @wraps(run)
+        def returning_status(arguments: Sequence[str]) -> int:
+            try:
+                return run(arguments) or 0
+            except UserError as error:
+                print(f"{name}: error: {error}", file=sys.stderr)
+                return USER_ERROR
+
+        return returning_status
+
+    return make

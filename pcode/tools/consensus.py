@@ -10,19 +10,15 @@ import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from pcode.compression import COMPRESSORS, Compressor
-from pcode.consensus import (
-    Measurement,
-    Setting,
-    check_gamma,
-    measure,
-    search_gamma,
-    setting_of,
-)
-from pcode.tools.command import FORMATS, Parser, call, check_file, write
-from pcode.tools.consensus_picture import draw
+from pcode.consensus import Measurement, Setting, check_gamma, measure, search_gamma, setting_of
+from pcode.tools.command import FORMATS, Parser, check_file, tool, write
 from pcode.topology import Topology, make_topology
 from pcode.utils.errors import UserError
 from pcode.utils.layout import Layout
@@ -34,6 +30,51 @@ TARGET_ERROR = 1e-3
 # Of memory an entry, on each node, with what a round computes in between.
 ENTRY_BYTES = 56
 MAX_GIB = 4
+LINE_STYLES: tuple[Any, ...] = ("-", (0, (6, 2)), (0, (4, 1, 1, 1)), (0, (2, 1)))
+LOWEST_ERROR, HIGHEST_ERROR = 1e-6, 2.0
+
+
+def draw_course(panel: Axes, measurement: Measurement, *, unit: float = 1.0, **line: Any) -> None:
+    """Draw one curve into a panel; a round counts `unit` on the x axis (1, or its bytes)."""
+    course = measurement.course
+    panel.plot([unit * rounds for rounds in course.rounds], course.errors, **line)
+
+
+def finish_panel(panel: Axes, lowest: float = LOWEST_ERROR, highest: float = HIGHEST_ERROR) -> None:
+    """Set scales and grid of an error panel, down to `lowest` or where rounding takes over."""
+    panel.set_yscale("log")
+    panel.set_ylim(max(lowest, LOWEST_ERROR), highest)
+    panel.set_xlim(left=0)
+    panel.grid(alpha=0.25, linewidth=0.6)
+    panel.spines[["top", "right"]].set_visible(False)
+
+
+def draw(measurements: Sequence[Measurement], path: Path) -> None:
+    """Draw two panels, rounds and bytes: compressors by colour, graphs by dashes."""
+    compressors = list(dict.fromkeys(each.setting.compressor for each in measurements))
+    graphs = list(dict.fromkeys(each.setting.graph for each in measurements))
+    colours = {name: f"C{index}" for index, name in enumerate(compressors)}
+    styles = {name: LINE_STYLES[index % len(LINE_STYLES)] for index, name in enumerate(graphs)}
+    figure = Figure(figsize=(9, 3.8), layout="constrained")
+    by_round, by_bytes = figure.subplots(1, 2, sharey=True)
+    for each in measurements:
+        setting = each.setting
+        line = {"color": colours[setting.compressor], "linestyle": styles[setting.graph]}
+        draw_course(by_round, each, **line)
+        draw_course(by_bytes, each, unit=setting.round_bytes / 1e3, **line)
+    for panel in (by_round, by_bytes):
+        finish_panel(panel)
+    # Compressors differ by orders of magnitude in bytes, and all start at 0.
+    fewest = min((each.setting.round_bytes for each in measurements), default=1e3)
+    by_bytes.set_xscale("symlog", linthresh=fewest / 1e3)
+    by_round.set_xlabel("round")
+    by_bytes.set_xlabel("sent by one node (kB)")
+    by_round.set_ylabel(r"$\|X-\bar{X}\|_F$ relative to the start")
+    handles = [Line2D([], [], color=colours[name], label=name) for name in compressors]
+    for name in graphs if len(graphs) > 1 else ():
+        handles.append(Line2D([], [], color="0.3", linestyle=styles[name], label=name))
+    figure.legend(handles=handles, loc="outside upper center", ncols=6, frameon=False)
+    figure.savefig(path, dpi=150)
 
 
 @dataclass(frozen=True)
@@ -60,20 +101,11 @@ class Options:
     picture: str | None = option(None, "file for a picture (.png, .pdf, .svg)")
     output: str | None = option(None, "file for the figures (JSON)")
 
-    @property
-    def output_path(self) -> Path | None:
-        return None if self.output is None else Path(self.output)
-
-    @property
-    def picture_path(self) -> Path | None:
-        return None if self.picture is None else Path(self.picture)
-
 
 def table(found: Sequence[Measurement | Setting]) -> list[str]:
     """Write a Markdown table; decay is what a round takes off the error, measured and predicted.
 
-    Args:
-        found: what was measured, and the settings for which there is no gamma.
+    For a setting without a measurement there is no gamma.
     """
     head = (
         "graph|n|gap|compressor|delta|bytes a message|gamma|decay a round|gamma (1 - lambda_2)"
@@ -82,17 +114,10 @@ def table(found: Sequence[Measurement | Setting]) -> list[str]:
     rows = [head.split("|")]
     for each in found:
         setting = each if isinstance(each, Setting) else each.setting
-        rows.append(
-            [
-                setting.graph,
-                f"{setting.num_nodes:,}",
-                f"{setting.gap:.3g}",
-                setting.compressor,
-                f"{setting.delta:.3g}",
-                f"{setting.message_bytes:,}",
-                *(["no gamma found", *"----"] if isinstance(each, Setting) else _measured(each)),
-            ]
-        )
+        known = [setting.graph, f"{setting.num_nodes:,}", f"{setting.gap:.3g}", setting.compressor]
+        known += [f"{setting.delta:.3g}", f"{setting.message_bytes:,}"]
+        none = ["no gamma found", *"----"]
+        rows.append(known + (none if isinstance(each, Setting) else _measured(each)))
     return markdown(rows, {"graph", "compressor"})
 
 
@@ -104,21 +129,13 @@ def _measured(measurement: Measurement) -> list[str]:
         ending = ["diverges", "-"]
     elif rounds is not None:
         ending = [f"{rounds:,}", f"{rounds * measurement.setting.round_bytes / 1e3:,.4g}"]
-    return [
-        f"{measurement.gamma:.3g}",
-        "-" if decay is None else f"{decay:.3g}",
-        f"{measurement.predicted_decay:.3g}",
-        *ending,
-    ]
+    decays = "-" if decay is None else f"{decay:.3g}", f"{measurement.predicted_decay:.3g}"
+    return [f"{measurement.gamma:.3g}", *decays, *ending]
 
 
 def _parse(arguments: Sequence[str]) -> tuple[Options, set[str]]:
     """Return the options, and the names of those given."""
-    parser = Parser(
-        prog="python -m pcode.tools.consensus",
-        description=__doc__,
-        argument_default=argparse.SUPPRESS,
-    )
+    parser = Parser("python -m pcode.tools.consensus", __doc__, argument_default=argparse.SUPPRESS)
     flags = options_of(Options)
     for name, flag in flags.items():
         text = flag.help.replace("%", "%%")
@@ -128,13 +145,14 @@ def _parse(arguments: Sequence[str]) -> tuple[Options, set[str]]:
     for name, value in values.items():
         flags[name].validate(value)
     options = Options(**values)
-    check_file("output", options.output_path)
-    check_file("picture", options.picture_path, FORMATS)
-    gib = ENTRY_BYTES * options.n_mpi_process * sum(options.entries) / (1 << 30)
+    check_file("output", options.output)
+    check_file("picture", options.picture, FORMATS)
+    n, num_entries = options.n_mpi_process, sum(options.entries)
+    gib = ENTRY_BYTES * n * num_entries / (1 << 30)
     if gib > MAX_GIB:
         raise UserError(
-            f"--n_mpi_process {options.n_mpi_process} --entries: {sum(options.entries):,} entries "
-            f"on every node take some {gib:,.0f} GiB; at most {MAX_GIB} will do"
+            f"--n_mpi_process {n} --entries: {num_entries:,} entries on every node take some "
+            f"{gib:,.0f} GiB; at most {MAX_GIB} will do"
         )
     return options, set(values)
 
@@ -177,19 +195,13 @@ def _cell(
             return setting
         print(*search.lines(), sep="\n", end="\n\n", flush=True)
         gamma = search.best
-    return measure(
-        topology,
-        name,
-        compressor,
-        layout,
-        rounds=options.rounds,
-        gamma=gamma,
-        start=options.start,
-        seed=seed,
-    )
+    chosen: dict[str, Any] = {"rounds": options.rounds, "start": options.start, "seed": seed}
+    return measure(topology, name, compressor, layout, gamma=gamma, **chosen)
 
 
-def _run(arguments: Sequence[str]) -> None:
+@tool("consensus")
+def main(arguments: Sequence[str]) -> None:
+    """Measure what the flags ask for."""
     options, given = _parse(arguments)
     topologies = [
         make_topology(name, options.n_mpi_process, options.manual_seed)
@@ -209,14 +221,9 @@ def _run(arguments: Sequence[str]) -> None:
         "measurements": [each.figures() for each in measurements],
         "without_gamma": [dataclasses.asdict(each) for each in found if isinstance(each, Setting)],
     }
-    write(options.output_path, json.dumps(content, indent=1) + "\n")
-    if options.picture_path is not None:
-        draw(measurements, options.picture_path)
-
-
-def main(arguments: Sequence[str]) -> int:
-    """Measure what the flags ask for; 0, or 2 where they cannot be followed."""
-    return call("consensus", _run, arguments)
+    write(options.output, json.dumps(content, indent=1) + "\n")
+    if options.picture is not None:
+        draw(measurements, Path(options.picture))
 
 
 if __name__ == "__main__":

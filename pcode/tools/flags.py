@@ -6,16 +6,10 @@ python -m pcode.tools.flags > docs/flags.md
 import sys
 from collections.abc import Sequence
 
-from pcode.config.components import COMPONENTS, Component
+from pcode.config.components import COMPONENTS
 from pcode.config.parser import flags_by_group, groups
-from pcode.tools.command import Parser, call
-from pcode.utils.options import Flag, options_of
-
-
-def _takers(flag: Flag, component: Component) -> str:
-    """Name the components of a kind that take the flag."""
-    names = [name for name, each in component.built().items() if flag.name in options_of(each)]
-    return f"`--{component.flag}` {', '.join(names)}"
+from pcode.tools.command import Parser, tool
+from pcode.utils.options import options_of
 
 
 def table() -> list[str]:
@@ -32,20 +26,21 @@ def table() -> list[str]:
         lines.append("|---|---|---|")
         for name, flag in flags.items():
             spellings = ", ".join(f"`{word}`" for word in (f"--{name}", *flag.option.aliases))
-            takers = _takers(flag, declared[name]) if name in declared else ""
+            takers = ""
+            if component := declared.get(name):
+                built = component.built().items()
+                kinds = ", ".join(kind for kind, each in built if name in options_of(each))
+                takers = f"`--{component.flag}` {kinds}"
             what = flag.help.replace("|", r"\|")
             lines.append(f"| {spellings} {flag.metavar} | {takers} | {what} |")
     return lines
 
 
-def _run(arguments: Sequence[str]) -> None:
+@tool("flags")
+def main(arguments: Sequence[str]) -> None:
+    """Print the table."""
     Parser("python -m pcode.tools.flags", __doc__).parse_args(arguments)
     print(*table(), sep="\n")
-
-
-def main(arguments: Sequence[str]) -> int:
-    """Print the table; return the exit status, 2 for a mistake."""
-    return call("flags", _run, arguments)
 
 
 if __name__ == "__main__":

@@ -20,22 +20,21 @@ run that fails otherwise is reported when the others have ended, with exit statu
 """
 
 import argparse
+import fnmatch
 import json
 import math
 import os
 import sys
 from collections.abc import Sequence
-from fnmatch import fnmatchcase
 from pathlib import Path
 
 import pandas as pd
 
 from pcode.datasets import data_source
-from pcode.tools.command import FORMATS, Parser, call, check_file, write
-from pcode.tools.reproduce_picture import draw
+from pcode.tools.command import FORMATS, Parser, check_file, tool, write
+from pcode.tools.reproduce_report import caption, draw, markdown, summarise
 from pcode.tools.reproduce_runs import Setting, is_rehearsal, run_all
 from pcode.tools.reproduce_tables import TABLES, Cell, Table
-from pcode.tools.reproduce_text import caption, markdown, summarise
 from pcode.utils.errors import INTERRUPTED, UserError
 
 FAILED = 1  # the exit status where a run failed
@@ -44,7 +43,9 @@ FAILED = 1  # the exit status where a run failed
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = Parser(prog="python -m pcode.tools.reproduce", description=__doc__)
     parser.add_argument("table", choices=tuple(TABLES))
-    parser.add_argument("--cells", help="patterns of names of configuration files [all]")
+    parser.add_argument(
+        "--cells", default="*", help="patterns of names of configuration files [all]"
+    )
     parser.add_argument("--data", help="data set instead of the paper's; digits: a rehearsal")
     parser.add_argument("--epochs", type=int, help="of each run [the files', or the rehearsal's]")
     parser.add_argument("--seeds", type=int, default=3, help="runs of each cell [3]")
@@ -55,8 +56,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--output", type=Path, help="JSON file for all figures")
     parsed = parser.parse_args(arguments)
     for name in ("epochs", "seeds", "jobs"):
-        value = getattr(parsed, name)
-        if value is not None and value < 1:
+        if (value := getattr(parsed, name)) is not None and value < 1:
             raise UserError(f"--{name} {value}: must be at least 1")
     if parsed.data is not None:
         data_source(parsed.data)
@@ -69,16 +69,18 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     return parsed
 
 
-def _select(table: Table, patterns: str | None) -> list[Cell]:
+def _select(table: Table, patterns: str) -> list[Cell]:
     """The cells whose names match one of the patterns."""
-    if patterns is None:
-        return list(table.cells)
-    parts = patterns.split(",")
-    for part in parts:
-        if not any(fnmatchcase(cell.name, part) for cell in table.cells):
-            names = ", ".join(cell.name for cell in table.cells)
-            raise UserError(f"--cells {part!r}: no cell of {table.name} matches; there are {names}")
-    return [cell for cell in table.cells if any(fnmatchcase(cell.name, part) for part in parts)]
+    names = [cell.name for cell in table.cells]
+    chosen: set[str] = set()
+    for pattern in patterns.split(","):
+        if not (found := fnmatch.filter(names, pattern)):
+            raise UserError(
+                f"--cells {pattern!r}: no cell of {table.name} matches; there are "
+                f"{', '.join(names)}"
+            )
+        chosen.update(found)
+    return [cell for cell in table.cells if cell.name in chosen]
 
 
 def _to_json(setting: Setting, cells: pd.DataFrame, runs: pd.DataFrame) -> str:
@@ -100,9 +102,8 @@ def _to_json(setting: Setting, cells: pd.DataFrame, runs: pd.DataFrame) -> str:
     return json.dumps(content, indent=1) + "\n"
 
 
-def _run(arguments: Sequence[str]) -> list[str]:
-    """Run a table; a line for each run that failed."""
-    options = _parse(arguments)
+def _run(options: argparse.Namespace) -> list[str]:
+    """Run a table; return a line for each run that failed."""
     table = TABLES[options.table]
     selected = _select(table, options.cells)
     seeds = range(1, options.seeds + 1)
@@ -119,16 +120,16 @@ def _run(arguments: Sequence[str]) -> list[str]:
     return list(runs["failure"].dropna())
 
 
+@tool("reproduce")
 def main(arguments: Sequence[str]) -> int:
-    """Run a table; the exit status: 2 for a mistake, 1 where a run failed, 130 for Ctrl-C."""
-    failures: list[str] = []
+    """Run a table; return 1 where a run failed, 130 for Ctrl-C."""
     try:
-        status = call("reproduce", lambda given: failures.extend(_run(given)), arguments)
+        failures = _run(_parse(arguments))
     except KeyboardInterrupt:
         return INTERRUPTED
     for failure in failures:
         print(f"reproduce: error: {failure}", file=sys.stderr)
-    return status or (FAILED if failures else 0)
+    return FAILED if failures else 0
 
 
 if __name__ == "__main__":

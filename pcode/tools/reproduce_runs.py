@@ -16,8 +16,7 @@ from tqdm import tqdm
 
 from pcode.config import Config, make_config, parse
 from pcode.tools.reproduce_tables import Cell, Table
-from pcode.tools.results_files import read_summary
-from pcode.tools.results_runs import DIVERGED, FINISHED
+from pcode.tools.results_runs import DIVERGED, FINISHED, read_summary
 from pcode.utils import errors
 
 ROOT = Path(__file__).parents[2]
@@ -33,13 +32,10 @@ def is_rehearsal(data: str | None) -> bool:
 
 @dataclass(frozen=True)
 class Setting:
-    """How the cells of a table are run.
+    """How the cells of a table are run, each once for every seed.
 
     Attributes:
-        table: whose cells.
-        data: instead of the files' own data set.
-        epochs: instead of the files' own number.
-        seeds: one run of each cell for each of them.
+        data, epochs: instead of the files' own.
         folder: of the runs.
     """
 
@@ -50,11 +46,7 @@ class Setting:
     folder: Path
 
     def flags(self, cell: Cell, seed: int) -> list[str]:
-        """Return those of run.py, but for the folder of the run.
-
-        Raises:
-            UserError: the cell's file or one of the flags is wrong.
-        """
+        """Return those of run.py, but for the folder of the run; a UserError: one is wrong."""
         flags = ["--config", str(ROOT / "configs" / self.table.name / f"{cell.name}.yaml")]
         flags += ["--data", self.data] if self.data is not None else []
         epochs = self.epochs
@@ -74,12 +66,7 @@ class Setting:
         return flags
 
     def config(self, cell: Cell, seed: int) -> Config:
-        """Every flag of a run."""
         return parse(self.flags(cell, seed)).config
-
-
-class RunFailedError(RuntimeError):
-    """A run ended for another reason than divergence; one line."""
 
 
 def _ended(folder: Path, experiment: str, metric: str) -> list[float]:
@@ -95,21 +82,13 @@ def _ended(folder: Path, experiment: str, metric: str) -> list[float]:
     return figures
 
 
-def _experiment(setting: Setting, cell: Cell, seed: int) -> str:
-    """Name the run as no run of other flags."""
+def _run_cell(setting: Setting, cell: Cell, seed: int) -> tuple[str, float, str | None]:
+    """Return the row of one run, see `run_all`; from its folder where it ran before."""
+    # No run of other flags is called so.
     flags = setting.config(cell, seed).flat()
     changed = {name: value for name, value in flags.items() if value != _DEFAULTS[name]}
     digest = hashlib.sha256(json.dumps(changed, sort_keys=True).encode()).hexdigest()
-    return f"{cell.name}-{seed}-{digest[:8]}"
-
-
-def run_cell(setting: Setting, cell: Cell, seed: int) -> float:
-    """Return the figure of one run, or NaN where it diverged; from its folder where it ran before.
-
-    Raises:
-        RunFailedError: run.py failed otherwise.
-    """
-    experiment = _experiment(setting, cell, seed)
+    experiment = f"{cell.name}-{seed}-{digest[:8]}"
     figures = _ended(setting.folder, experiment, cell.metric)
     if not figures:
         places = ("--checkpoint", str(setting.folder), "--experiment", experiment)
@@ -125,8 +104,8 @@ def run_cell(setting: Setting, cell: Cell, seed: int) -> float:
         if done.returncode not in (0, errors.DIVERGED) or not figures:
             said = done.stderr.strip().splitlines() or ["it said nothing"]
             status = f"ended with status {done.returncode}"
-            raise RunFailedError(f"{cell.name}, seed {seed}: {status}: {said[-1]}")
-    return figures[-1]
+            return cell.name, math.nan, f"{cell.name}, seed {seed}: {status}: {said[-1]}"
+    return cell.name, figures[-1], None
 
 
 def run_all(setting: Setting, cells: Sequence[Cell], jobs: int) -> pd.DataFrame:
@@ -143,18 +122,8 @@ def run_all(setting: Setting, cells: Sequence[Cell], jobs: int) -> pd.DataFrame:
         setting.config(cell, setting.seeds.start)
     setting.folder.mkdir(parents=True, exist_ok=True)
     work = [(cell, seed) for cell in cells for seed in setting.seeds]
-    rows: list[tuple[str, float, str | None]] = []
-    with ThreadPoolExecutor(jobs) as pool, tqdm(total=len(work), unit="run") as bar:
-        runs = [pool.submit(run_cell, setting, cell, seed) for cell, seed in work]
-        try:
-            for (cell, _), run in zip(work, runs, strict=True):
-                try:
-                    rows.append((cell.name, run.result(), None))
-                except RunFailedError as error:
-                    rows.append((cell.name, math.nan, str(error)))
-                bar.update()
-        except BaseException:
-            # Those that have not begun are not begun.
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    with ThreadPoolExecutor(jobs) as pool:
+        # Where it is interrupted, `map` cancels those that have not begun.
+        runs = pool.map(lambda run: _run_cell(setting, *run), work)
+        rows = list(tqdm(runs, total=len(work), unit="run"))
     return pd.DataFrame(rows, columns=["cell", "figure", "failure"])

@@ -5,7 +5,7 @@ A new table is a folder of configs/ with a file for each cell, and one entry of 
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 DIVERGES: Literal["div"] = "div"
 PaperFigure = float | Literal["div"] | None
@@ -13,12 +13,10 @@ PaperFigure = float | Literal["div"] | None
 
 @dataclass(frozen=True)
 class Cell:
-    """One figure of a table.
+    """One figure of a table, of the runs of configs/TABLE/NAME.yaml.
 
     Attributes:
-        name: its file is configs/TABLE/NAME.yaml.
-        row: where it stands; None: below the table.
-        column: likewise, or what it is called below the table.
+        row: where it stands; None: below the table, where it is called what `column` says.
         paper: the paper's figure, mean over its runs; None where it prints no number.
         metric: "top1" (%) or "perplexity".
     """
@@ -30,13 +28,10 @@ class Cell:
     metric: str = "top1"
 
 
-@dataclass(frozen=True)
-class Rehearsal:
-    """What becomes of a table on data that are at hand everywhere, in minutes.
+class Rehearsal(NamedTuple):
+    """What becomes of a table in minutes: epochs of each run, and flags over those of the files.
 
-    Attributes:
-        epochs: of each run; milestones of the learning rate keep their share of a run.
-        flags: pattern of cells' names -> flags over those of the files, later ones over earlier.
+    The flags are by patterns of cells' names, later ones over earlier.
     """
 
     epochs: int
@@ -45,12 +40,10 @@ class Rehearsal:
 
 @dataclass(frozen=True)
 class Table:
-    """A table or figure of the paper.
+    """A table or figure of the paper; its name is that of its folder in configs/.
 
     Attributes:
-        name: of its folder in configs/.
-        data: what the paper's figures were measured on.
-        models: which models they are of.
+        data, models: what the paper's figures were measured on.
         panels: what a panel of the picture shows: a column over the rows, a row over the columns,
             or all of it, a curve for each column.
         note: a sentence on the paper's figures.
@@ -72,6 +65,11 @@ _SMALL = (
     "--lr 0.1 --lr_scaleup False --lr_warmup False --consensus_stepsize none"
 )
 
+
+def _figure(text: str) -> PaperFigure:
+    return DIVERGES if text == DIVERGES else float(text)
+
+
 _COMPRESSIONS = {
     **{f"qsgd-{bits}": f"qsgd {bits}" for bits in (16, 8, 4, 2)},
     **{
@@ -81,16 +79,11 @@ _COMPRESSIONS = {
     },
     "sign": "sign",
 }
-_TABLE1: dict[str, tuple[PaperFigure, ...]] = {
-    "DCD": (
-        *(92.51, 92.36, 23.56, DIVERGES),
-        *(92.05, DIVERGES, DIVERGES, 92.40, 91.97, 89.79, 92.40),
-    ),
-    "ECD": (
-        *(92.02, 59.11, DIVERGES, DIVERGES),
-        *(DIVERGES, DIVERGES, DIVERGES, 17.03, 16.78, 18.03, DIVERGES),
-    ),
-    "CHOCO": (92.34, 92.30, 91.92, 91.41, 92.54, 91.87, 91.32, 92.54, 92.29, 91.73, 92.46),
+# In the order of _COMPRESSIONS.
+_TABLE1 = {
+    "DCD": "92.51 92.36 23.56 div 92.05 div div 92.40 91.97 89.79 92.40",
+    "ECD": "92.02 59.11 div div div div div 17.03 16.78 18.03 div",
+    "CHOCO": "92.34 92.30 91.92 91.41 92.54 91.87 91.32 92.54 92.29 91.73 92.46",
 }
 _SOCIAL: dict[tuple[str, str, str], tuple[PaperFigure, ...]] = {
     ("resnet20", "images, top-1 (%)", "top1"): (93.00, 92.29, 91.90),
@@ -113,9 +106,9 @@ _ALL = (
         cells=(
             Cell("all-reduce", None, "Without compression, all-reduce", 92.64),
             *(
-                Cell(f"{optimizer.lower()}-{name}", row, optimizer, figure)
-                for optimizer, figures in _TABLE1.items()
-                for (name, row), figure in zip(_COMPRESSIONS.items(), figures, strict=True)
+                Cell(f"{optimizer.lower()}-{name}", row, optimizer, _figure(text))
+                for optimizer, texts in _TABLE1.items()
+                for (name, row), text in zip(_COMPRESSIONS.items(), texts.split(), strict=True)
             ),
         ),
         rehearsal=Rehearsal(40, {"*": f"{_SMALL} --batch_size 16"}),
@@ -164,8 +157,7 @@ _ALL = (
             Cell("choco-sign", "top-1 (%)", "CHOCO, sign", 75.15),
         ),
         rehearsal=Rehearsal(
-            20,
-            {"*": f"{_SMALL} --n_sub_process 1 --on_cuda False --arch resnet20 --batch_size 16"},
+            20, {"*": f"{_SMALL} --n_sub_process 1 --on_cuda False --arch resnet20 --batch_size 16"}
         ),
         panels="row",
     ),

@@ -18,11 +18,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from pcode.tools.command import FORMATS, Parser, call, check_file, write
-from pcode.tools.results_groups import group_runs, groups_of
+from pcode.tools.command import FORMATS, Parser, check_file, tool, write
 from pcode.tools.results_picture import draw_all
 from pcode.tools.results_runs import find_runs
-from pcode.tools.results_table import LEFT, csv_text, table
+from pcode.tools.results_table import LEFT, csv_text, group_runs, groups_of, table
 from pcode.utils.errors import UserError
 from pcode.utils.tables import aligned, markdown
 
@@ -38,19 +37,13 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     check_file("markdown", options.markdown)
     check_file("csv", options.csv)
-    _check_folder(options.pictures)
+    if (folder := options.pictures) is not None:
+        there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+        if not there.is_dir() or not os.access(there, os.W_OK):
+            raise UserError(f"--pictures {folder}: cannot be written; name a folder")
     if options.format is not None and options.pictures is None:
         raise UserError(f"--format {options.format}: of pictures; add --pictures FOLDER")
     return options
-
-
-def _check_folder(folder: Path | None) -> None:
-    """Refuse a folder that could not be made or written to at the end."""
-    if folder is None:
-        return
-    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    if not there.is_dir() or not os.access(there, os.W_OK):
-        raise UserError(f"--pictures {folder}: cannot be written; name a folder")
 
 
 def _sections(by_data: Mapping[str, list[str]], mark: str) -> str:
@@ -73,7 +66,9 @@ def _draw(by_data: Mapping[str, pd.DataFrame], folder: Path, suffix: str) -> Non
             print(f"results: {words}", file=sys.stderr)
 
 
-def _run(arguments: Sequence[str]) -> None:
+@tool("results")
+def main(arguments: Sequence[str]) -> None:
+    """Show runs."""
     options = _parse(arguments)
     by_data = group_runs(find_runs(options.runs))
     every = pd.concat([group for runs in by_data.values() for group in groups_of(runs)])
@@ -88,11 +83,6 @@ def _run(arguments: Sequence[str]) -> None:
     write(options.csv, csv_text(every))
     if options.pictures is not None:
         _draw(by_data, options.pictures, options.format or "png")
-
-
-def main(arguments: Sequence[str]) -> int:
-    """Show runs; the exit status, 2 for a mistake."""
-    return call("results", _run, arguments)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib as mpl
 import pandas as pd
@@ -20,8 +20,8 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogFormatterMathtext, LogLocator, NullFormatter
 
-from pcode.tools.results_groups import groups_of, title
 from pcode.tools.results_runs import DIVERGED, METRICS, Metric
+from pcode.tools.results_table import groups_of, title
 from pcode.utils.timing import PARTS
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#56B4E9", "#E69F00")
@@ -58,27 +58,15 @@ PART_STYLES = {
 
 @dataclass(frozen=True)
 class Curve:
-    """The course of one or more runs.
-
-    Attributes:
-        values: a column for each run, indexed by x, where all of them have a value.
-        breaks_off: whether the runs diverged after the last x.
-    """
+    """The course of one or more runs, of which all may have diverged after the last x."""
 
     label: str
-    values: pd.DataFrame
+    values: pd.DataFrame  # a column for each run, indexed by x, where all of them have a value
     breaks_off: bool = False
 
     @property
     def mean(self) -> pd.Series[float]:
         return self.values.mean(axis=1)
-
-    @property
-    def band(self) -> tuple[pd.Series[float], pd.Series[float]]:
-        """A standard deviation below and above the mean, below not past 0 where no run is."""
-        mean, deviation, least = self.mean, self.values.std(axis=1), self.values.min(axis=1)
-        low = (mean - deviation).where((mean > deviation) | (least < 0), least)
-        return low, mean + deviation
 
 
 def line_style(index: int) -> dict[str, Any]:
@@ -99,19 +87,17 @@ def draw_curve(panel: Axes, curve: Curve, index: int) -> None:
         style |= {"linestyle": "", "zorder": 3}
     panel.plot(mean, label=curve.label, markevery=(index % every, every), **style)
     if len(curve.values.columns) > 1:
-        panel.fill_between(mean.index, *curve.band, color=style["color"], alpha=0.2, linewidth=0)
+        # A standard deviation below and above the mean, below not past 0 where no run is.
+        deviation, least = curve.values.std(axis=1), curve.values.min(axis=1)
+        low = (mean - deviation).where((mean > deviation) | (least < 0), least)
+        band = {"color": style["color"], "alpha": 0.2, "linewidth": 0}
+        panel.fill_between(mean.index, low, mean + deviation, **band)
     if curve.breaks_off and len(mean):
         panel.plot(mean.tail(1), "x", color=style["color"], markersize=7)
 
 
-@dataclass(frozen=True)
-class Quantity:
-    """Something recorded at each evaluation, and how an axis shows it.
-
-    Attributes:
-        name: of the column in the course of a run.
-        unit: what the axis counts as 1.
-    """
+class Quantity(NamedTuple):
+    """A column of the course of a run, and how an axis shows it, which counts `unit` as 1."""
 
     label: str
     name: str
@@ -136,16 +122,13 @@ def curve_of(group: pd.DataFrame, x: Quantity, y: Quantity) -> Curve:
             axes = axes[axes[axis] > 0] if quantity.log else axes
         # A run without any record, as one that was just started, takes no other off the picture.
         courses += [axes] if len(axes) else []
-    steps = pd.concat(courses, axis=1, join="inner", keys=range(len(courses))) if courses else None
     values = pd.DataFrame()
-    if steps is not None:
+    if courses:
+        steps = pd.concat(courses, axis=1, join="inner", keys=range(len(courses)))
         values = steps.xs("y", axis=1, level=1)
         values = values.set_axis(steps.xs("x", axis=1, level=1).mean(axis=1), axis=0)
-    return Curve(
-        label=textwrap.fill(title(group), LEGEND_LETTERS),
-        values=values,
-        breaks_off=bool((counted["state"] == DIVERGED).all()),
-    )
+    breaks_off = bool((counted["state"] == DIVERGED).all())
+    return Curve(textwrap.fill(title(group), LEGEND_LETTERS), values, breaks_off)
 
 
 def course_figure(runs: pd.DataFrame, x: Quantity, y: Quantity) -> Figure | None:
@@ -154,30 +137,24 @@ def course_figure(runs: pd.DataFrame, x: Quantity, y: Quantity) -> Figure | None
     curves = {index: curve for index, curve in curves.items() if len(curve.values)}
     if not curves:
         return None
-    labels = [curve.label for curve in curves.values()]
-    figure, panel = _figure(labels)
+    figure = Figure(layout="constrained")
+    panel = figure.subplots()
     for index, curve in curves.items():
         draw_curve(panel, curve, index)
     panel.set_xlabel(x.label)
     panel.set_ylabel(y.label)
     panel.grid(alpha=0.3, linewidth=0.4)
-    panel.spines[["top", "right"]].set_visible(False)
     if x.log:
         panel.set_xscale("log")
         _label_decades(panel.xaxis)
     if y.log:
         panel.set_yscale("log")
-        _cut_off(panel, list(curves.values()))
+        # It ends a decade above the curves that do not diverge.
+        highest = [curve.mean.max() for curve in curves.values() if not curve.breaks_off]
+        if highest and panel.get_ylim()[1] > 10 * max(highest):
+            panel.set_ylim(top=10 * max(highest))
         _label_decades(panel.yaxis)
-    _legend(figure, labels)
-    return figure
-
-
-def _cut_off(panel: Axes, curves: Sequence[Curve]) -> None:
-    """End the panel a decade above the curves that do not diverge."""
-    highest = [curve.mean.max() for curve in curves if not curve.breaks_off]
-    if highest and panel.get_ylim()[1] > 10 * max(highest):
-        panel.set_ylim(top=10 * max(highest))
+    return _finished(figure, [curve.label for curve in curves.values()])
 
 
 def _label_decades(axis: Axis) -> None:
@@ -192,28 +169,16 @@ def _label_decades(axis: Axis) -> None:
     axis.set_minor_formatter(NullFormatter())
 
 
-def _columns(labels: Sequence[str]) -> int:
-    """How many of a legend's labels stand side by side."""
+def _finished(figure: Figure, labels: Sequence[str], panel_height: float = PANEL_HEIGHT) -> Figure:
+    """Add a legend of these labels, and make the figure as high as the panel and it need."""
     longest = max(len(line) for label in labels for line in label.splitlines())
-    return max(1, min(len(labels), int(WIDTH / (LETTER * longest + 0.5))))
-
-
-def _figure(labels: Sequence[str], panel_height: float = PANEL_HEIGHT) -> tuple[Figure, Axes]:
-    """A figure as high as the panel and its legend need."""
-    lines = math.ceil(sum(1 + label.count("\n") for label in labels) / _columns(labels))
-    height = panel_height + LEGEND_LINE * (lines + 1)
-    figure = Figure(figsize=(WIDTH, height), layout="constrained")
-    return figure, figure.subplots()
-
-
-def _legend(figure: Figure, labels: Sequence[str]) -> None:
-    figure.legend(
-        loc="outside upper center",
-        ncols=_columns(labels),
-        frameon=False,
-        handlelength=3,
-        columnspacing=1.2,
-    )
+    columns = max(1, min(len(labels), int(WIDTH / (LETTER * longest + 0.5))))
+    lines = math.ceil(sum(1 + label.count("\n") for label in labels) / columns)
+    figure.set_size_inches(WIDTH, panel_height + LEGEND_LINE * (lines + 1))
+    spacing = {"handlelength": 3.0, "columnspacing": 1.2}
+    figure.legend(loc="outside upper center", ncols=columns, frameon=False, **spacing)
+    figure.axes[0].spines[["top", "right"]].set_visible(False)
+    return figure
 
 
 def step_figure(runs: pd.DataFrame) -> Figure | None:
@@ -222,8 +187,8 @@ def step_figure(runs: pd.DataFrame) -> Figure | None:
     if not bars:
         return None
     labels = [textwrap.fill(label, BAR_LETTERS) for label in bars]
-    most_lines = max(1 + label.count("\n") for label in labels)
-    figure, panel = _figure(list(PART_STYLES), 0.55 + len(bars) * (0.14 + 0.12 * most_lines))
+    figure = Figure(layout="constrained")
+    panel = figure.subplots()
     lengths = pd.DataFrame(list(bars.values()))
     left = pd.Series(0.0, lengths.index)
     for part, style in PART_STYLES.items():
@@ -244,9 +209,9 @@ def step_figure(runs: pd.DataFrame) -> Figure | None:
     panel.set_xlabel("time of a step (ms)")
     panel.grid(axis="x", alpha=0.3, linewidth=0.4)
     panel.set_axisbelow(True)
-    panel.spines[["top", "right"]].set_visible(False)
-    _legend(figure, list(PART_STYLES))
-    return figure
+    most_lines = max(1 + label.count("\n") for label in labels)
+    height = 0.55 + len(bars) * (0.14 + 0.12 * most_lines)
+    return _finished(figure, list(PART_STYLES), height)
 
 
 def _parts(group: pd.DataFrame) -> pd.Series[float]:
@@ -269,11 +234,7 @@ def judged(metric: Metric, runs: pd.DataFrame) -> Quantity:
 
 
 def draw_all(runs: pd.DataFrame, folder: Path, suffix: str) -> tuple[list[Path], list[str]]:
-    """Write every picture of one data set's runs into a folder that exists.
-
-    Returns:
-        The files written, and the names of the pictures that have nothing to show.
-    """
+    """Write every picture of one data set's runs; return the files, and names of empty pictures."""
     metrics = [METRICS[name] for name in runs["metric"].dropna().unique()]
     with mpl.rc_context(STYLE):
         figures = {

@@ -1,32 +1,32 @@
 """Runs as a table: a row for each run, read from its folder."""
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
 from functools import reduce
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
+import yaml
 
 from pcode.compression import COMPRESSORS
-from pcode.tools.results_files import Record, read_flags, read_log, read_numbers, read_summary
+from pcode.config.parser import make_config, why_irrelevant
+from pcode.optim import OPTIMIZERS
 from pcode.training.tasks import TASKS, Task
 from pcode.utils.errors import UserError
 from pcode.utils.options import options_of
+from pcode.utils.registry import look_up
 from pcode.utils.timing import PARTS
+
+Record = dict[str, Any]
 
 UNFINISHED, DIVERGED, FINISHED = "unfinished", "diverged", "finished"
 
 
-@dataclass(frozen=True)
-class Metric:
-    """What a run is judged by.
-
-    Attributes:
-        label: with its unit, for axes and headings.
-        stem: of the pictures' names.
-    """
+class Metric(NamedTuple):
+    """What a run is judged by: its label, with a unit, and the stem of its pictures' names."""
 
     task: Task
     label: str
@@ -35,11 +35,8 @@ class Metric:
 
 # By its name in records and summaries, behind `test_`.
 METRICS = {
-    metric.task.metric: metric
-    for metric in (
-        Metric(TASKS["classification"], "test top-1 (%)", "accuracy"),
-        Metric(TASKS["language"], "test perplexity", "perplexity"),
-    )
+    "top1": Metric(TASKS["classification"], "test top-1 (%)", "accuracy"),
+    "perplexity": Metric(TASKS["language"], "test perplexity", "perplexity"),
 }
 # The mean over the nodes, the worst node, the mean of the nodes' models, and the best mean over the
 # nodes. Their names in files, and in the CSV, end with the metric's.
@@ -55,7 +52,81 @@ _IN_SUMMARY = {
     "bytes_total": "bytes_sent_total",
     "training_seconds": "train_seconds",
 }
+_IDENTITY = ("data", "arch", "experiment", "manual_seed", "graph_topology", "optimizer")
 _COURSE = (*OF_METRIC[:3], "epoch", "consensus_distance", "bytes_sent", "seconds")
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read") from error
+
+
+def _parse(text: str, where: object) -> Record:
+    """Parse a JSON object; `where` is named in errors."""
+    try:
+        content = json.loads(text)
+    except ValueError as error:
+        raise UserError(f"{where}: is damaged (no JSON)") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{where}: is damaged (no JSON object)")
+    return content
+
+
+def read_summary(path: Path) -> Record | None:
+    """Read a run's summary.json; None: there is none."""
+    if not path.exists():
+        return None
+    summary = _parse(_read_text(path), path)
+    if not isinstance(summary.get("exit_reason"), str):
+        raise UserError(f"{path}: is damaged (exit_reason is no text)")
+    return summary
+
+
+def _read_log(path: Path) -> list[Record]:
+    """Read a node's records, without a last line that a killed run left incomplete."""
+    *lines, rest = _read_text(path).split("\n")
+    records = [_parse(line, f"{path}, line {n}") for n, line in enumerate(lines, start=1)]
+    with suppress(UserError):
+        records.append(_parse(rest, path))
+    return records
+
+
+def _numbers(records: Sequence[Record], fields: Mapping[str, str], where: Path) -> pd.DataFrame:
+    """Tabulate numbers (column -> name in the records), None where one is missing or null."""
+    if not all(isinstance(each, dict) for each in records):
+        raise UserError(f"{where}: is damaged (no JSON object)")
+    rows = [{column: each.get(name) for column, name in fields.items()} for each in records]
+    for column, value in chain.from_iterable(row.items() for row in rows):
+        if value is not None and type(value) not in (int, float):
+            raise UserError(f"{where}: is damaged ({fields[column]} is no number)")
+    return pd.DataFrame(rows, columns=list(fields), dtype=object)
+
+
+def _read_flags(path: Path) -> dict[str, Any]:
+    """Read the flags that matter in a run, with the defaults of those that it did not know."""
+    try:
+        content = yaml.safe_load(_read_text(path))
+    except yaml.YAMLError as error:
+        raise UserError(f"{path}: is damaged (no YAML)") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: is damaged (no `flag: value` lines)")
+    # Not checked as a run's flags are: it has run, perhaps on a machine with more than this one.
+    flags = make_config().flat()
+    for name in flags.keys() & content.keys():
+        value = content[name]
+        flags[name] = tuple(value) if isinstance(value, list) else value
+    try:
+        look_up("optimizer", flags["optimizer"], OPTIMIZERS)
+        look_up("comm_op", flags["comm_op"], COMPRESSORS)
+        for name in why_irrelevant(flags, flags):
+            del flags[name]
+        for name in ("n_mpi_process", "manual_seed"):
+            flags[name] = int(flags[name])
+    except (UserError, LookupError, TypeError, ValueError) as error:
+        raise UserError(f"{path}: is damaged or of another version ({error})") from error
+    return flags
 
 
 def find_runs(places: Iterable[Path]) -> pd.DataFrame:
@@ -85,12 +156,14 @@ def find_runs(places: Iterable[Path]) -> pd.DataFrame:
 
 
 def _read_run(folder: Path) -> dict[str, Any]:
-    flags = read_flags(folder / "config.yaml")
-    logs = {path: read_log(path) for path in _log_files(folder)}
+    flags = _read_flags(folder / "config.yaml")
+    files = (path for path in folder.glob("*/log.jsonl") if path.parent.name.isdigit())
+    logs = {path: _read_log(path) for path in sorted(files, key=lambda log: int(log.parent.name))}
     path = folder / "summary.json"
     summary = read_summary(path)
     evaluations = {log: _of_kind("evaluation", records) for log, records in logs.items()}
-    metric = _metric(chain(*evaluations.values(), [] if summary is None else [summary]))
+    recorded = set(chain(*chain(*evaluations.values()), summary or ()))
+    metric = next((name for name in METRICS if f"test_{name}" in recorded), None)
     course = _course(evaluations, metric)
     if summary is None:
         lasts = {log: _of_kind("train", records)[-1:] for log, records in logs.items()}
@@ -100,13 +173,12 @@ def _read_run(folder: Path) -> dict[str, Any]:
         parts, ending = _step_parts({path: [summary]}), summary["exit_reason"]
         names = [name for name in FIGURES if name != "step_seconds"]
         fields = {name: _field(_IN_SUMMARY.get(name, name), metric) for name in names}
-        figures = read_numbers([summary], fields, path).iloc[0].to_dict()
+        figures = _numbers([summary], fields, path).iloc[0].to_dict()
     return {
         "folder": folder,
         "flags": flags,
-        **{name: flags[name] for name in ("data", "arch", "experiment", "manual_seed")},
+        **{name: flags[name] for name in _IDENTITY},
         "num_nodes": flags["n_mpi_process"],
-        **{name: flags[name] for name in ("graph_topology", "optimizer")},
         "compressor": _compressor(flags),
         "metric": metric,
         **figures,
@@ -118,11 +190,6 @@ def _read_run(folder: Path) -> dict[str, Any]:
     }
 
 
-def _log_files(folder: Path) -> list[Path]:
-    files = [path for path in folder.glob("*/log.jsonl") if path.parent.name.isdigit()]
-    return sorted(files, key=lambda path: int(path.parent.name))
-
-
 def _of_kind(kind: str, records: Iterable[Record]) -> list[Record]:
     return [each for each in records if each.get("kind") == kind]
 
@@ -132,20 +199,12 @@ def _field(name: str, metric: str | None) -> str:
     return f"{name}_{metric}" if name in OF_METRIC else name
 
 
-def _metric(records: Iterable[Record]) -> str | None:
-    names = {name for record in records for name in record}
-    return next((each for each in METRICS if f"test_{each}" in names), None)
-
-
 def _compressor(flags: Mapping[str, Any]) -> str:
     """Name the compressor, with what its flags ask for, or none."""
     name = flags.get("comm_op", "none")
-    values = [
-        f"{flags[flag]}"
-        for flag in options_of(COMPRESSORS[name])
-        if flag in flags and flag != "is_biased"
-    ]
-    return " ".join([name, *values, *(["unbiased"] if flags.get("is_biased") is False else [])])
+    own = [flag for flag in options_of(COMPRESSORS[name]) if flag in flags and flag != "is_biased"]
+    unbiased = ["unbiased"] if flags.get("is_biased") is False else []
+    return " ".join([name, *(str(flags[flag]) for flag in own), *unbiased])
 
 
 def _course(evaluations: Mapping[Path, Sequence[Record]], metric: str | None) -> pd.DataFrame:
@@ -155,7 +214,7 @@ def _course(evaluations: Mapping[Path, Sequence[Record]], metric: str | None) ->
     fields = {name: _field(name, metric) for name in ("step", *_COURSE)}
     nodes = [
         # A run that went on from a checkpoint may have evaluated a step again.
-        read_numbers(records, fields, log).astype(float).drop_duplicates("step", keep="last")
+        _numbers(records, fields, log).astype(float).drop_duplicates("step", keep="last")
         for log, records in evaluations.items()
     ]
     course = nodes[0].set_index("step")
@@ -181,14 +240,10 @@ def _figures_so_far(course: pd.DataFrame, metric: str | None, num_nodes: int) ->
 
 
 def _step_parts(records: Mapping[Path, Sequence[Record]]) -> dict[str, float]:
-    """Return seconds of a step, mean over the nodes; nothing where no time was measured.
-
-    Args:
-        records: of each node, or of all, by their files.
-    """
+    """Return seconds of a step, mean over the nodes; nothing where no time was measured."""
     fields = {name: name for name in ("total", *PARTS)}
     measured = [
-        read_numbers([each.get("step_seconds") or {} for each in of_file], fields, path)
+        _numbers([each.get("step_seconds") or {} for each in of_file], fields, path)
         for path, of_file in records.items()
     ]
     if not measured:

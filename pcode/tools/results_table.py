@@ -1,16 +1,103 @@
-"""The figures of runs as text: a table with a row for each group, and CSV with one for each run."""
+"""Runs that differ in nothing but the seed as groups, and their figures as a table and as CSV."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 
-from pcode.tools.results_groups import groups_of, title
-from pcode.tools.results_runs import FIGURES, METRICS, OF_METRIC
+from pcode.tools.results_runs import FIGURES, FINISHED, METRICS, OF_METRIC
 
-Text = Callable[[float], str]
-MISSING = "-"
+# Flags that say where a run is or who made it; those that cannot matter are left out besides.
+NOT_COMPARED = frozenset(
+    "manual_seed checkpoint timestamp data_dir download hostfile python_path mpi_path mpi_env "
+    "work_dir user project resume checkpoint_index save_all_models save_some_models "
+    "display_tracked_time summary_freq".split()
+)
+# The flags that a short name begins with; the value of a flag of the second line needs no name.
+NAMED_FIRST = ("optimizer", "comm_op", "graph_topology", "n_mpi_process", "arch")
+SELF_EXPLANATORY = frozenset({"optimizer", "comm_op", "graph_topology", "arch", "backend"})
 # Headings of the columns of text.
 LEFT = frozenset(("run", "graph", "optimizer", "compressor", "ended"))
+
+Text = Callable[[float], str]
+# How a mean and its deviation are written.
+How = tuple[Text] | tuple[Text, Text]
+
+
+def group_runs(runs: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Split runs by data set, as figures of different data sets do not compare, and group them.
+
+    Returns:
+        Data set -> its runs, with more columns: `group`, the same for runs that differ in nothing
+        but the seed; `run`, a few words that tell the group from the others; `is_last`, whether it
+        is the last finished run of its seed, or else the last; `is_counted`, whether its figures
+        are averaged: those of the last runs that finished, or of all last ones where none has.
+    """
+    runs = runs.assign(group=[_key(flags) for flags in runs["flags"]])
+    finished = runs["state"] == FINISHED
+    by_state = runs.assign(finished=finished).sort_values("finished", kind="stable")
+    is_last = ~by_state.duplicated(["group", "manual_seed"], keep="last").sort_index()
+    any_finished = (is_last & finished).groupby(runs["group"]).transform("any")
+    runs = runs.assign(is_last=is_last, is_counted=is_last & (finished | ~any_finished))
+    return {str(data): _named(of_data) for data, of_data in runs.groupby("data", sort=False)}
+
+
+def groups_of(runs: pd.DataFrame) -> list[pd.DataFrame]:
+    """Return the groups of one data set, in the order of their first runs."""
+    return [group for _, group in runs.groupby("group", sort=False)]
+
+
+def title(group: pd.DataFrame) -> str:
+    """Return the group's name and, where there are several, how many of its seeds count."""
+    num_runs, num_counted = group["is_last"].sum(), group["is_counted"].sum()
+    name: str = group["run"].iloc[0]
+    count = f"{num_runs} seeds" if num_runs == num_counted else f"{num_counted} of {num_runs}"
+    return f"{name} ({count})" if num_runs > 1 else name
+
+
+def _key(flags: Mapping[str, Any]) -> str:
+    return repr(sorted((name, repr(flags[name])) for name in flags if name not in NOT_COMPARED))
+
+
+def _named(runs: pd.DataFrame) -> pd.DataFrame:
+    """Name each group: its experiment, and the flags that tell it from others of that."""
+    firsts, experiments = runs.drop_duplicates("group"), runs["experiment"].astype(str)
+    names: dict[str, str] = {}
+    for experiment, groups in firsts.groupby(experiments, sort=False):
+        telling = _telling_flags(list(groups["flags"]))
+        for group, flags in zip(groups["group"], groups["flags"], strict=True):
+            parts = [_flag_text(name, flags[name]) for name in telling if name in flags]
+            if not parts or experiments.nunique() > 1:
+                parts.insert(0, str(experiment))
+            names[group] = ", ".join(parts)
+    return runs.assign(run=runs["group"].map(names))
+
+
+def _telling_flags(settings: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the flags that split what has the same name so far.
+
+    They are taken in the order of NAMED_FIRST, then of the configuration.
+    """
+    names = dict.fromkeys(name for flags in settings for name in flags)
+    # Another flag is the reason why one matters in some only: that one is to be named.
+    everywhere = [name for name in names if all(name in flags for flags in settings)]
+    order = dict.fromkeys([*NAMED_FIRST, *everywhere, *names])
+    chosen: list[str] = []
+
+    def num_distinct(by: Sequence[str]) -> int:
+        return len({tuple(repr(flags.get(name)) for name in by) for flags in settings})
+
+    for name in order:
+        if name not in NOT_COMPARED and num_distinct([*chosen, name]) > num_distinct(chosen):
+            chosen.append(name)
+    return chosen
+
+
+def _flag_text(name: str, value: Any) -> str:
+    shown = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    if name == "n_mpi_process":
+        return f"{shown} nodes"
+    return shown if name in SELF_EXPLANATORY else f"{name} {shown}"
 
 
 def bytes_text(number: float) -> str:
@@ -36,13 +123,11 @@ def mean_text(values: Iterable[float], mean: Text, deviation: Text | None = None
     """Write the mean of what is known, ± the deviation of a sample if that is asked for."""
     known = pd.Series(values, dtype=float).dropna()
     if known.empty:
-        return MISSING
+        return "-"
     shown = mean(known.mean())
     return f"{shown} ± {deviation(known.std())}" if deviation and len(known) > 1 else shown
 
 
-# How a mean and its deviation are written.
-How = tuple[Text] | tuple[Text, Text]
 PERCENT: How = ("{:.2f}".format, "{:.2f}".format)
 DIGITS: How = ("{:.3g}".format, "{:.2g}".format)
 # Heading -> the figure, and how it is written.

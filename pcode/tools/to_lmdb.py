@@ -3,26 +3,22 @@
 python -m pcode.tools.to_lmdb data/imagenet/train data/imagenet/train.lmdb
 """
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from pcode.datasets.image_files import FolderImages
-from pcode.datasets.lmdb_images import write_lmdb
-from pcode.tools.command import Parser, call
+from pcode.datasets.encoded_images import FolderImages, write_lmdb
+from pcode.tools.command import Parser, tool
 from pcode.utils.errors import UserError
 
 
-def _parse(arguments: Sequence[str]) -> argparse.Namespace:
+@tool("to_lmdb")
+def main(arguments: Sequence[str]) -> None:
+    """Write the file."""
     parser = Parser(prog="python -m pcode.tools.to_lmdb", description=__doc__)
     parser.add_argument("folder", type=Path, help="holds a folder of images for each class")
     parser.add_argument("file", type=Path, help="file to write; one that is there is replaced")
-    return parser.parse_args(arguments)
-
-
-def _run(arguments: Sequence[str]) -> None:
-    options = _parse(arguments)
+    options = parser.parse_args(arguments)
     if options.file.is_dir() or not options.file.parent.is_dir():
         raise UserError(f"{options.file}: cannot be written; name a file in an existing folder")
     images = FolderImages(options.folder)
@@ -30,11 +26,6 @@ def _run(arguments: Sequence[str]) -> None:
     size = options.file.stat().st_size / 1e6
     count = f"{len(images.labels)} images of {len(images.classes)} classes"
     print(f"{options.file}: {count}, {size:.1f} MB")
-
-
-def main(arguments: Sequence[str]) -> int:
-    """Write the file; the exit status, 2 for a mistake."""
-    return call("to_lmdb", _run, arguments)
 
 
 if __name__ == "__main__":

@@ -6,10 +6,20 @@ docs/writing-a-topology.md.
 
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
-from pcode.topology.base import Graph, Mixing, TimeVarying, Topology
+import numpy as np
+
+from pcode.topology.base import (
+    Graph,
+    Mixing,
+    TimeVarying,
+    Topology,
+    local_degree_weights,
+    metropolis_weights,
+)
 from pcode.topology.chain import chain
 from pcode.topology.complete import complete
 from pcode.topology.erdos_renyi import erdos_renyi
@@ -25,9 +35,7 @@ from pcode.topology.ring import data_center, ring
 from pcode.topology.ring_ext import ring_ext
 from pcode.topology.social import social
 from pcode.topology.star import star
-from pcode.topology.survivors import surviving_graph
 from pcode.topology.torus import torus
-from pcode.topology.weights import local_degree_weights, metropolis_weights
 from pcode.utils.errors import UserError
 from pcode.utils.options import taken_by
 from pcode.utils.registry import look_up
@@ -108,6 +116,27 @@ def make_topology(name_or_path: str, num_nodes: int, seed: int = 0) -> Topology:
             "is always the same is needed, as exponential"
         )
     return graph
+
+
+def surviving_graph(graph: Graph, survivors: Sequence[int], remade: Graph | None) -> Graph:
+    """Return the graph on which survivors go on; their new ranks are their places in the list.
+
+    Args:
+        graph: of all nodes before.
+        survivors: their ranks in it, ascending.
+        remade: the same kind of graph with so many nodes, or None where there is none. It is
+            taken where there is one (a ring stays a ring); else the links that are left, by
+            Metropolis' rule; else, where these fall apart, a ring.
+    """
+    if remade is not None:
+        return remade
+    num_nodes = len(survivors)
+    if isinstance(graph, Topology):
+        left = np.argwhere(graph.matrix[np.ix_(survivors, survivors)] > 0)
+        weights = metropolis_weights(num_nodes, ((int(i), int(j)) for i, j in left))
+        with suppress(UserError):  # they are not connected
+            return Topology(f"{graph.name} without {graph.num_nodes - num_nodes}", weights)
+    return ring(num_nodes)
 
 
 def _parameter(name: str, text: str) -> dict[str, float]:

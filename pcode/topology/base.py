@@ -1,23 +1,27 @@
-"""Graphs of nodes and the validated weights with which they mix."""
+"""Graphs of nodes, the validated weights with which they mix, and what graphs are made with."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import count
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from pcode.utils.errors import UserError
+from pcode.utils.seeding import derive_seed
 
 Matrix = npt.NDArray[np.float64]
 
 # Far above what rounding leaves in a row of float64 weights, far below what could move the mean
 # of the models within a training run.
 TOLERANCE = 1e-12
+# Graphs drawn until one is connected.
+MAX_ATTEMPTS = 1000
 
 
 class Mixing(ABC):
@@ -69,16 +73,48 @@ class Graph(ABC):
 
 
 class TimeVarying(Graph):
-    """A graph that changes from round to round.
+    """A graph that changes from round to round."""
 
-    Attributes:
-        period: rounds after which it repeats itself, or None where it never does.
-    """
-
-    period: int | None
+    period: int | None  # rounds after which it repeats itself, or None where it never does
 
     def __init__(self, name: str, num_nodes: int) -> None:
         self.name, self.num_nodes = name, num_nodes
+
+
+class OnePeer(Mixing):
+    """W = (I + P) / 2 with a permutation P: half for itself and half for its source.
+
+    A node that is its own source retains its value. W is stored as one integer a node.
+
+    Args:
+        sources: rank -> the rank from which it receives; a permutation.
+
+    Raises:
+        ValueError: it is no permutation, so that W would not be doubly stochastic.
+    """
+
+    def __init__(self, sources: npt.NDArray[np.int64]) -> None:
+        self._sources = np.asarray(sources, dtype=np.int64)
+        if not np.array_equal(np.sort(self._sources), np.arange(self._sources.size)):
+            raise ValueError(f"the sources {self._sources} are no permutation")
+        self._targets = np.argsort(self._sources)
+
+    def weights(self, rank: int) -> dict[int, float]:
+        source = int(self._sources[rank])
+        return {rank: 1.0} if source == rank else dict.fromkeys(sorted((rank, source)), 0.5)
+
+    def senders(self, rank: int) -> tuple[int, ...]:
+        return self._other(rank, self._sources)
+
+    def receivers(self, rank: int) -> tuple[int, ...]:
+        return self._other(rank, self._targets)
+
+    def mix(self, values: Matrix) -> Matrix:
+        return (values + values[self._sources]) / 2
+
+    @staticmethod
+    def _other(rank: int, peers: npt.NDArray[np.int64]) -> tuple[int, ...]:
+        return () if peers[rank] == rank else (int(peers[rank]),)
 
 
 @dataclass(frozen=True, eq=False)
@@ -191,6 +227,62 @@ class Topology(Graph, Mixing):
         return (
             rho**2 * delta / (16 * rho + rho**2 + 4 * beta**2 + 2 * rho * beta**2 - 8 * rho * delta)
         )
+
+
+def metropolis_weights(num_nodes: int, edges: Iterable[tuple[int, int]]) -> Matrix:
+    """The matrix with w_ij = 1 / (1 + max(deg_i, deg_j)) on edges and the rest on the diagonal.
+
+    Symmetric and doubly stochastic for every graph. The edges may come in any order and direction
+    and more than once; an edge from a node to itself changes nothing.
+
+    Source: Xiao, Boyd, Lall, "A scheme for robust distributed sensor fusion based on average
+    consensus", 2005: the local-degree weights of the graph with a loop at every node.
+    """
+    loops = ((i, i) for i in range(num_nodes))
+    return local_degree_weights(num_nodes, [*edges, *loops])
+
+
+def local_degree_weights(num_nodes: int, edges: Iterable[tuple[int, int]]) -> Matrix:
+    """The matrix with w_ij = 1 / max(deg_i, deg_j) on edges and the rest on the diagonal.
+
+    Symmetric and doubly stochastic for every graph. An edge from a node to itself, a loop, adds
+    one to its degree. Where no neighbour's degree is larger than its own, a node without a loop
+    has no self weight; a graph without any (an even cycle) may have the spectral gap 0.
+
+    Source: Xiao and Boyd, "Fast linear iterations for distributed averaging", 2004, section 4.2.
+    """
+    adjacency = np.zeros((num_nodes, num_nodes), dtype=bool)
+    for i, j in edges:
+        adjacency[i, j] = adjacency[j, i] = True
+    degrees = adjacency.sum(axis=1)
+    np.fill_diagonal(adjacency, False)
+    matrix = np.zeros((num_nodes, num_nodes))
+    matrix[adjacency] = 1 / np.maximum.outer(degrees, degrees)[adjacency]
+    rest = 1 - matrix.sum(axis=1)
+    np.fill_diagonal(matrix, np.where(rest > TOLERANCE, rest, 0.0))
+    return matrix
+
+
+def connected_topology(
+    name: str, num_nodes: int, seed: int, draw: Callable[[int], Any], hint: str
+) -> Topology:
+    """Return the first connected graph among draw(seed of attempt 0), draw(seed of 1), ...
+
+    Args:
+        name: the topology's.
+        seed: the run's, from which all attempts' are derived.
+        draw: a networkx graph of the nodes 0 to num_nodes - 1 from a seed.
+        hint: what would do, for the UserError where none of MAX_ATTEMPTS graphs is connected.
+    """
+    import networkx  # noqa: PLC0415  # takes .2 s, which only graphs made with it are to cost
+
+    for attempt in range(MAX_ATTEMPTS):
+        graph = draw(derive_seed(seed, "topology", attempt))
+        if networkx.is_connected(graph):
+            return Topology(name, metropolis_weights(num_nodes, graph.edges()))
+    raise UserError(
+        f"graph {name!r} with n = {num_nodes}: none of {MAX_ATTEMPTS} drawn is connected; {hint}"
+    )
 
 
 def check_num_nodes(name: str, num_nodes: int, fits: Callable[[int], bool], rule: str) -> None:

@@ -2,8 +2,7 @@
 
 from itertools import pairwise
 
-from pcode.topology.base import Topology
-from pcode.topology.weights import metropolis_weights
+from pcode.topology.base import Topology, metropolis_weights
 
 
 def chain(num_nodes: int) -> Topology:

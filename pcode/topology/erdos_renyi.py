@@ -2,8 +2,7 @@
 
 import math
 
-from pcode.topology.base import Topology
-from pcode.topology.connected import connected_topology
+from pcode.topology.base import Topology, connected_topology
 from pcode.utils.errors import UserError
 
 # Far below what connects any number of nodes, and above where ln(1 - p) rounds to 0.
@@ -21,7 +20,7 @@ def erdos_renyi(num_nodes: int, seed: int, probability: float | None = None) -> 
     Source: Erdos and Renyi, "On the evolution of random graphs", 1960; Gilbert, 1959;
     networkx.fast_gnp_random_graph. Difference: drawn again until connected.
     """
-    import networkx  # noqa: PLC0415  # see connected.py
+    import networkx  # noqa: PLC0415  # see base.connected_topology
 
     threshold = math.log(num_nodes) / num_nodes
     name = "erdos_renyi" if probability is None else f"erdos_renyi:{probability:g}"

@@ -2,8 +2,7 @@
 
 import numpy as np
 
-from pcode.topology.base import Topology, check_num_nodes
-from pcode.topology.weights import metropolis_weights
+from pcode.topology.base import Topology, check_num_nodes, metropolis_weights
 
 
 def expander(num_nodes: int) -> Topology:

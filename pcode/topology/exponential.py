@@ -1,7 +1,6 @@
 """Neighbours at distances 1, 2, 4, ... around a circle."""
 
-from pcode.topology.base import Topology
-from pcode.topology.weights import metropolis_weights
+from pcode.topology.base import Topology, metropolis_weights
 
 
 def exponential(num_nodes: int) -> Topology:

@@ -7,8 +7,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from pcode.topology.base import Topology
-from pcode.topology.weights import metropolis_weights
+from pcode.topology.base import Topology, metropolis_weights
 from pcode.utils.errors import UserError
 from pcode.utils.files import read_text
 

@@ -1,7 +1,6 @@
 """The corners of a cube of m dimensions."""
 
-from pcode.topology.base import Topology, check_num_nodes
-from pcode.topology.weights import metropolis_weights
+from pcode.topology.base import Topology, check_num_nodes, metropolis_weights
 
 
 def hypercube(num_nodes: int) -> Topology:

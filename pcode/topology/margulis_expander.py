@@ -2,8 +2,7 @@
 
 import math
 
-from pcode.topology.base import Topology, check_num_nodes
-from pcode.topology.weights import local_degree_weights
+from pcode.topology.base import Topology, check_num_nodes, local_degree_weights
 
 
 def margulis_expander(num_nodes: int) -> Topology:
@@ -18,7 +17,7 @@ def margulis_expander(num_nodes: int) -> Topology:
     Source: Hoory, Linial, Wigderson, "Expander graphs and their applications", 2006,
     construction 8.1; networkx.margulis_gabber_galil_graph.
     """
-    import networkx  # noqa: PLC0415  # see connected.py
+    import networkx  # noqa: PLC0415  # see base.connected_topology
 
     name = "margulis_expander"
     check_num_nodes(name, num_nodes, lambda n: math.isqrt(n) ** 2 == n, "a square")

@@ -4,8 +4,7 @@ from functools import cached_property
 
 import numpy as np
 
-from pcode.topology.base import TimeVarying
-from pcode.topology.one_peer import OnePeer
+from pcode.topology.base import OnePeer, TimeVarying
 
 
 class OnePeerExponential(TimeVarying):

@@ -6,8 +6,7 @@ from functools import lru_cache
 import numpy as np
 import torch
 
-from pcode.topology.base import TimeVarying
-from pcode.topology.one_peer import OnePeer
+from pcode.topology.base import OnePeer, TimeVarying
 from pcode.utils.seeding import torch_generator
 
 # Nodes that are simulated in one process ask for the same rounds, a few rounds apart.

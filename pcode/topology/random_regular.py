@@ -2,8 +2,7 @@
 
 from typing import Any
 
-from pcode.topology.base import Topology
-from pcode.topology.connected import connected_topology
+from pcode.topology.base import Topology, connected_topology
 from pcode.utils.errors import UserError
 
 
@@ -18,7 +17,7 @@ def random_regular(num_nodes: int, seed: int, degree: float = 4) -> Topology:
     Source: networkx.random_regular_graph (Kim and Vu, 2003); a dense graph is the complement of
     a drawn sparse one, since drawing it takes ever longer as the degree nears n.
     """
-    import networkx  # noqa: PLC0415  # see connected.py
+    import networkx  # noqa: PLC0415  # see base.connected_topology
 
     name = f"random_regular:{degree:g}"
     if mistake := _mistake(num_nodes, degree):

@@ -1,7 +1,6 @@
 """A ring of nodes."""
 
-from pcode.topology.base import Topology
-from pcode.topology.weights import metropolis_weights
+from pcode.topology.base import Topology, metropolis_weights
 
 
 def ring(num_nodes: int) -> Topology:

@@ -1,7 +1,6 @@
 """A ring with the longest chords."""
 
-from pcode.topology.base import Topology, check_num_nodes
-from pcode.topology.weights import metropolis_weights
+from pcode.topology.base import Topology, check_num_nodes, metropolis_weights
 
 
 def ring_ext(num_nodes: int) -> Topology:

@@ -1,7 +1,6 @@
 """A social network: who attended which party."""
 
-from pcode.topology.base import Topology
-from pcode.topology.weights import local_degree_weights
+from pcode.topology.base import Topology, local_degree_weights
 from pcode.utils.errors import UserError
 
 
@@ -15,7 +14,7 @@ def social(num_nodes: int) -> Topology:
 
     Source: Davis, Gardner, Gardner, "Deep South", 1941.
     """
-    import networkx  # noqa: PLC0415  # see connected.py
+    import networkx  # noqa: PLC0415  # see base.connected_topology
 
     graph = networkx.davis_southern_women_graph()
     if num_nodes != len(graph):

@@ -1,7 +1,6 @@
 """One node in the middle."""
 
-from pcode.topology.base import Topology
-from pcode.topology.weights import metropolis_weights
+from pcode.topology.base import Topology, metropolis_weights
 
 
 def star(num_nodes: int) -> Topology:

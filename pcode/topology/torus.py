@@ -2,8 +2,7 @@
 
 import math
 
-from pcode.topology.base import Topology
-from pcode.topology.weights import metropolis_weights
+from pcode.topology.base import Topology, metropolis_weights
 
 
 def torus(num_nodes: int) -> Topology:

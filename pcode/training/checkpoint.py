@@ -10,8 +10,8 @@ import hashlib
 import io
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -19,10 +19,10 @@ import torch
 
 from pcode.communication import Communicator
 from pcode.communication.gathering import gather_digests
+from pcode.config.options import Watch
 from pcode.topology import Graph, Topology
-from pcode.training.tensor_files import save_tensors
 from pcode.utils.errors import UserError
-from pcode.utils.files import TEMPORARY, one_line, whole_file
+from pcode.utils.files import TEMPORARY, one_line, whole_file, write_whole
 from pcode.utils.layout import Layout
 
 # Of manifests and nodes' files; another one is an error.
@@ -36,13 +36,11 @@ class Manifest:
     """What a checkpoint consists of.
 
     Attributes:
-        step: steps of each node.
-        steps_per_epoch: where the run stands is step / steps_per_epoch epochs.
+        step, steps_per_epoch: steps of each node.
         folders: of the nodes in the run's folder, by rank; the names of the ranks, unless nodes
             were lost.
         sha256: of the nodes' files, by rank.
         graph: a digest of the graph's weights.
-        version: VERSION.
     """
 
     step: int
@@ -104,22 +102,15 @@ def read_manifest(run: Path, step: int) -> Manifest:
         raise UserError(
             f"--resume {run}: {file} is of version {version!r}, this program reads {VERSION}"
         )
-    kinds = {
-        **{"step": int, "steps_per_epoch": int, "folders": list, "sha256": list},
-        **{"graph": str, "version": int},
-    }
-    if {name: type(value) for name, value in content.items()} != kinds:
-        raise damaged
-    texts = [*content["folders"], *content["sha256"]]
-    manifest = Manifest(
-        content["step"],
-        content["steps_per_epoch"],
-        tuple(content["folders"]),
-        tuple(content["sha256"]),
-        content["graph"],
-    )
+    lists = {name: tuple(each) for name, each in content.items() if isinstance(each, list)}
+    try:
+        manifest = Manifest(**content | lists)
+    except TypeError:
+        raise damaged from None
+    kinds = {field.name: type(getattr(manifest, field.name)) for field in fields(Manifest)}
     if not (
-        all(isinstance(text, str) for text in texts)
+        [*kinds.values()] == [int, int, tuple, tuple, str, int]
+        and all(isinstance(text, str) for text in (*manifest.folders, *manifest.sha256))
         and all(folder.isdecimal() for folder in manifest.folders)
         and 0 < len(manifest.folders) == len(manifest.sha256)
         and manifest.step == step
@@ -194,22 +185,12 @@ class Checkpoints:
     Args:
         run: the run's folder.
         folder: the node's own, in it.
-        num_retained: how many of the last ones are retained.
-        for_good: whether the one after so many whole epochs is retained for good.
+        watch: says which are retained.
         writes: False for a process whose node has another that keeps its checkpoints.
     """
 
-    def __init__(
-        self,
-        run: Path,
-        folder: str,
-        *,
-        num_retained: int,
-        for_good: Callable[[int], bool],
-        writes: bool = True,
-    ) -> None:
-        self._run, self._folder, self._writes = run, folder, writes
-        self._num_retained, self._for_good = num_retained, for_good
+    def __init__(self, run: Path, folder: str, watch: Watch, *, writes: bool) -> None:
+        self._run, self._folder, self._watch, self._writes = run, folder, watch, writes
         self._epochs = {step: _epoch(run, step) for step in saved_steps(run)}
         if not writes:
             return
@@ -219,37 +200,39 @@ class Checkpoints:
             debris.unlink()
 
     def save(
-        self,
-        state: Mapping[str, Any],
-        layout: Layout,
-        *,
-        step: int,
-        steps_per_epoch: int,
-        folders: Sequence[str],
-        graph: Graph,
-        communicator: Communicator,
+        self, state: dict[str, Any], layout: Layout, manifest: Manifest, communicator: Communicator
     ) -> None:
         """Write a checkpoint, and remove those that are not retained any more; all nodes call it.
 
         Args:
             state: tensors, numbers, texts, and lists and dictionaries of them.
-            folders: the nodes' own, by rank.
+            manifest: without digests.
 
         Raises:
             OSError: it cannot be written; those before are whole.
             CommunicationError: another node could not write it.
         """
-        own = self._write_own(state, layout, step, communicator) if self._writes else NO_DIGEST
-        digests = gather_digests(communicator, own, step)
-        epochs = self._epochs | {step: step / steps_per_epoch}
-        dropped = self._dropped(epochs)
-        if communicator.is_first:
-            communicator.reach("manifest", step)
-            digest_of_graph = graph_digest(graph)
-            manifest = Manifest(
-                step, steps_per_epoch, tuple(folders), tuple(digests), digest_of_graph
+        own, step = NO_DIGEST, manifest.step
+        if self._writes:
+            shapes = [list(shape) for shape in layout.shapes]
+            own = save_tensors(
+                node_file(self._run, self._folder, step),
+                {"names": list(layout.names), "shapes": shapes, **state},
+                lambda file: communicator.fail_point("save", step, lambda: _corrupt(file)),
             )
-            self._write(manifest)
+        digests = gather_digests(communicator, own, step)
+        epochs = self._epochs | {step: manifest.epoch}
+        dropped = [
+            old
+            for old in sorted(epochs)[: -self._watch.keep_checkpoints]
+            if not epochs[old].is_integer() or not self._watch.saves_model_after(int(epochs[old]))
+        ]
+        if communicator.is_first:
+            communicator.fail_point("manifest", step)
+            manifest = dataclasses.replace(manifest, sha256=tuple(digests))
+            file = manifest_file(self._run, step)
+            file.parent.mkdir(exist_ok=True)
+            write_whole(file, json.dumps(dataclasses.asdict(manifest)).encode())
             for old in dropped:
                 manifest_file(self._run, old).unlink(missing_ok=True)
         communicator.barrier(step)  # a checkpoint with a manifest has all its files at any moment
@@ -257,36 +240,38 @@ class Checkpoints:
             node_file(self._run, self._folder, old).unlink(missing_ok=True)
         self._epochs = {step: epoch for step, epoch in epochs.items() if step not in dropped}
 
-    def _write_own(
-        self, state: Mapping[str, Any], layout: Layout, step: int, communicator: Communicator
-    ) -> bytes:
-        """Write the node's file; its digest."""
-        content = {"names": list(layout.names), "shapes": [list(s) for s in layout.shapes], **state}
-        return save_tensors(
-            node_file(self._run, self._folder, step),
-            content,
-            lambda binary: communicator.reach("save", step, lambda: _spoil(binary)),
-        )
 
-    def _write(self, manifest: Manifest) -> None:
-        file = manifest_file(self._run, manifest.step)
-        file.parent.mkdir(exist_ok=True)
-        with whole_file(file) as binary:
-            binary.write(json.dumps(dataclasses.asdict(manifest)).encode())
-
-    def _dropped(self, epochs: Mapping[int, float]) -> list[int]:
-        """The steps whose checkpoints are not retained any more.
-
-        Args:
-            epochs: how many had passed, by step; not whole within one.
-        """
-        return [
-            step
-            for step in sorted(epochs)[: -self._num_retained]
-            if not epochs[step].is_integer() or not self._for_good(int(epochs[step]))
-        ]
+def _in_host_memory(content: Any) -> Any:
+    """The same with tensors of any device copied, so that a machine without it can read them."""
+    if isinstance(content, torch.Tensor):
+        return content.cpu()
+    if isinstance(content, dict):
+        return type(content)((name, _in_host_memory(value)) for name, value in content.items())
+    if isinstance(content, list | tuple):
+        return type(content)(map(_in_host_memory, content))
+    return content
 
 
-def _spoil(file: BinaryIO) -> None:
+def save_tensors(
+    path: Path, content: Any, before_it_counts: Callable[[BinaryIO], None] = lambda file: None
+) -> bytes:
+    """Write what torch.load(weights_only=True) reads, whole or not at all; its SHA-256.
+
+    Args:
+        content: tensors, numbers, texts, and lists and dictionaries of them.
+        before_it_counts: called with the file, before it takes the place of `path`.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    written = io.BytesIO()
+    torch.save(_in_host_memory(content), written)
+    with whole_file(path) as file:
+        file.write(written.getbuffer())
+        before_it_counts(file)
+    return hashlib.sha256(written.getbuffer()).digest()
+
+
+def _corrupt(file: BinaryIO) -> None:
     file.seek(file.tell() // 2)
     file.write(b"spoilt")

@@ -14,8 +14,8 @@ def headline(plan: Plan) -> list[str]:
     rates = [plan.schedule(rank) for rank in range(topology.num_nodes)]
     peaks = sorted({f"{schedule.peak:g}" for schedule in rates}, key=float)
     rate = peaks[0] if len(peaks) == 1 else f"{peaks[0]} to {peaks[-1]}"
-    optimizer = f"{config.learning.optimizer}"
-    if plan.compresses:
+    optimizer = config.learning.optimizer
+    if plan.optimizer.compresses:
         optimizer += f", {config.graph.comm_op}"
     if config.options["consensus_stepsize"] is not None:
         optimizer += f", gamma {config.options['consensus_stepsize']:g}"
@@ -25,9 +25,10 @@ def headline(plan: Plan) -> list[str]:
         f"{optimizer}, learning rate {rate}, {plan.message_bytes:,} bytes a message, "
         f"{plan.num_steps} steps",
     ]
-    if plan.compresses:
+    if plan.optimizer.compresses:
         lines.append(f"{config.graph.comm_op}: {plan.compressor.description}")
-    lines += [f"{config.learning.optimizer}: {note}" for note in plan.notes]
+    notes = plan.optimizer.notes(**plan.own_options)
+    lines += [f"{config.learning.optimizer}: {note}" for note in notes]
     return [*(plan.search.lines() if plan.search else ()), *lines]
 
 
@@ -43,7 +44,7 @@ def _nodes(plan: Plan) -> str:
 
 
 def _from_to(numbers: list[int]) -> str:
-    return " to ".join(str(number) for number in sorted({min(numbers), max(numbers)}))
+    return " to ".join(map(str, sorted({min(numbers), max(numbers)})))
 
 
 def _graph(plan: Plan) -> list[str]:
@@ -96,7 +97,7 @@ def _traffic(plan: Plan) -> list[str]:
         often = (
             f"every {learning.local_step} steps, from epoch {learning.turn_on_local_step_from} on"
         )
-    what = plan.compressor.description if plan.compresses else "float32"
+    what = plan.compressor.description if plan.optimizer.compresses else "float32"
     sent = f"a node sends {_from_to(degrees)} of them {often}"
     if plan.optimizer is AllReduceSGD:
         sent = f"it is summed over all nodes, once {often}"
@@ -125,18 +126,11 @@ def describe(plan: Plan, command: list[str] | None) -> str:
     Args:
         command: the mpirun command, or None where the nodes run in this process.
     """
-    start = (
-        ["command:", "  " + shlex.join(command)] if command else ["command: none, in this process"]
-    )
-    configuration = ["configuration:", *(f"  {line}" for line in to_yaml(plan.config).splitlines())]
-    gamma = _gamma(plan) if plan.config.options["consensus_stepsize"] is not None else []
-    parts = [
-        *start,
-        *configuration,
-        *_data(plan),
-        *_graph(plan),
-        *gamma,
-        *_traffic(plan),
-        *_rates(plan),
-    ]
-    return "\n".join(parts)
+    lines = ["command: none, in this process"]
+    if command:
+        lines = ["command:", "  " + shlex.join(command)]
+    lines += ["configuration:", *(f"  {line}" for line in to_yaml(plan.config).splitlines())]
+    lines += [*_data(plan), *_graph(plan)]
+    if plan.config.options["consensus_stepsize"] is not None:
+        lines += _gamma(plan)
+    return "\n".join([*lines, *_traffic(plan), *_rates(plan)])

@@ -11,10 +11,9 @@ from torch import nn
 from pcode.communication import Communicator
 from pcode.communication.gathering import average
 from pcode.datasets import Batch, Dataset
-from pcode.training.precision import autocast
-from pcode.training.tasks import TASKS, Task, cross_entropy
+from pcode.training.tasks import TASKS, Task, autocast, cross_entropy
+from pcode.utils.devices import to_device
 from pcode.utils.errors import DivergenceError
-from pcode.utils.transfer import to_device
 
 
 @dataclass(frozen=True)
@@ -92,7 +91,7 @@ def evaluate(
     Args:
         averaged: evaluate the averaged model as well.
         consensus: measure the consensus distance as well.
-        amp: see `pcode.training.precision.autocast`.
+        amp: see `pcode.training.tasks.autocast`.
 
     Raises:
         DivergenceError: on every node, where the test loss is not finite.

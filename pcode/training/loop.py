@@ -1,37 +1,100 @@
-"""The training loop: steps, epochs, synchronisation points, checkpoints, evaluations."""
+"""A node's run from its start to its summary: steps, epochs, checkpoints, evaluations, errors."""
 
+import errno
 import math
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from tqdm import tqdm
 
+from pcode.communication import Communicator
 from pcode.communication.gathering import mean, sums, sums_on_first
-from pcode.training.checkpoint import Checkpoints
+from pcode.communication.injection import read_faults
+from pcode.training.checkpoint import Checkpoints, Manifest, graph_digest
 from pcode.training.evaluation import Evaluation, average_model, evaluate
+from pcode.training.folders import runs_folder
+from pcode.training.plan import Plan
 from pcode.training.records import load_model
-from pcode.training.recovery import go_on
-from pcode.training.reports import averaged, make_summary, report
+from pcode.training.recovery import continue_after
+from pcode.training.reports import averaged, known_figures, make_summary, report
 from pcode.training.state import RunState
-from pcode.training.stop import StopRequest
-from pcode.training.sync import SyncPoints
-from pcode.utils.errors import CommunicationError, DivergenceError, Preempted
+from pcode.training.sync import Decision, StopRequest, SyncPoints
+from pcode.utils.errors import CommunicationError, DivergenceError, Preempted, StorageError
 
 # Left out of the mean step times: kernels compile in the first steps.
 UNTIMED_STEPS = 2
+# What a disk says that takes no more.
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EFBIG)
 
 
-class Loop:
-    """The training loop of one node.
+def run_node(
+    plan: Plan,
+    communicator: Communicator,
+    request: StopRequest,
+    mark_step: Callable[[int], None] = lambda step: None,
+    *,
+    shows_progress: bool = False,
+) -> tuple[dict[str, Any], Path]:
+    """Train one node to the end, or evaluate it; return the run's summary and folder.
+
+    Both are the same on every node.
 
     Args:
-        state: the run's, on this node.
         request: set when a signal asks the process to stop.
         mark_step: called with the number of steps made, before the first and after each.
         shows_progress: draw a bar on the standard error of the first node.
+
+    Raises:
+        UserError: what it starts from is damaged or does not fit.
+        DivergenceError: after the summary has been written.
+        Preempted: after a checkpoint has been written.
+        StorageError: a file could not be written.
+        CommunicationError: names rank and step.
     """
+    communicator.faults = read_faults(rank=communicator.process)
+    state: RunState | None = None
+    try:
+        state = RunState(plan, communicator)
+        loop = Loop(state, request, mark_step, shows_progress=shows_progress)
+        summary = loop.train() if plan.evaluated is None else loop.evaluate(plan.evaluated)
+    except DivergenceError as error:
+        if state is None:
+            raise
+        raise _diverged(state, error.named(state.members)) from error
+    except CommunicationError as error:
+        if state is None:
+            raise
+        raise error.named(state.members, state.step) from error
+    except OSError as error:
+        if error.filename is None and error.errno not in FULL:
+            raise
+        step = "" if state is None else f", step {state.step}"
+        raise StorageError(
+            f"rank {communicator.rank if state is None else state.records.own.name}{step}: "
+            f"{error.filename or runs_folder(plan.config)}: {error.strerror}; earlier checkpoints "
+            "are whole"
+        ) from error
+    state.say(f"results: {state.records.folder}")
+    return summary, state.records.folder
+
+
+def _diverged(state: RunState, error: DivergenceError) -> DivergenceError:
+    """Write what this node knows of a run that cannot go on; return what ends it.
+
+    Every node may be the first to find out, and the others are ended with it.
+    """
+    try:
+        state.records.write_summary(known_figures(state, f"diverged: {error}"))
+        state.records.close()
+    except OSError as full:
+        return DivergenceError(f"{error}; and no summary could be written: {full.strerror}")
+    return error
+
+
+class Loop:
+    """The training loop of one node; the arguments are those of `run_node`."""
 
     def __init__(
         self,
@@ -42,14 +105,9 @@ class Loop:
         shows_progress: bool,
     ) -> None:
         self.state, self._request, self._mark_step = state, request, mark_step
+        records, writes = state.records, state.communicator.local_ranks.is_first
         watch = state.plan.config.watch
-        self._checkpoints = Checkpoints(
-            state.records.folder,
-            state.records.own.name,
-            num_retained=watch.keep_checkpoints,
-            for_good=watch.saves_model_after,
-            writes=state.communicator.local_ranks.is_first,
-        )
+        self._checkpoints = Checkpoints(records.folder, records.own.name, watch, writes=writes)
         self._sync_points = self._new_sync_points()
         self._bar = tqdm(
             total=state.plan.num_steps,
@@ -65,34 +123,33 @@ class Loop:
         return SyncPoints(self.state.communicator, self._request, minutes)
 
     def train(self) -> dict[str, Any]:
-        """Train, evaluate and save; return the summary, the same on every node.
+        """Train, evaluate and save; return the summary. After a failure: see recovery.py.
 
         Raises:
             Preempted: a signal asked for it, and a checkpoint was written.
         """
-        start = self.state.plan.start
-        resumes = start is not None and start.same
+        state, start, has_begun = self.state, self.state.plan.start, False
         with self._bar:
-            self._mark_step(self.state.first_step)
-            if start is not None and not resumes:
-                self._save()  # from here on the source run is not needed
-            self.state.write_config()
+            self._mark_step(state.first_step)
             while True:
                 try:
+                    if not has_begun:
+                        if start is not None and not start.same:
+                            self._save()  # from here on the source run is not needed
+                        state.write_config()
+                    resumes = not has_begun and start is not None and start.same
+                    has_begun = True
                     return self._train(resumes)
                 except (CommunicationError, DivergenceError) as error:
-                    if self.state.plan.config.launch.on_failure != "continue":
+                    if state.plan.config.launch.on_failure != "continue":
                         raise
-                    go_on(self.state, error)
+                    continue_after(state, error)
                     self._sync_points = self._new_sync_points()
-                resumes = False
+                    self._bar.total, self._bar.n = state.plan.num_steps, state.step
+                    self._bar.refresh()
 
     def _train(self, resumes: bool) -> dict[str, Any]:
-        """Train from the current step to the end.
-
-        Args:
-            resumes: from a checkpoint, which is written before the epoch's evaluation.
-        """
+        """Train to the end; `resumes`: from a checkpoint, written before the epoch's evaluation."""
         state = self.state
         epoch, within = divmod(state.step, state.plan.steps_per_epoch)
         # NaN means that no epoch of this run has ended: it started from another run's models.
@@ -127,11 +184,7 @@ class Loop:
                     self._record_training(step, progress.losses[-1])
                 self._bar.update()
                 if step < end:  # the end of an epoch is a synchronisation point in any case
-                    decision = self._sync_points.after_step(step)
-                    if decision.stop or decision.save:
-                        self._save()
-                    if decision.stop:
-                        self._stop()
+                    self._save_or_stop(self._sync_points.after_step(step))
 
     def _end_epoch(self) -> None:
         """Record the epoch's loss, then checkpoint and evaluate if due."""
@@ -141,20 +194,15 @@ class Loop:
         self._gather_losses()
         loss = sum(progress.losses) / len(progress.losses)
         progress.loss = mean(state.communicator, {"loss": loss})["loss"]
-        if (
-            step % state.plan.steps_per_epoch == 0
-        ):  # a partial last epoch continues if num_steps grows
+        if step % state.plan.steps_per_epoch == 0:  # a partial last one goes on if num_steps grows
             progress.losses = []
-            node.schedule.observe(progress.loss)
+            node.schedule.scheme.observe(progress.loss)
         decision = self._sync_points.synchronise(step)
         if watch.saves_model_after(epoch):
             state.records.write_model(node.model, epoch)
         by_epochs = watch.checkpoint_minutes is None or watch.saves_model_after(epoch)
-        due = not watch.train_fast and (decision.save or by_epochs)
-        if due or decision.stop or step == state.plan.num_steps:
-            self._save()
-        if decision.stop:
-            self._stop()
+        due = (by_epochs and not watch.train_fast) or step == state.plan.num_steps
+        self._save_or_stop(decision, due=due)
         self._evaluate_if_due(epoch)
 
     def _gather_losses(self) -> None:
@@ -164,6 +212,14 @@ class Loop:
         node.average_statistics()
         progress.losses = sums_on_first(node.local_ranks, progress.losses, self.state.step)
 
+    def _save_or_stop(self, decision: Decision, *, due: bool = False) -> None:
+        """Write a checkpoint if it is due or asked for; then raise Preempted if it is to stop."""
+        if due or decision.save or decision.stop:
+            self._save()
+        if decision.stop:
+            self.state.records.close()
+            raise Preempted(self.state.records.folder, self.state.step)
+
     def _save(self) -> None:
         """Write a checkpoint; all nodes call it at the same step."""
         state, node = self.state, self.state.node
@@ -172,29 +228,17 @@ class Loop:
         content = node.state_dict()
         state.progress.bytes_sent = state.communicator.bytes_sent
         state.progress.log_bytes = state.records.log_bytes()
-        self._checkpoints.save(
-            {**content, "progress": vars(state.progress)},
-            node.optimizer.layout,
-            step=state.step,
-            steps_per_epoch=state.plan.steps_per_epoch,
-            folders=state.members,
-            graph=state.plan.topology,
-            communicator=state.communicator,
-        )
-
-    def _stop(self) -> NoReturn:
-        """Close the records, after a checkpoint, and raise Preempted."""
-        self.state.records.close()
-        raise Preempted(self.state.records.folder, self.state.step)
+        content["progress"] = vars(state.progress)
+        graph = graph_digest(state.plan.topology)
+        manifest = Manifest(state.step, state.plan.steps_per_epoch, tuple(state.members), (), graph)
+        self._checkpoints.save(content, node.optimizer.layout, manifest, state.communicator)
 
     def _record_training(self, step: int, loss: float) -> None:
         node = self.state.node
         rate = node.optimizer.param_groups[0]["lr"]
         (loss,) = sums(node.local_ranks, [loss], step)
-        seconds = self.state.step_seconds()
-        self.state.records.write(
-            "train", step, {"loss": loss, "learning_rate": rate, "step_seconds": seconds}
-        )
+        values = {"loss": loss, "learning_rate": rate, "step_seconds": node.step_seconds()}
+        self.state.records.write("train", step, values)
 
     def _evaluate_if_due(self, epoch: int) -> None:
         watch = self.state.plan.config.watch
@@ -204,23 +248,19 @@ class Loop:
             report(self.state, result, self.state.progress.loss)
 
     def _evaluate(self, averaged: bool, consensus: bool) -> Evaluation:
-        self.state.communicator.reach("evaluate", self.state.step)
-        node = self.state.node
+        node, communicator = self.state.node, self.state.communicator
+        communicator.fail_point("evaluate", self.state.step)
         return evaluate(
             node.model,
             node.dataset,
-            self.state.communicator,
+            communicator,
             amp=node.amp,
             averaged=averaged,
             consensus=consensus,
         )
 
     def evaluate(self, files: Sequence[Path]) -> dict[str, Any]:
-        """Evaluate models; return the summary, the same on every node.
-
-        Args:
-            files: of models, by rank.
-        """
+        """Evaluate models, by rank; return the summary."""
         state, watch = self.state, self.state.plan.config.watch
         load_model(state.node.model, files[state.node.rank])
         when = "" if watch.checkpoint_index is None else f" after epoch {watch.checkpoint_index}"
@@ -231,7 +271,7 @@ class Loop:
     def _end(self, loss: float | None, exit_reason: str) -> dict[str, Any]:
         """Evaluate everything at the end, and write it; return the summary."""
         state = self.state
-        seconds = state.step_seconds()
+        seconds = state.node.step_seconds()
         before = final = self._evaluate(averaged=True, consensus=True)
         report(state, before, loss)
         if state.plan.config.learning.avg_model:

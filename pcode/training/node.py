@@ -12,17 +12,15 @@ from torch import nn
 from pcode.communication import Communicator
 from pcode.communication.gathering import average, gather_digests
 from pcode.datasets import Batches
-from pcode.datasets.batches import LocalRank
+from pcode.datasets.base import LocalRank
 from pcode.models import normalization_parameters
 from pcode.optim import DecentralizedOptimizer, make_optimizer, parameter_groups
-from pcode.training.losses import STEPS_AHEAD, Losses
+from pcode.training.losses import STEPS_AHEAD, Losses, LossScaler
 from pcode.training.plan import Plan, local_options
-from pcode.training.precision import LossScaler, autocast
-from pcode.training.tasks import TASKS, cross_entropy
-from pcode.utils.devices import device_of
-from pcode.utils.errors import CommunicationError, DivergenceError, UserError
+from pcode.training.tasks import TASKS, autocast, cross_entropy
+from pcode.utils.devices import device_of, to_device
+from pcode.utils.errors import CommunicationError, DivergenceError
 from pcode.utils.seeding import derive_seed
-from pcode.utils.transfer import to_device
 
 # Batch dimension of the state that a recurrent model carries from batch to batch.
 _COLUMNS = 1
@@ -42,16 +40,12 @@ class Node:
         device: where its model and its vectors lie; None: where `world` says.
 
     Attributes:
-        device: where its model and its vectors lie.
-        dataset: the run's, for a model there.
+        dataset: the run's, for a model on the device.
         last_step_seconds: of the last step ("total") and of its parts.
     """
 
     def __init__(
-        self,
-        plan: Plan,
-        communicator: Communicator,
-        device: torch.device | None = None,
+        self, plan: Plan, communicator: Communicator, device: torch.device | None = None
     ) -> None:
         self.plan, self.communicator, self.rank = plan, communicator, communicator.rank
         self.local_ranks = communicator.local_ranks
@@ -62,7 +56,7 @@ class Node:
         launch = plan.config.launch
         self.device = device or device_of(launch.on_cuda, launch.world, communicator.process)
         if self.device.type == "cuda":
-            use_gpu(self.device)
+            _use_gpu(self.device)
         self.dataset = plan.dataset_on(self.device)
         self.schedule = plan.schedule(self.rank)
         self.task = TASKS[plan.dataset.task]
@@ -85,7 +79,8 @@ class Node:
             plan.topology,
             local=local_options(plan.config),
             flags=plan.config.flat(),
-            gossip={"compressor": plan.compressor, "seed": self.seed},
+            compressor=plan.compressor,
+            seed=self.seed,
         )
         self.clip_norm = plan.clip_norm
         self.timer = self.optimizer.timer
@@ -93,13 +88,10 @@ class Node:
         self.restart_timer()
 
     def batches_ahead(self) -> Batches:
-        """Iterate over this process's part of the remaining batches of the current epoch.
-
-        Nothing is carried over from the epoch before.
-        """
+        """Iterate over this process's part of the remaining batches of the current epoch."""
         plan = self.plan
         epoch, first = divmod(self.optimizer.num_steps, plan.steps_per_epoch)
-        if first == 0:
+        if first == 0:  # nothing is carried over from the epoch before
             self.carried = None
         samples, batch_size = plan.partition(epoch)[self.rank], plan.config.data.batch_size
         self._share = self.part.share_of(min(batch_size, len(samples)))
@@ -125,13 +117,13 @@ class Node:
                 not finite.
             CommunicationError: an exchange failed.
         """
-        step = self.optimizer.num_steps
+        step, on_gpu = self.optimizer.num_steps, self.device.type == "cuda"
         start = time.perf_counter()
         before = dict(self.timer.seconds)
-        self.communicator.reach("data", step)
+        self.communicator.fail_point("data", step)
         with self.timer("data"):
             inputs, targets = (to_device(part, self.device) for part in next(batches))
-            if self.device.type == "cuda" and inputs.ndim == 4:
+            if on_gpu and inputs.ndim == 4:
                 # cuDNN's convolutions are fastest with it.
                 inputs = inputs.contiguous(memory_format=torch.channels_last)
         self.optimizer.epoch = step / self.plan.steps_per_epoch
@@ -139,22 +131,23 @@ class Node:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         # Dropout draws from torch's global generator: it starts from this step's own number.
-        seed_forward(
-            self.device, derive_seed(self.seed, "forward", self.rank, step, *self.part.numbers)
-        )
-        self.communicator.reach("forward", step, self._spoil)
+        seed_dropout = torch.cuda.manual_seed if on_gpu else torch.default_generator.manual_seed
+        seed_dropout(derive_seed(self.seed, "forward", self.rank, step, *self.part.numbers))
+        self.communicator.fail_point("forward", step, self._corrupt)
         with self.timer("forward"):
             with autocast(self.amp, self.device):
                 outputs, self.carried = self.task.forward(self._forward, inputs, self.carried)
             loss = cross_entropy(outputs, targets)
         known = self._losses.add(loss, step)
-        self.communicator.reach("backward", step)
+        self.communicator.fail_point("backward", step)
         with self.timer("backward"):
             self.optimizer.zero_grad()
             # By its share of the samples, so that the sum over the local ranks is the mean over the
             # batch.
             own = loss if self.local_ranks.size == 1 else loss * self._share
-            (own if self._scaler is None else self._scaler.scaled(own)).backward()
+            if self._scaler is not None:
+                own = self._scaler.scaled(own)
+            own.backward()
         if self.local_ranks.size > 1:
             with self.timer("wait"):
                 self.optimizer.store.collect_gradients()
@@ -166,8 +159,13 @@ class Node:
             if self.clip_norm is not None:
                 nn.utils.clip_grad_norm_(self.model.parameters(), self.clip_norm)
         self.optimizer.step()
-        self._time_step(time.perf_counter() - start, before)
-        return self._shares_of(known)
+        # Not the timer's own sums: what is received between two steps is no step's.
+        parts = {name: after - before[name] for name, after in self.timer.seconds.items()}
+        self.last_step_seconds = {"total": time.perf_counter() - start, **parts}
+        self.timed_steps += 1
+        for name, seconds in self.last_step_seconds.items():
+            self._timed[name] += seconds
+        return [self._share * loss for loss in known]
 
     def outstanding_losses(self) -> list[float]:
         """The losses of steps that train_step has not returned, which it waits for.
@@ -175,21 +173,9 @@ class Node:
         Raises:
             DivergenceError, CommunicationError: as train_step.
         """
-        return self._shares_of(self._losses.rest())
+        return [self._share * loss for loss in self._losses.rest()]
 
-    def _shares_of(self, losses: list[float]) -> list[float]:
-        return [self._share * loss for loss in losses]
-
-    def _time_step(self, total: float, before: dict[str, float]) -> None:
-        """Count the seconds of the step just done; before it, the timer stood as given."""
-        # Not the timer's own sums: what is received between two steps is no step's.
-        parts = {name: after - before[name] for name, after in self.timer.seconds.items()}
-        self.last_step_seconds = {"total": total, **parts}
-        self.timed_steps += 1
-        for name, seconds in self.last_step_seconds.items():
-            self._timed[name] += seconds
-
-    def _spoil(self) -> None:
+    def _corrupt(self) -> None:
         self.optimizer.x.fill_(math.nan)
 
     def restart_timer(self) -> None:
@@ -199,8 +185,8 @@ class Node:
         self._timed = dict.fromkeys(("total", *self.timer.seconds), 0.0)
 
     def step_seconds(self) -> dict[str, float] | None:
-        """Mean seconds of a step and of its parts; None where none was timed."""
-        if self.timed_steps == 0:
+        """Mean seconds of a step and of its parts; None where they are not to be measured."""
+        if self.timed_steps == 0 or not self.plan.config.watch.track_time:
             return None
         self.timer.synchronize()
         return {name: seconds / self.timed_steps for name, seconds in self._timed.items()}
@@ -220,7 +206,7 @@ class Node:
             "buffers": dict(self.model.named_buffers()),
             "optimizer": self.optimizer.state_dict(),
             "scheme": self.plan.config.learning.lr_schedule_scheme,
-            "schedule": self.schedule.state_dict(),
+            "schedule": self.schedule.scheme.state_dict(),
             "carried": carried,
             "scaler": None if self._scaler is None else self._scaler.state_dict(),
         }
@@ -229,7 +215,7 @@ class Node:
         """Restore a state_dict exactly."""
         self._load_model(state)
         self.optimizer.load_state_dict(state["optimizer"])
-        self.schedule.load_state_dict(state["schedule"])
+        self.schedule.scheme.load_state_dict(state["schedule"])
         self.carried = None
         if state["carried"] is not None:
             self.carried = tuple(
@@ -249,17 +235,15 @@ class Node:
         self.optimizer.warm_start(state["optimizer"])
         self.optimizer.num_steps = step
         if state["scheme"] == self.plan.config.learning.lr_schedule_scheme:
-            self.schedule.load_state_dict(state["schedule"])
+            self.schedule.scheme.load_state_dict(state["schedule"])
 
     @torch.no_grad()
     def _load_model(self, state: dict[str, Any]) -> None:
         self.optimizer.x.copy_(state["x"])
         buffers = dict(self.model.named_buffers())
         if buffers.keys() != state["buffers"].keys():
-            raise UserError(
-                f"--resume: the model has the buffers {', '.join(buffers)}, the checkpoint "
-                f"{', '.join(state['buffers'])}"
-            )
+            names = ", ".join(state["buffers"])
+            raise ValueError(f"the model has the buffers {', '.join(buffers)}, not {names}")
         for name, buffer in buffers.items():
             buffer.copy_(state["buffers"][name])
 
@@ -294,20 +278,12 @@ class Node:
                 )
 
 
-def use_gpu(device: torch.device) -> None:
+def _use_gpu(device: torch.device) -> None:
     """Set the CUDA device of this thread: simulated nodes have a thread each."""
     torch.cuda.set_device(device)
     torch.backends.cudnn.deterministic = True
     # An LSTM's weights are views of the flat vector, which cuDNN copies together at each call.
     warnings.filterwarnings("ignore", "RNN module weights are not part of single contiguous chunk")
-
-
-def seed_forward(device: torch.device, seed: int) -> None:
-    """Seed the device's global generator, from which dropout draws."""
-    if device.type == "cuda":
-        torch.cuda.manual_seed(seed)
-    else:
-        torch.default_generator.manual_seed(seed)
 
 
 def parameters_digest(model: nn.Module) -> bytes:

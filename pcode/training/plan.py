@@ -68,11 +68,6 @@ class Plan:
     dealt: dict[int, list[torch.Tensor]] = field(default_factory=dict, repr=False)
     moved: dict[torch.device, Dataset] = field(default_factory=dict, repr=False)
 
-    @property
-    def num_epochs(self) -> int:
-        """Epochs that are at least begun."""
-        return -(-self.num_steps // self.steps_per_epoch)
-
     def steps_after(self, epochs: float) -> int:
         """The steps of a node within so many epochs, which others counted."""
         return int(epochs * self.steps_per_epoch + ROUNDING)
@@ -82,18 +77,9 @@ class Plan:
         return optimizer_class(self.config.learning.optimizer, self.topology)
 
     @property
-    def compresses(self) -> bool:
-        return self.optimizer.compresses
-
-    @property
     def own_options(self) -> dict[str, Any]:
         """What the optimizer takes besides what all of them take."""
         return taken_by(self.optimizer, self.config.flat(), below=DecentralizedOptimizer)
-
-    @property
-    def notes(self) -> list[str]:
-        """What is to be said of the optimizer before it starts."""
-        return self.optimizer.notes(**self.own_options)
 
     @property
     def clip_norm(self) -> float | None:
@@ -112,13 +98,10 @@ class Plan:
 
     def model(self) -> nn.Module:
         """The model, initialised as on every node."""
-        config = self.config
+        config, data = self.config, self.dataset
+        seed = config.learning.manual_seed
         model = make_model(
-            config.model.arch,
-            self.dataset.input_shape,
-            self.dataset.num_classes,
-            config.learning.manual_seed,
-            config.flat(),
+            config.model.arch, data.input_shape, data.num_classes, seed, config.flat()
         )
         if isinstance(model, RNNLanguageModel) and self.embeddings is not None:
             model.set_embeddings(*self.embeddings)

@@ -3,22 +3,21 @@
 import dataclasses
 from pathlib import Path
 
-import torch
 from torch import nn
 
 from pcode.compression import COMPRESSORS, Compressor
 from pcode.config import Config
 from pcode.config.options import AUTO
 from pcode.consensus import GammaSearch, check_gamma, search_gamma
-from pcode.datasets import Dataset, load_dataset, partition_scheme, smallest_share
+from pcode.datasets import load_dataset, partition_scheme, smallest_share
 from pcode.datasets.embeddings import load_embeddings
-from pcode.datasets.text_columns import Text
+from pcode.datasets.text import Text
 from pcode.models import architecture, normalization_parameters
-from pcode.models.inspection import shape_error
+from pcode.models.base import shape_error
 from pcode.optim import DecentralizedOptimizer, optimizer_class, parameter_groups
 from pcode.optim.compressed import CompressedOptimizer
 from pcode.optim.flat import flat_layout
-from pcode.topology import Graph, Topology, make_graph
+from pcode.topology import Topology, make_graph
 from pcode.training.folders import check_folder, check_new, runs_folder
 from pcode.training.plan import Plan, count_steps, local_options
 from pcode.training.records import load_model, model_file
@@ -30,21 +29,18 @@ from pcode.utils.options import options_of, taken_by
 
 
 def check_backend(config: Config) -> None:
-    """Refuse a backend that cannot do what is asked of it.
-
-    Raises:
-        UserError: it cannot.
-    """
-    if config.launch.on_failure == "continue" and config.launch.backend not in ("mpi", "sim"):
+    """Refuse a backend that cannot do what is asked of it."""
+    launch = config.launch
+    if launch.on_failure == "continue" and launch.backend not in ("mpi", "sim"):
         raise UserError(
-            f"--on_failure continue: --backend {config.launch.backend} cannot go on without a "
-            "node; --backend mpi"
+            f"--on_failure continue: --backend {launch.backend} cannot go on without a node; "
+            "--backend mpi"
         )
-    if config.launch.backend == "nccl" and config.launch.on_cuda is False:
+    if launch.backend == "nccl" and launch.on_cuda is False:
         raise UserError(
             "--backend nccl: it talks between GPUs, and no node uses one; --backend mpi or gloo"
         )
-    if config.launch.backend == "nccl" and config.launch.comm_device == "cpu":
+    if launch.backend == "nccl" and launch.comm_device == "cpu":
         raise UserError(
             "--backend nccl: it takes no messages from host memory (--comm_device cpu); "
             "--backend mpi or gloo"
@@ -65,12 +61,8 @@ def _check_precision(config: Config, task: str) -> None:
         raise UserError("--amp bf16: torch gives cuDNN's LSTM float16 all the same; --amp fp16")
 
 
-def _check_parts(config: Config) -> None:
-    """Refuse nodes of several processes that there cannot be.
-
-    Raises:
-        UserError: a batch that they cannot share, or what is not built for them.
-    """
+def _check_local_ranks(config: Config) -> None:
+    """Refuse a batch that the processes of a node cannot share, or what is not built for them."""
     launch, batch_size = config.launch, config.data.batch_size
     num_local_ranks = launch.n_sub_process
     if batch_size % num_local_ranks:
@@ -92,27 +84,36 @@ def make_plan(config: Config) -> Plan:
         UserError: what was asked for cannot be done.
     """
     check_backend(config)
-    _check_parts(config)
+    _check_local_ranks(config)
     check_folder(config)
     # Before a data set is fetched.
     architecture(config.model.arch)
     partition_scheme(config.data.partition_data)
     learning, num_nodes = config.learning, config.launch.n_mpi_process
-    sgd = config.options if learning.local_optimizer == "sgd" else {"use_nesterov": False}
-    if sgd["use_nesterov"] and sgd["momentum_factor"] == 0:
-        raise UserError("--use_nesterov True: needs a --momentum_factor above 0")
     if learning.compile and not config.launch.on_cuda:
         check_compiler("--compile True", "C++", "CXX", ("g++", "clang++"), "or --compile False")
     if learning.clip_grad and not learning.clip_grad_val:
         raise UserError("--clip_grad True: needs a --clip_grad_val above 0")
-    topology = _topology(config)
+    flags, graph = config.flat(), config.graph.graph_topology
+    with naming_flags(f"--graph_topology {graph} --n_mpi_process {num_nodes}"):
+        topology = make_graph(graph, num_nodes, learning.manual_seed, flags)
     compressor_class = COMPRESSORS[config.graph.comm_op]
-    compressor = compressor_class(**taken_by(compressor_class, config.flat()))
-    optimizer = optimizer_class(learning.optimizer, topology)
-    _check_optimizer(optimizer, config, topology, compressor if optimizer.compresses else None)
-    dataset = load_dataset(config.data.data, config.flat())
+    compressor = compressor_class(**taken_by(compressor_class, flags))
+    optimizer, local = optimizer_class(learning.optimizer, topology), local_options(config)
+    with naming_flags(f"--optimizer {learning.optimizer}"):
+        optimizer.validate(
+            topology,
+            compressor=compressor if optimizer.compresses else None,
+            adam=local.get("adam"),
+            local_step=learning.local_step,
+            **taken_by(optimizer, flags, below=DecentralizedOptimizer),
+        )
+    dataset = load_dataset(config.data.data, flags)
     steps_per_epoch = dataset.batches_per_epoch(num_nodes, config.data.batch_size)
-    num_steps = count_steps(learning, steps_per_epoch, num_nodes)
+    embeddings = None
+    if config.model.rnn_use_pretrained_emb and isinstance(dataset, Text):
+        size = config.options["rnn_n_hidden"]
+        embeddings = load_embeddings(config.data.data_dir, dataset.vocabulary, size)
     plan = Plan(
         config=config,
         topology=topology,
@@ -121,11 +122,11 @@ def make_plan(config: Config) -> Plan:
         layout=Layout((), ()),
         message_bytes=0,
         steps_per_epoch=steps_per_epoch,
-        num_steps=num_steps,
+        num_steps=count_steps(learning, steps_per_epoch, num_nodes),
         timestamp=config.watch.timestamp,
-        embeddings=_embeddings(config, dataset),
+        embeddings=embeddings,
     )
-    _check_task(config, dataset)
+    _check_task(plan)
     _check_precision(config, dataset.task)
     plan.partition(epoch=0)
     plan.schedule(rank=0)
@@ -138,20 +139,26 @@ def make_plan(config: Config) -> Plan:
         warnings = optimizer.warnings(topology, compressor, layout)
         if "consensus_stepsize" in options_of(optimizer):
             gamma, search = _gamma(config, optimizer, topology, compressor, layout)
-    evaluated = _evaluated(config, model)
-    resolved = _resolve(config, gamma)
+    evaluated = _evaluated(config, model) if config.watch.evaluate else None
+    resolved = dataclasses.replace(
+        config,
+        options={**config.options, "consensus_stepsize": gamma},
+        # Its name is the folder's; a run started from config.yaml gets a folder of its own.
+        watch=dataclasses.replace(config.watch, timestamp=None),
+    )
     start = None
     if evaluated is None:
         start = find_resume_point(resolved, runs_folder(config), topology, steps_per_epoch)
         _check_start(start, plan)
+    message_bytes = 4 * layout.num_entries
+    if optimizer.compresses:
+        message_bytes = compressor.message_bytes(layout)
     return dataclasses.replace(
         plan,
         config=_at_rest(resolved, start),
         layout=layout,
-        message_bytes=compressor.message_bytes(layout)
-        if optimizer.compresses
-        else 4 * layout.num_entries,
-        warnings=tuple(warnings),
+        message_bytes=message_bytes,
+        warnings=tuple(f"--optimizer {learning.optimizer}: {warning}" for warning in warnings),
         search=search,
         evaluated=evaluated,
         start=start,
@@ -184,15 +191,9 @@ def _at_rest(config: Config, start: ResumePoint | None) -> Config:
     return dataclasses.replace(config, watch=watch)
 
 
-def _embeddings(config: Config, dataset: Dataset) -> tuple[torch.Tensor, torch.Tensor] | None:
-    options = config.model
-    if not options.rnn_use_pretrained_emb or not isinstance(dataset, Text):
-        return None
-    return load_embeddings(config.data.data_dir, dataset.vocabulary, config.options["rnn_n_hidden"])
-
-
-def _check_task(config: Config, dataset: Dataset) -> None:
+def _check_task(plan: Plan) -> None:
     """Refuse a model or a partition that is for other data."""
+    config, dataset = plan.config, plan.dataset
     arch, scheme, data = config.model.arch, config.data.partition_data, config.data.data
     task = architecture(arch).task
     if task != dataset.task:
@@ -225,14 +226,12 @@ def _check_batches(plan: Plan, model: nn.Module) -> None:
         raise UserError(f"{arch}: fails on batches of 1: {reason}")
 
 
-def _evaluated(config: Config, model: nn.Module) -> tuple[Path, ...] | None:
+def _evaluated(config: Config, model: nn.Module) -> tuple[Path, ...]:
     """The models that --evaluate True asks for, once they have been found to fit.
 
     Nodes that the run has lost left none.
     """
     watch = config.watch
-    if not watch.evaluate:
-        return None
     if watch.resume in (None, AUTO):
         raise UserError("--evaluate True: needs the folder of a run: --resume RUN")
     folder = Path(str(watch.resume))
@@ -253,23 +252,6 @@ def _evaluated(config: Config, model: nn.Module) -> tuple[Path, ...] | None:
     return found
 
 
-def _check_optimizer(
-    optimizer: type[DecentralizedOptimizer],
-    config: Config,
-    topology: Graph,
-    compressor: Compressor | None,
-) -> None:
-    local = local_options(config)
-    with naming_flags(f"--optimizer {config.learning.optimizer}"):
-        optimizer.validate(
-            topology,
-            compressor=compressor,
-            adam=local.get("adam"),
-            local_step=local["local_step"],
-            **taken_by(optimizer, config.flat(), below=DecentralizedOptimizer),
-        )
-
-
 def _gamma(
     config: Config,
     optimizer: type[DecentralizedOptimizer],
@@ -287,19 +269,3 @@ def _gamma(
     gamma = optimizer.default_consensus_stepsize(compressor) if gamma is None else gamma
     check_gamma(gamma)
     return gamma, None
-
-
-def _topology(config: Config) -> Graph:
-    name, num_nodes = config.graph.graph_topology, config.launch.n_mpi_process
-    with naming_flags(f"--graph_topology {name} --n_mpi_process {num_nodes}"):
-        return make_graph(name, num_nodes, config.learning.manual_seed, config.flat())
-
-
-def _resolve(config: Config, gamma: float | None) -> Config:
-    """Fill in what was left to the run; gamma is None where the optimizer has none."""
-    return dataclasses.replace(
-        config,
-        options={**config.options, "consensus_stepsize": gamma},
-        # Its name is the folder's; a run started from config.yaml gets a folder of its own.
-        watch=dataclasses.replace(config.watch, timestamp=None),
-    )

@@ -16,46 +16,15 @@ from tensorboardX.summary import scalar
 from torch import nn
 
 from pcode.config import Config, to_yaml
-from pcode.training.resume import SUMMARY
-from pcode.training.tensor_files import save_tensors
+from pcode.training.checkpoint import save_tensors
+from pcode.training.folders import SUMMARY
 from pcode.utils.errors import UserError
-from pcode.utils.files import one_line, whole_file
-
-
-class EventWriter:
-    """A new event file in a folder.
-
-    tensorboardX's SummaryWriter writes in a thread of its own; where that fails, on a full disk,
-    who gives it more waits for ever. This one raises.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        folder.mkdir(exist_ok=True)
-        # A run that is resumed at once must not write over what it has written in this second.
-        self._events = EventsWriter(str(folder / "events"), f".{os.getpid()}")
-
-    def add_scalar(self, tag: str, value: float, step: int) -> None:
-        """One point of a curve."""
-        event = Event(summary=scalar(tag, value), wall_time=time.time(), step=step)
-        self._events.write_event(event)
-
-    def flush(self) -> None:
-        """Hand what was given to the system."""
-        self._events.flush()
-
-    def close(self) -> None:
-        self._events.close()
+from pcode.utils.files import one_line, whole_file, write_whole
 
 
 def run_name(start: datetime) -> str:
     """The name of a run that starts then: of its folder, unless --timestamp gives another."""
     return start.strftime("%Y-%m-%d_%H-%M-%S-%f")
-
-
-def write_whole(path: Path, content: str) -> None:
-    """Write a text file whole or not at all."""
-    with whole_file(path) as file:
-        file.write(content.encode())
 
 
 def _numbers(values: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, float]]:
@@ -100,7 +69,7 @@ class Records:
         self, folder: Path, name: str, log_bytes: int | None, *, writes: bool = True
     ) -> None:
         self.folder, self.own = folder, folder / name
-        self._board: EventWriter | None = None
+        self._events: EventsWriter | None = None
         self._lock: BinaryIO | None = None
         self._log: TextIO | None = None
         if not writes:
@@ -114,7 +83,12 @@ class Records:
     def lead(self, lock: BinaryIO) -> None:
         """Keep what is the whole run's, from now on; `lock` is held as long."""
         self._lock = lock
-        self._board = EventWriter(self.folder / "tensorboard")
+        folder = self.folder / "tensorboard"
+        folder.mkdir(exist_ok=True)
+        # Not tensorboardX's SummaryWriter: it writes in a thread of its own, and where that fails,
+        # on a full disk, who gives it more waits for ever. A run that is resumed at once must not
+        # write over what it has written in this second.
+        self._events = EventsWriter(str(folder / "events"), f".{os.getpid()}")
 
     def log_bytes(self) -> int:
         """How long the log is, which lies on the disk now."""
@@ -133,19 +107,25 @@ class Records:
         json.dump({"kind": kind, "step": step, **values}, self._log, allow_nan=False)
         self._log.write("\n")
         self._log.flush()
-        if self._board is not None:
-            for path, value in _numbers(values, kind):
-                self._board.add_scalar(path, value, step)
-            if "bytes_sent_mean" in values:
-                for path, value in _numbers(values, f"{kind}_by_bytes_sent"):
-                    self._board.add_scalar(path, value, round(values["bytes_sent_mean"]))
-            self._board.flush()
+        if self._events is None:
+            return
+        points = [(path, value, step) for path, value in _numbers(values, kind)]
+        if "bytes_sent_mean" in values:
+            sent = round(values["bytes_sent_mean"])
+            points += [
+                (path, value, sent) for path, value in _numbers(values, f"{kind}_by_bytes_sent")
+            ]
+        for path, value, where in points:
+            event = Event(summary=scalar(path, value), wall_time=time.time(), step=where)
+            self._events.write_event(event)
+        self._events.flush()
 
     def write_config(self, config: Config) -> None:
-        write_whole(self.folder / "config.yaml", to_yaml(config))
+        write_whole(self.folder / "config.yaml", to_yaml(config).encode())
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
-        write_whole(self.folder / SUMMARY, json.dumps(summary, indent=2, allow_nan=False) + "\n")
+        text = json.dumps(summary, indent=2, allow_nan=False) + "\n"
+        write_whole(self.folder / SUMMARY, text.encode())
 
     def write_partition(self, shares: Sequence[torch.Tensor]) -> None:
         """partition.npz: the positions of each node's training samples, arrays named by rank."""
@@ -154,18 +134,11 @@ class Records:
             np.savez_compressed(file, **arrays)
 
     def write_model(self, model: nn.Module, epoch: int | None = None) -> None:
-        """The node's model, as a state_dict for torch.load(weights_only=True).
-
-        Args:
-            epoch: how many have passed, or None for the final model.
-        """
+        """The node's model, as a state_dict for torch.load(weights_only=True); see model_file."""
         if self._log is not None:
             save_tensors(model_file(self.own, epoch), model.state_dict())
 
     def close(self) -> None:
-        if self._log is not None:
-            self._log.close()
-        if self._board is not None:
-            self._board.close()
-        if self._lock is not None:
-            self._lock.close()
+        for each in (self._log, self._events, self._lock):
+            if each is not None:
+                each.close()

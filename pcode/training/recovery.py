@@ -1,24 +1,38 @@
-"""Going on after a failure: without the nodes that died, and with those restored that diverged."""
+"""What happens when a rank dies, or when a node's numbers are no longer finite; stage by stage.
 
-from __future__ import annotations
+1. *It is noticed.* An exchange that waits in vain raises CommunicationError, on a neighbour first
+   (`Gossip.receive` in optim/gossip.py), and on all others because the communicator reports it; a
+   loss or message that is not finite raises DivergenceError on its own node (losses.py, gossip.py).
+2. *It reaches `Loop.train`* (loop.py). With `--on_failure stop` it ends the process: `run_node`
+   puts the nodes' names into it, and writes a summary of a run that diverged; main.py aborts, so
+   that mpirun ends the other ranks; the launcher starts all of them again from the last checkpoint
+   as often as `--max_restarts` says (restarts.py).
+3. *With `--on_failure continue`* it reaches `continue_after`, on all nodes that live:
+   a. a node that diverged reports it, so that the others leave their exchanges too;
+   b. `Communicator.recover` agrees on who lives, and gives them a communicator of their own;
+   c. `regroup` drops the pending exchange with its receive buffers, plans for so many nodes, and
+      makes a node of that plan from the mean model of those that are finite; where another node
+      dies meanwhile, again from b;
+   d. the run's state takes the new node over; the first node left keeps the run's records.
+4. *`Loop.train` goes on* from the step of the node that was furthest.
+"""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from pcode.communication import Communicator
-from pcode.communication.gathering import average_among, gather_floats
+from pcode.communication.gathering import average, gather_floats
+from pcode.training.folders import lock
 from pcode.training.node import Node
-from pcode.training.resume import lock
 from pcode.training.state import RunState
 from pcode.utils.errors import CommunicationError, DivergenceError
 
 
-def go_on(state: RunState, error: CommunicationError | DivergenceError) -> None:
+def continue_after(state: RunState, error: CommunicationError | DivergenceError) -> None:
     """Let a run go on with the nodes that are left, after an error of this node or of another.
 
     Raises:
-        CommunicationError: those that are left cannot agree.
-        DivergenceError: no node's numbers are finite.
+        CommunicationError: those that are left cannot agree, or nobody died or diverged.
+        DivergenceError: no node's numbers are finite, or nodes were restored again and again.
     """
     communicator, was_first = state.communicator, state.is_first
     diverged = isinstance(error, DivergenceError) and (
@@ -26,22 +40,24 @@ def go_on(state: RunState, error: CommunicationError | DivergenceError) -> None:
     )
     if isinstance(error, DivergenceError):
         communicator.report(error, state.step)
-    before, alive, regrouped = state.members, list(range(communicator.size)), None
-    while regrouped is None:
+    before, alive = state.members, list(range(communicator.size))
+    while True:
         communicator, survivors = communicator.recover()
         alive = [alive[rank] for rank in survivors]
         state.members = [before[rank] for rank in alive]
         try:
             regrouped = regroup(state.node, communicator, alive, diverged)
-        except Unrecoverable as cause:
-            raise (cause.divergence or error) from None
+            break
         except CommunicationError:  # another node has died meanwhile
             continue
-    _check_progress(state, regrouped)
+    if regrouped is None:
+        raise error
+    node, restored_ranks = regrouped
+    _check_progress(state, node, len(restored_ranks))
     lost = [member for rank, member in enumerate(before) if rank not in alive]
-    state.node = regrouped.node
+    restored = [state.members[rank] for rank in restored_ranks]
+    state.node = node
     state.progress.losses = []
-    restored = [state.members[rank] for rank in regrouped.restored]
     state.progress.events.append({"step": state.step, "lost": lost, "healed": restored})
     if state.is_first and not was_first:
         state.records.lead(lock(state.records.folder))
@@ -55,41 +71,21 @@ def go_on(state: RunState, error: CommunicationError | DivergenceError) -> None:
         state.say(f"step {state.step}: {', '.join(restored)} took the model of the others")
 
 
-def _check_progress(state: RunState, regrouped: Regrouped) -> None:
-    """Give up where nodes are restored again and again: the others' models do not help.
-
-    Raises:
-        DivergenceError: on all nodes, where an epoch has seen more restorations than nodes.
-    """
-    plan = regrouped.node.plan
-    since = regrouped.node.optimizer.num_steps - plan.steps_per_epoch
+def _check_progress(state: RunState, node: Node, num_restored: int) -> None:
+    """Give up, on all nodes, where an epoch has seen more restorations than nodes."""
+    since = node.optimizer.num_steps - node.plan.steps_per_epoch
     events = state.progress.events
     restorations = [len(event.get("healed", ())) for event in events if event["step"] > since]
-    if sum(restorations) + len(regrouped.restored) > plan.topology.num_nodes:
+    if sum(restorations) + num_restored > node.plan.topology.num_nodes:
         raise DivergenceError(
             f"nodes were restored {sum(restorations)} times within an epoch, in vain: "
             f"{state.step} steps"
         )
 
 
-@dataclass(frozen=True)
-class Regrouped:
-    """A node among those that are left.
-
-    Attributes:
-        restored: the ranks of those whose numbers were not finite.
-    """
-
-    node: Node
-    restored: list[int]
-
-
 def regroup(
-    old: Node,
-    communicator: Communicator,
-    survivors: Sequence[int],
-    is_diverged: bool,
-) -> Regrouped:
+    old: Node, communicator: Communicator, survivors: Sequence[int], is_diverged: bool
+) -> tuple[Node, list[int]] | None:
     """Make a node among those that are left; all of them call it together.
 
     The plan is made again for so many nodes: graph, weights, partition, steps of an epoch. All go
@@ -105,9 +101,13 @@ def regroup(
         survivors: their ranks before, ascending.
         is_diverged: whether this node's numbers are not finite.
 
+    Returns:
+        The node, and the ranks of those whose numbers were not finite; None where there are none
+        and nobody was lost, so that there is nothing to mend.
+
     Raises:
         CommunicationError: another node failed meanwhile.
-        Unrecoverable: no node is left whose numbers are finite, or none has diverged or was lost.
+        DivergenceError: no node is left whose numbers are finite.
     """
     old.optimizer.cancel_pending()
     plan = old.plan.for_survivors(survivors)
@@ -117,31 +117,17 @@ def regroup(
     step = plan.steps_after(max(row[0] for row in rows))
     diverged = [rank for rank, row in enumerate(rows) if row[1]]
     if len(diverged) == len(rows):
-        raise Unrecoverable(
-            DivergenceError(f"no node is left whose numbers are finite, step {step}")
-        )
+        raise DivergenceError(f"no node is left whose numbers are finite, step {step}")
     if not diverged and len(survivors) == old.communicator.size:
-        raise Unrecoverable(None)
+        return None
     node = Node(plan, communicator, old.device)
     node.warm_start(old.state_dict(), step)
     # Nodes may have made other numbers of steps before they knew: all exchange together from here.
     node.optimizer.num_exchanges = int(max(row[2] for row in rows))
     node.optimizer.steps_since_exchange = 0
-    average_finite(node, diverged)
+    _average_finite(node, diverged)
     node.optimizer.resynchronise()
-    return Regrouped(node, diverged)
-
-
-class Unrecoverable(Exception):  # noqa: N818  # what led here is the error
-    """There is nobody whose model the others could take, or nothing to mend.
-
-    Args:
-        divergence: in the first case, the error, the same on all nodes.
-    """
-
-    def __init__(self, divergence: DivergenceError | None) -> None:
-        self.divergence = divergence
-        super().__init__()
+    return node, diverged
 
 
 def _is_finite(node: Node) -> bool:
@@ -150,20 +136,17 @@ def _is_finite(node: Node) -> bool:
     return all(bool(tensor.isfinite().all()) for tensor in tensors)
 
 
-def average_finite(node: Node, diverged: Sequence[int]) -> None:
-    """Give every node the mean model and momentum of those that are finite; all nodes call it.
+def _average_finite(node: Node, diverged: Sequence[int]) -> None:
+    """Give every node the mean model and momentum of those that are finite.
 
     What an optimizer with error feedback has not sent yet starts again from 0 on a diverged node.
-
-    Args:
-        diverged: ranks; not all of them.
     """
     if node.rank in diverged:
         for vector in node.optimizer.state_dict()["vectors"].values():
             vector.zero_()
     buffers = [buffer for buffer in node.model.buffers() if buffer.is_floating_point()]
     finite = [rank for rank in range(node.communicator.size) if rank not in diverged]
-    average_among(
+    average(
         node.communicator,
         [node.optimizer.x, *buffers, *node.optimizer.local.vectors.values()],
         finite,

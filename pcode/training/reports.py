@@ -13,7 +13,7 @@ from pcode.utils.timing import PARTS
 def report(state: RunState, result: Evaluation, loss: float | None) -> None:
     """Say and record an evaluation; loss: in training, mean over nodes and epoch."""
     _keep_best(state, result)
-    task, step, sent = state.task, state.step, state.communicator.bytes_sent
+    task, step, sent = state.node.task, state.step, state.communicator.bytes_sent
     epoch = step / state.plan.steps_per_epoch
     worst = task.worst(result.per_node)
     values: dict[str, Any] = {"epoch": epoch}
@@ -39,9 +39,10 @@ def report(state: RunState, result: Evaluation, loss: float | None) -> None:
         text += f", consensus distance {result.consensus_distance:.3g}"
     state.records.write("evaluation", step, values)
     state.say(text)
-    seconds = state.step_seconds()
+    seconds = state.node.step_seconds()
     if state.plan.config.watch.display_tracked_time and seconds is not None:
-        state.say(_time_table(seconds))
+        cells = [f"{part} {1e3 * seconds[part]:.2f} ms" for part in PARTS]
+        state.say(f"step {1e3 * seconds['total']:.2f} ms: " + ", ".join(cells))
 
 
 def averaged(state: RunState, before: Evaluation) -> Evaluation:
@@ -50,7 +51,7 @@ def averaged(state: RunState, before: Evaluation) -> Evaluation:
     assert figure is not None, "at the end it is evaluated"
     final = dataclasses.replace(before, per_node=[figure] * len(before.per_node))
     _keep_best(state, final)
-    task = state.task
+    task = state.node.task
     state.records.write("averaged", state.step, {f"test_{task.metric}": figure})
     state.say(f"averaged on all nodes: test {task.label} {task.text(figure)}")
     return final
@@ -58,18 +59,12 @@ def averaged(state: RunState, before: Evaluation) -> Evaluation:
 
 def _keep_best(state: RunState, result: Evaluation) -> None:
     best, mean = state.progress.best, result.mean
-    state.progress.best = mean if best is None else state.task.best(best, mean)
-
-
-def _time_table(seconds: dict[str, float]) -> str:
-    total = seconds["total"]
-    cells = [f"{part} {1e3 * seconds[part]:.2f} ms" for part in PARTS]
-    return f"step {1e3 * total:.2f} ms: " + ", ".join(cells)
+    state.progress.best = mean if best is None else state.node.task.best(best, mean)
 
 
 def known_figures(state: RunState, exit_reason: str) -> dict[str, Any]:
     """What a summary can say of a run that ended in any way."""
-    plan, node, metric = state.plan, state.node, state.task.metric
+    plan, node, metric = state.plan, state.node, state.node.task.metric
     num_steps = node.optimizer.num_steps
     return {
         f"test_{metric}": None,
@@ -112,18 +107,20 @@ def make_summary(
         loss: of the last epoch, if there was training.
         seconds: of a step of this node, where it was measured.
     """
-    communicator, metric = state.communicator, state.task.metric
+    communicator, metric = state.communicator, state.node.task.metric
     digest = parameters_digest(state.node.model)
-    sent = [row[0] for row in gather_floats(communicator, [float(communicator.bytes_sent)])]
+    own = [float(communicator.bytes_sent), state.progress.train_seconds]
+    sent, train_seconds = zip(*gather_floats(communicator, own), strict=True)
     return known_figures(state, exit_reason) | {
         f"test_{metric}": final.mean,
         f"test_{metric}_per_node": final.per_node,
-        f"worst_test_{metric}": state.task.worst(final.per_node),
+        f"worst_test_{metric}": state.node.task.worst(final.per_node),
         f"averaged_model_test_{metric}": before.averaged_model,
         "train_loss": loss,
         "consensus_distance": before.consensus_distance,
         "bytes_sent_per_step": sum(sent) / len(sent) / max(state.step, 1),
         "bytes_sent_total": int(sum(sent)),
+        "train_seconds": sum(train_seconds) / len(train_seconds),
         "step_seconds": mean(communicator, seconds) if seconds is not None else None,
         "parameters_sha256": gather_digests(communicator, digest),
     }

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Protocol
 
 from pcode.training.checkpoint import last_step, manifest_file, read_manifest, saved_steps
+from pcode.training.folders import SUMMARY
 from pcode.training.records import run_name
 from pcode.utils.errors import UserError
 
 
-class Ended(Protocol):
+class EndOfRanks(Protocol):
     """How the ranks ended: with which status, and whether it was a failure."""
 
     @property
@@ -39,11 +40,7 @@ class Attempt:
 
 
 def new_run(runs: Path) -> Attempt:
-    """A run with the flags as they are, in a folder of its own.
-
-    Args:
-        runs: the folder of the experiment's runs.
-    """
+    """A run with the flags as they are, in a folder of its own among those of the experiment."""
     name = run_name(datetime.now())
     return Attempt(("--timestamp", name), runs / name)
 
@@ -111,7 +108,7 @@ def next_attempt(
 
 
 def run_attempts(
-    start: Callable[[Sequence[str]], Ended],
+    start: Callable[[Sequence[str]], EndOfRanks],
     first: Attempt,
     following: Callable[[Attempt], Attempt],
     max_restarts: int,
@@ -132,7 +129,7 @@ def run_attempts(
     """
     attempt, num_restarts = first, 0
     while True:
-        summary = None if attempt.folder is None else attempt.folder / "summary.json"
+        summary = None if attempt.folder is None else attempt.folder / SUMMARY
         before = _identity(summary)
         ended = start(attempt.flags)
         status, failed = ended.status, ended.failed
@@ -163,7 +160,5 @@ def _identity(file: Path | None) -> tuple[int, int] | None:
 
 
 def _has_finished(summary: Path | None) -> bool:
-    if summary is None:
-        return False
-    content = json.loads(summary.read_text(encoding="utf-8"))
-    return bool(content["exit_reason"] == "finished")
+    """Whether the summary of a run says that it did."""
+    return summary is not None and json.loads(summary.read_bytes())["exit_reason"] == "finished"

@@ -1,12 +1,10 @@
 """From where a run starts: the beginning, a checkpoint of its own, or another run's models."""
 
-import fcntl
-import time
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 
@@ -22,6 +20,7 @@ from pcode.training.checkpoint import (
     read_node,
     saved_steps,
 )
+from pcode.training.folders import SUMMARY, is_locked
 from pcode.utils.errors import UserError
 from pcode.utils.layout import Layout
 
@@ -31,9 +30,6 @@ FREE = (
     *("num_epochs", "num_iterations", "avg_model", "data_dir"),
     *("download", "num_workers", "pin_memory", "overlap"),
 )
-SUMMARY = "summary.json"
-# How long who asks whether a run is locked may lock it.
-ASKING_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
@@ -164,46 +160,6 @@ def _step(run: Path, epoch: int | None) -> int | None:
             f"{there} (--save_all_models True keeps all)"
         )
     return saved[epoch]
-
-
-def _lock_file(run: Path) -> Path:
-    return run / ".lock"
-
-
-def is_locked(run: Path) -> bool:
-    """Whether a process trains in this folder."""
-    try:
-        with _lock_file(run).open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # many may ask at once
-    except FileNotFoundError:
-        return False
-    except BlockingIOError:
-        return True
-    except OSError:  # a file system without locks
-        return False
-    return False
-
-
-def lock(run: Path) -> BinaryIO:
-    """Keep others from training in this folder as long as the file is open.
-
-    Raises:
-        UserError: another process does already.
-    """
-    file = _lock_file(run).open("ab")
-    deadline = time.monotonic() + ASKING_SECONDS
-    while True:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:  # who looks for a run that has not ended holds it for a moment too
-            if time.monotonic() < deadline:
-                time.sleep(0.05)
-                continue
-            file.close()
-            raise UserError(f"--resume {run}: another process trains it") from None
-        except OSError:  # a file system without locks
-            pass
-        return file
 
 
 def mean_state(states: Iterable[dict[str, Any]]) -> dict[str, Any]:

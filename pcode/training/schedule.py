@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 from pcode.config.options import Config
 from pcode.schedules import SCHEMES, Scheme, make_scheme
@@ -20,9 +19,9 @@ class Schedule:
     (arXiv 1706.02677), any other follows its course, scaled up a little more at each step.
 
     Attributes:
-        scheme: the rate before scale-up.
+        scheme: the rate before scale-up; it may follow the losses.
         scale: the factor after the warm-up.
-        warmup_epochs: length of the warm-up, in epochs; 0: the whole factor from the first step.
+        warmup_epochs: length of the warm-up; 0: the whole factor from the first step.
     """
 
     scheme: Scheme
@@ -46,18 +45,6 @@ class Schedule:
         """Epochs within the training where the rate changes its course, ascending, from 0."""
         points = {0.0, self.warmup_epochs, *self.scheme.turning_points}
         return tuple(sorted(point for point in points if point <= self.scheme.end))
-
-    def observe(self, loss: float) -> None:
-        """Take in an epoch's training loss, the mean over the nodes: the same on every node."""
-        self.scheme.observe(loss)
-
-    def state_dict(self) -> dict[str, Any]:
-        """What a resumed run needs to know of the losses so far: plain numbers and texts."""
-        return self.scheme.state_dict()
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from what state_dict gave."""
-        self.scheme.load_state_dict(state)
 
 
 def _scale(config: Config, topology: Graph, rank: int) -> float:

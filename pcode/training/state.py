@@ -15,12 +15,11 @@ from tqdm import tqdm
 from pcode.communication import Communicator
 from pcode.communication.gathering import gather_digests, gather_floats
 from pcode.training.checkpoint import Manifest, forget_after
-from pcode.training.folders import runs_folder
+from pcode.training.folders import SUMMARY, lock, runs_folder
 from pcode.training.node import Node
 from pcode.training.plan import Plan
 from pcode.training.records import Records, run_name
-from pcode.training.resume import SUMMARY, ResumePoint, lock, mean_state
-from pcode.training.tasks import Task
+from pcode.training.resume import ResumePoint, mean_state
 from pcode.utils.errors import CommunicationError, UserError
 from pcode.utils.files import one_line
 
@@ -53,10 +52,6 @@ class Progress:
 class RunState:
     """A run on one node, from its start on: read from a checkpoint, its folder made or opened.
 
-    Args:
-        plan: the run's plan.
-        communicator: this node's view of the others; all of them call it.
-
     Attributes:
         node: this node; with fewer others it is another one.
         members: the folders of all nodes, by rank: their ranks at the beginning.
@@ -71,7 +66,7 @@ class RunState:
         self.node = Node(plan, communicator)
         self.members = [str(rank) for rank in range(communicator.size)]
         self.progress = self._begin()
-        self.first_step = self.node.optimizer.num_steps
+        self.first_step = self.step
         self.records = _open_records(plan, communicator, self.progress.log_bytes)
 
     @property
@@ -86,10 +81,6 @@ class RunState:
     def is_first(self) -> bool:
         """Whether this node speaks for all."""
         return self.communicator.is_first
-
-    @property
-    def task(self) -> Task:
-        return self.node.task
 
     @property
     def step(self) -> int:
@@ -107,16 +98,8 @@ class RunState:
         if self.is_first:
             self.records.write_config(self.plan.config)
 
-    def step_seconds(self) -> dict[str, float] | None:
-        """This node's, where it is to be measured."""
-        return self.node.step_seconds() if self.plan.config.watch.track_time else None
-
     def _begin(self) -> Progress:
-        """Load what the run starts from.
-
-        Raises:
-            UserError: it is damaged, does not fit, or is not the same for all nodes.
-        """
+        """Load what the run starts from; all nodes have to see the same."""
         node, start = self.node, self.plan.start
         _agree(node.communicator, "" if start is None else str(start))
         if start is None:
@@ -125,7 +108,6 @@ class RunState:
         if start.manifest is None:
             return Progress()
         states = start.states(node.rank, node.optimizer.layout)
-        event = {"step": start.manifest.step, "resumed": str(start.run)}
         try:
             progress = self._load(start, start.manifest, states)
         except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
@@ -135,7 +117,7 @@ class RunState:
             raise UserError(
                 f"--resume {start.run}: its checkpoint is not one of this run: {one_line(error)}"
             ) from None
-        progress.events.append(event)
+        progress.events.append({"step": start.manifest.step, "resumed": str(start.run)})
         return progress
 
     def _load(
@@ -157,17 +139,10 @@ class RunState:
 
 
 def _agree(communicator: Communicator, text: str) -> None:
-    """Refuse nodes that see different things.
-
-    Raises:
-        UserError: the text is not the same on all.
-    """
+    """Refuse nodes that see different things."""
     digest = hashlib.sha256(text.encode()).digest()
-    seen = {
-        *gather_digests(communicator.local_ranks, digest),
-        *gather_digests(communicator, digest),
-    }
-    if len(seen) > 1:
+    seen = [gather_digests(each, digest) for each in (communicator.local_ranks, communicator)]
+    if len({*seen[0], *seen[1]}) > 1:
         raise UserError(
             "--resume: the nodes see different checkpoints; --checkpoint has to be a folder that "
             "all hosts share"
@@ -177,18 +152,14 @@ def _agree(communicator: Communicator, text: str) -> None:
 def _open_records(plan: Plan, communicator: Communicator, log_bytes: int) -> Records:
     """Make the run's folder, or open that of the run which goes on, with every node's own.
 
-    Of the processes of a node the first alone writes.
-
-    Args:
-        log_bytes: what the node's log holds up to where the run goes on.
+    Of the processes of a node the first alone writes; of its log the first `log_bytes` count.
     """
     # Nobody writes before all have come here, with all that they have to read.
     communicator.barrier()
     now = gather_floats(communicator, [time.time()])[0][0]
     name = plan.timestamp or run_name(datetime.fromtimestamp(now))
-    folder, goes_on = runs_folder(plan.config) / name, False
-    if plan.start is not None and plan.start.same:
-        folder, goes_on = plan.start.run, True
+    goes_on = plan.start is not None and plan.start.same
+    folder = plan.start.run if plan.start and goes_on else runs_folder(plan.config) / name
     held = _claim(folder, plan, goes_on) if communicator.is_first else None
     communicator.barrier()
     records = Records(

@@ -1,26 +1,64 @@
-"""Synchronisation points: nodes agree, about once a second, to stop or save at the same step."""
+"""How a run ends or saves at the same step everywhere: signals, and points of agreement."""
 
+import os
+import signal
+import threading
 import time
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import NamedTuple
 
 from pcode.communication import Communicator
 from pcode.communication.gathering import gather_floats, sums
-from pcode.training.stop import StopRequest
 
+# Slurm signals the launcher and the ranks, and the launcher the ranks too: that is one request.
+SAME_SECONDS = 1.0
+# Kubernetes, Slurm and people send SIGTERM; Slurm, and our launcher through mpirun, SIGUSR1.
+ASKING = (signal.SIGTERM, signal.SIGUSR1)
 SECONDS_BETWEEN = 1.0
 
 
-@dataclass(frozen=True)
-class Decision:
-    """What all nodes do now.
+class StopRequest:
+    """Whether this process was asked to end, by one of ASKING."""
 
-    Attributes:
-        stop: save and end.
-        save: write a checkpoint.
-    """
+    def __init__(self) -> None:
+        self._since: float | None = None
 
-    stop: bool
-    save: bool
+    @property
+    def asked(self) -> bool:
+        return self._since is not None
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Take the signals inside the block; a second one ends the process at once.
+
+        Python hears of signals in its main thread only: elsewhere nothing is taken.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def take(number: int, frame: FrameType | None) -> None:
+            now = time.monotonic()
+            if self._since is None:
+                self._since = now
+            elif now - self._since > SAME_SECONDS:
+                os._exit(128 + number)  # process 1 of a container would not die of its own signal
+
+        before = {number: signal.signal(number, take) for number in ASKING}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+class Decision(NamedTuple):
+    """What all nodes do now: stop, once they have saved, or save a checkpoint and go on."""
+
+    stop: bool = False
+    save: bool = False
 
 
 class SyncPoints:
@@ -38,10 +76,7 @@ class SyncPoints:
     """
 
     def __init__(
-        self,
-        communicator: Communicator,
-        request: StopRequest,
-        save_minutes: float | None,
+        self, communicator: Communicator, request: StopRequest, save_minutes: float | None
     ) -> None:
         self._communicator, self._request = communicator, request
         self._save_seconds = None if save_minutes is None else 60 * save_minutes
@@ -51,9 +86,7 @@ class SyncPoints:
     def after_step(self, step: int) -> Decision:
         """Synchronise, if it is time for it, after the step that made it `step` steps."""
         self._steps_made += 1
-        if self._steps_made < self._steps_between:
-            return Decision(stop=False, save=False)
-        return self.synchronise(step)
+        return self.synchronise(step) if self._steps_made >= self._steps_between else Decision()
 
     def synchronise(self, step: int) -> Decision:
         """Ask all nodes whether to stop or save; all of them call it at the same step.
@@ -61,7 +94,7 @@ class SyncPoints:
         Raises:
             CommunicationError: a node does not come.
         """
-        self._communicator.reach("meeting", step)
+        self._communicator.fail_point("meeting", step)
         now = time.monotonic()
         # At most twice as many as there were: the first steps, which compile, are no measure.
         made = max(1, self._steps_made)

@@ -1,8 +1,10 @@
 """What a model is trained for: how it is applied to a batch, and what its quality is called."""
 
 import math
-from abc import ABC, abstractmethod
-from typing import Any, ClassVar
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -14,91 +16,69 @@ from pcode.utils.errors import DivergenceError
 LARGEST_EXPONENT = 709.0
 
 
-class Task(ABC):
+@dataclass(frozen=True)
+class Task:
     """A task; every loss is the cross-entropy of its outputs.
 
     Attributes:
         metric: the quality's name in records: "test_METRIC".
         label: the same for people.
+        unit: of a figure, after it.
         higher_is_better: whether a larger figure is a better one.
+        forward: called with a model, inputs and what is carried from the batch before (None at the
+            first of an epoch); returns outputs (..., classes) and what is carried to the next.
+        figure: the quality, from the number of correct predictions, the summed loss, and the count
+            of predictions.
     """
 
-    metric: ClassVar[str]
-    label: ClassVar[str]
-    higher_is_better: ClassVar[bool]
+    metric: str
+    label: str
+    unit: str
+    higher_is_better: bool
+    forward: Callable[[nn.Module, torch.Tensor, Any], tuple[torch.Tensor, Any]]
+    figure: Callable[[float, float, float], float]
 
-    @abstractmethod
-    def forward(
-        self, model: nn.Module, inputs: torch.Tensor, carried: Any
-    ) -> tuple[torch.Tensor, Any]:
-        """Outputs (..., classes), and what is carried to the next batch.
-
-        Args:
-            carried: from the batch before; None at the first of an epoch.
-        """
-
-    @abstractmethod
-    def figure(self, correct: float, loss: float, count: float) -> float:
-        """The quality, from the number of correct predictions and the summed loss of `count`."""
-
-    @abstractmethod
     def text(self, figure: float) -> str:
-        """A figure with its unit."""
+        return f"{figure:.2f}{self.unit}"
 
     def best(self, one: float, other: float) -> float:
-        """The better of two figures."""
         return max(one, other) if self.higher_is_better else min(one, other)
 
     def worst(self, figures: list[float]) -> float:
-        """The worst of the nodes' figures."""
         return min(figures) if self.higher_is_better else max(figures)
 
 
-class Classification(Task):
-    """Images or vectors to classes; top-1 accuracy in %."""
-
-    metric, label, higher_is_better = "top1", "top-1", True
-
-    def forward(
-        self, model: nn.Module, inputs: torch.Tensor, carried: Any
-    ) -> tuple[torch.Tensor, Any]:
-        return model(inputs), None
-
-    def figure(self, correct: float, loss: float, count: float) -> float:
-        return 100 * correct / count
-
-    def text(self, figure: float) -> str:
-        return f"{figure:.2f} %"
+def _forward_language(
+    model: nn.Module, inputs: torch.Tensor, carried: Any
+) -> tuple[torch.Tensor, Any]:
+    """Carry the state from window to window, without its gradient: truncated backpropagation."""
+    if carried is not None:
+        carried = tuple(part.detach() for part in carried)
+    outputs, carried = model(inputs, carried)
+    return outputs, carried
 
 
-class Language(Task):
-    """The next word at each place of a text; perplexity, exp(mean loss of a word).
-
-    The model's state is carried from window to window, without its gradient (truncated
-    backpropagation through time).
-    """
-
-    metric, label, higher_is_better = "perplexity", "perplexity", False
-
-    def forward(
-        self, model: nn.Module, inputs: torch.Tensor, carried: Any
-    ) -> tuple[torch.Tensor, Any]:
-        if carried is not None:
-            carried = tuple(part.detach() for part in carried)
-        outputs, carried = model(inputs, carried)
-        return outputs, carried
-
-    def figure(self, correct: float, loss: float, count: float) -> float:
-        mean = loss / count
-        if mean > LARGEST_EXPONENT:
-            raise DivergenceError(f"the test loss is {mean:.3g} a word")
-        return math.exp(mean)
-
-    def text(self, figure: float) -> str:
-        return f"{figure:.2f}"
+def _perplexity(correct: float, loss: float, count: float) -> float:
+    """exp(mean loss of a word)."""
+    mean = loss / count
+    if mean > LARGEST_EXPONENT:
+        raise DivergenceError(f"the test loss is {mean:.3g} a word")
+    return math.exp(mean)
 
 
-TASKS: dict[str, Task] = {"classification": Classification(), "language": Language()}
+TASKS = {
+    # Images or vectors to classes.
+    "classification": Task(
+        metric="top1",
+        label="top-1",
+        unit=" %",
+        higher_is_better=True,
+        forward=lambda model, inputs, carried: (model(inputs), None),
+        figure=lambda correct, loss, count: 100 * correct / count,
+    ),
+    # The next word at each place of a text.
+    "language": Task("perplexity", "perplexity", "", False, _forward_language, _perplexity),
+}
 
 
 def cross_entropy(
@@ -108,3 +88,10 @@ def cross_entropy(
     return functional.cross_entropy(
         outputs.flatten(0, -2).float(), targets.flatten(), reduction=reduction
     )
+
+
+def autocast(amp: str | None, device: torch.device) -> AbstractContextManager[object]:
+    """What a model is called in: torch.autocast to "bf16" or "fp16", or nothing."""
+    if amp is None:
+        return nullcontext()
+    return torch.autocast(device.type, {"bf16": torch.bfloat16, "fp16": torch.float16}[amp])

@@ -1,11 +1,14 @@
-"""What a node computes with: how many CPU threads, which GPU."""
+"""What a node computes with: how many CPU threads, which GPU, and its memory."""
 
+import ctypes
+import math
 import os
 import re
 import shutil
 import sys
 import sysconfig
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -13,6 +16,10 @@ import joblib
 import torch
 
 from pcode.utils.errors import HostError, UserError
+
+# <malloc.h> of glibc
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+THRESHOLD_BYTES = 1 << 30
 
 
 def threads_per_node(
@@ -107,9 +114,6 @@ def check_compiler(
         variable: of the environment, that may name one.
         names: of those that are looked for.
         instead: what would do without one.
-
-    Raises:
-        HostError: there is none.
     """
     if variable not in os.environ and not any(map(shutil.which, names)):
         raise HostError(
@@ -126,3 +130,53 @@ def gpu_notices(world: Sequence[int], num_processes: int) -> list[str]:
         f"--world {','.join(map(str, world))}: {len(world)} GPU ids for {num_processes} processes; "
         "they are gone through again from the first"
     ]
+
+
+def use_memory_well() -> None:
+    """Keep freed memory in the process, and let large tensors have huge pages.
+
+    A step of ResNet-20 on 3 x 32 x 32 images frees its activations and faults some 25 MB of fresh
+    pages back in, which takes 5 to 10 % of its time and more on a busy machine. Only glibc can
+    keep them; elsewhere nothing happens. The process holds on to the most that it has
+    needed. To be called before torch allocates its first tensor, which is when it looks for its
+    variable; a user's own setting of that wins.
+    """
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(M_TRIM_THRESHOLD, THRESHOLD_BYTES)
+        mallopt(M_MMAP_THRESHOLD, THRESHOLD_BYTES)
+
+
+def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """The tensor on that device; itself where it is there.
+
+    Out of page-locked memory, so that the copy is queued and nobody waits for it. Its memory is
+    used again only when the copy has run: torch sees to it.
+    """
+    if tensor.device == device:
+        return tensor
+    if device.type == "cuda" and not tensor.is_pinned():
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)
+
+
+@lru_cache(maxsize=64)
+def kept_on(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """The same for one of a few that never change: copied once."""
+    return to_device(tensor, device)
+
+
+def moved_together(tensors: Sequence[torch.Tensor], device: torch.device) -> Sequence[torch.Tensor]:
+    """One-dimensional tensors on that device, by one copy."""
+    if device.type == "cpu" or not tensors:
+        return tensors
+    moved = to_device(torch.cat(list(tensors)), device)
+    return list(torch.split(moved, [len(tensor) for tensor in tensors]))
+
+
+def memory_bytes(device: torch.device) -> float:
+    """Of a GPU, all of it; of the host, no limit: what lies there lies there already."""
+    if device.type != "cuda":
+        return math.inf
+    return torch.cuda.get_device_properties(device).total_memory

@@ -24,6 +24,8 @@ class UserError(ValueError):
     run.py prints it as one line and ends with exit status 2 before anything is written.
     """
 
+    exit_status = USER_ERROR
+
 
 class HostError(UserError):
     """A machine lacks what the flags need; those of other ranks may have it."""
@@ -40,7 +42,13 @@ def naming_flags(flags: str) -> Iterator[None]:
         raise UserError(f"{flags}: {error}") from None
 
 
-class CommunicationError(RuntimeError):
+class RunError(RuntimeError):
+    """The run cannot go on, on this node."""
+
+    exit_status = 1
+
+
+class CommunicationError(RunError):
     """A message did not arrive or could not be sent; the run cannot go on.
 
     Args:
@@ -71,26 +79,17 @@ class CommunicationError(RuntimeError):
             peer, local_rank = divmod(peer, local_size)
             if peer == node:
                 peer, reason = None, f"its process {local_rank}: {reason}"
-        return CommunicationError(
-            reason, rank=node, peer=peer, step=self.step, reported_by_peer=self.reported_by_peer
-        )
+        return CommunicationError(**vars(self) | {"reason": reason, "rank": node, "peer": peer})
 
     def named(self, members: Sequence[str], step: int) -> CommunicationError:
-        """The same with the names that nodes had at the beginning, and a step if it has none.
-
-        Args:
-            members: the names of the nodes, by rank.
-        """
-        return CommunicationError(
-            self.reason,
-            rank=int(members[self.rank]),
-            peer=None if self.peer is None else int(members[self.peer]),
-            step=step if self.step is None else self.step,
-            reported_by_peer=self.reported_by_peer,
-        )
+        """The same with the names that nodes, by rank, had first; and a step if it has none."""
+        rank, peer = int(members[self.rank]), self.peer
+        peer = None if peer is None else int(members[peer])
+        step = step if self.step is None else self.step
+        return CommunicationError(**vars(self) | {"rank": rank, "peer": peer, "step": step})
 
 
-class StorageError(RuntimeError):
+class StorageError(RunError):
     """A file of the run cannot be written; the run cannot go on."""
 
 
@@ -107,7 +106,7 @@ class Preempted(Exception):  # noqa: N818  # it is no error
         super().__init__(f"saved after step {step}; --resume {folder} goes on")
 
 
-class DivergenceError(RuntimeError):
+class DivergenceError(RunError):
     """The training loss or a vector of a node is no longer made of finite numbers.
 
     Args:
@@ -116,6 +115,8 @@ class DivergenceError(RuntimeError):
         step: in which it did, where that is known.
         ranks: of which nodes, where every node raises it; None: of the node that does.
     """
+
+    exit_status = DIVERGED
 
     def __init__(
         self,
@@ -129,11 +130,7 @@ class DivergenceError(RuntimeError):
         super().__init__(_placed(reason, rank=rank, step=step))
 
     def named(self, members: Sequence[str]) -> DivergenceError:
-        """The same with the name that the node had at the beginning.
-
-        Args:
-            members: the names of the nodes, by rank.
-        """
+        """The same with the name that the node had at the beginning; members are by rank."""
         rank = None if self.rank is None else int(members[self.rank])
         return DivergenceError(self.reason, rank=rank, step=self.step, ranks=self.ranks)
 

@@ -36,6 +36,12 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
     sync_folder(path.parent)
 
 
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all; raise as `whole_file`."""
+    with whole_file(path) as file:
+        file.write(content)
+
+
 def sync_folder(path: Path) -> None:
     """Force the names in a folder to the disk."""
     folder = os.open(path, os.O_RDONLY)

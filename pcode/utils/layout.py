@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import accumulate
 
 import torch
 
@@ -24,13 +25,10 @@ class Layout:
 
     def __post_init__(self) -> None:
         sizes = tuple(math.prod(shape) for shape in self.shapes)
-        offsets, total = [], 0
-        for size in sizes:
-            offsets.append(total)
-            total += size
+        *offsets, num_entries = accumulate(sizes, initial=0)
         object.__setattr__(self, "sizes", sizes)
         object.__setattr__(self, "offsets", tuple(offsets))
-        object.__setattr__(self, "num_entries", total)
+        object.__setattr__(self, "num_entries", num_entries)
 
     @classmethod
     def of(cls, named_tensors: Iterable[tuple[str, torch.Tensor]]) -> Layout:

@@ -17,9 +17,10 @@ from typing import Annotated, Any, Literal
 
 from pcode.utils.errors import UserError
 from pcode.utils.files import shortened
-from pcode.utils.registry import look_up
 
 LARGEST_INTEGER = 2**31 - 1
+# Returns why a flag has no effect among all flags' values, or None.
+Rule = Callable[[Mapping[str, Any]], str | None]
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Option:
         choices: the accepted values, or empty for any; a registry is read at every use.
         minimum, maximum: the smallest and the largest accepted number; a whole number is never
             larger than LARGEST_INTEGER.
-        irrelevant: returns why the flag has no effect among all flags' values, or None.
+        irrelevant: the rule when the flag has no effect.
         name: the flag's, where it is not the parameter's.
         kind, default: the flag's, where what the parameter gets is worked out from its value.
     """
@@ -44,7 +45,7 @@ class Option:
     choices: Collection[Any] = ()
     minimum: float | None = None
     maximum: float | None = None
-    irrelevant: Callable[[Mapping[str, Any]], str | None] = lambda flags: None
+    irrelevant: Rule = lambda flags: None
     name: str = ""
     kind: Any = None
     default: Any = inspect.Parameter.empty
@@ -52,7 +53,11 @@ class Option:
 
 @dataclass(frozen=True)
 class Flag:
-    """A declared flag: its name, type and default, the parameter that gets it, and the rest."""
+    """A declared flag: its name, type and default, the parameter that gets it, and the rest.
+
+    Types: bool, int, float, str, tuple[T, ...] (comma-separated), and each of them `| None` and
+    `| Literal[WORD]`.
+    """
 
     name: str
     kind: Any
@@ -61,10 +66,21 @@ class Flag:
     option: Option
 
     @property
+    def _members(self) -> tuple[Any, ...]:
+        """The types of a union, that of values first."""
+        is_tuple = typing.get_origin(self.kind) is tuple
+        return (self.kind,) if is_tuple else typing.get_args(self.kind) or (self.kind,)
+
+    @property
+    def _element(self) -> tuple[type, bool]:
+        """The type of a value, or that of each of several; whether there may be several."""
+        first = self._members[0]
+        many = typing.get_origin(first) is tuple
+        return (typing.get_args(first)[0] if many else first), many
+
+    @property
     def metavar(self) -> str:
-        kinds = _members(self.kind)
-        many = typing.get_origin(kinds[0]) is tuple
-        element = typing.get_args(kinds[0])[0] if many else kinds[0]
+        element, many = self._element
         words = {bool: "BOOL", int: "N", float: "X"}
         word = self.option.metavar or words.get(element, self.name.rsplit("_", 1)[-1].upper())
         return f"{word},..." if many else word
@@ -74,34 +90,27 @@ class Flag:
         """The line of `--help`, with the choices and the default."""
         text = self.option.help
         if self.option.choices:
-            text += f"; one of {', '.join(map(str, self.option.choices))}"
-        default = self.default
-        shown = ",".join(map(str, default)) if isinstance(default, tuple) else default
-        return f"{text} [{shown}]"
+            text += f"; one of {', '.join(map(_shown, self.option.choices))}"
+        return f"{text} [{_shown(self.default)}]"
 
     def parse(self, text: str) -> Any:
         """Read the value that `text` stands for.
 
-        Types: bool, int, float, str, tuple[T, ...] (comma-separated), and each of them `| None`
-        ("none", YAML's "null" and "~", or an empty text; "auto" for a bool) and `| Literal[WORD]`.
+        None is "none", YAML's "null" and "~", or an empty text; for a bool "auto" too.
 
         Raises:
             UserError: the text is not of that type.
         """
-        members = _members(self.kind)
-        kind = members[0]
-        words = [
-            word for each in members if typing.get_origin(each) is Literal for word in each.__args__
-        ]
+        element, many = self._element
+        literals = [each for each in self._members if typing.get_origin(each) is Literal]
+        words = [word for each in literals for word in typing.get_args(each)]
         text = text.strip()
         if text in words:
             return text
-        if type(None) in members:
-            absent = ("none", "null", "~", "", *(["auto"] if kind is bool else []))
+        if type(None) in self._members:
+            absent = ("none", "null", "~", "", *(["auto"] if element is bool else []))
             if text.lower() in absent:
                 return None
-        many = typing.get_origin(kind) is tuple
-        element = typing.get_args(kind)[0] if many else kind
         try:
             if many:
                 return tuple(_parse_scalar(element, part.strip()) for part in text.split(","))
@@ -114,8 +123,10 @@ class Flag:
     def validate(self, value: Any) -> None:
         """Raise UserError for an unknown choice or a number out of range."""
         option = self.option
-        if option.choices:
-            look_up(self.name, value, {choice: choice for choice in option.choices})
+        if option.choices and value not in option.choices:
+            *others, last = map(_shown, option.choices)
+            chosen = shortened(_shown(value))
+            raise UserError(f"--{self.name} {chosen}: choose {', '.join(others)} or {last}")
         for number in value if isinstance(value, tuple) else (value,):
             if isinstance(number, bool) or not isinstance(number, int | float):
                 continue
@@ -125,7 +136,14 @@ class Flag:
             if maximum is None and isinstance(number, int):
                 maximum = LARGEST_INTEGER
             if maximum is not None and number > maximum:
-                raise UserError(f"--{self.name}: too large; at most {maximum:g}")
+                raise UserError(
+                    f"--{self.name} {shortened(str(number))[1:-1]}: must be at most {maximum}"
+                )
+
+
+def needs(name: str, otherwise: str) -> Rule:
+    """Make the rule that a flag has no effect, for that reason, unless the flag `name` is true."""
+    return lambda flags: None if flags[name] else otherwise
 
 
 def option(default: Any, help: str, **limits: Any) -> Any:
@@ -136,9 +154,11 @@ def option(default: Any, help: str, **limits: Any) -> Any:
 NAMES = {bool: "True or False", int: "a whole number", float: "a number", str: "printable text"}
 
 
-def _members(kind: Any) -> tuple[Any, ...]:
-    """The types of a union, that of values first."""
-    return (kind,) if typing.get_origin(kind) is tuple else typing.get_args(kind) or (kind,)
+def _shown(value: Any) -> str:
+    """A value as it stands on the command line."""
+    if value is None:
+        return "none"
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def _parse_scalar(kind: type, text: str) -> Any:
@@ -158,12 +178,7 @@ def _parse_scalar(kind: type, text: str) -> Any:
 
 
 def _constructors(component: Any, below: type | None = None) -> Iterator[Callable[..., Any]]:
-    """The functions whose parameters are those of a component.
-
-    Args:
-        component: a class, whose bases take what is theirs; a function, or one in part.
-        below: of a class, only the constructors of those that derive from it.
-    """
+    """The functions whose parameters are those of a class (and its bases), or of a function."""
     while isinstance(component, functools.partial):
         component = component.func
     if not isinstance(component, type):
@@ -196,26 +211,27 @@ def options_of(component: Any) -> dict[str, Flag]:
     for constructor in _constructors(component):
         parameters = inspect.signature(constructor).parameters
         for parameter, annotation in _annotations(constructor).items():
-            if typing.get_origin(annotation) is not Annotated:
-                continue
-            kind, *metadata = typing.get_args(annotation)
-            for option in metadata:
-                if isinstance(option, Option):
-                    default = option.default
+            kind, *metadata = typing.get_args(annotation) or (None,)
+            for declared in metadata if typing.get_origin(annotation) is Annotated else ():
+                if isinstance(declared, Option):
+                    default = declared.default
                     if default is inspect.Parameter.empty:
                         default = parameters[parameter].default
-                    name = option.name or parameter
-                    flag = Flag(name, option.kind or kind, default, parameter, option)
+                    name = declared.name or parameter
+                    flag = Flag(name, declared.kind or kind, default, parameter, declared)
                     found.setdefault(name, flag)
     return found
 
 
 def taken_by(component: Any, flags: Mapping[str, Any], below: type | None = None) -> dict[str, Any]:
-    """Select those of all flags that a component takes, by the names of its parameters.
+    """Select those of all flags that a component takes.
+
+    They are the options that it declares, and those run-wide ones that a parameter is named like:
+    `data_dir` of a data set's loader, `clip_grad` of DGC.
 
     Args:
-        component: as for options_of.
-        flags: every flag of the run; a parameter that is named like one gets it.
+        component: a class, whose bases take what is theirs, or a function, or one in part.
+        flags: every flag of the run.
         below: a base class whose own parameters are passed separately.
     """
     named = {flag.parameter: name for name, flag in options_of(component).items()}

@@ -9,8 +9,6 @@ T = TypeVar("T")
 
 
 class MaybeParametric(Protocol):
-    """What may be asked for as "NAME:PARAMETERS", if it is parametric."""
-
     @property
     def parametric(self) -> bool: ...
 
@@ -19,22 +17,14 @@ P = TypeVar("P", bound=MaybeParametric)
 
 
 def look_up(flag: str, value: str, built: Mapping[str, T]) -> T:
-    """Return built[value].
-
-    Raises:
-        UserError: the name is unknown; the message names flag, value and what is built.
-    """
+    """Return built[value], or raise a UserError with flag, value and what is built."""
     if value in built:
         return built[value]
     raise UserError(f"--{flag} {value!r} is not known; built: {', '.join(map(str, built))}")
 
 
 def look_up_parametric(flag: str, value: str, built: Mapping[str, P]) -> P:
-    """Return built[NAME], where the value is "NAME" or, of what is parametric, "NAME:PARAMETERS".
-
-    Raises:
-        UserError: the name is unknown, or takes no parameters and has some.
-    """
+    """As look_up where the value is "NAME" or, of what is parametric, "NAME:PARAMETERS"."""
     name, colon, _ = value.partition(":")
     found = look_up(flag, name, built)
     if colon and not found.parametric:

@@ -10,8 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pcode.check.edge_table import MAX_ROWS, slow, table
-from pcode.check.edges import Measured, edges_of, schedule
+from pcode.check.edges import MAX_ROWS, Measured, edges_of, schedule, slow, table
 from pcode.topology import make_graph
 from tests.support.programs import ROOT, run_mpi
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from pcode.check.hosts import divided, place_ranks
-from pcode.launch import Host
+from pcode.launch.hostfile import Host
 from tests.check.checking import FLAGS, check, read
 from tests.run.bad_input import Refuse, refuse
 from tests.run.runs import RUN, run

@@ -33,7 +33,7 @@ from pcode.communication.connect import abort, connect
 from pcode.communication.distributed import new_group
 from pcode.communication.gathering import sums, sums_on_first
 from pcode.communication.staging import StagedCommunicator
-from pcode.launch import detect, rendezvous_address
+from pcode.launch.environment import detect, rendezvous_address
 from pcode.utils.errors import CommunicationError
 from tests.support.cases import Checks
 

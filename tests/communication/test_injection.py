@@ -14,22 +14,15 @@ import pytest
 import torch
 
 from pcode.communication import Communicator, Simulation
-from pcode.communication.injection import (
-    ACTIONS,
-    CORRUPTIBLE,
-    PHASES,
-    VARIABLE,
-    inject,
-    read_faults,
-)
+from pcode.communication.injection import ACTIONS, CORRUPTIBLE, PHASES, VARIABLE, read_faults
 from pcode.utils.errors import UserError
 
 # Three steps of rank 0 and then of rank 1; a line before and after each place, the latter with the
 # seconds of the sleeps that were asked for there and really came about.
 PROGRAM = """
 import time
-from types import SimpleNamespace
-from pcode.communication.injection import PHASES, inject
+from pcode.communication.base import NoCommunicator
+from pcode.communication.injection import PHASES, read_faults
 slept = []
 sleep = time.sleep
 def noted(seconds):
@@ -38,13 +31,13 @@ def noted(seconds):
     slept.append(seconds if time.monotonic() - begin >= seconds else -1)
 time.sleep = noted
 for rank in (0, 1):
-    inner = dict(rank=rank, process=rank, size=2, local_ranks=None, names_peers=True)
-    communicator = inject(SimpleNamespace(**inner, reach=lambda phase, step: None))
+    communicator = NoCommunicator(rank, size=2)
+    communicator.faults = read_faults(rank=communicator.process)
     for step in range(3):
         for phase in PHASES:
             slept.clear()
             print(f"to {rank} {step} {phase}", flush=True)
-            communicator.reach(phase, step)
+            communicator.fail_point(phase, step)
             print(f"past {rank} {step} {phase} {sum(slept)}", flush=True)
 """
 PLACES = [(rank, step, phase) for rank in (0, 1) for step in range(3) for phase in PHASES]
@@ -150,15 +143,15 @@ def test_delay(programs: dict[str, subprocess.Popen[str]], text: str, place: str
     assert {place: passing for place, passing in seconds.items() if passing} == {place: 0.3}
 
 
-def test_corrupt_calls_what_spoils() -> None:
+def test_corrupt_calls_what_corrupts() -> None:
     environ = {VARIABLE: "corrupt:2:1:forward,corrupt:0:*:save"}
 
-    def node(inner: Communicator) -> list[tuple[str, int]]:
-        communicator = inject(inner, environ)
+    def node(communicator: Communicator) -> list[tuple[str, int]]:
+        communicator.faults = read_faults(environ, communicator.process)
         spoilt: list[tuple[str, int]] = []
         for step in (0, 1, 1, 2):
             for phase in PHASES:
-                communicator.reach(phase, step, partial(spoilt.append, (phase, step)))
+                communicator.fail_point(phase, step, partial(spoilt.append, (phase, step)))
         return spoilt
 
     assert Simulation(3).run(node) == [[("save", 0)], [], [("forward", 1)]]
@@ -174,7 +167,7 @@ def test_corrupt_spoils_a_message_once() -> None:
     faults = "corrupt:1:1:exchange"
 
     def node(communicator: Communicator) -> list[list[float]]:
-        communicator = inject(communicator, {VARIABLE: faults})
+        communicator.faults = read_faults({VARIABLE: faults}, communicator.process)
         others = [rank for rank in range(3) if rank != communicator.rank]
         received = []
         for step in range(4):

@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 
 from pcode.communication.connect import disconnect
-from pcode.launch import detect
+from pcode.launch.environment import detect
 from tests.communication.contract import CHECKS, checks_of, join
 from tests.support.cases import LIMIT, Checks, go_through
 

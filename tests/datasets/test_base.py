@@ -8,7 +8,7 @@ from itertools import product
 import torch
 
 from pcode.datasets import Batches, Dataset
-from pcode.datasets.batches import WHOLE, LocalRank
+from pcode.datasets.base import WHOLE, LocalRank
 
 
 class Recording(Dataset):

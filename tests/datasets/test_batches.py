@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pcode.datasets import partition_indices
-from pcode.datasets.batches import LocalRank, batches_per_epoch, epoch_batches
+from pcode.datasets.base import LocalRank, batches_per_epoch, epoch_batches
 
 
 def batches_of(

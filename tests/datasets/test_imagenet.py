@@ -21,8 +21,8 @@ import torch
 from PIL import Image
 
 from pcode.datasets import Batch, Dataset, load_dataset
+from pcode.datasets.encoded_images import FORMAT
 from pcode.datasets.imagenet import DEVIATION, MEAN
-from pcode.datasets.lmdb_images import FORMAT
 from pcode.tools.to_lmdb import main as to_lmdb
 from pcode.utils.errors import UserError
 

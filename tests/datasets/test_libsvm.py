@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from pcode.datasets import Dataset, load_dataset
-from pcode.datasets.cached_copy import cached_copy
+from pcode.datasets.data_files import cached_copy
 from pcode.models import make_model
 from pcode.utils.errors import UserError
 

@@ -13,8 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pcode.datasets import load_dataset, partition_indices
-from pcode.datasets.text import load_synthetic_text
-from pcode.datasets.text_columns import Text, columns_of
+from pcode.datasets.text import Text, columns_of, load_synthetic_text
 from pcode.utils.errors import UserError
 
 # Two lines of Shakespeare, with an empty one, capitals and a word that comes thrice.

@@ -15,7 +15,7 @@ from typing import Any
 import psutil
 import pytest
 
-from pcode.launch import mpirun_command
+from pcode.launch.mpirun import mpirun_command
 from pcode.launch.options import Launch
 
 HERE = Path(__file__).parent

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from typing import BinaryIO
 
-from pcode.launch import RankEnvironment, detect
+from pcode.launch.environment import RankEnvironment, detect
 from pcode.launch.steps import StepMark
 
 WATCHED = {signal.SIGINT, signal.SIGTERM, signal.SIGUSR1}

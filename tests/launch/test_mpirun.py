@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from pcode.launch import mpirun_command, runs_here
+from pcode.launch.mpirun import mpirun_command, runs_here
 from pcode.launch.options import Launch
 from pcode.utils.errors import UserError
 

@@ -160,10 +160,14 @@ def test_the_seed_alone_decides_the_initial_values(arch: str) -> None:
 @pytest.mark.parametrize(
     ("arch", "flags", "message"),
     [
-        ("mlp", {"mlp_num_layers": 0}, "--mlp_num_layers 0: at least 1"),
-        ("mlp", {"mlp_hidden_size": -3}, "--mlp_hidden_size -3: at least 1"),
-        ("wideresnet28", {"wideresnet_widen_factor": 0}, "--wideresnet_widen_factor 0: at least 1"),
-        ("densenet", {"densenet_growth_rate": 0}, "--densenet_growth_rate 0: at least 1"),
+        ("mlp", {"mlp_num_layers": 0}, "--mlp_num_layers 0: must be at least 1"),
+        ("mlp", {"mlp_hidden_size": -3}, "--mlp_hidden_size -3: must be at least 1"),
+        (
+            "wideresnet28",
+            {"wideresnet_widen_factor": 0},
+            "--wideresnet_widen_factor 0: must be at least 1",
+        ),
+        ("densenet", {"densenet_growth_rate": 0}, "--densenet_growth_rate 0: must be at least 1"),
         (
             "densenet43",
             {"densenet_bc_mode": True},
@@ -178,9 +182,13 @@ def test_the_seed_alone_decides_the_initial_values(arch: str) -> None:
             for compression in (0.0, -1.0, 1.5, math.nan)
         ),
         *(
-            (arch, {"drop_rate": rate}, f"--drop_rate {rate}: from 0 to below 1")
+            (arch, {"drop_rate": rate}, f"--drop_rate {rate}: {reason}")
             for arch in ("mlp", "wideresnet28", "densenet")
-            for rate in (-0.1, 1.0, math.nan)
+            for rate, reason in (
+                (-0.1, "must be at least 0"),
+                (1.0, "from 0 to below 1"),
+                (math.nan, "from 0 to below 1"),
+            )
         ),
     ],
 )

@@ -247,8 +247,8 @@ def test_pretrained_embeddings_that_do_not_fit(rows: tuple[int, int], message: s
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ({"rnn_n_hidden": 0}, "--rnn_n_hidden 0: at least 1"),
-        ({"rnn_n_layers": -1}, "--rnn_n_layers -1: at least 1"),
+        ({"rnn_n_hidden": 0}, "--rnn_n_hidden 0: must be at least 1"),
+        ({"rnn_n_layers": -1}, "--rnn_n_layers -1: must be at least 1"),
         ({"drop_rate": 1.0}, "--drop_rate 1.0: from 0 to below 1"),
     ],
 )

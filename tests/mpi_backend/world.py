@@ -17,7 +17,7 @@ from pathlib import Path
 import torch.distributed as dist
 
 from pcode import mpi_backend
-from pcode.launch import detect
+from pcode.launch.environment import detect
 from tests.mpi_backend.contract import CHECKS, names
 from tests.support.cases import LIMIT, Checks, go_through
 

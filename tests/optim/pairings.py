@@ -23,7 +23,7 @@ from pcode.communication import Communicator
 from pcode.communication.connect import connect, disconnect
 from pcode.compression import make_compressor
 from pcode.config import make_config
-from pcode.launch import detect, rendezvous_address
+from pcode.launch.environment import detect, rendezvous_address
 from pcode.optim import OPTIMIZERS, DecentralizedOptimizer, make_optimizer, optimizer_class
 from pcode.optim.compressed import OverlappingOptimizer
 from pcode.topology import Graph, make_graph
@@ -108,7 +108,8 @@ def optimizer_of(
         graph,
         local=local_options(config) | {"lr": 0.05},
         flags=config.flat(),
-        gossip={"compressor": make_compressor(compression, **options), "seed": 3},
+        compressor=make_compressor(compression, **options),
+        seed=3,
     )
 
 

@@ -32,7 +32,7 @@ def train(graph: Graph, steps_between: int = 1) -> list[tuple[Array, int, int]]:
             parameter.grad = torch.tensor(draw(step, communicator.rank, 3), dtype=torch.float32)
             optimizer.step()
         x = parameter.detach().double().numpy()
-        return x, communicator.bytes_sent, len(optimizer.mixing.received)
+        return x, communicator.bytes_sent, len(optimizer.gossip.received)
 
     return Simulation(graph.num_nodes).run(node)
 

@@ -52,7 +52,7 @@ def _pairings() -> list[tuple[str, ...]]:
                     continue
                 words = ("--optimizer", optimizer, "--graph_topology", graph, *compressor)
                 found.append(words)
-                if not plan.compresses:
+                if not plan.optimizer.compresses:
                     break
     return found
 

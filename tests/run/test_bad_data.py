@@ -15,7 +15,7 @@ import lmdb
 import numpy as np
 import pytest
 
-from pcode.datasets.lmdb_images import FORMAT
+from pcode.datasets.encoded_images import FORMAT
 from tests.datasets import published
 from tests.run.bad_input import Refuse
 

@@ -13,9 +13,9 @@ from pcode.compression import COMPRESSORS
 from pcode.config import make_config
 from pcode.optim import OPTIMIZERS
 from pcode.topology import TOPOLOGIES
+from pcode.training.loop import run_node
 from pcode.training.planning import make_plan
-from pcode.training.run import run_node
-from pcode.training.stop import StopRequest
+from pcode.training.sync import StopRequest
 from tests.support.pages import program
 from tests.support.programs import run_mpi
 

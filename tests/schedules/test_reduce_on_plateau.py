@@ -32,7 +32,7 @@ def test_it_is_the_rule_of_torch(decay: float, factor: float) -> None:
     for epoch, loss in enumerate(losses(100)):
         rule.step(loss)
         want.append(optimizer.param_groups[0]["lr"])
-        course.observe(loss)
+        course.scheme.observe(loss)
         found.append(course(epoch + 1.0))
     assert found == want
     assert len(set(want)) >= 3
@@ -40,12 +40,12 @@ def test_it_is_the_rule_of_torch(decay: float, factor: float) -> None:
 
 def test_the_rate_drops_at_the_eleventh_epoch_without_a_better_loss() -> None:
     course = schedule()
-    course.observe(1.0)
+    course.scheme.observe(1.0)
     # Less than 1e-4 of the best is no improvement.
     for _ in range(10):
-        course.observe(0.99995)
+        course.scheme.observe(0.99995)
     assert course(11.0) == 0.1
-    course.observe(0.99995)
+    course.scheme.observe(0.99995)
     assert course(12.0) == pytest.approx(0.01)
     assert course.peak == 0.1
 
@@ -53,7 +53,7 @@ def test_the_rate_drops_at_the_eleventh_epoch_without_a_better_loss() -> None:
 def test_each_improvement_starts_the_count_again() -> None:
     course = schedule()
     for loss in [1.0] + [1.0] * 10 + [0.9] + [0.9] * 10:
-        course.observe(loss)
+        course.scheme.observe(loss)
     assert course(22.0) == 0.1
 
 
@@ -61,23 +61,23 @@ def test_it_goes_on_from_its_state() -> None:
     series = losses(100)
     whole, first, second = (schedule(lr_decay=3.0) for _ in range(3))
     for loss in series:
-        whole.observe(loss)
+        whole.scheme.observe(loss)
     for loss in series[:55]:
-        first.observe(loss)
+        first.scheme.observe(loss)
     file = io.BytesIO()
-    torch.save(first.state_dict(), file)
+    torch.save(first.scheme.state_dict(), file)
     file.seek(0)
-    second.load_state_dict(torch.load(file, weights_only=True))
+    second.scheme.load_state_dict(torch.load(file, weights_only=True))
     assert second(55.0) == first(55.0) < 0.1
     for loss in series[55:]:
-        second.observe(loss)
+        second.scheme.observe(loss)
     assert second(100.0) == whole(100.0) < first(55.0)
 
 
 def test_the_scale_and_the_warm_up_apply_on_top() -> None:
     course = schedule(lr_scaleup=True, lr_warmup=True, lr_warmup_epochs=20.0)
     for _ in range(12):
-        course.observe(1.0)
+        course.scheme.observe(1.0)
     # A ring's factor is 3: half-way through the warm-up it is 2.
     assert [course(10.0), course(20.0)] == pytest.approx([0.02, 0.03])
     assert course.peak == pytest.approx(0.3)

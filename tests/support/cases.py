@@ -19,8 +19,7 @@ from pathlib import Path
 import pytest
 
 from pcode.communication.connect import abort
-from pcode.launch import detect
-from pcode.launch.environment import derived_port
+from pcode.launch.environment import derived_port, detect
 
 JOINING, PARTING = "joining", "parting"  # what a rank is at before its checks and after them
 FAILURES = (AssertionError, pytest.fail.Exception)  # the latter is of pytest.raises

@@ -13,8 +13,8 @@ import pandas as pd
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
-from pcode.tools.results_groups import group_runs, groups_of, title
 from pcode.tools.results_runs import find_runs
+from pcode.tools.results_table import group_runs, groups_of, title
 from pcode.utils.timing import PARTS
 
 STEP_SECONDS = dict(zip(("total", *PARTS), (40e-3, *(k * 1e-3 for k in range(1, 8))), strict=True))

@@ -11,10 +11,9 @@ import pandas as pd
 import pytest
 
 from pcode.tools.reproduce import main
-from pcode.tools.reproduce_picture import draw
+from pcode.tools.reproduce_report import draw, markdown, summarise
 from pcode.tools.reproduce_runs import ROOT, Setting, is_rehearsal
 from pcode.tools.reproduce_tables import TABLES, Cell, Rehearsal
-from pcode.tools.reproduce_text import markdown, summarise
 
 
 def cell(table: str, name: str) -> Cell:

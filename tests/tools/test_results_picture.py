@@ -12,7 +12,6 @@ from matplotlib.patches import Rectangle
 
 from pcode.main import main as run_main
 from pcode.tools.results import main
-from pcode.tools.results_groups import group_runs
 from pcode.tools.results_picture import (
     AGAINST,
     EPOCHS,
@@ -24,6 +23,7 @@ from pcode.tools.results_picture import (
     step_figure,
 )
 from pcode.tools.results_runs import METRICS, find_runs
+from pcode.tools.results_table import group_runs
 from pcode.utils.timing import PARTS
 from tests.tools.result_folders import points_of, rows_of, runs_of, write_run
 

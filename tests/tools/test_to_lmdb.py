@@ -8,7 +8,7 @@ from pathlib import Path
 import lmdb
 import pytest
 
-from pcode.datasets.lmdb_images import LmdbImages
+from pcode.datasets.encoded_images import LmdbImages
 from pcode.tools.to_lmdb import main
 from pcode.utils.errors import UserError
 from tests.support.programs import ROOT, quick_python, run_command

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pcode.topology import TimeVarying, Topology, make_graph
-from pcode.topology.one_peer import OnePeer
+from pcode.topology.base import OnePeer
 from tests.topology.topology_contract import check_rounds, matrix
 
 NAMES = ["one_peer_exponential", "random_matching"]

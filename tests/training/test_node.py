@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -36,7 +37,7 @@ def test_the_state_is_carried_within_an_epoch_and_not_into_the_next() -> None:
             return forward(model, inputs, state)
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(node.task, "forward", watched)
+            patch.setattr(node, "task", dataclasses.replace(node.task, forward=watched))
             for epoch in range(2):
                 node.optimizer.num_steps = epoch * node.plan.steps_per_epoch
                 batches = node.batches_ahead()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -83,7 +84,7 @@ def test_each_process_draws_its_own_and_the_first_what_a_whole_node_does(
         seeds.append(torch.default_generator.initial_seed())  # what dropout draws from
         return forward(*arguments)
 
-    monkeypatch.setattr(task, "forward", watched)
+    monkeypatch.setitem(TASKS, "classification", dataclasses.replace(task, forward=watched))
     flags = PLAIN | {"batch_size": 24}
     on_nodes(flags, 1, train)
     whole, seeds[:] = set(seeds), []

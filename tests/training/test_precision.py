@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from pcode.training.precision import GROWTH_STEPS, LossScaler, autocast
+from pcode.training.losses import GROWTH_STEPS, LossScaler
+from pcode.training.tasks import autocast
 
 CPU = torch.device("cpu")
 # Ordinary gradients, one that overflows, and more.

@@ -137,9 +137,9 @@ def test_turning_points_are_those_within_the_training(
 
 def test_what_looks_at_no_loss_has_no_state() -> None:
     course = schedule()
-    course.observe(1.0)
-    assert course.state_dict() == {}
-    course.load_state_dict({})
+    course.scheme.observe(1.0)
+    assert course.scheme.state_dict() == {}
+    course.scheme.load_state_dict({})
     assert course(1.0) == 0.1
 
 

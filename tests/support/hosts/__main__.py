@@ -8,7 +8,6 @@ A host is a set of namespaces (see `Hosts`); they go when the command ends.
 
 from __future__ import annotations
 
-import argparse
 import os
 import shutil
 import signal
@@ -17,23 +16,21 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from pcode.tools.command import Parser, call, check_file
+from pcode.tools.command import Parser, check_file, tool
 from pcode.utils.errors import UserError
 from tests.support.hosts import Hosts
 
 
-def _parse(arguments: Sequence[str]) -> argparse.Namespace:
+@tool("hosts")
+def main(arguments: Sequence[str]) -> int:
+    """Run the command; return its exit status."""
     parser = Parser(prog="python -m tests.support.hosts", description=__doc__)
     parser.add_argument("--hosts", type=int, default=2, help="how many: host-1, host-2, ...")
     parser.add_argument("--slots", type=int, default=1, help="of each, in the hostfile")
     parser.add_argument("--rate_mbit", type=float, help="of each link, in Mbit/s")
     parser.add_argument("--hostfile", type=Path, help="file to write the hosts into")
     parser.add_argument("command", nargs="+", help="after --: the command and its arguments")
-    return parser.parse_args(arguments)
-
-
-def _run(arguments: Sequence[str]) -> int:
-    options = _parse(arguments)
+    options = parser.parse_args(arguments)
     if options.slots < 1:
         raise UserError(f"--slots {options.slots}: at least 1 is needed")
     if options.rate_mbit is not None and not 0 < options.rate_mbit < float("inf"):
@@ -52,11 +49,6 @@ def _run(arguments: Sequence[str]) -> int:
             signal.signal(signal.SIGTERM, lambda number, _frame: process.send_signal(number))
         status = process.returncode
     return status if status >= 0 else 128 - status
-
-
-def main(arguments: Sequence[str]) -> int:
-    """Run the command; its exit status, 2 for a mistake."""
-    return call("hosts", _run, arguments)
 
 
 if __name__ == "__main__":

@@ -1,14 +1,15 @@
-"""Encoded images in one LMDB file.
+"""Encoded images that stay on the disk until they are asked for: in folders, or in one LMDB file.
 
-"meta" is a JSON object {"format", "classes"}; "labels" the labels as little-endian 32-bit
-integers; and image number i, the file as it is, is under i as eight bytes, big-endian. Nothing of
-it is a pickle: a data file must not be able to run code.
+An LMDB file holds "meta", a JSON object {"format", "classes"}; "labels", little-endian 32-bit
+integers; and image number i, the file as it is, under i as eight bytes, big-endian. Nothing of it
+is a pickle: a data file must not be able to run code.
 """
 
 from __future__ import annotations
 
 import json
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +21,6 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from pcode.datasets.image_files import EncodedImages
 from pcode.utils.errors import UserError
 from pcode.utils.files import check_file, one_line
 
@@ -31,8 +31,57 @@ MAP_BYTES = 1 << 40
 IMAGES_PER_TRANSACTION = 256
 
 
-def _key(position: int) -> bytes:
-    return position.to_bytes(8, "big")
+class EncodedImages(ABC):
+    """Image files and their labels. Pickled for each worker: open nothing, keep it small.
+
+    Attributes:
+        classes: names of the classes.
+        labels: int64, positions in `classes`.
+    """
+
+    classes: list[str]
+    labels: torch.Tensor
+
+    @abstractmethod
+    def read(self, positions: Iterable[int]) -> list[bytes]:
+        """Read the files at these positions, as they are, or raise a UserError."""
+
+    @abstractmethod
+    def name(self, position: int) -> str:
+        """Return what an error calls that image."""
+
+
+class FolderImages(EncodedImages):
+    """The images of FOLDER/CLASS/*, in the order of torchvision.datasets.ImageFolder."""
+
+    def __init__(self, folder: Path) -> None:
+        # Here, because it takes a second and few runs read images from files.
+        from torchvision.datasets import ImageFolder  # noqa: PLC0415
+
+        try:
+            listing = ImageFolder(str(folder))
+        except OSError as error:
+            reason = error.strerror or one_line(error)
+            raise UserError(f"{folder}: {reason}; must hold a folder of images per class") from None
+        self.folder = folder
+        self.classes = list(listing.classes)
+        self.labels = torch.tensor(listing.targets, dtype=torch.int64)
+        # An array of bytes: a million paths as objects take seconds to hand to a worker.
+        paths = [os.path.relpath(path, folder) for path, _ in listing.samples]
+        self.paths = np.array([os.fsencode(path) for path in paths])
+
+    def read(self, positions: Iterable[int]) -> list[bytes]:
+        files = []
+        for path in map(self.name, positions):
+            try:
+                check_file(path)
+                files.append(Path(path).read_bytes())
+            except OSError as error:
+                raise UserError(f"{path}: cannot be read: {error.strerror}") from None
+        return files
+
+    def name(self, position: int) -> str:
+        return str(self.folder / os.fsdecode(self.paths[position]))
 
 
 @contextmanager
@@ -80,7 +129,7 @@ class LmdbImages(EncodedImages):
 
     def read(self, positions: Iterable[int]) -> list[bytes]:
         with _reading(self.path) as transaction:
-            found = [transaction.get(_key(int(position))) for position in positions]
+            found = [transaction.get(int(position).to_bytes(8, "big")) for position in positions]
         if any(image is None for image in found):
             raise UserError(f"{self.path}: lacks some of its images")
         return [bytes(image) for image in found if image is not None]
@@ -90,12 +139,9 @@ class LmdbImages(EncodedImages):
 
 
 def write_lmdb(images: EncodedImages, path: Path, *, show: bool) -> None:
-    """Write images, in their order, into a file that LmdbImages reads.
+    """Write images, in their order, into a file that LmdbImages reads; show a progress bar.
 
     The file appears when it is whole; one that was there is replaced.
-
-    Args:
-        show: a progress bar on standard error.
 
     Raises:
         UserError: an image cannot be read, or the file cannot be written.
@@ -122,7 +168,8 @@ def _fill(images: EncodedImages, out: lmdb.Environment, bar: tqdm[Any]) -> None:
         positions = range(begin, min(begin + IMAGES_PER_TRANSACTION, count))
         with out.begin(write=True) as transaction:
             for position in positions:
-                transaction.put(_key(position), images.read([position])[0], append=True)
+                key = position.to_bytes(8, "big")
+                transaction.put(key, images.read([position])[0], append=True)
                 bar.update()
     with out.begin(write=True) as transaction:
         transaction.put(LABELS, images.labels.numpy().astype("<i4").tobytes())
