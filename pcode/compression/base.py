@@ -5,7 +5,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import compress
 from typing import Annotated, Any, Protocol
 
 import numpy as np
@@ -172,8 +171,8 @@ class KernelCompressor(Compressor):
     ) -> None:
         kernels = self._kernels(targets[0].device)
         matrix = self.check_sum(layout, messages, targets, weights)
-        used = matrix.any(axis=0)
-        messages, matrix = [*compress(messages, used)], matrix[:, used]
+        used = np.flatnonzero(matrix.any(axis=0))
+        messages, matrix = [messages[m] for m in used], matrix[:, used]
         with torch.cuda.device_of(targets[0]):
             kernels.accumulate(self, layout, messages, targets, matrix)
 

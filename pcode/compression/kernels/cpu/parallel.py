@@ -132,4 +132,4 @@ def sum_segments(
     finite = np.isfinite(sums)
     if not finite.all():
         raise NotFiniteError(layout.names[tensors[finite.argmin()]])
-    return np.bincount(tensors, sums, layout.num_tensors)
+    return np.bincount(tensors, sums, layout.num_tensors).astype(np.float64, copy=False)
