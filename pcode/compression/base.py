@@ -171,7 +171,7 @@ class KernelCompressor(Compressor):
     ) -> None:
         kernels = self._kernels(targets[0].device)
         matrix = self.check_sum(layout, messages, targets, weights)
-        used = np.flatnonzero(matrix.any(axis=0))
+        used = np.flatnonzero(matrix.any(axis=0)).tolist()
         messages, matrix = [messages[m] for m in used], matrix[:, used]
         with torch.cuda.device_of(targets[0]):
             kernels.accumulate(self, layout, messages, targets, matrix)
