@@ -36,6 +36,9 @@ from pcode.compression.kernels.cpu.parallel import run_segments, sum_segments
 from pcode.compression.qsgd import LARGEST_NORM, QSGD, errors_of, places_of
 from pcode.utils.layout import Layout
 
+# Counting in an array keeps the loop over it at 32 bits.
+_NUMBERS = np.arange(BLOCK, dtype=np.uint32)
+
 
 @kernel
 def _sum_squares(
@@ -86,11 +89,12 @@ def _round(
         start: the number of the first entry in its tensor.
         before, between: the words of the tensor.
     """
+    first = np.uint32(start + before)
     for i in range(BLOCK):
         scaled = abs(block[i]) * power * scale
         whole = np.int32(scaled)
         limit = np.int32((scaled - np.float32(whole)) * np.float32(2.0**31))
-        up = _draw(np.uint32(start + i), before, between) < limit
+        up = _draw(_NUMBERS[i], first, between) < limit
         levels[i] = min(np.int32(whole + np.int32(up)), most)
 
 
@@ -196,7 +200,7 @@ def _decode(
     scale = floats_at(message + 4 * tensor, 1)[0]
     unpack_bits(bytes_at(message + signs, (size + 7) // 8), flags, 0)
     _unpack(bits, bytes_at(message + magnitudes, (size * bits + 7) // 8), levels)
-    for i in range(size):
+    for i in range(BLOCK):
         entry = scale * np.float32(levels[i])
         decoded[i] = -entry if flags[0, i] else entry
 
