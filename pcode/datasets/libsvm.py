@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bz2
 import io
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -161,8 +162,9 @@ def _cached(
 ) -> Iterator[tuple[BinaryIO, int]]:
     """Open the cached copy of a file, or of that with .bz2; a UserError names what is damaged."""
     packed = Path(f"{path}.bz2")
-    source = path if path.is_file() else packed
-    if not source.is_file():
+    # The methods of Path raise for a name that is too long.
+    source = path if os.path.isfile(path) else packed
+    if not os.path.isfile(source):
         raise UserError(
             f"--data {data}: {path} is not there, nor with .bz2; fetch it from the LIBSVM data "
             "page (binary classification), or name another folder with --data_dir"
