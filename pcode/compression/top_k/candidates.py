@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pcode.compression.kernels.cpu.blocks import MAGNITUDE_BITS, largest_magnitude, subtract
+from pcode.compression.kernels.cpu.blocks import MAGNITUDE_BITS, subtract
 from pcode.compression.kernels.cpu.cache import kernel
 from pcode.compression.kernels.cpu.elias_fano import trailing_zeros
 from pcode.compression.kernels.cpu.memory import BLOCK, Difference, Ints, Words
@@ -60,11 +60,10 @@ def collect_range(
     """
     room, words = np.empty(BLOCK, np.float32), np.empty(BLOCK // 64, np.int64)
     bits = room.view(np.int32)
-    at, largest = begin, 0
+    at, largest = begin, np.int32(0)
     for start in range(position, position + num_entries, BLOCK):
         size = min(BLOCK, position + num_entries - start)
         subtract(difference, start, size, room)
-        largest = max(largest, largest_magnitude(bits))
         _mark(bits, np.int32(threshold), words)
         if size % 64 > 0:
             # Zeros that fill up the block are no candidates.
@@ -74,11 +73,14 @@ def collect_range(
             while word != 0:
                 entry = 64 * number + trailing_zeros(word)
                 word &= word - 1
+                # Numba looks for numbers below 0 among signed indexes.
+                each = bits[np.uint64(entry)]
+                largest = max(largest, np.int32(each & np.int32(MAGNITUDE_BITS)))
                 if at < end:
-                    candidates.bits[at] = bits[entry]
-                    candidates.positions[at] = start + entry
+                    candidates.bits[np.uint64(at)] = each
+                    candidates.positions[np.uint64(at)] = start + entry
                 at += 1
-    return at - begin, largest
+    return at - begin, int(largest)
 
 
 @kernel

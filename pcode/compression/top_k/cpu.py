@@ -105,15 +105,17 @@ def _append(
         at, stop: where to append, and where all that is selected of the tensor ends.
     """
     for each, position in zip(bits, positions):  # noqa: B905  # Numba knows no strict
-        if at == stop:
-            break
         magnitude = each & MAGNITUDE_BITS
-        is_tie = (magnitude == threshold) & (ties > 0)
-        # Without a branch, which nothing could foresee.
-        values[at] = each
-        selected[at] = position
-        at += (magnitude > threshold) | is_tie
-        ties -= is_tie
+        if magnitude == threshold:
+            if ties == 0:
+                continue
+            ties -= 1
+            magnitude += 1
+        # Whether it is selected nothing could foresee: it is written in any case, perhaps over.
+        if at < stop:
+            values[np.uint64(at)] = each
+            selected[np.uint64(at)] = position
+        at += magnitude > threshold
     return ties, at
 
 

@@ -96,7 +96,7 @@ def _narrow(candidates: Candidates, size: int, limit: int) -> tuple[Candidates, 
     for start, number in candidates.spans:
         for each in candidates.bits[start : start + number]:
             # Without a branch, which nothing could foresee.
-            bits[found] = each
+            bits[np.uint64(found)] = each
             found += each & MAGNITUDE_BITS < limit
     spans = np.array([[0, found]], dtype=np.int64)
     return Candidates(bits, candidates.positions, spans), size - found
