@@ -50,7 +50,6 @@ from harness import keep
 from pcode.compression import Message, make_compressor
 from pcode.compression.qsgd import QSGD
 from pcode.compression.random_k import RandomK
-from pcode.compression.selection import selected_of
 from pcode.compression.top_k import TopK
 from pcode.utils.layout import Layout
 
@@ -106,7 +105,7 @@ def parts_of(layout: Layout) -> dict[str, Part]:
             compressor.encode(layout, reference, value, message)
         read = changed = vector_bytes
         if isinstance(compressor, TopK | RandomK):
-            changed = 4 * sum(selected_of(layout, compressor.compress_ratio))
+            changed = 4 * sum(compressor.selected(layout))
         if isinstance(compressor, RandomK):
             read = changed
         # Into hat one message, into z three, which need not name the same entries.

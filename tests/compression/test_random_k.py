@@ -91,7 +91,7 @@ class RandomKContract(CompressorContract):
         return share if self.is_biased else 2 - 1 / share
 
     def num_added(self, layout: Layout) -> int:
-        return sum(selected_of(layout, self.ratio))
+        return sum(selected_of(layout.sizes, self.ratio))
 
 
 globals().update(variants(RandomKContract, ratio=RATIOS, is_biased=(True, False)))
@@ -186,7 +186,7 @@ def test_message_is_the_selected_values_and_no_more(ratio: float) -> None:
     compressor = make_compressor("compress_random_k", compress_ratio=ratio)
     v = normal(layout, 1)
     values = encoded(compressor, layout, v, 3).payload.numpy().view("<f4")
-    selected = selected_of(layout, ratio)
+    selected = selected_of(layout.sizes, ratio)
     assert compressor.message_bytes(layout) == 4 * sum(selected) == 4 * len(values)
     ends = np.cumsum(selected)
     for tensor, view in enumerate(layout.views(v)):
@@ -209,7 +209,7 @@ def test_ratio_zero_keeps_all() -> None:
 def test_what_is_not_finite_is_found_where_it_is_drawn() -> None:
     layout = Layout.of_sizes([100, 10_000])
     compressor = make_compressor("compress_random_k", compress_ratio=0.9)
-    selected = selected_of(layout, 0.9)
+    selected = selected_of(layout.sizes, 0.9)
     for tensor, size in enumerate(layout.sizes):
         positions = positions_of(1, tensor, size, selected[tensor])
         v = normal(layout, 1)

@@ -89,7 +89,7 @@ def test_messages_are_as_small_as_the_theory_allows(arch: str, num_entries: int)
     """Bits of a message that was encoded, less the norms: for each entry, or each selected one."""
     layout = resnet_layout(arch)
     assert layout.num_entries == num_entries
-    selected = {ratio: sum(selected_of(layout, ratio)) for ratio in (0.5, 0.9, 0.99)}
+    selected = {ratio: sum(selected_of(layout.sizes, ratio)) for ratio in (0.5, 0.9, 0.99)}
     norms = 32 * layout.num_tensors
     # The last byte of a tensor's bits is filled up.
     filled = 8 * layout.num_tensors

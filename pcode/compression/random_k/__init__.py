@@ -6,17 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pcode.compression.base import CompressRatio, IsBiased, KernelCompressor, Kernels
-from pcode.compression.selection import (
-    check_ratio,
-    consensus_stepsize,
-    selected_in_words,
-    selected_of,
-)
+from pcode.compression.selection import Sparsifier
 from pcode.utils.errors import UserError
 from pcode.utils.layout import Layout
 
-# gamma tuned for TUNED_SHARES.
-TUNED_STEPSIZES = (0.00625, 0.075, 0.45)
 # The kernels hold a tensor's size in 32 bits.
 MOST_ENTRIES = (1 << 32) - 1
 # Tensors of up to so many entries are shuffled; the positions of longer ones are permuted.
@@ -31,7 +24,7 @@ def _inverse_shares(sizes: tuple[int, ...], selected: tuple[int, ...]) -> NDArra
     return (np.array(sizes) / np.maximum(selected, 1)).astype(np.float32)
 
 
-class RandomK(KernelCompressor):
+class RandomK(Sparsifier, KernelCompressor):
     """Random k: Q(v) is v at k uniformly drawn entries of each tensor and 0 elsewhere.
 
     k = max(1, d (1 - compress_ratio) rounded down). Unbiased, Q is that times d / k, rounded to
@@ -55,27 +48,24 @@ class RandomK(KernelCompressor):
         UserError: a ratio outside [0, 1); or, from every method, a tensor has 2^32 entries or more.
     """
 
-    def __init__(self, compress_ratio: CompressRatio = 0.9, is_biased: IsBiased = True) -> None:
-        check_ratio(compress_ratio)
-        self.compress_ratio, self.is_biased = compress_ratio, is_biased
+    tuned_stepsizes = (0.00625, 0.075, 0.45)
 
-    @property
-    def default_consensus_stepsize(self) -> float:
-        return consensus_stepsize(self.compress_ratio, TUNED_STEPSIZES)
+    def __init__(self, compress_ratio: CompressRatio = 0.9, is_biased: IsBiased = True) -> None:
+        super().__init__(compress_ratio)
+        self.is_biased = is_biased
 
     @property
     def description(self) -> str:
         form = "biased" if self.is_biased else "unbiased"
-        return f"{selected_in_words(self.compress_ratio)}, drawn at random, {form}"
+        return f"{self.in_words()}, drawn at random, {form}"
 
     def selected(self, layout: Layout) -> tuple[int, ...]:
-        """Entries selected of each tensor."""
         largest = max(layout.sizes, default=0)
         if largest > MOST_ENTRIES:
             raise UserError(
                 f"random-k compresses at most {MOST_ENTRIES} entries of a tensor, not {largest}"
             )
-        return selected_of(layout, self.compress_ratio)
+        return super().selected(layout)
 
     def scales(self, layout: Layout) -> NDArray[np.float32]:
         """What the selected entries of each tensor are multiplied by."""
@@ -87,12 +77,7 @@ class RandomK(KernelCompressor):
 
     def contraction(self, layout: Layout) -> float:
         """k / d, unbiased 2 - d / k, of the tensor with the smallest share."""
-        shares = [
-            selected / size
-            for selected, size in zip(self.selected(layout), layout.sizes, strict=True)
-            if size
-        ]
-        share = min(shares, default=1.0)
+        share = super().contraction(layout)
         return share if self.is_biased else 2 - 1 / share
 
     def cpu_kernels(self) -> Kernels:
