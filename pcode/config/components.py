@@ -6,7 +6,7 @@ from typing import Any
 
 from pcode import compression, datasets, models, optim, schedules
 from pcode.topology import TOPOLOGIES
-from pcode.utils.options import Flag, options_of
+from pcode.utils.options import Option, options_of
 
 
 @dataclass(frozen=True)
@@ -32,10 +32,6 @@ def _of_registry(flag: str, group: str, registry: Mapping[str, Any], *unused: An
     return Component(flag, group, lambda: registry, registry.__getitem__, *unused)
 
 
-def _no_options() -> None:
-    """Stand for a graph from a file, which has no options."""
-
-
 def without_compression(flags: Mapping[str, Any]) -> str | None:
     """Return the reason why no compressor is used, or None."""
     name = flags["optimizer"]
@@ -58,37 +54,34 @@ COMPONENTS = (
         "graph_topology",
         "graph",
         lambda: TOPOLOGIES,
-        lambda name: TOPOLOGIES.get(name.partition(":")[0], _no_options),
+        # A graph from a file has no options.
+        lambda name: TOPOLOGIES.get(name.partition(":")[0], lambda: None),
     ),
     _of_registry("comm_op", "graph", compression.COMPRESSORS, without_compression),
     _of_registry("optimizer", "graph", optim.OPTIMIZERS),
 )
 
 
-def component_flags() -> dict[str, tuple[Component, Flag]]:
+def component_flags() -> dict[str, tuple[Component, Option]]:
     """Return every flag that a component declares, by name.
 
     Raises:
         ValueError: two components declare a flag of the same name in different ways.
     """
-    found: dict[str, tuple[Component, Flag]] = {}
-    first: dict[str, str] = {}  # which component declares it
+    found: dict[str, tuple[Component, Option]] = {}
     for component in COMPONENTS:
         for value, each in component.built().items():
             for name, flag in options_of(each).items():
-                _, other = found.setdefault(name, (component, flag))
-                named = f"--{component.flag} {value}"
-                if first.setdefault(name, named) != named and flag != other:
-                    raise ValueError(f"--{name}: {first[name]} and {named} declare it differently")
+                if found.setdefault(name, (component, flag))[1] != flag:
+                    raise ValueError(
+                        f"--{component.flag} {value} declares --{name} differently than another"
+                    )
     return found
 
 
-def irrelevant(component: Component, flag: Flag, flags: Mapping[str, Any]) -> str | None:
-    """Return the reason why a component's option cannot matter among all flags' values, or None."""
+def irrelevant(component: Component, flag: Option, flags: Mapping[str, Any]) -> str | None:
+    """Return the reason why an option does not matter with the component that is used, or None."""
     name = flags[component.flag]
-    chosen = component.named(name)
-    if reason := flag.option.irrelevant(flags):
-        return reason
-    if flag.name not in options_of(chosen):
+    if flag.name not in options_of(component.named(name)):
         return f"it has no effect with --{component.flag} {name}"
     return component.unused(flags)

@@ -4,9 +4,8 @@ import difflib
 import os
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -19,8 +18,7 @@ MOST_BYTES = 1 << 18
 DEEPEST = 100
 
 
-@dataclass(frozen=True)
-class FileValue:
+class FileValue(NamedTuple):
     """A flag's value, as the text that stands in a file or on the command line.
 
     Attributes:

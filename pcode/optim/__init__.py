@@ -37,6 +37,7 @@ __all__ = [
     "EFSignSGD",
     "ParallelChoco",
     "SGDOptions",
+    "local_options",
     "make_optimizer",
     "optimizer_class",
     "parameter_groups",
@@ -65,26 +66,27 @@ def optimizer_class(name: str, graph: Graph) -> type[DecentralizedOptimizer]:
     return look_up("optimizer", ALIASES.get(name, name), OPTIMIZERS).on_graph(graph)
 
 
+def local_options(flags: Mapping[str, Any]) -> dict[str, Any]:
+    """Select, of every flag of the run, the options of the local step, as an optimizer takes them.
+
+    Raises:
+        UserError: they do not fit together.
+    """
+    kind = LOCAL_OPTIMIZERS[flags["local_optimizer"]]
+    options = kind(**taken_by(kind, flags))
+    return {"adam": options} if isinstance(options, AdamOptions) else vars(options)
+
+
 def make_optimizer(
-    name: str,
     params: Iterable[Any],
     communicator: Communicator,
     topology: Graph,
-    *,
-    local: Mapping[str, Any],
     flags: Mapping[str, Any],
     compressor: Compressor,
-    seed: int,
 ) -> DecentralizedOptimizer:
-    """Make a node's optimizer.
-
-    Args:
-        local: options of the local step, as DecentralizedOptimizer takes them.
-        flags: every flag of the run; the optimizer gets those that it takes.
-        compressor, seed: for optimizers that compress.
-    """
-    kind = optimizer_class(name, topology)
-    own = taken_by(kind, flags, below=DecentralizedOptimizer)
+    """Make a node's optimizer from every flag of the run; it gets those that it takes."""
+    kind = optimizer_class(flags["optimizer"], topology)
+    options = local_options(flags) | taken_by(kind, flags)
     if kind.compresses:
-        own |= {"compressor": compressor, "seed": seed}
-    return kind(params, communicator, topology, **local, **own)
+        options |= {"compressor": compressor, "seed": flags["manual_seed"]}
+    return kind(params, communicator, topology, **options)

@@ -144,9 +144,8 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
         compressor: Compressor | None = None,
         adam: AdamOptions | None = None,
         local_step: int = 1,
-        **flags: Any,
     ) -> None:
-        """Raise UserError for what the optimizer cannot work with; flags are its own options."""
+        """Raise UserError for what the optimizer cannot work with."""
         if not (cls.time_varying or isinstance(topology, Topology)):
             raise UserError(
                 "its nodes keep copies of what their neighbours have sent, which are right only "
@@ -169,13 +168,14 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
             )
 
     @classmethod
-    def warnings(cls, topology: Topology, compressor: Compressor, layout: Layout) -> list[str]:
-        """Reasons, from the papers, why it may fail with this compressor on this graph."""
-        return []
+    def warnings(
+        cls, topology: Topology, compressor: Compressor, layout: Layout, **flags: Any
+    ) -> list[str]:
+        """What to know before training: why it may fail, by the papers, or sends more at times.
 
-    @classmethod
-    def notes(cls, **flags: Any) -> list[str]:
-        """Return lines to print before training; flags are its own options."""
+        Args:
+            flags: every flag of the run.
+        """
         return []
 
     @classmethod

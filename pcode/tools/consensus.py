@@ -139,7 +139,7 @@ def _parse(arguments: Sequence[str]) -> tuple[Options, set[str]]:
     flags = options_of(Options)
     for name, flag in flags.items():
         text = flag.help.replace("%", "%%")
-        parser.add_argument(f"--{name}", metavar=flag.metavar, help=text)
+        parser.add_argument(f"--{name}", metavar=flag.placeholder, help=text)
     given = vars(parser.parse_args(arguments))
     values = {name: flags[name].parse(text) for name, text in given.items()}
     for name, value in values.items():

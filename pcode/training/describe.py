@@ -27,8 +27,6 @@ def headline(plan: Plan) -> list[str]:
     ]
     if plan.optimizer.compresses:
         lines.append(f"{config.graph.comm_op}: {plan.compressor.description}")
-    notes = plan.optimizer.notes(**plan.own_options)
-    lines += [f"{config.learning.optimizer}: {note}" for note in notes]
     return [*(plan.search.lines() if plan.search else ()), *lines]
 
 

@@ -16,7 +16,7 @@ from pcode.datasets.base import LocalRank
 from pcode.models import normalization_parameters
 from pcode.optim import DecentralizedOptimizer, make_optimizer, parameter_groups
 from pcode.training.losses import STEPS_AHEAD, Losses, LossScaler
-from pcode.training.plan import Plan, local_options
+from pcode.training.plan import Plan
 from pcode.training.tasks import TASKS, autocast, cross_entropy
 from pcode.utils.devices import device_of, to_device
 from pcode.utils.errors import CommunicationError, DivergenceError
@@ -73,14 +73,7 @@ class Node:
             self.model, learning.weight_decay, normalization_parameters(self.model)
         )
         self.optimizer: DecentralizedOptimizer = make_optimizer(
-            learning.optimizer,
-            groups,
-            communicator,
-            plan.topology,
-            local=local_options(plan.config),
-            flags=plan.config.flat(),
-            compressor=plan.compressor,
-            seed=self.seed,
+            groups, communicator, plan.topology, plan.config.flat(), plan.compressor
         )
         self.clip_norm = plan.clip_norm
         self.timer = self.optimizer.timer

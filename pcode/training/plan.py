@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -18,7 +17,7 @@ from pcode.config.options import Learning
 from pcode.consensus import GammaSearch
 from pcode.datasets import Dataset, partition_indices
 from pcode.models import RNNLanguageModel, make_model
-from pcode.optim import LOCAL_OPTIMIZERS, AdamOptions, DecentralizedOptimizer, optimizer_class
+from pcode.optim import DecentralizedOptimizer, optimizer_class
 from pcode.topology import Graph, make_graph, surviving_graph
 from pcode.training.resume import ResumePoint
 from pcode.training.schedule import Schedule, make_schedule
@@ -38,7 +37,6 @@ class Plan:
         config: every flag, with what was left to the run filled in.
         topology, dataset, compressor: as configured.
         layout: the tensors of the model in the order of the flat vectors.
-        message_bytes: one message to one neighbour (for all-reduce: the vector that is reduced).
         steps_per_epoch: the same on every node.
         num_steps: steps of each node in the whole run.
         timestamp: the name of the run, or None for the time of its start.
@@ -56,7 +54,6 @@ class Plan:
     dataset: Dataset
     compressor: Compressor
     layout: Layout
-    message_bytes: int
     steps_per_epoch: int
     num_steps: int
     timestamp: str | None
@@ -77,32 +74,33 @@ class Plan:
         return optimizer_class(self.config.learning.optimizer, self.topology)
 
     @property
-    def own_options(self) -> dict[str, Any]:
-        """What the optimizer takes besides what all of them take."""
-        return taken_by(self.optimizer, self.config.flat(), below=DecentralizedOptimizer)
+    def message_bytes(self) -> int:
+        """One message to one neighbour (for all-reduce: the vector that is reduced)."""
+        if self.optimizer.compresses:
+            return self.compressor.message_bytes(self.layout)
+        return 4 * self.layout.num_entries
 
     @property
     def clip_norm(self) -> float | None:
         """The norm to which the loop clips a node's gradient, where the optimizer does not."""
         learning = self.config.learning
         if learning.clip_grad:
-            return None if "clip_grad" in self.own_options else learning.clip_grad_val
+            own = taken_by(self.optimizer, self.config.flat())
+            return None if "clip_grad" in own else learning.clip_grad_val
         if self.dataset.task == "language":
             return self.config.model.rnn_clip or None
         return None
 
     def schedule(self, rank: int) -> Schedule:
         """A node's learning rate; each call makes one of its own."""
-        end = self.num_steps / self.steps_per_epoch
-        return make_schedule(self.config, self.topology, rank, end)
+        num_epochs = self.num_steps / self.steps_per_epoch
+        return make_schedule(self.config, self.topology, rank, num_epochs)
 
     def model(self) -> nn.Module:
         """The model, initialised as on every node."""
-        config, data = self.config, self.dataset
-        seed = config.learning.manual_seed
-        model = make_model(
-            config.model.arch, data.input_shape, data.num_classes, seed, config.flat()
-        )
+        data, flags = self.dataset, self.config.flat()
+        shape, seed = data.input_shape, flags["manual_seed"]
+        model = make_model(flags["arch"], shape, data.num_classes, seed, flags)
         if isinstance(model, RNNLanguageModel) and self.embeddings is not None:
             model.set_embeddings(*self.embeddings)
         return model
@@ -118,9 +116,9 @@ class Plan:
         num_nodes, data, learning = len(survivors), self.config.data, self.config.learning
         if num_nodes == self.topology.num_nodes:
             return self
-        name, remade = self.config.graph.graph_topology, None
+        name, flags, remade = self.config.graph.graph_topology, self.config.flat(), None
         with suppress(UserError):  # there is none with so many nodes
-            remade = make_graph(name, num_nodes, learning.manual_seed, self.config.flat())
+            remade = make_graph(name, num_nodes, learning.manual_seed, flags)
         steps_per_epoch = self.dataset.batches_per_epoch(num_nodes, data.batch_size)
         launch = dataclasses.replace(self.config.launch, n_mpi_process=num_nodes)
         return dataclasses.replace(
@@ -138,27 +136,11 @@ class Plan:
         epoch = epoch if data.reshuffle_per_epoch else 0
         if epoch not in self.dealt:
             self.dealt.clear()
-            self.dealt[epoch] = partition_indices(
-                self.dataset.train_targets,
-                self.topology.num_nodes,
-                data.partition_data,
-                self.config.learning.manual_seed,
-                epoch,
-            )
+            targets, num_nodes = self.dataset.train_targets, self.topology.num_nodes
+            seed = self.config.learning.manual_seed
+            shares = partition_indices(targets, num_nodes, data.partition_data, seed, epoch)
+            self.dealt[epoch] = shares
         return self.dealt[epoch]
-
-
-def local_options(config: Config) -> dict[str, Any]:
-    """What an optimizer takes for its local step, besides the weight decay of its groups."""
-    learning = config.learning
-    kind = LOCAL_OPTIMIZERS[learning.local_optimizer]
-    options = kind(**taken_by(kind, config.options))
-    return {
-        "lr": config.options["lr"],
-        **({"adam": options} if isinstance(options, AdamOptions) else vars(options)),
-        "local_step": learning.local_step,
-        "turn_on_local_step_from": learning.turn_on_local_step_from,
-    }
 
 
 def count_steps(learning: Learning, steps_per_epoch: int, num_nodes: int) -> int:

@@ -14,12 +14,12 @@ from pcode.datasets.embeddings import load_embeddings
 from pcode.datasets.text import Text
 from pcode.models import architecture, normalization_parameters
 from pcode.models.base import shape_error
-from pcode.optim import DecentralizedOptimizer, optimizer_class, parameter_groups
+from pcode.optim import DecentralizedOptimizer, local_options, optimizer_class, parameter_groups
 from pcode.optim.compressed import CompressedOptimizer
 from pcode.optim.flat import flat_layout
 from pcode.topology import Topology, make_graph
 from pcode.training.folders import check_folder, check_new, runs_folder
-from pcode.training.plan import Plan, count_steps, local_options
+from pcode.training.plan import Plan, count_steps
 from pcode.training.records import load_model, model_file
 from pcode.training.resume import ResumePoint, find_resume_point
 from pcode.utils.devices import check_compiler
@@ -45,20 +45,6 @@ def check_backend(config: Config) -> None:
             "--backend nccl: it takes no messages from host memory (--comm_device cpu); "
             "--backend mpi or gloo"
         )
-
-
-def _check_precision(config: Config, task: str) -> None:
-    """Refuse what torch cannot compute in fewer bits."""
-    amp, launch = config.learning.amp, config.launch
-    if amp is None or task != "language":
-        return
-    if launch.on_cuda is False:
-        raise UserError(
-            f"--amp {amp}: torch's LSTM takes it on few processors (with AVX-512 for these types); "
-            "on a GPU, or without --amp"
-        )
-    if amp == "bf16":
-        raise UserError("--amp bf16: torch gives cuDNN's LSTM float16 all the same; --amp fp16")
 
 
 def _check_local_ranks(config: Config) -> None:
@@ -99,14 +85,13 @@ def make_plan(config: Config) -> Plan:
         topology = make_graph(graph, num_nodes, learning.manual_seed, flags)
     compressor_class = COMPRESSORS[config.graph.comm_op]
     compressor = compressor_class(**taken_by(compressor_class, flags))
-    optimizer, local = optimizer_class(learning.optimizer, topology), local_options(config)
+    optimizer, adam = (
+        optimizer_class(learning.optimizer, topology),
+        local_options(flags).get("adam"),
+    )
     with naming_flags(f"--optimizer {learning.optimizer}"):
         optimizer.validate(
-            topology,
-            compressor=compressor if optimizer.compresses else None,
-            adam=local.get("adam"),
-            local_step=learning.local_step,
-            **taken_by(optimizer, flags, below=DecentralizedOptimizer),
+            topology, compressor=compressor, adam=adam, local_step=learning.local_step
         )
     dataset = load_dataset(config.data.data, flags)
     steps_per_epoch = dataset.batches_per_epoch(num_nodes, config.data.batch_size)
@@ -120,14 +105,12 @@ def make_plan(config: Config) -> Plan:
         dataset=dataset,
         compressor=compressor,
         layout=Layout((), ()),
-        message_bytes=0,
         steps_per_epoch=steps_per_epoch,
         num_steps=count_steps(learning, steps_per_epoch, num_nodes),
         timestamp=config.watch.timestamp,
         embeddings=embeddings,
     )
     _check_task(plan)
-    _check_precision(config, dataset.task)
     plan.partition(epoch=0)
     plan.schedule(rank=0)
     model = plan.model()
@@ -136,7 +119,7 @@ def make_plan(config: Config) -> Plan:
     gamma, search, warnings = None, None, []
     if optimizer.compresses:
         assert isinstance(topology, Topology), "no such optimizer takes another graph"
-        warnings = optimizer.warnings(topology, compressor, layout)
+        warnings = optimizer.warnings(topology, compressor, layout, **flags)
         if "consensus_stepsize" in options_of(optimizer):
             gamma, search = _gamma(config, optimizer, topology, compressor, layout)
     evaluated = _evaluated(config, model) if config.watch.evaluate else None
@@ -150,14 +133,10 @@ def make_plan(config: Config) -> Plan:
     if evaluated is None:
         start = find_resume_point(resolved, runs_folder(config), topology, steps_per_epoch)
         _check_start(start, plan)
-    message_bytes = 4 * layout.num_entries
-    if optimizer.compresses:
-        message_bytes = compressor.message_bytes(layout)
     return dataclasses.replace(
         plan,
         config=_at_rest(resolved, start),
         layout=layout,
-        message_bytes=message_bytes,
         warnings=tuple(f"--optimizer {learning.optimizer}: {warning}" for warning in warnings),
         search=search,
         evaluated=evaluated,
@@ -192,14 +171,21 @@ def _at_rest(config: Config, start: ResumePoint | None) -> Config:
 
 
 def _check_task(plan: Plan) -> None:
-    """Refuse a model or a partition that is for other data."""
-    config, dataset = plan.config, plan.dataset
+    """Refuse a model, a partition or a precision that is for other data."""
+    config, dataset, amp = plan.config, plan.dataset, plan.config.learning.amp
     arch, scheme, data = config.model.arch, config.data.partition_data, config.data.data
     task = architecture(arch).task
     if task != dataset.task:
         raise UserError(f"--arch {arch}: is a model for {task}, --data {data} for {dataset.task}")
     if partition_scheme(scheme).by_label and not dataset.labelled:
         raise UserError(f"--partition_data {scheme}: --data {data} has no labels; random or sorted")
+    if task == "language" and amp is not None and config.launch.on_cuda is False:
+        raise UserError(
+            f"--amp {amp}: torch's LSTM takes it on few processors (with AVX-512 for these types); "
+            "on a GPU, or without --amp"
+        )
+    if task == "language" and amp == "bf16":
+        raise UserError("--amp bf16: torch gives cuDNN's LSTM float16 all the same; --amp fp16")
 
 
 def _check_batches(plan: Plan, model: nn.Module) -> None:

@@ -115,21 +115,27 @@ def test_checkpoint_asked_for_counts_until_the_run_has_begun(tmp_path: Path) -> 
     files = {step: run / "checkpoints" / f"{step}.json" for step in (9, 57, 70)}
     for file in files.values():
         file.touch()
-    back, first = GoingBack(run, 9, same=True), Attempt((), run)
+    back, first = GoingBack(run, 9), Attempt((), run)
     again = next_attempt(first, tmp_path, 3, trains=True, going_back=back)
     assert again.flags == ("--resume", str(run))
     assert again.where == f"from the checkpoint after step 9 of {run}"
 
     for step in (57, 70):
         files[step].unlink()
-    with whole_file(files[57]) as its_own:
-        its_own.write(b"{}")
+    again = next_attempt(first, tmp_path, 3, trains=True, going_back=back)
+    assert again.flags == ("--resume", str(run))
+
+    for own in (run / "config.yaml", files[57]):
+        with whole_file(own) as its_own:
+            its_own.write(b"{}")
     again = next_attempt(first, tmp_path, 3, trains=True, going_back=back)
     assert again.flags == ("--resume", str(run), "--checkpoint_index", "none")
     assert again.where == f"from the checkpoint after step 57 of {run}"
 
     # It is not the run that was asked for, and has checkpoints of its own.
-    branched = GoingBack(run, 9, same=False)
+    (tmp_path / "source").mkdir()
+    (tmp_path / "source/config.yaml").touch()
+    branched = GoingBack(tmp_path / "source", 9)
     again = next_attempt(first, tmp_path, 3, trains=True, going_back=branched)
     assert again.flags == ("--resume", str(run), "--checkpoint_index", "none")
 
