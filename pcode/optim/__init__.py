@@ -20,8 +20,7 @@ from pcode.optim.ef_sign_sgd import EFSignSGD
 from pcode.optim.local import AdamOptions, SGDOptions
 from pcode.optim.parallel_choco import ParallelChoco
 from pcode.topology.base import Graph
-from pcode.utils.options import taken_by
-from pcode.utils.registry import look_up
+from pcode.utils.options import look_up, taken_by
 
 __all__ = [
     "DCDPSGD",

@@ -22,8 +22,7 @@ from pcode.tools.command import FORMATS, Parser, check_file, tool, write
 from pcode.topology import Topology, make_topology
 from pcode.utils.errors import UserError
 from pcode.utils.layout import Layout
-from pcode.utils.options import option, options_of, taken_by
-from pcode.utils.registry import look_up
+from pcode.utils.options import look_up, option, options_of, taken_by
 from pcode.utils.tables import markdown
 
 TARGET_ERROR = 1e-3

@@ -12,12 +12,13 @@ import math
 import typing
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pcode.utils.errors import UserError
 from pcode.utils.files import shortened
 
 LARGEST_INTEGER = 2**31 - 1
+T = TypeVar("T")
 # Returns why a flag has no effect among all flags' values, or None.
 Rule = Callable[[Mapping[str, Any]], str | None]
 
@@ -235,3 +236,17 @@ def taken_by(component: Any, flags: Mapping[str, Any]) -> dict[str, Any]:
             if (name := named.get(parameter, parameter)) in flags:
                 taken[parameter] = flags[name]
     return taken
+
+
+def look_up(flag: str, value: str, built: Mapping[str, T]) -> T:
+    """Return what a flag's value names: "NAME" or, of what is `parametric`, "NAME:PARAMETERS".
+
+    Raises:
+        UserError: nothing of that name is built, or it takes no parameters.
+    """
+    name, colon, _ = value.partition(":")
+    if name not in built:
+        raise UserError(f"--{flag} {value!r} is not known; built: {', '.join(map(str, built))}")
+    if colon and not getattr(built[name], "parametric", False):
+        raise UserError(f"--{flag} {value}: {name} takes no parameters")
+    return built[name]
