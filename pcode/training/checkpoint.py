@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
+from torch.utils._pytree import tree_map_only
 
 from pcode.communication import Communicator
 from pcode.communication.gathering import gather_digests
@@ -241,17 +242,6 @@ class Checkpoints:
         self._epochs = {step: epoch for step, epoch in epochs.items() if step not in dropped}
 
 
-def _in_host_memory(content: Any) -> Any:
-    """The same with tensors of any device copied, so that a machine without it can read them."""
-    if isinstance(content, torch.Tensor):
-        return content.cpu()
-    if isinstance(content, dict):
-        return type(content)((name, _in_host_memory(value)) for name, value in content.items())
-    if isinstance(content, list | tuple):
-        return type(content)(map(_in_host_memory, content))
-    return content
-
-
 def save_tensors(
     path: Path, content: Any, before_it_counts: Callable[[BinaryIO], None] = lambda file: None
 ) -> bytes:
@@ -264,8 +254,10 @@ def save_tensors(
     Raises:
         OSError: it cannot be written.
     """
+    # In host memory, so that a machine without the device can read it.
+    content = tree_map_only(torch.Tensor, lambda tensor: tensor.cpu(), content)
     written = io.BytesIO()
-    torch.save(_in_host_memory(content), written)
+    torch.save(content, written)
     with whole_file(path) as file:
         file.write(written.getbuffer())
         before_it_counts(file)

@@ -234,9 +234,8 @@ class Node:
     def _load_model(self, state: dict[str, Any]) -> None:
         self.optimizer.x.copy_(state["x"])
         buffers = dict(self.model.named_buffers())
-        if buffers.keys() != state["buffers"].keys():
-            names = ", ".join(state["buffers"])
-            raise ValueError(f"the model has the buffers {', '.join(buffers)}, not {names}")
+        if differing := sorted(buffers.keys() ^ state["buffers"].keys()):
+            raise ValueError(f"it and the model differ in their buffers: {', '.join(differing)}")
         for name, buffer in buffers.items():
             buffer.copy_(state["buffers"][name])
 

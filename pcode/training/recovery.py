@@ -19,6 +19,8 @@
 
 from collections.abc import Sequence
 
+import torch
+
 from pcode.communication import Communicator
 from pcode.communication.gathering import average, gather_floats
 from pcode.training.folders import lock
@@ -111,7 +113,9 @@ def regroup(
     """
     old.optimizer.cancel_pending()
     plan = old.plan.for_survivors(survivors)
-    is_diverged = is_diverged or not _is_finite(old)
+    # A peer may have reported before this node noticed.
+    finite = all(bool(tensor.isfinite().all()) for tensor in _model_and_momentum(old))
+    is_diverged = is_diverged or not finite
     epoch = old.optimizer.num_steps / old.plan.steps_per_epoch
     rows = gather_floats(communicator, [epoch, is_diverged, old.optimizer.num_exchanges])
     step = plan.steps_after(max(row[0] for row in rows))
@@ -130,10 +134,9 @@ def regroup(
     return node, diverged
 
 
-def _is_finite(node: Node) -> bool:
-    """Whether its model and momentum are: a peer may have reported before this node noticed."""
-    tensors = [node.optimizer.x, *node.model.buffers(), *node.optimizer.local.vectors.values()]
-    return all(bool(tensor.isfinite().all()) for tensor in tensors)
+def _model_and_momentum(node: Node) -> list[torch.Tensor]:
+    buffers = [buffer for buffer in node.model.buffers() if buffer.is_floating_point()]
+    return [node.optimizer.x, *buffers, *node.optimizer.local.vectors.values()]
 
 
 def _average_finite(node: Node, diverged: Sequence[int]) -> None:
@@ -144,10 +147,5 @@ def _average_finite(node: Node, diverged: Sequence[int]) -> None:
     if node.rank in diverged:
         for vector in node.optimizer.state_dict()["vectors"].values():
             vector.zero_()
-    buffers = [buffer for buffer in node.model.buffers() if buffer.is_floating_point()]
     finite = [rank for rank in range(node.communicator.size) if rank not in diverged]
-    average(
-        node.communicator,
-        [node.optimizer.x, *buffers, *node.optimizer.local.vectors.values()],
-        finite,
-    )
+    average(node.communicator, _model_and_momentum(node), finite)
