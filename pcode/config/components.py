@@ -4,7 +4,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pcode import compression, datasets, models, optim, schedules
+from pcode import models, optim
+from pcode.compression import COMPRESSORS
+from pcode.datasets import DATASETS
+from pcode.schedules import SCHEMES
 from pcode.topology import TOPOLOGIES
 from pcode.utils.options import Option, options_of
 
@@ -17,19 +20,22 @@ class Component:
         flag: the flag that names one.
         group: of the configuration, and the section of `--help`, to which its options belong.
         built: returns all that there are, by name: what declares their options.
-        named: returns the one that a flag's value names.
+        named: returns the one that a flag's value names, where that is not one of `built`.
         unused: returns why none is used among all flags' values, or None.
     """
 
     flag: str
     group: str
     built: Callable[[], Mapping[str, Any]]
-    named: Callable[[str], Any]
+    named: Callable[[str], Any] | None = None
     unused: Callable[[Mapping[str, Any]], str | None] = lambda flags: None
 
-
-def _of_registry(flag: str, group: str, registry: Mapping[str, Any], *unused: Any) -> Component:
-    return Component(flag, group, lambda: registry, registry.__getitem__, *unused)
+    def options_with(self, value: str) -> Mapping[str, Option]:
+        """Return the options of the one that a flag's value names; a graph's file has none."""
+        if self.named is not None:
+            return options_of(self.named(value))
+        chosen = self.built().get(value.partition(":")[0])
+        return {} if chosen is None else options_of(chosen)
 
 
 def without_compression(flags: Mapping[str, Any]) -> str | None:
@@ -41,24 +47,13 @@ def without_compression(flags: Mapping[str, Any]) -> str | None:
 
 
 COMPONENTS = (
-    Component(
-        "data",
-        "data",
-        lambda: {name: source.load for name, source in datasets.DATASETS.items()},
-        lambda name: datasets.data_source(name).load,
-    ),
+    Component("data", "data", lambda: {name: each.load for name, each in DATASETS.items()}),
     Component("arch", "model", models.builders, lambda name: models.architecture(name).build),
-    _of_registry("local_optimizer", "learning", optim.LOCAL_OPTIMIZERS),
-    _of_registry("lr_schedule_scheme", "learning", schedules.SCHEMES),
-    Component(
-        "graph_topology",
-        "graph",
-        lambda: TOPOLOGIES,
-        # A graph from a file has no options.
-        lambda name: TOPOLOGIES.get(name.partition(":")[0], lambda: None),
-    ),
-    _of_registry("comm_op", "graph", compression.COMPRESSORS, without_compression),
-    _of_registry("optimizer", "graph", optim.OPTIMIZERS),
+    Component("local_optimizer", "learning", lambda: optim.LOCAL_OPTIMIZERS),
+    Component("lr_schedule_scheme", "learning", lambda: SCHEMES),
+    Component("graph_topology", "graph", lambda: TOPOLOGIES),
+    Component("comm_op", "graph", lambda: COMPRESSORS, unused=without_compression),
+    Component("optimizer", "graph", lambda: optim.OPTIMIZERS),
 )
 
 
@@ -82,6 +77,6 @@ def component_flags() -> dict[str, tuple[Component, Option]]:
 def irrelevant(component: Component, flag: Option, flags: Mapping[str, Any]) -> str | None:
     """Return the reason why an option does not matter with the component that is used, or None."""
     name = flags[component.flag]
-    if flag.name not in options_of(component.named(name)):
+    if flag.name not in component.options_with(name):
         return f"it has no effect with --{component.flag} {name}"
     return component.unused(flags)

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import BinaryIO
 
 from pcode.config import Config
-from pcode.config.options import Watch
 from pcode.utils.errors import UserError
 
 LONGEST_NAME_BYTES = 255  # of a file on the usual file systems
@@ -31,22 +30,17 @@ def check_folder(config: Config) -> None:
         if value is not None and len(os.fsencode(value)) > LONGEST_NAME_BYTES:
             raise UserError(f"--{name}: longer than {LONGEST_NAME_BYTES} bytes")
     place = runs_folder(config).absolute()
-    existing = next(folder for folder in (place, *place.parents) if _is_there(watch, folder))
+    try:
+        place.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except OSError as error:
+        raise UserError(f"--checkpoint {watch.checkpoint}: {error.strerror}") from None
+    existing = next(folder for folder in (place, *place.parents) if os.path.lexists(folder))
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
         raise UserError(f"--checkpoint {watch.checkpoint}: cannot write into {existing}")
     if watch.resume is None:
         check_new(config)
-
-
-def _is_there(watch: Watch, place: Path) -> bool:
-    """Whether there is anything of that name, a link to nowhere included."""
-    try:
-        place.lstat()
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    except OSError as error:
-        raise UserError(f"--checkpoint {watch.checkpoint}: {error.strerror}") from None
-    return True
 
 
 def check_new(config: Config) -> None:
