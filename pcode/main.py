@@ -27,11 +27,11 @@ from pcode.launch.environment import (
 from pcode.launch.mpirun import go_to, goes_on, mpirun_command, runs_here, with_variable
 from pcode.launch.steps import StepMark
 from pcode.launch.supervise import launch
-from pcode.training.describe import describe, headline
-from pcode.training.folders import runs_folder
 from pcode.training.loop import run_node
 from pcode.training.plan import Plan
 from pcode.training.planning import make_plan
+from pcode.training.records import runs_folder
+from pcode.training.reports import describe, headline
 from pcode.training.restarts import Attempt, GoingBack, new_run, next_attempt, run_attempts
 from pcode.training.sync import StopRequest
 from pcode.utils.devices import (

@@ -14,9 +14,8 @@ from pcode.communication.gathering import mean, sums, sums_on_first
 from pcode.communication.injection import read_faults
 from pcode.training.checkpoint import Checkpoints, Manifest, graph_digest
 from pcode.training.evaluation import Evaluation, average_model, evaluate
-from pcode.training.folders import runs_folder
 from pcode.training.plan import Plan
-from pcode.training.records import load_model
+from pcode.training.records import load_model, runs_folder
 from pcode.training.recovery import continue_after
 from pcode.training.reports import averaged, known_figures, make_summary, report
 from pcode.training.state import RunState

@@ -18,9 +18,8 @@ from pcode.optim import DecentralizedOptimizer, local_options, optimizer_class, 
 from pcode.optim.compressed import CompressedOptimizer
 from pcode.optim.flat import flat_layout
 from pcode.topology import Topology, make_graph
-from pcode.training.folders import check_folder, check_new, runs_folder
 from pcode.training.plan import Plan, count_steps
-from pcode.training.records import load_model, model_file
+from pcode.training.records import check_folder, check_new, load_model, model_file, runs_folder
 from pcode.training.resume import ResumePoint, find_resume_point
 from pcode.utils.devices import check_compiler
 from pcode.utils.errors import UserError, naming_flags

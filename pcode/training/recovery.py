@@ -23,8 +23,8 @@ import torch
 
 from pcode.communication import Communicator
 from pcode.communication.gathering import average, gather_floats
-from pcode.training.folders import lock
 from pcode.training.node import Node
+from pcode.training.records import lock
 from pcode.training.state import RunState
 from pcode.utils.errors import CommunicationError, DivergenceError
 

@@ -8,8 +8,7 @@ from datetime import datetime
 from pathlib import Path
 
 from pcode.training.checkpoint import last_step, read_manifest
-from pcode.training.folders import SUMMARY
-from pcode.training.records import run_name
+from pcode.training.records import SUMMARY, run_name
 from pcode.utils.errors import UserError
 
 

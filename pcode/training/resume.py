@@ -20,7 +20,7 @@ from pcode.training.checkpoint import (
     read_node,
     saved_steps,
 )
-from pcode.training.folders import SUMMARY, is_locked
+from pcode.training.records import SUMMARY, is_locked
 from pcode.utils.errors import UserError
 from pcode.utils.layout import Layout
 

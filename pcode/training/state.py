@@ -14,10 +14,9 @@ from tqdm import tqdm
 from pcode.communication import Communicator
 from pcode.communication.gathering import gather_digests, gather_floats
 from pcode.training.checkpoint import Manifest, forget_after
-from pcode.training.folders import SUMMARY, lock, runs_folder
 from pcode.training.node import Node
 from pcode.training.plan import Plan
-from pcode.training.records import Records, run_name
+from pcode.training.records import SUMMARY, Records, lock, run_name, runs_folder
 from pcode.training.resume import ResumePoint
 from pcode.utils.errors import CommunicationError, UserError
 from pcode.utils.files import one_line
