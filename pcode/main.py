@@ -166,20 +166,13 @@ def _command(config: Config, arguments: Sequence[str]) -> list[str] | None:
     if config.launch.backend == "sim" or config.launch.num_processes == 1:
         return None
     passed_on = [argument for argument in arguments if argument != "--dry_run"]
-    if config.launch.work_dir is not None:
-        passed_on = _with_absolute_config(passed_on)
-    return mpirun_command(config.launch, passed_on, Path(sys.argv[0]))
-
-
-def _with_absolute_config(arguments: Sequence[str]) -> list[str]:
-    """The file of flags lies where the user is, not in the ranks' directory."""
-    found = list(arguments)
-    for position, argument in enumerate(found):
-        if argument == "--config":  # its value follows: without one there was an error
-            found[position + 1] = os.path.abspath(found[position + 1])
+    # The file of flags lies where the user is, not in the ranks' directory.
+    for position, argument in enumerate(passed_on) if config.launch.work_dir is not None else ():
+        if passed_on[position - 1] == "--config":
+            passed_on[position] = os.path.abspath(argument)
         elif argument.startswith("--config="):
-            found[position] = f"--config={os.path.abspath(argument.removeprefix('--config='))}"
-    return found
+            passed_on[position] = f"--config={os.path.abspath(argument.removeprefix('--config='))}"
+    return mpirun_command(config.launch, passed_on, Path(sys.argv[0]))
 
 
 def _resolve(config: Config, given: frozenset[str], place: RankEnvironment | None) -> Config:

@@ -120,7 +120,7 @@ class Loop:
             total=state.plan.num_steps,
             initial=state.step,
             unit="step",
-            disable=not (state.is_first and self._shows_progress),
+            disable=not (state.communicator.is_first and self._shows_progress),
             leave=False,
         )
 
@@ -138,7 +138,7 @@ class Loop:
                     if not has_begun:
                         if start is not None and not start.same:
                             self._save()  # from here on the source run is not needed
-                        state.write_config()
+                        state.records.write_config(state.plan.config)
                     resumes = not has_begun and start is not None and start.same
                     has_begun = True
                     return self._train(resumes)
@@ -259,7 +259,7 @@ class Loop:
         load_model(state.node.model, files[state.node.rank])
         when = "" if watch.checkpoint_index is None else f" after epoch {watch.checkpoint_index}"
         state.say(f"models of {watch.resume}{when}")
-        state.write_config()
+        state.records.write_config(state.plan.config)
         return self._end(None, "evaluated")
 
     def _end(self, loss: float | None, exit_reason: str) -> dict[str, Any]:
@@ -276,7 +276,7 @@ class Loop:
         )
         state.records.write_model(state.node.model)
         state.communicator.barrier()
-        if state.is_first:
+        if state.communicator.is_first:
             state.records.write_summary(summary)
         state.records.close()
         return summary

@@ -13,7 +13,6 @@ from torch import nn
 
 from pcode.compression import Compressor
 from pcode.config import Config
-from pcode.config.options import Learning
 from pcode.consensus import GammaSearch
 from pcode.datasets import Dataset, partition_indices
 from pcode.models import RNNLanguageModel, make_model
@@ -37,8 +36,6 @@ class Plan:
         config: every flag, with what was left to the run filled in.
         topology, dataset, compressor: as configured.
         layout: the tensors of the model in the order of the flat vectors.
-        steps_per_epoch: the same on every node.
-        num_steps: steps of each node in the whole run.
         timestamp: the name of the run, or None for the time of its start.
         warnings: reasons why the optimizer may fail with this compressor on this graph.
         search: how gamma was found, where that was left to a search.
@@ -54,8 +51,6 @@ class Plan:
     dataset: Dataset
     compressor: Compressor
     layout: Layout
-    steps_per_epoch: int
-    num_steps: int
     timestamp: str | None
     warnings: tuple[str, ...] = ()
     search: GammaSearch | None = None
@@ -64,6 +59,20 @@ class Plan:
     embeddings: tuple[torch.Tensor, torch.Tensor] | None = None
     dealt: dict[int, list[torch.Tensor]] = field(default_factory=dict, repr=False)
     moved: dict[torch.device, Dataset] = field(default_factory=dict, repr=False)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Of each node: the same on all."""
+        batch_size = self.config.data.batch_size
+        return self.dataset.batches_per_epoch(self.topology.num_nodes, batch_size)
+
+    @property
+    def num_steps(self) -> int:
+        """Of each node, in the whole run."""
+        learning = self.config.learning
+        if learning.stop_criteria == "iteration":
+            return -(-learning.num_iterations // self.topology.num_nodes)
+        return self.steps_per_epoch * learning.num_epochs
 
     def steps_after(self, epochs: float) -> int:
         """The steps of a node within so many epochs, which others counted."""
@@ -113,20 +122,17 @@ class Plan:
 
     def for_survivors(self, survivors: Sequence[int]) -> Plan:
         """The plan of the nodes that are left; their new ranks are their places in the list."""
-        num_nodes, data, learning = len(survivors), self.config.data, self.config.learning
+        num_nodes, seed = len(survivors), self.config.learning.manual_seed
         if num_nodes == self.topology.num_nodes:
             return self
         name, flags, remade = self.config.graph.graph_topology, self.config.flat(), None
         with suppress(UserError):  # there is none with so many nodes
-            remade = make_graph(name, num_nodes, learning.manual_seed, flags)
-        steps_per_epoch = self.dataset.batches_per_epoch(num_nodes, data.batch_size)
+            remade = make_graph(name, num_nodes, seed, flags)
         launch = dataclasses.replace(self.config.launch, n_mpi_process=num_nodes)
         return dataclasses.replace(
             self,
             config=dataclasses.replace(self.config, launch=launch),
             topology=surviving_graph(self.topology, survivors, remade),
-            steps_per_epoch=steps_per_epoch,
-            num_steps=count_steps(learning, steps_per_epoch, num_nodes),
             dealt={},
         )
 
@@ -141,10 +147,3 @@ class Plan:
             shares = partition_indices(targets, num_nodes, data.partition_data, seed, epoch)
             self.dealt[epoch] = shares
         return self.dealt[epoch]
-
-
-def count_steps(learning: Learning, steps_per_epoch: int, num_nodes: int) -> int:
-    """Steps of each node in the whole run."""
-    if learning.stop_criteria == "iteration":
-        return -(-learning.num_iterations // num_nodes)
-    return steps_per_epoch * learning.num_epochs

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from torch import nn
 
-from pcode.compression import COMPRESSORS, Compressor
+from pcode.compression import COMPRESSORS
 from pcode.config import Config
 from pcode.config.options import AUTO
 from pcode.consensus import GammaSearch, check_gamma, search_gamma
@@ -14,12 +14,12 @@ from pcode.datasets.embeddings import load_embeddings
 from pcode.datasets.text import Text
 from pcode.models import architecture, normalization_parameters
 from pcode.models.base import shape_error
-from pcode.optim import DecentralizedOptimizer, local_options, optimizer_class, parameter_groups
+from pcode.optim import local_options, optimizer_class, parameter_groups
 from pcode.optim.compressed import CompressedOptimizer
 from pcode.optim.flat import flat_layout
 from pcode.topology import Topology, make_graph
-from pcode.training.plan import Plan, count_steps
-from pcode.training.records import check_folder, check_new, load_model, model_file, runs_folder
+from pcode.training.plan import Plan
+from pcode.training.records import check_folder, load_model, model_file, runs_folder
 from pcode.training.resume import ResumePoint, find_resume_point
 from pcode.utils.devices import check_compiler
 from pcode.utils.errors import UserError, naming_flags
@@ -84,16 +84,13 @@ def make_plan(config: Config) -> Plan:
         topology = make_graph(graph, num_nodes, learning.manual_seed, flags)
     compressor_class = COMPRESSORS[config.graph.comm_op]
     compressor = compressor_class(**taken_by(compressor_class, flags))
-    optimizer, adam = (
-        optimizer_class(learning.optimizer, topology),
-        local_options(flags).get("adam"),
-    )
+    optimizer = optimizer_class(learning.optimizer, topology)
+    adam = local_options(flags).get("adam")
     with naming_flags(f"--optimizer {learning.optimizer}"):
         optimizer.validate(
             topology, compressor=compressor, adam=adam, local_step=learning.local_step
         )
     dataset = load_dataset(config.data.data, flags)
-    steps_per_epoch = dataset.batches_per_epoch(num_nodes, config.data.batch_size)
     embeddings = None
     if config.model.rnn_use_pretrained_emb and isinstance(dataset, Text):
         size = config.options["rnn_n_hidden"]
@@ -104,8 +101,6 @@ def make_plan(config: Config) -> Plan:
         dataset=dataset,
         compressor=compressor,
         layout=Layout((), ()),
-        steps_per_epoch=steps_per_epoch,
-        num_steps=count_steps(learning, steps_per_epoch, num_nodes),
         timestamp=config.watch.timestamp,
         embeddings=embeddings,
     )
@@ -115,46 +110,43 @@ def make_plan(config: Config) -> Plan:
     model = plan.model()
     _check_batches(plan, model)
     layout = flat_layout(parameter_groups(model, 0.0, normalization_parameters(model)))
-    gamma, search, warnings = None, None, []
+    warnings = []
     if optimizer.compresses:
         assert isinstance(topology, Topology), "no such optimizer takes another graph"
         warnings = optimizer.warnings(topology, compressor, layout, **flags)
-        if "consensus_stepsize" in options_of(optimizer):
-            gamma, search = _gamma(config, optimizer, topology, compressor, layout)
-    evaluated = _evaluated(config, model) if config.watch.evaluate else None
+    plan = dataclasses.replace(
+        plan,
+        layout=layout,
+        warnings=tuple(f"--optimizer {learning.optimizer}: {warning}" for warning in warnings),
+        evaluated=_evaluated(config, model) if config.watch.evaluate else None,
+    )
+    gamma, search = _gamma(plan)
     resolved = dataclasses.replace(
         config,
         options={**config.options, "consensus_stepsize": gamma},
         # Its name is the folder's; a run started from config.yaml gets a folder of its own.
         watch=dataclasses.replace(config.watch, timestamp=None),
     )
-    start = None
-    if evaluated is None:
-        start = find_resume_point(resolved, runs_folder(config), topology, steps_per_epoch)
-        _check_start(start, plan)
-    return dataclasses.replace(
-        plan,
-        config=_at_rest(resolved, start),
-        layout=layout,
-        warnings=tuple(f"--optimizer {learning.optimizer}: {warning}" for warning in warnings),
-        search=search,
-        evaluated=evaluated,
-        start=start,
-    )
+    start = None if plan.evaluated else _start(plan, resolved)
+    return dataclasses.replace(plan, config=_at_rest(resolved, start), search=search, start=start)
 
 
-def _check_start(start: ResumePoint | None, plan: Plan) -> None:
-    """Refuse a start beyond the run's end, or at the end of one of its own; or an old name."""
-    if start is None or not start.same:
-        check_new(plan.config)
+def _start(plan: Plan, resolved: Config) -> ResumePoint | None:
+    """Where the run goes on from: before its end, or at the end of one of its own."""
+    runs = runs_folder(resolved)
+    start = find_resume_point(resolved, runs, plan.topology, plan.steps_per_epoch)
+    new = None if plan.timestamp is None else runs / plan.timestamp
+    if new is not None and new.exists() and (start is None or not start.same):
+        raise UserError(f"--timestamp {plan.timestamp}: the run {new} exists")
     if start is None or start.manifest is None:
-        return
+        return start
     most, step = plan.num_steps, plan.steps_after(start.manifest.epoch)
     if step > most or (step == most and not start.same):
         raise UserError(
             f"--resume {start.run}: its checkpoint is after {start.manifest.epoch:g} epochs, and "
             f"the run is to have {most / plan.steps_per_epoch:g}; a larger --num_epochs"
         )
+    return start
 
 
 def _at_rest(config: Config, start: ResumePoint | None) -> Config:
@@ -237,20 +229,17 @@ def _evaluated(config: Config, model: nn.Module) -> tuple[Path, ...]:
     return found
 
 
-def _gamma(
-    config: Config,
-    optimizer: type[DecentralizedOptimizer],
-    topology: Topology,
-    compressor: Compressor,
-    layout: Layout,
-) -> tuple[float, GammaSearch | None]:
-    """The consensus step size, and how it was found where that was left to a search."""
-    gamma = config.options["consensus_stepsize"]
+def _gamma(plan: Plan) -> tuple[float | None, GammaSearch | None]:
+    """The optimizer's consensus step size, if any, and how it was found if it was searched."""
+    gamma, optimizer = plan.config.options["consensus_stepsize"], plan.optimizer
+    if "consensus_stepsize" not in options_of(optimizer):
+        return None, None
     if gamma == "auto":
         assert issubclass(optimizer, CompressedOptimizer), "of those that compress some have gamma"
-        seed = config.learning.manual_seed
-        search = search_gamma(topology, compressor, layout, seed, optimizer)
+        assert isinstance(plan.topology, Topology), "no such optimizer takes another graph"
+        seed = plan.config.learning.manual_seed
+        search = search_gamma(plan.topology, plan.compressor, plan.layout, seed, optimizer)
         return search.best, search
-    gamma = optimizer.default_consensus_stepsize(compressor) if gamma is None else gamma
+    gamma = optimizer.default_consensus_stepsize(plan.compressor) if gamma is None else gamma
     check_gamma(gamma)
     return gamma, None

@@ -54,17 +54,6 @@ def check_folder(config: Config) -> None:
     existing = next(folder for folder in (place, *place.parents) if os.path.lexists(folder))
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
         raise UserError(f"--checkpoint {watch.checkpoint}: cannot write into {existing}")
-    if watch.resume is None:
-        check_new(config)
-
-
-def check_new(config: Config) -> None:
-    """Refuse to overwrite a run."""
-    timestamp = config.watch.timestamp
-    if timestamp is not None and (runs_folder(config) / timestamp).exists():
-        raise UserError(
-            f"--timestamp {timestamp}: the run {runs_folder(config) / timestamp} exists"
-        )
 
 
 def is_locked(run: Path) -> bool:
@@ -200,7 +189,9 @@ class Records:
         self._events.flush()
 
     def write_config(self, config: Config) -> None:
-        write_whole(self.folder / "config.yaml", to_yaml(config).encode())
+        """On the node that leads: a folder with config.yaml is a run that can go on."""
+        if self._lock is not None:
+            write_whole(self.folder / "config.yaml", to_yaml(config).encode())
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         text = json.dumps(summary, indent=2, allow_nan=False) + "\n"

@@ -36,7 +36,8 @@ def continue_after(state: RunState, error: CommunicationError | DivergenceError)
         CommunicationError: those that are left cannot agree, or nobody died or diverged.
         DivergenceError: no node's numbers are finite, or nodes were restored again and again.
     """
-    communicator, was_first = state.communicator, state.is_first
+    communicator = state.communicator
+    was_first = communicator.is_first
     diverged = isinstance(error, DivergenceError) and (
         error.ranks is None or communicator.rank in error.ranks
     )
@@ -61,7 +62,7 @@ def continue_after(state: RunState, error: CommunicationError | DivergenceError)
     state.node = node
     state.progress.losses = []
     state.progress.events.append({"step": state.step, "lost": lost, "healed": restored})
-    if state.is_first and not was_first:
+    if state.communicator.is_first and not was_first:
         state.records.lead(lock(state.records.folder))
     if lost:
         graph = state.plan.topology

@@ -76,25 +76,15 @@ class RunState:
         return self.node.communicator
 
     @property
-    def is_first(self) -> bool:
-        """Whether this node speaks for all."""
-        return self.communicator.is_first
-
-    @property
     def step(self) -> int:
         """How many steps were made."""
         return self.node.optimizer.num_steps
 
     def say(self, text: str) -> None:
         """A line on the first node's standard output."""
-        if self.is_first:
+        if self.communicator.is_first:
             tqdm.write(text, file=sys.stdout)
             sys.stdout.flush()
-
-    def write_config(self) -> None:
-        """Write the configuration: a folder with one is a run that can go on."""
-        if self.is_first:
-            self.records.write_config(self.plan.config)
 
     def _begin(self) -> Progress:
         """Load what the run starts from; all nodes have to see the same."""
