@@ -130,7 +130,12 @@ def _main(arguments: Sequence[str]) -> int:
             # Hosts may share no files with this machine.
             summary_needed=here and config.launch.on_failure == "continue",
         )
-    return _be_nodes(plan, place)
+    torch.set_num_threads(config.launch.num_threads or 1)
+    if first:
+        print(*headline(plan), sep="\n", flush=True)
+    request = StopRequest()
+    with request.listening():
+        return _simulate(plan, request) if place is None else _be_rank(plan, place, request)
 
 
 def _processes_on_gpus(
@@ -195,16 +200,6 @@ def _resolve(config: Config, given: frozenset[str], place: RankEnvironment | Non
     if flags.on_cuda is None and (place is not None or runs_here(flags)):
         flags = dataclasses.replace(flags, on_cuda=torch.cuda.is_available())
     return dataclasses.replace(config, launch=flags)
-
-
-def _be_nodes(plan: Plan, place: RankEnvironment | None) -> int:
-    """Run this process's node, or all of them."""
-    torch.set_num_threads(plan.config.launch.num_threads or 1)
-    if place is None or place.rank == 0:
-        print(*headline(plan), sep="\n", flush=True)
-    request = StopRequest()
-    with request.listening():
-        return _simulate(plan, request) if place is None else _be_rank(plan, place, request)
 
 
 def _simulate(plan: Plan, request: StopRequest) -> int:

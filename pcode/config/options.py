@@ -78,10 +78,6 @@ _evaluating = _without(
 _checkpointing = _without("train_fast", "--train_fast True keeps the checkpoint at the end alone")
 
 
-def _rate_warming_up(flags: Flags) -> str | None:
-    return _only_if("lr_warmup", True)(flags) or _scaling_up(flags)
-
-
 def _saving_models(flags: Flags) -> str | None:
     if flags["save_all_models"]:
         return "--save_all_models True keeps all"
@@ -176,7 +172,11 @@ class Learning:
         irrelevant=_scaling_up,
     )
     lr_warmup_epochs: float = option(
-        5, "epochs of warm-up", "EPOCHS", minimum=0, irrelevant=_rate_warming_up
+        5,
+        "epochs of warm-up",
+        "EPOCHS",
+        minimum=0,
+        irrelevant=lambda flags: _only_if("lr_warmup", True)(flags) or _scaling_up(flags),
     )
     num_epochs: int = option(
         5, "epochs to train", minimum=1, irrelevant=_only_if("stop_criteria", "epoch")

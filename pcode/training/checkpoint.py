@@ -11,6 +11,7 @@ import io
 import json
 import math
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -126,21 +127,6 @@ def read_manifest(run: Path, step: int) -> Manifest:
     return manifest
 
 
-def _epoch(run: Path, step: int) -> float:
-    """After how many epochs a checkpoint was written; NaN where its manifest is damaged."""
-    try:
-        return read_manifest(run, step).epoch
-    except UserError:
-        return math.nan
-
-
-def forget_after(run: Path, step: int) -> None:
-    """Remove the manifests of later checkpoints: the run goes on from there, another time."""
-    for later in saved_steps(run):
-        if later > step:
-            manifest_file(run, later).unlink()
-
-
 def _hint(run: Path, step: int) -> str:
     """What to do about a checkpoint that cannot be used."""
     before = [other for other in saved_steps(run) if other < step]
@@ -192,7 +178,10 @@ class Checkpoints:
 
     def __init__(self, run: Path, folder: str, watch: Watch, *, writes: bool) -> None:
         self._run, self._folder, self._watch, self._writes = run, folder, watch, writes
-        self._epochs = {step: _epoch(run, step) for step in saved_steps(run)}
+        self._epochs = dict.fromkeys(saved_steps(run), math.nan)  # where a manifest is damaged
+        for step in self._epochs:
+            with suppress(UserError):
+                self._epochs[step] = read_manifest(run, step).epoch
         if not writes:
             return
         whole = {node_file(run, folder, step) for step in self._epochs}

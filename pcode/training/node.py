@@ -56,7 +56,11 @@ class Node:
         launch = plan.config.launch
         self.device = device or device_of(launch.on_cuda, launch.world, communicator.process)
         if self.device.type == "cuda":
-            _use_gpu(self.device)
+            torch.cuda.set_device(self.device)  # of this thread: simulated nodes have one each
+            torch.backends.cudnn.deterministic = True
+            # An LSTM's weights are views of x, which cuDNN copies together at each call.
+            message = "RNN module weights are not part of single contiguous chunk"
+            warnings.filterwarnings("ignore", message)
         self.dataset = plan.dataset_on(self.device)
         self.schedule = plan.schedule(self.rank)
         self.task = TASKS[plan.dataset.task]
@@ -268,14 +272,6 @@ class Node:
                 raise CommunicationError(
                     "its processes hold different parameters", rank=self.rank, step=step
                 )
-
-
-def _use_gpu(device: torch.device) -> None:
-    """Set the CUDA device of this thread: simulated nodes have a thread each."""
-    torch.cuda.set_device(device)
-    torch.backends.cudnn.deterministic = True
-    # An LSTM's weights are views of the flat vector, which cuDNN copies together at each call.
-    warnings.filterwarnings("ignore", "RNN module weights are not part of single contiguous chunk")
 
 
 def parameters_digest(model: nn.Module) -> bytes:

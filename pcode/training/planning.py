@@ -27,9 +27,10 @@ from pcode.utils.layout import Layout
 from pcode.utils.options import options_of, taken_by
 
 
-def check_backend(config: Config) -> None:
-    """Refuse a backend that cannot do what is asked of it."""
-    launch = config.launch
+def check_launch(config: Config) -> None:
+    """Refuse a backend, or processes of a node, that cannot do what is asked of them."""
+    launch, batch_size = config.launch, config.data.batch_size
+    local_size = launch.n_sub_process
     if launch.on_failure == "continue" and launch.backend not in ("mpi", "sim"):
         raise UserError(
             f"--on_failure continue: --backend {launch.backend} cannot go on without a node; "
@@ -44,20 +45,14 @@ def check_backend(config: Config) -> None:
             "--backend nccl: it takes no messages from host memory (--comm_device cpu); "
             "--backend mpi or gloo"
         )
-
-
-def _check_local_ranks(config: Config) -> None:
-    """Refuse a batch that the processes of a node cannot share, or what is not built for them."""
-    launch, batch_size = config.launch, config.data.batch_size
-    num_local_ranks = launch.n_sub_process
-    if batch_size % num_local_ranks:
+    if batch_size % local_size:
         raise UserError(
-            f"--n_sub_process {num_local_ranks} --batch_size {batch_size}: the batch of a node is "
+            f"--n_sub_process {local_size} --batch_size {batch_size}: the batch of a node is "
             "shared by its processes, in equal parts: it has to be a multiple of their number"
         )
-    if num_local_ranks > 1 and launch.on_failure == "continue":
+    if local_size > 1 and launch.on_failure == "continue":
         raise UserError(
-            f"--on_failure continue --n_sub_process {num_local_ranks}: a node cannot go on without "
+            f"--on_failure continue --n_sub_process {local_size}: a node cannot go on without "
             "one of its processes; --on_failure stop, and --max_restarts"
         )
 
@@ -68,8 +63,7 @@ def make_plan(config: Config) -> Plan:
     Raises:
         UserError: what was asked for cannot be done.
     """
-    check_backend(config)
-    _check_local_ranks(config)
+    check_launch(config)
     check_folder(config)
     # Before a data set is fetched.
     architecture(config.model.arch)

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from pcode.communication import Communicator
 from pcode.communication.gathering import gather_digests, gather_floats
-from pcode.training.checkpoint import Manifest, forget_after
+from pcode.training.checkpoint import Manifest, manifest_file, saved_steps
 from pcode.training.node import Node
 from pcode.training.plan import Plan
 from pcode.training.records import SUMMARY, Records, lock, run_name, runs_folder
@@ -160,8 +160,9 @@ def _claim(folder: Path, resumed: ResumePoint | None) -> BinaryIO:
     if resumed is not None:
         held = lock(folder)
         (folder / SUMMARY).unlink(missing_ok=True)
-        if resumed.manifest is not None:
-            forget_after(folder, resumed.manifest.step)
+        for step in saved_steps(folder):
+            if resumed.manifest is not None and step > resumed.manifest.step:
+                manifest_file(folder, step).unlink()
         return held
     try:
         folder.mkdir(parents=True)

@@ -9,6 +9,7 @@ import dataclasses
 import functools
 import inspect
 import math
+import operator
 import typing
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
@@ -50,8 +51,8 @@ class Option:
     choices: Collection[Any] = ()
     minimum: float | None = None
     maximum: float | None = None
-    above: float = -math.inf
-    below: float = math.inf
+    above: float | None = None
+    below: float | None = None
     irrelevant: Rule = lambda flags: None
     name: str = ""
     kind: Any = None
@@ -124,19 +125,15 @@ class Option:
             if not isinstance(number, int | float):
                 continue
             largest = LARGEST_INTEGER if isinstance(number, int) else math.inf
-            largest = largest if self.maximum is None else self.maximum
-            limit = None
-            if self.minimum is not None and number < self.minimum:
-                limit = f"at least {self.minimum:g}"
-            elif number > largest:
-                limit = f"at most {largest}"
-            elif number <= self.above:
-                limit = f"above {self.above:g}"
-            elif number >= self.below:
-                limit = f"below {self.below:g}"
-            if limit is not None:
-                shown = shortened(str(number))[1:-1]
-                raise UserError(f"--{self.name} {shown}: must be {limit}")
+            for limit, holds, words in (
+                (self.minimum, operator.ge, "at least"),
+                (largest if self.maximum is None else self.maximum, operator.le, "at most"),
+                (self.above, operator.gt, "above"),
+                (self.below, operator.lt, "below"),
+            ):
+                if limit is not None and not holds(number, limit):
+                    shown = shortened(str(number))[1:-1]
+                    raise UserError(f"--{self.name} {shown}: must be {words} {limit}")
 
 
 def validate_options(options: Any) -> None:
