@@ -16,7 +16,6 @@ from pcode.models import architecture, normalization_parameters
 from pcode.models.base import shape_error
 from pcode.optim import local_options, optimizer_class, parameter_groups
 from pcode.optim.compressed import CompressedOptimizer
-from pcode.optim.flat import flat_layout
 from pcode.topology import Topology, make_graph
 from pcode.training.plan import Plan
 from pcode.training.records import check_folder, load_model, model_file, runs_folder
@@ -103,7 +102,8 @@ def make_plan(config: Config) -> Plan:
     plan.schedule(rank=0)
     model = plan.model()
     _check_batches(plan, model)
-    layout = flat_layout(parameter_groups(model, 0.0, normalization_parameters(model)))
+    groups = parameter_groups(model, 0.0, normalization_parameters(model))
+    layout = Layout.of(named for group in groups for named in group["params"])
     warnings = []
     if optimizer.compresses:
         assert isinstance(topology, Topology), "no such optimizer takes another graph"

@@ -162,7 +162,7 @@ def test_the_data_centre(name: str, optimizer: str, graph: str, gamma: float | N
 def test_a_run_on_digits_can_begin(file: str) -> None:
     plan = make_plan(parse(["--config", str(CONFIGS / file), "--data", "digits"]).config)
     assert plan.topology.num_nodes == config(file).launch.n_mpi_process
-    assert plan.num_epochs == 300
+    assert plan.num_steps == 300 * plan.steps_per_epoch
     # one channel of input instead of CIFAR-10's three: 2 * 16 * 9 weights less
     published = {"resnet20": 272_474, "resnet8": 78_042}[plan.config.model.arch]
     assert plan.layout.num_entries == published - 288
