@@ -1,7 +1,7 @@
 """What optimizers that send compressed messages share."""
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -56,9 +56,14 @@ class CompressedOptimizer(DecentralizedOptimizer):
         super().__init__(params, communicator, topology, compressor=compressor, **local)
         self.topology: Topology = topology
         self.compressor = compressor
-        context = {"device": self.x.device, "seed": seed, "timer": self.timer}
-        self._gossip_of = partial(
-            gossip_class, communicator, topology, layout=self.layout, **context
+        self._gossip_of: Callable[[Compressor], Gossip] = partial(
+            gossip_class,
+            communicator,
+            topology,
+            layout=self.layout,
+            device=self.x.device,
+            seed=seed,
+            timer=self.timer,
         )
         self._gossip = self._gossip_of(compressor)
 

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -131,11 +132,11 @@ class LocalSGD(LocalStep):
         """target += d without weight decay, instead of x -= lr d."""
         self._add(target, lr=-1.0, weight_decay=0.0)
 
-    def _add(self, target: torch.Tensor, **fixed: float) -> None:
+    def _add(self, target: torch.Tensor, **fixed: Any) -> None:
         """target -= lr d; what is fixed wins over the options of the groups."""
         for group, part in zip(self.groups, self.store.slices, strict=True):
-            options = {name: fixed.get(name, group[name]) for name in GROUP_OPTIONS}
-            vectors = [target[part]], [self.store.g[part]], [self.buf[part]]
+            options: dict[str, Any] = {name: group[name] for name in GROUP_OPTIONS} | fixed
+            vectors: Any = [target[part]], [self.store.g[part]], [self.buf[part]]
             sgd(*vectors, fused=True, dampening=0.0, maximize=False, **options)
 
 
@@ -153,11 +154,12 @@ class LocalAdam(LocalStep):
 
     def step(self) -> None:
         first, second, all_steps = self.vectors.values()
-        zipped = zip(self.groups, self.store.slices, all_steps, strict=True)
-        for group, part, steps in zipped:
-            vectors = (self.store.x, self.store.g, first, second)
+        for group, part, steps in zip(self.groups, self.store.slices, all_steps, strict=True):
             adam(
-                *([vector[part]] for vector in vectors),
+                [self.store.x[part]],
+                [self.store.g[part]],
+                [first[part]],
+                [second[part]],
                 [],
                 [steps],
                 fused=True,

@@ -67,7 +67,8 @@ def next_attempt(
     folder = before.folder
     if folder is None or not trains or not (folder / "config.yaml").is_file():
         return new_run(runs)
-    flags, step = ("--resume", str(folder)), last_step(folder)
+    flags: tuple[str, ...] = ("--resume", str(folder))
+    step = last_step(folder)
     if going_back is not None and going_back.has_begun(folder):
         flags += ("--checkpoint_index", "none")
     elif going_back is not None:
@@ -110,8 +111,8 @@ def run_attempts(
         summary = None if attempt.folder is None else attempt.folder / SUMMARY
         before = _identity(summary)
         status, failed = start(attempt.flags)
-        is_new = summary is not None and _identity(summary) != before
-        if failed and is_new and json.loads(summary.read_bytes())["exit_reason"] == "finished":
+        is_new = _identity(summary) != before
+        if failed and is_new and summary is not None and _has_finished(summary):
             return 0
         if status == 0 and summary_needed and not is_new:
             _say("error: no node came to the end")
@@ -136,3 +137,7 @@ def _identity(file: Path | None) -> tuple[int, int] | None:
         return None
     found = file.stat()
     return found.st_ino, found.st_mtime_ns
+
+
+def _has_finished(summary: Path) -> bool:
+    return bool(json.loads(summary.read_bytes())["exit_reason"] == "finished")

@@ -23,12 +23,16 @@ THRESHOLD_BYTES = 1 << 30
 
 
 def threads_per_node(
-    num_threads: int | None, nodes_on_this_machine: int, environ: Mapping[str, str] = os.environ
+    num_threads: int | None,
+    nodes_on_this_machine: int,
+    environ: Mapping[str, str] = os.environ,
+    num_cores: int | None = None,
 ) -> int:
     """CPU threads of a node: --num_threads, else OMP_NUM_THREADS, else its share of the cores.
 
-    The cores are those that this process may use, in a container no more than its limit. A list in
-    OMP_NUM_THREADS is one number for each level of nested parallelism: the first counts.
+    The cores, unless given, are those that this process may use, in a container no more than its
+    limit. A list in OMP_NUM_THREADS is one number for each level of nested parallelism: the first
+    counts.
 
     Raises:
         UserError: OMP_NUM_THREADS is not a positive whole number.
@@ -44,7 +48,7 @@ def threads_per_node(
                 "--num_threads overrides it"
             )
         return int(first)
-    return max(1, num_usable_cores() // nodes_on_this_machine)
+    return max(1, (num_cores or num_usable_cores()) // nodes_on_this_machine)
 
 
 def num_usable_cores() -> int:
