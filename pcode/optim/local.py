@@ -136,8 +136,15 @@ class LocalSGD(LocalStep):
         """target -= lr d; what is fixed wins over the options of the groups."""
         for group, part in zip(self.groups, self.store.slices, strict=True):
             options: dict[str, Any] = {name: group[name] for name in GROUP_OPTIONS} | fixed
-            vectors: Any = [target[part]], [self.store.g[part]], [self.buf[part]]
-            sgd(*vectors, fused=True, dampening=0.0, maximize=False, **options)
+            sgd(
+                [target[part]],
+                [self.store.g[part]],
+                [self.buf[part]],
+                fused=True,
+                dampening=0.0,
+                maximize=False,
+                **options,
+            )
 
 
 class LocalAdam(LocalStep):
