@@ -120,10 +120,9 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
         self.communicator, self.topology = communicator, topology
         self.store = FlatStore(self.param_groups, self.dtype)
         self.layout, self.x, self.g = self.store.layout, self.store.x, self.store.g
+        store, groups = self.store, self.param_groups
         self.local: LocalStep = (
-            LocalSGD(self.store, self.param_groups)
-            if adam is None
-            else LocalAdam(self.store, self.param_groups, adam)
+            LocalSGD(store, groups) if adam is None else LocalAdam(store, groups, adam)
         )
         self._local_step, self._turn_on_from = local_step, turn_on_local_step_from
         self.steps_since_exchange = 0
@@ -171,11 +170,7 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
     def warnings(
         cls, topology: Topology, compressor: Compressor, layout: Layout, **flags: Any
     ) -> list[str]:
-        """What to know before training: why it may fail, by the papers, or sends more at times.
-
-        Args:
-            flags: every flag of the run.
-        """
+        """Why it may fail, by the papers, or sends more at times; flags are all of the run."""
         return []
 
     @classmethod
@@ -209,15 +204,15 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
         if self.num_steps == 0:
             self._start()
         self.steps_since_exchange += 1
-        if self.steps_since_exchange >= self.steps_per_exchange:
-            if not self.reads_gradients_in_place:
-                self.store.collect_gradients()
+        exchanges = self.steps_since_exchange >= self.steps_per_exchange
+        if not (exchanges and self.reads_gradients_in_place):
+            self.store.collect_gradients()
+        if exchanges:
             self._recursion()
             self.steps_since_exchange = 0
             self.num_exchanges += 1
             self.local.exchanged()
         else:
-            self.store.collect_gradients()
             self.take_local_step()
         self.num_steps += 1
         return loss

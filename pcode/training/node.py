@@ -239,7 +239,7 @@ class Node:
         self.optimizer.x.copy_(state["x"])
         buffers = dict(self.model.named_buffers())
         if differing := sorted(buffers.keys() ^ state["buffers"].keys()):
-            raise ValueError(f"it and the model differ in their buffers: {', '.join(differing)}")
+            raise ValueError(f"the model has other buffers: they differ in {differing[0]}")
         for name, buffer in buffers.items():
             buffer.copy_(state["buffers"][name])
 

@@ -1,8 +1,10 @@
 """What happens when a rank dies, or when a node's numbers are no longer finite; stage by stage.
 
+It stands in four files: loop.py and, to stop, main.py and restarts.py; to go on, this one.
+
 1. *It is noticed.* An exchange that waits in vain raises CommunicationError, on a neighbour first
-   (`Gossip.receive` in optim/gossip.py), and on all others because the communicator reports it; a
-   loss or message that is not finite raises DivergenceError on its own node (losses.py, gossip.py).
+   (in `optimizer.step()`), and on all others because the communicator reports it; a loss or
+   message that is not finite raises DivergenceError on its own node.
 2. *It reaches `Loop.train`* (loop.py). With `--on_failure stop` it ends the process: `run_node`
    puts the nodes' names into it, and writes a summary of a run that diverged; main.py aborts, so
    that mpirun ends the other ranks; the launcher starts all of them again from the last checkpoint
