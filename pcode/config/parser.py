@@ -95,11 +95,9 @@ def _make_parser() -> argparse.ArgumentParser:
     for group, flags in flags_by_group().items():
         section = parser.add_argument_group(str(groups()[group].__doc__))
         for flag in flags.values():
-            aliases = flag.aliases
+            spellings = [f"--{flag.name}", *flag.aliases]
             section.add_argument(
-                *(alias for alias in aliases if not alias.startswith("--")),
-                f"--{flag.name}",
-                *(alias for alias in aliases if alias.startswith("--")),
+                *sorted(spellings, key=lambda spelling: spelling.startswith("--")),
                 dest=flag.name,
                 metavar=flag.placeholder,
                 help=flag.help.replace("%", "%%"),

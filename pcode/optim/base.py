@@ -124,7 +124,7 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
         self.local: LocalStep = (
             LocalSGD(store, groups) if adam is None else LocalAdam(store, groups, adam)
         )
-        self._local_step, self._turn_on_from = local_step, turn_on_local_step_from
+        self._num_local_steps, self._turn_on_from = local_step, turn_on_local_step_from
         self.steps_since_exchange = 0
         self.num_steps = self.num_exchanges = 0
         self.epoch = 0.0
@@ -181,7 +181,7 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
     @property
     def steps_per_exchange(self) -> int:
         """Local steps from one exchange to the next, at this epoch."""
-        return self._local_step if self.epoch >= self._turn_on_from else 1
+        return self._num_local_steps if self.epoch >= self._turn_on_from else 1
 
     def _start(self) -> None:
         """Initialise what needs the other nodes, before the first step."""

@@ -261,17 +261,15 @@ class Node:
             CommunicationError: an exchange failed, or the node's processes have come apart.
         """
         self.optimizer.finish()
-        self._losses.wait(self.optimizer.num_steps)
+        step = self.optimizer.num_steps
+        self._losses.wait(step)
         if not bool(self.optimizer.x.isfinite().all()):
-            raise DivergenceError(
-                "the parameters are not finite", rank=self.rank, step=self.optimizer.num_steps
-            )
+            raise DivergenceError("the parameters are not finite", rank=self.rank, step=step)
         if self.local_ranks.size > 1:
-            digest, step = parameters_digest(self.model), self.optimizer.num_steps
-            if len(set(gather_digests(self.local_ranks, digest, step))) > 1:
-                raise CommunicationError(
-                    "its processes hold different parameters", rank=self.rank, step=step
-                )
+            digests = gather_digests(self.local_ranks, parameters_digest(self.model), step)
+            if len(set(digests)) > 1:
+                reason = "its processes hold different parameters"
+                raise CommunicationError(reason, rank=self.rank, step=step)
 
 
 def parameters_digest(model: nn.Module) -> bytes:

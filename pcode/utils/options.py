@@ -227,12 +227,12 @@ def taken_by(component: Any, flags: Mapping[str, Any]) -> dict[str, Any]:
         flags: every flag of the run.
     """
     named = {flag.parameter: name for name, flag in options_of(component).items()}
-    taken = {}
-    for constructor in _constructors(component):
-        for parameter in inspect.signature(constructor).parameters:
-            if (name := named.get(parameter, parameter)) in flags:
-                taken[parameter] = flags[name]
-    return taken
+    return {
+        parameter: flags[named.get(parameter, parameter)]
+        for constructor in _constructors(component)
+        for parameter in inspect.signature(constructor).parameters
+        if named.get(parameter, parameter) in flags
+    }
 
 
 def look_up(flag: str, value: str, built: Mapping[str, T]) -> T:
