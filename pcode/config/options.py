@@ -3,7 +3,7 @@
 What only an optimizer, compressor, graph, model, data set or scheme takes, it declares itself.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,11 +19,16 @@ AUTO = "auto"
 Flags = Mapping[str, Any]
 
 
+def _only_with(name: str, holds: Callable[[Any], bool]) -> Rule:
+    """Make the rule that a flag matters only where that holds for the value of the flag `name`."""
+    return lambda flags: (
+        None if holds(flags[name]) else f"it has no effect with --{name} {flags[name]}"
+    )
+
+
 def _only_if(name: str, value: Any) -> Rule:
     """Make the rule that a flag matters only where the flag `name` has that value."""
-    return lambda flags: (
-        None if flags[name] == value else f"it has no effect with --{name} {flags[name]}"
-    )
+    return _only_with(name, lambda given: bool(given == value))
 
 
 def _without(name: str, otherwise: str) -> Rule:
@@ -31,34 +36,22 @@ def _without(name: str, otherwise: str) -> Rule:
     return lambda flags: otherwise if flags[name] else None
 
 
-def _no_language(flags: Flags) -> str | None:
-    name = flags["arch"]
-    if models.architecture(name).task == "language":
-        return None
-    return f"it has no effect with --arch {name}"
+_of_language = _only_with("arch", lambda name: models.architecture(name).task == "language")
+_drawing_shares = _only_with("partition_data", lambda name: partition.partition_scheme(name).drawn)
 
 
 def _clipping_words(flags: Flags) -> str | None:
     if flags["clip_grad"]:
         return "--clip_grad_val is what the gradient is clipped to"
-    return _no_language(flags)
+    return _of_language(flags)
 
 
 def data_dir_unread(flags: Flags) -> str | None:
     """Return the reason why the folder matters neither for the data set nor for word vectors."""
-    if flags["rnn_use_pretrained_emb"] and _no_language(flags) is None:
+    if flags["rnn_use_pretrained_emb"] and _of_language(flags) is None:
         return None
-    name = flags["data"]
-    if "data_dir" in taken_by(datasets.data_source(name).load, flags):
-        return None
-    return f"it has no effect with --data {name}"
-
-
-def _drawing_shares(flags: Flags) -> str | None:
-    name = flags["partition_data"]
-    if partition.partition_scheme(name).drawn:
-        return None
-    return f"it has no effect with --partition_data {name}"
+    taken = taken_by(datasets.data_source(flags["data"]).load, flags)
+    return _only_with("data", lambda name: "data_dir" in taken)(flags)
 
 
 def _several_local_steps(flags: Flags) -> str | None:
@@ -132,7 +125,7 @@ class Model:
     rnn_use_pretrained_emb: bool = option(
         False,
         "start from the vectors of the file DATA_DIR/*.Nd.txt, N = rnn_n_hidden (GloVe's format)",
-        irrelevant=_no_language,
+        irrelevant=_of_language,
     )
 
 
