@@ -18,12 +18,12 @@ class Attempt:
 
     Attributes:
         flags: to be added to the user's.
-        folder: the run's, or None where it is not known before the ranks find it.
+        folder: the run's.
         where: from where it goes on, in words.
     """
 
     flags: tuple[str, ...]
-    folder: Path | None
+    folder: Path
     where: str = "from the beginning"
 
 
@@ -65,7 +65,7 @@ def next_attempt(
         going_back: the checkpoint that the user asked for; too old once the run has begun.
     """
     folder = before.folder
-    if folder is None or not trains or not (folder / "config.yaml").is_file():
+    if not trains or not (folder / "config.yaml").is_file():
         return new_run(runs)
     flags: tuple[str, ...] = ("--resume", str(folder))
     step = last_step(folder)
@@ -108,11 +108,11 @@ def run_attempts(
     """
     attempt, num_restarts = first, 0
     while True:
-        summary = None if attempt.folder is None else attempt.folder / SUMMARY
+        summary = attempt.folder / SUMMARY
         before = _identity(summary)
         status, failed = start(attempt.flags)
         is_new = _identity(summary) != before
-        if failed and is_new and summary is not None and _has_finished(summary):
+        if failed and is_new and json.loads(summary.read_bytes())["exit_reason"] == "finished":
             return 0
         if status == 0 and summary_needed and not is_new:
             _say("error: no node came to the end")
@@ -131,13 +131,9 @@ def _say(text: str) -> None:
     print(f"run.py: {text}", file=sys.stderr, flush=True)
 
 
-def _identity(file: Path | None) -> tuple[int, int] | None:
+def _identity(file: Path) -> tuple[int, int] | None:
     """Changes whenever the file is replaced; None: there is none."""
-    if file is None or not file.exists():
+    if not file.exists():
         return None
     found = file.stat()
     return found.st_ino, found.st_mtime_ns
-
-
-def _has_finished(summary: Path) -> bool:
-    return bool(json.loads(summary.read_bytes())["exit_reason"] == "finished")

@@ -79,15 +79,10 @@ class ResumePoint:
 
 def decisive_flags(config: Config) -> dict[str, Any]:
     """The flags that decide what numbers a run gives, up to any step."""
-    groups = (config.data, config.model, config.learning, config.graph)
-    free = set(FREE)
+    free = {*FREE, *vars(config.launch), *vars(config.watch)} - {"n_mpi_process", "n_sub_process"}
     if SCHEMES[config.learning.lr_schedule_scheme].follows_the_end:
         free -= {"num_epochs", "num_iterations"}
-    flags = {name: value for group in groups for name, value in vars(group).items()}
-    flags |= config.options
-    flags["n_mpi_process"] = config.launch.n_mpi_process
-    flags["n_sub_process"] = config.launch.n_sub_process
-    return {name: value for name, value in flags.items() if name not in free}
+    return {name: value for name, value in config.flat().items() if name not in free}
 
 
 def find_resume_point(
