@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pcode import compression, datasets, models, optim, schedules
-from pcode.config.components import without_compression
 from pcode.datasets import partition
 from pcode.launch.options import Launch, not_needed
 from pcode.topology import TOPOLOGIES
@@ -69,6 +68,13 @@ _evaluating = _without(
     "train_fast", "--train_fast True evaluates at the end only, and then all of it"
 )
 _checkpointing = _without("train_fast", "--train_fast True keeps the checkpoint at the end alone")
+
+
+def _without_compression(flags: Flags) -> str | None:
+    name = flags["optimizer"]
+    if optim.OPTIMIZERS[name].compresses:
+        return None
+    return f"--optimizer {name} sends the parameters or gradients themselves"
 
 
 def _saving_models(flags: Flags) -> str | None:
@@ -212,7 +218,7 @@ class Graph:
         "compressor",
         "NAME",
         choices=compression.COMPRESSORS,
-        irrelevant=without_compression,
+        irrelevant=_without_compression,
     )
     comm_algo: str | None = option(
         None, "accepted; the graph says who sends", irrelevant=not_needed
@@ -287,7 +293,7 @@ class Config:
     """A whole configuration, in groups. Immutable; `dataclasses.replace` makes another.
 
     Attributes:
-        options: the values of the flags that components declare (see components.py), by name.
+        options: the values of the flags that components declare (see parser.py), by name.
     """
 
     launch: Launch = field(default_factory=Launch)

@@ -1,10 +1,10 @@
-"""From the command line and a YAML file to a Config; the parser is made from the dataclasses."""
+"""From the command line and a YAML file to a Config, with the flags that components declare."""
 
 import argparse
 import difflib
 import os
 import typing
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -12,13 +12,69 @@ from typing import Any, NoReturn
 
 import yaml
 
-from pcode.config.components import component_flags, irrelevant
+from pcode.compression import COMPRESSORS
 from pcode.config.files import FileValue, read_flags
 from pcode.config.options import AUTO, Config
-from pcode.optim import ALIASES
+from pcode.datasets import DATASETS
+from pcode.models import architecture, builders
+from pcode.optim import ALIASES, LOCAL_OPTIMIZERS, OPTIMIZERS
+from pcode.schedules import SCHEMES
+from pcode.topology import TOPOLOGIES
 from pcode.utils.errors import UserError
 from pcode.utils.files import shortened
 from pcode.utils.options import Option, options_of
+
+
+@dataclass(frozen=True)
+class Component:
+    """One kind of component.
+
+    Attributes:
+        flag: the flag that names one.
+        group: of the configuration, and the section of `--help`, to which its options belong.
+        built: returns all that there are, by name: what declares their options.
+        named: returns the one that a flag's value names, where that is not one of `built`.
+    """
+
+    flag: str
+    group: str
+    built: Callable[[], Mapping[str, Any]]
+    named: Callable[[str], Any] | None = None
+
+    def options_with(self, value: str) -> Mapping[str, Option]:
+        """Return the options of the one that a flag's value names; a graph's file has none."""
+        if self.named is not None:
+            return options_of(self.named(value))
+        chosen = self.built().get(value.partition(":")[0])
+        return {} if chosen is None else options_of(chosen)
+
+
+COMPONENTS = (
+    Component("data", "data", lambda: {name: each.load for name, each in DATASETS.items()}),
+    Component("arch", "model", builders, lambda name: architecture(name).build),
+    Component("local_optimizer", "learning", lambda: LOCAL_OPTIMIZERS),
+    Component("lr_schedule_scheme", "learning", lambda: SCHEMES),
+    Component("graph_topology", "graph", lambda: TOPOLOGIES),
+    Component("comm_op", "graph", lambda: COMPRESSORS),
+    Component("optimizer", "graph", lambda: OPTIMIZERS),
+)
+
+
+def component_flags() -> dict[str, tuple[Component, Option]]:
+    """Return every flag that a component declares, by name.
+
+    Raises:
+        ValueError: two components declare a flag of the same name in different ways.
+    """
+    found: dict[str, tuple[Component, Option]] = {}
+    for component in COMPONENTS:
+        for value, each in component.built().items():
+            for name, flag in options_of(each).items():
+                if found.setdefault(name, (component, flag))[1] != flag:
+                    raise ValueError(
+                        f"--{component.flag} {value} declares --{name} differently than another"
+                    )
+    return found
 
 
 @dataclass(frozen=True)
@@ -177,7 +233,10 @@ def why_irrelevant(names: Iterable[str], flags: Mapping[str, Any]) -> dict[str, 
     for name in names:
         reason = declared[name].irrelevant(flags)
         if reason is None and name in of_components:
-            reason = irrelevant(*of_components[name], flags)
+            component, _ = of_components[name]
+            reason = declared[component.flag].irrelevant(flags)
+            if name not in component.options_with(flags[component.flag]):
+                reason = f"it has no effect with --{component.flag} {flags[component.flag]}"
         if reason is not None:
             found[name] = reason
     return found

@@ -6,8 +6,7 @@ python -m pcode.tools.flags > docs/flags.md
 import sys
 from collections.abc import Sequence
 
-from pcode.config.components import COMPONENTS
-from pcode.config.parser import flags_by_group, groups
+from pcode.config.parser import COMPONENTS, flags_by_group, groups
 from pcode.tools.command import Parser, tool
 from pcode.utils.options import options_of
 
