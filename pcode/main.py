@@ -12,7 +12,7 @@ from socket import gethostname
 import torch
 
 from pcode.check import check
-from pcode.communication import Simulation, by_nodes
+from pcode.communication import Simulation
 from pcode.communication.connect import abort, connect, disconnect
 from pcode.communication.injection import read_faults
 from pcode.config import Config, parse
@@ -27,11 +27,11 @@ from pcode.launch.environment import (
 from pcode.launch.mpirun import go_to, goes_on, mpirun_command, runs_here, with_variable
 from pcode.launch.steps import StepMark
 from pcode.launch.supervise import launch
-from pcode.training.describe import describe, headline
-from pcode.training.folders import runs_folder
 from pcode.training.loop import run_node
 from pcode.training.plan import Plan
 from pcode.training.planning import make_plan
+from pcode.training.records import runs_folder
+from pcode.training.reports import describe, headline
 from pcode.training.restarts import Attempt, GoingBack, new_run, next_attempt, run_attempts
 from pcode.training.sync import StopRequest
 from pcode.utils.devices import (
@@ -114,26 +114,28 @@ def _main(arguments: Sequence[str]) -> int:
         if plan.search is not None:  # the ranks need not search again
             print(*plan.search.lines(), sep="\n", flush=True)
             command += ["--consensus_stepsize", repr(plan.search.best)]
-        runs, going_back = runs_folder(plan.config), _going_back(plan, config)
-        first_attempt = _first_attempt(plan, config.watch.resume == AUTO)
+        runs = runs_folder(plan.config)
+        first_attempt, going_back = _first_attempt(plan, config)
         del plan  # its data set would lie in memory, beside the ranks', for as long as they run
         kind = "terminal" if sys.stderr.isatty() else "pipe"
         command = with_variable(command, LAUNCHER_VARIABLE, kind)
+        num_nodes, trains = config.launch.n_mpi_process, not config.watch.evaluate
         return run_attempts(
             lambda flags: launch([*command, *flags], here, goes_on(config.launch)),
             first_attempt,
             lambda failed: next_attempt(
-                failed,
-                runs,
-                config.launch.n_mpi_process,
-                trains=not config.watch.evaluate,
-                going_back=going_back,
+                failed, runs, num_nodes, trains=trains, going_back=going_back
             ),
             config.launch.max_restarts,
             # Hosts may share no files with this machine.
             summary_needed=here and config.launch.on_failure == "continue",
         )
-    return _be_nodes(plan, place)
+    torch.set_num_threads(config.launch.num_threads or 1)
+    if first:
+        print(*headline(plan), sep="\n", flush=True)
+    request = StopRequest()
+    with request.listening():
+        return _simulate(plan, request) if place is None else _be_rank(plan, place, request)
 
 
 def _processes_on_gpus(
@@ -147,24 +149,21 @@ def _processes_on_gpus(
     return range(config.launch.num_processes) if all_here else ()
 
 
-def _first_attempt(plan: Plan, asked_auto: bool) -> Attempt:
-    """The ranks' first start; the launcher names the run, to find it again."""
-    # What --resume auto has found here the ranks need not look for.
-    found = "none" if plan.start is None else str(plan.start.run)
-    resume = ("--resume", found) if asked_auto else ()
-    if plan.start is not None and plan.start.same:
-        return Attempt(resume, plan.start.run)
-    runs = runs_folder(plan.config)
+def _first_attempt(plan: Plan, config: Config) -> tuple[Attempt, GoingBack | None]:
+    """The ranks' first start, and the one checkpoint that the user asked to go on from, if any.
+
+    The launcher names the run, to find it again.
+    """
+    runs, start, going_back = runs_folder(plan.config), plan.start, None
     first = new_run(runs) if plan.timestamp is None else Attempt((), runs / plan.timestamp)
-    return dataclasses.replace(first, flags=(*resume, *first.flags))
-
-
-def _going_back(plan: Plan, config: Config) -> GoingBack | None:
-    """The one checkpoint that the user asked to go on from."""
-    start = plan.start
-    if config.watch.checkpoint_index is None or start is None or start.manifest is None:
-        return None
-    return GoingBack(start.run, start.manifest.step, same=start.same)
+    if start is not None and start.same:
+        first = Attempt((), start.run)
+    if config.watch.resume == AUTO:  # what it has found here the ranks need not look for
+        found = "none" if start is None else str(start.run)
+        first = dataclasses.replace(first, flags=("--resume", found, *first.flags))
+    if config.watch.checkpoint_index is not None and start is not None and start.manifest:
+        going_back = GoingBack(start.run, start.manifest.step)
+    return first, going_back
 
 
 def _command(config: Config, arguments: Sequence[str]) -> list[str] | None:
@@ -172,68 +171,43 @@ def _command(config: Config, arguments: Sequence[str]) -> list[str] | None:
     if config.launch.backend == "sim" or config.launch.num_processes == 1:
         return None
     passed_on = [argument for argument in arguments if argument != "--dry_run"]
-    if config.launch.work_dir is not None:
-        passed_on = _with_absolute_config(passed_on)
-    return mpirun_command(config.launch, passed_on, Path(sys.argv[0]))
-
-
-def _with_absolute_config(arguments: Sequence[str]) -> list[str]:
-    """The file of flags lies where the user is, not in the ranks' directory."""
-    found = list(arguments)
-    for position, argument in enumerate(found):
-        if argument == "--config":  # its value follows: without one there was an error
-            found[position + 1] = os.path.abspath(found[position + 1])
+    # The file of flags lies where the user is, not in the ranks' directory.
+    for position, argument in enumerate(passed_on) if config.launch.work_dir is not None else ():
+        if passed_on[position - 1] == "--config":
+            passed_on[position] = os.path.abspath(argument)
         elif argument.startswith("--config="):
-            found[position] = f"--config={os.path.abspath(argument.removeprefix('--config='))}"
-    return found
+            passed_on[position] = f"--config={os.path.abspath(argument.removeprefix('--config='))}"
+    return mpirun_command(config.launch, passed_on, Path(sys.argv[0]))
 
 
 def _resolve(config: Config, given: frozenset[str], place: RankEnvironment | None) -> Config:
     """Fill in what depends on where this process runs."""
-    options = config.launch
+    flags = config.launch
     if place is not None:
         if "n_mpi_process" not in given:
-            num_nodes = num_nodes_of(place, options.n_sub_process)
-            options = dataclasses.replace(options, n_mpi_process=num_nodes)
+            num_nodes = num_nodes_of(place, flags.n_sub_process)
+            flags = dataclasses.replace(flags, n_mpi_process=num_nodes)
         if place.kind != "mpi" and "backend" not in given:
-            options = dataclasses.replace(options, backend="gloo")
-        check_ranks(place, options)
-        if place.kind != "mpi" and options.backend == "mpi":
+            flags = dataclasses.replace(flags, backend="gloo")
+        check_ranks(place, flags)
+        if place.kind != "mpi" and flags.backend == "mpi":
             raise UserError(
                 f"--backend mpi: {place.kind} starts no MPI ranks; use mpirun, or --backend gloo"
             )
-    here = options.num_processes if place is None else place.num_local_ranks
-    options = dataclasses.replace(options, num_threads=threads_per_node(options.num_threads, here))
+    here = flags.num_processes if place is None else place.num_local_ranks
+    flags = dataclasses.replace(flags, num_threads=threads_per_node(flags.num_threads, here))
     # Ranks on other hosts see for themselves.
-    if options.on_cuda is None and (place is not None or runs_here(options)):
-        options = dataclasses.replace(options, on_cuda=torch.cuda.is_available())
-    return dataclasses.replace(config, launch=options)
-
-
-def _be_nodes(plan: Plan, place: RankEnvironment | None) -> int:
-    """Run this process's node, or all of them."""
-    options = plan.config.launch
-    torch.set_num_threads(options.num_threads or 1)
-    if place is None or place.rank == 0:
-        print(*headline(plan), sep="\n", flush=True)
-    request = StopRequest()
-    with request.listening():
-        if place is None:
-            return _simulate(plan, request)
-        return _be_rank(plan, place, request)
+    if flags.on_cuda is None and (place is not None or runs_here(flags)):
+        flags = dataclasses.replace(flags, on_cuda=torch.cuda.is_available())
+    return dataclasses.replace(config, launch=flags)
 
 
 def _simulate(plan: Plan, request: StopRequest) -> int:
     """Run all nodes in this process."""
-    options = plan.config.launch
+    terminal = sys.stderr.isatty()
     try:
-        Simulation(options.num_processes).run(
-            lambda process: run_node(
-                plan,
-                by_nodes(process, options.n_sub_process, options.time_limit_seconds),
-                request,
-                shows_progress=sys.stderr.isatty(),
-            )
+        Simulation(plan.config.launch.num_processes).run(
+            lambda process: run_node(plan, process, request, shows_progress=terminal)
         )
     except Preempted as end:
         print(f"run.py: {end}")
@@ -246,23 +220,22 @@ def _simulate(plan: Plan, request: StopRequest) -> int:
 
 def _be_rank(plan: Plan, place: RankEnvironment, request: StopRequest) -> int:
     """Run the node of this rank, or its part of one."""
-    options = plan.config.launch
+    flags = plan.config.launch
     connected, status = False, 0
     try:
         processes = connect(
-            options.backend,
+            flags.backend,
             place.rank,
             place.num_ranks,
-            device=device_of(options.on_cuda, options.world, place.rank),
-            limit_seconds=options.time_limit_seconds,
-            address=None if options.backend == "mpi" else rendezvous_address(),
-            comm_device=options.comm_device,
+            device=device_of(flags.on_cuda, flags.world, place.rank),
+            limit_seconds=flags.time_limit_seconds,
+            address=None if flags.backend == "mpi" else rendezvous_address(),
+            comm_device=flags.comm_device,
         )
         connected = True
-        node = by_nodes(processes, options.n_sub_process, options.time_limit_seconds)
         try:
             terminal = os.environ.get(LAUNCHER_VARIABLE) == "terminal" or sys.stderr.isatty()
-            run_node(plan, node, request, StepMark(place.rank), shows_progress=terminal)
+            run_node(plan, processes, request, StepMark(place.rank), shows_progress=terminal)
         except Preempted as end:
             status = PREEMPTED
             if place.rank == 0:

@@ -36,7 +36,7 @@ from pcode.launch.hostfile import Host, read_hostfile
 from pcode.launch.mpirun import find_mpirun, go_to, runs_here, with_variable
 from pcode.launch.options import Launch
 from pcode.training.plan import Plan
-from pcode.training.planning import check_backend, make_plan
+from pcode.training.planning import check_launch, make_plan
 from pcode.utils.devices import check_gpus, device_of
 from pcode.utils.errors import CommunicationError, UserError
 
@@ -98,7 +98,7 @@ def check(
         else:
             _check_edges(report, launch, hosts, command)
     try:
-        check_backend(config)
+        check_launch(config)
     except UserError as error:
         report.wrong(str(error))
     return report.status()

@@ -10,7 +10,7 @@ from pcode.compression.qsgd import QSGD
 from pcode.compression.random_k import RandomK
 from pcode.compression.sign import Sign
 from pcode.compression.top_k import TopK
-from pcode.utils.registry import look_up
+from pcode.utils.options import look_up
 
 __all__ = ["COMPRESSORS", "Compressor", "Message", "make_compressor"]
 

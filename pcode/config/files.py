@@ -4,9 +4,8 @@ import difflib
 import os
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -19,8 +18,7 @@ MOST_BYTES = 1 << 18
 DEEPEST = 100
 
 
-@dataclass(frozen=True)
-class FileValue:
+class FileValue(NamedTuple):
     """A flag's value, as the text that stands in a file or on the command line.
 
     Attributes:
@@ -69,21 +67,20 @@ def _read(
     read: dict[str, dict[str, FileValue]],
 ) -> dict[str, FileValue]:
     """As read_flags; `above` are the files that led here, `read` all that have been read."""
-    own_place = os.path.realpath(path)
-    if own_place in read:
-        return read[own_place]
-    if len(above) > DEEPEST:
-        raise UserError(f"--config {path}: included through more than {DEEPEST} files")
-    content = _load(path, f"--config {above[-1]}: include {path}" if above else f"--config {path}")
-    chain = (*above, path)
-    found: dict[str, FileValue] = {}
-    for included in _included(path, content.pop(INCLUDE, [])):
-        place = os.path.realpath(included)
-        if any(os.path.realpath(file) == place for file in chain):
-            raise UserError(f"--config {path}: include {included}: a cycle, it leads here again")
-        found |= _read(included, names, chain, read)
-    read[own_place] = found | _own(path, content, names)
-    return read[own_place]
+    place, named = os.path.realpath(path), f"--config {path}"
+    if above:
+        named = f"--config {above[-1]}: include {path}"
+    if place in map(os.path.realpath, above):
+        raise UserError(f"{named}: a cycle, it leads here again")
+    if place not in read:
+        if len(above) > DEEPEST:
+            raise UserError(f"--config {path}: included through more than {DEEPEST} files")
+        content = _load(path, named)
+        found: dict[str, FileValue] = {}
+        for included in _included(path, content.pop(INCLUDE, [])):
+            found |= _read(included, names, (*above, path), read)
+        read[place] = found | _own(path, content, names)
+    return read[place]
 
 
 def _load(path: str, named: str) -> dict[Any, Any]:

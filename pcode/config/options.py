@@ -3,12 +3,11 @@
 What only an optimizer, compressor, graph, model, data set or scheme takes, it declares itself.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from pcode import compression, datasets, models, optim, schedules
-from pcode.config.components import without_compression
 from pcode.datasets import partition
 from pcode.launch.options import Launch, not_needed
 from pcode.topology import TOPOLOGIES
@@ -19,11 +18,16 @@ AUTO = "auto"
 Flags = Mapping[str, Any]
 
 
+def _only_with(name: str, holds: Callable[[Any], bool]) -> Rule:
+    """Make the rule that a flag matters only where that holds for the value of the flag `name`."""
+    return lambda flags: (
+        None if holds(flags[name]) else f"it has no effect with --{name} {flags[name]}"
+    )
+
+
 def _only_if(name: str, value: Any) -> Rule:
     """Make the rule that a flag matters only where the flag `name` has that value."""
-    return lambda flags: (
-        None if flags[name] == value else f"it has no effect with --{name} {flags[name]}"
-    )
+    return _only_with(name, lambda given: bool(given == value))
 
 
 def _without(name: str, otherwise: str) -> Rule:
@@ -31,34 +35,22 @@ def _without(name: str, otherwise: str) -> Rule:
     return lambda flags: otherwise if flags[name] else None
 
 
-def _no_language(flags: Flags) -> str | None:
-    name = flags["arch"]
-    if models.architecture(name).task == "language":
-        return None
-    return f"it has no effect with --arch {name}"
+_of_language = _only_with("arch", lambda name: models.architecture(name).task == "language")
+_drawing_shares = _only_with("partition_data", lambda name: partition.partition_scheme(name).drawn)
 
 
 def _clipping_words(flags: Flags) -> str | None:
     if flags["clip_grad"]:
         return "--clip_grad_val is what the gradient is clipped to"
-    return _no_language(flags)
+    return _of_language(flags)
 
 
 def data_dir_unread(flags: Flags) -> str | None:
     """Return the reason why the folder matters neither for the data set nor for word vectors."""
-    if flags["rnn_use_pretrained_emb"] and _no_language(flags) is None:
+    if flags["rnn_use_pretrained_emb"] and _of_language(flags) is None:
         return None
-    name = flags["data"]
-    if "data_dir" in taken_by(datasets.data_source(name).load, flags):
-        return None
-    return f"it has no effect with --data {name}"
-
-
-def _drawing_shares(flags: Flags) -> str | None:
-    name = flags["partition_data"]
-    if partition.partition_scheme(name).drawn:
-        return None
-    return f"it has no effect with --partition_data {name}"
+    taken = taken_by(datasets.data_source(flags["data"]).load, flags)
+    return _only_with("data", lambda name: "data_dir" in taken)(flags)
 
 
 def _several_local_steps(flags: Flags) -> str | None:
@@ -70,6 +62,7 @@ def _several_local_steps(flags: Flags) -> str | None:
     return None
 
 
+_scaled = _only_if("lr_scaleup", True)
 _scaling_up = needs("lr_scaleup", "without --lr_scaleup True there is no larger rate to warm up to")
 _evaluating = _without(
     "train_fast", "--train_fast True evaluates at the end only, and then all of it"
@@ -77,8 +70,11 @@ _evaluating = _without(
 _checkpointing = _without("train_fast", "--train_fast True keeps the checkpoint at the end alone")
 
 
-def _rate_warming_up(flags: Flags) -> str | None:
-    return _only_if("lr_warmup", True)(flags) or _scaling_up(flags)
+def _without_compression(flags: Flags) -> str | None:
+    name = flags["optimizer"]
+    if optim.OPTIMIZERS[name].compresses:
+        return None
+    return f"--optimizer {name} sends the parameters or gradients themselves"
 
 
 def _saving_models(flags: Flags) -> str | None:
@@ -98,16 +94,14 @@ class Data:
         "digits",
         f"data set, one of {', '.join(datasets.DATASETS)}; "
         "synthetic:SHAPE:CLASSES:SIZE, synthetic:text:VOCABULARY:WORDS",
-        metavar="NAME",
+        "NAME",
     )
-    data_dir: str = option(
-        "./data", "where data sets lie", metavar="DIR", irrelevant=data_dir_unread
-    )
+    data_dir: str = option("./data", "where data sets lie", "DIR", irrelevant=data_dir_unread)
     partition_data: str = option(
         "random",
         f"how the training data is shared among nodes: {', '.join(partition.SCHEMES)}; "
         "dirichlet:ALPHA:MINIMUM",
-        metavar="NAME",
+        "NAME",
     )
     reshuffle_per_epoch: bool = option(
         False, "partition anew after every epoch", irrelevant=_drawing_shares
@@ -116,10 +110,7 @@ class Data:
         32, "mini-batch of one node, whose processes share it", aliases=("-b",), minimum=1
     )
     base_batch_size: int | None = option(
-        None,
-        "batch size that --lr is meant for; none: batch_size",
-        minimum=1,
-        irrelevant=_only_if("lr_scaleup", True),
+        None, "batch size that --lr is meant for; none: batch_size", minimum=1, irrelevant=_scaled
     )
 
 
@@ -128,22 +119,19 @@ class Model:
     """Model"""
 
     arch: str = option(
-        "resnet20",
-        f"architecture, one of {', '.join(models.NAMES)}",
-        aliases=("-a",),
-        metavar="NAME",
+        "resnet20", f"architecture, one of {', '.join(models.NAMES)}", "NAME", aliases=("-a",)
     )
     rnn_clip: float = option(
         0.25,
         "norm to which a language model's gradient is clipped; 0: none",
-        metavar="NORM",
+        "NORM",
         minimum=0,
         irrelevant=_clipping_words,
     )
     rnn_use_pretrained_emb: bool = option(
         False,
         "start from the vectors of the file DATA_DIR/*.Nd.txt, N = rnn_n_hidden (GloVe's format)",
-        irrelevant=_no_language,
+        irrelevant=_of_language,
     )
 
 
@@ -152,19 +140,17 @@ class Learning:
     """Learning"""
 
     optimizer: str = option(
-        "parallel_choco", "how nodes step and mix", metavar="NAME", choices=optim.OPTIMIZERS
+        "parallel_choco", "how nodes step and mix", "NAME", choices=optim.OPTIMIZERS
     )
-    local_optimizer: str = option(
-        "sgd", "the local step", metavar="NAME", choices=optim.LOCAL_OPTIMIZERS
-    )
+    local_optimizer: str = option("sgd", "the local step", "NAME", choices=optim.LOCAL_OPTIMIZERS)
     weight_decay: float = option(
-        1e-4, "L2 penalty; none on normalisation parameters", metavar="DECAY", minimum=0
+        1e-4, "L2 penalty; none on normalisation parameters", "DECAY", minimum=0
     )
     lr_schedule_scheme: str = option(
         "constant",
         "how the learning rate changes, by the fractional epoch at every step",
+        "NAME",
         aliases=("--lr_scheduler",),
-        metavar="NAME",
         choices=schedules.SCHEMES,
     )
     lr_scaleup: bool = option(
@@ -174,13 +160,10 @@ class Learning:
         "linear",
         "multiply by it, or by its square root",
         choices=("linear", "sqrt"),
-        irrelevant=_only_if("lr_scaleup", True),
-        metavar="TYPE",
+        irrelevant=_scaled,
     )
     lr_scaleup_factor: str = option(
-        "graph",
-        "graph: neighbours and self; world: nodes; or a number",
-        irrelevant=_only_if("lr_scaleup", True),
+        "graph", "graph: neighbours and self; world: nodes; or a number", irrelevant=_scaled
     )
     lr_warmup: bool = option(
         False,
@@ -188,7 +171,11 @@ class Learning:
         irrelevant=_scaling_up,
     )
     lr_warmup_epochs: float = option(
-        5, "epochs of warm-up", metavar="EPOCHS", minimum=0, irrelevant=_rate_warming_up
+        5,
+        "epochs of warm-up",
+        "EPOCHS",
+        minimum=0,
+        irrelevant=lambda flags: _only_if("lr_warmup", True)(flags) or _scaling_up(flags),
     )
     num_epochs: int = option(
         5, "epochs to train", minimum=1, irrelevant=_only_if("stop_criteria", "epoch")
@@ -202,13 +189,13 @@ class Learning:
     stop_criteria: str = option("epoch", "what ends a run", choices=("epoch", "iteration"))
     clip_grad: bool = option(False, "clip the gradient (dgc: of each tensor) to clip_grad_val")
     clip_grad_val: float | None = option(
-        None, "norm to clip to", minimum=0, irrelevant=_only_if("clip_grad", True), metavar="NORM"
+        None, "norm to clip to", "NORM", minimum=0, irrelevant=_only_if("clip_grad", True)
     )
     amp: str | None = option(
         None,
         "compute forward and backward in part with so many bits (torch.autocast)",
+        "TYPE",
         choices=(None, "bf16", "fp16"),
-        metavar="TYPE",
     )
     compile: bool = option(False, "compile the model with torch.compile")
     local_step: int = option(1, "local steps from one exchange to the next", minimum=1)
@@ -216,7 +203,7 @@ class Learning:
         0, "first epoch with --local_step", minimum=0, irrelevant=_several_local_steps
     )
     avg_model: bool = option(False, "average the nodes' models when training ends")
-    manual_seed: int = option(6, "the one seed of the run", metavar="SEED", minimum=0)
+    manual_seed: int = option(6, "the one seed of the run", "SEED", minimum=0)
 
 
 @dataclass(frozen=True)
@@ -224,14 +211,14 @@ class Graph:
     """Graph and compression"""
 
     graph_topology: str = option(
-        "ring", f"the file of a graph, or one of {', '.join(TOPOLOGIES)}", metavar="NAME"
+        "ring", f"the file of a graph, or one of {', '.join(TOPOLOGIES)}", "NAME"
     )
     comm_op: str = option(
         "sign",
         "compressor",
-        metavar="NAME",
+        "NAME",
         choices=compression.COMPRESSORS,
-        irrelevant=without_compression,
+        irrelevant=_without_compression,
     )
     comm_algo: str | None = option(
         None, "accepted; the graph says who sends", irrelevant=not_needed
@@ -261,30 +248,26 @@ class Watch:
         False, "print the parts of a step", irrelevant=_only_if("track_time", True)
     )
     summary_freq: int = option(100, "steps between two records of the training loss", minimum=1)
-    checkpoint: str = option(
-        "./data/checkpoint", "where runs are saved", aliases=("-c",), metavar="DIR"
-    )
-    experiment: str = option("demo", "name of the experiment", metavar="NAME")
-    timestamp: str | None = option(
-        None, "name of the run; none: the time of its start", metavar="NAME"
-    )
+    checkpoint: str = option("./data/checkpoint", "where runs are saved", "DIR", aliases=("-c",))
+    experiment: str = option("demo", "name of the experiment", "NAME")
+    timestamp: str | None = option(None, "name of the run; none: the time of its start", "NAME")
     resume: str | None = option(
         None,
         "folder of a run that goes on, or whose models --evaluate True reads; auto: the last one "
         "of the experiment with these flags that has not ended, if there is one",
-        metavar="DIR",
+        "DIR",
     )
     checkpoint_index: int | None = option(
         None,
         "the epoch after which to resume or evaluate; none: the last one",
-        metavar="EPOCH",
+        "EPOCH",
         minimum=1,
         irrelevant=needs("resume", "it has no effect without --resume"),
     )
     checkpoint_minutes: float | None = option(
         None,
         "minutes between two checkpoints; none: one after every epoch",
-        metavar="MINUTES",
+        "MINUTES",
         minimum=0,
         irrelevant=_checkpointing,
     )
@@ -295,7 +278,7 @@ class Watch:
     save_some_models: tuple[int, ...] | None = option(
         None,
         "epochs after which models and checkpoints are retained",
-        metavar="EPOCH",
+        "EPOCH",
         minimum=1,
         irrelevant=_saving_models,
     )
@@ -310,7 +293,7 @@ class Config:
     """A whole configuration, in groups. Immutable; `dataclasses.replace` makes another.
 
     Attributes:
-        options: the values of the flags that components declare (see components.py), by name.
+        options: the values of the flags that components declare (see parser.py), by name.
     """
 
     launch: Launch = field(default_factory=Launch)

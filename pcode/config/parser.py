@@ -1,11 +1,10 @@
-"""From the command line and a YAML file to a Config; the parser is made from the dataclasses."""
+"""From the command line and a YAML file to a Config, with the flags that components declare."""
 
 import argparse
 import difflib
 import os
 import typing
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -13,13 +12,69 @@ from typing import Any, NoReturn
 
 import yaml
 
-from pcode.config.components import component_flags, irrelevant
+from pcode.compression import COMPRESSORS
 from pcode.config.files import FileValue, read_flags
 from pcode.config.options import AUTO, Config
-from pcode.optim import ALIASES
+from pcode.datasets import DATASETS
+from pcode.models import architecture, builders
+from pcode.optim import ALIASES, LOCAL_OPTIMIZERS, OPTIMIZERS
+from pcode.schedules import SCHEMES
+from pcode.topology import TOPOLOGIES
 from pcode.utils.errors import UserError
 from pcode.utils.files import shortened
-from pcode.utils.options import Flag, options_of
+from pcode.utils.options import Option, options_of
+
+
+@dataclass(frozen=True)
+class Component:
+    """One kind of component.
+
+    Attributes:
+        flag: the flag that names one.
+        group: of the configuration, and the section of `--help`, to which its options belong.
+        built: returns all that there are, by name: what declares their options.
+        named: returns the one that a flag's value names, where that is not one of `built`.
+    """
+
+    flag: str
+    group: str
+    built: Callable[[], Mapping[str, Any]]
+    named: Callable[[str], Any] | None = None
+
+    def options_with(self, value: str) -> Mapping[str, Option]:
+        """Return the options of the one that a flag's value names; a graph's file has none."""
+        if self.named is not None:
+            return options_of(self.named(value))
+        chosen = self.built().get(value.partition(":")[0])
+        return {} if chosen is None else options_of(chosen)
+
+
+COMPONENTS = (
+    Component("data", "data", lambda: {name: each.load for name, each in DATASETS.items()}),
+    Component("arch", "model", builders, lambda name: architecture(name).build),
+    Component("local_optimizer", "learning", lambda: LOCAL_OPTIMIZERS),
+    Component("lr_schedule_scheme", "learning", lambda: SCHEMES),
+    Component("graph_topology", "graph", lambda: TOPOLOGIES),
+    Component("comm_op", "graph", lambda: COMPRESSORS),
+    Component("optimizer", "graph", lambda: OPTIMIZERS),
+)
+
+
+def component_flags() -> dict[str, tuple[Component, Option]]:
+    """Return every flag that a component declares, by name.
+
+    Raises:
+        ValueError: two components declare a flag of the same name in different ways.
+    """
+    found: dict[str, tuple[Component, Option]] = {}
+    for component in COMPONENTS:
+        for value, each in component.built().items():
+            for name, flag in options_of(each).items():
+                if found.setdefault(name, (component, flag))[1] != flag:
+                    raise ValueError(
+                        f"--{component.flag} {value} declares --{name} differently than another"
+                    )
+    return found
 
 
 @dataclass(frozen=True)
@@ -60,7 +115,7 @@ def groups() -> dict[str, type]:
     return {name: kind for name, kind in typing.get_type_hints(Config).items() if name != "options"}
 
 
-def flags_by_group() -> dict[str, dict[str, Flag]]:
+def flags_by_group() -> dict[str, dict[str, Option]]:
     """Return all flags by name; in a group those of components follow the run-wide ones."""
     found = {group: options_of(kind) for group, kind in groups().items()}
     for component, flag in component_flags().values():
@@ -68,7 +123,7 @@ def flags_by_group() -> dict[str, dict[str, Flag]]:
     return found
 
 
-def all_flags() -> dict[str, Flag]:
+def all_flags() -> dict[str, Option]:
     """Return all flags, by name."""
     return {name: flag for group in flags_by_group().values() for name, flag in group.items()}
 
@@ -96,13 +151,11 @@ def _make_parser() -> argparse.ArgumentParser:
     for group, flags in flags_by_group().items():
         section = parser.add_argument_group(str(groups()[group].__doc__))
         for flag in flags.values():
-            aliases = flag.option.aliases
+            spellings = [f"--{flag.name}", *flag.aliases]
             section.add_argument(
-                *(alias for alias in aliases if not alias.startswith("--")),
-                f"--{flag.name}",
-                *(alias for alias in aliases if alias.startswith("--")),
+                *sorted(spellings, key=lambda spelling: spelling.startswith("--")),
                 dest=flag.name,
-                metavar=flag.metavar,
+                metavar=flag.placeholder,
                 help=flag.help.replace("%", "%%"),
             )
     return parser
@@ -111,37 +164,29 @@ def _make_parser() -> argparse.ArgumentParser:
 def _spellings() -> dict[str, str]:
     """Return the name of the flag for every spelling, without its dashes."""
     flags = all_flags()
-    aliases = {
-        alias.lstrip("-"): name for name, flag in flags.items() for alias in flag.option.aliases
-    }
+    aliases = {alias.lstrip("-"): name for name, flag in flags.items() for alias in flag.aliases}
     return {name: name for name in flags} | aliases
 
 
-def _normalise(values: dict[str, Any]) -> None:
-    """Bring aliases of values to the names that the code knows."""
-    values["optimizer"] = ALIASES.get(values["optimizer"], values["optimizer"])
-    if values["lr_schedule_scheme"] == "MultiStepLR":
-        values["lr_schedule_scheme"] = "custom_multistep"
+def _accepted(flag: Option, value: Any) -> Any:
+    """The value that the code knows for one of a flag's, which may be an alias; validated."""
+    if flag.name == "optimizer":
+        value = ALIASES.get(value, value)
+    elif (flag.name, value) == ("lr_schedule_scheme", "MultiStepLR"):
+        value = "custom_multistep"
+    flag.validate(value)
+    return value
 
 
-@contextmanager
-def _naming_file(texts: Mapping[str, FileValue], name: str) -> Iterator[None]:
-    """Put the file in which a flag stands, if any, before an error."""
-    try:
-        yield
-    except UserError as error:
-        file = texts[name].file if name in texts else ""
-        raise UserError(f"--config {file}: {error}" if file else str(error)) from None
+def make_config(**given: Any) -> Config:
+    """A Config with these flags, checked; all others have their defaults.
 
-
-def _build(given: Mapping[str, Any], texts: Mapping[str, FileValue]) -> Config:
-    """As make_config; the texts are for messages."""
+    Raises:
+        UserError: a value that is not accepted.
+    """
     flags = all_flags()
-    values = {name: flag.default for name, flag in flags.items()} | dict(given)
-    _normalise(values)
-    for name, flag in flags.items():
-        with _naming_file(texts, name):
-            flag.validate(values[name])
+    values = {name: flag.default for name, flag in flags.items()}
+    values |= {name: _accepted(flags[name], value) for name, value in given.items()}
     by_group = {
         group: kind(**{name: values[name] for name in options_of(kind)})
         for group, kind in groups().items()
@@ -149,29 +194,20 @@ def _build(given: Mapping[str, Any], texts: Mapping[str, FileValue]) -> Config:
     return Config(**by_group, options={name: values[name] for name in component_flags()})
 
 
-def make_config(**flags: Any) -> Config:
-    """A Config with these flags, checked; all others have their defaults.
-
-    Raises:
-        UserError: a value that is not accepted.
-    """
-    return _build(flags, {})
-
-
 def _values(texts: Mapping[str, FileValue]) -> dict[str, Any]:
-    """What the texts of flags stand for."""
+    """What the texts of flags stand for; an error names the file in which one stands."""
     values, flags = {}, all_flags()
-    for name, value in texts.items():
-        with _naming_file(texts, name):
-            values[name] = flags[name].parse(value.text)
+    for name, (text, file) in texts.items():
+        try:
+            values[name] = _accepted(flags[name], flags[name].parse(text))
+        except UserError as error:
+            raise UserError(f"--config {file}: {error}" if file else str(error)) from None
     return values
 
 
 def _flags_of_run(texts: Mapping[str, FileValue]) -> dict[str, FileValue]:
     """Those of the run that is to go on or to be evaluated: others win over them."""
-    resume = None
-    if "resume" in texts:
-        resume = _values({"resume": texts["resume"]})["resume"]
+    resume = _values({name: text for name, text in texts.items() if name == "resume"}).get("resume")
     if resume in (None, AUTO):
         return {}
     file = Path(resume, "config.yaml")
@@ -187,7 +223,7 @@ def config_of_run(run: Path) -> Config:
         UserError: its file cannot be read or is none of this program's.
     """
     found = read_flags(str(run / "config.yaml"), _spellings())
-    return _build(_values(found), found)
+    return make_config(**_values(found))
 
 
 def why_irrelevant(names: Iterable[str], flags: Mapping[str, Any]) -> dict[str, str]:
@@ -195,11 +231,15 @@ def why_irrelevant(names: Iterable[str], flags: Mapping[str, Any]) -> dict[str, 
     declared, of_components = all_flags(), component_flags()
     found = {}
     for name in names:
-        if name in of_components:
-            found[name] = irrelevant(*of_components[name], flags)
-        else:
-            found[name] = declared[name].option.irrelevant(flags)
-    return {name: reason for name, reason in found.items() if reason is not None}
+        reason = declared[name].irrelevant(flags)
+        if reason is None and name in of_components:
+            component, _ = of_components[name]
+            reason = declared[component.flag].irrelevant(flags)
+            if name not in component.options_with(flags[component.flag]):
+                reason = f"it has no effect with --{component.flag} {flags[component.flag]}"
+        if reason is not None:
+            found[name] = reason
+    return found
 
 
 def parse(arguments: Sequence[str]) -> Parsed:
@@ -219,7 +259,7 @@ def parse(arguments: Sequence[str]) -> Parsed:
     in_files = of_run | in_files
     texts = in_files | typed
     values = _values(texts)
-    config = _build(values, texts)
+    config = make_config(**values)
     # A file that a run wrote holds every flag: only what it changes is worth a warning.
     flags, defaults = config.flat(), {name: flag.default for name, flag in all_flags().items()}
     explicit = [

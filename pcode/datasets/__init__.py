@@ -15,8 +15,7 @@ from pcode.datasets.partition import partition_indices, partition_scheme, smalle
 from pcode.datasets.synthetic import load_synthetic
 from pcode.datasets.text import TEXTS, load_text
 from pcode.datasets.vision import SIZES, VISION, load_downsampled, load_vision
-from pcode.utils.options import taken_by
-from pcode.utils.registry import look_up_parametric
+from pcode.utils.options import look_up, taken_by
 
 __all__ = [
     "DATASETS",
@@ -45,7 +44,7 @@ DATASETS: dict[str, Source] = {
 
 def data_source(name: str) -> Source:
     """Return the source of the data set of that name, parameters included."""
-    return look_up_parametric("data", name, DATASETS)
+    return look_up("data", name, DATASETS)
 
 
 def load_dataset(name: str, flags: Mapping[str, Any]) -> Dataset:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from pcode.utils.errors import UserError
-from pcode.utils.registry import look_up_parametric
+from pcode.utils.options import look_up
 from pcode.utils.seeding import derive_seed, torch_generator
 
 # alpha, and the smallest number of samples of a node
@@ -38,7 +38,7 @@ class Scheme:
 
 def partition_scheme(name: str) -> Scheme:
     """Return the scheme of that name, or raise a UserError; its parameters are not looked at."""
-    return look_up_parametric("partition_data", name, SCHEMES)
+    return look_up("partition_data", name, SCHEMES)
 
 
 def partition_indices(

@@ -9,8 +9,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import psutil
 
@@ -33,8 +33,7 @@ _LOOK_SECONDS = 0.05
 _ORDERLY = (0, USER_ERROR, DIVERGED, PREEMPTED, INTERRUPTED)
 
 
-@dataclass(frozen=True)
-class Ended:
+class Ended(NamedTuple):
     """How an mpirun ended.
 
     Attributes:

@@ -9,9 +9,8 @@ from typing import Any
 
 from pcode.communication.base import Communicator
 from pcode.compression.base import Compressor
-from pcode.optim.all_reduce_sgd import AllReduceSGD
 from pcode.optim.base import DecentralizedOptimizer, parameter_groups
-from pcode.optim.d_psgd import DPSGD
+from pcode.optim.d_psgd import DPSGD, AllReduceSGD
 from pcode.optim.dcd_psgd import DCDPSGD
 from pcode.optim.deep_squeeze import DeepSqueeze
 from pcode.optim.dgc import DGC
@@ -20,8 +19,7 @@ from pcode.optim.ef_sign_sgd import EFSignSGD
 from pcode.optim.local import AdamOptions, SGDOptions
 from pcode.optim.parallel_choco import ParallelChoco
 from pcode.topology.base import Graph
-from pcode.utils.options import taken_by
-from pcode.utils.registry import look_up
+from pcode.utils.options import look_up, taken_by
 
 __all__ = [
     "DCDPSGD",
@@ -37,6 +35,7 @@ __all__ = [
     "EFSignSGD",
     "ParallelChoco",
     "SGDOptions",
+    "local_options",
     "make_optimizer",
     "optimizer_class",
     "parameter_groups",
@@ -65,26 +64,27 @@ def optimizer_class(name: str, graph: Graph) -> type[DecentralizedOptimizer]:
     return look_up("optimizer", ALIASES.get(name, name), OPTIMIZERS).on_graph(graph)
 
 
+def local_options(flags: Mapping[str, Any]) -> dict[str, Any]:
+    """Select, of every flag of the run, the options of the local step, as an optimizer takes them.
+
+    Raises:
+        UserError: they do not fit together.
+    """
+    kind = LOCAL_OPTIMIZERS[flags["local_optimizer"]]
+    options = kind(**taken_by(kind, flags))
+    return {"adam": options} if isinstance(options, AdamOptions) else vars(options)
+
+
 def make_optimizer(
-    name: str,
     params: Iterable[Any],
     communicator: Communicator,
     topology: Graph,
-    *,
-    local: Mapping[str, Any],
     flags: Mapping[str, Any],
     compressor: Compressor,
-    seed: int,
 ) -> DecentralizedOptimizer:
-    """Make a node's optimizer.
-
-    Args:
-        local: options of the local step, as DecentralizedOptimizer takes them.
-        flags: every flag of the run; the optimizer gets those that it takes.
-        compressor, seed: for optimizers that compress.
-    """
-    kind = optimizer_class(name, topology)
-    own = taken_by(kind, flags, below=DecentralizedOptimizer)
+    """Make a node's optimizer from every flag of the run; it gets those that it takes."""
+    kind = optimizer_class(flags["optimizer"], topology)
+    options = local_options(flags) | taken_by(kind, flags)
     if kind.compresses:
-        own |= {"compressor": compressor, "seed": seed}
-    return kind(params, communicator, topology, **local, **own)
+        options |= {"compressor": compressor, "seed": flags["manual_seed"]}
+    return kind(params, communicator, topology, **options)

@@ -120,12 +120,11 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
         self.communicator, self.topology = communicator, topology
         self.store = FlatStore(self.param_groups, self.dtype)
         self.layout, self.x, self.g = self.store.layout, self.store.x, self.store.g
+        store, groups = self.store, self.param_groups
         self.local: LocalStep = (
-            LocalSGD(self.store, self.param_groups)
-            if adam is None
-            else LocalAdam(self.store, self.param_groups, adam)
+            LocalSGD(store, groups) if adam is None else LocalAdam(store, groups, adam)
         )
-        self._local_step, self._turn_on_from = local_step, turn_on_local_step_from
+        self._num_local_steps, self._turn_on_from = local_step, turn_on_local_step_from
         self.steps_since_exchange = 0
         self.num_steps = self.num_exchanges = 0
         self.epoch = 0.0
@@ -144,9 +143,8 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
         compressor: Compressor | None = None,
         adam: AdamOptions | None = None,
         local_step: int = 1,
-        **flags: Any,
     ) -> None:
-        """Raise UserError for what the optimizer cannot work with; flags are its own options."""
+        """Raise UserError for what the optimizer cannot work with."""
         if not (cls.time_varying or isinstance(topology, Topology)):
             raise UserError(
                 "its nodes keep copies of what their neighbours have sent, which are right only "
@@ -169,13 +167,10 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
             )
 
     @classmethod
-    def warnings(cls, topology: Topology, compressor: Compressor, layout: Layout) -> list[str]:
-        """Reasons, from the papers, why it may fail with this compressor on this graph."""
-        return []
-
-    @classmethod
-    def notes(cls, **flags: Any) -> list[str]:
-        """Return lines to print before training; flags are its own options."""
+    def warnings(
+        cls, topology: Topology, compressor: Compressor, layout: Layout, **flags: Any
+    ) -> list[str]:
+        """Why it may fail, by the papers, or sends more at times; flags are all of the run."""
         return []
 
     @classmethod
@@ -186,7 +181,7 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
     @property
     def steps_per_exchange(self) -> int:
         """Local steps from one exchange to the next, at this epoch."""
-        return self._local_step if self.epoch >= self._turn_on_from else 1
+        return self._num_local_steps if self.epoch >= self._turn_on_from else 1
 
     def _start(self) -> None:
         """Initialise what needs the other nodes, before the first step."""
@@ -209,15 +204,15 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
         if self.num_steps == 0:
             self._start()
         self.steps_since_exchange += 1
-        if self.steps_since_exchange >= self.steps_per_exchange:
-            if not self.reads_gradients_in_place:
-                self.store.collect_gradients()
+        exchanges = self.steps_since_exchange >= self.steps_per_exchange
+        if not (exchanges and self.reads_gradients_in_place):
+            self.store.collect_gradients()
+        if exchanges:
             self._recursion()
             self.steps_since_exchange = 0
             self.num_exchanges += 1
             self.local.exchanged()
         else:
-            self.store.collect_gradients()
             self.take_local_step()
         self.num_steps += 1
         return loss

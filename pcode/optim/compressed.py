@@ -1,7 +1,8 @@
 """What optimizers that send compressed messages share."""
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
@@ -12,7 +13,6 @@ from pcode.compression.base import Compressor
 from pcode.optim.base import DecentralizedOptimizer
 from pcode.optim.gossip import Gossip, VectorGossip
 from pcode.topology.base import Topology
-from pcode.utils.errors import UserError
 from pcode.utils.layout import Layout
 from pcode.utils.options import Option
 
@@ -55,29 +55,29 @@ class CompressedOptimizer(DecentralizedOptimizer):
     ) -> None:
         super().__init__(params, communicator, topology, compressor=compressor, **local)
         self.topology: Topology = topology
-        self.compressor, self._seed, self._gossip_class = compressor, seed, gossip_class
-        self._gossip = self._gossip_of(compressor)
-
-    def _gossip_of(self, compressor: Compressor) -> Gossip:
-        return self._gossip_class(
-            self.communicator,
-            self.topology,
-            compressor,
-            self.layout,
+        self.compressor = compressor
+        self._gossip_of: Callable[[Compressor], Gossip] = partial(
+            gossip_class,
+            communicator,
+            topology,
+            layout=self.layout,
             device=self.x.device,
-            seed=self._seed,
+            seed=seed,
             timer=self.timer,
         )
+        self._gossip = self._gossip_of(compressor)
 
     @property
     def message_bytes(self) -> int:
         return self._gossip.message_bytes
 
     @classmethod
-    def warnings(cls, topology: Topology, compressor: Compressor, layout: Layout) -> list[str]:
+    def warnings(
+        cls, topology: Topology, compressor: Compressor, layout: Layout, **flags: Any
+    ) -> list[str]:
         delta = compressor.contraction(layout)
         if delta > 0:
-            return super().warnings(topology, compressor, layout)
+            return []
         return [
             f"with these flags the compression is no contraction (it may add {1 - delta:.3g} times "
             "what it is given), which error feedback needs (arXiv 1907.09356, Assumption 1): "
@@ -139,10 +139,10 @@ def make_copies_exact(optimizer: OverlappingOptimizer, hat: torch.Tensor, z: tor
 
 
 def require_equal_start(optimizer: DecentralizedOptimizer) -> None:
-    """Refuse to start from models that differ between nodes; all nodes call it."""
+    """Raise ValueError if the nodes start from models that differ; all of them call it."""
     digest = hashlib.sha256(optimizer.x.cpu().numpy().tobytes()).digest()
     if len(set(gather_digests(optimizer.communicator, digest, device=optimizer.x.device))) > 1:
-        raise UserError(
+        raise ValueError(
             f"{type(optimizer).__name__} needs the same model on every node at the start; "
             "average or broadcast the nodes' parameters first"
         )

@@ -36,7 +36,9 @@ class DCDPSGD(OverlappingOptimizer):
         self.hat, self.z = self.x.clone(), torch.zeros_like(self.x)
 
     @classmethod
-    def warnings(cls, topology: Topology, compressor: Compressor, layout: Layout) -> list[str]:
+    def warnings(
+        cls, topology: Topology, compressor: Compressor, layout: Layout, **flags: Any
+    ) -> list[str]:
         alpha = math.sqrt(1 - compressor.contraction(layout))
         bound = topology.spectral_gap / (2 * topology.beta) if topology.num_nodes > 1 else math.inf
         warnings = warn_of_bias(compressor)

@@ -9,8 +9,9 @@ import torch
 from pcode.compression.base import Compressor
 from pcode.optim.compressed import CompressedOptimizer
 from pcode.optim.local import LocalSGD
-from pcode.topology.base import Graph
+from pcode.topology.base import Graph, Topology
 from pcode.utils.errors import UserError
+from pcode.utils.layout import Layout
 from pcode.utils.options import Option, needs
 
 # Keeps the clipping factor of an all-zero tensor finite, as torch.nn.utils.clip_grad_norm_ does.
@@ -59,6 +60,7 @@ class DGC(CompressedOptimizer):
             Option(
                 "dgc: share that is dropped in each epoch of the warm-up",
                 minimum=0,
+                below=1,
                 irrelevant=_WARMUP,
                 kind=tuple[float, ...],
                 default=(0.75, 0.9375, 0.984375, 0.996, 0.999),
@@ -81,26 +83,24 @@ class DGC(CompressedOptimizer):
     def validate(cls, topology: Graph, **given: Any) -> None:
         super().validate(topology, **given)
         compressor: Compressor | None = given.get("compressor")
-        if compressor is None:
-            return
-        if "compress_ratio" not in compressor.options:
+        if compressor is not None and "compress_ratio" not in compressor.options:
             raise UserError(
                 "it gathers the coordinates that are not sent, and this compressor sends all; "
                 "--comm_op compress_top_k or compress_random_k"
             )
-        for ratio in given.get("compress_warmup_values", ()):
-            if not 0 <= ratio < 1:
-                raise UserError(f"--compress_warmup_values {ratio:g}: must be in [0, 1)")
 
     @classmethod
-    def notes(cls, **flags: Any) -> list[str]:
-        epochs, ratios = flags["compress_warmup_epochs"], flags["compress_warmup_values"]
-        if not epochs:
-            return []
-        shares = ", ".join(f"{100 * ratio:g} %" for ratio in ratios[:epochs])
-        return [
-            f"warm-up of {epochs} epochs, which drop {shares} in turn, and send more than later"
-        ]
+    def warnings(
+        cls, topology: Topology, compressor: Compressor, layout: Layout, **flags: Any
+    ) -> list[str]:
+        warnings = super().warnings(topology, compressor, layout, **flags)
+        if epochs := flags["compress_warmup_epochs"]:
+            dropped = [f"{100 * ratio:g} %" for ratio in flags["compress_warmup_values"][:epochs]]
+            warnings.append(
+                f"warm-up of {epochs} epochs, which drop {', '.join(dropped)} in turn, and send "
+                "more than later"
+            )
+        return warnings
 
     def _warm_up(self) -> None:
         """Use the compressor of this epoch."""
@@ -109,9 +109,8 @@ class DGC(CompressedOptimizer):
             stage = self._warmup_ratios[min(int(self.epoch), len(self._warmup_ratios) - 1)]
         if stage != self._stage:
             self._stage, final = stage, self.compressor
-            self._gossip = self._gossip_of(
-                final if stage is None else final.with_options(compress_ratio=stage)
-            )
+            compressor = final if stage is None else final.with_options(compress_ratio=stage)
+            self._gossip = self._gossip_of(compressor)
 
     def _clip(self) -> None:
         """Scale each tensor of g to its largest norm."""

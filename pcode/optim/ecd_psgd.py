@@ -39,7 +39,9 @@ class ECDPSGD(OverlappingOptimizer):
         self._share = 1.0  # 2 / t of the round under way
 
     @classmethod
-    def warnings(cls, topology: Topology, compressor: Compressor, layout: Layout) -> list[str]:
+    def warnings(
+        cls, topology: Topology, compressor: Compressor, layout: Layout, **flags: Any
+    ) -> list[str]:
         error = math.sqrt(1 - compressor.contraction(layout))
         warnings = warn_of_bias(compressor)
         if error < HARMLESS_ERROR or topology.num_nodes == 1:

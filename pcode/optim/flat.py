@@ -1,5 +1,6 @@
 """One flat store: parameters, gradients and momentum of a node as contiguous vectors."""
 
+from itertools import accumulate, pairwise
 from typing import Any
 
 import torch
@@ -9,29 +10,13 @@ from pcode.utils.layout import Layout
 Groups = list[dict[str, Any]]
 
 
-def flat_layout(groups: Groups) -> Layout:
-    """The tensors of param_groups back to back, group after group.
-
-    They have the names that the groups give them, as `param_names` (a torch optimizer's groups) or
-    in pairs (what such an optimizer is made from), else their positions.
-    """
-    pairs: list[tuple[str, torch.Tensor]] = []
-    for group in groups:
-        names = group.get("param_names", ())
-        for index, entry in enumerate(group["params"]):
-            if isinstance(entry, tuple):
-                pairs.append(entry)
-            else:
-                pairs.append((names[index] if names else str(len(pairs)), entry))
-    return Layout.of(pairs)
-
-
 class FlatStore:
     """The vectors x (parameters) and g (gradients) of a node, and their layout.
 
-    The tensors of the groups lie back to back, group after group; every parameter's `data` and
-    `grad` become views, so that flattening costs nothing. A gradient leaves g where it is set to
-    None (zero_grad) or to another tensor, until `collect_gradients` brings it back.
+    The tensors of the groups lie back to back, group after group, by their names or else their
+    positions; every parameter's `data` and `grad` become views, so that flattening costs nothing.
+    A gradient leaves g where it is set to None (zero_grad) or to another tensor, until
+    `collect_gradients` brings it back.
 
     Args:
         groups: param_groups of a torch.optim.Optimizer, whose parameters are on one device.
@@ -49,13 +34,12 @@ class FlatStore:
         if len(devices) != 1 or any(p.dtype != dtype for p in self.parameters):
             kind = str(dtype).removeprefix("torch.")
             raise ValueError(f"the parameters must be {kind} tensors on one device")
-        self.layout = flat_layout(groups)
-        self.slices, start = [], 0
-        for group in groups:
-            end = start + sum(parameter.numel() for parameter in group["params"])
-            self.slices.append(slice(start, end))
-            start = end
-        self.x = torch.empty(start, dtype=dtype, device=devices.pop())
+        names = [name for group in groups for name in group.get("param_names", ())]
+        positions = map(str, range(len(self.parameters)))
+        self.layout = Layout.of(zip(names or positions, self.parameters, strict=True))
+        sizes = [sum(parameter.numel() for parameter in group["params"]) for group in groups]
+        self.slices = [slice(*ends) for ends in pairwise(accumulate(sizes, initial=0))]
+        self.x = torch.empty(self.layout.num_entries, dtype=dtype, device=devices.pop())
         self.g = torch.zeros_like(self.x)
         self._gradients = self.layout.views(self.g)
         for parameter, values in zip(self.parameters, self.layout.views(self.x), strict=True):

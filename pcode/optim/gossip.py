@@ -72,10 +72,8 @@ class Gossip:
         Raises:
             DivergenceError: what is to be compressed is not finite; names rank, step and tensor.
         """
-        own = self._message(self._rank, step)
-        with self._timer("compress"), self._naming(step):
+        with self._sending("compress", step) as own:
             self._compressor.encode(self._layout, value, reference, own)
-        self._start(step)
 
     def fused_step(
         self, fused: FusedStep, targets: Targets, reference: torch.Tensor, step: int
@@ -90,13 +88,17 @@ class Gossip:
         messages, last = self._wait_for_messages(), self._payloads[self._rank]
         spare = torch.empty_like(last) if self._spare is None else self._spare
         self._payloads[self._rank], self._spare = spare, last
-        own = self._message(self._rank, step)
-        with self._timer("local_update"), self._naming(step):
+        with self._sending("local_update", step) as own:
             fused(messages, *_sums(targets, messages), reference, own)
-        self._start(step)
 
-    def _start(self, step: int) -> None:
-        """Start the exchange of the messages of a step."""
+    @contextmanager
+    def _sending(self, part: str, step: int) -> Iterator[Message]:
+        """Time the block that writes this node's message, and start the exchange after it."""
+        try:
+            with self._timer(part):
+                yield self._message(self._rank, step)
+        except NotFiniteError as error:
+            raise DivergenceError(str(error), rank=self._rank, step=step) from None
         with self._timer("wait"):
             exchange = self._communicator.exchange(
                 dict.fromkeys(self._neighbours, self._payloads[self._rank]),
@@ -104,14 +106,6 @@ class Gossip:
                 step,
             )
         self._pending = exchange, step
-
-    @contextmanager
-    def _naming(self, step: int) -> Iterator[None]:
-        """Raise NotFiniteError again with rank and step."""
-        try:
-            yield
-        except NotFiniteError as error:
-            raise DivergenceError(str(error), rank=self._rank, step=step) from None
 
     def add_own(self, target: torch.Tensor) -> None:
         """target += q_i, for the round under way; the others' messages need not be there."""

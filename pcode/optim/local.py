@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,9 +14,9 @@ from pcode.optim.flat import FlatStore, Groups
 from pcode.optim.fused import FUSED_STEPS, FusedStep
 from pcode.optim.sgd_update import SGDUpdate
 from pcode.utils.errors import UserError
-from pcode.utils.options import option
+from pcode.utils.options import option, validate_options
 
-MEMORY_TREATMENTS = (None, "reset")
+GROUP_OPTIONS = ("lr", "weight_decay", "momentum", "nesterov")
 
 
 @dataclass(frozen=True)
@@ -40,28 +41,22 @@ class AdamOptions:
     they start again from 0 ("reset").
     """
 
-    beta_1: float = option(0.9, "decay of Adam's first moment", metavar="BETA", name="adam_beta_1")
-    beta_2: float = option(
-        0.999, "decay of Adam's second moment", metavar="BETA", name="adam_beta_2"
+    beta_1: float = option(
+        0.9, "decay of Adam's first moment", "BETA", minimum=0, below=1, name="adam_beta_1"
     )
-    eps: float = option(1e-8, "added to Adam's denominator", metavar="EPS", name="adam_eps")
+    beta_2: float = option(
+        0.999, "decay of Adam's second moment", "BETA", minimum=0, below=1, name="adam_beta_2"
+    )
+    eps: float = option(1e-8, "added to Adam's denominator", "EPS", above=0, name="adam_eps")
     memory_treatment: str | None = option(
         None,
         "Adam's moments at an exchange: none keeps them, reset starts them again",
-        choices=MEMORY_TREATMENTS,
+        choices=(None, "reset"),
         name="local_adam_memory_treatment",
     )
 
     def __post_init__(self) -> None:
-        for name in ("beta_1", "beta_2"):
-            if not 0 <= getattr(self, name) < 1:
-                raise UserError(f"--adam_{name} {getattr(self, name):g}: must be in [0, 1)")
-        if self.eps <= 0:
-            raise UserError(f"--adam_eps {self.eps:g}: must be above 0")
-        if self.memory_treatment not in MEMORY_TREATMENTS:
-            choices = ", ".join(map(str, MEMORY_TREATMENTS))
-            flag = f"--local_adam_memory_treatment {self.memory_treatment!r}"
-            raise UserError(f"{flag}: one of {choices}")
+        validate_options(self)
 
 
 class LocalStep:
@@ -110,8 +105,7 @@ class LocalSGD(LocalStep):
         self.vectors = {"buf": self.buf}
 
     def step(self) -> None:
-        for group, part in zip(self.groups, self.store.slices, strict=True):
-            self._step(self.store.x, group["lr"], group["weight_decay"], group, part)
+        self._add(self.store.x)
 
     def step_and_mix(self, z: torch.Tensor, gamma: float) -> None:
         self._update(z, gamma)()
@@ -123,19 +117,11 @@ class LocalSGD(LocalStep):
         return partial(step, self._update(z, gamma))
 
     def _update(self, z: torch.Tensor, gamma: float) -> SGDUpdate:
-        rows = [
-            (group["lr"], group["weight_decay"], group["momentum"], group["nesterov"], gamma)
-            for group in self.groups
-        ]
+        rows = [[*(group[name] for name in GROUP_OPTIONS), gamma] for group in self.groups]
         num_tensors = [len(group["params"]) for group in self.groups]
-        return SGDUpdate(
-            self.store.layout,
-            self.store.x,
-            self.buf,
-            z,
-            self.store.gradients(),
-            np.array(rows, dtype=np.float32).repeat(num_tensors, axis=0),
-        )
+        coefficients = np.array(rows, dtype=np.float32).repeat(num_tensors, axis=0)
+        gradients = self.store.gradients()
+        return SGDUpdate(self.store.layout, self.store.x, self.buf, z, gradients, coefficients)
 
     def add_weight_decay(self) -> None:
         """g += weight_decay x."""
@@ -144,29 +130,21 @@ class LocalSGD(LocalStep):
 
     def add_direction(self, target: torch.Tensor) -> None:
         """target += d without weight decay, instead of x -= lr d."""
-        for group, part in zip(self.groups, self.store.slices, strict=True):
-            self._step(target, -1.0, 0.0, group, part)
+        self._add(target, lr=-1.0, weight_decay=0.0)
 
-    def _step(
-        self,
-        target: torch.Tensor,
-        lr: float,
-        weight_decay: float,
-        group: dict[str, object],
-        part: slice,
-    ) -> None:
-        sgd(
-            [target[part]],
-            [self.store.g[part]],
-            [self.buf[part]],
-            fused=True,
-            lr=lr,
-            momentum=group["momentum"],  # type: ignore[arg-type]
-            nesterov=group["nesterov"],  # type: ignore[arg-type]
-            weight_decay=weight_decay,
-            dampening=0.0,
-            maximize=False,
-        )
+    def _add(self, target: torch.Tensor, **fixed: Any) -> None:
+        """target -= lr d; what is fixed wins over the options of the groups."""
+        for group, part in zip(self.groups, self.store.slices, strict=True):
+            options: dict[str, Any] = {name: group[name] for name in GROUP_OPTIONS} | fixed
+            sgd(
+                [target[part]],
+                [self.store.g[part]],
+                [self.buf[part]],
+                fused=True,
+                dampening=0.0,
+                maximize=False,
+                **options,
+            )
 
 
 class LocalAdam(LocalStep):
@@ -182,15 +160,15 @@ class LocalAdam(LocalStep):
         }
 
     def step(self) -> None:
-        first, second, steps = self.vectors.values()
-        for index, (group, part) in enumerate(zip(self.groups, self.store.slices, strict=True)):
+        first, second, all_steps = self.vectors.values()
+        for group, part, steps in zip(self.groups, self.store.slices, all_steps, strict=True):
             adam(
                 [self.store.x[part]],
                 [self.store.g[part]],
                 [first[part]],
                 [second[part]],
                 [],
-                [steps[index]],
+                [steps],
                 fused=True,
                 amsgrad=False,
                 beta1=self.options.beta_1,

@@ -10,7 +10,7 @@ from pcode.schedules.one_cycle import OneCycle
 from pcode.schedules.stepwise import Constant, MultiStep, ReduceOnPlateau
 from pcode.schedules.strict import ConvexDecay, Strict
 from pcode.utils.errors import naming_flags
-from pcode.utils.registry import look_up
+from pcode.utils.options import look_up
 
 __all__ = ["SCHEMES", "Scheme", "make_scheme"]
 

@@ -22,8 +22,7 @@ from pcode.tools.command import FORMATS, Parser, check_file, tool, write
 from pcode.topology import Topology, make_topology
 from pcode.utils.errors import UserError
 from pcode.utils.layout import Layout
-from pcode.utils.options import option, options_of, taken_by
-from pcode.utils.registry import look_up
+from pcode.utils.options import look_up, option, options_of, taken_by
 from pcode.utils.tables import markdown
 
 TARGET_ERROR = 1e-3
@@ -139,7 +138,7 @@ def _parse(arguments: Sequence[str]) -> tuple[Options, set[str]]:
     flags = options_of(Options)
     for name, flag in flags.items():
         text = flag.help.replace("%", "%%")
-        parser.add_argument(f"--{name}", metavar=flag.metavar, help=text)
+        parser.add_argument(f"--{name}", metavar=flag.placeholder, help=text)
     given = vars(parser.parse_args(arguments))
     values = {name: flags[name].parse(text) for name, text in given.items()}
     for name, value in values.items():

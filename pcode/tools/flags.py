@@ -6,8 +6,7 @@ python -m pcode.tools.flags > docs/flags.md
 import sys
 from collections.abc import Sequence
 
-from pcode.config.components import COMPONENTS
-from pcode.config.parser import flags_by_group, groups
+from pcode.config.parser import COMPONENTS, flags_by_group, groups
 from pcode.tools.command import Parser, tool
 from pcode.utils.options import options_of
 
@@ -25,14 +24,14 @@ def table() -> list[str]:
         lines += ["", f"## {groups()[group].__doc__}", "", "| flag | matters with | what |"]
         lines.append("|---|---|---|")
         for name, flag in flags.items():
-            spellings = ", ".join(f"`{word}`" for word in (f"--{name}", *flag.option.aliases))
+            spellings = ", ".join(f"`{word}`" for word in (f"--{name}", *flag.aliases))
             takers = ""
             if component := declared.get(name):
                 built = component.built().items()
                 kinds = ", ".join(kind for kind, each in built if name in options_of(each))
                 takers = f"`--{component.flag}` {kinds}"
             what = flag.help.replace("|", r"\|")
-            lines.append(f"| {spellings} {flag.metavar} | {takers} | {what} |")
+            lines.append(f"| {spellings} {flag.placeholder} | {takers} | {what} |")
     return lines
 
 

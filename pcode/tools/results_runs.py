@@ -16,8 +16,7 @@ from pcode.config.parser import make_config, why_irrelevant
 from pcode.optim import OPTIMIZERS
 from pcode.training.tasks import TASKS, Task
 from pcode.utils.errors import UserError
-from pcode.utils.options import options_of
-from pcode.utils.registry import look_up
+from pcode.utils.options import look_up, options_of
 from pcode.utils.timing import PARTS
 
 Record = dict[str, Any]

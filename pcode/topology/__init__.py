@@ -37,8 +37,7 @@ from pcode.topology.social import social
 from pcode.topology.star import star
 from pcode.topology.torus import torus
 from pcode.utils.errors import UserError
-from pcode.utils.options import taken_by
-from pcode.utils.registry import look_up
+from pcode.utils.options import look_up, taken_by
 
 __all__ = [
     "PARAMETRIC",

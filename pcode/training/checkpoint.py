@@ -11,11 +11,13 @@ import io
 import json
 import math
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
+from torch.utils._pytree import tree_map_only
 
 from pcode.communication import Communicator
 from pcode.communication.gathering import gather_digests
@@ -125,21 +127,6 @@ def read_manifest(run: Path, step: int) -> Manifest:
     return manifest
 
 
-def _epoch(run: Path, step: int) -> float:
-    """After how many epochs a checkpoint was written; NaN where its manifest is damaged."""
-    try:
-        return read_manifest(run, step).epoch
-    except UserError:
-        return math.nan
-
-
-def forget_after(run: Path, step: int) -> None:
-    """Remove the manifests of later checkpoints: the run goes on from there, another time."""
-    for later in saved_steps(run):
-        if later > step:
-            manifest_file(run, later).unlink()
-
-
 def _hint(run: Path, step: int) -> str:
     """What to do about a checkpoint that cannot be used."""
     before = [other for other in saved_steps(run) if other < step]
@@ -191,7 +178,10 @@ class Checkpoints:
 
     def __init__(self, run: Path, folder: str, watch: Watch, *, writes: bool) -> None:
         self._run, self._folder, self._watch, self._writes = run, folder, watch, writes
-        self._epochs = {step: _epoch(run, step) for step in saved_steps(run)}
+        self._epochs = dict.fromkeys(saved_steps(run), math.nan)  # where a manifest is damaged
+        for step in self._epochs:
+            with suppress(UserError):
+                self._epochs[step] = read_manifest(run, step).epoch
         if not writes:
             return
         whole = {node_file(run, folder, step) for step in self._epochs}
@@ -241,17 +231,6 @@ class Checkpoints:
         self._epochs = {step: epoch for step, epoch in epochs.items() if step not in dropped}
 
 
-def _in_host_memory(content: Any) -> Any:
-    """The same with tensors of any device copied, so that a machine without it can read them."""
-    if isinstance(content, torch.Tensor):
-        return content.cpu()
-    if isinstance(content, dict):
-        return type(content)((name, _in_host_memory(value)) for name, value in content.items())
-    if isinstance(content, list | tuple):
-        return type(content)(map(_in_host_memory, content))
-    return content
-
-
 def save_tensors(
     path: Path, content: Any, before_it_counts: Callable[[BinaryIO], None] = lambda file: None
 ) -> bytes:
@@ -264,8 +243,10 @@ def save_tensors(
     Raises:
         OSError: it cannot be written.
     """
+    # In host memory, so that a machine without the device can read it.
+    content = tree_map_only(torch.Tensor, lambda tensor: tensor.cpu(), content)
     written = io.BytesIO()
-    torch.save(_in_host_memory(content), written)
+    torch.save(content, written)
     with whole_file(path) as file:
         file.write(written.getbuffer())
         before_it_counts(file)

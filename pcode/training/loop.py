@@ -9,14 +9,13 @@ from typing import Any
 
 from tqdm import tqdm
 
-from pcode.communication import Communicator
+from pcode.communication import ProcessCommunicator, by_nodes
 from pcode.communication.gathering import mean, sums, sums_on_first
 from pcode.communication.injection import read_faults
 from pcode.training.checkpoint import Checkpoints, Manifest, graph_digest
 from pcode.training.evaluation import Evaluation, average_model, evaluate
-from pcode.training.folders import runs_folder
 from pcode.training.plan import Plan
-from pcode.training.records import load_model
+from pcode.training.records import load_model, runs_folder
 from pcode.training.recovery import continue_after
 from pcode.training.reports import averaged, known_figures, make_summary, report
 from pcode.training.state import RunState
@@ -31,7 +30,7 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EFBIG)
 
 def run_node(
     plan: Plan,
-    communicator: Communicator,
+    processes: ProcessCommunicator,
     request: StopRequest,
     mark_step: Callable[[int], None] = lambda step: None,
     *,
@@ -42,6 +41,7 @@ def run_node(
     Both are the same on every node.
 
     Args:
+        processes: this process among all of the run; `--n_sub_process` in a row are a node.
         request: set when a signal asks the process to stop.
         mark_step: called with the number of steps made, before the first and after each.
         shows_progress: draw a bar on the standard error of the first node.
@@ -53,19 +53,19 @@ def run_node(
         StorageError: a file could not be written.
         CommunicationError: names rank and step.
     """
+    launch = plan.config.launch
+    communicator = by_nodes(processes, launch.n_sub_process, launch.time_limit_seconds)
     communicator.faults = read_faults(rank=communicator.process)
     state: RunState | None = None
     try:
         state = RunState(plan, communicator)
         loop = Loop(state, request, mark_step, shows_progress=shows_progress)
         summary = loop.train() if plan.evaluated is None else loop.evaluate(plan.evaluated)
-    except DivergenceError as error:
+    except (DivergenceError, CommunicationError) as error:
         if state is None:
             raise
-        raise _diverged(state, error.named(state.members)) from error
-    except CommunicationError as error:
-        if state is None:
-            raise
+        if isinstance(error, DivergenceError):
+            raise _diverged(state, error.named(state.members)) from error
         raise error.named(state.members, state.step) from error
     except OSError as error:
         if error.filename is None and error.errno not in FULL:
@@ -105,22 +105,24 @@ class Loop:
         shows_progress: bool,
     ) -> None:
         self.state, self._request, self._mark_step = state, request, mark_step
+        self._shows_progress = shows_progress
         records, writes = state.records, state.communicator.local_ranks.is_first
         watch = state.plan.config.watch
         self._checkpoints = Checkpoints(records.folder, records.own.name, watch, writes=writes)
-        self._sync_points = self._new_sync_points()
+        self._regroup()
+
+    def _regroup(self) -> None:
+        """Make what depends on who takes part: synchronisation points, a bar on the first node."""
+        state, watch = self.state, self.state.plan.config.watch
+        minutes = None if watch.train_fast else watch.checkpoint_minutes
+        self._sync_points = SyncPoints(state.communicator, self._request, minutes)
         self._bar = tqdm(
             total=state.plan.num_steps,
-            initial=state.first_step,
+            initial=state.step,
             unit="step",
-            disable=not (state.is_first and shows_progress),
+            disable=not (state.communicator.is_first and self._shows_progress),
             leave=False,
         )
-
-    def _new_sync_points(self) -> SyncPoints:
-        watch = self.state.plan.config.watch
-        minutes = None if watch.train_fast else watch.checkpoint_minutes
-        return SyncPoints(self.state.communicator, self._request, minutes)
 
     def train(self) -> dict[str, Any]:
         """Train, evaluate and save; return the summary. After a failure: see recovery.py.
@@ -129,24 +131,22 @@ class Loop:
             Preempted: a signal asked for it, and a checkpoint was written.
         """
         state, start, has_begun = self.state, self.state.plan.start, False
-        with self._bar:
-            self._mark_step(state.first_step)
-            while True:
-                try:
+        self._mark_step(state.first_step)
+        while True:
+            try:
+                with self._bar:
                     if not has_begun:
                         if start is not None and not start.same:
                             self._save()  # from here on the source run is not needed
-                        state.write_config()
+                        state.records.write_config(state.plan.config)
                     resumes = not has_begun and start is not None and start.same
                     has_begun = True
                     return self._train(resumes)
-                except (CommunicationError, DivergenceError) as error:
-                    if state.plan.config.launch.on_failure != "continue":
-                        raise
-                    continue_after(state, error)
-                    self._sync_points = self._new_sync_points()
-                    self._bar.total, self._bar.n = state.plan.num_steps, state.step
-                    self._bar.refresh()
+            except (CommunicationError, DivergenceError) as error:
+                if state.plan.config.launch.on_failure != "continue":
+                    raise
+                continue_after(state, error)
+                self._regroup()
 
     def _train(self, resumes: bool) -> dict[str, Any]:
         """Train to the end; `resumes`: from a checkpoint, written before the epoch's evaluation."""
@@ -250,14 +250,8 @@ class Loop:
     def _evaluate(self, averaged: bool, consensus: bool) -> Evaluation:
         node, communicator = self.state.node, self.state.communicator
         communicator.fail_point("evaluate", self.state.step)
-        return evaluate(
-            node.model,
-            node.dataset,
-            communicator,
-            amp=node.amp,
-            averaged=averaged,
-            consensus=consensus,
-        )
+        kinds = {"averaged": averaged, "consensus": consensus}
+        return evaluate(node.model, node.dataset, communicator, amp=node.amp, **kinds)
 
     def evaluate(self, files: Sequence[Path]) -> dict[str, Any]:
         """Evaluate models, by rank; return the summary."""
@@ -265,7 +259,7 @@ class Loop:
         load_model(state.node.model, files[state.node.rank])
         when = "" if watch.checkpoint_index is None else f" after epoch {watch.checkpoint_index}"
         state.say(f"models of {watch.resume}{when}")
-        state.write_config()
+        state.records.write_config(state.plan.config)
         return self._end(None, "evaluated")
 
     def _end(self, loss: float | None, exit_reason: str) -> dict[str, Any]:
@@ -282,7 +276,7 @@ class Loop:
         )
         state.records.write_model(state.node.model)
         state.communicator.barrier()
-        if state.is_first:
+        if state.communicator.is_first:
             state.records.write_summary(summary)
         state.records.close()
         return summary

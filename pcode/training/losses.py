@@ -54,13 +54,13 @@ class Losses:
             return [self._checked(loss.item(), step)]
         value = torch.empty((), dtype=loss.dtype, pin_memory=True)
         value.copy_(loss.detach(), non_blocking=True)
-        self._ahead.append((step, value, _now()))
+        self._ahead.append((step, value, torch.cuda.current_stream().record_event()))
         return self._read(self._steps_ahead)
 
     def wait(self, step: int) -> None:
         """Return when a GPU has done all that is queued, or raise CommunicationError."""
         if self._device.type == "cuda":
-            self._wait(_now(), step)
+            self._wait(torch.cuda.current_stream().record_event(), step)
 
     def rest(self) -> list[float]:
         """Those that are left, once the GPU has come to them; raises as `add`."""
@@ -92,13 +92,6 @@ class Losses:
             reason = f"the training loss is {value:g}"
             raise DivergenceError(reason, rank=self._communicator.rank, step=step)
         return value
-
-
-def _now() -> torch.cuda.Event:
-    """What is queued so far."""
-    event = torch.cuda.Event()
-    event.record()
-    return event
 
 
 class LossScaler:

@@ -16,7 +16,7 @@ from pcode.datasets.base import LocalRank
 from pcode.models import normalization_parameters
 from pcode.optim import DecentralizedOptimizer, make_optimizer, parameter_groups
 from pcode.training.losses import STEPS_AHEAD, Losses, LossScaler
-from pcode.training.plan import Plan, local_options
+from pcode.training.plan import Plan
 from pcode.training.tasks import TASKS, autocast, cross_entropy
 from pcode.utils.devices import device_of, to_device
 from pcode.utils.errors import CommunicationError, DivergenceError
@@ -56,7 +56,11 @@ class Node:
         launch = plan.config.launch
         self.device = device or device_of(launch.on_cuda, launch.world, communicator.process)
         if self.device.type == "cuda":
-            _use_gpu(self.device)
+            torch.cuda.set_device(self.device)  # of this thread: simulated nodes have one each
+            torch.backends.cudnn.deterministic = True
+            # An LSTM's weights are views of x, which cuDNN copies together at each call.
+            message = "RNN module weights are not part of single contiguous chunk"
+            warnings.filterwarnings("ignore", message)
         self.dataset = plan.dataset_on(self.device)
         self.schedule = plan.schedule(self.rank)
         self.task = TASKS[plan.dataset.task]
@@ -73,14 +77,7 @@ class Node:
             self.model, learning.weight_decay, normalization_parameters(self.model)
         )
         self.optimizer: DecentralizedOptimizer = make_optimizer(
-            learning.optimizer,
-            groups,
-            communicator,
-            plan.topology,
-            local=local_options(plan.config),
-            flags=plan.config.flat(),
-            compressor=plan.compressor,
-            seed=self.seed,
+            groups, communicator, plan.topology, plan.config.flat(), plan.compressor
         )
         self.clip_norm = plan.clip_norm
         self.timer = self.optimizer.timer
@@ -241,9 +238,8 @@ class Node:
     def _load_model(self, state: dict[str, Any]) -> None:
         self.optimizer.x.copy_(state["x"])
         buffers = dict(self.model.named_buffers())
-        if buffers.keys() != state["buffers"].keys():
-            names = ", ".join(state["buffers"])
-            raise ValueError(f"the model has the buffers {', '.join(buffers)}, not {names}")
+        if differing := sorted(buffers.keys() ^ state["buffers"].keys()):
+            raise ValueError(f"the model has other buffers: they differ in {differing[0]}")
         for name, buffer in buffers.items():
             buffer.copy_(state["buffers"][name])
 
@@ -265,25 +261,15 @@ class Node:
             CommunicationError: an exchange failed, or the node's processes have come apart.
         """
         self.optimizer.finish()
-        self._losses.wait(self.optimizer.num_steps)
+        step = self.optimizer.num_steps
+        self._losses.wait(step)
         if not bool(self.optimizer.x.isfinite().all()):
-            raise DivergenceError(
-                "the parameters are not finite", rank=self.rank, step=self.optimizer.num_steps
-            )
+            raise DivergenceError("the parameters are not finite", rank=self.rank, step=step)
         if self.local_ranks.size > 1:
-            digest, step = parameters_digest(self.model), self.optimizer.num_steps
-            if len(set(gather_digests(self.local_ranks, digest, step))) > 1:
-                raise CommunicationError(
-                    "its processes hold different parameters", rank=self.rank, step=step
-                )
-
-
-def _use_gpu(device: torch.device) -> None:
-    """Set the CUDA device of this thread: simulated nodes have a thread each."""
-    torch.cuda.set_device(device)
-    torch.backends.cudnn.deterministic = True
-    # An LSTM's weights are views of the flat vector, which cuDNN copies together at each call.
-    warnings.filterwarnings("ignore", "RNN module weights are not part of single contiguous chunk")
+            digests = gather_digests(self.local_ranks, parameters_digest(self.model), step)
+            if len(set(digests)) > 1:
+                reason = "its processes hold different parameters"
+                raise CommunicationError(reason, rank=self.rank, step=step)
 
 
 def parameters_digest(model: nn.Module) -> bytes:

@@ -7,18 +7,16 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
 
 from pcode.compression import Compressor
 from pcode.config import Config
-from pcode.config.options import Learning
 from pcode.consensus import GammaSearch
 from pcode.datasets import Dataset, partition_indices
 from pcode.models import RNNLanguageModel, make_model
-from pcode.optim import LOCAL_OPTIMIZERS, AdamOptions, DecentralizedOptimizer, optimizer_class
+from pcode.optim import DecentralizedOptimizer, optimizer_class
 from pcode.topology import Graph, make_graph, surviving_graph
 from pcode.training.resume import ResumePoint
 from pcode.training.schedule import Schedule, make_schedule
@@ -38,9 +36,6 @@ class Plan:
         config: every flag, with what was left to the run filled in.
         topology, dataset, compressor: as configured.
         layout: the tensors of the model in the order of the flat vectors.
-        message_bytes: one message to one neighbour (for all-reduce: the vector that is reduced).
-        steps_per_epoch: the same on every node.
-        num_steps: steps of each node in the whole run.
         timestamp: the name of the run, or None for the time of its start.
         warnings: reasons why the optimizer may fail with this compressor on this graph.
         search: how gamma was found, where that was left to a search.
@@ -56,9 +51,6 @@ class Plan:
     dataset: Dataset
     compressor: Compressor
     layout: Layout
-    message_bytes: int
-    steps_per_epoch: int
-    num_steps: int
     timestamp: str | None
     warnings: tuple[str, ...] = ()
     search: GammaSearch | None = None
@@ -67,6 +59,20 @@ class Plan:
     embeddings: tuple[torch.Tensor, torch.Tensor] | None = None
     dealt: dict[int, list[torch.Tensor]] = field(default_factory=dict, repr=False)
     moved: dict[torch.device, Dataset] = field(default_factory=dict, repr=False)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Of each node: the same on all."""
+        batch_size = self.config.data.batch_size
+        return self.dataset.batches_per_epoch(self.topology.num_nodes, batch_size)
+
+    @property
+    def num_steps(self) -> int:
+        """Of each node, in the whole run."""
+        learning = self.config.learning
+        if learning.stop_criteria == "iteration":
+            return -(-learning.num_iterations // self.topology.num_nodes)
+        return self.steps_per_epoch * learning.num_epochs
 
     def steps_after(self, epochs: float) -> int:
         """The steps of a node within so many epochs, which others counted."""
@@ -77,32 +83,33 @@ class Plan:
         return optimizer_class(self.config.learning.optimizer, self.topology)
 
     @property
-    def own_options(self) -> dict[str, Any]:
-        """What the optimizer takes besides what all of them take."""
-        return taken_by(self.optimizer, self.config.flat(), below=DecentralizedOptimizer)
+    def message_bytes(self) -> int:
+        """One message to one neighbour (for all-reduce: the vector that is reduced)."""
+        if self.optimizer.compresses:
+            return self.compressor.message_bytes(self.layout)
+        return 4 * self.layout.num_entries
 
     @property
     def clip_norm(self) -> float | None:
         """The norm to which the loop clips a node's gradient, where the optimizer does not."""
         learning = self.config.learning
         if learning.clip_grad:
-            return None if "clip_grad" in self.own_options else learning.clip_grad_val
+            own = taken_by(self.optimizer, self.config.flat())
+            return None if "clip_grad" in own else learning.clip_grad_val
         if self.dataset.task == "language":
             return self.config.model.rnn_clip or None
         return None
 
     def schedule(self, rank: int) -> Schedule:
         """A node's learning rate; each call makes one of its own."""
-        end = self.num_steps / self.steps_per_epoch
-        return make_schedule(self.config, self.topology, rank, end)
+        num_epochs = self.num_steps / self.steps_per_epoch
+        return make_schedule(self.config, self.topology, rank, num_epochs)
 
     def model(self) -> nn.Module:
         """The model, initialised as on every node."""
-        config, data = self.config, self.dataset
-        seed = config.learning.manual_seed
-        model = make_model(
-            config.model.arch, data.input_shape, data.num_classes, seed, config.flat()
-        )
+        data, flags = self.dataset, self.config.flat()
+        shape, seed = data.input_shape, flags["manual_seed"]
+        model = make_model(flags["arch"], shape, data.num_classes, seed, flags)
         if isinstance(model, RNNLanguageModel) and self.embeddings is not None:
             model.set_embeddings(*self.embeddings)
         return model
@@ -115,20 +122,17 @@ class Plan:
 
     def for_survivors(self, survivors: Sequence[int]) -> Plan:
         """The plan of the nodes that are left; their new ranks are their places in the list."""
-        num_nodes, data, learning = len(survivors), self.config.data, self.config.learning
+        num_nodes, seed = len(survivors), self.config.learning.manual_seed
         if num_nodes == self.topology.num_nodes:
             return self
-        name, remade = self.config.graph.graph_topology, None
+        name, flags, remade = self.config.graph.graph_topology, self.config.flat(), None
         with suppress(UserError):  # there is none with so many nodes
-            remade = make_graph(name, num_nodes, learning.manual_seed, self.config.flat())
-        steps_per_epoch = self.dataset.batches_per_epoch(num_nodes, data.batch_size)
+            remade = make_graph(name, num_nodes, seed, flags)
         launch = dataclasses.replace(self.config.launch, n_mpi_process=num_nodes)
         return dataclasses.replace(
             self,
             config=dataclasses.replace(self.config, launch=launch),
             topology=surviving_graph(self.topology, survivors, remade),
-            steps_per_epoch=steps_per_epoch,
-            num_steps=count_steps(learning, steps_per_epoch, num_nodes),
             dealt={},
         )
 
@@ -138,31 +142,8 @@ class Plan:
         epoch = epoch if data.reshuffle_per_epoch else 0
         if epoch not in self.dealt:
             self.dealt.clear()
-            self.dealt[epoch] = partition_indices(
-                self.dataset.train_targets,
-                self.topology.num_nodes,
-                data.partition_data,
-                self.config.learning.manual_seed,
-                epoch,
-            )
+            targets, num_nodes = self.dataset.train_targets, self.topology.num_nodes
+            seed = self.config.learning.manual_seed
+            shares = partition_indices(targets, num_nodes, data.partition_data, seed, epoch)
+            self.dealt[epoch] = shares
         return self.dealt[epoch]
-
-
-def local_options(config: Config) -> dict[str, Any]:
-    """What an optimizer takes for its local step, besides the weight decay of its groups."""
-    learning = config.learning
-    kind = LOCAL_OPTIMIZERS[learning.local_optimizer]
-    options = kind(**taken_by(kind, config.options))
-    return {
-        "lr": config.options["lr"],
-        **({"adam": options} if isinstance(options, AdamOptions) else vars(options)),
-        "local_step": learning.local_step,
-        "turn_on_local_step_from": learning.turn_on_local_step_from,
-    }
-
-
-def count_steps(learning: Learning, steps_per_epoch: int, num_nodes: int) -> int:
-    """Steps of each node in the whole run."""
-    if learning.stop_criteria == "iteration":
-        return -(-learning.num_iterations // num_nodes)
-    return steps_per_epoch * learning.num_epochs

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from torch import nn
 
-from pcode.compression import COMPRESSORS, Compressor
+from pcode.compression import COMPRESSORS
 from pcode.config import Config
 from pcode.config.options import AUTO
 from pcode.consensus import GammaSearch, check_gamma, search_gamma
@@ -14,13 +14,11 @@ from pcode.datasets.embeddings import load_embeddings
 from pcode.datasets.text import Text
 from pcode.models import architecture, normalization_parameters
 from pcode.models.base import shape_error
-from pcode.optim import DecentralizedOptimizer, optimizer_class, parameter_groups
+from pcode.optim import local_options, optimizer_class, parameter_groups
 from pcode.optim.compressed import CompressedOptimizer
-from pcode.optim.flat import flat_layout
 from pcode.topology import Topology, make_graph
-from pcode.training.folders import check_folder, check_new, runs_folder
-from pcode.training.plan import Plan, count_steps, local_options
-from pcode.training.records import load_model, model_file
+from pcode.training.plan import Plan
+from pcode.training.records import check_folder, load_model, model_file, runs_folder
 from pcode.training.resume import ResumePoint, find_resume_point
 from pcode.utils.devices import check_compiler
 from pcode.utils.errors import UserError, naming_flags
@@ -28,9 +26,10 @@ from pcode.utils.layout import Layout
 from pcode.utils.options import options_of, taken_by
 
 
-def check_backend(config: Config) -> None:
-    """Refuse a backend that cannot do what is asked of it."""
-    launch = config.launch
+def check_launch(config: Config) -> None:
+    """Refuse a backend, or processes of a node, that cannot do what is asked of them."""
+    launch, batch_size = config.launch, config.data.batch_size
+    local_size = launch.n_sub_process
     if launch.on_failure == "continue" and launch.backend not in ("mpi", "sim"):
         raise UserError(
             f"--on_failure continue: --backend {launch.backend} cannot go on without a node; "
@@ -45,34 +44,14 @@ def check_backend(config: Config) -> None:
             "--backend nccl: it takes no messages from host memory (--comm_device cpu); "
             "--backend mpi or gloo"
         )
-
-
-def _check_precision(config: Config, task: str) -> None:
-    """Refuse what torch cannot compute in fewer bits."""
-    amp, launch = config.learning.amp, config.launch
-    if amp is None or task != "language":
-        return
-    if launch.on_cuda is False:
+    if batch_size % local_size:
         raise UserError(
-            f"--amp {amp}: torch's LSTM takes it on few processors (with AVX-512 for these types); "
-            "on a GPU, or without --amp"
-        )
-    if amp == "bf16":
-        raise UserError("--amp bf16: torch gives cuDNN's LSTM float16 all the same; --amp fp16")
-
-
-def _check_local_ranks(config: Config) -> None:
-    """Refuse a batch that the processes of a node cannot share, or what is not built for them."""
-    launch, batch_size = config.launch, config.data.batch_size
-    num_local_ranks = launch.n_sub_process
-    if batch_size % num_local_ranks:
-        raise UserError(
-            f"--n_sub_process {num_local_ranks} --batch_size {batch_size}: the batch of a node is "
+            f"--n_sub_process {local_size} --batch_size {batch_size}: the batch of a node is "
             "shared by its processes, in equal parts: it has to be a multiple of their number"
         )
-    if num_local_ranks > 1 and launch.on_failure == "continue":
+    if local_size > 1 and launch.on_failure == "continue":
         raise UserError(
-            f"--on_failure continue --n_sub_process {num_local_ranks}: a node cannot go on without "
+            f"--on_failure continue --n_sub_process {local_size}: a node cannot go on without "
             "one of its processes; --on_failure stop, and --max_restarts"
         )
 
@@ -83,8 +62,7 @@ def make_plan(config: Config) -> Plan:
     Raises:
         UserError: what was asked for cannot be done.
     """
-    check_backend(config)
-    _check_local_ranks(config)
+    check_launch(config)
     check_folder(config)
     # Before a data set is fetched.
     architecture(config.model.arch)
@@ -99,17 +77,13 @@ def make_plan(config: Config) -> Plan:
         topology = make_graph(graph, num_nodes, learning.manual_seed, flags)
     compressor_class = COMPRESSORS[config.graph.comm_op]
     compressor = compressor_class(**taken_by(compressor_class, flags))
-    optimizer, local = optimizer_class(learning.optimizer, topology), local_options(config)
+    optimizer = optimizer_class(learning.optimizer, topology)
+    adam = local_options(flags).get("adam")
     with naming_flags(f"--optimizer {learning.optimizer}"):
         optimizer.validate(
-            topology,
-            compressor=compressor if optimizer.compresses else None,
-            adam=local.get("adam"),
-            local_step=learning.local_step,
-            **taken_by(optimizer, flags, below=DecentralizedOptimizer),
+            topology, compressor=compressor, adam=adam, local_step=learning.local_step
         )
     dataset = load_dataset(config.data.data, flags)
-    steps_per_epoch = dataset.batches_per_epoch(num_nodes, config.data.batch_size)
     embeddings = None
     if config.model.rnn_use_pretrained_emb and isinstance(dataset, Text):
         size = config.options["rnn_n_hidden"]
@@ -120,63 +94,53 @@ def make_plan(config: Config) -> Plan:
         dataset=dataset,
         compressor=compressor,
         layout=Layout((), ()),
-        message_bytes=0,
-        steps_per_epoch=steps_per_epoch,
-        num_steps=count_steps(learning, steps_per_epoch, num_nodes),
         timestamp=config.watch.timestamp,
         embeddings=embeddings,
     )
     _check_task(plan)
-    _check_precision(config, dataset.task)
     plan.partition(epoch=0)
     plan.schedule(rank=0)
     model = plan.model()
     _check_batches(plan, model)
-    layout = flat_layout(parameter_groups(model, 0.0, normalization_parameters(model)))
-    gamma, search, warnings = None, None, []
+    groups = parameter_groups(model, 0.0, normalization_parameters(model))
+    layout = Layout.of(named for group in groups for named in group["params"])
+    warnings = []
     if optimizer.compresses:
         assert isinstance(topology, Topology), "no such optimizer takes another graph"
-        warnings = optimizer.warnings(topology, compressor, layout)
-        if "consensus_stepsize" in options_of(optimizer):
-            gamma, search = _gamma(config, optimizer, topology, compressor, layout)
-    evaluated = _evaluated(config, model) if config.watch.evaluate else None
+        warnings = optimizer.warnings(topology, compressor, layout, **flags)
+    plan = dataclasses.replace(
+        plan,
+        layout=layout,
+        warnings=tuple(f"--optimizer {learning.optimizer}: {warning}" for warning in warnings),
+        evaluated=_evaluated(config, model) if config.watch.evaluate else None,
+    )
+    gamma, search = _gamma(plan)
     resolved = dataclasses.replace(
         config,
         options={**config.options, "consensus_stepsize": gamma},
         # Its name is the folder's; a run started from config.yaml gets a folder of its own.
         watch=dataclasses.replace(config.watch, timestamp=None),
     )
-    start = None
-    if evaluated is None:
-        start = find_resume_point(resolved, runs_folder(config), topology, steps_per_epoch)
-        _check_start(start, plan)
-    message_bytes = 4 * layout.num_entries
-    if optimizer.compresses:
-        message_bytes = compressor.message_bytes(layout)
-    return dataclasses.replace(
-        plan,
-        config=_at_rest(resolved, start),
-        layout=layout,
-        message_bytes=message_bytes,
-        warnings=tuple(f"--optimizer {learning.optimizer}: {warning}" for warning in warnings),
-        search=search,
-        evaluated=evaluated,
-        start=start,
-    )
+    start = None if plan.evaluated else _start(plan, resolved)
+    return dataclasses.replace(plan, config=_at_rest(resolved, start), search=search, start=start)
 
 
-def _check_start(start: ResumePoint | None, plan: Plan) -> None:
-    """Refuse a start beyond the run's end, or at the end of one of its own; or an old name."""
-    if start is None or not start.same:
-        check_new(plan.config)
+def _start(plan: Plan, resolved: Config) -> ResumePoint | None:
+    """Where the run goes on from: before its end, or at the end of one of its own."""
+    runs = runs_folder(resolved)
+    start = find_resume_point(resolved, runs, plan.topology, plan.steps_per_epoch)
+    new = None if plan.timestamp is None else runs / plan.timestamp
+    if new is not None and new.exists() and (start is None or not start.same):
+        raise UserError(f"--timestamp {plan.timestamp}: the run {new} exists")
     if start is None or start.manifest is None:
-        return
+        return start
     most, step = plan.num_steps, plan.steps_after(start.manifest.epoch)
     if step > most or (step == most and not start.same):
         raise UserError(
             f"--resume {start.run}: its checkpoint is after {start.manifest.epoch:g} epochs, and "
             f"the run is to have {most / plan.steps_per_epoch:g}; a larger --num_epochs"
         )
+    return start
 
 
 def _at_rest(config: Config, start: ResumePoint | None) -> Config:
@@ -192,14 +156,21 @@ def _at_rest(config: Config, start: ResumePoint | None) -> Config:
 
 
 def _check_task(plan: Plan) -> None:
-    """Refuse a model or a partition that is for other data."""
-    config, dataset = plan.config, plan.dataset
+    """Refuse a model, a partition or a precision that is for other data."""
+    config, dataset, amp = plan.config, plan.dataset, plan.config.learning.amp
     arch, scheme, data = config.model.arch, config.data.partition_data, config.data.data
     task = architecture(arch).task
     if task != dataset.task:
         raise UserError(f"--arch {arch}: is a model for {task}, --data {data} for {dataset.task}")
     if partition_scheme(scheme).by_label and not dataset.labelled:
         raise UserError(f"--partition_data {scheme}: --data {data} has no labels; random or sorted")
+    if task == "language" and amp is not None and config.launch.on_cuda is False:
+        raise UserError(
+            f"--amp {amp}: torch's LSTM takes it on few processors (with AVX-512 for these types); "
+            "on a GPU, or without --amp"
+        )
+    if task == "language" and amp == "bf16":
+        raise UserError("--amp bf16: torch gives cuDNN's LSTM float16 all the same; --amp fp16")
 
 
 def _check_batches(plan: Plan, model: nn.Module) -> None:
@@ -252,20 +223,17 @@ def _evaluated(config: Config, model: nn.Module) -> tuple[Path, ...]:
     return found
 
 
-def _gamma(
-    config: Config,
-    optimizer: type[DecentralizedOptimizer],
-    topology: Topology,
-    compressor: Compressor,
-    layout: Layout,
-) -> tuple[float, GammaSearch | None]:
-    """The consensus step size, and how it was found where that was left to a search."""
-    gamma = config.options["consensus_stepsize"]
+def _gamma(plan: Plan) -> tuple[float | None, GammaSearch | None]:
+    """The optimizer's consensus step size, if any, and how it was found if it was searched."""
+    gamma, optimizer = plan.config.options["consensus_stepsize"], plan.optimizer
+    if "consensus_stepsize" not in options_of(optimizer):
+        return None, None
     if gamma == "auto":
         assert issubclass(optimizer, CompressedOptimizer), "of those that compress some have gamma"
-        seed = config.learning.manual_seed
-        search = search_gamma(topology, compressor, layout, seed, optimizer)
+        assert isinstance(plan.topology, Topology), "no such optimizer takes another graph"
+        seed = plan.config.learning.manual_seed
+        search = search_gamma(plan.topology, plan.compressor, plan.layout, seed, optimizer)
         return search.best, search
-    gamma = optimizer.default_consensus_stepsize(compressor) if gamma is None else gamma
+    gamma = optimizer.default_consensus_stepsize(plan.compressor) if gamma is None else gamma
     check_gamma(gamma)
     return gamma, None

@@ -1,8 +1,10 @@
 """What happens when a rank dies, or when a node's numbers are no longer finite; stage by stage.
 
+It stands in four files: loop.py and, to stop, main.py and restarts.py; to go on, this one.
+
 1. *It is noticed.* An exchange that waits in vain raises CommunicationError, on a neighbour first
-   (`Gossip.receive` in optim/gossip.py), and on all others because the communicator reports it; a
-   loss or message that is not finite raises DivergenceError on its own node (losses.py, gossip.py).
+   (in `optimizer.step()`), and on all others because the communicator reports it; a loss or
+   message that is not finite raises DivergenceError on its own node.
 2. *It reaches `Loop.train`* (loop.py). With `--on_failure stop` it ends the process: `run_node`
    puts the nodes' names into it, and writes a summary of a run that diverged; main.py aborts, so
    that mpirun ends the other ranks; the launcher starts all of them again from the last checkpoint
@@ -19,10 +21,12 @@
 
 from collections.abc import Sequence
 
+import torch
+
 from pcode.communication import Communicator
 from pcode.communication.gathering import average, gather_floats
-from pcode.training.folders import lock
 from pcode.training.node import Node
+from pcode.training.records import lock
 from pcode.training.state import RunState
 from pcode.utils.errors import CommunicationError, DivergenceError
 
@@ -34,7 +38,8 @@ def continue_after(state: RunState, error: CommunicationError | DivergenceError)
         CommunicationError: those that are left cannot agree, or nobody died or diverged.
         DivergenceError: no node's numbers are finite, or nodes were restored again and again.
     """
-    communicator, was_first = state.communicator, state.is_first
+    communicator = state.communicator
+    was_first = communicator.is_first
     diverged = isinstance(error, DivergenceError) and (
         error.ranks is None or communicator.rank in error.ranks
     )
@@ -59,7 +64,7 @@ def continue_after(state: RunState, error: CommunicationError | DivergenceError)
     state.node = node
     state.progress.losses = []
     state.progress.events.append({"step": state.step, "lost": lost, "healed": restored})
-    if state.is_first and not was_first:
+    if state.communicator.is_first and not was_first:
         state.records.lead(lock(state.records.folder))
     if lost:
         graph = state.plan.topology
@@ -111,7 +116,9 @@ def regroup(
     """
     old.optimizer.cancel_pending()
     plan = old.plan.for_survivors(survivors)
-    is_diverged = is_diverged or not _is_finite(old)
+    # A peer may have reported before this node noticed.
+    finite = all(bool(tensor.isfinite().all()) for tensor in _model_and_momentum(old))
+    is_diverged = is_diverged or not finite
     epoch = old.optimizer.num_steps / old.plan.steps_per_epoch
     rows = gather_floats(communicator, [epoch, is_diverged, old.optimizer.num_exchanges])
     step = plan.steps_after(max(row[0] for row in rows))
@@ -130,10 +137,9 @@ def regroup(
     return node, diverged
 
 
-def _is_finite(node: Node) -> bool:
-    """Whether its model and momentum are: a peer may have reported before this node noticed."""
-    tensors = [node.optimizer.x, *node.model.buffers(), *node.optimizer.local.vectors.values()]
-    return all(bool(tensor.isfinite().all()) for tensor in tensors)
+def _model_and_momentum(node: Node) -> list[torch.Tensor]:
+    buffers = [buffer for buffer in node.model.buffers() if buffer.is_floating_point()]
+    return [node.optimizer.x, *buffers, *node.optimizer.local.vectors.values()]
 
 
 def _average_finite(node: Node, diverged: Sequence[int]) -> None:
@@ -144,10 +150,5 @@ def _average_finite(node: Node, diverged: Sequence[int]) -> None:
     if node.rank in diverged:
         for vector in node.optimizer.state_dict()["vectors"].values():
             vector.zero_()
-    buffers = [buffer for buffer in node.model.buffers() if buffer.is_floating_point()]
     finite = [rank for rank in range(node.communicator.size) if rank not in diverged]
-    average(
-        node.communicator,
-        [node.optimizer.x, *buffers, *node.optimizer.local.vectors.values()],
-        finite,
-    )
+    average(node.communicator, _model_and_momentum(node), finite)

@@ -6,22 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Protocol
 
-from pcode.training.checkpoint import last_step, manifest_file, read_manifest, saved_steps
-from pcode.training.folders import SUMMARY
-from pcode.training.records import run_name
+from pcode.training.checkpoint import last_step, read_manifest
+from pcode.training.records import SUMMARY, run_name
 from pcode.utils.errors import UserError
-
-
-class EndOfRanks(Protocol):
-    """How the ranks ended: with which status, and whether it was a failure."""
-
-    @property
-    def status(self) -> int: ...
-
-    @property
-    def failed(self) -> bool: ...
 
 
 @dataclass(frozen=True)
@@ -30,12 +18,12 @@ class Attempt:
 
     Attributes:
         flags: to be added to the user's.
-        folder: the run's, or None where it is not known before the ranks find it.
+        folder: the run's.
         where: from where it goes on, in words.
     """
 
     flags: tuple[str, ...]
-    folder: Path | None
+    folder: Path
     where: str = "from the beginning"
 
 
@@ -46,23 +34,14 @@ def new_run(runs: Path) -> Attempt:
 
 
 class GoingBack:
-    """One certain checkpoint that the user wants to go on from.
+    """One certain checkpoint that the user wants to go on from: of a run's folder, after a step."""
 
-    Args:
-        run: its run's folder.
-        step: the checkpoint's.
-        same: it is that run which goes on; otherwise a new one starts from its models.
-    """
+    def __init__(self, run: Path, step: int) -> None:
+        self.step, self._config = step, _identity(run / "config.yaml")
 
-    def __init__(self, run: Path, step: int, *, same: bool) -> None:
-        self.step = step
-        later = [manifest_file(run, other) for other in saved_steps(run) if same and other > step]
-        self._later = {file: _identity(file) for file in later}
-
-    @property
-    def has_begun(self) -> bool:
-        """Whether later checkpoints were forgotten: those that there are now are of this time."""
-        return all(_identity(file) != before for file, before in self._later.items())
+    def has_begun(self, run: Path) -> bool:
+        """Whether it goes on in that folder: there are other checkpoints from then on."""
+        return _identity(run / "config.yaml") != self._config
 
 
 def next_attempt(
@@ -82,33 +61,33 @@ def next_attempt(
     Args:
         before: the one that failed.
         runs: the folder of the experiment's runs.
-        num_nodes: how many are started.
         trains: otherwise there are no checkpoints.
         going_back: the checkpoint that the user asked for; too old once the run has begun.
     """
     folder = before.folder
-    if folder is None or not trains or not (folder / "config.yaml").is_file():
+    if not trains or not (folder / "config.yaml").is_file():
         return new_run(runs)
-    flags, step = ["--resume", str(folder)], last_step(folder)
-    if going_back is not None and going_back.has_begun:
-        flags += ["--checkpoint_index", "none"]
+    flags: tuple[str, ...] = ("--resume", str(folder))
+    step = last_step(folder)
+    if going_back is not None and going_back.has_begun(folder):
+        flags += ("--checkpoint_index", "none")
     elif going_back is not None:
         step = going_back.step
     if step is None:
-        return Attempt(tuple(flags), folder, f"from the beginning of {folder}")
+        return Attempt(flags, folder, f"from the beginning of {folder}")
     where = f"from the checkpoint after step {step} of {folder}"
     try:
         whole = read_manifest(folder, step).num_nodes == num_nodes
     except UserError:  # the ranks will say so
         whole = True
     if whole:
-        return Attempt(tuple(flags), folder, where)
+        return Attempt(flags, folder, where)
     fresh = new_run(runs)
     return Attempt((*flags, *fresh.flags), fresh.folder, where)
 
 
 def run_attempts(
-    start: Callable[[Sequence[str]], EndOfRanks],
+    start: Callable[[Sequence[str]], tuple[int, bool]],
     first: Attempt,
     following: Callable[[Attempt], Attempt],
     max_restarts: int,
@@ -120,7 +99,7 @@ def run_attempts(
     died may be one that the others went on without.
 
     Args:
-        start: runs mpirun with these flags added.
+        start: runs mpirun with these flags added; its exit status, and whether it failed.
         first: what to start first.
         following: what to start after one that failed.
         max_restarts: how often at most.
@@ -129,36 +108,32 @@ def run_attempts(
     """
     attempt, num_restarts = first, 0
     while True:
-        summary = None if attempt.folder is None else attempt.folder / SUMMARY
+        summary = attempt.folder / SUMMARY
         before = _identity(summary)
-        ended = start(attempt.flags)
-        status, failed = ended.status, ended.failed
+        status, failed = start(attempt.flags)
         is_new = _identity(summary) != before
-        if failed and is_new and _has_finished(summary):
+        if failed and is_new and json.loads(summary.read_bytes())["exit_reason"] == "finished":
             return 0
         if status == 0 and summary_needed and not is_new:
-            print("run.py: error: no node came to the end", file=sys.stderr, flush=True)
+            _say("error: no node came to the end")
             status, failed = 1, True
         if not failed or num_restarts == max_restarts:
             return status
         num_restarts += 1
         attempt = following(attempt)
-        print(
-            f"run.py: restart {num_restarts} of {max_restarts}: a node failed (status "
-            f"{status}); {attempt.where}",
-            file=sys.stderr,
-            flush=True,
+        _say(
+            f"restart {num_restarts} of {max_restarts}: a node failed (status {status}); "
+            f"{attempt.where}"
         )
 
 
-def _identity(file: Path | None) -> tuple[int, int] | None:
+def _say(text: str) -> None:
+    print(f"run.py: {text}", file=sys.stderr, flush=True)
+
+
+def _identity(file: Path) -> tuple[int, int] | None:
     """Changes whenever the file is replaced; None: there is none."""
-    if file is None or not file.exists():
+    if not file.exists():
         return None
     found = file.stat()
     return found.st_ino, found.st_mtime_ns
-
-
-def _has_finished(summary: Path | None) -> bool:
-    """Whether the summary of a run says that it did."""
-    return summary is not None and json.loads(summary.read_bytes())["exit_reason"] == "finished"

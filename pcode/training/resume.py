@@ -1,6 +1,6 @@
 """From where a run starts: the beginning, a checkpoint of its own, or another run's models."""
 
-from collections.abc import Iterable
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,7 @@ from pcode.training.checkpoint import (
     read_node,
     saved_steps,
 )
-from pcode.training.folders import SUMMARY, is_locked
+from pcode.training.records import SUMMARY, is_locked
 from pcode.utils.errors import UserError
 from pcode.utils.layout import Layout
 
@@ -66,28 +66,23 @@ class ResumePoint:
             )
         return f"a new run from {where}, whose flags differ: every node goes on from {models}"
 
-    def states(self, rank: int, layout: Layout) -> Iterable[dict[str, Any]]:
-        """What the node of that rank starts from: one state, or all those of the mean.
+    def state(self, rank: int, layout: Layout) -> dict[str, Any]:
+        """What the node of that rank starts from: its own state, or the mean of all.
 
         Raises:
             UserError: a file is damaged or does not fit.
         """
         assert self.manifest is not None, "it begins again"
         ranks = range(self.manifest.num_nodes) if self.averaged else (rank,)
-        return (read_node(self.run, self.manifest, each, layout) for each in ranks)
+        return _mean_state(read_node(self.run, self.manifest, each, layout) for each in ranks)
 
 
 def decisive_flags(config: Config) -> dict[str, Any]:
     """The flags that decide what numbers a run gives, up to any step."""
-    groups = (config.data, config.model, config.learning, config.graph)
-    free = set(FREE)
+    free = {*FREE, *vars(config.launch), *vars(config.watch)} - {"n_mpi_process", "n_sub_process"}
     if SCHEMES[config.learning.lr_schedule_scheme].follows_the_end:
         free -= {"num_epochs", "num_iterations"}
-    flags = {name: value for group in groups for name, value in vars(group).items()}
-    flags |= config.options
-    flags["n_mpi_process"] = config.launch.n_mpi_process
-    flags["n_sub_process"] = config.launch.n_sub_process
-    return {name: value for name, value in flags.items() if name not in free}
+    return {name: value for name, value in config.flat().items() if name not in free}
 
 
 def find_resume_point(
@@ -162,15 +157,11 @@ def _step(run: Path, epoch: int | None) -> int | None:
     return saved[epoch]
 
 
-def mean_state(states: Iterable[dict[str, Any]]) -> dict[str, Any]:
-    """The first state with the mean of all models and of what their optimizers keep.
-
-    Numbers that are not floating point are the first one's.
-    """
-    rest = iter(states)
-    mean = next(rest)
+def _mean_state(states: Iterator[dict[str, Any]]) -> dict[str, Any]:
+    """The first state, with the mean of all in what is floating point."""
+    mean = next(states)
     count = 1
-    for state in rest:
+    for state in states:
         count += 1
         for total, tensor in zip(_tensors(mean), _tensors(state), strict=True):
             total.add_(tensor)

@@ -4,7 +4,6 @@ import hashlib
 import math
 import sys
 import time
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -14,12 +13,11 @@ from tqdm import tqdm
 
 from pcode.communication import Communicator
 from pcode.communication.gathering import gather_digests, gather_floats
-from pcode.training.checkpoint import Manifest, forget_after
-from pcode.training.folders import SUMMARY, lock, runs_folder
+from pcode.training.checkpoint import Manifest, manifest_file, saved_steps
 from pcode.training.node import Node
 from pcode.training.plan import Plan
-from pcode.training.records import Records, run_name
-from pcode.training.resume import ResumePoint, mean_state
+from pcode.training.records import SUMMARY, Records, lock, run_name, runs_folder
+from pcode.training.resume import ResumePoint
 from pcode.utils.errors import CommunicationError, UserError
 from pcode.utils.files import one_line
 
@@ -33,7 +31,7 @@ class Progress:
             node's.
         loss: mean over nodes and steps of the epoch before.
         best: the best test figure so far.
-        train_seconds: of training, evaluations and checkpoints aside.
+        train_seconds: of its steps: not of evaluations, checkpoints and synchronisation points.
         bytes_sent: by this node.
         log_bytes: length of its log.
         events: what happened to the run besides its steps: where it was resumed, which nodes it
@@ -78,25 +76,15 @@ class RunState:
         return self.node.communicator
 
     @property
-    def is_first(self) -> bool:
-        """Whether this node speaks for all."""
-        return self.communicator.is_first
-
-    @property
     def step(self) -> int:
         """How many steps were made."""
         return self.node.optimizer.num_steps
 
     def say(self, text: str) -> None:
         """A line on the first node's standard output."""
-        if self.is_first:
+        if self.communicator.is_first:
             tqdm.write(text, file=sys.stdout)
             sys.stdout.flush()
-
-    def write_config(self) -> None:
-        """Write the configuration: a folder with one is a run that can go on."""
-        if self.is_first:
-            self.records.write_config(self.plan.config)
 
     def _begin(self) -> Progress:
         """Load what the run starts from; all nodes have to see the same."""
@@ -107,9 +95,8 @@ class RunState:
         self.say(str(start))
         if start.manifest is None:
             return Progress()
-        states = start.states(node.rank, node.optimizer.layout)
         try:
-            progress = self._load(start, start.manifest, states)
+            progress = self._load(start, start.manifest)
         except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
             if isinstance(error, UserError | CommunicationError):
                 raise
@@ -120,22 +107,19 @@ class RunState:
         progress.events.append({"step": start.manifest.step, "resumed": str(start.run)})
         return progress
 
-    def _load(
-        self, start: ResumePoint, manifest: Manifest, states: Iterable[dict[str, Any]]
-    ) -> Progress:
-        node = self.node
-        if start.same:
-            (state,) = states
-            node.load_state_dict(state)
-            progress = Progress(**state["progress"])
-            if not node.local_ranks.is_first:  # the first has those of all
-                progress.losses = [0.0] * len(progress.losses)
-            node.communicator.bytes_sent = progress.bytes_sent
-            return progress
-        node.warm_start(mean_state(states), node.plan.steps_after(manifest.epoch))
-        if start.averaged:
-            node.optimizer.resynchronise()
-        return Progress()
+    def _load(self, start: ResumePoint, manifest: Manifest) -> Progress:
+        node, state = self.node, start.state(self.node.rank, self.node.optimizer.layout)
+        if not start.same:
+            node.warm_start(state, node.plan.steps_after(manifest.epoch))
+            if start.averaged:
+                node.optimizer.resynchronise()
+            return Progress()
+        node.load_state_dict(state)
+        progress = Progress(**state["progress"])
+        if not node.local_ranks.is_first:  # the first has those of all
+            progress.losses = [0.0] * len(progress.losses)
+        node.communicator.bytes_sent = progress.bytes_sent
+        return progress
 
 
 def _agree(communicator: Communicator, text: str) -> None:
@@ -150,24 +134,17 @@ def _agree(communicator: Communicator, text: str) -> None:
 
 
 def _open_records(plan: Plan, communicator: Communicator, log_bytes: int) -> Records:
-    """Make the run's folder, or open that of the run which goes on, with every node's own.
-
-    Of the processes of a node the first alone writes; of its log the first `log_bytes` count.
-    """
+    """Make the run's folder, or open that of the run that is resumed; `log_bytes` of it count."""
     # Nobody writes before all have come here, with all that they have to read.
     communicator.barrier()
     now = gather_floats(communicator, [time.time()])[0][0]
     name = plan.timestamp or run_name(datetime.fromtimestamp(now))
-    goes_on = plan.start is not None and plan.start.same
-    folder = plan.start.run if plan.start and goes_on else runs_folder(plan.config) / name
-    held = _claim(folder, plan, goes_on) if communicator.is_first else None
+    resumed = plan.start if plan.start is not None and plan.start.same else None
+    folder = runs_folder(plan.config) / name if resumed is None else resumed.run
+    held = _claim(folder, resumed) if communicator.is_first else None
     communicator.barrier()
-    records = Records(
-        folder,
-        str(communicator.rank),
-        log_bytes if goes_on else None,
-        writes=communicator.local_ranks.is_first,
-    )
+    own, writes = str(communicator.rank), communicator.local_ranks.is_first
+    records = Records(folder, own, None if resumed is None else log_bytes, writes=writes)
     if held is not None:
         records.lead(held)
         if plan.config.data.partition_data != "none":
@@ -175,19 +152,20 @@ def _open_records(plan: Plan, communicator: Communicator, log_bytes: int) -> Rec
     return records
 
 
-def _claim(folder: Path, plan: Plan, goes_on: bool) -> BinaryIO:
+def _claim(folder: Path, resumed: ResumePoint | None) -> BinaryIO:
     """Make or lock the run's folder before any node writes into it; the lock.
 
-    Of a run that goes on, what is later than its checkpoint is removed.
+    Of a run that is resumed, what is later than its checkpoint is removed.
     """
-    if not goes_on:
-        try:
-            folder.mkdir(parents=True)
-        except OSError as error:
-            raise UserError(f"--checkpoint: cannot make {folder}: {error.strerror}") from None
-    held = lock(folder)
-    if goes_on and plan.start is not None:
+    if resumed is not None:
+        held = lock(folder)
         (folder / SUMMARY).unlink(missing_ok=True)
-        if plan.start.manifest is not None:
-            forget_after(folder, plan.start.manifest.step)
-    return held
+        for step in saved_steps(folder):
+            if resumed.manifest is not None and step > resumed.manifest.step:
+                manifest_file(folder, step).unlink()
+        return held
+    try:
+        folder.mkdir(parents=True)
+    except OSError as error:
+        raise UserError(f"--checkpoint: cannot make {folder}: {error.strerror}") from None
+    return lock(folder)

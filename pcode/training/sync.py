@@ -20,14 +20,10 @@ SECONDS_BETWEEN = 1.0
 
 
 class StopRequest:
-    """Whether this process was asked to end, by one of ASKING."""
+    """Whether this process was asked to end, by one of ASKING: when, on the monotonic clock."""
 
     def __init__(self) -> None:
-        self._since: float | None = None
-
-    @property
-    def asked(self) -> bool:
-        return self._since is not None
+        self.asked_at: float | None = None
 
     @contextmanager
     def listening(self) -> Iterator[None]:
@@ -41,9 +37,9 @@ class StopRequest:
 
         def take(number: int, frame: FrameType | None) -> None:
             now = time.monotonic()
-            if self._since is None:
-                self._since = now
-            elif now - self._since > SAME_SECONDS:
+            if self.asked_at is None:
+                self.asked_at = now
+            elif now - self.asked_at > SAME_SECONDS:
                 os._exit(128 + number)  # process 1 of a container would not die of its own signal
 
         before = {number: signal.signal(number, take) for number in ASKING}
@@ -101,7 +97,7 @@ class SyncPoints:
         steps = int(made * SECONDS_BETWEEN / max(now - self._last, 1e-9))
         steps = max(1, min(steps, 2 * made))
         due = self._save_seconds is not None and now - self._saved >= self._save_seconds
-        (asked,) = sums(self._communicator.local_ranks, [self._request.asked], step)
+        (asked,) = sums(self._communicator.local_ranks, [self._request.asked_at is not None], step)
         rows = gather_floats(self._communicator, [asked, due, steps], step)
         self._steps_made, self._steps_between = 0, int(rows[0][2])
         self._last = time.monotonic()

@@ -12,9 +12,6 @@ from torch.nn import functional
 
 from pcode.utils.errors import DivergenceError
 
-# exp(x) is beyond float64 from here on.
-LARGEST_EXPONENT = 709.0
-
 
 @dataclass(frozen=True)
 class Task:
@@ -60,10 +57,10 @@ def _forward_language(
 
 def _perplexity(correct: float, loss: float, count: float) -> float:
     """exp(mean loss of a word)."""
-    mean = loss / count
-    if mean > LARGEST_EXPONENT:
-        raise DivergenceError(f"the test loss is {mean:.3g} a word")
-    return math.exp(mean)
+    try:
+        return math.exp(loss / count)
+    except OverflowError:
+        raise DivergenceError(f"the test loss is {loss / count:.3g} a word") from None
 
 
 TASKS = {

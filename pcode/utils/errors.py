@@ -136,12 +136,7 @@ class DivergenceError(RunError):
 
 
 class NotFiniteError(DivergenceError):
-    """What was to be compressed holds NaN or infinity.
-
-    Args:
-        tensor: its name in the layout.
-    """
+    """What was to be compressed holds NaN or infinity; `tensor` is its name in the layout."""
 
     def __init__(self, tensor: str) -> None:
-        self.tensor = tensor
         super().__init__(f"tensor {tensor} holds NaN or infinity")

@@ -5,65 +5,59 @@ parameters of their constructors; the run-wide ones are fields of dataclasses, m
 parser, `--help`, warnings of flags without effect and the docs' table are made from that.
 """
 
-import contextlib
 import dataclasses
 import functools
 import inspect
 import math
+import operator
 import typing
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pcode.utils.errors import UserError
 from pcode.utils.files import shortened
 
 LARGEST_INTEGER = 2**31 - 1
+T = TypeVar("T")
 # Returns why a flag has no effect among all flags' values, or None.
 Rule = Callable[[Mapping[str, Any]], str | None]
 
 
 @dataclass(frozen=True)
 class Option:
-    """Metadata of a flag, besides the name, type and default of the parameter that it annotates.
+    """A flag, declared by the parameter that it annotates; `options_of` fills in what that says.
+
+    Types: bool, int, float, str, tuple[T, ...] (comma-separated), and each of them `| None` and
+    `| Literal[WORD]`.
 
     Attributes:
-        help: one line for `--help`.
+        text: one line for `--help`.
         metavar: what stands for the value there; by its type unless given.
         aliases: other spellings, with their dashes.
         choices: the accepted values, or empty for any; a registry is read at every use.
         minimum, maximum: the smallest and the largest accepted number; a whole number is never
             larger than LARGEST_INTEGER.
+        above, below: what a number must be larger or smaller than.
         irrelevant: the rule when the flag has no effect.
-        name: the flag's, where it is not the parameter's.
-        kind, default: the flag's, where what the parameter gets is worked out from its value.
+        name, kind, default: the flag's, where they are not the parameter's: its value may be worked
+            out from the flag's.
+        parameter: what gets the value.
     """
 
-    help: str
+    text: str
     metavar: str = ""
     aliases: tuple[str, ...] = ()
     choices: Collection[Any] = ()
     minimum: float | None = None
     maximum: float | None = None
+    above: float | None = None
+    below: float | None = None
     irrelevant: Rule = lambda flags: None
     name: str = ""
     kind: Any = None
     default: Any = inspect.Parameter.empty
-
-
-@dataclass(frozen=True)
-class Flag:
-    """A declared flag: its name, type and default, the parameter that gets it, and the rest.
-
-    Types: bool, int, float, str, tuple[T, ...] (comma-separated), and each of them `| None` and
-    `| Literal[WORD]`.
-    """
-
-    name: str
-    kind: Any
-    default: Any
-    parameter: str
-    option: Option
+    parameter: str = ""
 
     @property
     def _members(self) -> tuple[Any, ...]:
@@ -79,18 +73,19 @@ class Flag:
         return (typing.get_args(first)[0] if many else first), many
 
     @property
-    def metavar(self) -> str:
+    def placeholder(self) -> str:
+        """What stands for the value in `--help`."""
         element, many = self._element
         words = {bool: "BOOL", int: "N", float: "X"}
-        word = self.option.metavar or words.get(element, self.name.rsplit("_", 1)[-1].upper())
+        word = self.metavar or words.get(element, self.name.rsplit("_", 1)[-1].upper())
         return f"{word},..." if many else word
 
     @property
     def help(self) -> str:
         """The line of `--help`, with the choices and the default."""
-        text = self.option.help
-        if self.option.choices:
-            text += f"; one of {', '.join(map(_shown, self.option.choices))}"
+        text = self.text
+        if self.choices:
+            text += f"; one of {', '.join(map(_shown, self.choices))}"
         return f"{text} [{_shown(self.default)}]"
 
     def parse(self, text: str) -> Any:
@@ -122,23 +117,29 @@ class Flag:
 
     def validate(self, value: Any) -> None:
         """Raise UserError for an unknown choice or a number out of range."""
-        option = self.option
-        if option.choices and value not in option.choices:
-            *others, last = map(_shown, option.choices)
+        if self.choices and value not in self.choices:
+            *others, last = map(_shown, self.choices)
             chosen = shortened(_shown(value))
             raise UserError(f"--{self.name} {chosen}: choose {', '.join(others)} or {last}")
         for number in value if isinstance(value, tuple) else (value,):
-            if isinstance(number, bool) or not isinstance(number, int | float):
+            if not isinstance(number, int | float):
                 continue
-            if option.minimum is not None and number < option.minimum:
-                raise UserError(f"--{self.name} {number}: must be at least {option.minimum:g}")
-            maximum = option.maximum
-            if maximum is None and isinstance(number, int):
-                maximum = LARGEST_INTEGER
-            if maximum is not None and number > maximum:
-                raise UserError(
-                    f"--{self.name} {shortened(str(number))[1:-1]}: must be at most {maximum}"
-                )
+            largest = LARGEST_INTEGER if isinstance(number, int) else math.inf
+            for limit, fails, words in (
+                (self.minimum, operator.lt, "at least"),
+                (largest if self.maximum is None else self.maximum, operator.gt, "at most"),
+                (self.above, operator.le, "above"),
+                (self.below, operator.ge, "below"),
+            ):
+                if limit is not None and fails(number, limit):
+                    shown = shortened(str(number))[1:-1]
+                    raise UserError(f"--{self.name} {shown}: must be {words} {limit}")
+
+
+def validate_options(options: Any) -> None:
+    """Validate the values of a dataclass of options; raise as Option.validate."""
+    for flag in options_of(type(options)).values():
+        flag.validate(getattr(options, flag.parameter))
 
 
 def needs(name: str, otherwise: str) -> Rule:
@@ -146,9 +147,10 @@ def needs(name: str, otherwise: str) -> Rule:
     return lambda flags: None if flags[name] else otherwise
 
 
-def option(default: Any, help: str, **limits: Any) -> Any:
+def option(default: Any, text: str, metavar: str = "", **limits: Any) -> Any:
     """Declare a dataclass field that is a flag; `limits` are the other attributes of Option."""
-    return dataclasses.field(default=default, metadata={"option": Option(help, **limits)})
+    declared = Option(text, metavar, **limits)
+    return dataclasses.field(default=default, metadata={"option": declared})
 
 
 NAMES = {bool: "True or False", int: "a whole number", float: "a number", str: "printable text"}
@@ -177,7 +179,7 @@ def _parse_scalar(kind: type, text: str) -> Any:
     return kind(text)
 
 
-def _constructors(component: Any, below: type | None = None) -> Iterator[Callable[..., Any]]:
+def _constructors(component: Any) -> Iterator[Callable[..., Any]]:
     """The functions whose parameters are those of a class (and its bases), or of a function."""
     while isinstance(component, functools.partial):
         component = component.func
@@ -185,45 +187,36 @@ def _constructors(component: Any, below: type | None = None) -> Iterator[Callabl
         yield component
         return
     for base in inspect.getmro(component):
-        if base is below:
-            return
         if "__init__" in vars(base) and base is not object:
             yield vars(base)["__init__"]
 
 
-def _annotations(function: Callable[..., Any]) -> dict[str, Any]:
-    """Return the annotations of a function, as texts where only type checkers know their names."""
-    with contextlib.suppress(NameError):
-        return inspect.get_annotations(function, eval_str=True)
-    return inspect.get_annotations(function)
+def options_of(component: Any) -> dict[str, Option]:
+    """Return the flags that a component declares, by name, with all that they are."""
+    found: dict[str, Option] = {}
 
+    def add(declared: Option, parameter: str, kind: Any, default: Any) -> None:
+        name, empty = declared.name or parameter, declared.default is inspect.Parameter.empty
+        own = {"kind": declared.kind or kind, "default": default if empty else declared.default}
+        flag = dataclasses.replace(declared, name=name, parameter=parameter, **own)
+        found.setdefault(name, flag)
 
-def options_of(component: Any) -> dict[str, Flag]:
-    """Return the flags that a component declares, by name."""
-    found: dict[str, Flag] = {}
     if dataclasses.is_dataclass(component):
         types = typing.get_type_hints(component)
         for field in dataclasses.fields(component):
             if declared := field.metadata.get("option"):
-                name = declared.name or field.name
-                found[name] = Flag(name, types[field.name], field.default, field.name, declared)
+                add(declared, field.name, types[field.name], field.default)
         return found
     for constructor in _constructors(component):
-        parameters = inspect.signature(constructor).parameters
-        for parameter, annotation in _annotations(constructor).items():
-            kind, *metadata = typing.get_args(annotation) or (None,)
-            for declared in metadata if typing.get_origin(annotation) is Annotated else ():
-                if isinstance(declared, Option):
-                    default = declared.default
-                    if default is inspect.Parameter.empty:
-                        default = parameters[parameter].default
-                    name = declared.name or parameter
-                    flag = Flag(name, declared.kind or kind, default, parameter, declared)
-                    found.setdefault(name, flag)
+        for each in inspect.signature(constructor, eval_str=True).parameters.values():
+            if typing.get_origin(each.annotation) is Annotated:
+                for declared in each.annotation.__metadata__:
+                    if isinstance(declared, Option):
+                        add(declared, each.name, each.annotation.__origin__, each.default)
     return found
 
 
-def taken_by(component: Any, flags: Mapping[str, Any], below: type | None = None) -> dict[str, Any]:
+def taken_by(component: Any, flags: Mapping[str, Any]) -> dict[str, Any]:
     """Select those of all flags that a component takes.
 
     They are the options that it declares, and those run-wide ones that a parameter is named like:
@@ -232,12 +225,25 @@ def taken_by(component: Any, flags: Mapping[str, Any], below: type | None = None
     Args:
         component: a class, whose bases take what is theirs, or a function, or one in part.
         flags: every flag of the run.
-        below: a base class whose own parameters are passed separately.
     """
     named = {flag.parameter: name for name, flag in options_of(component).items()}
-    taken = {}
-    for constructor in _constructors(component, below):
-        for parameter in inspect.signature(constructor).parameters:
-            if (name := named.get(parameter, parameter)) in flags:
-                taken[parameter] = flags[name]
-    return taken
+    return {
+        parameter: flags[named.get(parameter, parameter)]
+        for constructor in _constructors(component)
+        for parameter in inspect.signature(constructor).parameters
+        if named.get(parameter, parameter) in flags
+    }
+
+
+def look_up(flag: str, value: str, built: Mapping[str, T]) -> T:
+    """Return what a flag's value names: "NAME" or, of what is `parametric`, "NAME:PARAMETERS".
+
+    Raises:
+        UserError: nothing of that name is built, or it takes no parameters.
+    """
+    name, colon, _ = value.partition(":")
+    if name not in built:
+        raise UserError(f"--{flag} {value!r} is not known; built: {', '.join(map(str, built))}")
+    if colon and not getattr(built[name], "parametric", False):
+        raise UserError(f"--{flag} {value}: {name} takes no parameters")
+    return built[name]

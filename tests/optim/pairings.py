@@ -27,7 +27,6 @@ from pcode.launch.environment import detect, rendezvous_address
 from pcode.optim import OPTIMIZERS, DecentralizedOptimizer, make_optimizer, optimizer_class
 from pcode.optim.compressed import OverlappingOptimizer
 from pcode.topology import Graph, make_graph
-from pcode.training.plan import local_options
 from pcode.utils.errors import UserError
 from tests.support.cases import LIMIT, Checks, go_through
 
@@ -99,18 +98,18 @@ def optimizer_of(
     pairing: Pairing, model: nn.Module, node: Communicator, graph: Graph
 ) -> DecentralizedOptimizer:
     """The pairing's optimizer on a node."""
-    optimizer, _, compression, options, overlap, changed = pairing
-    config = make_config(consensus_stepsize=0.05, overlap=overlap, optimizer=optimizer, **changed)
-    return make_optimizer(
-        optimizer,
-        model.named_parameters(),
-        node,
-        graph,
-        local=local_options(config) | {"lr": 0.05},
-        flags=config.flat(),
-        compressor=make_compressor(compression, **options),
-        seed=3,
-    )
+    flags = {
+        "consensus_stepsize": 0.05,
+        "overlap": pairing.overlap,
+        "optimizer": pairing.optimizer,
+        "lr": 0.05,
+        "weight_decay": 0.0,
+        "manual_seed": 3,
+        **pairing.flags,
+    }
+    compressor = make_compressor(pairing.compression, **pairing.options)
+    parameters = model.named_parameters()
+    return make_optimizer(parameters, node, graph, make_config(**flags).flat(), compressor)
 
 
 def train(node: Communicator, pairing: Pairing) -> str:

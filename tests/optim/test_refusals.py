@@ -31,7 +31,7 @@ def test_optimizers_with_shared_copies_refuse_models_that_differ(
     optimizer: type[DecentralizedOptimizer],
 ) -> None:
     topology = make_topology("ring", 4)
-    with pytest.raises(UserError, match="needs the same model on every node at the start"):
+    with pytest.raises(ValueError, match="needs the same model on every node at the start"):
         run(
             lambda model, node: optimizer(
                 model.parameters(), node, topology, lr=LR, compressor=make_compressor("sign")

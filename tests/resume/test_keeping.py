@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from pcode.training.checkpoint import last_step
-from pcode.training.folders import lock
+from pcode.training.records import lock
 from pcode.utils.errors import USER_ERROR
 from tests.resume.children import finished, run, run_folder
 

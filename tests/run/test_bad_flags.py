@@ -62,7 +62,7 @@ def wrong_values(declared: Option, kind: Any) -> Iterator[str]:
 
 def _cases() -> Iterator[Any]:
     for name, flag in all_flags().items():
-        yield pytest.param(name, list(wrong_values(flag.option, flag.kind)), id=name)
+        yield pytest.param(name, list(wrong_values(flag, flag.kind)), id=name)
 
 
 CASES = list(_cases())

@@ -52,7 +52,7 @@ def test_failures_are_restarted_so_many_times(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     starts = Starts(*ends)
-    assert run_attempts(starts, Attempt((), None), restart, max_restarts) == status
+    assert run_attempts(starts, Attempt((), Path("nowhere")), restart, max_restarts) == status
     assert starts.flags == [("again",) * number for number in range(num_starts)]
     assert capsys.readouterr().err.splitlines() == [
         f"run.py: restart {number} of {max_restarts}: a node failed (status 137); from somewhere"
@@ -85,7 +85,6 @@ def test_good_end_without_a_summary_is_none_where_nodes_may_die(tmp_path: Path) 
 
 def test_run_goes_on_from_its_last_checkpoint(tmp_path: Path) -> None:
     first = new_run(tmp_path)
-    assert first.folder is not None
     assert first.flags == ("--timestamp", first.folder.name)
     again = next_attempt(first, tmp_path, 3, trains=True)
     assert again.where == "from the beginning"
@@ -115,21 +114,27 @@ def test_checkpoint_asked_for_counts_until_the_run_has_begun(tmp_path: Path) -> 
     files = {step: run / "checkpoints" / f"{step}.json" for step in (9, 57, 70)}
     for file in files.values():
         file.touch()
-    back, first = GoingBack(run, 9, same=True), Attempt((), run)
+    back, first = GoingBack(run, 9), Attempt((), run)
     again = next_attempt(first, tmp_path, 3, trains=True, going_back=back)
     assert again.flags == ("--resume", str(run))
     assert again.where == f"from the checkpoint after step 9 of {run}"
 
     for step in (57, 70):
         files[step].unlink()
-    with whole_file(files[57]) as its_own:
-        its_own.write(b"{}")
+    again = next_attempt(first, tmp_path, 3, trains=True, going_back=back)
+    assert again.flags == ("--resume", str(run))
+
+    for own in (run / "config.yaml", files[57]):
+        with whole_file(own) as its_own:
+            its_own.write(b"{}")
     again = next_attempt(first, tmp_path, 3, trains=True, going_back=back)
     assert again.flags == ("--resume", str(run), "--checkpoint_index", "none")
     assert again.where == f"from the checkpoint after step 57 of {run}"
 
     # It is not the run that was asked for, and has checkpoints of its own.
-    branched = GoingBack(run, 9, same=False)
+    (tmp_path / "source").mkdir()
+    (tmp_path / "source/config.yaml").touch()
+    branched = GoingBack(tmp_path / "source", 9)
     again = next_attempt(first, tmp_path, 3, trains=True, going_back=branched)
     assert again.flags == ("--resume", str(run), "--checkpoint_index", "none")
 
@@ -145,6 +150,5 @@ def test_after_nodes_were_lost_a_new_run_goes_on_with_all(tmp_path: Path) -> Non
         (run / name).mkdir()
         (run / name / "checkpoint_57.pt").touch()
     again = next_attempt(Attempt((), run), tmp_path, 3, trains=True)
-    assert again.folder is not None
     assert again.folder != run
     assert again.flags == ("--resume", str(run), "--timestamp", again.folder.name)

@@ -9,8 +9,8 @@ import pytest
 
 from pcode.config import make_config, parse
 from pcode.topology import Topology, make_topology
-from pcode.training.describe import describe
 from pcode.training.planning import make_plan
+from pcode.training.reports import describe
 from pcode.training.schedule import Schedule, make_schedule
 from pcode.utils.errors import UserError
 
