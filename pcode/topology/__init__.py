@@ -1,7 +1,6 @@
 """Topologies: who mixes with whom, and with which weights.
 
-A new topology is one file with a function of n and one line in TOPOLOGIES:
-docs/writing-a-topology.md.
+A new topology is a function of n and one line in TOPOLOGIES: docs/writing-a-topology.md.
 """
 
 import math
@@ -20,22 +19,23 @@ from pcode.topology.base import (
     local_degree_weights,
     metropolis_weights,
 )
-from pcode.topology.chain import chain
-from pcode.topology.complete import complete
-from pcode.topology.erdos_renyi import erdos_renyi
-from pcode.topology.expander import expander
-from pcode.topology.exponential import exponential
+from pcode.topology.drawn import erdos_renyi, random_regular
+from pcode.topology.fixed import (
+    chain,
+    complete,
+    data_center,
+    expander,
+    exponential,
+    hypercube,
+    margulis_expander,
+    ring,
+    ring_ext,
+    social,
+    star,
+    torus,
+)
 from pcode.topology.graph_file import graph_file
-from pcode.topology.hypercube import hypercube
-from pcode.topology.margulis_expander import margulis_expander
-from pcode.topology.one_peer_exponential import OnePeerExponential
-from pcode.topology.random_matching import RandomMatching
-from pcode.topology.random_regular import random_regular
-from pcode.topology.ring import data_center, ring
-from pcode.topology.ring_ext import ring_ext
-from pcode.topology.social import social
-from pcode.topology.star import star
-from pcode.topology.torus import torus
+from pcode.topology.one_peer import OnePeerExponential, RandomMatching
 from pcode.utils.errors import UserError
 from pcode.utils.options import taken_by
 from pcode.utils.registry import look_up
