@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -232,12 +231,3 @@ class NoCommunicator(ProcessCommunicator):
 
 # As long as nothing else is said, a node is one process.
 Communicator.local_ranks = NoCommunicator()
-
-
-@contextmanager
-def naming_nodes(local_size: int) -> Iterator[None]:
-    """Let errors that name processes name nodes, of so many processes in a row each."""
-    try:
-        yield
-    except CommunicationError as error:
-        raise error.by_node(local_size) from error

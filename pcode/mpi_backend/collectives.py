@@ -43,33 +43,22 @@ class Channel:
         depth = Callbacks.depth()
         return Collective(self, depth * TAGS + next(self._numbers[depth]) % TAGS)
 
-    def send(self, tensor: torch.Tensor, peer: int, tag: int) -> list[Transfer]:
-        """Start sending a contiguous tensor to a rank of the group."""
-        known = self._world_ranks[peer]
-        return [
-            Transfer(
-                self.comm.Isend([piece, MPI.BYTE], peer, tag), known, len(piece), receiving=False
-            )
-            for piece in _pieces(tensor)
-        ]
-
-    def receive(self, tensor: torch.Tensor, peer: int, tag: int) -> list[Transfer]:
-        """Start receiving a contiguous tensor from a rank of the group, or MPI.ANY_SOURCE."""
+    def move(self, tensor: torch.Tensor, peer: int, tag: int, receiving: bool) -> list[Transfer]:
+        """Start sending or receiving a contiguous tensor; a receive may be from MPI.ANY_SOURCE."""
+        start = self.comm.Irecv if receiving else self.comm.Isend
         known = None if peer == MPI.ANY_SOURCE else self._world_ranks[peer]
         return [
-            Transfer(
-                self.comm.Irecv([piece, MPI.BYTE], peer, tag), known, len(piece), receiving=True
-            )
+            Transfer(start([piece, MPI.BYTE], peer, tag), known, len(piece), receiving)
             for piece in _pieces(tensor)
         ]
 
     def point_to_point(self, tensor: torch.Tensor, peer: int, tag: int, receiving: bool) -> Steps:
         """One message; peer may be MPI.ANY_SOURCE for a receive."""
         if not receiving:
-            yield self.send(as_contiguous(tensor, self._allows_cuda), peer, tag)
+            yield self.move(as_contiguous(tensor, self._allows_cuda), peer, tag, receiving)
             return
         received = ReceiveBuffers(tensor, allows_cuda=self._allows_cuda)
-        yield self.receive(received.buffers[0], peer, tag)
+        yield self.move(received.buffers[0], peer, tag, receiving)
         received.copy_back()
 
 
@@ -87,12 +76,10 @@ class Collective:
         transfers: list[Transfer] = []
         # From the successor on, so that not all ranks send to the same one first.
         order = [*range(self.rank + 1, self.size), *range(self.rank)]
-        for peer in order:
-            if outputs and outputs[peer].numel():
-                transfers += self._channel.receive(outputs[peer], peer, self._tag)
-        for peer in order:
-            if inputs and inputs[peer].numel():
-                transfers += self._channel.send(inputs[peer], peer, self._tag)
+        for tensors, receiving in ((outputs, True), (inputs, False)):
+            for peer in order:
+                if tensors and tensors[peer].numel():
+                    transfers += self._channel.move(tensors[peer], peer, self._tag, receiving)
         return transfers
 
     def all_to_all(self, outputs: Sequence[torch.Tensor], inputs: Sequence[torch.Tensor]) -> Steps:
@@ -119,15 +106,15 @@ class Collective:
         """The root's tensor to all, along a binomial tree."""
         place = (self.rank - root) % self.size
         # The lowest set bit of a place is the distance to its parent; the root has all above.
-        reach = place & -place if place else 1 << (self.size - 1).bit_length()
+        distance = place & -place if place else 1 << (self.size - 1).bit_length()
         if place:
-            parent = (place - reach + root) % self.size
-            yield self._channel.receive(tensor, parent, self._tag)
+            parent = (place - distance + root) % self.size
+            yield self._channel.move(tensor, parent, self._tag, receiving=True)
         children: list[Transfer] = []
-        while (reach := reach // 2) > 0:
-            if place + reach < self.size:
-                child = (place + reach + root) % self.size
-                children += self._channel.send(tensor, child, self._tag)
+        while (distance := distance // 2) > 0:
+            if place + distance < self.size:
+                child = (place + distance + root) % self.size
+                children += self._channel.move(tensor, child, self._tag, receiving=False)
         yield children
 
     def barrier(self) -> Steps:

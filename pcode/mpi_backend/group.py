@@ -53,7 +53,6 @@ class MPIProcessGroup(ProcessGroup):  # type: ignore[misc]
         world_ranks: Sequence[int],
         timeout: timedelta,
         name: str,
-        *,
         world: World,
         progress: Progress,
     ) -> None:

@@ -55,20 +55,15 @@ class Operation:
 
     Args:
         name: for errors, such as "recv".
-        steps: the work; its first part runs now.
-        world: of the group.
+        steps: the work; its first part runs now, and raises an MPIError where it cannot start.
         limit: seconds that a wait may take, from its call; one for a future counts from now.
         one_step: whether it is only messages: a poll of any operation moves these.
 
     Attributes:
         started, moved: when it began, and when a message was last complete.
-        done: whether it has ended, with or without an error.
-        error: with which it has ended.
+        done: whether it has ended, with or without an `error`.
         ended: set at the end, where somebody waits for it without polling.
         source: after a receive, the sender's rank in the group.
-
-    Raises:
-        MPIError: the world has failed, or a message cannot be started.
     """
 
     def __init__(
@@ -92,13 +87,11 @@ class Operation:
 
     def _next_step(self) -> None:
         try:
-            transfers = next(self._steps, None)
+            self._transfers = next(self._steps)
+        except StopIteration:
+            self.done = True
         except MPI.Exception as error:
             raise self.world.translate(error) from error
-        if transfers is None:
-            self.done = True
-        else:
-            self._transfers = transfers
 
     def needs_polling(self) -> bool:
         """Whether only its own polls move it on or complete what others wait for."""

@@ -93,11 +93,8 @@ class OrderedFuture(Future[Any]):
 class MPIWork(Operation, Work):
     """An operation that torch's users wait for.
 
-    Args:
-        result: the tensors that a future of this operation holds.
-        callbacks: where its future is completed.
-        in_background: whether the helper thread moves it on while nobody waits.
-        name, steps, world, limit, one_step: see Operation.
+    `result` are the tensors that its future holds; where it is `in_background` the helper thread
+    moves it on while nobody waits.
     """
 
     def __init__(

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from pcode.topology import drawn, fixed, one_peer
 from pcode.topology.base import (
     Graph,
     Mixing,
@@ -19,23 +20,7 @@ from pcode.topology.base import (
     local_degree_weights,
     metropolis_weights,
 )
-from pcode.topology.drawn import erdos_renyi, random_regular
-from pcode.topology.fixed import (
-    chain,
-    complete,
-    data_center,
-    expander,
-    exponential,
-    hypercube,
-    margulis_expander,
-    ring,
-    ring_ext,
-    social,
-    star,
-    torus,
-)
 from pcode.topology.graph_file import graph_file
-from pcode.topology.one_peer import OnePeerExponential, RandomMatching
 from pcode.utils.errors import UserError
 from pcode.utils.options import taken_by
 from pcode.utils.registry import look_up
@@ -57,22 +42,22 @@ __all__ = [
 # Functions of n, and of `seed`, the run's, where they draw; what else they take they declare as
 # options. Each raises a UserError that says what would do for an n that it does not have.
 TOPOLOGIES: dict[str, Callable[..., Graph]] = {
-    "complete": complete,
-    "ring": ring,
-    "torus": torus,
-    "expander": expander,
-    "margulis_expander": margulis_expander,
-    "social": social,
-    "ring_ext": ring_ext,
-    "data_center": data_center,
-    "chain": chain,
-    "star": star,
-    "hypercube": hypercube,
-    "exponential": exponential,
-    "one_peer_exponential": OnePeerExponential,
-    "random_regular": random_regular,
-    "erdos_renyi": erdos_renyi,
-    "random_matching": RandomMatching,
+    "complete": fixed.complete,
+    "ring": fixed.ring,
+    "torus": fixed.torus,
+    "expander": fixed.expander,
+    "margulis_expander": fixed.margulis_expander,
+    "social": fixed.social,
+    "ring_ext": fixed.ring_ext,
+    "data_center": fixed.data_center,
+    "chain": fixed.chain,
+    "star": fixed.star,
+    "hypercube": fixed.hypercube,
+    "exponential": fixed.exponential,
+    "one_peer_exponential": one_peer.OnePeerExponential,
+    "random_regular": drawn.random_regular,
+    "erdos_renyi": drawn.erdos_renyi,
+    "random_matching": one_peer.RandomMatching,
 }
 # What is given the number after a colon in the name, as in `random_regular:4`.
 PARAMETRIC = {"random_regular": "degree", "erdos_renyi": "probability"}
@@ -136,7 +121,7 @@ def surviving_graph(graph: Graph, survivors: Sequence[int], remade: Graph | None
         weights = metropolis_weights(num_nodes, ((int(i), int(j)) for i, j in left))
         with suppress(UserError):  # they are not connected
             return Topology(f"{graph.name} without {graph.num_nodes - num_nodes}", weights)
-    return ring(num_nodes)
+    return fixed.ring(num_nodes)
 
 
 def _parameter(name: str, text: str) -> dict[str, float]:
