@@ -179,7 +179,7 @@ class SimCommunicator(ProcessCommunicator):
 
     @contextmanager
     def _naming(self, peer: int | None, step: int | None) -> Iterator[None]:
-        """Let errors name the peer, by its process, and the step; and nodes in place of processes."""
+        """Let errors name nodes: this one, that of a peer, by its process, and the step."""
         try:
             yield
         except CommunicationError as error:

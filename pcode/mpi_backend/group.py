@@ -53,6 +53,7 @@ class MPIProcessGroup(ProcessGroup):  # type: ignore[misc]
         world_ranks: Sequence[int],
         timeout: timedelta,
         name: str,
+        *,
         world: World,
         progress: Progress,
     ) -> None:

@@ -60,7 +60,12 @@ class Runtime:
                 f"{world.rank} of {world.size}: leave rank and world_size to MPI"
             )
         return MPIProcessGroup(
-            options.store, ranks, options.timeout, options.group_id, world, self.progress
+            options.store,
+            ranks,
+            options.timeout,
+            options.group_id,
+            world=world,
+            progress=self.progress,
         )
 
     def create_group_of(self, ranks: list[int]) -> MPIProcessGroup | None:
@@ -70,7 +75,9 @@ class Runtime:
             return None
         self._num_groups[members] += 1
         name = f"{members}/{self._num_groups[members]}"
-        return MPIProcessGroup(None, members, self.timeout, name, self.world, self.progress)
+        return MPIProcessGroup(
+            None, members, self.timeout, name, world=self.world, progress=self.progress
+        )
 
     def create_store(self) -> Store:
         """Make a store on rank 0, at the first of its addresses that this rank reaches; collective.
