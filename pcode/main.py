@@ -24,7 +24,7 @@ from pcode.launch.environment import (
     num_nodes_of,
     rendezvous_address,
 )
-from pcode.launch.mpirun import go_to, goes_on, mpirun_command, runs_here, with_variable
+from pcode.launch.mpirun import go_to, mpirun_command, runs_here, survives_failures, with_variable
 from pcode.launch.steps import StepMark
 from pcode.launch.supervise import launch
 from pcode.training.describe import describe, headline
@@ -120,7 +120,7 @@ def _main(arguments: Sequence[str]) -> int:
         kind = "terminal" if sys.stderr.isatty() else "pipe"
         command = with_variable(command, LAUNCHER_VARIABLE, kind)
         return run_attempts(
-            lambda flags: launch([*command, *flags], here, goes_on(config.launch)),
+            lambda flags: launch([*command, *flags], here, survives_failures(config.launch)),
             first_attempt,
             lambda failed: next_attempt(
                 failed,

@@ -46,7 +46,7 @@ class Ended:
     failed: bool
 
 
-def launch(command: Sequence[str], here: bool = True, goes_on: bool = False) -> Ended:
+def launch(command: Sequence[str], here: bool = True, survives: bool = False) -> Ended:
     """Run mpirun, and say in one line why it failed if nobody else did.
 
     To be called in the main thread. stdout is inherited, stderr passed on; the ranks read nothing.
@@ -67,7 +67,7 @@ def launch(command: Sequence[str], here: bool = True, goes_on: bool = False) -> 
     Args:
         command: mpirun and its arguments.
         here: all ranks run on this machine.
-        goes_on: the ranks go on when one of them has failed.
+        survives: the ranks go on when one of them has failed.
 
     Returns:
         The status is mpirun's, which is that of the first rank to fail, or 0; where mpirun itself
@@ -91,7 +91,7 @@ def launch(command: Sequence[str], here: bool = True, goes_on: bool = False) -> 
             os.close(writer)
             relay = Relay(reader, failure)
             run = _Supervised(process)
-            run.supervise(signals, None if goes_on else failures)
+            run.supervise(signals, None if survives else failures)
         relay.finish(_KILL_LIMIT_SECONDS)
         return _judge(process.returncode, run, relay.filter, scratch.folder)
 
