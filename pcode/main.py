@@ -25,7 +25,7 @@ from pcode.launch.environment import (
     rendezvous_address,
 )
 from pcode.launch.mpirun import go_to, mpirun_command, runs_here, survives_failures, with_variable
-from pcode.launch.steps import StepMark
+from pcode.launch.scratch import StepMark
 from pcode.launch.supervise import launch
 from pcode.training.describe import describe, headline
 from pcode.training.folders import runs_folder

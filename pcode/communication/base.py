@@ -102,10 +102,7 @@ class Communicator(ABC):
         """Return when all nodes have called it."""
 
     def fail_point(self, phase: str, step: int, corrupt: Callable[[], None] | None = None) -> None:
-        """Let this process fail here, where a failure on purpose is asked for.
-
-        `phase` is one of injection.PHASES; `corrupt` makes what is in hand useless.
-        """
+        """Let a failure on purpose happen here; `corrupt` makes what is in hand useless."""
         for fault in self.faults:
             if fault.phase == phase and fault.step in (None, step) and not fault.done:
                 fault.happen(corrupt)
@@ -195,7 +192,7 @@ class ProcessCommunicator(Communicator):
 
         Args:
             ranks: in their order they are 0, 1, ... there.
-            limit_seconds: the time limit of its operations; simulated processes need none.
+            limit_seconds: the time limit of its operations.
             local_size: the processes of a node. Errors name nodes.
         """
 

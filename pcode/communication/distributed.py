@@ -40,13 +40,9 @@ def new_group(
 def naming(
     rank: int, peer: int | None = None, step: int | None = None, local_size: int = 1
 ) -> Iterator[None]:
-    """Let errors of torch.distributed, whatever the backend, name rank, peer and step.
+    """Raise a CommunicationError that names rank, peer and step for any of torch.distributed.
 
-    Args:
-        local_size: processes of a node; nodes are named.
-
-    Raises:
-        CommunicationError: in place of what the block raises.
+    It names nodes, of `local_size` processes each.
     """
     try:
         yield

@@ -14,9 +14,8 @@ from pathlib import Path
 
 import psutil
 
-from pcode.launch import steps
 from pcode.launch.relay import Filter, Relay
-from pcode.launch.scratch import scratch_folder
+from pcode.launch.scratch import STEPS_VARIABLE, marked_step, scratch_folder
 from pcode.utils.errors import DIVERGED, INTERRUPTED, PREEMPTED, USER_ERROR
 
 _ASKING = (signal.SIGTERM, signal.SIGUSR1)
@@ -85,7 +84,7 @@ def launch(command: Sequence[str], here: bool = True, survives: bool = False) ->
                 stdin=subprocess.DEVNULL,
                 stderr=writer,
                 start_new_session=True,
-                env={**os.environ, steps.VARIABLE: str(scratch.folder)},
+                env={**os.environ, STEPS_VARIABLE: str(scratch.folder)},
                 pass_fds=[scratch.lock, reader],  # the lock, too, may outlive this process
             )
             os.close(writer)
@@ -258,7 +257,7 @@ class _Supervised:
 def _judge(returned: int, run: _Supervised, seen: Filter, folder: Path) -> Ended:
     """What an ended mpirun amounts to; report a failure that nobody has reported yet."""
     death = None if seen.death is None else seen.death.sentence
-    if seen.death is not None and (step := steps.marked_step(folder, seen.death.rank)) is not None:
+    if seen.death is not None and (step := marked_step(folder, seen.death.rank)) is not None:
         death = f"{death} in step {step}"
     if run.gave_up:
         status = 1

@@ -136,5 +136,5 @@ class RNNLanguageModel(nn.Module):
         if rows.shape[1] != width:
             raise UserError(f"--rnn_n_hidden {width}: the embeddings have {rows.shape[1]} numbers")
         if len(rows) != num_words or known.shape != (num_words,):
-            raise UserError(f"embeddings of {len(rows)} words for a vocabulary of {num_words}")
+            raise ValueError(f"embeddings of {len(rows)} words for a vocabulary of {num_words}")
         self.embedding.weight[known] = rows[known].to(self.embedding.weight)
