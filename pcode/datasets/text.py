@@ -6,17 +6,15 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
 from pcode.datasets.base import (
-    WHOLE,
     Batch,
     Batches,
     BpttLength,
     Dataset,
-    LocalRank,
     epoch_batches,
     share_batches,
 )
@@ -91,10 +89,10 @@ class Text(Dataset):
     def __init__(
         self,
         name: str,
-        *,
         train_words: torch.Tensor,
         test_words: torch.Tensor,
         vocabulary: Sequence[str],
+        *,
         rnn_bptt_len: int,
         batch_size: int,
         n_mpi_process: int,
@@ -127,20 +125,15 @@ class Text(Dataset):
         num_batches: int,
         batch_size: int,
         *,
-        seed: int,
-        rank: int,
-        epoch: int,
         first: int = 0,
-        local_rank: LocalRank = WHOLE,
+        **order: Any,
     ) -> Batches:
         """Read the windows of the node's columns in order of time, from number `first` on.
 
         A node that holds all columns (`--partition_data none`) draws batch_size of them for each
-        epoch.
+        epoch; `order` are the other arguments of `epoch_batches`.
         """
-        (columns,) = epoch_batches(
-            share, 1, batch_size, seed=seed, rank=rank, epoch=epoch, local_rank=local_rank
-        )
+        (columns,) = epoch_batches(share, 1, batch_size, **order)
         windows = range(first, num_batches)
         return self.read([columns] * len(windows), windows)
 
@@ -182,15 +175,8 @@ def load_text(
         torch.tensor([numbers.get(word, unknown) for word in words], dtype=torch.int64)
         for words in (train_words, test_words)
     )
-    return Text(
-        name,
-        train_words=train,
-        test_words=test,
-        vocabulary=vocabulary,
-        rnn_bptt_len=rnn_bptt_len,
-        batch_size=batch_size,
-        n_mpi_process=n_mpi_process,
-    )
+    reading = {"batch_size": batch_size, "n_mpi_process": n_mpi_process}
+    return Text(name, train, test, vocabulary, rnn_bptt_len=rnn_bptt_len, **reading)
 
 
 def _words(name: str, path: Path, lower: bool) -> Iterator[str]:
@@ -245,10 +231,5 @@ def load_synthetic_text(parameters: str, **reading: int) -> Text:
         words.append(word)
         word = successors[word][bisect(bounds, draw)]
     text = torch.tensor(words, dtype=torch.int64)
-    return Text(
-        name,
-        train_words=text[:length],
-        test_words=text[length:],
-        vocabulary=[f"word{number}" for number in range(num_words)],
-        **reading,
-    )
+    vocabulary = [f"word{number}" for number in range(num_words)]
+    return Text(name, text[:length], text[length:], vocabulary, **reading)

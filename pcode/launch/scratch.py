@@ -22,8 +22,7 @@ _MARK = ".made-by-pcode-launch"
 _LONGEST_PATH_BYTES = 32
 # A younger folder may be one that its maker has not locked yet.
 _MOMENT_SECONDS = 60.0
-# Of the ranks, the folder in which their launcher wants to find the step that each is in: those that
-# are killed cannot say it.
+# The folder in which a launcher wants to find the step that each rank is in: the killed cannot say.
 STEPS_VARIABLE = "PCODE_STEPS"
 _STEP_BYTES = 8
 _NO_STEP = b"\xff" * _STEP_BYTES
