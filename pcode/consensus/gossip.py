@@ -95,16 +95,10 @@ class _NoStep(LocalStep):
 
 
 class Consensus:
-    """Simulate an optimizer on all nodes at once, without gradients.
+    """Simulate an optimizer with a consensus step size, gamma, on all nodes at once.
 
-    Args:
-        optimizer: one with a consensus step size, gamma: ParallelChoco or DeepSqueeze.
-        layout: the tensors of one node.
-        start: n x d, one row for each node; copied.
-        seed: for compressors that draw.
-
-    Attributes:
-        x: n x d float64.
+    No gradients are involved: `x`, n x d float64, is first a copy of `start`, a row for each node
+    with the tensors of `layout`. Compressors draw from `seed`.
     """
 
     def __init__(
@@ -214,12 +208,7 @@ def slowest_mode(topology: Topology) -> tuple[float, Matrix]:
 
     Along it, gossip without compression leaves 1 - gamma (1 - lambda_2) of the error a round. For
     gamma below 1 / beta that is the slowest of all; 1 - lambda_2 is the spectral gap unless a
-    negative eigenvalue is larger in size.
-
-    Raises:
-        ValueError: the graph is one node.
+    negative eigenvalue is larger in size. One node has none: an IndexError.
     """
-    if topology.num_nodes < 2:
-        raise ValueError("one node has no second eigenvalue")
     values, vectors = np.linalg.eigh(topology.matrix)
     return float(values[-2]), vectors[:, -2]

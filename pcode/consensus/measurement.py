@@ -22,8 +22,7 @@ class Setting:
 
     Attributes:
         slowest: 1 - lambda_2; the gap, unless a negative eigenvalue is larger in size.
-        compressor: its name and options, short.
-        delta: the compressor's quality.
+        compressor: its name and options, short; delta is its quality.
         message_bytes: one message to one neighbour.
         round_bytes: what a node sends a round, mean over the nodes.
     """

@@ -171,7 +171,7 @@ def num_nodes_of(environment: RankEnvironment, num_local_ranks: int) -> int:
 
 
 def rendezvous_address(environ: Mapping[str, str] = os.environ) -> tuple[str, int]:
-    """Host and port at which the ranks of torch.distributed rendezvous: rank 0 listens there.
+    """Host and port at which rank 0 of torch.distributed listens for the others.
 
     MASTER_ADDR and MASTER_PORT where they are set. Otherwise every rank derives the same: in a
     Slurm step, its first host and a port from the numbers of job and step; under Open MPI on a

@@ -121,11 +121,9 @@ def _death(text: bytes) -> Death | None:
 
 
 class Relay:
-    """Passes a program's standard error on to this one's, through a Filter, in a thread.
+    """Passes a program's standard error, `source`, on to this one's through a Filter, in a thread.
 
-    Args:
-        source: the reading end of the program's standard error; closed at the end.
-        failure: gets a byte when the filter has seen that the run fails.
+    `failure` gets a byte when the filter has seen that the run fails.
     """
 
     def __init__(self, source: int, failure: int) -> None:

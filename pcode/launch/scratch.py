@@ -30,12 +30,7 @@ _NO_STEP = b"\xff" * _STEP_BYTES
 
 @dataclass(frozen=True)
 class Scratch:
-    """A fresh folder of this user's alone.
-
-    Attributes:
-        folder: where it is.
-        lock: a file descriptor that says, to those who clean up, that it is in use.
-    """
+    """A fresh folder of this user's alone, and a file descriptor that says that it is in use."""
 
     folder: Path
     lock: int

@@ -34,11 +34,9 @@ _ORDERLY = (0, USER_ERROR, DIVERGED, PREEMPTED, INTERRUPTED)
 
 @dataclass(frozen=True)
 class Ended:
-    """How an mpirun ended.
+    """How an mpirun ended: the exit status that this process should end with.
 
-    Attributes:
-        status: that this process should end with.
-        failed: it was neither an orderly end nor one that a signal to this process asked for.
+    It has failed where that was neither an orderly end nor one that a signal here asked for.
     """
 
     status: int
@@ -58,13 +56,10 @@ def launch(command: Sequence[str], here: bool = True, survives: bool = False) ->
       after a signal, and, but for ranks that go on without others, after a rank's failure. It
       waits for ever for a host that it cannot reach.
     - When mpirun is gone, so is every process on this machine that came from it, and its files.
-      Other hosts' daemons end their ranks when they lose mpirun.
+      Other hosts' daemons end their ranks when they lose mpirun. This needs Linux, as the next.
     - Should this process be killed, mpirun gets SIGTERM.
 
-    The last two need Linux; elsewhere it depends on mpirun.
-
     Args:
-        command: mpirun and its arguments.
         here: all ranks run on this machine.
         survives: the ranks go on when one of them has failed.
 
@@ -189,10 +184,8 @@ class _Supervised:
     def supervise(self, signals: int, failures: int | None) -> None:
         """Hand signals on until the process has ended.
 
-        Args:
-            signals: to read them from.
-            failures: readable once a rank has failed, after which mpirun has to end; None: it
-                need not.
+        `failures` is readable once a rank has failed, after which mpirun has to end; None: it need
+        not.
         """
         sources = [signals] if failures is None else [signals, failures]
         while self._process.poll() is None:

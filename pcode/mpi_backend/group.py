@@ -35,7 +35,7 @@ class MPIProcessGroup(ProcessGroup):  # type: ignore[misc]
     """A torch.distributed.ProcessGroup of MPI ranks with communicators of its own.
 
     Collective over its members (not over all ranks). Tensors are dense and in host memory;
-    contiguous ones are sent and received in place. MPIWorks of one group are to be started in
+    contiguous ones are sent and received in place. Operations of one group are to be started in
     the same order on all its ranks; different groups and point-to-point messages are independent
     of each other and may be used by several threads at once.
 

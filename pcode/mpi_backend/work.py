@@ -121,8 +121,7 @@ class MPIWork(Operation, Work):
     def wait(self, timeout: timedelta | None = None) -> bool:
         """Return True when the operation has ended.
 
-        Args:
-            timeout: instead of the group's time limit; zero or less stands for the latter.
+        The timeout holds instead of the group's time limit unless it is zero or less.
 
         Raises:
             MPIError: time limit, error of MPI, or another rank reported one.

@@ -89,11 +89,8 @@ def connected_topology(
 ) -> Topology:
     """Return the first connected graph among draw(seed of attempt 0), draw(seed of 1), ...
 
-    Args:
-        name: the topology's.
-        seed: the run's, from which all attempts' are derived.
-        draw: a networkx graph of the nodes 0 to num_nodes - 1 from a seed.
-        hint: what would do, for the UserError where none of MAX_ATTEMPTS graphs is connected.
+    These are networkx graphs of the nodes 0 to num_nodes - 1. Where none of MAX_ATTEMPTS is
+    connected a UserError says what would do, `hint`.
     """
     import networkx  # noqa: PLC0415  # takes .2 s, which only graphs made with it are to cost
 
