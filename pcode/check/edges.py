@@ -106,7 +106,7 @@ class Measured:
         )
 
 
-@dataclass
+@dataclass(eq=False)
 class EdgeError(Exception):
     """No answer on an edge: what came instead, after how long."""
 

@@ -14,8 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from pcode.config import Config
-from pcode.tools.reproduce_runs import Setting
-from pcode.tools.reproduce_tables import DIVERGES, Table
+from pcode.tools.reproduce_tables import DIVERGES, Setting, Table
 from pcode.tools.results_runs import METRICS
 from pcode.tools.results_table import PERCENT, mean_text
 from pcode.utils import tables
