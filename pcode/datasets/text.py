@@ -10,14 +10,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from pcode.datasets.base import (
-    Batch,
-    Batches,
-    BpttLength,
-    Dataset,
-    epoch_batches,
-    share_batches,
-)
+from pcode.datasets.base import Batch, Batches, BpttLength, Dataset, epoch_batches, share_batches
 from pcode.datasets.in_memory import check_fits
 from pcode.utils.errors import UserError
 from pcode.utils.files import check_file

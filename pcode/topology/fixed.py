@@ -5,12 +5,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from pcode.topology.base import (
-    Topology,
-    check_num_nodes,
-    local_degree_weights,
-    metropolis_weights,
-)
+from pcode.topology.base import Topology, check_num_nodes, local_degree_weights, metropolis_weights
 from pcode.utils.errors import UserError
 
 
