@@ -71,7 +71,6 @@ def epoch_batches(
 
     Args:
         indices: the node's samples, positions in the training set, int64, one at least.
-        num_batches: from batches_per_epoch.
         seed, rank, epoch: what the order depends on.
         local_rank: the process, which takes its slice of each.
     """
@@ -164,11 +163,9 @@ class Dataset(ABC):
 
     @abstractmethod
     def read(self, batches: Sequence[torch.Tensor], seeds: Sequence[int]) -> Batches:
-        """Read the training batches of these samples, in order.
+        """Read the training batches of these samples, positions in train_targets, int64, in order.
 
-        Args:
-            batches: positions in train_targets, int64, a tensor for each batch.
-            seeds: for each batch, what its augmentation is drawn from.
+        The augmentation of each is drawn from its seed.
         """
 
     @abstractmethod
@@ -181,13 +178,10 @@ class Dataset(ABC):
 
 @dataclass(frozen=True)
 class Source:
-    """How a data set is loaded.
+    """How a data set is loaded: `load` is called with the flags it takes, by their names.
 
-    Attributes:
-        load: called with the flags it takes, by their names; of a parametric source also with
-            `parameters`, what follows its name: "A:B" in "NAME:A:B". It raises a UserError where a
-            parameter or file is not what it should be.
-        parametric: whether its name may be followed by parameters.
+    Of a parametric source also with `parameters`, what follows its name: "A:B" in "NAME:A:B". It
+    raises a UserError where a parameter or file is not what it should be.
     """
 
     load: Callable[..., Dataset]

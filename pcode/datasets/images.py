@@ -93,8 +93,7 @@ class ImageFiles:
 
     Attributes:
         train, test: the files of each part. Each tuple is what `read` takes: one file, or one of
-            images and one of labels.
-        read: paths -> images, N x C x H x W, and labels, N.
+            images and one of labels. It returns images, N x C x H x W, and labels, N.
         padding: see ImagePreparation.
         ending: that files may have besides, compressed; they are read as they are.
     """

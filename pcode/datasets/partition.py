@@ -19,21 +19,15 @@ LARGEST_ALPHA = 1e6
 
 @dataclass(frozen=True)
 class Scheme:
-    """How samples are dealt.
+    """How samples are dealt."""
 
-    Attributes:
-        deal: (targets, num_nodes, seed, epoch, *parameters) -> every node's samples.
-        smallest: (num_samples, num_nodes, *parameters) -> how few a node may have in some epoch.
-        drawn: whether they are drawn, so that another epoch's differ.
-        by_label: whether it needs samples with labels.
-        parametric: whether its name may be followed by ":A:B".
-    """
-
+    # (targets, num_nodes, seed, epoch, *parameters) -> every node's samples
     deal: Callable[..., list[torch.Tensor]]
+    # (num_samples, num_nodes, *parameters) -> how few a node may have in some epoch
     smallest: Callable[..., int] = operator.floordiv
-    drawn: bool = False
-    by_label: bool = False
-    parametric: bool = False
+    drawn: bool = False  # so that another epoch's differ
+    by_label: bool = False  # it needs samples with labels
+    parametric: bool = False  # its name may be followed by ":A:B"
 
 
 def partition_scheme(name: str) -> Scheme:

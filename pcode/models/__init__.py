@@ -74,11 +74,7 @@ NAMES = (
 
 
 def architecture(name: str) -> Architecture:
-    """Return the architecture of that name.
-
-    Raises:
-        UserError: the name is unknown; the message names what is like it, or all that there is.
-    """
+    """Return the architecture of that name, or raise a UserError with what is like it."""
     if name in MODELS:
         return MODELS[name]
     match = re.fullmatch(rf"({'|'.join(FAMILIES)})([1-9][0-9]{{0,3}})", name)
@@ -121,13 +117,8 @@ def make_model(
 ) -> nn.Module:
     """Return the model of that name, on the CPU, with the same initial parameters on every node.
 
-    They are drawn from (seed, "model"); torch's default generator is left as it was.
-
-    Args:
-        arch: a name that `architecture` knows.
-        input_shape, num_classes: see Architecture.
-        seed: the run's seed.
-        flags: every flag of the run; the model gets those that it takes.
+    They are drawn from (seed, "model"), with the run's seed; torch's default generator is left as
+    it was. Of all flags of the run the model gets those that it takes.
 
     Raises:
         UserError: the name is unknown, the model cannot take such samples, or one of its flags is

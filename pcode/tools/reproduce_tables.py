@@ -49,11 +49,9 @@ class Rehearsal(NamedTuple):
 class Table:
     """A table or figure of the paper; its name is that of its folder in configs/.
 
-    Attributes:
-        data, models: what the paper's figures were measured on.
-        panels: what a panel of the picture shows: a column over the rows, a row over the columns,
-            or all of it, a curve for each column.
-        note: a sentence on the paper's figures.
+    The paper's figures were measured with these models on these data. A panel of the picture shows
+    a column over the rows, a row over the columns, or all of it, a curve for each column. The note
+    is a sentence on the paper's figures.
     """
 
     name: str
@@ -179,11 +177,9 @@ def is_rehearsal(data: str | None) -> bool:
 
 @dataclass(frozen=True)
 class Setting:
-    """How the cells of a table are run, each once for every seed.
+    """How the cells of a table are run, each once for every seed, in a folder.
 
-    Attributes:
-        data, epochs: instead of the files' own.
-        folder: of the runs.
+    Data and epochs take the place of the files' own.
     """
 
     table: Table
