@@ -14,12 +14,10 @@ from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from pcode.models.base import Architecture, UnfitInputsError
-from pcode.models.convolutional import NUM_CONVOLUTIONS, lenet, vgg
-from pcode.models.densenet import DenseNet
 from pcode.models.from_torchvision import torchvision_model, torchvision_names, torchvision_resnet
-from pcode.models.mlp import logistic_regression, mlp
-from pcode.models.residual import ResNetCifar, WideResNet
 from pcode.models.rnn_lm import RNNLanguageModel, Scales
+from pcode.models.sequential import NUM_CONVOLUTIONS, lenet, logistic_regression, mlp, vgg
+from pcode.models.shortcuts import DenseNet, ResNetCifar, WideResNet
 from pcode.utils.errors import UserError
 from pcode.utils.options import options_of, taken_by
 from pcode.utils.seeding import derive_seed

@@ -6,9 +6,8 @@ A new scheme is one file with a subclass of Scheme and one line in SCHEMES.
 from typing import Any
 
 from pcode.schedules.base import Scheme
-from pcode.schedules.one_cycle import OneCycle
+from pcode.schedules.phases import ConvexDecay, OneCycle, Strict
 from pcode.schedules.stepwise import Constant, MultiStep, ReduceOnPlateau
-from pcode.schedules.strict import ConvexDecay, Strict
 from pcode.utils.errors import naming_flags
 from pcode.utils.registry import look_up
 
