@@ -1,4 +1,4 @@
-"""Texts: the Penn Treebank, WikiText-2 or any of their format, and a Markov chain's; word vectors."""
+"""Texts: the Penn Treebank, WikiText-2, any in their format, a Markov chain's; and word vectors."""
 
 import re
 from bisect import bisect

@@ -5,13 +5,7 @@ from typing import Annotated
 
 from torch import nn
 
-from pcode.models.base import (
-    DropRate,
-    UnfitInputsError,
-    check_drop_rate,
-    he_normal,
-    image_shape,
-)
+from pcode.models.base import DropRate, UnfitInputsError, check_drop_rate, he_normal, image_shape
 from pcode.utils.options import Option
 
 VGG_WIDTHS = (64, 128, 256, 512, 512)
