@@ -40,8 +40,7 @@ class Communicator(ABC):
     Every `step` is that of the training, to be named in errors.
 
     Attributes:
-        rank: this node, from 0.
-        size: how many nodes there are.
+        rank, size: this node, from 0, and how many there are.
         bytes_sent: bytes this node has sent in `exchange` (exact: what was handed over) and
             `all_reduce` (2 (n - 1) / n times the tensor, which the best algorithms send). What
             evaluation gathers is not counted.

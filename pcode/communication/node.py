@@ -21,12 +21,8 @@ class NodeCommunicator(Communicator):
     The first processes of the nodes talk to each other; what has come in, a compressed message as
     a rule, is broadcast inside each node. What a node says is what its first process says: the
     others pass the same, or what is not looked at. All get the same bits, so that processes which
-    go on from equal states by equal steps stay equal.
-
-    Args:
-        leaders: the first processes, by node; on the others it communicates nothing.
-        local_ranks: the processes of this node.
-        names_peers: whether the communicator of all processes does.
+    go on from equal states by equal steps stay equal. On those others `leaders`, the first
+    processes by node, communicates nothing.
     """
 
     def __init__(

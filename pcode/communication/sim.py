@@ -159,12 +159,9 @@ class Simulation:
 
 
 class SimCommunicator(ProcessCommunicator):
-    """One simulated process's view of the others.
+    """One simulated process's view of the others: of a group to which it belongs (None: of all).
 
-    Args:
-        process: this one, of all that are simulated.
-        group: those of them that it sees, itself among them; None: all.
-        local_size: processes of a node; errors name nodes.
+    Errors name nodes, of `local_size` processes each.
     """
 
     def __init__(

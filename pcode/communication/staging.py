@@ -21,11 +21,9 @@ class StagedCommunicator(ProcessCommunicator):
     Collective operations wait for the GPU, and so do broadcasts inside a node of several processes:
     these are better off with NCCL. Tensors in host memory pass through.
 
-    Args:
-        inner: takes tensors in host memory.
-        device: where this node's tensors lie; it becomes the calling thread's current one.
-        takes_device: whether messages between two nodes may be handed to `inner` where they lie, as
-            an MPI that is built with CUDA takes them: the thread then waits and exchanges only.
+    The device, where this node's tensors lie, becomes the calling thread's current one. If `inner`
+    takes_device, as an MPI that is built with CUDA, it is handed messages between two nodes where
+    they lie: the thread then waits and exchanges only.
     """
 
     def __init__(

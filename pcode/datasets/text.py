@@ -12,7 +12,7 @@ import torch
 
 from pcode.datasets.base import Batch, Batches, BpttLength, Dataset, epoch_batches, share_batches
 from pcode.datasets.in_memory import check_fits
-from pcode.utils.errors import UserError
+from pcode.utils.errors import UserError, naming_flags
 from pcode.utils.files import check_file
 from pcode.utils.seeding import torch_generator
 
@@ -174,19 +174,23 @@ def load_text(
 
 def _words(name: str, path: Path, lower: bool) -> Iterator[str]:
     """Read the words of a file, with one more at the end of every line, also of an empty one."""
+    hint = "; put the text there, or name another folder with --data_dir"
+    with naming_flags(f"--data {name}"):
+        for line in _lines(path, hint):
+            yield from (line.lower() if lower else line).split()
+            yield END_OF_LINE
+
+
+def _lines(path: Path, hint: str = "", newline: str | None = None) -> Iterator[str]:
+    """Read the lines of a file; a UserError names one that is no text or cannot be read."""
     try:
         check_file(path)
-        with path.open(encoding="utf-8") as file:
-            for line in file:
-                yield from (line.lower() if lower else line).split()
-                yield END_OF_LINE
+        with path.open(encoding="utf-8", newline=newline) as file:
+            yield from file
     except UnicodeDecodeError:
-        raise UserError(f"--data {name}: {path} is not a text file (UTF-8)") from None
+        raise UserError(f"{path} is not a text file (UTF-8)") from None
     except OSError as error:
-        raise UserError(
-            f"--data {name}: {path} cannot be read: {error.strerror}; put the text there, or name "
-            "another folder with --data_dir"
-        ) from None
+        raise UserError(f"{path} cannot be read: {error.strerror}{hint}") from None
 
 
 def load_synthetic_text(parameters: str, **reading: int) -> Text:
@@ -236,12 +240,9 @@ def load_embeddings(
     The one file DATA_DIR/*.Dd.txt, as GloVe names them (glove.6B.200d.txt), D = num_dimensions: a
     line for each word, "word x1 ... xD". Words are looked up as they stand in the vocabulary.
 
-    Returns:
-        The rows, float32 V x D, 0 for a word that the file lacks; and which words it has, bool V.
-
-    Raises:
-        UserError: no file or several, one that cannot be read, a line that is no vector of D
-            finite numbers, or no word of the vocabulary.
+    The rows are float32 V x D, 0 for a word that the file lacks; with them comes which words it
+    has, bool V. Of no file or several, a line that is no vector of D finite numbers, or no word of
+    the vocabulary it raises a UserError.
     """
     pattern = f"*.{num_dimensions}d.txt"
     files = sorted(Path(data_dir).glob(pattern))
@@ -255,26 +256,19 @@ def load_embeddings(
     numbers = {word: number for number, word in enumerate(vocabulary)}
     rows = torch.zeros(len(vocabulary), num_dimensions)
     known = torch.zeros(len(vocabulary), dtype=torch.bool)
-    try:
-        check_file(path)
-        with path.open(encoding="utf-8", newline="\n") as file:
-            for count, line in enumerate(file, 1):
-                try:
-                    # From the right, because some of GloVe's words hold blanks.
-                    word, *entries = line.rstrip("\r\n ").rsplit(" ", num_dimensions)
-                    if len(entries) != num_dimensions:
-                        raise ValueError(f"not a word and {num_dimensions} numbers")
-                    if word in numbers:
-                        vector = torch.tensor([float(entry) for entry in entries])
-                        if not vector.isfinite().all():
-                            raise ValueError("not finite")
-                        rows[numbers[word]], known[numbers[word]] = vector, True
-                except ValueError as error:
-                    raise UserError(f"{path}, line {count}: {error}") from None
-    except UnicodeDecodeError:
-        raise UserError(f"{path}: not a text file (UTF-8)") from None
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
+    for count, line in enumerate(_lines(path, newline="\n"), 1):
+        try:
+            # From the right, because some of GloVe's words hold blanks.
+            word, *entries = line.rstrip("\r\n ").rsplit(" ", num_dimensions)
+            if len(entries) != num_dimensions:
+                raise ValueError(f"not a word and {num_dimensions} numbers")
+            if word in numbers:
+                vector = torch.tensor([float(entry) for entry in entries])
+                if not vector.isfinite().all():
+                    raise ValueError("not finite")
+                rows[numbers[word]], known[numbers[word]] = vector, True
+        except ValueError as error:
+            raise UserError(f"{path}, line {count}: {error}") from None
     if not known.any():
         raise UserError(f"{path}: has none of the {len(vocabulary)} words of the vocabulary")
     return rows, known

@@ -22,13 +22,10 @@ Kind = Literal["mpi", "torchrun", "slurm"]
 
 @dataclass(frozen=True)
 class RankEnvironment:
-    """This process's place among the ranks, as the program that started them says.
+    """This process's place among the ranks, over all machines and on this one, counted from 0.
 
-    Attributes:
-        kind: what started them: an MPI's mpirun (or srun with PMIx or PMI), torchrun or a
-            manager that sets the same variables, or a plain Slurm step.
-        rank, num_ranks: over all machines, from 0.
-        local_rank, num_local_ranks: on this machine, from 0.
+    They were started by an MPI's mpirun (or srun with PMIx or PMI), by torchrun or a manager that
+    sets the same variables, or by a plain Slurm step, which say so.
     """
 
     kind: Kind
@@ -51,10 +48,8 @@ def detect(environ: Mapping[str, str] = os.environ) -> RankEnvironment | None:
     """The place of this process among ranks, or None where none were started.
 
     The innermost launcher wins: torchrun under srun is torchrun, mpirun in a Slurm job is mpirun.
-    A step of one task (`srun --pty bash`) is a shell, not a rank.
-
-    Raises:
-        UserError: the variables are not numbers or contradict each other.
+    A step of one task (`srun --pty bash`) is a shell, not a rank. It is a UserError where the
+    variables are not numbers or contradict each other.
     """
     step_tasks = _num_step_tasks(environ)
     if "TORCHELASTIC_RUN_ID" in environ:

@@ -37,10 +37,8 @@ class Host:
 def parse_hostfile(text: str, path: str) -> tuple[Host, ...]:
     """The hosts of the text of the file `path`, in its order.
 
-    A line is `HOST` (one slot) or `HOST slots=N`; `#` starts a comment; blank lines are skipped.
-
-    Raises:
-        UserError: a malformed line, a host given twice, or no host at all.
+    A line is `HOST` (one slot) or `HOST slots=N`; `#` starts a comment; blank lines are skipped. It
+    is a UserError where a line is malformed, a host is given twice, or there is none at all.
     """
     hosts: dict[str, Host] = {}
     # Not splitlines(), which also breaks at characters that no editor shows as a new line.

@@ -53,18 +53,12 @@ class Death:
 
 
 class Filter:
-    """Takes mpirun's blocks out of a stream of bytes.
-
-    Attributes:
-        death: the first that mpirun says to have ended by a signal or a failure.
-        has_error: an error of run.py passed.
-        is_closed: mpirun ended because nobody reads its standard output any more.
-    """
+    """Takes mpirun's blocks out of a stream of bytes."""
 
     def __init__(self) -> None:
-        self.death: Death | None = None
-        self.has_error = False
-        self.is_closed = False
+        self.death: Death | None = None  # the first that mpirun says to have ended badly
+        self.has_error = False  # of run.py, which passed
+        self.is_closed = False  # nobody reads mpirun's standard output any more, so that it ended
         self._held = self._tail = b""
 
     @property

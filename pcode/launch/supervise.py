@@ -165,18 +165,12 @@ def _pipe() -> Iterator[tuple[int, int]]:
 
 
 class _Supervised:
-    """An mpirun, and the signals that this process got meanwhile.
-
-    Attributes:
-        asked_by: the signal that asked the ranks to save and end, if one did.
-        ended_by: the signal that is the reason for ending them by force.
-        gave_up: mpirun was killed because it did not end after a rank had failed.
-    """
+    """An mpirun, and the signals that this process got meanwhile."""
 
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
-        self.asked_by: int | None = None
-        self.ended_by: int | None = None
-        self.gave_up = False
+        self.asked_by: int | None = None  # the signal that asked the ranks to save and end
+        self.ended_by: int | None = None  # the signal that is the reason for ending them by force
+        self.gave_up = False  # it was killed because it did not end after a rank had failed
         self._process = process
         self._deadline: float | None = None
         self._expired: Callable[[], None] = self._kill

@@ -132,12 +132,8 @@ def _run_cell(setting: Setting, cell: Cell, seed: int) -> tuple[str, float, str 
 def run_all(setting: Setting, cells: Sequence[Cell], jobs: int) -> pd.DataFrame:
     """Run every cell with every seed, `jobs` at a time; a run that fails does not end the others.
 
-    Returns:
-        A row for each run: `cell`, its name; `figure`, NaN where it diverged or failed; and
-        `failure`, None or a line on a run that failed.
-
-    Raises:
-        UserError: a cell's flags are wrong, before any run.
+    There is a row for each run: `cell`, its name; `figure`, NaN where it diverged or failed; and
+    `failure`, None or a line on a run that failed. Flags that are wrong are an error before any.
     """
     for cell in cells:
         setting.config(cell, setting.seeds.start)

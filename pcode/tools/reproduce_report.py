@@ -25,12 +25,10 @@ BOTTOM = 0.03  # of a panel's height: where a cross says that a run diverged
 
 
 def summarise(table: Table, runs: pd.DataFrame) -> pd.DataFrame:
-    """Average the runs of each cell, rows of `run_all`.
+    """Average the runs of each cell, rows of `run_all`, into a row for each cell that was run.
 
-    Returns:
-        A row for each cell that was run. Columns are Cell's fields; `mean` and `deviation` of the
-        runs that did not diverge (NaN: there are none; a deviation of 0: there is one);
-        `num_diverged`; and `ours`, all of it as text.
+    Columns are Cell's fields; `mean` and `deviation` of the runs that did not diverge (NaN: there
+    are none; a deviation of 0: there is one); `num_diverged`; and `ours`, all of it as text.
     """
     cells = pd.DataFrame([asdict(cell) for cell in table.cells], dtype=object)
     cells = cells.set_index("name", drop=False).loc[runs["cell"].unique()]
