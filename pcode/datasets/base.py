@@ -38,6 +38,16 @@ class LocalRank:
 WHOLE = LocalRank()
 
 
+@dataclass(frozen=True)
+class Order:
+    """What decides on the batches of a node in an epoch, or on a process' slices of them."""
+
+    seed: int
+    rank: int
+    epoch: int
+    local_rank: LocalRank = WHOLE
+
+
 def batches_per_epoch(num_samples: int, num_nodes: int, batch_size: int) -> int:
     """Return how many batches an epoch has on every node; num_samples are all nodes' together."""
     return max(1, num_samples // (num_nodes * batch_size))
@@ -52,14 +62,7 @@ def share_batches(
 
 
 def epoch_batches(
-    indices: torch.Tensor,
-    num_batches: int,
-    batch_size: int,
-    *,
-    seed: int,
-    rank: int,
-    epoch: int,
-    local_rank: LocalRank = WHOLE,
+    indices: torch.Tensor, num_batches: int, batch_size: int, order: Order
 ) -> list[torch.Tensor]:
     """Return a node's batches of an epoch, or a process' slices, each the indices of its samples.
 
@@ -67,20 +70,16 @@ def epoch_batches(
     remain are others in every epoch. A share with fewer is gone through again, in another order,
     until there are enough, and batches are no larger than the share. Nodes that all hold the whole
     training set (`--partition_data none`) thus shuffle all of it, each in its own order, and take
-    one n-th of its batches each.
-
-    Args:
-        indices: the node's samples, positions in the training set, int64, one at least.
-        seed, rank, epoch: what the order depends on.
-        local_rank: the process, which takes its slice of each.
+    one n-th of its batches each. `indices` are the node's samples, positions in the training set,
+    int64, one at least.
     """
-    generator = torch_generator(seed, "order", rank, epoch)
+    generator = torch_generator(order.seed, "order", order.rank, order.epoch)
     batch_size = min(batch_size, len(indices))
     num_passes = -(-num_batches * batch_size // len(indices))
     passes = [torch.randperm(len(indices), generator=generator) for _ in range(num_passes)]
-    order = indices[torch.cat(passes)]
-    batches = order[: num_batches * batch_size].split(batch_size)
-    return [local_rank.slice_of(batch) for batch in batches]
+    shuffled = indices[torch.cat(passes)]
+    batches = shuffled[: num_batches * batch_size].split(batch_size)
+    return [order.local_rank.slice_of(batch) for batch in batches]
 
 
 # Inputs, as the model takes them, and targets (int64).
@@ -137,26 +136,16 @@ class Dataset(ABC):
         return batches_per_epoch(len(self.train_targets), num_nodes, batch_size)
 
     def train_batches(
-        self,
-        share: torch.Tensor,
-        num_batches: int,
-        batch_size: int,
-        *,
-        seed: int,
-        rank: int,
-        epoch: int,
-        first: int = 0,
-        local_rank: LocalRank = WHOLE,
+        self, share: torch.Tensor, num_batches: int, batch_size: int, order: Order, first: int = 0
     ) -> Batches:
         """Read a node's batches of an epoch, num_batches of them, from number `first` on.
 
         The arguments are those of `epoch_batches`; what augmentation is drawn from is, too.
         """
-        batches = epoch_batches(
-            share, num_batches, batch_size, seed=seed, rank=rank, epoch=epoch, local_rank=local_rank
-        )
+        batches = epoch_batches(share, num_batches, batch_size, order)
+        draws, numbers = (order.rank, order.epoch), order.local_rank.numbers
         seeds = [
-            derive_seed(seed, "augment", rank, epoch, index, *local_rank.numbers)
+            derive_seed(order.seed, "augment", *draws, index, *numbers)
             for index in range(len(batches))
         ]
         return self.read(batches[first:], seeds[first:])

@@ -6,11 +6,19 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 
-from pcode.datasets.base import Batch, Batches, BpttLength, Dataset, epoch_batches, share_batches
+from pcode.datasets.base import (
+    Batch,
+    Batches,
+    BpttLength,
+    Dataset,
+    Order,
+    epoch_batches,
+    share_batches,
+)
 from pcode.datasets.in_memory import check_fits
 from pcode.utils.errors import UserError, naming_flags
 from pcode.utils.files import check_file
@@ -113,20 +121,14 @@ class Text(Dataset):
         return len(range(0, self.train_columns.shape[1] - 1, self.window))
 
     def train_batches(
-        self,
-        share: torch.Tensor,
-        num_batches: int,
-        batch_size: int,
-        *,
-        first: int = 0,
-        **order: Any,
+        self, share: torch.Tensor, num_batches: int, batch_size: int, order: Order, first: int = 0
     ) -> Batches:
         """Read the windows of the node's columns in order of time, from number `first` on.
 
         A node that holds all columns (`--partition_data none`) draws batch_size of them for each
-        epoch; `order` are the other arguments of `epoch_batches`.
+        epoch.
         """
-        (columns,) = epoch_batches(share, 1, batch_size, **order)
+        (columns,) = epoch_batches(share, 1, batch_size, order)
         windows = range(first, num_batches)
         return self.read([columns] * len(windows), windows)
 
