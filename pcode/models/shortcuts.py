@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from pcode.models.base import DropRate, check_drop_rate, fast_layout, he_normal, image_shape
 from pcode.utils.errors import UserError
-from pcode.utils.options import Option
+from pcode.utils.options import Option, needs
 
 WIDTHS = (16, 32, 64)  # of the stages of residual networks
 NUM_STAGES = 3  # of DenseNet
@@ -18,17 +18,14 @@ BOTTLENECK = 4  # a 1 x 1 convolution gives so many times the growth rate
 
 
 def residual_stages(
-    num_inputs: int,
-    widths: Sequence[int],
-    num_blocks: int,
-    block: Callable[[int, int, int], nn.Module],
+    widths: Sequence[int], num_blocks: int, block: Callable[[int, int, int], nn.Module]
 ) -> nn.Sequential:
     """Chain stages of `num_blocks` blocks each; every stage but the first halves the image.
 
     `widths` are the channels of each stage's outputs; a block is made from the channels of its
     inputs and of its outputs, and its stride.
     """
-    blocks = nn.Sequential()
+    blocks, num_inputs = nn.Sequential(), WIDTHS[0]
     for stage, width in enumerate(widths):
         for number in range(num_blocks):
             blocks.append(block(num_inputs, width, 2 if stage > 0 and number == 0 else 1))
@@ -78,7 +75,7 @@ class ResNetCifar(nn.Module):
         super().__init__()
         self.conv = nn.Conv2d(num_channels, WIDTHS[0], 3, padding=1, bias=False)
         self.bn = nn.BatchNorm2d(WIDTHS[0])
-        self.blocks = residual_stages(WIDTHS[0], WIDTHS, (depth - 2) // 6, BasicBlock)
+        self.blocks = residual_stages(WIDTHS, (depth - 2) // 6, BasicBlock)
         self.classifier = nn.Linear(WIDTHS[-1], num_classes)
         he_normal(self)
 
@@ -143,9 +140,8 @@ class WideResNet(nn.Module):
         super().__init__()
         widths = [wideresnet_widen_factor * width for width in WIDTHS]
         self.conv = nn.Conv2d(num_channels, WIDTHS[0], 3, padding=1, bias=False)
-        self.blocks = residual_stages(
-            WIDTHS[0], widths, (depth - 4) // 6, partial(WideBlock, drop_rate=drop_rate)
-        )
+        block = partial(WideBlock, drop_rate=drop_rate)
+        self.blocks = residual_stages(widths, (depth - 4) // 6, block)
         self.bn = nn.BatchNorm2d(widths[-1])
         self.classifier = nn.Linear(widths[-1], num_classes)
         he_normal(self)
@@ -217,10 +213,8 @@ class DenseNet(nn.Module):
             float,
             Option(
                 "share of the channels that remains after a block, with densenet_bc_mode",
-                irrelevant=lambda flags: (
-                    None
-                    if flags["densenet_bc_mode"]
-                    else "it has no effect without --densenet_bc_mode True"
+                irrelevant=needs(
+                    "densenet_bc_mode", "it has no effect without --densenet_bc_mode True"
                 ),
             ),
         ] = 0.5,
