@@ -25,10 +25,8 @@ Wait = Callable[[], None]
 class Exchange:
     """An exchange under way. Its tensors must not be touched before wait() has returned.
 
-    Attributes:
-        wait: returns when every incoming tensor is filled and every outgoing one may be reused;
-            raises a CommunicationError that names rank, peer and step, at the latest after the
-            time limit.
+    That returns when every incoming tensor is filled and every outgoing one may be reused, or
+    raises a CommunicationError with rank, peer and step, at the latest after the time limit.
     """
 
     wait: Wait
@@ -124,10 +122,7 @@ class Communicator(ABC):
     def report(self, error: Exception, step: int | None = None) -> None:
         """This node cannot go on as it is: all others raise a CommunicationError from now on.
 
-        `error` is what it found. To be followed by recover().
-
-        Raises:
-            CommunicationError: there is no recovery.
+        `error` is what it found. To be followed by recover(); raises where there is none.
         """
         raise self._no_recovery(step) from error
 
@@ -189,10 +184,8 @@ class ProcessCommunicator(Communicator):
     ) -> ProcessCommunicator | None:
         """A communicator of these ranks alone, for one of them; all processes call it.
 
-        Args:
-            ranks: in their order they are 0, 1, ... there.
-            limit_seconds: the time limit of its operations.
-            local_size: the processes of a node. Errors name nodes.
+        In their order they are 0, 1, ... there. The time limit is that of its operations; errors
+        name nodes, of `local_size` processes each.
         """
 
 

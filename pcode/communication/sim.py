@@ -43,9 +43,8 @@ class Simulation:
     def run(self, node: Callable[[ProcessCommunicator], Result]) -> list[Result]:
         """Call `node` once for every process, with its communicator; their results.
 
-        Raises:
-            BaseException: the first that one raised. The others get a CommunicationError at
-                their next exchange, as they would when a peer dies.
+        Raises the first error of one. The others get a CommunicationError at their next exchange,
+        as they would when a peer dies.
         """
         results: dict[int, Result] = {}
 
@@ -79,11 +78,7 @@ class Simulation:
         return [results[rank] for rank in range(self.size)]
 
     def wait_until(self, rank: int, ready: Callable[[], bool]) -> None:
-        """Let the others run until `ready()`; called by the one that holds the baton.
-
-        Raises:
-            CommunicationError: another one failed, or none can go on.
-        """
+        """Let the others run until `ready()`; an error if one fails, or none can go on."""
         self.raise_if_over(rank)
         self._yield_until(rank, ready)
         self.raise_if_over(rank)
@@ -96,11 +91,7 @@ class Simulation:
         self._report = self._report or (rank, reason)
 
     def recover(self, rank: int) -> None:
-        """Return when all that run have called it; what was under way is forgotten.
-
-        Raises:
-            CommunicationError: another one failed.
-        """
+        """Return when all that run have called it; what was under way is forgotten."""
         self._raise_if_ended(rank)
         self.report(rank, "given up to recover")
         number = self._num_recoveries

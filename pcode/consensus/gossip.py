@@ -31,10 +31,8 @@ class StackedGossip:
 
     A vector of n nodes has n times d entries, float64 so that the mean stays where it is through
     1e5 rounds. Compressors take each tensor by itself: one message holds those of all nodes. What
-    a compressor draws is not what it draws for each node alone.
-
-    Attributes:
-        own, mean, mixed: as Gossip's rows of weights, but whole matrices; None: the identity.
+    a compressor draws is not what it draws for each node alone. Gossip's rows of weights `own`,
+    `mean` and `mixed` are here whole matrices; None is the identity.
     """
 
     def __init__(
@@ -136,11 +134,7 @@ class Consensus:
         self._starts = issubclass(optimizer, OverlappingOptimizer)
 
     def round(self) -> None:
-        """Take a step: one message from each node to each of its neighbours.
-
-        Raises:
-            NotFiniteError: the compressor met NaN or infinity.
-        """
+        """Take a step: one message from each node to each of its neighbours."""
         for _ in range(1 + self._starts):
             self._optimizer.step()
         self._starts = False

@@ -106,7 +106,6 @@ class Dataset(ABC):
     """A data set for one run: what a loader of DATASETS returns.
 
     Attributes:
-        name: as `--data` names it.
         task: "classification" (targets: a class for each sample) or "language" (targets: the next
             word at each place).
         input_shape: of one sample: (channels, height, width), (features,), or () for words.

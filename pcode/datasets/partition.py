@@ -50,8 +50,7 @@ def partition_indices(
         seed, epoch: what is drawn depends on them; the epoch is 0 where samples are dealt once.
 
     Raises:
-        UserError: the scheme is unknown, a parameter is out of its range, or there are too few
-            samples for the nodes.
+        UserError: an unknown scheme, a parameter out of its range, or too few samples.
     """
     scheme = partition_scheme(name)
     if scheme is not SCHEMES["none"] and num_nodes > len(targets):

@@ -204,10 +204,8 @@ def load_synthetic_text(parameters: str, **reading: int) -> Text:
     three quarters of the vocabulary. The test text, a tenth of the training text's length, goes on
     where that ends.
 
-    Args:
-        parameters: "", "VOCABULARY" or "VOCABULARY:WORDS"; 1,000 words and a training text of
-            100,000 if not given.
-        reading: rnn_bptt_len, batch_size and n_mpi_process, see Text.
+    The parameters are "", "VOCABULARY" or "VOCABULARY:WORDS"; 1,000 words and a training text of
+    100,000 if not given. It is read as Text says.
     """
     name = "synthetic:text" + (f":{parameters}" if parameters else "")
     given = re.fullmatch(r"(?:(\d{1,9})(?::(\d{1,9}))?)?", parameters, re.ASCII)

@@ -59,12 +59,9 @@ def load_arrays(path: Path) -> dict[str, Any]:
     """Load a pickled dict of NumPy arrays, lists, numbers and text.
 
     A pickle may name any function and have it called, and a data file comes from somewhere else:
-    here it may name those alone that make arrays. Files written by Python 2 are read too; their
-    strings are taken as latin-1.
-
-    Raises:
-        Exception: of nearly any kind where the file is damaged; pickle.UnpicklingError where it
-            asks for anything else or holds no dict.
+    here it may name those alone that make arrays, and is a pickle.UnpicklingError where it names
+    another or holds no dict. Files written by Python 2 are read too; their strings are taken as
+    latin-1.
     """
     with path.open("rb") as file:
         content = _ArraysOnly(file, encoding="latin1").load()
@@ -142,9 +139,6 @@ class VisionSet(ImageFiles):
         Of several ranks that come at once, one downloads and the others wait. What is not whole
         never has a file's name: the download goes to a folder beside, and only these files are
         moved when it ends.
-
-        Raises:
-            UserError: they could not be fetched, or the folder cannot be written.
         """
         try:
             folder.mkdir(parents=True, exist_ok=True)

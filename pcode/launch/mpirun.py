@@ -40,9 +40,8 @@ def mpirun_command(launch: Launch, arguments: Sequence[str], script: Path) -> li
 def interpreters(launch: Launch, hosts: Sequence[Host], remote: bool) -> list[str]:
     """The command, up to the Python interpreters that it starts: their arguments follow.
 
-    Args:
-        hosts: where to start them, rank after rank; none: on this machine.
-        remote: the run has hosts besides this machine.
+    They are started on the hosts, rank after rank, or without any on this machine; `remote` says
+    whether the run has other machines.
     """
     return [
         find_mpirun(launch.mpi_path),

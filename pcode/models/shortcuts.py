@@ -65,9 +65,6 @@ class ResNetCifar(nn.Module):
 
     Source: He, Zhang, Ren, Sun, "Deep residual learning for image recognition", arXiv 1512.03385,
     section 4.2; initial kernels from he_normal. Differs in the shortcuts: option B, there option A.
-
-    Args:
-        depth: layers with weights on the longest path, 6m + 2 with m >= 1.
     """
 
     def __init__(self, depth: int, input_shape: tuple[int, ...], num_classes: int) -> None:
@@ -119,9 +116,6 @@ class WideResNet(nn.Module):
 
     Source: Zagoruyko, Komodakis, "Wide residual networks", arXiv 1605.07146, section 2; initial
     kernels from he_normal.
-
-    Args:
-        depth: 6m + 4 with m >= 1.
     """
 
     def __init__(
@@ -189,12 +183,8 @@ class DenseNet(nn.Module):
     Source: Huang, Liu, van der Maaten, Weinberger, "Densely connected convolutional networks",
     arXiv 1608.06993, sections 3 and 4.2; initial kernels from he_normal.
 
-    Args:
-        depth: 3m + 4 with m >= 1, for the BC form 6m + 4.
-        densenet_growth_rate: k.
-        densenet_bc_mode: 1 x 1 convolutions before the 3 x 3 ones (B), twice as many channels at
-            the beginning, and compression (C).
-        densenet_compression: theta.
+    Its depth is 3m + 4, that of the BC form 6m + 4, m >= 1: with 1 x 1 convolutions before the
+    3 x 3 ones (B), twice as many channels at the beginning, and compression theta (C).
     """
 
     def __init__(

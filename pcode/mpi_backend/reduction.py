@@ -32,11 +32,7 @@ _WIDE = (torch.float32, torch.float64, torch.complex64, torch.complex128)
 
 
 class Reduction:
-    """One kind of reduction for so many tensors of one dtype.
-
-    Raises:
-        ValueError: the operation is not defined for this dtype.
-    """
+    """One kind of reduction for so many tensors of one dtype; a ValueError if that has none."""
 
     def __init__(self, op: ReduceOp | ReduceOp.RedOpType, dtype: torch.dtype, num_ranks: int):
         names = (*_ARITHMETIC, *_ORDER, *_BITS)

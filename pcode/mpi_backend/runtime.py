@@ -34,9 +34,7 @@ ENABLED = "OMPI_MCA_mpi_ft_enable"  # what --with-ft ulfm sets for the ranks
 class Runtime:
     """One for a process; to make it initializes MPI.
 
-    Attributes:
-        world: the ranks that take part now.
-        timeout: that of the default group, and of what is given none.
+    Its timeout is that of the default group, and of what is given none.
     """
 
     def __init__(self, timeout: timedelta) -> None:

@@ -91,8 +91,7 @@ class _Convex(Scheme):
     def convex_rate(self, begin: float = 0.0) -> Rate:
         """Return lr_gamma / (lr_mu (lr_alpha + t)) as a function of t, epochs since the beginning.
 
-        Raises:
-            UserError: an option is missing, or the rate is not above 0 from epoch `begin` on.
+        It is a UserError where an option is missing, or that is not above 0 from `begin` on.
         """
         gamma, mu, alpha = self.lr_gamma, self.lr_mu, self.lr_alpha
         if gamma is None or mu is None or alpha is None:

@@ -44,14 +44,9 @@ class Mixing(ABC):
 
 
 class Graph(ABC):
-    """Who mixes with whom in each round: always the same (Topology) or not (TimeVarying).
+    """Who mixes with whom in each round: always the same (Topology) or not (TimeVarying)."""
 
-    Attributes:
-        name: what messages call the graph: a topology's name or the path of a file.
-        num_nodes: n.
-    """
-
-    name: str
+    name: str  # what messages call it: a topology's name or the path of a file
     num_nodes: int
 
     @property
@@ -112,11 +107,8 @@ class OnePeer(Mixing):
 class Topology(Graph, Mixing):
     """A gossip matrix W (arXiv 1907.09356, Definition 1) and the graph that it implies.
 
-    Nodes i and j are neighbours where w_ij > 0. Every round mixes with the same W.
-
-    Args:
-        name: as in Graph.
-        matrix: W, n x n; stored as a read-only float64 copy.
+    Nodes i and j are neighbours where w_ij > 0. Every round mixes with the same W, of which it
+    holds a read-only float64 copy.
 
     Raises:
         UserError: W is not square, finite, nonnegative, symmetric and doubly stochastic, the
