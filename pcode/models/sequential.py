@@ -87,8 +87,8 @@ def lenet(input_shape: tuple[int, ...], num_classes: int) -> nn.Sequential:
 def vgg(depth: int, input_shape: tuple[int, ...], num_classes: int) -> nn.Sequential:
     """Five stages of 3 x 3 convolutions, each halving the image, mean over pixels, linear.
 
-    The depth is one of NUM_CONVOLUTIONS. A stage whose image has height or width 1 does not halve it. VGG-11 for 3 channels and 10
-    classes has 9,231,114 parameters.
+    The depth is one of NUM_CONVOLUTIONS. A stage whose image has height or width 1 does not halve
+    it. VGG-11 for 3 channels and 10 classes has 9,231,114 parameters.
 
     Source: Simonyan, Zisserman, "Very deep convolutional networks for large-scale image
     recognition", arXiv 1409.1556, table 1; initial kernels from he_normal. Differs in what small
