@@ -38,27 +38,23 @@ class Setting:
 
 
 @dataclass(frozen=True)
-class Measurement:
+class Measurement(Setting):
     """The gossip of a setting: the consensus step size used, and the error by round."""
 
-    setting: Setting
     gamma: float
     course: Course
 
     @property
     def predicted_decay(self) -> float:
         """What a round takes off the error where compression costs nothing."""
-        return self.gamma * self.setting.slowest
+        return self.gamma * self.slowest
 
     def figures(self) -> dict[str, Any]:
         """Everything measured, for a JSON file."""
-        return {
-            **dataclasses.asdict(self.setting),
-            "gamma": self.gamma,
-            "decay": self.course.decay(),
-            "predicted_decay": self.predicted_decay,
-            "course": dataclasses.asdict(self.course),
-        }
+        known = dataclasses.asdict(self)
+        course = known.pop("course")
+        decays = {"decay": self.course.decay(), "predicted_decay": self.predicted_decay}
+        return {**known, **decays, "course": course}
 
 
 def label(compressor: Compressor, name: str) -> str:
@@ -116,4 +112,5 @@ def measure(
         ParallelChoco, topology, compressor, layout, vectors, gamma=gamma, seed=seed
     )
     course = gossip(consensus, rounds, every=-(-rounds // MOST_RECORDS))
-    return Measurement(setting_of(topology, name, compressor, layout), gamma, course)
+    setting = setting_of(topology, name, compressor, layout)
+    return Measurement(**vars(setting), gamma=gamma, course=course)

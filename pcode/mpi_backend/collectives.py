@@ -189,45 +189,29 @@ def _pieces(tensor: torch.Tensor) -> list[MPI.buffer]:
     return [memory[begin : begin + PIECE_BYTES] for begin in range(0, len(memory), PIECE_BYTES)]
 
 
-def as_contiguous(tensor: torch.Tensor, allows_cuda: bool = False) -> torch.Tensor:
-    """The values of `tensor` as contiguous memory: itself where it is."""
-    return _checked(tensor, allows_cuda).resolve_conj().resolve_neg().contiguous()
-
-
 class ReceiveBuffers:
-    """Contiguous memory to receive into for each of the tensors: the tensor itself where it is."""
+    """Contiguous memory with the tensors' values, to receive into: the tensors themselves if so."""
 
     def __init__(self, *tensors: torch.Tensor, allows_cuda: bool = False) -> None:
         self.tensors = list(tensors)
-        self._values = [_checked(tensor, allows_cuda) for tensor in tensors]
-        self.buffers = [
-            tensor
-            if tensor.is_contiguous() and not tensor.is_conj() and not tensor.is_neg()
-            else torch.empty_like(tensor, memory_format=torch.contiguous_format)
-            for tensor in self._values
-        ]
-
-    def load(self) -> None:
-        """Fill the buffers with the tensors' values."""
-        for tensor, buffer in zip(self._values, self.buffers, strict=True):
-            if tensor is not buffer:
-                copy(buffer, tensor)
+        self.buffers = [as_contiguous(tensor, allows_cuda) for tensor in tensors]
 
     def copy_back(self) -> None:
         """Fill the tensors with what the buffers have received."""
-        for tensor, buffer in zip(self._values, self.buffers, strict=True):
-            if tensor is not buffer:
-                copy(tensor, buffer)
+        for tensor, buffer in zip(self.tensors, self.buffers, strict=True):
+            if tensor.data_ptr() != buffer.data_ptr():
+                copy(tensor.detach(), buffer)
 
 
-def _checked(tensor: torch.Tensor, allows_cuda: bool) -> torch.Tensor:
+def as_contiguous(tensor: torch.Tensor, allows_cuda: bool = False) -> torch.Tensor:
+    """The values of a tensor as contiguous memory: its own where it is."""
     is_on_gpu = tensor.device.type == "cuda" and allows_cuda
     if (tensor.device.type != "cpu" and not is_on_gpu) or tensor.layout != torch.strided:
         raise ValueError(
             f"the mpi process group moves dense tensors in host memory; this one is "
             f"{tensor.layout} on {tensor.device}: copy it to the host first"
         )
-    return tensor.detach()
+    return tensor.detach().resolve_conj().resolve_neg().contiguous()
 
 
 def copy(target: torch.Tensor, source: torch.Tensor) -> None:

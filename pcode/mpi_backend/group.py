@@ -131,7 +131,6 @@ class MPIProcessGroup(ProcessGroup):  # type: ignore[misc]
             op, opts = opts, dist.AllreduceOptions()
             opts.reduceOp = op
         received, collective = ReceiveBuffers(*tensors), self._channel.next()
-        received.load()
         steps = [collective.all_reduce(buffer, opts.reduceOp) for buffer in received.buffers]
         return self._collective("all_reduce", steps, received, opts)
 
@@ -141,7 +140,6 @@ class MPIProcessGroup(ProcessGroup):  # type: ignore[misc]
         """The root's tensor = reduction over the ranks."""
         (tensor,), root = tensors, opts.rootRank
         received = ReceiveBuffers(tensor if self._channel.rank == root else as_contiguous(tensor))
-        received.load()
         steps = [self._channel.next().reduce(received.buffers[0], opts.reduceOp, root)]
         return self._collective("reduce", steps, received, opts)
 
@@ -182,7 +180,6 @@ class MPIProcessGroup(ProcessGroup):  # type: ignore[misc]
             opts.rootRank = root
         (tensor,) = tensors
         received = ReceiveBuffers(tensor)
-        received.load()
         steps = [self._channel.next().broadcast(received.buffers[0], opts.rootRank)]
         return self._collective("broadcast", steps, received, opts)
 
