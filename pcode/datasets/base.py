@@ -5,11 +5,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
-from typing import Annotated, NamedTuple
+from typing import NamedTuple
 
 import torch
 
-from pcode.utils.options import Option
 from pcode.utils.seeding import derive_seed, torch_generator
 
 
@@ -97,11 +96,6 @@ class Split(NamedTuple):
     targets: torch.Tensor
 
 
-BpttLength = Annotated[
-    int, Option("words through which a gradient goes back", minimum=1, default=35)
-]
-
-
 class Dataset(ABC):
     """A data set for one run: what a loader of DATASETS returns.
 
@@ -142,9 +136,9 @@ class Dataset(ABC):
         The arguments are those of `epoch_batches`; what augmentation is drawn from is, too.
         """
         batches = epoch_batches(share, num_batches, batch_size, order)
-        draws, numbers = (order.rank, order.epoch), order.local_rank.numbers
+        numbers = order.local_rank.numbers
         seeds = [
-            derive_seed(order.seed, "augment", *draws, index, *numbers)
+            derive_seed(order.seed, "augment", order.rank, order.epoch, index, *numbers)
             for index in range(len(batches))
         ]
         return self.read(batches[first:], seeds[first:])

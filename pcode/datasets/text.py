@@ -6,24 +6,20 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import torch
 
-from pcode.datasets.base import (
-    Batch,
-    Batches,
-    BpttLength,
-    Dataset,
-    Order,
-    epoch_batches,
-    share_batches,
-)
+from pcode.datasets.base import Batch, Batches, Dataset, Order, epoch_batches, share_batches
 from pcode.datasets.in_memory import check_fits
 from pcode.utils.errors import UserError, naming_flags
 from pcode.utils.files import check_file
+from pcode.utils.options import Option
 from pcode.utils.seeding import torch_generator
 
+BpttLength = Annotated[
+    int, Option("words through which a gradient goes back", minimum=1, default=35)
+]
 TEST_COLUMNS = 16
 END_OF_LINE = "<eos>"
 UNKNOWN = "<unk>"

@@ -47,9 +47,12 @@ class Channel:
         """Start sending or receiving a contiguous tensor; a receive may be from MPI.ANY_SOURCE."""
         start = self.comm.Irecv if receiving else self.comm.Isend
         known = None if peer == MPI.ANY_SOURCE else self._world_ranks[peer]
+        memory = MPI.buffer.fromaddress(tensor.data_ptr(), tensor.nbytes)
+        begins = range(0, tensor.nbytes or 1, PIECE_BYTES)
+        pieces = [memory[begin : begin + PIECE_BYTES] for begin in begins]
         return [
             Transfer(start([piece, MPI.BYTE], peer, tag), known, len(piece), receiving)
-            for piece in _pieces(tensor)
+            for piece in pieces
         ]
 
     def point_to_point(self, tensor: torch.Tensor, peer: int, tag: int, receiving: bool) -> Steps:
@@ -180,13 +183,6 @@ class Collective:
             complete[self.rank] = inputs[self.rank][part]
             if complete[self.rank].numel():
                 reduction.reduce(complete, self.rank, output[part])
-
-
-def _pieces(tensor: torch.Tensor) -> list[MPI.buffer]:
-    memory = MPI.buffer.fromaddress(tensor.data_ptr(), tensor.nbytes)
-    if len(memory) <= PIECE_BYTES:
-        return [memory]
-    return [memory[begin : begin + PIECE_BYTES] for begin in range(0, len(memory), PIECE_BYTES)]
 
 
 class ReceiveBuffers:

@@ -137,7 +137,7 @@ class Operation:
         peer = fault.peer
         if peer is None:
             with contextlib.suppress(MPIError):  # what is wrong has been reported already
-                peer = _only_peer(self._missing())
+                peer = _only(_peers(self._missing()))
         error = MPIError(
             fault.reason, rank=self.world.rank, peer=peer, reported_by_peer=fault.reported_by_peer
         )
@@ -152,19 +152,16 @@ class Operation:
         else:
             if not missing:
                 return False
-            failure = self._timeout_error(missing, limit)
+            reason = "no message" if missing[0].receiving else "message not taken"
+            reason += f" within {limit:g} s"
+            peers = _peers(missing)
+            if len(peers) > 1:
+                reason += f" (ranks {', '.join(map(str, peers))})"
+            reason += f" ({self.name}, {sum(transfer.num_bytes for transfer in missing)} bytes)"
+            failure = MPIError(reason, rank=self.world.rank, peer=_only(peers))
         self.world.report(failure)
         self.fail(failure)
         return True
-
-    def _timeout_error(self, missing: list[Transfer], limit: float) -> MPIError:
-        reason = "no message" if missing[0].receiving else "message not taken"
-        reason += f" within {limit:g} s"
-        peers = _peers(missing)
-        if len(peers) > 1:
-            reason += f" (ranks {', '.join(map(str, peers))})"
-        reason += f" ({self.name}, {sum(transfer.num_bytes for transfer in missing)} bytes)"
-        return MPIError(reason, rank=self.world.rank, peer=_only_peer(missing))
 
     def _missing(self) -> list[Transfer]:
         """The transfers that are not complete: incoming ones or, without one, the others."""
@@ -185,7 +182,6 @@ def _peers(transfers: list[Transfer]) -> list[int]:
     return sorted({transfer.peer for transfer in transfers if transfer.peer is not None})
 
 
-def _only_peer(transfers: list[Transfer]) -> int | None:
+def _only(peers: list[int]) -> int | None:
     """The peer that an error can name: the only one, or None."""
-    peers = _peers(transfers)
     return peers[0] if len(peers) == 1 else None

@@ -173,13 +173,12 @@ class World:
         if self._notices is None:
             return
         deadline = time.perf_counter() + grace
-        while time.perf_counter() < deadline and not self._are_others_gone():
+        while time.perf_counter() < deadline:
+            if len(self._leaving.union(self.dead_ranks())) >= self.size - 1:
+                break
             self._last_poll = 0.0
             self.poll_notices(time.perf_counter())
             time.sleep(1e-3)
-
-    def _are_others_gone(self) -> bool:
-        return len(self._leaving.union(self.dead_ranks())) >= self.size - 1
 
     def _notify(self, tag: int, text: bytes) -> None:
         if self._notices is None:  # the start itself has failed

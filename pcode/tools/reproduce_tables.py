@@ -36,10 +36,7 @@ class Cell:
 
 
 class Rehearsal(NamedTuple):
-    """What becomes of a table in minutes: epochs of each run, and flags over those of the files.
-
-    The flags are by patterns of cells' names, later ones over earlier.
-    """
+    """What becomes of a table in minutes: epochs of each run, and flags by patterns of cells."""
 
     epochs: int
     flags: Mapping[str, str]
