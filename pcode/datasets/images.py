@@ -118,8 +118,11 @@ class ImageFiles:
         """Return the files that are not in the folder, with or without the ending."""
         return [name for name in self.names if not os.path.exists(self._stored(folder, name))]
 
-    def load(self, name: str, folder: Path) -> InMemory:
-        """Read the files, or raise a UserError that names a damaged one."""
+    def load(self, name: str, folder: Path, advice: str) -> InMemory:
+        """Read the files, or raise a UserError: with advice where some are missing."""
+        if absent := self.missing(folder):
+            names = ", ".join(absent)
+            raise UserError(f"--data {name}: {names} not found in {folder}; {advice}")
         train, test = (self._read(folder, part) for part in (self.train, self.test))
         return image_dataset(name, train, test, self.num_classes, self.padding)
 

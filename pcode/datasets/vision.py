@@ -230,15 +230,10 @@ def load_vision(
     labelled images.
     """
     files, folder = VISION[name], Path(data_dir)
-    absent = files.missing(folder)
-    if absent and not download:
-        raise UserError(
-            f"--data {name}: {', '.join(absent)} not found in --data_dir {data_dir}; "
-            "name the folder that holds it, or fetch it with --download True"
-        )
-    if absent:
+    if download and files.missing(folder):
         files.fetch(name, folder)
-    return files.load(name, folder)
+    advice = "name the folder that holds it in --data_dir, or fetch it with --download True"
+    return files.load(name, folder, advice)
 
 
 def load_downsampled(size: int, data_dir: str) -> InMemory:
@@ -254,7 +249,6 @@ def load_downsampled(size: int, data_dir: str) -> InMemory:
     deviations as well as by means, a mean for each channel rather than for each pixel.
     """
     name = f"imagenet{size}"
-    folder = Path(data_dir) / name
     files = ImageFiles(
         train=tuple((f"train_data_batch_{number}",) for number in range(1, 11)),
         test=(("val_data",),),
@@ -263,11 +257,8 @@ def load_downsampled(size: int, data_dir: str) -> InMemory:
         padding=size // 8,
         ending=".npz",
     )
-    absent = files.missing(folder)
-    if absent:
-        raise UserError(
-            f"--data {name}: {', '.join(absent)} not found in {folder}; fetch the files of "
-            f"downsampled ImageNet, {size} x {size}, from image-net.org and put them there, "
-            "or name another --data_dir"
-        )
-    return files.load(name, folder)
+    advice = (
+        f"fetch the files of downsampled ImageNet, {size} x {size}, from image-net.org and put "
+        "them there, or name another --data_dir"
+    )
+    return files.load(name, Path(data_dir, name), advice)
