@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from types import ModuleType
 from typing import Any
 
 from pcode.topology.base import Topology, metropolis_weights
@@ -25,8 +26,6 @@ def erdos_renyi(num_nodes: int, seed: int, probability: float | None = None) -> 
     Source: Erdos and Renyi, "On the evolution of random graphs", 1960; Gilbert, 1959;
     networkx.fast_gnp_random_graph. Difference: drawn again until connected.
     """
-    import networkx  # noqa: PLC0415  # see connected_topology
-
     threshold = math.log(num_nodes) / num_nodes
     name = "erdos_renyi" if probability is None else f"erdos_renyi:{probability:g}"
     p = min(1.0, 2 * threshold) if probability is None else probability
@@ -39,7 +38,7 @@ def erdos_renyi(num_nodes: int, seed: int, probability: float | None = None) -> 
         name,
         num_nodes,
         seed,
-        lambda attempt_seed: networkx.fast_gnp_random_graph(num_nodes, p, seed=attempt_seed),
+        lambda networkx, seed: networkx.fast_gnp_random_graph(num_nodes, p, seed=seed),
         f"a probability from ln n / n = {threshold:.2g} on would do",
     )
 
@@ -55,15 +54,13 @@ def random_regular(num_nodes: int, seed: int, degree: float = 4) -> Topology:
     Source: networkx.random_regular_graph (Kim and Vu, 2003); a dense graph is the complement of
     a drawn sparse one, since drawing it takes ever longer as the degree nears n.
     """
-    import networkx  # noqa: PLC0415  # see connected_topology
-
     name = f"random_regular:{degree:g}"
     if mistake := _mistake(num_nodes, degree):
         raise UserError(f"graph {name!r} with n = {num_nodes}: {mistake}")
     degree = int(degree)
     sparse_degree = min(degree, num_nodes - 1 - degree)
 
-    def draw(attempt_seed: int) -> Any:
+    def draw(networkx: ModuleType, attempt_seed: int) -> Any:
         sparse = networkx.random_regular_graph(sparse_degree, num_nodes, seed=attempt_seed)
         return sparse if degree == sparse_degree else networkx.complement(sparse)
 
@@ -85,17 +82,17 @@ def _mistake(num_nodes: int, degree: float) -> str | None:
 
 
 def connected_topology(
-    name: str, num_nodes: int, seed: int, draw: Callable[[int], Any], hint: str
+    name: str, num_nodes: int, seed: int, draw: Callable[[ModuleType, int], Any], hint: str
 ) -> Topology:
-    """Return the first connected graph among draw(seed of attempt 0), draw(seed of 1), ...
+    """Return the first connected graph that `draw` makes with networkx from a seed.
 
-    These are networkx graphs of the nodes 0 to num_nodes - 1. Where none of MAX_ATTEMPTS is
-    connected a UserError says what would do, `hint`.
+    The graphs have the nodes 0 to num_nodes - 1. Where none of MAX_ATTEMPTS is connected a
+    UserError says what would do, `hint`.
     """
     import networkx  # noqa: PLC0415  # takes .2 s, which only graphs made with it are to cost
 
     for attempt in range(MAX_ATTEMPTS):
-        graph = draw(derive_seed(seed, "topology", attempt))
+        graph = draw(networkx, derive_seed(seed, "topology", attempt))
         if networkx.is_connected(graph):
             return Topology(name, metropolis_weights(num_nodes, graph.edges()))
     raise UserError(
