@@ -11,7 +11,7 @@ from socket import gethostname
 
 import torch
 
-from pcode.check import check
+from pcode.check.check import check
 from pcode.communication import Simulation, by_nodes
 from pcode.communication.connect import abort, connect, disconnect
 from pcode.communication.injection import read_faults

@@ -142,16 +142,12 @@ def check_ranks(environment: RankEnvironment, launch: Launch) -> None:
             f"--backend sim: {started}, but it runs all nodes in one process; "
             "run it without mpirun, torchrun or srun"
         )
-    if environment.num_ranks == launch.num_processes:
-        return
-    if launch.n_sub_process == 1:
+    if environment.num_ranks != launch.num_processes:
+        each = f" --n_sub_process {launch.n_sub_process}" if launch.n_sub_process > 1 else ""
         raise UserError(
-            f"--n_mpi_process {launch.n_mpi_process}: {started}; give both the same number"
+            f"--n_mpi_process {launch.n_mpi_process}{each}: {started}; "
+            f"{launch.num_processes} are needed"
         )
-    raise UserError(
-        f"--n_mpi_process {launch.n_mpi_process} --n_sub_process {launch.n_sub_process}: "
-        f"{started}; {launch.num_processes} are needed"
-    )
 
 
 def num_nodes_of(environment: RankEnvironment, num_local_ranks: int) -> int:

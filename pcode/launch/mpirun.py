@@ -147,11 +147,8 @@ def _work_dir(work_dir: str | None, remote: bool) -> list[str]:
 
 def _variables(launch: Launch, hosts: Sequence[Host], remote: bool) -> list[str]:
     """NAME=VALUE for each variable that the ranks get besides the environment of their host."""
-    variables: dict[str, str] = {}
-    if remote:
-        variables = {
-            name: value for name, value in os.environ.items() if name.startswith(_PASSED_ON)
-        }
+    passed_on = _PASSED_ON if remote else ()
+    variables = {name: value for name, value in os.environ.items() if name.startswith(passed_on)}
     if remote and launch.backend in ("gloo", "nccl"):
         # Rank 0 runs on the first host, which the others know by the user's name for it; they know
         # nothing of this machine by "localhost".
