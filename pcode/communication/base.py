@@ -108,10 +108,7 @@ class Communicator(ABC):
         """Find the node for which the exchanges wait, where they do not name it.
 
         For a node whose GPU does not come to the end of a step. Nodes that live come to the same:
-        they answer, by way of the host.
-
-        Raises:
-            CommunicationError: a node does not answer, naming rank, peer and step.
+        they answer, by way of the host. Of one that does not the error names rank, peer and step.
         """
         if not self.names_peers:
             others = [rank for rank in range(self.size) if rank != self.rank]

@@ -65,13 +65,10 @@ def by_nodes(processes: ProcessCommunicator, local_size: int, limit_seconds: flo
     """The nodes of which so many processes in a row are one each; all processes call it."""
     if local_size == 1:
         return processes
-    local_ranks = None
-    longer = LONGER * limit_seconds + LATER_SECONDS
-    for first in range(0, processes.size, local_size):
-        node = range(first, first + local_size)
-        local_ranks = processes.group(node, longer, local_size) or local_ranks
-    assert local_ranks is not None, "it is a process of one of them"
-    firsts = range(0, processes.size, local_size)
+    longer, firsts = LONGER * limit_seconds + LATER_SECONDS, range(0, processes.size, local_size)
+    nodes = (range(first, first + local_size) for first in firsts)
+    groups = [processes.group(node, longer, local_size) for node in nodes]
+    (local_ranks,) = filter(None, groups)  # it is a process of one of them
     leaders = processes.group(firsts, limit_seconds, local_size) or NoCommunicator(
         processes.rank // local_size, processes.size // local_size
     )

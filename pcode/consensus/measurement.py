@@ -18,23 +18,16 @@ MOST_RECORDS = 1000
 
 @dataclass(frozen=True)
 class Setting:
-    """One compressor on one graph.
-
-    Attributes:
-        slowest: 1 - lambda_2; the gap, unless a negative eigenvalue is larger in size.
-        compressor: its name and options, short; delta is its quality.
-        message_bytes: one message to one neighbour.
-        round_bytes: what a node sends a round, mean over the nodes.
-    """
+    """One compressor on one graph."""
 
     graph: str
     num_nodes: int
     gap: float
-    slowest: float
-    compressor: str
-    delta: float
-    message_bytes: int
-    round_bytes: float
+    slowest: float  # 1 - lambda_2; the gap, unless a negative eigenvalue is larger in size
+    compressor: str  # its name and options, short
+    delta: float  # the compressor's quality
+    message_bytes: int  # to one neighbour
+    round_bytes: float  # what a node sends, mean over the nodes
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,6 @@ _FIRST_PORT, _NUM_PORTS = 12_000, 20_000
 # slurm.h: step numbers from here on are not steps of srun but the batch script, an interactive
 # shell and the like.
 _FIRST_RESERVED_STEP = 0xFFFFFFF0
-_OPEN_MPI = ("RANK", "SIZE", "LOCAL_RANK", "LOCAL_SIZE")
 
 Kind = Literal["mpi", "torchrun", "slurm"]
 
@@ -55,8 +54,8 @@ def detect(environ: Mapping[str, str] = os.environ) -> RankEnvironment | None:
     if "TORCHELASTIC_RUN_ID" in environ:
         return _torchrun(environ)
     if "OMPI_COMM_WORLD_RANK" in environ:
-        world = "OMPI_COMM_WORLD_"
-        return _read("mpi", environ, *(world + name for name in _OPEN_MPI))
+        names = ("RANK", "SIZE", "LOCAL_RANK", "LOCAL_SIZE")
+        return _read("mpi", environ, *(f"OMPI_COMM_WORLD_{name}" for name in names))
     if step_tasks is not None and step_tasks > 1:
         managed = "PMIX_RANK" in environ or "PMI_RANK" in environ
         return RankEnvironment(
@@ -166,10 +165,8 @@ def rendezvous_address(environ: Mapping[str, str] = os.environ) -> tuple[str, in
 
     MASTER_ADDR and MASTER_PORT where they are set. Otherwise every rank derives the same: in a
     Slurm step, its first host and a port from the numbers of job and step; under Open MPI on a
-    single machine, that machine and a port from the name of the MPI job.
-
-    Raises:
-        UserError: the variables are malformed, or there is nothing to derive an address from.
+    single machine, that machine and a port from the name of the MPI job. It is a UserError where
+    the variables are malformed, or there is nothing to derive an address from.
     """
     if "MASTER_ADDR" in environ and "MASTER_PORT" in environ:
         port = _whole_number(environ, "MASTER_PORT", minimum=1)

@@ -34,8 +34,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import torch.distributed as dist
 
-from pcode.mpi_backend.errors import MPIError, MPISetupError
-from pcode.mpi_backend.library import initializing, is_cuda_aware
+from pcode.mpi_backend.library import MPIError, MPISetupError, initializing, is_cuda_aware
 from pcode.mpi_backend.torch_internals import register_backend
 
 if TYPE_CHECKING:

@@ -57,12 +57,10 @@ class Channel:
 
     def point_to_point(self, tensor: torch.Tensor, peer: int, tag: int, receiving: bool) -> Steps:
         """One message; peer may be MPI.ANY_SOURCE for a receive."""
-        if not receiving:
-            yield self.move(as_contiguous(tensor, self._allows_cuda), peer, tag, receiving)
-            return
-        received = ReceiveBuffers(tensor, allows_cuda=self._allows_cuda)
-        yield self.move(received.buffers[0], peer, tag, receiving)
-        received.copy_back()
+        contiguous = ContiguousTensors(tensor, allows_cuda=self._allows_cuda)
+        yield self.move(contiguous.buffers[0], peer, tag, receiving)
+        if receiving:
+            contiguous.copy_back()
 
 
 class Collective:
@@ -185,8 +183,8 @@ class Collective:
                 reduction.reduce(complete, self.rank, output[part])
 
 
-class ReceiveBuffers:
-    """Contiguous memory with the tensors' values, to receive into: the tensors themselves if so."""
+class ContiguousTensors:
+    """Contiguous memory with the tensors' values, to send or receive: their own where it is."""
 
     def __init__(self, *tensors: torch.Tensor, allows_cuda: bool = False) -> None:
         self.tensors = list(tensors)

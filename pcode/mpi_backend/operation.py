@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from mpi4py import MPI
 
-from pcode.mpi_backend.errors import MPIError
+from pcode.mpi_backend.library import MPIError
 from pcode.mpi_backend.world import World
 
 

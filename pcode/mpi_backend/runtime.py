@@ -22,8 +22,8 @@ from mpi4py import MPI
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 from torch.distributed.distributed_c10d import Store
 
-from pcode.mpi_backend.errors import MPIError, MPISetupError
 from pcode.mpi_backend.group import MPIProcessGroup
+from pcode.mpi_backend.library import MPIError, MPISetupError
 from pcode.mpi_backend.progress import Progress
 from pcode.mpi_backend.world import Result, World
 

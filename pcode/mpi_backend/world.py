@@ -20,7 +20,7 @@ from typing import TypeVar
 
 from mpi4py import MPI
 
-from pcode.mpi_backend.errors import MPIError
+from pcode.mpi_backend.library import MPIError
 
 NOTICE_SECONDS = 0.1  # between polls for other ranks' notices
 FAULT, LEAVING = 1, 2  # tags of notices

@@ -26,8 +26,7 @@ SCHEMES: dict[str, type[Scheme]] = {
 def make_scheme(name: str, end: float, **options: Any) -> Scheme:
     """Make the scheme of that name, with its own options, for a training of `end` epochs.
 
-    Raises:
-        UserError: no scheme has that name, or it cannot follow its options.
+    It is a UserError where no scheme has that name, or it cannot follow its options.
     """
     with naming_flags(f"--lr_schedule_scheme {name}"):
         return look_up("lr_schedule_scheme", name, SCHEMES)(end, **options)

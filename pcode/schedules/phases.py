@@ -151,11 +151,8 @@ class Strict(_Convex):
     has passed, from a to b: linear a + (b - a) s; polynomial b + (a - b) (1 - s)^2; convex decay
     lr_gamma / (lr_mu (lr_alpha + t)) with t the epochs since *training* began, as ConvexDecay.
 
-    Args:
-        lr_change_epochs: ascending, within the training; none for a single phase. It may also
-            name 0 and the end.
-        lr_fields: a,b/c,d/...: of each phase; those of convex decay are not used.
-        lr_scale_indicators: a number for each phase: 0 linear, 1 polynomial, 2 convex decay.
+    lr_change_epochs are ascending, within the training; they may also name 0 and the end. Of
+    lr_fields, a,b/c,d/..., those of convex decay are not used.
     """
 
     lr_change_epochs: tuple[float, ...] | None = change_epochs()
