@@ -65,7 +65,8 @@ def by_nodes(processes: ProcessCommunicator, local_size: int, limit_seconds: flo
     """The nodes of which so many processes in a row are one each; all processes call it."""
     if local_size == 1:
         return processes
-    longer, firsts = LONGER * limit_seconds + LATER_SECONDS, range(0, processes.size, local_size)
+    longer = LONGER * limit_seconds + LATER_SECONDS
+    firsts = range(0, processes.size, local_size)
     nodes = (range(first, first + local_size) for first in firsts)
     groups = [processes.group(node, longer, local_size) for node in nodes]
     (local_ranks,) = filter(None, groups)  # it is a process of one of them

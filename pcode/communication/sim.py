@@ -43,7 +43,7 @@ class Simulation:
     def run(self, node: Callable[[ProcessCommunicator], Result]) -> list[Result]:
         """Call `node` once for every process, with its communicator; their results.
 
-        Raises the first error of one. The others get a CommunicationError at their next exchange,
+        The first error of one is raised. The others get a CommunicationError at their next exchange,
         as they would when a peer dies.
         """
         results: dict[int, Result] = {}

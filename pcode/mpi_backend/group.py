@@ -139,9 +139,8 @@ class MPIProcessGroup(ProcessGroup):  # type: ignore[misc]
     def reduce(self, tensors: Tensors, opts: Any = _REDUCE) -> MPIWork:
         """The root's tensor = reduction over the ranks."""
         (tensor,), root = tensors, opts.rootRank
-        received = ContiguousTensors(
-            tensor if self._channel.rank == root else as_contiguous(tensor)
-        )
+        target = tensor if self._channel.rank == root else as_contiguous(tensor)
+        received = ContiguousTensors(target)
         steps = [self._channel.next().reduce(received.buffers[0], opts.reduceOp, root)]
         return self._collective("reduce", steps, received, opts)
 
