@@ -43,8 +43,8 @@ class Simulation:
     def run(self, node: Callable[[ProcessCommunicator], Result]) -> list[Result]:
         """Call `node` once for every process, with its communicator; their results.
 
-        The first error of one is raised. The others get a CommunicationError at their next exchange,
-        as they would when a peer dies.
+        The first error of one is raised; the others get a CommunicationError at their next
+        exchange, as they would when a peer dies.
         """
         results: dict[int, Result] = {}
 
