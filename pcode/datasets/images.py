@@ -118,11 +118,10 @@ class ImageFiles:
         """Return the files that are not in the folder, with or without the ending."""
         return [name for name in self.names if not os.path.exists(self._stored(folder, name))]
 
-    def load(self, name: str, folder: Path, advice: str) -> InMemory:
-        """Read the files, or raise a UserError: with advice where some are missing."""
+    def load(self, name: str, folder: Path, hint: str) -> InMemory:
+        """Read the files, or raise a UserError; the hint says where missing ones belong."""
         if absent := self.missing(folder):
-            names = ", ".join(absent)
-            raise UserError(f"--data {name}: {names} not found in {folder}; {advice}")
+            raise UserError(f"--data {name}: {', '.join(absent)} not found in {hint}")
         train, test = (self._read(folder, part) for part in (self.train, self.test))
         return image_dataset(name, train, test, self.num_classes, self.padding)
 

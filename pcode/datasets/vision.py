@@ -232,8 +232,8 @@ def load_vision(
     files, folder = VISION[name], Path(data_dir)
     if download and files.missing(folder):
         files.fetch(name, folder)
-    advice = "name the folder that holds it in --data_dir, or fetch it with --download True"
-    return files.load(name, folder, advice)
+    hint = f"--data_dir {data_dir}; name the folder that holds it, or fetch it with --download True"
+    return files.load(name, folder, hint)
 
 
 def load_downsampled(size: int, data_dir: str) -> InMemory:
@@ -257,8 +257,9 @@ def load_downsampled(size: int, data_dir: str) -> InMemory:
         padding=size // 8,
         ending=".npz",
     )
-    advice = (
-        f"fetch the files of downsampled ImageNet, {size} x {size}, from image-net.org and put "
-        "them there, or name another --data_dir"
+    folder = Path(data_dir, name)
+    hint = (
+        f"{folder}; fetch the files of downsampled ImageNet, {size} x {size}, from image-net.org "
+        "and put them there, or name another --data_dir"
     )
-    return files.load(name, Path(data_dir, name), advice)
+    return files.load(name, folder, hint)
