@@ -1,6 +1,7 @@
 """Topologies: who mixes with whom, and with which weights.
 
-A new topology is a function of n and one line in TOPOLOGIES: docs/writing-a-topology.md.
+A new topology is one file with a function of n and one line in TOPOLOGIES:
+docs/writing-a-topology.md.
 """
 
 import math
@@ -11,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from pcode.topology import drawn, fixed, one_peer
 from pcode.topology.base import (
     Graph,
     Mixing,
@@ -20,7 +20,22 @@ from pcode.topology.base import (
     local_degree_weights,
     metropolis_weights,
 )
+from pcode.topology.chain import chain
+from pcode.topology.complete import complete
+from pcode.topology.erdos_renyi import erdos_renyi
+from pcode.topology.expander import expander
+from pcode.topology.exponential import exponential
 from pcode.topology.graph_file import graph_file
+from pcode.topology.hypercube import hypercube
+from pcode.topology.margulis_expander import margulis_expander
+from pcode.topology.one_peer_exponential import OnePeerExponential
+from pcode.topology.random_matching import RandomMatching
+from pcode.topology.random_regular import random_regular
+from pcode.topology.ring import data_center, ring
+from pcode.topology.ring_ext import ring_ext
+from pcode.topology.social import social
+from pcode.topology.star import star
+from pcode.topology.torus import torus
 from pcode.utils.errors import UserError
 from pcode.utils.options import taken_by
 from pcode.utils.registry import look_up
@@ -42,22 +57,22 @@ __all__ = [
 # Functions of n, and of `seed`, the run's, where they draw; what else they take they declare as
 # options. Each raises a UserError that says what would do for an n that it does not have.
 TOPOLOGIES: dict[str, Callable[..., Graph]] = {
-    "complete": fixed.complete,
-    "ring": fixed.ring,
-    "torus": fixed.torus,
-    "expander": fixed.expander,
-    "margulis_expander": fixed.margulis_expander,
-    "social": fixed.social,
-    "ring_ext": fixed.ring_ext,
-    "data_center": fixed.data_center,
-    "chain": fixed.chain,
-    "star": fixed.star,
-    "hypercube": fixed.hypercube,
-    "exponential": fixed.exponential,
-    "one_peer_exponential": one_peer.OnePeerExponential,
-    "random_regular": drawn.random_regular,
-    "erdos_renyi": drawn.erdos_renyi,
-    "random_matching": one_peer.RandomMatching,
+    "complete": complete,
+    "ring": ring,
+    "torus": torus,
+    "expander": expander,
+    "margulis_expander": margulis_expander,
+    "social": social,
+    "ring_ext": ring_ext,
+    "data_center": data_center,
+    "chain": chain,
+    "star": star,
+    "hypercube": hypercube,
+    "exponential": exponential,
+    "one_peer_exponential": OnePeerExponential,
+    "random_regular": random_regular,
+    "erdos_renyi": erdos_renyi,
+    "random_matching": RandomMatching,
 }
 # What is given the number after a colon in the name, as in `random_regular:4`.
 PARAMETRIC = {"random_regular": "degree", "erdos_renyi": "probability"}
@@ -118,7 +133,7 @@ def surviving_graph(graph: Graph, survivors: Sequence[int], remade: Graph | None
         weights = metropolis_weights(num_nodes, ((int(i), int(j)) for i, j in left))
         with suppress(UserError):  # they are not connected
             return Topology(f"{graph.name} without {graph.num_nodes - num_nodes}", weights)
-    return fixed.ring(num_nodes)
+    return ring(num_nodes)
 
 
 def _parameter(name: str, text: str) -> dict[str, float]:

@@ -7,17 +7,21 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import count
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from pcode.utils.errors import UserError
+from pcode.utils.seeding import derive_seed
 
 Matrix = npt.NDArray[np.float64]
 
 # Far above what rounding leaves in a row of float64 weights, far below what could move the mean
 # of the models within a training run.
 TOLERANCE = 1e-12
+# Graphs drawn until one is connected.
+MAX_ATTEMPTS = 1000
 
 
 class Mixing(ABC):
@@ -242,6 +246,28 @@ def local_degree_weights(num_nodes: int, edges: Iterable[tuple[int, int]]) -> Ma
     rest = 1 - matrix.sum(axis=1)
     np.fill_diagonal(matrix, np.where(rest > TOLERANCE, rest, 0.0))
     return matrix
+
+
+def connected_topology(
+    name: str, num_nodes: int, seed: int, draw: Callable[[int], Any], hint: str
+) -> Topology:
+    """Return the first connected graph among draw(seed of attempt 0), draw(seed of 1), ...
+
+    Args:
+        name: the topology's.
+        seed: the run's, from which all attempts' are derived.
+        draw: a networkx graph of the nodes 0 to num_nodes - 1 from a seed.
+        hint: what would do, for the UserError where none of MAX_ATTEMPTS graphs is connected.
+    """
+    import networkx  # noqa: PLC0415  # takes .2 s, which only graphs made with it are to cost
+
+    for attempt in range(MAX_ATTEMPTS):
+        graph = draw(derive_seed(seed, "topology", attempt))
+        if networkx.is_connected(graph):
+            return Topology(name, metropolis_weights(num_nodes, graph.edges()))
+    raise UserError(
+        f"graph {name!r} with n = {num_nodes}: none of {MAX_ATTEMPTS} drawn is connected; {hint}"
+    )
 
 
 def check_num_nodes(name: str, num_nodes: int, fits: Callable[[int], bool], rule: str) -> None:
