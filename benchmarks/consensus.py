@@ -131,7 +131,7 @@ def draw_panel(place: Axes, panel: Panel, measurements: Sequence[Measurement]) -
     place.set_title(panel.title, fontsize=9)
     place.set_xlabel("round")
     for index, each in enumerate(measurements):
-        name = each.setting.compressor
+        name = each.compressor
         # No compression shows from under a compressor that is as fast.
         draw_course(place, each, color=colour(name), linewidth=4.0 if name == "none" else 1.5)
         draw_prediction(place, each, color=colour(name), linestyle=":", linewidth=2.5, alpha=0.6)

@@ -30,6 +30,7 @@ from harness import keep, spread
 from pcode.communication import Communicator, Simulation
 from pcode.config import make_config
 from pcode.datasets import Batch
+from pcode.datasets.base import Order
 from pcode.training.node import Node
 from pcode.training.plan import Plan
 from pcode.training.planning import make_plan
@@ -58,12 +59,7 @@ def _batches(plan: Plan, rank: int) -> Iterator[Batch]:
     """A node's batches, epoch after epoch."""
     for epoch in itertools.count():
         yield from plan.dataset_on(gpu()).train_batches(
-            plan.partition(epoch)[rank],
-            plan.steps_per_epoch,
-            BATCH_SIZE,
-            seed=1,
-            rank=rank,
-            epoch=epoch,
+            plan.partition(epoch)[rank], plan.steps_per_epoch, BATCH_SIZE, Order(1, rank, epoch)
         )
 
 

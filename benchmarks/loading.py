@@ -33,7 +33,7 @@ from torchvision import transforms
 from torchvision.transforms import v2
 
 from harness import keep, spread
-from pcode.datasets.base import Split
+from pcode.datasets.base import Order, Split
 from pcode.datasets.images import image_dataset
 from pcode.utils.devices import use_memory_well
 
@@ -92,7 +92,7 @@ def ways() -> dict[str, Callable[[int], int]]:
     target = torch.empty_like(batch)
 
     def ours(number: int) -> int:
-        batches = dataset.train_batches(share, OURS, BATCH_SIZE, seed=1, rank=0, epoch=number)
+        batches = dataset.train_batches(share, OURS, BATCH_SIZE, Order(1, 0, number))
         return sum(len(inputs) for inputs, _ in batches)
 
     def theirs(transform: Any) -> Callable[[int], int]:

@@ -11,7 +11,7 @@ from socket import gethostname
 
 import torch
 
-from pcode.check import check
+from pcode.check.check import check
 from pcode.communication import Simulation
 from pcode.communication.connect import abort, connect, disconnect
 from pcode.communication.injection import read_faults
@@ -24,8 +24,8 @@ from pcode.launch.environment import (
     num_nodes_of,
     rendezvous_address,
 )
-from pcode.launch.mpirun import go_to, goes_on, mpirun_command, runs_here, with_variable
-from pcode.launch.steps import StepMark
+from pcode.launch.mpirun import go_to, mpirun_command, runs_here, survives_failures, with_variable
+from pcode.launch.scratch import StepMark
 from pcode.launch.supervise import launch
 from pcode.training.loop import run_node
 from pcode.training.plan import Plan
@@ -121,7 +121,7 @@ def _main(arguments: Sequence[str]) -> int:
         command = with_variable(command, LAUNCHER_VARIABLE, kind)
         num_nodes, trains = config.launch.n_mpi_process, not config.watch.evaluate
         return run_attempts(
-            lambda flags: launch([*command, *flags], here, goes_on(config.launch)),
+            lambda flags: launch([*command, *flags], here, survives_failures(config.launch)),
             first_attempt,
             lambda failed: next_attempt(
                 failed, runs, num_nodes, trains=trains, going_back=going_back

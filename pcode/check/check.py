@@ -64,10 +64,9 @@ def check(
         place: of this process among ranks, if it is one.
         command: the mpirun that would start the run; None: it needs none.
         script: run.py.
-        warnings: of the flags.
 
     Returns:
-        0: nothing is wrong; 1: something is.
+        The exit status. 0: nothing is wrong; 1: something is.
 
     Raises:
         UserError: the flags cannot be followed, wherever they are.
@@ -183,20 +182,17 @@ def _check_as_rank(
 ) -> int:
     """Be a rank of the check, from joining to leaving; return the exit status.
 
-    Rank 0 prints what all have found. Ranks that wait in vain print for whom.
-
-    Args:
-        planned: the flags as the plan is made of them.
-        arguments: of the probe, for this host, where no launcher has asked it.
+    Rank 0 prints what all have found. Ranks that wait in vain print for whom. Where no launcher
+    has asked this host, the probe of these arguments does.
     """
-    names, report = os.environ.get(_VARIABLE), Report()
+    names, report, options = os.environ.get(_VARIABLE), Report(), config.launch
     own: Facts = {"host": gethostname(), "error": None, "answer": None}
     if names is not None:
         own["host"] = names.split(",")[place.rank]
     elif place.local_rank == 0:
-        answer = ask_here(config.launch, arguments)
+        answer = ask_here(options, arguments)
         own["answer"] = [answer.facts, answer.failure]
-    plan, options = None, config.launch
+    plan = None
     try:
         if options.on_cuda:
             check_gpus(options.world, [place.rank])

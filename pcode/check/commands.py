@@ -28,13 +28,10 @@ _EXECUTABLE = re.compile(r"Executable: (\S+)")
 
 
 @dataclass(frozen=True)
-class Ended:
-    """A command that has ended.
+class CommandResult:
+    """A command's exit status and what it wrote to standard output and standard error.
 
-    Attributes:
-        status: its exit status, -N if a signal N ended it; None: it reached the time limit.
-        output: what it wrote to standard output.
-        errors: what it wrote to standard error.
+    The status is -N if a signal N ended it, and None if it reached the time limit.
     """
 
     status: int | None
@@ -67,7 +64,7 @@ def _summary(block: str) -> str:
     return " ".join(first.split()).rstrip(".:") + (f" ({facts})" if facts else "")
 
 
-def run_all(commands: Sequence[Sequence[str]], limit_seconds: float) -> list[Ended]:
+def run_all(commands: Sequence[Sequence[str]], limit_seconds: float) -> list[CommandResult]:
     """Run commands at the same time, some dozens of them at most; leave no process behind.
 
     The limit is that of each. Where it is interrupted, `map` cancels those that have not begun.
@@ -78,7 +75,7 @@ def run_all(commands: Sequence[Sequence[str]], limit_seconds: float) -> list[End
 
 def run_mpiruns(
     commands: Sequence[Sequence[str]], limit_seconds: float, note: Callable[[str], None]
-) -> list[Ended]:
+) -> list[CommandResult]:
     """Run mpiruns as `run_all` does, and remove their files, whatever becomes of them.
 
     One that fails silently is started a second time, with a note: of several that start at once on
@@ -94,7 +91,7 @@ def run_mpiruns(
         return list((ended | dict(zip(silent, again, strict=True))).values())
 
 
-def _run(command: Sequence[str], limit_seconds: float) -> Ended:
+def _run(command: Sequence[str], limit_seconds: float) -> CommandResult:
     """Run a command; one that is late gets SIGTERM, at which mpirun ends its ranks, and SIGKILL."""
     # Files, and not pipes, which the processes of a killed mpirun would hold open.
     with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
@@ -118,7 +115,7 @@ def _run(command: Sequence[str], limit_seconds: float) -> Ended:
                 process.send_signal(number)
                 _ends(process, _ENDING_SECONDS)
         status = None if is_late and not has_failed else process.returncode
-        return Ended(status, _text(output), _text(errors))
+        return CommandResult(status, _text(output), _text(errors))
 
 
 def _ends(process: subprocess.Popen[bytes], seconds: float) -> bool:

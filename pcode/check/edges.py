@@ -40,10 +40,8 @@ _ENOUGH_LATENCY_SECONDS = {_WITHIN: 5e-3, _BETWEEN: 5e-4}
 def edges_of(graph: Graph, num_local_ranks: int = 1) -> list[Edge]:
     """Return every pair of ranks that talk, as (i, j) with i < j, sorted.
 
-    Of a graph that varies in time, those of its period, or of its first rounds.
-
-    Args:
-        num_local_ranks: of a node, whose first talks to other nodes.
+    Of a graph that varies in time, those of its period, or of its first rounds. Of each node's
+    ranks the first one talks to other nodes.
     """
     if isinstance(graph, Topology):
         edges = list(graph.edges)
@@ -79,8 +77,7 @@ class Measured:
     Attributes:
         latency_seconds: half of a small message's round trip, median.
         min_latency_seconds: the same at its shortest, which no busy core makes longer.
-        there: bits a second from i to j.
-        back: bits a second from j to i.
+        there, back: bits a second from i to j, and from j to i.
     """
 
     edge: Edge
@@ -109,12 +106,13 @@ class Measured:
         )
 
 
+@dataclass(eq=False)
 class EdgeError(Exception):
     """No answer on an edge: what came instead, after how long."""
 
-    def __init__(self, edge: Edge, seconds: float, cause: CommunicationError) -> None:
-        self.edge, self.seconds, self.cause = edge, seconds, cause
-        super().__init__(str(cause))
+    edge: Edge
+    seconds: float
+    cause: CommunicationError
 
 
 def measure_all(
@@ -122,10 +120,8 @@ def measure_all(
 ) -> list[Measured]:
     """Measure every edge, and those that are slow again; return the best of it.
 
-    All ranks call it, and get the same. Edges that share a host are measured one after another.
-
-    Args:
-        hosts: of each rank.
+    All ranks call it, and get the same. Edges that share a host (`hosts` are the ranks') are
+    measured one after another.
 
     Raises:
         EdgeError: on both ends of an edge that does not answer, and of those that were being
@@ -238,10 +234,7 @@ class _Channel:
 
 
 def _rate(transfer: Callable[[int], float], empty_seconds: float, seconds: float) -> float:
-    """Return bits a second, of messages that grow until one takes a good part of the time.
-
-    `transfer` lets so many bytes pass, and returns the seconds that it takes.
-    """
+    """Return bits a second, of messages that grow until one takes a good part of the time."""
     num_bytes, deadline = _FIRST_BYTES, time.perf_counter() + seconds
     while True:
         # The better of two: one that was held up must not look like a slow link.
@@ -267,9 +260,9 @@ def _by_kind(found: Sequence[Measured], hosts: Sequence[str]) -> dict[str, list[
 
 
 def slow(found: Sequence[Measured], hosts: Sequence[str]) -> dict[Edge, str]:
-    """Return slow edges, and beside what they are slow.
+    """Return slow edges, of a quarter of their kind's median bandwidth or four times its latency.
 
-    An edge with a quarter of the median bandwidth of its kind, or four times the median latency.
+    With each comes beside what it is slow.
     """
     reasons: dict[Edge, str] = {}
     for kind, members in _by_kind(found, hosts).items():

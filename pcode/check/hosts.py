@@ -16,7 +16,7 @@ from typing import Any
 from packaging.requirements import Requirement
 
 from pcode.check import connectivity, probe
-from pcode.check.commands import Ended, run_all, run_mpiruns
+from pcode.check.commands import CommandResult, run_all, run_mpiruns
 from pcode.config import Config
 from pcode.launch.environment import derived_port
 from pcode.launch.hostfile import Host
@@ -41,9 +41,7 @@ Note = Callable[[str], None]
 class CheckedHost:
     """A host of the run, as the user calls it, and the ranks that it takes.
 
-    Attributes:
-        facts: what it reports, see pcode.check.probe; None: it was not asked, or failed.
-        failure: why there are no facts.
+    Its facts are what it reports, see pcode.check.probe; None: it was not asked, or has a failure.
     """
 
     name: str
@@ -51,7 +49,7 @@ class CheckedHost:
     facts: dict[str, Any] | None = None
     failure: str | None = None
 
-    def answered(self, ended: Ended, limit_seconds: float) -> CheckedHost:
+    def answered(self, ended: CommandResult, limit_seconds: float) -> CheckedHost:
         """Return the same with what the probe has printed there."""
         for facts in _marked(ended.output, probe.MARK):
             return dataclasses.replace(self, facts=json.loads(facts))
@@ -119,12 +117,7 @@ def _interpreters(launch: Launch, hosts: Sequence[Host], remote: bool) -> list[s
 def ask_hosts(
     launch: Launch, hosts: Sequence[Host], arguments: Sequence[str], remote: bool, note: Note
 ) -> list[CheckedHost]:
-    """Ask all hosts, or this machine, at the same time, each through an mpirun of its own.
-
-    Args:
-        arguments: the probe's.
-        remote: some of the hosts are other machines.
-    """
+    """Ask all hosts, or this machine, at the same time, each through an mpirun of its own."""
     placed, limit = place_ranks(hosts, launch.num_processes), _limit_seconds(launch)
     each = [[host] for host in hosts] or [[]]
     starts = [_interpreters(launch, host, remote) for host in each]

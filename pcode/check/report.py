@@ -19,14 +19,10 @@ Facts = dict[str, Any]
 
 
 class Report:
-    """Prints a line for each thing that was looked at, as soon as it is known.
-
-    Attributes:
-        num_wrong: lines that say what has to be changed before a run.
-    """
+    """Prints a line for each thing that was looked at, as soon as it is known."""
 
     def __init__(self) -> None:
-        self.num_wrong = 0
+        self.num_wrong = 0  # lines that say what has to be changed before a run
 
     def ok(self, text: str) -> None:
         self.repeat(f"{'ok':<5}  {text}")
@@ -56,10 +52,7 @@ class Report:
 def report_hosts(
     report: Report, hosts: Sequence[CheckedHost], config: Config, mpirun: str | None = None
 ) -> None:
-    """Print a line for each host, and one for each thing that is wrong there.
-
-    `mpirun` is its version, where it starts the ranks.
-    """
+    """Print a line for each host and each thing wrong there; `mpirun` is its version, if any."""
     answered = {host.name: host.facts for host in hosts if host.facts is not None}
     differences = _differences(answered)
     threads = set()

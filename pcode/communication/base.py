@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -26,10 +25,8 @@ Wait = Callable[[], None]
 class Exchange:
     """An exchange under way. Its tensors must not be touched before wait() has returned.
 
-    Attributes:
-        wait: returns when every incoming tensor is filled and every outgoing one may be reused;
-            raises a CommunicationError that names rank, peer and step, at the latest after the
-            time limit.
+    That returns when every incoming tensor is filled and every outgoing one may be reused, or
+    raises a CommunicationError with rank, peer and step, at the latest after the time limit.
     """
 
     wait: Wait
@@ -41,8 +38,7 @@ class Communicator(ABC):
     Every `step` is that of the training, to be named in errors.
 
     Attributes:
-        rank: this node, from 0.
-        size: how many nodes there are.
+        rank, size: this node, from 0, and how many there are.
         bytes_sent: bytes this node has sent in `exchange` (exact: what was handed over) and
             `all_reduce` (2 (n - 1) / n times the tensor, which the best algorithms send). What
             evaluation gathers is not counted.
@@ -103,10 +99,7 @@ class Communicator(ABC):
         """Return when all nodes have called it."""
 
     def fail_point(self, phase: str, step: int, corrupt: Callable[[], None] | None = None) -> None:
-        """Let this process fail here, where a failure on purpose is asked for.
-
-        `phase` is one of injection.PHASES; `corrupt` makes what is in hand useless.
-        """
+        """Let a failure on purpose happen here; `corrupt` makes what is in hand useless."""
         for fault in self.faults:
             if fault.phase == phase and fault.step in (None, step) and not fault.done:
                 fault.happen(corrupt)
@@ -115,10 +108,7 @@ class Communicator(ABC):
         """Find the node for which the exchanges wait, where they do not name it.
 
         For a node whose GPU does not come to the end of a step. Nodes that live come to the same:
-        they answer, by way of the host.
-
-        Raises:
-            CommunicationError: a node does not answer, naming rank, peer and step.
+        they answer, by way of the host. Of one that does not the error names rank, peer and step.
         """
         if not self.names_peers:
             others = [rank for rank in range(self.size) if rank != self.rank]
@@ -129,10 +119,7 @@ class Communicator(ABC):
     def report(self, error: Exception, step: int | None = None) -> None:
         """This node cannot go on as it is: all others raise a CommunicationError from now on.
 
-        `error` is what it found. To be followed by recover().
-
-        Raises:
-            CommunicationError: there is no recovery.
+        `error` is what it found. To be followed by recover(); raises where there is none.
         """
         raise self._no_recovery(step) from error
 
@@ -194,10 +181,8 @@ class ProcessCommunicator(Communicator):
     ) -> ProcessCommunicator | None:
         """A communicator of these ranks alone, for one of them; all processes call it.
 
-        Args:
-            ranks: in their order they are 0, 1, ... there.
-            limit_seconds: the time limit of its operations; simulated processes need none.
-            local_size: the processes of a node. Errors name nodes.
+        In their order they are 0, 1, ... there. The time limit is that of its operations; errors
+        name nodes, of `local_size` processes each.
         """
 
 
@@ -232,12 +217,3 @@ class NoCommunicator(ProcessCommunicator):
 
 # As long as nothing else is said, a node is one process.
 Communicator.local_ranks = NoCommunicator()
-
-
-@contextmanager
-def naming_nodes(local_size: int) -> Iterator[None]:
-    """Let errors that name processes name nodes, of so many processes in a row each."""
-    try:
-        yield
-    except CommunicationError as error:
-        raise error.by_node(local_size) from error

@@ -36,11 +36,9 @@ def connect(
     """Join the run's other ranks; this one's view of them, for tensors on its device.
 
     Args:
-        backend: mpi, gloo or nccl.
         rank, size: of this process; MPI has to agree.
-        device: where its tensors lie.
         limit_seconds: the time limit of every operation.
-        address: host and port where rank 0 listens; MPI needs none.
+        address: where rank 0 listens; MPI needs none.
         comm_device: "cpu": messages are copied to the host, whatever the backend; "cuda": the
             user asks for messages that are not.
 
@@ -138,10 +136,7 @@ def _share_gpus(store: Store, rank: int, size: int, device: torch.device) -> boo
 def disconnect(status: int = 0) -> None:
     """Leave after a run that went well; returns when all ranks that live have.
 
-    Where ranks were lost over MPI it does not return: it ends this process.
-
-    Args:
-        status: with which this process will end.
+    Where ranks were lost over MPI it does not return: it ends this process, with this status.
 
     Raises:
         CommunicationError: a rank died meanwhile, or has not come within the time limit.

@@ -40,13 +40,9 @@ def new_group(
 def naming(
     rank: int, peer: int | None = None, step: int | None = None, local_size: int = 1
 ) -> Iterator[None]:
-    """Let errors of torch.distributed, whatever the backend, name rank, peer and step.
+    """Raise a CommunicationError that names rank, peer and step for any of torch.distributed.
 
-    Args:
-        local_size: processes of a node; nodes are named.
-
-    Raises:
-        CommunicationError: in place of what the block raises.
+    It names nodes, of `local_size` processes each.
     """
     try:
         yield
@@ -65,13 +61,12 @@ class DistributedCommunicator(ProcessCommunicator):
     """One process's view of the others, over a group of torch.distributed.
 
     The time limit is the group's: init_process_group(timeout=...). Tensors must lie on a device
-    that the group's backend serves.
+    that the group's backend serves. Errors name nodes, of `local_size` processes each.
 
     Args:
         group: one of which this process is a member; None: the default group, of all.
         host_group: the same processes over gloo, for tensors in host memory, where the group is
             NCCL's, which serves those of GPUs alone.
-        local_size: processes of a node; errors name nodes.
     """
 
     def __init__(

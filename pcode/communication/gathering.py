@@ -57,10 +57,8 @@ def average(
 ) -> None:
     """Replace tensors of one dtype and device by their mean over the ranks, on each of them.
 
-    In the order of ranks, so that every backend gives the same bits.
-
-    Args:
-        among: the ranks that the mean is of; None: all. All call it nevertheless.
+    In the order of ranks, so that every backend gives the same bits. All call it, also where the
+    mean is `among` some of the ranks.
     """
     tensors = list(tensors)
     flat = torch.cat([tensor.reshape(-1) for tensor in tensors])

@@ -2,8 +2,7 @@
 
 The environment variable PCODE_INJECT holds ACTION:RANK:STEP:PHASE, several separated by commas.
 
-RANK is that of a process: where a node has several, they are counted node after node.
-
+- RANK: that of a process, counted node after node.
 - ACTION: `stop` (SIGSTOP), `kill` (SIGKILL), `delay=SECONDS`, or `corrupt`: what is in hand there
   (the parameters, an outgoing message, the checkpoint's file) is made useless.
 - STEP: how many steps the rank has made, or `*` for the first time it comes there.

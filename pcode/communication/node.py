@@ -21,12 +21,8 @@ class NodeCommunicator(Communicator):
     The first processes of the nodes talk to each other; what has come in, a compressed message as
     a rule, is broadcast inside each node. What a node says is what its first process says: the
     others pass the same, or what is not looked at. All get the same bits, so that processes which
-    go on from equal states by equal steps stay equal.
-
-    Args:
-        leaders: the first processes, by node; on the others it communicates nothing.
-        local_ranks: the processes of this node.
-        names_peers: whether the communicator of all processes does.
+    go on from equal states by equal steps stay equal. On those others `leaders`, the first
+    processes by node, communicates nothing.
     """
 
     def __init__(
@@ -69,13 +65,11 @@ def by_nodes(processes: ProcessCommunicator, local_size: int, limit_seconds: flo
     """The nodes of which so many processes in a row are one each; all processes call it."""
     if local_size == 1:
         return processes
-    local_ranks = None
     longer = LONGER * limit_seconds + LATER_SECONDS
-    for first in range(0, processes.size, local_size):
-        node = range(first, first + local_size)
-        local_ranks = processes.group(node, longer, local_size) or local_ranks
-    assert local_ranks is not None, "it is a process of one of them"
     firsts = range(0, processes.size, local_size)
+    nodes = (range(first, first + local_size) for first in firsts)
+    groups = [processes.group(node, longer, local_size) for node in nodes]
+    (local_ranks,) = filter(None, groups)  # it is a process of one of them
     leaders = processes.group(firsts, limit_seconds, local_size) or NoCommunicator(
         processes.rank // local_size, processes.size // local_size
     )

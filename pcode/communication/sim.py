@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
 
-from pcode.communication.base import Messages, ProcessCommunicator, Wait, naming_nodes
+from pcode.communication.base import Messages, ProcessCommunicator, Wait
 from pcode.utils.errors import CommunicationError
 
 Result = TypeVar("Result")
@@ -42,16 +43,15 @@ class Simulation:
     def run(self, node: Callable[[ProcessCommunicator], Result]) -> list[Result]:
         """Call `node` once for every process, with its communicator; their results.
 
-        Raises:
-            BaseException: the first that one raised. The others get a CommunicationError at
-                their next exchange, as they would when a peer dies.
+        The first error of one is raised; the others get a CommunicationError at their next
+        exchange, as they would when a peer dies.
         """
         results: dict[int, Result] = {}
 
         def live(rank: int) -> None:
             self._batons[rank].acquire()
             try:
-                self._raise_if_ended(rank, None, None)
+                self._raise_if_ended(rank)
                 results[rank] = node(SimCommunicator(self, rank))
             except BaseException as error:  # raised in the caller's thread, below
                 self._end = self._end or (f"rank {rank} failed: {error}", error)
@@ -77,39 +77,29 @@ class Simulation:
             raise self._end[1]
         return [results[rank] for rank in range(self.size)]
 
-    def wait_until(
-        self, rank: int, ready: Callable[[], bool], peer: int | None, step: int | None
-    ) -> None:
-        """Let the others run until `ready()`; called by the one that holds the baton.
-
-        Raises:
-            CommunicationError: another one failed, or none can go on.
-        """
-        self.raise_if_over(rank, peer, step)
+    def wait_until(self, rank: int, ready: Callable[[], bool]) -> None:
+        """Let the others run until `ready()`; an error if one fails, or none can go on."""
+        self.raise_if_over(rank)
         self._yield_until(rank, ready)
-        self.raise_if_over(rank, peer, step)
+        self.raise_if_over(rank)
         if not ready():
             reason = "no node can go on: each waits for a message that none has sent"
-            raise CommunicationError(reason, rank=rank, peer=peer, step=step)
+            raise CommunicationError(reason, rank=rank)
 
     def report(self, rank: int, reason: str) -> None:
         """Let every one raise at its exchanges until all have called `recover`."""
         self._report = self._report or (rank, reason)
 
     def recover(self, rank: int) -> None:
-        """Return when all that run have called it; what was under way is forgotten.
-
-        Raises:
-            CommunicationError: another one failed.
-        """
-        self._raise_if_ended(rank, None, None)
+        """Return when all that run have called it; what was under way is forgotten."""
+        self._raise_if_ended(rank)
         self.report(rank, "given up to recover")
         number = self._num_recoveries
         self._recovering.add(rank)
         self._yield_until(
             rank, lambda: self._num_recoveries > number or self._recovering >= self._running
         )
-        self._raise_if_ended(rank, None, None)
+        self._raise_if_ended(rank)
         if self._num_recoveries == number:  # the first of them clears up
             self.mailboxes.clear()
             self.gathered.clear()
@@ -126,24 +116,20 @@ class Simulation:
         self._batons[rank].acquire()
         del self._waiting[rank]
 
-    def raise_if_over(self, rank: int, peer: int | None, step: int | None) -> None:
+    def raise_if_over(self, rank: int) -> None:
         """Raise a CommunicationError where the processes cannot go on as they are."""
-        self._raise_if_ended(rank, peer, step)
+        self._raise_if_ended(rank)
         if self._report is not None:
             reporter, reason = self._report
             by_peer = reporter != rank
             if by_peer:
                 reason = f"rank {reporter} reported: {reason}"
-            raise CommunicationError(
-                reason, rank=rank, peer=peer, step=step, reported_by_peer=by_peer
-            )
+            raise CommunicationError(reason, rank=rank, reported_by_peer=by_peer)
 
-    def _raise_if_ended(self, rank: int, peer: int | None, step: int | None) -> None:
+    def _raise_if_ended(self, rank: int) -> None:
         """Raise a CommunicationError where the simulation was interrupted or a process failed."""
         if self._end is not None:
-            raise CommunicationError(
-                self._end[0], rank=rank, peer=peer, step=step, reported_by_peer=True
-            )
+            raise CommunicationError(self._end[0], rank=rank, reported_by_peer=True)
 
     def _pass_on(self, rank: int) -> None:
         """Give the baton to the next one that can run, or to any when none can."""
@@ -164,12 +150,9 @@ class Simulation:
 
 
 class SimCommunicator(ProcessCommunicator):
-    """One simulated process's view of the others.
+    """One simulated process's view of the others: of a group to which it belongs (None: of all).
 
-    Args:
-        process: this one, of all that are simulated.
-        group: those of them that it sees, itself among them; None: all.
-        local_size: processes of a node; errors name nodes.
+    Errors name nodes, of `local_size` processes each.
     """
 
     def __init__(
@@ -182,9 +165,18 @@ class SimCommunicator(ProcessCommunicator):
         self._num_sent: Counter[int] = Counter()
         self._num_expected: Counter[int] = Counter()
 
+    @contextmanager
+    def _naming(self, peer: int | None, step: int | None) -> Iterator[None]:
+        """Let errors name nodes: this one, that of a peer, by its process, and the step."""
+        try:
+            yield
+        except CommunicationError as error:
+            named = CommunicationError(**vars(error) | {"peer": peer, "step": step})
+            raise named.by_node(self._local_size) from error
+
     def _exchange(self, outgoing: Messages, incoming: Messages, step: int | None) -> Wait:
-        with naming_nodes(self._local_size):
-            self._simulation.raise_if_over(self._process, None, step)
+        with self._naming(None, step):
+            self._simulation.raise_if_over(self._process)
         # A message to several peers is copied once: the sender may change it after wait().
         copies = {id(tensor): tensor.clone() for tensor in outgoing.values()}
         for peer, tensor in outgoing.items():
@@ -202,13 +194,12 @@ class SimCommunicator(ProcessCommunicator):
 
     def _receive(self, peer: int, number: int, tensor: torch.Tensor, step: int | None) -> None:
         mailbox = self._simulation.mailboxes[self._group, peer, self.rank]
-        source = self._group[peer]
-        with naming_nodes(self._local_size):
-            self._simulation.wait_until(self._process, lambda: number in mailbox, source, step)
+        with self._naming(self._group[peer], step):
+            self._simulation.wait_until(self._process, lambda: number in mailbox)
             message = mailbox.pop(number)
             if message.shape != tensor.shape or message.dtype != tensor.dtype:
                 reason = f"{message.nbytes} bytes arrived where {tensor.nbytes} were expected"
-                raise CommunicationError(reason, rank=self._process, peer=source, step=step)
+                raise CommunicationError(reason, rank=self._process)
         tensor.copy_(message)
 
     def _all_reduce(self, tensor: torch.Tensor, step: int | None) -> None:
@@ -223,10 +214,8 @@ class SimCommunicator(ProcessCommunicator):
         self._num_collectives += 1
         gathered = self._simulation.gathered[key]
         gathered[self.rank] = tensor.clone()
-        with naming_nodes(self._local_size):
-            self._simulation.wait_until(
-                self._process, lambda: len(gathered) == self.size, None, step
-            )
+        with self._naming(None, step):
+            self._simulation.wait_until(self._process, lambda: len(gathered) == self.size)
         self._simulation.gathered.pop(key, None)
         return [gathered[rank].to(tensor.device) for rank in range(self.size)]
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-from collections import defaultdict
-from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -19,16 +16,14 @@ class StagedCommunicator(ProcessCommunicator):
     An exchange never makes the caller wait for the GPU. What is sent is copied into page-locked
     memory on a stream of its own, once the work queued before has run; a helper thread waits for
     that, exchanges, and queues the copies back; `Exchange.wait` waits for the thread, and lets the
-    GPU's current stream wait for the copies. Buffers are used again by later exchanges.
+    GPU's current stream wait for the copies.
 
     Collective operations wait for the GPU, and so do broadcasts inside a node of several processes:
     these are better off with NCCL. Tensors in host memory pass through.
 
-    Args:
-        inner: takes tensors in host memory.
-        device: where this node's tensors lie; it becomes the calling thread's current one.
-        takes_device: whether messages between two nodes may be handed to `inner` where they lie, as
-            an MPI that is built with CUDA takes them: the thread then waits and exchanges only.
+    The device, where this node's tensors lie, becomes the calling thread's current one. If `inner`
+    takes_device, as an MPI that is built with CUDA, it is handed messages between two nodes where
+    they lie: the thread then waits and exchanges only.
     """
 
     def __init__(
@@ -44,7 +39,6 @@ class StagedCommunicator(ProcessCommunicator):
         self._helper = ThreadPoolExecutor(
             1, "staging", initializer=self._gpu.set_device, initargs=(device,)
         )
-        self._buffers = _Buffers(pinned=device.type == "cuda")
 
     def _exchange(self, outgoing: Messages, incoming: Messages, step: int | None) -> Wait:
         if any(each.device != self._device for each in (*outgoing.values(), *incoming.values())):
@@ -59,10 +53,10 @@ class StagedCommunicator(ProcessCommunicator):
         if not self._takes_device:
             with self._gpu.stream(self._stream):
                 for number, tensor in messages.items():
-                    copies[number] = self._buffers.take(tensor)
+                    copies[number] = self._on_host(tensor)
                     copies[number].copy_(tensor, non_blocking=True)
             sent = {peer: copies[id(tensor)] for peer, tensor in outgoing.items()}
-            received = {peer: self._buffers.take(tensor) for peer, tensor in incoming.items()}
+            received = {peer: self._on_host(tensor) for peer, tensor in incoming.items()}
         ready = self._gpu.Event()
         ready.record(self._stream)
 
@@ -73,9 +67,6 @@ class StagedCommunicator(ProcessCommunicator):
                 with self._gpu.stream(self._stream):
                     for peer, tensor in incoming.items():
                         tensor.copy_(received[peer], non_blocking=True)
-                # Who takes them next writes into them behind these copies: on the same stream, or
-                # after its own `ready`.
-                self._buffers.give_back([*copies.values(), *received.values()])
             arrived = self._gpu.Event()
             arrived.record(self._stream)
             return arrived
@@ -83,11 +74,15 @@ class StagedCommunicator(ProcessCommunicator):
         under_way = self._helper.submit(exchange)
         return lambda: self._gpu.current_stream().wait_event(under_way.result())
 
+    def _on_host(self, like: torch.Tensor) -> torch.Tensor:
+        # torch caches page-locked memory, and uses none again before the copies from it have run.
+        is_pinned = self._device.type == "cuda"
+        return torch.empty(like.shape, dtype=like.dtype, pin_memory=is_pinned)
+
     def _all_reduce(self, tensor: torch.Tensor, step: int | None) -> None:
         host = tensor.cpu()
         self._inner.all_reduce(host, step)
-        if host is not tensor:
-            tensor.copy_(host)
+        tensor.copy_(host)
 
     def all_gather(self, tensor: torch.Tensor, step: int | None = None) -> list[torch.Tensor]:
         return [each.to(tensor.device) for each in self._inner.all_gather(tensor.cpu(), step)]
@@ -95,8 +90,7 @@ class StagedCommunicator(ProcessCommunicator):
     def broadcast(self, tensor: torch.Tensor, step: int | None = None) -> None:
         host = tensor.cpu()
         self._inner.broadcast(host, step)
-        if host is not tensor:
-            tensor.copy_(host)
+        tensor.copy_(host)
 
     def group(
         self, ranks: range, limit_seconds: float, local_size: int
@@ -117,25 +111,3 @@ class StagedCommunicator(ProcessCommunicator):
 
     def _like(self, inner: ProcessCommunicator) -> StagedCommunicator:
         return StagedCommunicator(inner, self._device, self._takes_device)
-
-
-class _Buffers:
-    """Host memory by size, used again and again; taken and given back by two threads."""
-
-    def __init__(self, pinned: bool) -> None:
-        self._pinned = pinned
-        self._free: defaultdict[tuple[torch.Size, torch.dtype], list[torch.Tensor]]
-        self._free = defaultdict(list)
-        self._lock = threading.Lock()
-
-    def take(self, like: torch.Tensor) -> torch.Tensor:
-        with self._lock:
-            free = self._free[like.shape, like.dtype]
-            if free:
-                return free.pop()
-        return torch.empty(like.shape, dtype=like.dtype, pin_memory=self._pinned)
-
-    def give_back(self, buffers: Iterable[torch.Tensor]) -> None:
-        with self._lock:
-            for buffer in buffers:
-                self._free[buffer.shape, buffer.dtype].append(buffer)

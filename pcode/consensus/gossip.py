@@ -31,10 +31,8 @@ class StackedGossip:
 
     A vector of n nodes has n times d entries, float64 so that the mean stays where it is through
     1e5 rounds. Compressors take each tensor by itself: one message holds those of all nodes. What
-    a compressor draws is not what it draws for each node alone.
-
-    Attributes:
-        own, mean, mixed: as Gossip's rows of weights, but whole matrices; None: the identity.
+    a compressor draws is not what it draws for each node alone. Gossip's rows of weights `own`,
+    `mean` and `mixed` are here whole matrices; None is the identity.
     """
 
     def __init__(
@@ -95,16 +93,10 @@ class _NoStep(LocalStep):
 
 
 class Consensus:
-    """Simulate an optimizer on all nodes at once, without gradients.
+    """Simulate an optimizer with a consensus step size, gamma, on all nodes at once.
 
-    Args:
-        optimizer: one with a consensus step size, gamma: ParallelChoco or DeepSqueeze.
-        layout: the tensors of one node.
-        start: n x d, one row for each node; copied.
-        seed: for compressors that draw.
-
-    Attributes:
-        x: n x d float64.
+    No gradients are involved: `x`, n x d float64, is first a copy of `start`, a row for each node
+    with the tensors of `layout`. Compressors draw from `seed`.
     """
 
     def __init__(
@@ -142,11 +134,7 @@ class Consensus:
         self._starts = issubclass(optimizer, OverlappingOptimizer)
 
     def round(self) -> None:
-        """Take a step: one message from each node to each of its neighbours.
-
-        Raises:
-            NotFiniteError: the compressor met NaN or infinity.
-        """
+        """Take a step: one message from each node to each of its neighbours."""
         for _ in range(1 + self._starts):
             self._optimizer.step()
         self._starts = False
@@ -214,12 +202,7 @@ def slowest_mode(topology: Topology) -> tuple[float, Matrix]:
 
     Along it, gossip without compression leaves 1 - gamma (1 - lambda_2) of the error a round. For
     gamma below 1 / beta that is the slowest of all; 1 - lambda_2 is the spectral gap unless a
-    negative eigenvalue is larger in size.
-
-    Raises:
-        ValueError: the graph is one node.
+    negative eigenvalue is larger in size. One node has none: an IndexError.
     """
-    if topology.num_nodes < 2:
-        raise ValueError("one node has no second eigenvalue")
     values, vectors = np.linalg.eigh(topology.matrix)
     return float(values[-2]), vectors[:, -2]

@@ -18,48 +18,36 @@ MOST_RECORDS = 1000
 
 @dataclass(frozen=True)
 class Setting:
-    """One compressor on one graph.
-
-    Attributes:
-        slowest: 1 - lambda_2; the gap, unless a negative eigenvalue is larger in size.
-        compressor: its name and options, short.
-        delta: the compressor's quality.
-        message_bytes: one message to one neighbour.
-        round_bytes: what a node sends a round, mean over the nodes.
-    """
+    """One compressor on one graph."""
 
     graph: str
     num_nodes: int
     gap: float
-    slowest: float
-    compressor: str
-    delta: float
-    message_bytes: int
-    round_bytes: float
+    slowest: float  # 1 - lambda_2; the gap, unless a negative eigenvalue is larger in size
+    compressor: str  # its name and options, short
+    delta: float  # the compressor's quality
+    message_bytes: int  # to one neighbour
+    round_bytes: float  # what a node sends, mean over the nodes
 
 
 @dataclass(frozen=True)
-class Measurement:
+class Measurement(Setting):
     """The gossip of a setting: the consensus step size used, and the error by round."""
 
-    setting: Setting
     gamma: float
     course: Course
 
     @property
     def predicted_decay(self) -> float:
         """What a round takes off the error where compression costs nothing."""
-        return self.gamma * self.setting.slowest
+        return self.gamma * self.slowest
 
     def figures(self) -> dict[str, Any]:
         """Everything measured, for a JSON file."""
-        return {
-            **dataclasses.asdict(self.setting),
-            "gamma": self.gamma,
-            "decay": self.course.decay(),
-            "predicted_decay": self.predicted_decay,
-            "course": dataclasses.asdict(self.course),
-        }
+        known = dataclasses.asdict(self)
+        course = known.pop("course")
+        decays = {"decay": self.course.decay(), "predicted_decay": self.predicted_decay}
+        return {**known, **decays, "course": course}
 
 
 def label(compressor: Compressor, name: str) -> str:
@@ -117,4 +105,5 @@ def measure(
         ParallelChoco, topology, compressor, layout, vectors, gamma=gamma, seed=seed
     )
     course = gossip(consensus, rounds, every=-(-rounds // MOST_RECORDS))
-    return Measurement(setting_of(topology, name, compressor, layout), gamma, course)
+    setting = setting_of(topology, name, compressor, layout)
+    return Measurement(**vars(setting), gamma=gamma, course=course)

@@ -144,9 +144,6 @@ def search_gamma(
     The same arguments give the same gamma on every machine that rounds alike, whatever the number
     of threads.
 
-    Args:
-        optimizer: whose gamma is wanted.
-
     Raises:
         UserError: the vectors diverge for every gamma.
     """

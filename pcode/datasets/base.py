@@ -5,11 +5,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
-from typing import Annotated, NamedTuple
+from typing import NamedTuple
 
 import torch
 
-from pcode.utils.options import Option
 from pcode.utils.seeding import derive_seed, torch_generator
 
 
@@ -38,6 +37,16 @@ class LocalRank:
 WHOLE = LocalRank()
 
 
+@dataclass(frozen=True)
+class Order:
+    """What decides on the batches of a node in an epoch, or on a process' slices of them."""
+
+    seed: int
+    rank: int
+    epoch: int
+    local_rank: LocalRank = WHOLE
+
+
 def batches_per_epoch(num_samples: int, num_nodes: int, batch_size: int) -> int:
     """Return how many batches an epoch has on every node; num_samples are all nodes' together."""
     return max(1, num_samples // (num_nodes * batch_size))
@@ -52,14 +61,7 @@ def share_batches(
 
 
 def epoch_batches(
-    indices: torch.Tensor,
-    num_batches: int,
-    batch_size: int,
-    *,
-    seed: int,
-    rank: int,
-    epoch: int,
-    local_rank: LocalRank = WHOLE,
+    indices: torch.Tensor, num_batches: int, batch_size: int, order: Order
 ) -> list[torch.Tensor]:
     """Return a node's batches of an epoch, or a process' slices, each the indices of its samples.
 
@@ -67,21 +69,16 @@ def epoch_batches(
     remain are others in every epoch. A share with fewer is gone through again, in another order,
     until there are enough, and batches are no larger than the share. Nodes that all hold the whole
     training set (`--partition_data none`) thus shuffle all of it, each in its own order, and take
-    one n-th of its batches each.
-
-    Args:
-        indices: the node's samples, positions in the training set, int64, one at least.
-        num_batches: from batches_per_epoch.
-        seed, rank, epoch: what the order depends on.
-        local_rank: the process, which takes its slice of each.
+    one n-th of its batches each. `indices` are the node's samples, positions in the training set,
+    int64, one at least.
     """
-    generator = torch_generator(seed, "order", rank, epoch)
+    generator = torch_generator(order.seed, "order", order.rank, order.epoch)
     batch_size = min(batch_size, len(indices))
     num_passes = -(-num_batches * batch_size // len(indices))
     passes = [torch.randperm(len(indices), generator=generator) for _ in range(num_passes)]
-    order = indices[torch.cat(passes)]
-    batches = order[: num_batches * batch_size].split(batch_size)
-    return [local_rank.slice_of(batch) for batch in batches]
+    shuffled = indices[torch.cat(passes)]
+    batches = shuffled[: num_batches * batch_size].split(batch_size)
+    return [order.local_rank.slice_of(batch) for batch in batches]
 
 
 # Inputs, as the model takes them, and targets (int64).
@@ -99,16 +96,10 @@ class Split(NamedTuple):
     targets: torch.Tensor
 
 
-BpttLength = Annotated[
-    int, Option("words through which a gradient goes back", minimum=1, default=35)
-]
-
-
 class Dataset(ABC):
     """A data set for one run: what a loader of DATASETS returns.
 
     Attributes:
-        name: as `--data` names it.
         task: "classification" (targets: a class for each sample) or "language" (targets: the next
             word at each place).
         input_shape: of one sample: (channels, height, width), (features,), or () for words.
@@ -138,37 +129,25 @@ class Dataset(ABC):
         return batches_per_epoch(len(self.train_targets), num_nodes, batch_size)
 
     def train_batches(
-        self,
-        share: torch.Tensor,
-        num_batches: int,
-        batch_size: int,
-        *,
-        seed: int,
-        rank: int,
-        epoch: int,
-        first: int = 0,
-        local_rank: LocalRank = WHOLE,
+        self, share: torch.Tensor, num_batches: int, batch_size: int, order: Order, first: int = 0
     ) -> Batches:
         """Read a node's batches of an epoch, num_batches of them, from number `first` on.
 
         The arguments are those of `epoch_batches`; what augmentation is drawn from is, too.
         """
-        batches = epoch_batches(
-            share, num_batches, batch_size, seed=seed, rank=rank, epoch=epoch, local_rank=local_rank
-        )
+        batches = epoch_batches(share, num_batches, batch_size, order)
+        numbers = order.local_rank.numbers
         seeds = [
-            derive_seed(seed, "augment", rank, epoch, index, *local_rank.numbers)
+            derive_seed(order.seed, "augment", order.rank, order.epoch, index, *numbers)
             for index in range(len(batches))
         ]
         return self.read(batches[first:], seeds[first:])
 
     @abstractmethod
     def read(self, batches: Sequence[torch.Tensor], seeds: Sequence[int]) -> Batches:
-        """Read the training batches of these samples, in order.
+        """Read the training batches of these samples, positions in train_targets, int64, in order.
 
-        Args:
-            batches: positions in train_targets, int64, a tensor for each batch.
-            seeds: for each batch, what its augmentation is drawn from.
+        The augmentation of each is drawn from its seed.
         """
 
     @abstractmethod
@@ -181,13 +160,10 @@ class Dataset(ABC):
 
 @dataclass(frozen=True)
 class Source:
-    """How a data set is loaded.
+    """How a data set is loaded: `load` is called with the flags it takes, by their names.
 
-    Attributes:
-        load: called with the flags it takes, by their names; of a parametric source also with
-            `parameters`, what follows its name: "A:B" in "NAME:A:B". It raises a UserError where a
-            parameter or file is not what it should be.
-        parametric: whether its name may be followed by parameters.
+    Of a parametric source also with `parameters`, what follows its name: "A:B" in "NAME:A:B". It
+    raises a UserError where a parameter or file is not what it should be.
     """
 
     load: Callable[..., Dataset]

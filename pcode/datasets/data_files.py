@@ -58,19 +58,14 @@ def cached_copy(
 ) -> Iterator[tuple[BinaryIO, int]]:
     """Open what `make` writes of `source` where that begins; yield the file and its bytes.
 
-    It is cached as SOURCE.kept, after a header of HEADER_BYTES with VERSION, the layout, the size
-    and the time of modification of the source, and the number of bytes that follow. Where these are
-    not so, because the source is another one or the copy was cut, it is made anew. Of several
-    processes that ask at once, one makes it and the others wait (a lock on SOURCE.lock). It appears
-    when it is whole and on the disk. Where the folder cannot be written to, each process makes a
-    temporary file of its own.
+    It is cached as SOURCE.kept, after a header of HEADER_BYTES with VERSION, the layout (a few
+    ASCII words), the size and the time of modification of the source, and the number of bytes that
+    follow. Where these are not so, because the source is another one or the copy was cut, it is
+    made anew. Of several processes that ask at once, one makes it and the others wait (a lock on
+    SOURCE.lock). It appears when it is whole and on the disk. Where the folder cannot be written
+    to, each process makes a temporary file of its own.
 
-    Args:
-        layout: what the copy consists of, in a few ASCII words: of another layout it is another.
-        make: writes to a file that may be seeked in, but not before where it stands.
-
-    Raises:
-        OSError: a file cannot be read or written.
+    `make` may seek in the file, but not before where it stands.
     """
     status = source.stat()
     of_source = {"source_bytes": status.st_size, "source_time_ns": status.st_mtime_ns}

@@ -32,15 +32,10 @@ IMAGES_PER_TRANSACTION = 256
 
 
 class EncodedImages(ABC):
-    """Image files and their labels. Pickled for each worker: open nothing, keep it small.
-
-    Attributes:
-        classes: names of the classes.
-        labels: int64, positions in `classes`.
-    """
+    """Image files and their labels. Pickled for each worker: open nothing, keep it small."""
 
     classes: list[str]
-    labels: torch.Tensor
+    labels: torch.Tensor  # int64, positions in `classes`
 
     @abstractmethod
     def read(self, positions: Iterable[int]) -> list[bytes]:
@@ -141,10 +136,8 @@ class LmdbImages(EncodedImages):
 def write_lmdb(images: EncodedImages, path: Path, *, show: bool) -> None:
     """Write images, in their order, into a file that LmdbImages reads; show a progress bar.
 
-    The file appears when it is whole; one that was there is replaced.
-
-    Raises:
-        UserError: an image cannot be read, or the file cannot be written.
+    The file appears when it is whole; one that was there is replaced. It is a UserError where an
+    image cannot be read or the file cannot be written.
     """
     try:
         with TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:

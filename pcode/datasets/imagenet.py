@@ -78,16 +78,11 @@ class Decoder(data.Dataset[torch.Tensor | UserError]):
 
 
 class ImageNet(Dataset):
-    """Images in files, decoded in num_workers processes, which end with each iterator.
+    """Images in files, decoded in num_workers processes, which end with each iterator (0: in this).
 
-    The augmentation of a batch depends on its seed alone, not on the number of workers.
-
-    Args:
-        num_workers: processes for each iterator; 0: decode in this one.
-        pin_memory: batches in page-locked memory, from which a GPU copies faster.
-
-    Raises:
-        UserError: a class of `test` is not in `train`.
+    The augmentation of a batch depends on its seed alone, not on the number of workers. With
+    pin_memory batches lie in page-locked memory, from which a GPU copies faster. It is a UserError
+    where a class of `test` is not in `train`.
     """
 
     name = "imagenet"

@@ -93,8 +93,7 @@ class ImageFiles:
 
     Attributes:
         train, test: the files of each part. Each tuple is what `read` takes: one file, or one of
-            images and one of labels.
-        read: paths -> images, N x C x H x W, and labels, N.
+            images and one of labels. It returns images, N x C x H x W, and labels, N.
         padding: see ImagePreparation.
         ending: that files may have besides, compressed; they are read as they are.
     """
@@ -119,8 +118,10 @@ class ImageFiles:
         """Return the files that are not in the folder, with or without the ending."""
         return [name for name in self.names if not os.path.exists(self._stored(folder, name))]
 
-    def load(self, name: str, folder: Path) -> InMemory:
-        """Read the files, or raise a UserError that names a damaged one."""
+    def load(self, name: str, folder: Path, hint: str) -> InMemory:
+        """Read the files, or raise a UserError; the hint says where missing ones belong."""
+        if absent := self.missing(folder):
+            raise UserError(f"--data {name}: {', '.join(absent)} not found in {hint}")
         train, test = (self._read(folder, part) for part in (self.train, self.test))
         return image_dataset(name, train, test, self.num_classes, self.padding)
 

@@ -19,21 +19,15 @@ LARGEST_ALPHA = 1e6
 
 @dataclass(frozen=True)
 class Scheme:
-    """How samples are dealt.
+    """How samples are dealt."""
 
-    Attributes:
-        deal: (targets, num_nodes, seed, epoch, *parameters) -> every node's samples.
-        smallest: (num_samples, num_nodes, *parameters) -> how few a node may have in some epoch.
-        drawn: whether they are drawn, so that another epoch's differ.
-        by_label: whether it needs samples with labels.
-        parametric: whether its name may be followed by ":A:B".
-    """
-
+    # (targets, num_nodes, seed, epoch, *parameters) -> every node's samples
     deal: Callable[..., list[torch.Tensor]]
+    # (num_samples, num_nodes, *parameters) -> how few a node may have in some epoch
     smallest: Callable[..., int] = operator.floordiv
-    drawn: bool = False
-    by_label: bool = False
-    parametric: bool = False
+    drawn: bool = False  # so that another epoch's differ
+    by_label: bool = False  # it needs samples with labels
+    parametric: bool = False  # its name may be followed by ":A:B"
 
 
 def partition_scheme(name: str) -> Scheme:
@@ -56,8 +50,7 @@ def partition_indices(
         seed, epoch: what is drawn depends on them; the epoch is 0 where samples are dealt once.
 
     Raises:
-        UserError: the scheme is unknown, a parameter is out of its range, or there are too few
-            samples for the nodes.
+        UserError: an unknown scheme, a parameter out of its range, or too few samples.
     """
     scheme = partition_scheme(name)
     if scheme is not SCHEMES["none"] and num_nodes > len(targets):

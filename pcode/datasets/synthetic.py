@@ -7,10 +7,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pcode.datasets.base import BpttLength, Dataset, Split
+from pcode.datasets.base import Dataset, Split
 from pcode.datasets.images import LEVELS, image_dataset
 from pcode.datasets.in_memory import InMemory, check_fits
-from pcode.datasets.text import load_synthetic_text
+from pcode.datasets.text import BpttLength, load_synthetic_text
 from pcode.utils.errors import UserError
 from pcode.utils.seeding import derive_seed
 
@@ -40,13 +40,10 @@ def load_synthetic(
 
     The defaults are 3x32x32, 10 classes and 2,560 samples; the other arguments are for text.
     """
-    if parameters.partition(":")[0] == "text":
-        return load_synthetic_text(
-            parameters.removeprefix("text").removeprefix(":"),
-            rnn_bptt_len=rnn_bptt_len,
-            batch_size=batch_size,
-            n_mpi_process=n_mpi_process,
-        )
+    first, _, of_text = parameters.partition(":")
+    if first == "text":
+        reading = {"batch_size": batch_size, "n_mpi_process": n_mpi_process}
+        return load_synthetic_text(of_text, rnn_bptt_len=rnn_bptt_len, **reading)
     shape, num_classes, num_train = _parse(parameters)
     sizes = (num_train, -(-num_train // TEST_SHARE))
     name = f"synthetic:{parameters}" if parameters else "synthetic"

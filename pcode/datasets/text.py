@@ -1,4 +1,4 @@
-"""Texts: the Penn Treebank, WikiText-2, any text in their format, and one from a Markov chain."""
+"""Texts: the Penn Treebank, WikiText-2, any in their format, a Markov chain's; and word vectors."""
 
 import re
 from bisect import bisect
@@ -6,25 +6,20 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import torch
 
-from pcode.datasets.base import (
-    WHOLE,
-    Batch,
-    Batches,
-    BpttLength,
-    Dataset,
-    LocalRank,
-    epoch_batches,
-    share_batches,
-)
+from pcode.datasets.base import Batch, Batches, Dataset, Order, epoch_batches, share_batches
 from pcode.datasets.in_memory import check_fits
-from pcode.utils.errors import UserError
+from pcode.utils.errors import UserError, naming_flags
 from pcode.utils.files import check_file
+from pcode.utils.options import Option
 from pcode.utils.seeding import torch_generator
 
+BpttLength = Annotated[
+    int, Option("words through which a gradient goes back", minimum=1, default=35)
+]
 TEST_COLUMNS = 16
 END_OF_LINE = "<eos>"
 UNKNOWN = "<unk>"
@@ -91,10 +86,10 @@ class Text(Dataset):
     def __init__(
         self,
         name: str,
-        *,
         train_words: torch.Tensor,
         test_words: torch.Tensor,
         vocabulary: Sequence[str],
+        *,
         rnn_bptt_len: int,
         batch_size: int,
         n_mpi_process: int,
@@ -122,25 +117,14 @@ class Text(Dataset):
         return len(range(0, self.train_columns.shape[1] - 1, self.window))
 
     def train_batches(
-        self,
-        share: torch.Tensor,
-        num_batches: int,
-        batch_size: int,
-        *,
-        seed: int,
-        rank: int,
-        epoch: int,
-        first: int = 0,
-        local_rank: LocalRank = WHOLE,
+        self, share: torch.Tensor, num_batches: int, batch_size: int, order: Order, first: int = 0
     ) -> Batches:
         """Read the windows of the node's columns in order of time, from number `first` on.
 
         A node that holds all columns (`--partition_data none`) draws batch_size of them for each
         epoch.
         """
-        (columns,) = epoch_batches(
-            share, 1, batch_size, seed=seed, rank=rank, epoch=epoch, local_rank=local_rank
-        )
+        (columns,) = epoch_batches(share, 1, batch_size, order)
         windows = range(first, num_batches)
         return self.read([columns] * len(windows), windows)
 
@@ -182,32 +166,29 @@ def load_text(
         torch.tensor([numbers.get(word, unknown) for word in words], dtype=torch.int64)
         for words in (train_words, test_words)
     )
-    return Text(
-        name,
-        train_words=train,
-        test_words=test,
-        vocabulary=vocabulary,
-        rnn_bptt_len=rnn_bptt_len,
-        batch_size=batch_size,
-        n_mpi_process=n_mpi_process,
-    )
+    reading = {"batch_size": batch_size, "n_mpi_process": n_mpi_process}
+    return Text(name, train, test, vocabulary, rnn_bptt_len=rnn_bptt_len, **reading)
 
 
 def _words(name: str, path: Path, lower: bool) -> Iterator[str]:
     """Read the words of a file, with one more at the end of every line, also of an empty one."""
+    hint = "; put the text there, or name another folder with --data_dir"
+    with naming_flags(f"--data {name}"):
+        for line in _lines(path, hint):
+            yield from (line.lower() if lower else line).split()
+            yield END_OF_LINE
+
+
+def _lines(path: Path, hint: str = "", newline: str | None = None) -> Iterator[str]:
+    """Read the lines of a file; a UserError names one that is no text or cannot be read."""
     try:
         check_file(path)
-        with path.open(encoding="utf-8") as file:
-            for line in file:
-                yield from (line.lower() if lower else line).split()
-                yield END_OF_LINE
+        with path.open(encoding="utf-8", newline=newline) as file:
+            yield from file
     except UnicodeDecodeError:
-        raise UserError(f"--data {name}: {path} is not a text file (UTF-8)") from None
+        raise UserError(f"{path} is not a text file (UTF-8)") from None
     except OSError as error:
-        raise UserError(
-            f"--data {name}: {path} cannot be read: {error.strerror}; put the text there, or name "
-            "another folder with --data_dir"
-        ) from None
+        raise UserError(f"{path} cannot be read: {error.strerror}{hint}") from None
 
 
 def load_synthetic_text(parameters: str, **reading: int) -> Text:
@@ -219,10 +200,8 @@ def load_synthetic_text(parameters: str, **reading: int) -> Text:
     three quarters of the vocabulary. The test text, a tenth of the training text's length, goes on
     where that ends.
 
-    Args:
-        parameters: "", "VOCABULARY" or "VOCABULARY:WORDS"; 1,000 words and a training text of
-            100,000 if not given.
-        reading: rnn_bptt_len, batch_size and n_mpi_process, see Text.
+    The parameters are "", "VOCABULARY" or "VOCABULARY:WORDS"; 1,000 words and a training text of
+    100,000 if not given. It is read as Text says.
     """
     name = "synthetic:text" + (f":{parameters}" if parameters else "")
     given = re.fullmatch(r"(?:(\d{1,9})(?::(\d{1,9}))?)?", parameters, re.ASCII)
@@ -245,10 +224,47 @@ def load_synthetic_text(parameters: str, **reading: int) -> Text:
         words.append(word)
         word = successors[word][bisect(bounds, draw)]
     text = torch.tensor(words, dtype=torch.int64)
-    return Text(
-        name,
-        train_words=text[:length],
-        test_words=text[length:],
-        vocabulary=[f"word{number}" for number in range(num_words)],
-        **reading,
-    )
+    vocabulary = [f"word{number}" for number in range(num_words)]
+    return Text(name, text[:length], text[length:], vocabulary, **reading)
+
+
+def load_embeddings(
+    data_dir: str, vocabulary: Sequence[str], num_dimensions: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Load the vectors of the words of a vocabulary, from a file in GloVe's text format.
+
+    The one file DATA_DIR/*.Dd.txt, as GloVe names them (glove.6B.200d.txt), D = num_dimensions: a
+    line for each word, "word x1 ... xD". Words are looked up as they stand in the vocabulary.
+
+    The rows are float32 V x D, 0 for a word that the file lacks; with them comes which words it
+    has, bool V. Of no file or several, a line that is no vector of D finite numbers, or no word of
+    the vocabulary it raises a UserError.
+    """
+    pattern = f"*.{num_dimensions}d.txt"
+    files = sorted(Path(data_dir).glob(pattern))
+    if len(files) != 1:
+        found = ", ".join(file.name for file in files) or "none"
+        raise UserError(
+            "--rnn_use_pretrained_emb True: needs exactly one file of word vectors "
+            f"{Path(data_dir, pattern)} (GloVe's names, D = --rnn_n_hidden); found: {found}"
+        )
+    (path,) = files
+    numbers = {word: number for number, word in enumerate(vocabulary)}
+    rows = torch.zeros(len(vocabulary), num_dimensions)
+    known = torch.zeros(len(vocabulary), dtype=torch.bool)
+    for count, line in enumerate(_lines(path, newline="\n"), 1):
+        try:
+            # From the right, because some of GloVe's words hold blanks.
+            word, *entries = line.rstrip("\r\n ").rsplit(" ", num_dimensions)
+            if len(entries) != num_dimensions:
+                raise ValueError(f"not a word and {num_dimensions} numbers")
+            if word in numbers:
+                vector = torch.tensor([float(entry) for entry in entries])
+                if not vector.isfinite().all():
+                    raise ValueError("not finite")
+                rows[numbers[word]], known[numbers[word]] = vector, True
+        except ValueError as error:
+            raise UserError(f"{path}, line {count}: {error}") from None
+    if not known.any():
+        raise UserError(f"{path}: has none of the {len(vocabulary)} words of the vocabulary")
+    return rows, known

@@ -6,17 +6,21 @@ or other images in the same format could not be used, opens CIFAR's pickles with
 for, and takes a second to import on every rank.
 """
 
+import gzip
+import math
+import pickle
 import tarfile
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated
+from typing import Annotated, Any
 
-from pcode.datasets.data_files import alone
-from pcode.datasets.images import ImageFiles
+import numpy as np
+
+from pcode.datasets.data_files import alone, reading
+from pcode.datasets.images import Array, ImageFiles
 from pcode.datasets.in_memory import InMemory
-from pcode.datasets.vision_formats import read_arrays, read_idx, read_matlab, read_stl
 from pcode.utils.errors import UserError
 from pcode.utils.files import one_line
 from pcode.utils.options import Option
@@ -24,6 +28,102 @@ from pcode.utils.options import Option
 _FETCHED_AS_TAR = ("CIFAR10", "CIFAR100", "STL10")
 # Pixels on a side of downsampled ImageNet.
 SIZES = (8, 16, 32, 64)
+# What a pickled array is made with, by NumPy 1 and 2, in protocols up to 5.
+ALLOWED = {
+    ("numpy", "ndarray"),
+    ("numpy", "dtype"),
+    ("numpy._core.multiarray", "_reconstruct"),
+    ("numpy._core.numeric", "_frombuffer"),
+}
+
+
+def _encode(text: str, encoding: str) -> bytes:
+    """Decode bytes as Python 3 writes them in protocols 0 to 2."""
+    if encoding != "latin1":
+        raise pickle.UnpicklingError(f"bytes as {encoding}")
+    return text.encode("latin1")
+
+
+class _ArraysOnly(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        # NumPy 2 renamed the package; 1.26 knows both names.
+        module = module.replace("numpy.core.", "numpy._core.")
+        if (module, name) == ("_codecs", "encode"):
+            return _encode
+        if (module, name) not in ALLOWED:
+            raise pickle.UnpicklingError(f"it asks for {module}.{name}; only arrays are opened")
+        return super().find_class(module, name)
+
+
+def load_arrays(path: Path) -> dict[str, Any]:
+    """Load a pickled dict of NumPy arrays, lists, numbers and text.
+
+    A pickle may name any function and have it called, and a data file comes from somewhere else:
+    here it may name those alone that make arrays, and is a pickle.UnpicklingError where it names
+    another or holds no dict. Files written by Python 2 are read too; their strings are taken as
+    latin-1.
+    """
+    with path.open("rb") as file:
+        content = _ArraysOnly(file, encoding="latin1").load()
+    if not isinstance(content, dict):
+        raise pickle.UnpicklingError(f"it holds a {type(content).__name__}, not a dict")
+    return content
+
+
+# "u1" of the idx format: two zeros, 8 for bytes.
+IDX_BYTES = b"\0\0\x08"
+
+
+# The readers return images, N x C x H x W, and labels, N; damaged files make them raise anything.
+
+
+def read_arrays(path: Path, *, size: int = 32, first: int = 0) -> tuple[Array, Array]:
+    """A pickled dict or an .npz file: `data`, N x 3 size^2 bytes, and `labels`, from `first` on.
+
+    Of CIFAR-100 they are called `fine_labels`.
+    """
+    if path.suffix == ".npz":
+        with np.load(path, allow_pickle=False) as arrays:
+            content = dict(arrays)
+    else:
+        content = load_arrays(path)
+    labels = content["fine_labels" if "fine_labels" in content else "labels"]
+    return content["data"].reshape(-1, 3, size, size), np.asarray(labels) - first
+
+
+def read_idx(images: Path, labels: Path) -> tuple[Array, Array]:
+    """Two idx files, N x H x W and N, each as it is or with gzip."""
+    return _idx(images)[:, None], _idx(labels)
+
+
+def _idx(path: Path) -> Array:
+    """Bytes of any shape: IDX_BYTES, the number of sizes, the sizes (4 bytes, big-endian), them."""
+    with reading(path), gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+        head = file.read(4)
+        if head[:3] != IDX_BYTES or len(head) != 4:
+            raise ValueError("no idx file of bytes")
+        sizes = np.frombuffer(file.read(4 * head[3]), ">u4", count=head[3])
+        # One more, to see that it ends there; not all, for a few bytes may unpack to very many.
+        content = file.read(math.prod(map(int, sizes)) + 1)
+        return np.frombuffer(content, np.uint8).reshape(sizes)
+
+
+def read_matlab(path: Path) -> tuple[Array, Array]:
+    """A MATLAB file: X, H x W x C x N bytes, and y, N x 1, where 10 is the digit 0."""
+    # Here, because it takes a quarter of a second and no other data set needs it.
+    from scipy.io import loadmat  # noqa: PLC0415
+
+    content = loadmat(path)
+    labels = content["y"].ravel()
+    return content["X"].transpose(3, 2, 0, 1), np.where(labels == 10, 0, labels)
+
+
+def read_stl(images: Path, labels: Path) -> tuple[Array, Array]:
+    """Two files of bytes: 3 x 96 x 96 an image, columns first, and classes from 1."""
+    with reading(images):
+        pixels = np.fromfile(images, np.uint8).reshape(-1, 3, 96, 96).swapaxes(2, 3)
+    with reading(labels):
+        return pixels, np.fromfile(labels, np.uint8).astype(np.int64) - 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,9 +139,6 @@ class VisionSet(ImageFiles):
         Of several ranks that come at once, one downloads and the others wait. What is not whole
         never has a file's name: the download goes to a folder beside, and only these files are
         moved when it ends.
-
-        Raises:
-            UserError: they could not be fetched, or the folder cannot be written.
         """
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -133,15 +230,10 @@ def load_vision(
     labelled images.
     """
     files, folder = VISION[name], Path(data_dir)
-    absent = files.missing(folder)
-    if absent and not download:
-        raise UserError(
-            f"--data {name}: {', '.join(absent)} not found in --data_dir {data_dir}; "
-            "name the folder that holds it, or fetch it with --download True"
-        )
-    if absent:
+    if download and files.missing(folder):
         files.fetch(name, folder)
-    return files.load(name, folder)
+    hint = f"--data_dir {data_dir}; name the folder that holds it, or fetch it with --download True"
+    return files.load(name, folder, hint)
 
 
 def load_downsampled(size: int, data_dir: str) -> InMemory:
@@ -157,7 +249,6 @@ def load_downsampled(size: int, data_dir: str) -> InMemory:
     deviations as well as by means, a mean for each channel rather than for each pixel.
     """
     name = f"imagenet{size}"
-    folder = Path(data_dir) / name
     files = ImageFiles(
         train=tuple((f"train_data_batch_{number}",) for number in range(1, 11)),
         test=(("val_data",),),
@@ -166,11 +257,9 @@ def load_downsampled(size: int, data_dir: str) -> InMemory:
         padding=size // 8,
         ending=".npz",
     )
-    absent = files.missing(folder)
-    if absent:
-        raise UserError(
-            f"--data {name}: {', '.join(absent)} not found in {folder}; fetch the files of "
-            f"downsampled ImageNet, {size} x {size}, from image-net.org and put them there, "
-            "or name another --data_dir"
-        )
-    return files.load(name, folder)
+    folder = Path(data_dir, name)
+    hint = (
+        f"{folder}; fetch the files of downsampled ImageNet, {size} x {size}, from image-net.org "
+        "and put them there, or name another --data_dir"
+    )
+    return files.load(name, folder, hint)

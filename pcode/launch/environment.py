@@ -15,20 +15,16 @@ _FIRST_PORT, _NUM_PORTS = 12_000, 20_000
 # slurm.h: step numbers from here on are not steps of srun but the batch script, an interactive
 # shell and the like.
 _FIRST_RESERVED_STEP = 0xFFFFFFF0
-_OPEN_MPI = ("RANK", "SIZE", "LOCAL_RANK", "LOCAL_SIZE")
 
 Kind = Literal["mpi", "torchrun", "slurm"]
 
 
 @dataclass(frozen=True)
 class RankEnvironment:
-    """This process's place among the ranks, as the program that started them says.
+    """This process's place among the ranks, over all machines and on this one, counted from 0.
 
-    Attributes:
-        kind: what started them: an MPI's mpirun (or srun with PMIx or PMI), torchrun or a
-            manager that sets the same variables, or a plain Slurm step.
-        rank, num_ranks: over all machines, from 0.
-        local_rank, num_local_ranks: on this machine, from 0.
+    They were started by an MPI's mpirun (or srun with PMIx or PMI), by torchrun or a manager that
+    sets the same variables, or by a plain Slurm step, which say so.
     """
 
     kind: Kind
@@ -51,17 +47,15 @@ def detect(environ: Mapping[str, str] = os.environ) -> RankEnvironment | None:
     """The place of this process among ranks, or None where none were started.
 
     The innermost launcher wins: torchrun under srun is torchrun, mpirun in a Slurm job is mpirun.
-    A step of one task (`srun --pty bash`) is a shell, not a rank.
-
-    Raises:
-        UserError: the variables are not numbers or contradict each other.
+    A step of one task (`srun --pty bash`) is a shell, not a rank. It is a UserError where the
+    variables are not numbers or contradict each other.
     """
     step_tasks = _num_step_tasks(environ)
     if "TORCHELASTIC_RUN_ID" in environ:
         return _torchrun(environ)
     if "OMPI_COMM_WORLD_RANK" in environ:
-        world = "OMPI_COMM_WORLD_"
-        return _read("mpi", environ, *(world + name for name in _OPEN_MPI))
+        names = ("RANK", "SIZE", "LOCAL_RANK", "LOCAL_SIZE")
+        return _read("mpi", environ, *(f"OMPI_COMM_WORLD_{name}" for name in names))
     if step_tasks is not None and step_tasks > 1:
         managed = "PMIX_RANK" in environ or "PMI_RANK" in environ
         return RankEnvironment(
@@ -147,16 +141,12 @@ def check_ranks(environment: RankEnvironment, launch: Launch) -> None:
             f"--backend sim: {started}, but it runs all nodes in one process; "
             "run it without mpirun, torchrun or srun"
         )
-    if environment.num_ranks == launch.num_processes:
-        return
-    if launch.n_sub_process == 1:
+    if environment.num_ranks != launch.num_processes:
+        each = f" --n_sub_process {launch.n_sub_process}" if launch.n_sub_process > 1 else ""
         raise UserError(
-            f"--n_mpi_process {launch.n_mpi_process}: {started}; give both the same number"
+            f"--n_mpi_process {launch.n_mpi_process}{each}: {started}; "
+            f"{launch.num_processes} are needed"
         )
-    raise UserError(
-        f"--n_mpi_process {launch.n_mpi_process} --n_sub_process {launch.n_sub_process}: "
-        f"{started}; {launch.num_processes} are needed"
-    )
 
 
 def num_nodes_of(environment: RankEnvironment, num_local_ranks: int) -> int:
@@ -171,14 +161,12 @@ def num_nodes_of(environment: RankEnvironment, num_local_ranks: int) -> int:
 
 
 def rendezvous_address(environ: Mapping[str, str] = os.environ) -> tuple[str, int]:
-    """Host and port at which the ranks of torch.distributed rendezvous: rank 0 listens there.
+    """Host and port at which rank 0 of torch.distributed listens for the others.
 
     MASTER_ADDR and MASTER_PORT where they are set. Otherwise every rank derives the same: in a
     Slurm step, its first host and a port from the numbers of job and step; under Open MPI on a
-    single machine, that machine and a port from the name of the MPI job.
-
-    Raises:
-        UserError: the variables are malformed, or there is nothing to derive an address from.
+    single machine, that machine and a port from the name of the MPI job. It is a UserError where
+    the variables are malformed, or there is nothing to derive an address from.
     """
     if "MASTER_ADDR" in environ and "MASTER_PORT" in environ:
         port = _whole_number(environ, "MASTER_PORT", minimum=1)

@@ -5,6 +5,8 @@ import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import psutil
+
 from pcode.utils.errors import UserError
 from pcode.utils.files import read_text, shortened
 
@@ -14,6 +16,7 @@ MOST_BYTES = 1 << 22
 # Also what `mpirun --host NAME:SLOTS,...` can hold: no colon, comma or blank.
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,252}", re.ASCII)
 _SLOTS = re.compile(r"[0-9]{1,9}", re.ASCII)
+_LOOPBACK = re.compile(r"127(\.[0-9]{1,3}){3}", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -26,24 +29,16 @@ class Host:
     def is_this_machine(self) -> bool:
         """Whether the name is this machine's, by name or by a numeric address; no look-up."""
         own = socket.gethostname().lower()
-        if self.name.lower() in ("localhost", own, own.partition(".")[0]):
-            return True
-        try:
-            address = socket.inet_pton(socket.AF_INET, self.name)
-            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-                probe.bind((socket.inet_ntop(socket.AF_INET, address), 0))
-        except OSError:  # not an address, or not one of this machine's
-            return False
-        return True
+        addresses = (each.address for found in psutil.net_if_addrs().values() for each in found)
+        names = ("localhost", own, own.partition(".")[0], *addresses)
+        return self.name.lower() in names or _LOOPBACK.fullmatch(self.name) is not None
 
 
 def parse_hostfile(text: str, path: str) -> tuple[Host, ...]:
     """The hosts of the text of the file `path`, in its order.
 
-    A line is `HOST` (one slot) or `HOST slots=N`; `#` starts a comment; blank lines are skipped.
-
-    Raises:
-        UserError: a malformed line, a host given twice, or no host at all.
+    A line is `HOST` (one slot) or `HOST slots=N`; `#` starts a comment; blank lines are skipped. It
+    is a UserError where a line is malformed, a host is given twice, or there is none at all.
     """
     hosts: dict[str, Host] = {}
     # Not splitlines(), which also breaks at characters that no editor shows as a new line.

@@ -23,14 +23,7 @@ _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 
 
 def mpirun_command(launch: Launch, arguments: Sequence[str], script: Path) -> list[str]:
-    """The command that starts every node of the run as `python script arguments`.
-
-    For Open MPI 5. Nothing is started or written.
-
-    Args:
-        launch: the flags.
-        arguments: what the user gave to the script; the ranks get the same.
-        script: run.py.
+    """The command (Open MPI 5's) that starts every node of the run as `python script arguments`.
 
     Raises:
         UserError: a flag that cannot be followed: no mpirun or interpreter at its path, a bad
@@ -47,13 +40,8 @@ def mpirun_command(launch: Launch, arguments: Sequence[str], script: Path) -> li
 def interpreters(launch: Launch, hosts: Sequence[Host], remote: bool) -> list[str]:
     """The command, up to the Python interpreters that it starts: their arguments follow.
 
-    Args:
-        launch: the flags; of hosts, `hosts` counts and not their file.
-        hosts: where to start them, rank after rank; none: on this machine.
-        remote: the run has hosts besides this machine.
-
-    Raises:
-        UserError: as `mpirun_command`.
+    They are started on the hosts, rank after rank, or without any on this machine; `remote` says
+    whether the run has other machines.
     """
     return [
         find_mpirun(launch.mpi_path),
@@ -68,8 +56,13 @@ def interpreters(launch: Launch, hosts: Sequence[Host], remote: bool) -> list[st
         # made an all-reduce of 4 ranks on 2 cores 60 times slower.
         *("--mca", "mpi_yield_when_idle", "1"),
         # Survivors of a dead rank learn of it, and go on; otherwise mpirun ends them.
-        *(["--with-ft", "ulfm"] if goes_on(launch) else []),
-        *_cuda_ipc(launch),
+        *(["--with-ft", "ulfm"] if survives_failures(launch) else []),
+        # Between the GPUs of a machine; it matters only where messages lie on GPUs.
+        *(
+            ["--mca", "btl_smcuda_use_cuda_ipc", str(int(launch.use_ipc))]
+            if launch.on_cuda and launch.comm_device != "cpu"
+            else []
+        ),
         *(["--prefix", os.path.abspath(launch.mpi_path)] if launch.mpi_path is not None else []),
         *_work_dir(launch.work_dir, remote),
         *(word for variable in _variables(launch, hosts, remote) for word in ("-x", variable)),
@@ -93,7 +86,7 @@ def _all_here(hosts: Sequence[Host]) -> bool:
     return all(host.is_this_machine() for host in hosts)
 
 
-def goes_on(launch: Launch) -> bool:
+def survives_failures(launch: Launch) -> bool:
     """Whether the ranks go on when one of them has failed."""
     return launch.on_failure == "continue" and launch.backend == "mpi"
 
@@ -133,24 +126,15 @@ def _find_python(python_path: str | None, remote: bool) -> str:
 
 
 def _placement(hosts: Sequence[Host]) -> list[str]:
-    """Rank after rank onto host after host, as `world` counts them.
-
-    `--host` and not `--hostfile`: mpirun reads files by other rules (a host without slots has as
-    many as cores; a file with CRLF, or a comma in its path, fails).
-    """
+    """Rank after rank onto host after host, as `world` counts them."""
     # Without hosts mpirun counts one slot for each core, which is no limit for a trial run, and
     # on a machine without an ssh client it does so with hosts too. Their slots are checked.
     placement = ["--map-by", "slot:OVERSUBSCRIBE"]
     if hosts:
+        # Not --hostfile: mpirun reads files by other rules (a host without slots has as many as
+        # cores; a file with CRLF, or a comma in its path, fails).
         placement += ["--host", ",".join(f"{host.name}:{host.slots}" for host in hosts)]
     return placement
-
-
-def _cuda_ipc(launch: Launch) -> list[str]:
-    """CUDA IPC between the GPUs of a machine; it matters only where messages lie on GPUs."""
-    if launch.on_cuda is not True or launch.comm_device == "cpu":
-        return []
-    return ["--mca", "btl_smcuda_use_cuda_ipc", str(int(launch.use_ipc))]
 
 
 def _work_dir(work_dir: str | None, remote: bool) -> list[str]:
@@ -163,11 +147,8 @@ def _work_dir(work_dir: str | None, remote: bool) -> list[str]:
 
 def _variables(launch: Launch, hosts: Sequence[Host], remote: bool) -> list[str]:
     """NAME=VALUE for each variable that the ranks get besides the environment of their host."""
-    variables: dict[str, str] = {}
-    if remote:
-        variables = {
-            name: value for name, value in os.environ.items() if name.startswith(_PASSED_ON)
-        }
+    passed_on = _PASSED_ON if remote else ()
+    variables = {name: value for name, value in os.environ.items() if name.startswith(passed_on)}
     if remote and launch.backend in ("gloo", "nccl"):
         # Rank 0 runs on the first host, which the others know by the user's name for it; they know
         # nothing of this machine by "localhost".

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from pcode.utils.errors import UserError
@@ -47,6 +48,10 @@ def _without_cuda_messages(flags: Flags) -> str | None:
     return _without_gpus(flags)
 
 
+# Options of an mpirun.
+_of_mpirun = partial(option, None, irrelevant=_mpi_launch)
+
+
 @dataclass(frozen=True)
 class Launch:
     """Launch and devices"""
@@ -65,11 +70,8 @@ class Launch:
         minimum=0,
         irrelevant=_without_gpus,
     )
-    hostfile: str | None = option(
-        None,
-        "file of `HOST slots=N` lines; none: this machine",
-        metavar="FILE",
-        irrelevant=_mpi_launch,
+    hostfile: str | None = _of_mpirun(
+        "file of `HOST slots=N` lines; none: this machine", metavar="FILE"
     )
     backend: str = option(
         "mpi",
@@ -77,23 +79,15 @@ class Launch:
         choices=("mpi", "nccl", "gloo", "sim"),
         metavar="NAME",
     )
-    python_path: str | None = option(
-        None, "interpreter on the hosts; none: this one", metavar="PYTHON", irrelevant=_mpi_launch
+    python_path: str | None = _of_mpirun(
+        "interpreter on the hosts; none: this one", metavar="PYTHON"
     )
-    mpi_path: str | None = option(
-        None,
-        "prefix of the MPI installation; none: the installed one",
-        metavar="DIR",
-        irrelevant=_mpi_launch,
+    mpi_path: str | None = _of_mpirun(
+        "prefix of the MPI installation; none: the installed one", metavar="DIR"
     )
-    mpi_env: str | None = option(
-        None, "variables handed to the ranks: A=1,B=2", metavar="A=1,B=2", irrelevant=_mpi_launch
-    )
-    work_dir: str | None = option(
-        None,
-        "working directory on the hosts; none: this one",
-        metavar="DIR",
-        irrelevant=_mpi_launch,
+    mpi_env: str | None = _of_mpirun("variables handed to the ranks: A=1,B=2", metavar="A=1,B=2")
+    work_dir: str | None = _of_mpirun(
+        "working directory on the hosts; none: this one", metavar="DIR"
     )
     use_ipc: bool = option(
         False, "CUDA IPC in the MPI's shared-memory transport", irrelevant=_without_cuda_messages

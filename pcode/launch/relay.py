@@ -53,18 +53,12 @@ class Death:
 
 
 class Filter:
-    """Takes mpirun's blocks out of a stream of bytes.
-
-    Attributes:
-        death: the first that mpirun says to have ended by a signal or a failure.
-        has_error: an error of run.py passed.
-        is_closed: mpirun ended because nobody reads its standard output any more.
-    """
+    """Takes mpirun's blocks out of a stream of bytes."""
 
     def __init__(self) -> None:
-        self.death: Death | None = None
-        self.has_error = False
-        self.is_closed = False
+        self.death: Death | None = None  # the first that mpirun says to have ended badly
+        self.has_error = False  # of run.py, which passed
+        self.is_closed = False  # nobody reads mpirun's standard output any more, so that it ended
         self._held = self._tail = b""
 
     @property
@@ -121,11 +115,9 @@ def _death(text: bytes) -> Death | None:
 
 
 class Relay:
-    """Passes a program's standard error on to this one's, through a Filter, in a thread.
+    """Passes a program's standard error, `source`, on to this one's through a Filter, in a thread.
 
-    Args:
-        source: the reading end of the program's standard error; closed at the end.
-        failure: gets a byte when the filter has seen that the run fails.
+    `failure` gets a byte when the filter has seen that the run fails.
     """
 
     def __init__(self, source: int, failure: int) -> None:

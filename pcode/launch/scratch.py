@@ -1,12 +1,14 @@
-"""A folder for what mpirun and MPI keep on this machine while a run lasts."""
+"""A folder for what mpirun, MPI and the ranks keep on this machine while a run lasts."""
 
 import fcntl
+import mmap
 import os
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,16 +22,15 @@ _MARK = ".made-by-pcode-launch"
 _LONGEST_PATH_BYTES = 32
 # A younger folder may be one that its maker has not locked yet.
 _MOMENT_SECONDS = 60.0
+# The folder in which a launcher wants to find the step that each rank is in: the killed cannot say.
+STEPS_VARIABLE = "PCODE_STEPS"
+_STEP_BYTES = 8
+_NO_STEP = b"\xff" * _STEP_BYTES
 
 
 @dataclass(frozen=True)
 class Scratch:
-    """A fresh folder of this user's alone.
-
-    Attributes:
-        folder: where it is.
-        lock: a file descriptor that says, to those who clean up, that it is in use.
-    """
+    """A fresh folder of this user's alone, and a file descriptor that says that it is in use."""
 
     folder: Path
     lock: int
@@ -101,3 +102,38 @@ def _remove_abandoned(place: Path) -> None:
             pass
         finally:
             os.close(lock)
+
+
+class StepMark:
+    """Where a rank writes its step: eight bytes of memory that outlive it; no call, no disk."""
+
+    def __init__(self, rank: int) -> None:
+        self._number: memoryview | None = None
+        folder = os.environ.get(STEPS_VARIABLE)
+        if folder is None:
+            return
+        # Other hosts' ranks may inherit the variable (Slurm hands everything on), not the folder;
+        # and no run is to fail for a mark.
+        with suppress(OSError):
+            file = _file(Path(folder), rank)
+            file.write_bytes(_NO_STEP)
+            with file.open("r+b") as opened:
+                self._number = memoryview(mmap.mmap(opened.fileno(), _STEP_BYTES)).cast("q")
+
+    def __call__(self, step: int) -> None:
+        """Mark that the rank has made so many steps, and comes to the next."""
+        if self._number is not None:
+            self._number[0] = step
+
+
+def marked_step(folder: Path, rank: int) -> int | None:
+    """Give the last step that a rank has marked there; None: it has not come to its first."""
+    try:
+        content = _file(folder, rank).read_bytes()
+    except FileNotFoundError:
+        return None
+    return None if content == _NO_STEP else int.from_bytes(content, sys.byteorder)
+
+
+def _file(folder: Path, rank: int) -> Path:
+    return folder / f"{rank}.step"

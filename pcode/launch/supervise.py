@@ -14,9 +14,8 @@ from typing import NamedTuple
 
 import psutil
 
-from pcode.launch import steps
 from pcode.launch.relay import Filter, Relay
-from pcode.launch.scratch import scratch_folder
+from pcode.launch.scratch import STEPS_VARIABLE, marked_step, scratch_folder
 from pcode.utils.errors import DIVERGED, INTERRUPTED, PREEMPTED, USER_ERROR
 
 _ASKING = (signal.SIGTERM, signal.SIGUSR1)
@@ -34,18 +33,16 @@ _ORDERLY = (0, USER_ERROR, DIVERGED, PREEMPTED, INTERRUPTED)
 
 
 class Ended(NamedTuple):
-    """How an mpirun ended.
+    """How an mpirun ended: the exit status that this process should end with.
 
-    Attributes:
-        status: that this process should end with.
-        failed: it was neither an orderly end nor one that a signal to this process asked for.
+    It has failed where that was neither an orderly end nor one that a signal here asked for.
     """
 
     status: int
     failed: bool
 
 
-def launch(command: Sequence[str], here: bool = True, goes_on: bool = False) -> Ended:
+def launch(command: Sequence[str], here: bool = True, survives: bool = False) -> Ended:
     """Run mpirun, and say in one line why it failed if nobody else did.
 
     To be called in the main thread. stdout is inherited, stderr passed on; the ranks read nothing.
@@ -58,15 +55,12 @@ def launch(command: Sequence[str], here: bool = True, goes_on: bool = False) -> 
       after a signal, and, but for ranks that go on without others, after a rank's failure. It
       waits for ever for a host that it cannot reach.
     - When mpirun is gone, so is every process on this machine that came from it, and its files.
-      Other hosts' daemons end their ranks when they lose mpirun.
+      Other hosts' daemons end their ranks when they lose mpirun. This needs Linux, as the next.
     - Should this process be killed, mpirun gets SIGTERM.
 
-    The last two need Linux; elsewhere it depends on mpirun.
-
     Args:
-        command: mpirun and its arguments.
         here: all ranks run on this machine.
-        goes_on: the ranks go on when one of them has failed.
+        survives: the ranks go on when one of them has failed.
 
     Returns:
         The status is mpirun's, which is that of the first rank to fail, or 0; where mpirun itself
@@ -84,13 +78,13 @@ def launch(command: Sequence[str], here: bool = True, goes_on: bool = False) -> 
                 stdin=subprocess.DEVNULL,
                 stderr=writer,
                 start_new_session=True,
-                env={**os.environ, steps.VARIABLE: str(scratch.folder)},
+                env={**os.environ, STEPS_VARIABLE: str(scratch.folder)},
                 pass_fds=[scratch.lock, reader],  # the lock, too, may outlive this process
             )
             os.close(writer)
             relay = Relay(reader, failure)
             run = _Supervised(process)
-            run.supervise(signals, None if goes_on else failures)
+            run.supervise(signals, None if survives else failures)
         relay.finish(_KILL_LIMIT_SECONDS)
         return _judge(process.returncode, run, relay.filter, scratch.folder)
 
@@ -170,18 +164,12 @@ def _pipe() -> Iterator[tuple[int, int]]:
 
 
 class _Supervised:
-    """An mpirun, and the signals that this process got meanwhile.
-
-    Attributes:
-        asked_by: the signal that asked the ranks to save and end, if one did.
-        ended_by: the signal that is the reason for ending them by force.
-        gave_up: mpirun was killed because it did not end after a rank had failed.
-    """
+    """An mpirun, and the signals that this process got meanwhile."""
 
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
-        self.asked_by: int | None = None
-        self.ended_by: int | None = None
-        self.gave_up = False
+        self.asked_by: int | None = None  # the signal that asked the ranks to save and end
+        self.ended_by: int | None = None  # the signal that is the reason for ending them by force
+        self.gave_up = False  # it was killed because it did not end after a rank had failed
         self._process = process
         self._deadline: float | None = None
         self._expired: Callable[[], None] = self._kill
@@ -189,10 +177,8 @@ class _Supervised:
     def supervise(self, signals: int, failures: int | None) -> None:
         """Hand signals on until the process has ended.
 
-        Args:
-            signals: to read them from.
-            failures: readable once a rank has failed, after which mpirun has to end; None: it
-                need not.
+        `failures` is readable once a rank has failed, after which mpirun has to end; None: it need
+        not.
         """
         sources = [signals] if failures is None else [signals, failures]
         while self._process.poll() is None:
@@ -257,7 +243,7 @@ class _Supervised:
 def _judge(returned: int, run: _Supervised, seen: Filter, folder: Path) -> Ended:
     """What an ended mpirun amounts to; report a failure that nobody has reported yet."""
     death = None if seen.death is None else seen.death.sentence
-    if seen.death is not None and (step := steps.marked_step(folder, seen.death.rank)) is not None:
+    if seen.death is not None and (step := marked_step(folder, seen.death.rank)) is not None:
         death = f"{death} in step {step}"
     if run.gave_up:
         status = 1

@@ -14,12 +14,10 @@ from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from pcode.models.base import Architecture, UnfitInputsError
-from pcode.models.convolutional import NUM_CONVOLUTIONS, lenet, vgg
-from pcode.models.densenet import DenseNet
 from pcode.models.from_torchvision import torchvision_model, torchvision_names, torchvision_resnet
-from pcode.models.mlp import logistic_regression, mlp
-from pcode.models.residual import ResNetCifar, WideResNet
 from pcode.models.rnn_lm import RNNLanguageModel, Scales
+from pcode.models.sequential import NUM_CONVOLUTIONS, lenet, logistic_regression, mlp, vgg
+from pcode.models.shortcuts import DenseNet, ResNetCifar, WideResNet
 from pcode.utils.errors import UserError
 from pcode.utils.options import options_of, taken_by
 from pcode.utils.seeding import derive_seed
@@ -74,11 +72,7 @@ NAMES = (
 
 
 def architecture(name: str) -> Architecture:
-    """Return the architecture of that name.
-
-    Raises:
-        UserError: the name is unknown; the message names what is like it, or all that there is.
-    """
+    """Return the architecture of that name, or raise a UserError with what is like it."""
     if name in MODELS:
         return MODELS[name]
     match = re.fullmatch(rf"({'|'.join(FAMILIES)})([1-9][0-9]{{0,3}})", name)
@@ -121,13 +115,8 @@ def make_model(
 ) -> nn.Module:
     """Return the model of that name, on the CPU, with the same initial parameters on every node.
 
-    They are drawn from (seed, "model"); torch's default generator is left as it was.
-
-    Args:
-        arch: a name that `architecture` knows.
-        input_shape, num_classes: see Architecture.
-        seed: the run's seed.
-        flags: every flag of the run; the model gets those that it takes.
+    They are drawn from (seed, "model"), with the run's seed; torch's default generator is left as
+    it was. Of all flags of the run the model gets those that it takes.
 
     Raises:
         UserError: the name is unknown, the model cannot take such samples, or one of its flags is

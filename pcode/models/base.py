@@ -56,10 +56,7 @@ def shape_error(model: nn.Module, input_shape: tuple[int, ...], batch_size: int)
 
 
 def image_shape(input_shape: tuple[int, ...], smallest: int = 1) -> tuple[int, int, int]:
-    """Return channels, height and width of images, or raise an UnfitInputsError.
-
-    Height and width must have `smallest` pixels.
-    """
+    """Return channels, height and width of images, or raise an UnfitInputsError: too small."""
     size = f" of {smallest} x {smallest} pixels or more" if smallest > 1 else ""
     if len(input_shape) != 3 or min(input_shape[1:]) < smallest:
         raise UnfitInputsError(f"images{size}")

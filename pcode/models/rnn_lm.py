@@ -58,10 +58,6 @@ class RNNLanguageModel(nn.Module):
     1409.2329; tied weights: Press, Wolf, arXiv 1608.05859. Initial values are those usual in
     PyTorch: embedding and decoder U(-.1, .1), decoder bias 0, LSTM U(-1 / sqrt(width),
     1 / sqrt(width)).
-
-    Args:
-        rnn_tie_weights: the decoder's matrix is that of the embedding, one Parameter.
-        rnn_weight_norm: see WeightNormLSTM.
     """
 
     def __init__(
@@ -136,5 +132,5 @@ class RNNLanguageModel(nn.Module):
         if rows.shape[1] != width:
             raise UserError(f"--rnn_n_hidden {width}: the embeddings have {rows.shape[1]} numbers")
         if len(rows) != num_words or known.shape != (num_words,):
-            raise UserError(f"embeddings of {len(rows)} words for a vocabulary of {num_words}")
+            raise ValueError(f"embeddings of {len(rows)} words for a vocabulary of {num_words}")
         self.embedding.weight[known] = rows[known].to(self.embedding.weight)

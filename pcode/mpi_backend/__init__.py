@@ -34,8 +34,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import torch.distributed as dist
 
-from pcode.mpi_backend.errors import MPIError, MPISetupError
-from pcode.mpi_backend.library import initializing, is_cuda_aware
+from pcode.mpi_backend.library import MPIError, MPISetupError, initializing, is_cuda_aware
 from pcode.mpi_backend.torch_internals import register_backend
 
 if TYPE_CHECKING:
@@ -83,8 +82,7 @@ def register() -> None:
 def init_process_group(timeout: timedelta = DEFAULT_TIMEOUT) -> None:
     """Initialize torch.distributed over MPI; collective over all ranks that mpirun has started.
 
-    Args:
-        timeout: the time limit of every operation of the default group.
+    The timeout is that of every operation of the default group.
 
     Raises:
         MPISetupError: MPI is missing or unfit, or rank 0 cannot be reached.
@@ -100,21 +98,14 @@ def abort(status: int = 1, grace: float = 2.0) -> NoReturn:
 
     To be called by a rank that has raised an MPIError and printed it: MPI cannot be finalized any
     more. Waits until the other ranks have come here too, so that they can print theirs, but not
-    longer than `grace` seconds: a silent rank does not come.
-
-    Args:
-        status: the exit status of this process and, by mpirun, of the job; 1 to 255.
-        grace: seconds.
+    longer than `grace` seconds: a silent rank does not come. The status, 1 to 255, is that of this
+    process and, by mpirun, of the job.
     """
     get_runtime().abort(status, grace)
 
 
 def report_failure(reason: str) -> None:
-    """Let every operation of every rank raise from now on; `recover` goes on from there.
-
-    Args:
-        reason: what the other ranks' errors say that this one has reported.
-    """
+    """Let every operation of every rank raise from now on, for a reason that the others name."""
     world = get_runtime().world
     world.report(MPIError(reason, rank=world.rank), notice=reason)
 
@@ -138,11 +129,8 @@ def recover() -> list[int]:
 def finish(status: int = 0) -> None:
     """Return when all living ranks have called it, on all of them or, where one died, on none.
 
-    After recover() it ends this process, because MPI_Finalize may wait for the dead (seen with
-    Open MPI 5.0.11); mpirun takes that for a good end.
-
-    Args:
-        status: of this process, where it ends here.
+    After recover() it ends this process with this status, because MPI_Finalize may wait for the
+    dead (seen with Open MPI 5.0.11); mpirun takes that for a good end.
 
     Raises:
         MPIError: a rank died, or has not come within the default group's time limit.

@@ -11,25 +11,16 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Backoff:
-    """Pauses that are a share of the time since anything moved.
-
-    Attributes:
-        shortest, longest: seconds of a pause.
-        share: of the idle time.
-    """
+    """Pauses that are a share of the time since anything moved, within limits, in seconds."""
 
     shortest: float
     longest: float
     share: float
 
     def pause(self, idle: float, previous: float = math.inf, moved_much: bool = False) -> float:
-        """Seconds of the next pause.
+        """Seconds of the next pause after `idle` ones, at most twice as long as the previous.
 
-        Args:
-            idle: seconds since anything moved.
-            previous: seconds of the pause before: this one is at most twice as long.
-            moved_much: whether the poll since then has moved much, and more may come: then it is
-                at most half as long.
+        At most half as long where the poll since that has moved much, and more may come.
         """
         pause = min(max(self.share * idle, self.shortest), self.longest)
         if moved_much:
@@ -66,9 +57,7 @@ class Waiting:
     def pause(self, begin: float, end: float, completed: float) -> float | None:
         """Seconds to sleep before the next poll; 0: let other threads run; None: poll at once.
 
-        Args:
-            begin, end: of the poll that has been made.
-            completed: when a message of the operation was last complete.
+        The last poll was from `begin` to `end`; a message was last complete at `completed`.
         """
         last, seconds = self._moved, end - begin
         self.fastest = min(self.fastest, seconds)

@@ -43,34 +43,24 @@ class Channel:
         depth = Callbacks.depth()
         return Collective(self, depth * TAGS + next(self._numbers[depth]) % TAGS)
 
-    def send(self, tensor: torch.Tensor, peer: int, tag: int) -> list[Transfer]:
-        """Start sending a contiguous tensor to a rank of the group."""
-        known = self._world_ranks[peer]
-        return [
-            Transfer(
-                self.comm.Isend([piece, MPI.BYTE], peer, tag), known, len(piece), receiving=False
-            )
-            for piece in _pieces(tensor)
-        ]
-
-    def receive(self, tensor: torch.Tensor, peer: int, tag: int) -> list[Transfer]:
-        """Start receiving a contiguous tensor from a rank of the group, or MPI.ANY_SOURCE."""
+    def move(self, tensor: torch.Tensor, peer: int, tag: int, receiving: bool) -> list[Transfer]:
+        """Start sending or receiving a contiguous tensor; a receive may be from MPI.ANY_SOURCE."""
+        start = self.comm.Irecv if receiving else self.comm.Isend
         known = None if peer == MPI.ANY_SOURCE else self._world_ranks[peer]
+        memory = MPI.buffer.fromaddress(tensor.data_ptr(), tensor.nbytes)
+        begins = range(0, tensor.nbytes or 1, PIECE_BYTES)
+        pieces = [memory[begin : begin + PIECE_BYTES] for begin in begins]
         return [
-            Transfer(
-                self.comm.Irecv([piece, MPI.BYTE], peer, tag), known, len(piece), receiving=True
-            )
-            for piece in _pieces(tensor)
+            Transfer(start([piece, MPI.BYTE], peer, tag), known, len(piece), receiving)
+            for piece in pieces
         ]
 
     def point_to_point(self, tensor: torch.Tensor, peer: int, tag: int, receiving: bool) -> Steps:
         """One message; peer may be MPI.ANY_SOURCE for a receive."""
-        if not receiving:
-            yield self.send(as_contiguous(tensor, self._allows_cuda), peer, tag)
-            return
-        received = ReceiveBuffers(tensor, allows_cuda=self._allows_cuda)
-        yield self.receive(received.buffers[0], peer, tag)
-        received.copy_back()
+        contiguous = ContiguousTensors(tensor, allows_cuda=self._allows_cuda)
+        yield self.move(contiguous.buffers[0], peer, tag, receiving)
+        if receiving:
+            contiguous.copy_back()
 
 
 class Collective:
@@ -87,12 +77,10 @@ class Collective:
         transfers: list[Transfer] = []
         # From the successor on, so that not all ranks send to the same one first.
         order = [*range(self.rank + 1, self.size), *range(self.rank)]
-        for peer in order:
-            if outputs and outputs[peer].numel():
-                transfers += self._channel.receive(outputs[peer], peer, self._tag)
-        for peer in order:
-            if inputs and inputs[peer].numel():
-                transfers += self._channel.send(inputs[peer], peer, self._tag)
+        for tensors, receiving in ((outputs, True), (inputs, False)):
+            for peer in order:
+                if tensors and tensors[peer].numel():
+                    transfers += self._channel.move(tensors[peer], peer, self._tag, receiving)
         return transfers
 
     def all_to_all(self, outputs: Sequence[torch.Tensor], inputs: Sequence[torch.Tensor]) -> Steps:
@@ -119,15 +107,15 @@ class Collective:
         """The root's tensor to all, along a binomial tree."""
         place = (self.rank - root) % self.size
         # The lowest set bit of a place is the distance to its parent; the root has all above.
-        reach = place & -place if place else 1 << (self.size - 1).bit_length()
+        distance = place & -place if place else 1 << (self.size - 1).bit_length()
         if place:
-            parent = (place - reach + root) % self.size
-            yield self._channel.receive(tensor, parent, self._tag)
+            parent = (place - distance + root) % self.size
+            yield self._channel.move(tensor, parent, self._tag, receiving=True)
         children: list[Transfer] = []
-        while (reach := reach // 2) > 0:
-            if place + reach < self.size:
-                child = (place + reach + root) % self.size
-                children += self._channel.send(tensor, child, self._tag)
+        while (distance := distance // 2) > 0:
+            if place + distance < self.size:
+                child = (place + distance + root) % self.size
+                children += self._channel.move(tensor, child, self._tag, receiving=False)
         yield children
 
     def barrier(self) -> Steps:
@@ -195,52 +183,29 @@ class Collective:
                 reduction.reduce(complete, self.rank, output[part])
 
 
-def _pieces(tensor: torch.Tensor) -> list[MPI.buffer]:
-    memory = MPI.buffer.fromaddress(tensor.data_ptr(), tensor.nbytes)
-    if len(memory) <= PIECE_BYTES:
-        return [memory]
-    return [memory[begin : begin + PIECE_BYTES] for begin in range(0, len(memory), PIECE_BYTES)]
-
-
-def as_contiguous(tensor: torch.Tensor, allows_cuda: bool = False) -> torch.Tensor:
-    """The values of `tensor` as contiguous memory: itself where it is."""
-    return _checked(tensor, allows_cuda).resolve_conj().resolve_neg().contiguous()
-
-
-class ReceiveBuffers:
-    """Contiguous memory to receive into for each of the tensors: the tensor itself where it is."""
+class ContiguousTensors:
+    """Contiguous memory with the tensors' values, to send or receive: their own where it is."""
 
     def __init__(self, *tensors: torch.Tensor, allows_cuda: bool = False) -> None:
         self.tensors = list(tensors)
-        self._values = [_checked(tensor, allows_cuda) for tensor in tensors]
-        self.buffers = [
-            tensor
-            if tensor.is_contiguous() and not tensor.is_conj() and not tensor.is_neg()
-            else torch.empty_like(tensor, memory_format=torch.contiguous_format)
-            for tensor in self._values
-        ]
-
-    def load(self) -> None:
-        """Fill the buffers with the tensors' values."""
-        for tensor, buffer in zip(self._values, self.buffers, strict=True):
-            if tensor is not buffer:
-                copy(buffer, tensor)
+        self.buffers = [as_contiguous(tensor, allows_cuda) for tensor in tensors]
 
     def copy_back(self) -> None:
         """Fill the tensors with what the buffers have received."""
-        for tensor, buffer in zip(self._values, self.buffers, strict=True):
-            if tensor is not buffer:
-                copy(tensor, buffer)
+        for tensor, buffer in zip(self.tensors, self.buffers, strict=True):
+            if tensor.data_ptr() != buffer.data_ptr():
+                copy(tensor.detach(), buffer)
 
 
-def _checked(tensor: torch.Tensor, allows_cuda: bool) -> torch.Tensor:
+def as_contiguous(tensor: torch.Tensor, allows_cuda: bool = False) -> torch.Tensor:
+    """The values of a tensor as contiguous memory: its own where it is."""
     is_on_gpu = tensor.device.type == "cuda" and allows_cuda
     if (tensor.device.type != "cpu" and not is_on_gpu) or tensor.layout != torch.strided:
         raise ValueError(
             f"the mpi process group moves dense tensors in host memory; this one is "
             f"{tensor.layout} on {tensor.device}: copy it to the host first"
         )
-    return tensor.detach()
+    return tensor.detach().resolve_conj().resolve_neg().contiguous()
 
 
 def copy(target: torch.Tensor, source: torch.Tensor) -> None:

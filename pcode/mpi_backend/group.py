@@ -14,7 +14,7 @@ from mpi4py import MPI
 from torch.distributed import ReduceOp
 from torch.distributed.distributed_c10d import Store
 
-from pcode.mpi_backend.collectives import Channel, ReceiveBuffers, as_contiguous
+from pcode.mpi_backend.collectives import Channel, ContiguousTensors, as_contiguous
 from pcode.mpi_backend.operation import Steps
 from pcode.mpi_backend.progress import Progress
 from pcode.mpi_backend.reduction import Reduction
@@ -35,7 +35,7 @@ class MPIProcessGroup(ProcessGroup):  # type: ignore[misc]
     """A torch.distributed.ProcessGroup of MPI ranks with communicators of its own.
 
     Collective over its members (not over all ranks). Tensors are dense and in host memory;
-    contiguous ones are sent and received in place. MPIWorks of one group are to be started in
+    contiguous ones are sent and received in place. Operations of one group are to be started in
     the same order on all its ranks; different groups and point-to-point messages are independent
     of each other and may be used by several threads at once.
 
@@ -95,7 +95,7 @@ class MPIProcessGroup(ProcessGroup):  # type: ignore[misc]
         )
 
     def _collective(
-        self, name: str, steps: Sequence[Steps], received: ReceiveBuffers, opts: Any
+        self, name: str, steps: Sequence[Steps], received: ContiguousTensors, opts: Any
     ) -> MPIWork:
         """Start these steps, one after the other, and copy back what they have received."""
 
@@ -130,8 +130,7 @@ class MPIProcessGroup(ProcessGroup):  # type: ignore[misc]
         if isinstance(opts, ReduceOp | ReduceOp.RedOpType):
             op, opts = opts, dist.AllreduceOptions()
             opts.reduceOp = op
-        received, collective = ReceiveBuffers(*tensors), self._channel.next()
-        received.load()
+        received, collective = ContiguousTensors(*tensors), self._channel.next()
         steps = [collective.all_reduce(buffer, opts.reduceOp) for buffer in received.buffers]
         return self._collective("all_reduce", steps, received, opts)
 
@@ -140,8 +139,8 @@ class MPIProcessGroup(ProcessGroup):  # type: ignore[misc]
     def reduce(self, tensors: Tensors, opts: Any = _REDUCE) -> MPIWork:
         """The root's tensor = reduction over the ranks."""
         (tensor,), root = tensors, opts.rootRank
-        received = ReceiveBuffers(tensor if self._channel.rank == root else as_contiguous(tensor))
-        received.load()
+        target = tensor if self._channel.rank == root else as_contiguous(tensor)
+        received = ContiguousTensors(target)
         steps = [self._channel.next().reduce(received.buffers[0], opts.reduceOp, root)]
         return self._collective("reduce", steps, received, opts)
 
@@ -149,7 +148,7 @@ class MPIProcessGroup(ProcessGroup):  # type: ignore[misc]
         self, outputs: Tensors, inputs: list[Tensors], opts: Any = _REDUCE_SCATTER
     ) -> MPIWork:
         """output of rank i = reduction over j of inputs[i] of rank j."""
-        received, collective = ReceiveBuffers(*outputs), self._channel.next()
+        received, collective = ContiguousTensors(*outputs), self._channel.next()
         steps = [
             collective.reduce_scatter(
                 buffer.view(-1),
@@ -181,8 +180,7 @@ class MPIProcessGroup(ProcessGroup):  # type: ignore[misc]
             root, opts = opts, dist.BroadcastOptions()
             opts.rootRank = root
         (tensor,) = tensors
-        received = ReceiveBuffers(tensor)
-        received.load()
+        received = ContiguousTensors(tensor)
         steps = [self._channel.next().broadcast(received.buffers[0], opts.rootRank)]
         return self._collective("broadcast", steps, received, opts)
 
@@ -194,7 +192,7 @@ class MPIProcessGroup(ProcessGroup):  # type: ignore[misc]
         self, output_lists: list[Tensors], inputs: Tensors, opts: Any = None
     ) -> MPIWork:
         """output_lists[j][k] = the k-th tensor of rank j."""
-        received = ReceiveBuffers(*(tensor for tensors in output_lists for tensor in tensors))
+        received = ContiguousTensors(*(tensor for tensors in output_lists for tensor in tensors))
         pieces = [received.buffers[number :: len(inputs)] for number in range(len(inputs))]
         return self._all_gather(pieces, inputs, received, opts)
 
@@ -207,12 +205,12 @@ class MPIProcessGroup(ProcessGroup):  # type: ignore[misc]
     def all_gather_single_coalesced(
         self, outputs: Tensors, inputs: Tensors, opts: Any = None
     ) -> MPIWork:
-        received = ReceiveBuffers(*outputs)
+        received = ContiguousTensors(*outputs)
         pieces = [self._split(buffer) for buffer in received.buffers]
         return self._all_gather(pieces, inputs, received, opts)
 
     def _all_gather(
-        self, pieces: list[Tensors], inputs: Tensors, received: ReceiveBuffers, opts: Any
+        self, pieces: list[Tensors], inputs: Tensors, received: ContiguousTensors, opts: Any
     ) -> MPIWork:
         collective = self._channel.next()
         steps = [
@@ -224,13 +222,13 @@ class MPIProcessGroup(ProcessGroup):  # type: ignore[misc]
     def gather(self, outputs: list[Tensors], inputs: Tensors, opts: Any = _GATHER) -> MPIWork:
         """outputs[0][j] of the root = the tensor of rank j; an empty list elsewhere."""
         (tensor,) = inputs
-        received = ReceiveBuffers(*(outputs[0] if outputs else ()))
+        received = ContiguousTensors(*(outputs[0] if outputs else ()))
         steps = self._channel.next().gather(received.buffers, as_contiguous(tensor), opts.rootRank)
         return self._collective("gather", [steps], received, opts)
 
     def scatter(self, outputs: Tensors, inputs: list[Tensors], opts: Any = _SCATTER) -> MPIWork:
         """The tensor of rank j = inputs[0][j] of the root; an empty list elsewhere."""
-        received = ReceiveBuffers(*outputs)
+        received = ContiguousTensors(*outputs)
         (buffer,) = received.buffers
         pieces = [as_contiguous(tensor) for tensor in inputs[0]] if inputs else []
         steps = self._channel.next().scatter(buffer, pieces, opts.rootRank)
@@ -238,7 +236,7 @@ class MPIProcessGroup(ProcessGroup):  # type: ignore[misc]
 
     def alltoall(self, outputs: Tensors, inputs: Tensors, opts: Any = None) -> MPIWork:
         """outputs[j] of rank i = inputs[i] of rank j."""
-        received, pieces = ReceiveBuffers(*outputs), [as_contiguous(tensor) for tensor in inputs]
+        received, pieces = ContiguousTensors(*outputs), [as_contiguous(tensor) for tensor in inputs]
         steps = self._channel.next().all_to_all(received.buffers, pieces)
         return self._collective("all_to_all", [steps], received, opts)
 
@@ -251,7 +249,7 @@ class MPIProcessGroup(ProcessGroup):  # type: ignore[misc]
         opts: Any = None,
     ) -> MPIWork:
         """all_to_all of parts along the first dimension; equal ones where no sizes are given."""
-        received = ReceiveBuffers(output)
+        received = ContiguousTensors(output)
         steps = self._channel.next().all_to_all(
             self._split(received.buffers[0], output_split_sizes),
             self._split(as_contiguous(input), input_split_sizes),
@@ -270,7 +268,7 @@ class MPIProcessGroup(ProcessGroup):  # type: ignore[misc]
 
     def barrier(self, opts: Any = None) -> MPIWork:
         steps = self._channel.next().barrier()
-        return self._collective("barrier", [steps], ReceiveBuffers(), opts)
+        return self._collective("barrier", [steps], ContiguousTensors(), opts)
 
     # Names by which C++ and other releases of torch call the same operations
 

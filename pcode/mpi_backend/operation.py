@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from mpi4py import MPI
 
-from pcode.mpi_backend.errors import MPIError
+from pcode.mpi_backend.library import MPIError
 from pcode.mpi_backend.world import World
 
 
@@ -55,20 +55,15 @@ class Operation:
 
     Args:
         name: for errors, such as "recv".
-        steps: the work; its first part runs now.
-        world: of the group.
+        steps: the work; its first part runs now, and raises an MPIError where it cannot start.
         limit: seconds that a wait may take, from its call; one for a future counts from now.
         one_step: whether it is only messages: a poll of any operation moves these.
 
     Attributes:
         started, moved: when it began, and when a message was last complete.
-        done: whether it has ended, with or without an error.
-        error: with which it has ended.
+        done: whether it has ended, with or without an `error`.
         ended: set at the end, where somebody waits for it without polling.
         source: after a receive, the sender's rank in the group.
-
-    Raises:
-        MPIError: the world has failed, or a message cannot be started.
     """
 
     def __init__(
@@ -92,13 +87,11 @@ class Operation:
 
     def _next_step(self) -> None:
         try:
-            transfers = next(self._steps, None)
+            self._transfers = next(self._steps)
+        except StopIteration:
+            self.done = True
         except MPI.Exception as error:
             raise self.world.translate(error) from error
-        if transfers is None:
-            self.done = True
-        else:
-            self._transfers = transfers
 
     def needs_polling(self) -> bool:
         """Whether only its own polls move it on or complete what others wait for."""
@@ -144,7 +137,7 @@ class Operation:
         peer = fault.peer
         if peer is None:
             with contextlib.suppress(MPIError):  # what is wrong has been reported already
-                peer = _only_peer(self._missing())
+                peer = _only(_peers(self._missing()))
         error = MPIError(
             fault.reason, rank=self.world.rank, peer=peer, reported_by_peer=fault.reported_by_peer
         )
@@ -159,19 +152,16 @@ class Operation:
         else:
             if not missing:
                 return False
-            failure = self._timeout_error(missing, limit)
+            reason = "no message" if missing[0].receiving else "message not taken"
+            reason += f" within {limit:g} s"
+            peers = _peers(missing)
+            if len(peers) > 1:
+                reason += f" (ranks {', '.join(map(str, peers))})"
+            reason += f" ({self.name}, {sum(transfer.num_bytes for transfer in missing)} bytes)"
+            failure = MPIError(reason, rank=self.world.rank, peer=_only(peers))
         self.world.report(failure)
         self.fail(failure)
         return True
-
-    def _timeout_error(self, missing: list[Transfer], limit: float) -> MPIError:
-        reason = "no message" if missing[0].receiving else "message not taken"
-        reason += f" within {limit:g} s"
-        peers = _peers(missing)
-        if len(peers) > 1:
-            reason += f" (ranks {', '.join(map(str, peers))})"
-        reason += f" ({self.name}, {sum(transfer.num_bytes for transfer in missing)} bytes)"
-        return MPIError(reason, rank=self.world.rank, peer=_only_peer(missing))
 
     def _missing(self) -> list[Transfer]:
         """The transfers that are not complete: incoming ones or, without one, the others."""
@@ -192,7 +182,6 @@ def _peers(transfers: list[Transfer]) -> list[int]:
     return sorted({transfer.peer for transfer in transfers if transfer.peer is not None})
 
 
-def _only_peer(transfers: list[Transfer]) -> int | None:
+def _only(peers: list[int]) -> int | None:
     """The peer that an error can name: the only one, or None."""
-    peers = _peers(transfers)
     return peers[0] if len(peers) == 1 else None

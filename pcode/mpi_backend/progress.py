@@ -30,28 +30,21 @@ class Progress:
     def __init__(self) -> None:
         # Nothing is ever sent there: to look for a message moves those of all communicators.
         self.idle_comm = MPI.COMM_SELF
-        self._thread: threading.Thread | None = None
         self._operations: deque[Operation] = deque()
         self._driven: set[int] = set()  # ids of operations that a thread waits for
         self._wake = threading.Event()
-        self._lock = threading.Lock()
         self._parked = False
         self._stopping = False
         self._quiet = False
         self._fastest_poll = MUCH_SECONDS
+        self._thread = threading.Thread(target=self._run, name="mpi-progress", daemon=True)
+        self._thread.start()
 
     def add(self, operation: Operation) -> None:
         """Let the helper thread move this operation on."""
         self._operations.append(operation)
         if operation.needs_polling():
             self.hurry()
-        if self._thread is None:
-            with self._lock:
-                if self._thread is None:
-                    self._thread = threading.Thread(
-                        target=self._run, name="mpi-progress", daemon=True
-                    )
-                    self._thread.start()
         if self._parked:
             self._wake.set()
 
@@ -63,8 +56,7 @@ class Progress:
         """End the helper thread."""
         self._stopping = True
         self._wake.set()
-        if self._thread is not None:
-            self._thread.join()
+        self._thread.join()
 
     def drive(self, operation: Operation, limit: float) -> None:
         """Poll until the operation has ended; after `limit` seconds, or a notice, it fails."""

@@ -32,11 +32,7 @@ _WIDE = (torch.float32, torch.float64, torch.complex64, torch.complex128)
 
 
 class Reduction:
-    """One kind of reduction for so many tensors of one dtype.
-
-    Raises:
-        ValueError: the operation is not defined for this dtype.
-    """
+    """One kind of reduction for so many tensors of one dtype; a ValueError if that has none."""
 
     def __init__(self, op: ReduceOp | ReduceOp.RedOpType, dtype: torch.dtype, num_ranks: int):
         names = (*_ARITHMETIC, *_ORDER, *_BITS)
@@ -61,13 +57,10 @@ class Reduction:
         self._working = torch.float32 if narrow else self._view
 
     def reduce(self, rows: list[torch.Tensor], own: int, out: torch.Tensor) -> None:
-        """out = rows[0] op rows[1] op ..., evaluated in this order.
+        """out = rows[0] op rows[1] op ..., evaluated in this order; all 1-D and of one size.
 
-        Args:
-            rows: one 1-D tensor of equal size per rank, two or more. The others' are overwritten.
-            own: which of them is this rank's; it may be the memory of `out` and is not
-                overwritten otherwise.
-            out: 1-D, of the size and dtype of a row.
+        There are two rows or more, one of each rank. That of number `own` may be the memory of
+        `out`, and is not overwritten otherwise; the other ones are.
         """
         with torch.inference_mode():
             target = out.view(self._view)

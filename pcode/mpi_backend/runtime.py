@@ -22,8 +22,8 @@ from mpi4py import MPI
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 from torch.distributed.distributed_c10d import Store
 
-from pcode.mpi_backend.errors import MPIError, MPISetupError
 from pcode.mpi_backend.group import MPIProcessGroup
+from pcode.mpi_backend.library import MPIError, MPISetupError
 from pcode.mpi_backend.progress import Progress
 from pcode.mpi_backend.world import Result, World
 
@@ -34,9 +34,7 @@ ENABLED = "OMPI_MCA_mpi_ft_enable"  # what --with-ft ulfm sets for the ranks
 class Runtime:
     """One for a process; to make it initializes MPI.
 
-    Attributes:
-        world: the ranks that take part now.
-        timeout: that of the default group, and of what is given none.
+    Its timeout is that of the default group, and of what is given none.
     """
 
     def __init__(self, timeout: timedelta) -> None:

@@ -16,22 +16,15 @@ def register_backend(
     create_group_of: Callable[[list[int]], Any],
     create_store: Callable[[], Store],
 ) -> None:
-    """Make "mpi" a backend of torch.distributed; is_mpi_available() is True from now on.
-
-    Args:
-        create_group: called for a new group, on its members, by torch 2.14 and later.
-        create_group_of: called with the ranks of a new group (none: all), by torch before 2.14,
-            which hands over neither time limit nor name.
-        create_store: called for the default group. It takes the place of the placeholder that
-            init_process_group makes for "mpi", the only call of the name `Store` there.
-    """
-    if hasattr(Backend, "_ensure_backend_registered"):
+    """Make "mpi" a backend of torch.distributed; is_mpi_available() is True from now on."""
+    if hasattr(Backend, "_ensure_backend_registered"):  # torch 2.14 and later
         Backend.register_backend("mpi", create_group, extended_api=True, devices=["cpu"])
     else:
         # The name does not go through the registered backends, but through a class that only
-        # builds with MPI contain.
+        # builds with MPI contain. It gets ranks (none: all), but neither time limit nor name.
         group_class = type("ProcessGroupMPI", (), {"create": staticmethod(create_group_of)})
         distributed_c10d.ProcessGroupMPI = group_class  # type: ignore[assignment,misc]
+    # For "mpi" init_process_group makes a placeholder, the only call of the name `Store` there.
     distributed_c10d.Store = create_store  # type: ignore[assignment,misc]
     distributed_c10d._MPI_AVAILABLE = True
     assert dist.is_mpi_available()

@@ -93,11 +93,8 @@ class OrderedFuture(Future[Any]):
 class MPIWork(Operation, Work):
     """An operation that torch's users wait for.
 
-    Args:
-        result: the tensors that a future of this operation holds.
-        callbacks: where its future is completed.
-        in_background: whether the helper thread moves it on while nobody waits.
-        name, steps, world, limit, one_step: see Operation.
+    `result` are the tensors that its future holds; where it is `in_background` the helper thread
+    moves it on while nobody waits.
     """
 
     def __init__(
@@ -124,8 +121,7 @@ class MPIWork(Operation, Work):
     def wait(self, timeout: timedelta | None = None) -> bool:
         """Return True when the operation has ended.
 
-        Args:
-            timeout: instead of the group's time limit; zero or less stands for the latter.
+        The timeout holds instead of the group's time limit unless it is zero or less.
 
         Raises:
             MPIError: time limit, error of MPI, or another rank reported one.

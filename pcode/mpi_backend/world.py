@@ -20,7 +20,7 @@ from typing import TypeVar
 
 from mpi4py import MPI
 
-from pcode.mpi_backend.errors import MPIError
+from pcode.mpi_backend.library import MPIError
 
 NOTICE_SECONDS = 0.1  # between polls for other ranks' notices
 FAULT, LEAVING = 1, 2  # tags of notices
@@ -33,13 +33,9 @@ Result = TypeVar("Result")
 class World:
     """The ranks that take part.
 
-    Args:
-        comm: theirs.
+    Attributes:
         predecessor: the world of which these are the survivors. MPI may still write to the memory
             of its operations.
-
-    Attributes:
-        rank: this process among them.
         fault: the first error here, or that another rank has reported.
         groups: communicators of process groups; revoked with the world.
         failed_operations: retained, because MPI may still write to their memory.
@@ -105,16 +101,11 @@ class World:
         return comm
 
     def raise_fault(self) -> None:
-        """Raise the fault, if there is one."""
         if self.fault is not None:
             raise self.fault
 
     def report(self, error: MPIError, notice: str = "") -> None:
-        """Make this the fault, unless there is one, and notify all ranks, unless a peer has.
-
-        Args:
-            notice: what it says, if not the error itself.
-        """
+        """Make this the fault, unless there is one, and notify all ranks, unless a peer has."""
         if self._set_fault(error) and not error.reported_by_peer:
             self._notify(FAULT, (notice or str(error)).encode()[:MAX_NOTICE_BYTES])
 
@@ -165,8 +156,7 @@ class World:
         """The ranks that are known here to have died."""
         if self._notices is None:
             return []
-        failed = self._notices.Get_failed()
-        everyone = self._notices.Get_group()
+        failed, everyone = self._notices.Get_failed(), self._notices.Get_group()
         ranks = MPI.Group.Translate_ranks(failed, None, everyone)
         failed.Free()
         everyone.Free()
@@ -183,13 +173,12 @@ class World:
         if self._notices is None:
             return
         deadline = time.perf_counter() + grace
-        while time.perf_counter() < deadline and not self._are_others_gone():
+        while time.perf_counter() < deadline:
+            if len(self._leaving.union(self.dead_ranks())) >= self.size - 1:
+                break
             self._last_poll = 0.0
             self.poll_notices(time.perf_counter())
             time.sleep(1e-3)
-
-    def _are_others_gone(self) -> bool:
-        return len(self._leaving.union(self.dead_ranks())) >= self.size - 1
 
     def _notify(self, tag: int, text: bytes) -> None:
         if self._notices is None:  # the start itself has failed

@@ -6,9 +6,8 @@ A new scheme is one file with a subclass of Scheme and one line in SCHEMES.
 from typing import Any
 
 from pcode.schedules.base import Scheme
-from pcode.schedules.one_cycle import OneCycle
+from pcode.schedules.phases import ConvexDecay, OneCycle, Strict
 from pcode.schedules.stepwise import Constant, MultiStep, ReduceOnPlateau
-from pcode.schedules.strict import ConvexDecay, Strict
 from pcode.utils.errors import naming_flags
 from pcode.utils.options import look_up
 
@@ -27,8 +26,7 @@ SCHEMES: dict[str, type[Scheme]] = {
 def make_scheme(name: str, end: float, **options: Any) -> Scheme:
     """Make the scheme of that name, with its own options, for a training of `end` epochs.
 
-    Raises:
-        UserError: no scheme has that name, or it cannot follow its options.
+    It is a UserError where no scheme has that name, or it cannot follow its options.
     """
     with naming_flags(f"--lr_schedule_scheme {name}"):
         return look_up("lr_schedule_scheme", name, SCHEMES)(end, **options)

@@ -23,14 +23,13 @@ change_epochs = partial(
 class Scheme(ABC):
     """The learning rate before scale-up, as a function of the fractional epoch.
 
+    To make one raises a UserError where an option is missing or cannot be followed; a message that
+    does not begin with a flag is about the scheme.
+
     Attributes:
         end: when training ends, in epochs; not whole where training stops within one.
         turning_points: epochs at which the rate changes its course; also the end, where it changes
             till then.
-
-    Raises:
-        UserError: an option is missing or cannot be followed; a message that does not begin with
-            a flag is about the scheme.
     """
 
     # Whether the rate before the end depends on when that is.

@@ -28,14 +28,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def check_file(flag: str, name: str | Path | None, suffixes: Sequence[str] = ()) -> None:
-    """Refuse a file that could not be written at the end.
-
-    Args:
-        suffixes: those that will do; none stands for all.
-
-    Raises:
-        UserError: another suffix, a folder that is not there, or one that cannot be written to.
-    """
+    """Raise a UserError for a file that could not be written at the end, or of another suffix."""
     if name is None:
         return
     path = Path(name)
@@ -55,10 +48,9 @@ Main = Callable[[Sequence[str]], int]
 
 
 def tool(name: str) -> Callable[[Callable[[Sequence[str]], int | None]], Main]:
-    """Make a function of arguments a tool's main: it returns the exit status.
+    """Make a function of arguments a tool's main, which returns the exit status.
 
-    That is what the function returns (nothing: 0), or 2 after a line that says why the arguments
-    cannot be followed.
+    That is the function's (None: 0), or 2 after a line that says why it cannot follow them.
     """
 
     def make(run: Callable[[Sequence[str]], int | None]) -> Main:

@@ -50,21 +50,20 @@ def finish_panel(panel: Axes, lowest: float = LOWEST_ERROR, highest: float = HIG
 
 def draw(measurements: Sequence[Measurement], path: Path) -> None:
     """Draw two panels, rounds and bytes: compressors by colour, graphs by dashes."""
-    compressors = list(dict.fromkeys(each.setting.compressor for each in measurements))
-    graphs = list(dict.fromkeys(each.setting.graph for each in measurements))
+    compressors = list(dict.fromkeys(each.compressor for each in measurements))
+    graphs = list(dict.fromkeys(each.graph for each in measurements))
     colours = {name: f"C{index}" for index, name in enumerate(compressors)}
     styles = {name: LINE_STYLES[index % len(LINE_STYLES)] for index, name in enumerate(graphs)}
     figure = Figure(figsize=(9, 3.8), layout="constrained")
     by_round, by_bytes = figure.subplots(1, 2, sharey=True)
     for each in measurements:
-        setting = each.setting
-        line = {"color": colours[setting.compressor], "linestyle": styles[setting.graph]}
+        line = {"color": colours[each.compressor], "linestyle": styles[each.graph]}
         draw_course(by_round, each, **line)
-        draw_course(by_bytes, each, unit=setting.round_bytes / 1e3, **line)
+        draw_course(by_bytes, each, unit=each.round_bytes / 1e3, **line)
     for panel in (by_round, by_bytes):
         finish_panel(panel)
     # Compressors differ by orders of magnitude in bytes, and all start at 0.
-    fewest = min((each.setting.round_bytes for each in measurements), default=1e3)
+    fewest = min((each.round_bytes for each in measurements), default=1e3)
     by_bytes.set_xscale("symlog", linthresh=fewest / 1e3)
     by_round.set_xlabel("round")
     by_bytes.set_xlabel("sent by one node (kB)")
@@ -101,7 +100,7 @@ class Options:
     output: str | None = option(None, "file for the figures (JSON)")
 
 
-def table(found: Sequence[Measurement | Setting]) -> list[str]:
+def table(found: Sequence[Setting]) -> list[str]:
     """Write a Markdown table; decay is what a round takes off the error, measured and predicted.
 
     For a setting without a measurement there is no gamma.
@@ -112,11 +111,10 @@ def table(found: Sequence[Measurement | Setting]) -> list[str]:
     )
     rows = [head.split("|")]
     for each in found:
-        setting = each if isinstance(each, Setting) else each.setting
-        known = [setting.graph, f"{setting.num_nodes:,}", f"{setting.gap:.3g}", setting.compressor]
-        known += [f"{setting.delta:.3g}", f"{setting.message_bytes:,}"]
+        known = [each.graph, f"{each.num_nodes:,}", f"{each.gap:.3g}", each.compressor]
+        known += [f"{each.delta:.3g}", f"{each.message_bytes:,}"]
         none = ["no gamma found", *"----"]
-        rows.append(known + (none if isinstance(each, Setting) else _measured(each)))
+        rows.append(known + (_measured(each) if isinstance(each, Measurement) else none))
     return markdown(rows, {"graph", "compressor"})
 
 
@@ -127,7 +125,7 @@ def _measured(measurement: Measurement) -> list[str]:
     if course.diverged:
         ending = ["diverges", "-"]
     elif rounds is not None:
-        ending = [f"{rounds:,}", f"{rounds * measurement.setting.round_bytes / 1e3:,.4g}"]
+        ending = [f"{rounds:,}", f"{rounds * measurement.round_bytes / 1e3:,.4g}"]
     decays = "-" if decay is None else f"{decay:.3g}", f"{measurement.predicted_decay:.3g}"
     return [f"{measurement.gamma:.3g}", *decays, *ending]
 
@@ -181,7 +179,7 @@ def _compressor(name: str, options: Options) -> tuple[Compressor, float | None]:
 
 def _cell(
     topology: Topology, name: str, compressor: Compressor, gamma: float | None, options: Options
-) -> Measurement | Setting:
+) -> Setting:
     """Measure, after a search for gamma that prints its curve; return the setting if it fails."""
     layout, seed = Layout.of_sizes(options.entries), options.manual_seed
     if gamma is None:
@@ -215,10 +213,11 @@ def main(arguments: Sequence[str]) -> None:
     ]
     print(*table(found), sep="\n")
     measurements = [each for each in found if isinstance(each, Measurement)]
+    others = [each for each in found if not isinstance(each, Measurement)]
     content = {
         "options": dataclasses.asdict(options),
         "measurements": [each.figures() for each in measurements],
-        "without_gamma": [dataclasses.asdict(each) for each in found if isinstance(each, Setting)],
+        "without_gamma": list(map(dataclasses.asdict, others)),
     }
     write(options.output, json.dumps(content, indent=1) + "\n")
     if options.picture is not None:

@@ -21,23 +21,30 @@ run that fails otherwise is reported when the others have ended, with exit statu
 
 import argparse
 import fnmatch
+import hashlib
 import json
 import math
 import os
+import subprocess
 import sys
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pandas as pd
+from tqdm import tqdm
 
+from pcode.config import make_config
 from pcode.datasets import data_source
 from pcode.tools.command import FORMATS, Parser, check_file, tool, write
 from pcode.tools.reproduce_report import caption, draw, markdown, summarise
-from pcode.tools.reproduce_runs import Setting, is_rehearsal, run_all
-from pcode.tools.reproduce_tables import TABLES, Cell, Table
-from pcode.utils.errors import INTERRUPTED, UserError
+from pcode.tools.reproduce_tables import ROOT, TABLES, Cell, Setting, Table, is_rehearsal
+from pcode.tools.results_runs import DIVERGED as HAS_DIVERGED
+from pcode.tools.results_runs import FINISHED, read_summary
+from pcode.utils.errors import DIVERGED, INTERRUPTED, UserError
 
 FAILED = 1  # the exit status where a run failed
+_DEFAULTS = make_config().flat()
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -81,6 +88,62 @@ def _select(table: Table, patterns: str) -> list[Cell]:
             )
         chosen.update(found)
     return [cell for cell in table.cells if cell.name in chosen]
+
+
+def _ended(folder: Path, experiment: str, metric: str) -> list[float]:
+    """Return the figures of an experiment's runs that have ended; NaN: diverged."""
+    figures = []
+    for file in sorted(folder.glob(f"*/*/{experiment}/*/summary.json")):
+        summary = read_summary(file) or {}
+        ending = summary.get("exit_reason", "")
+        if ending == FINISHED:
+            figures.append(float(summary[f"test_{metric}"]))
+        elif ending.startswith(HAS_DIVERGED):
+            figures.append(math.nan)
+    return figures
+
+
+def _run_cell(setting: Setting, cell: Cell, seed: int) -> tuple[str, float, str | None]:
+    """Return the row of one run, see `run_all`; from its folder where it ran before."""
+    # No run of other flags is called so.
+    flags = setting.config(cell, seed).flat()
+    changed = {name: value for name, value in flags.items() if value != _DEFAULTS[name]}
+    digest = hashlib.sha256(json.dumps(changed, sort_keys=True).encode()).hexdigest()
+    experiment = f"{cell.name}-{seed}-{digest[:8]}"
+    figures = _ended(setting.folder, experiment, cell.metric)
+    if not figures:
+        places = ("--checkpoint", str(setting.folder), "--experiment", experiment)
+        done = subprocess.run(
+            [sys.executable, str(ROOT / "run.py"), *setting.flags(cell, seed), *places],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
+        )
+        figures = _ended(setting.folder, experiment, cell.metric)
+        if done.returncode not in (0, DIVERGED) or not figures:
+            said = done.stderr.strip().splitlines() or ["it said nothing"]
+            status = f"ended with status {done.returncode}"
+            return cell.name, math.nan, f"{cell.name}, seed {seed}: {status}: {said[-1]}"
+    return cell.name, figures[-1], None
+
+
+def run_all(setting: Setting, cells: Sequence[Cell], jobs: int) -> pd.DataFrame:
+    """Run every cell with every seed, `jobs` at a time; a run that fails does not end the others.
+
+    There is a row for each run: `cell`, its name; `figure`, NaN where it diverged or failed; and
+    `failure`, None or a line on a run that failed. Flags that are wrong are an error before any.
+    """
+    for cell in cells:
+        setting.config(cell, setting.seeds.start)
+    setting.folder.mkdir(parents=True, exist_ok=True)
+    work = [(cell, seed) for cell in cells for seed in setting.seeds]
+    with ThreadPoolExecutor(jobs) as pool:
+        # Where it is interrupted, `map` cancels those that have not begun.
+        runs = pool.map(lambda run: _run_cell(setting, *run), work)
+        rows = list(tqdm(runs, total=len(work), unit="run"))
+    return pd.DataFrame(rows, columns=["cell", "figure", "failure"])
 
 
 def _to_json(setting: Setting, cells: pd.DataFrame, runs: pd.DataFrame) -> str:

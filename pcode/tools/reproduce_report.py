@@ -14,8 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from pcode.config import Config
-from pcode.tools.reproduce_runs import Setting
-from pcode.tools.reproduce_tables import DIVERGES, Table
+from pcode.tools.reproduce_tables import DIVERGES, Setting, Table
 from pcode.tools.results_runs import METRICS
 from pcode.tools.results_table import PERCENT, mean_text
 from pcode.utils import tables
@@ -26,12 +25,10 @@ BOTTOM = 0.03  # of a panel's height: where a cross says that a run diverged
 
 
 def summarise(table: Table, runs: pd.DataFrame) -> pd.DataFrame:
-    """Average the runs of each cell, rows of `run_all`.
+    """Average the runs of each cell, rows of `run_all`, into a row for each cell that was run.
 
-    Returns:
-        A row for each cell that was run. Columns are Cell's fields; `mean` and `deviation` of the
-        runs that did not diverge (NaN: there are none; a deviation of 0: there is one);
-        `num_diverged`; and `ours`, all of it as text.
+    Columns are Cell's fields; `mean` and `deviation` of the runs that did not diverge (NaN: there
+    are none; a deviation of 0: there is one); `num_diverged`; and `ours`, all of it as text.
     """
     cells = pd.DataFrame([asdict(cell) for cell in table.cells], dtype=object)
     cells = cells.set_index("name", drop=False).loc[runs["cell"].unique()]

@@ -1,12 +1,19 @@
-"""The paper's tables as data: their cells, the paper's figures and their rehearsals.
+"""The paper's tables as data: their cells, the paper's figures, and the flags of their runs.
 
 A new table is a folder of configs/ with a file for each cell, and one entry of TABLES.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import Literal, NamedTuple
 
+from pcode.config import Config, parse
+
+ROOT = Path(__file__).parents[2]
+# What a table is rehearsed on. Any other data set is trained on with the paper's own flags.
+REHEARSED = ("digits", "synthetic")
 DIVERGES: Literal["div"] = "div"
 PaperFigure = float | Literal["div"] | None
 
@@ -29,10 +36,7 @@ class Cell:
 
 
 class Rehearsal(NamedTuple):
-    """What becomes of a table in minutes: epochs of each run, and flags over those of the files.
-
-    The flags are by patterns of cells' names, later ones over earlier.
-    """
+    """What becomes of a table in minutes: epochs of each run, and flags by patterns of cells."""
 
     epochs: int
     flags: Mapping[str, str]
@@ -42,11 +46,9 @@ class Rehearsal(NamedTuple):
 class Table:
     """A table or figure of the paper; its name is that of its folder in configs/.
 
-    Attributes:
-        data, models: what the paper's figures were measured on.
-        panels: what a panel of the picture shows: a column over the rows, a row over the columns,
-            or all of it, a curve for each column.
-        note: a sentence on the paper's figures.
+    The paper's figures were measured with these models on these data. A panel of the picture shows
+    a column over the rows, a row over the columns, or all of it, a curve for each column. The note
+    is a sentence on the paper's figures.
     """
 
     name: str
@@ -163,3 +165,45 @@ _ALL = (
     ),
 )
 TABLES = {table.name: table for table in _ALL}
+
+
+def is_rehearsal(data: str | None) -> bool:
+    """Whether the table's rehearsal applies on that data set; None is the files' own."""
+    return data is not None and data.partition(":")[0] in REHEARSED
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How the cells of a table are run, each once for every seed, in a folder.
+
+    Data and epochs take the place of the files' own.
+    """
+
+    table: Table
+    data: str | None
+    epochs: int | None
+    seeds: range
+    folder: Path
+
+    def flags(self, cell: Cell, seed: int) -> list[str]:
+        """Return those of run.py, but for the folder of the run; a UserError: one is wrong."""
+        flags = ["--config", str(ROOT / "configs" / self.table.name / f"{cell.name}.yaml")]
+        flags += ["--data", self.data] if self.data is not None else []
+        epochs = self.epochs
+        if is_rehearsal(self.data):
+            rehearsal = self.table.rehearsal
+            epochs = epochs or rehearsal.epochs
+            for pattern, more in rehearsal.flags.items():
+                flags += more.split() if fnmatchcase(cell.name, pattern) else []
+        flags += ["--manual_seed", f"{seed}"]
+        if epochs is not None:
+            before = parse(flags).config.flat()
+            flags += ["--num_epochs", f"{epochs}"]
+            if before["lr_change_epochs"] is not None:
+                share = epochs / before["num_epochs"]
+                changes = ",".join(f"{epoch * share:g}" for epoch in before["lr_change_epochs"])
+                flags += ["--lr_change_epochs", changes]
+        return flags
+
+    def config(self, cell: Cell, seed: int) -> Config:
+        return parse(self.flags(cell, seed)).config

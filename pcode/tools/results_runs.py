@@ -129,18 +129,15 @@ def _read_flags(path: Path) -> dict[str, Any]:
 
 
 def find_runs(places: Iterable[Path]) -> pd.DataFrame:
-    """Read every run in or below the folders, in the order of their paths, each once.
+    """Read every run in or below the folders, in the order of their paths, each once, into a row.
 
-    Returns:
-        A row for each run. Columns are `folder`; `flags` (those that matter in it), and of these
-        data, arch, experiment, manual_seed, num_nodes, graph_topology and optimizer; `compressor`
-        with its flags; `metric` (of METRICS; None where nothing was evaluated); FIGURES, as they
-        are in the files (None: not known); `exit_reason`, and `state`, its first word; `course`,
-        the evaluations that the first node has recorded, by step (_COURSE; bytes_sent is the mean
-        over the nodes); `step_parts`, seconds of a step by part (PARTS) and in `total`.
-
-    Raises:
-        UserError: a place without a run, or a file of a run that cannot be read.
+    Columns are `folder`; `flags` (those that matter in it), and of these data, arch, experiment,
+    manual_seed, num_nodes, graph_topology and optimizer; `compressor` with its flags; `metric` (of
+    METRICS; None where nothing was evaluated); FIGURES, as they are in the files (None: not known);
+    `exit_reason`, and `state`, its first word; `course`, the evaluations that the first node has
+    recorded, by step (_COURSE; bytes_sent is the mean over the nodes); `step_parts`, seconds of a
+    step by part (PARTS) and in `total`. A place without a run, or a file of a run that cannot be
+    read, is a UserError.
     """
     found: dict[Path, None] = {}
     for place in places:

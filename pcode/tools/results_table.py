@@ -27,11 +27,10 @@ How = tuple[Text] | tuple[Text, Text]
 def group_runs(runs: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """Split runs by data set, as figures of different data sets do not compare, and group them.
 
-    Returns:
-        Data set -> its runs, with more columns: `group`, the same for runs that differ in nothing
-        but the seed; `run`, a few words that tell the group from the others; `is_last`, whether it
-        is the last finished run of its seed, or else the last; `is_counted`, whether its figures
-        are averaged: those of the last runs that finished, or of all last ones where none has.
+    They get more columns: `group`, the same for runs that differ in nothing but the seed; `run`, a
+    few words that tell the group from the others; `is_last`, whether it is the last finished run of
+    its seed, or else the last; `is_counted`, whether its figures are averaged: those of the last
+    runs that finished, or of all last ones where none has.
     """
     runs = runs.assign(group=[_key(flags) for flags in runs["flags"]])
     finished = runs["state"] == FINISHED

@@ -118,14 +118,11 @@ def make_topology(name_or_path: str, num_nodes: int, seed: int = 0) -> Topology:
 
 
 def surviving_graph(graph: Graph, survivors: Sequence[int], remade: Graph | None) -> Graph:
-    """Return the graph on which survivors go on; their new ranks are their places in the list.
+    """Return the graph on which survivors go on, given by their ranks in the one before, ascending.
 
-    Args:
-        graph: of all nodes before.
-        survivors: their ranks in it, ascending.
-        remade: the same kind of graph with so many nodes, or None where there is none. It is
-            taken where there is one (a ring stays a ring); else the links that are left, by
-            Metropolis' rule; else, where these fall apart, a ring.
+    Their new ranks are their places among them. `remade`, the same kind of graph with so many
+    nodes, is taken where there is one (a ring stays a ring); else the links that are left, by
+    Metropolis' rule; else, where these fall apart, a ring.
     """
     if remade is not None:
         return remade
@@ -145,10 +142,7 @@ def _parameter(name: str, text: str) -> dict[str, float]:
             f"--graph_topology {name}:{text}: {name} has no parameter; these have one: "
             f"{', '.join(PARAMETRIC)}"
         )
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
-    if not math.isfinite(number):
-        raise UserError(f"--graph_topology {name}:{text}: {text!r} is not a number")
-    return {PARAMETRIC[name]: number}
+    with suppress(ValueError):
+        if math.isfinite(number := float(text)):
+            return {PARAMETRIC[name]: number}
+    raise UserError(f"--graph_topology {name}:{text}: {text!r} is not a number")

@@ -48,14 +48,9 @@ class Mixing(ABC):
 
 
 class Graph(ABC):
-    """Who mixes with whom in each round: always the same (Topology) or not (TimeVarying).
+    """Who mixes with whom in each round: always the same (Topology) or not (TimeVarying)."""
 
-    Attributes:
-        name: what messages call the graph: a topology's name or the path of a file.
-        num_nodes: n.
-    """
-
-    name: str
+    name: str  # what messages call it: a topology's name or the path of a file
     num_nodes: int
 
     @property
@@ -84,13 +79,8 @@ class TimeVarying(Graph):
 class OnePeer(Mixing):
     """W = (I + P) / 2 with a permutation P: half for itself and half for its source.
 
-    A node that is its own source retains its value. W is stored as one integer a node.
-
-    Args:
-        sources: rank -> the rank from which it receives; a permutation.
-
-    Raises:
-        ValueError: it is no permutation, so that W would not be doubly stochastic.
+    A node that is its own source retains its value. W is stored as one integer a node: `sources`,
+    rank -> the rank from which it receives. What is no permutation is a ValueError.
     """
 
     def __init__(self, sources: npt.NDArray[np.int64]) -> None:
@@ -121,11 +111,8 @@ class OnePeer(Mixing):
 class Topology(Graph, Mixing):
     """A gossip matrix W (arXiv 1907.09356, Definition 1) and the graph that it implies.
 
-    Nodes i and j are neighbours where w_ij > 0. Every round mixes with the same W.
-
-    Args:
-        name: as in Graph.
-        matrix: W, n x n; stored as a read-only float64 copy.
+    Nodes i and j are neighbours where w_ij > 0. Every round mixes with the same W, of which it
+    holds a read-only float64 copy.
 
     Raises:
         UserError: W is not square, finite, nonnegative, symmetric and doubly stochastic, the
@@ -216,10 +203,8 @@ class Topology(Graph, Mixing):
     def theoretical_gamma(self, delta: float) -> float:
         """Return the consensus step size for which CHOCO-SGD is proved to converge.
 
-        Much smaller than what works best: a guard to show, not a default.
-
-        Args:
-            delta: the compressor's quality, E||Q(x) - x||^2 <= (1 - delta) ||x||^2, in (0, 1].
+        Much smaller than what works best: a guard to show, not a default. In (0, 1] delta is the
+        compressor's quality, E||Q(x) - x||^2 <= (1 - delta) ||x||^2.
 
         Source: arXiv 1902.00340, Theorem 2.
         """
@@ -286,12 +271,10 @@ def connected_topology(
 
 
 def check_num_nodes(name: str, num_nodes: int, fits: Callable[[int], bool], rule: str) -> None:
-    """Raise a UserError that names the nearest numbers where a topology has not so many nodes.
+    """Raise a UserError with the nearest numbers of nodes that will do where so many do not.
 
-    Args:
-        name: the topology's.
-        fits: whether a number of nodes, from 1, will do; some number above every other one does.
-        rule: what it must be, in words ("a prime").
+    `fits` says whether a number from 1 does, as some above every other one must; `rule` says in
+    words what it must be ("a prime").
     """
     if fits(num_nodes):
         return

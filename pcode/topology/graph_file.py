@@ -9,7 +9,7 @@ import numpy as np
 
 from pcode.topology.base import Topology, metropolis_weights
 from pcode.utils.errors import UserError
-from pcode.utils.files import read_text
+from pcode.utils.files import read_text, shortened
 
 # What a graph may take at most in its file: an entry of a matrix, or two edges, and comments.
 ENTRY_BYTES, SMALL_BYTES = 64, 1 << 20
@@ -68,11 +68,11 @@ def _is_edge(words: list[str]) -> bool:
 
 def _edge(words: list[str], num_nodes: int) -> tuple[int, int]:
     if not _is_edge(words):
-        raise ValueError(f"{_shown(' '.join(words))} is not an edge, as 0 1")
+        raise ValueError(f"{shortened(' '.join(words))} is not an edge, as 0 1")
     for word in words:
         # Comparing lengths first saves int() from words of thousands of digits.
         if len(word.lstrip("0")) > len(str(num_nodes)) or int(word) >= num_nodes:
-            raise ValueError(f"node {_shown(word)}, but the run has {num_nodes}, counted from 0")
+            raise ValueError(f"node {shortened(word)}, but the run has {num_nodes}, counted from 0")
     i, j = map(int, words)
     if i == j:
         raise ValueError(f"an edge joins two different nodes, not {i} and {j}")
@@ -94,12 +94,7 @@ def _weight(word: str) -> float:
     try:
         weight = float(numerator) / float(denominator) if slash else float(numerator)
     except (ValueError, ZeroDivisionError):
-        raise ValueError(f"{_shown(word)} is not a number") from None
+        raise ValueError(f"{shortened(word)} is not a number") from None
     if not math.isfinite(weight) or weight < 0:
-        raise ValueError(f"{_shown(word)} is not a finite number >= 0")
+        raise ValueError(f"{shortened(word)} is not a finite number >= 0")
     return weight
-
-
-def _shown(word: str) -> str:
-    """The word, short and printable."""
-    return ascii(word if len(word) <= 20 else word[:20] + "...")

@@ -12,7 +12,7 @@ from torch import nn
 from pcode.communication import Communicator
 from pcode.communication.gathering import average, gather_digests
 from pcode.datasets import Batches
-from pcode.datasets.base import LocalRank
+from pcode.datasets.base import LocalRank, Order
 from pcode.models import normalization_parameters
 from pcode.optim import DecentralizedOptimizer, make_optimizer, parameter_groups
 from pcode.training.losses import STEPS_AHEAD, Losses, LossScaler
@@ -92,16 +92,8 @@ class Node:
             self.carried = None
         samples, batch_size = plan.partition(epoch)[self.rank], plan.config.data.batch_size
         self._share = self.part.share_of(min(batch_size, len(samples)))
-        return self.dataset.train_batches(
-            samples,
-            plan.steps_per_epoch,
-            batch_size,
-            seed=self.seed,
-            rank=self.rank,
-            epoch=epoch,
-            first=first,
-            local_rank=self.part,
-        )
+        order = Order(self.seed, self.rank, epoch, self.part)
+        return self.dataset.train_batches(samples, plan.steps_per_epoch, batch_size, order, first)
 
     def train_step(self, batches: Batches) -> list[float]:
         """One step on the next batch; the losses that have become known, usually one.

@@ -10,8 +10,7 @@ from pcode.config import Config
 from pcode.config.options import AUTO
 from pcode.consensus import GammaSearch, check_gamma, search_gamma
 from pcode.datasets import load_dataset, partition_scheme, smallest_share
-from pcode.datasets.embeddings import load_embeddings
-from pcode.datasets.text import Text
+from pcode.datasets.text import Text, load_embeddings
 from pcode.models import architecture, normalization_parameters
 from pcode.models.base import shape_error
 from pcode.optim import local_options, optimizer_class, parameter_groups

@@ -97,8 +97,8 @@ def test_the_slowest_start_decays_at_its_rate_at_once() -> None:
     errors = found.course.errors
     ratios = [later / earlier for earlier, later in pairwise(errors)]
     np.testing.assert_allclose(ratios, 1 - 0.5 * topology.spectral_gap, atol=2e-6)
-    assert found.setting.slowest == pytest.approx(topology.spectral_gap)
-    assert found.setting.slowest == pytest.approx(1 - slowest_mode(topology)[0])
+    assert found.slowest == pytest.approx(topology.spectral_gap)
+    assert found.slowest == pytest.approx(1 - slowest_mode(topology)[0])
 
 
 def test_too_large_a_gamma_is_reported_as_diverged() -> None:

@@ -8,7 +8,7 @@ from itertools import product
 import torch
 
 from pcode.datasets import Batches, Dataset
-from pcode.datasets.base import WHOLE, LocalRank
+from pcode.datasets.base import WHOLE, LocalRank, Order
 
 
 class Recording(Dataset):
@@ -31,7 +31,7 @@ def seeds(seed: int, rank: int, epoch: int, part: LocalRank = WHOLE) -> list[int
     """Of five batches of an epoch."""
     dataset = Recording()
     share = torch.arange(40)
-    list(dataset.train_batches(share, 5, 8, seed=seed, rank=rank, epoch=epoch, local_rank=part))
+    list(dataset.train_batches(share, 5, 8, Order(seed, rank, epoch, part)))
     return dataset.seeds
 
 

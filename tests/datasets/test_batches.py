@@ -9,13 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pcode.datasets import partition_indices
-from pcode.datasets.base import LocalRank, batches_per_epoch, epoch_batches
+from pcode.datasets.base import LocalRank, Order, batches_per_epoch, epoch_batches
 
 
 def batches_of(
     indices: torch.Tensor, num_batches: int, batch_size: int, rank: int = 0, epoch: int = 0
 ) -> list[list[int]]:
-    batches = epoch_batches(indices, num_batches, batch_size, seed=6, rank=rank, epoch=epoch)
+    batches = epoch_batches(indices, num_batches, batch_size, Order(6, rank, epoch))
     return [batch.tolist() for batch in batches]
 
 
@@ -67,7 +67,7 @@ def test_the_order_depends_on_seed_rank_and_epoch_alone() -> None:
     assert batches_of(indices, 6, 16) == first
     assert batches_of(indices, 6, 16, rank=1) != first
     assert batches_of(indices, 6, 16, epoch=1) != first
-    other_seed = epoch_batches(indices, 6, 16, seed=7, rank=0, epoch=0)
+    other_seed = epoch_batches(indices, 6, 16, Order(7, 0, 0))
     assert [batch.tolist() for batch in other_seed] != first
 
 
@@ -87,9 +87,7 @@ def test_parts_of_batches_are_the_batches(
     whole = batches_of(torch.arange(num_samples), 4, batch_size)
     parts = [LocalRank(number, num_parts) for number in range(num_parts)]
     split = [
-        epoch_batches(
-            torch.arange(num_samples), 4, batch_size, seed=6, rank=0, epoch=0, local_rank=part
-        )
+        epoch_batches(torch.arange(num_samples), 4, batch_size, Order(6, 0, 0, part))
         for part in parts
     ]
     for batch, slices in zip(whole, zip(*split, strict=True), strict=True):

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from pcode.datasets import load_dataset
+from pcode.datasets.base import Order
 from pcode.datasets.digits import load_digits_dataset
 from pcode.datasets.in_memory import InMemory
 from pcode.utils.errors import UserError
@@ -62,7 +63,7 @@ def test_the_split_never_changes(digits: InMemory) -> None:
 
 def test_batches_are_the_samples_of_their_positions(digits: InMemory) -> None:
     share = torch.arange(40, 88)
-    batches = list(digits.train_batches(share, 3, 16, seed=6, rank=0, epoch=0))
+    batches = list(digits.train_batches(share, 3, 16, Order(6, 0, 0)))
     assert [len(targets) for _, targets in batches] == [16, 16, 16]
     drawn = {tuple(image.flatten().tolist()) for inputs, _ in batches for image in inputs}
     assert drawn == {tuple(image.flatten().tolist()) for image in digits.train_inputs[40:88]}

@@ -10,6 +10,7 @@ import torch
 from sklearn.linear_model import LogisticRegression
 
 from pcode.datasets import load_dataset
+from pcode.datasets.base import Order
 from pcode.datasets.in_memory import InMemory
 from pcode.utils.errors import UserError
 
@@ -72,9 +73,7 @@ def test_it_is_the_same_in_every_run(name: str) -> None:
 def test_it_is_learnable_from_augmented_batches(name: str, least: float) -> None:
     dataset = load(name)
     everyone = torch.arange(len(dataset.train_targets))
-    ((inputs, targets),) = dataset.train_batches(
-        everyone, 1, len(everyone), seed=1, rank=0, epoch=0
-    )
+    ((inputs, targets),) = dataset.train_batches(everyone, 1, len(everyone), Order(1, 0, 0))
     model = LogisticRegression(max_iter=200).fit(inputs.flatten(1).numpy(), targets.numpy())
     right = sum(
         model.score(inputs.flatten(1).numpy(), targets.numpy()) * len(targets)

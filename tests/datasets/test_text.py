@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pcode.datasets import load_dataset, partition_indices
+from pcode.datasets.base import Order
 from pcode.datasets.text import Text, columns_of, load_synthetic_text
 from pcode.utils.errors import UserError
 
@@ -63,9 +64,9 @@ def make(num_train: int, num_test: int = 2, **others: Any) -> Text:
 
 
 def epoch(dataset: Text, share: torch.Tensor, batch_size: int, **place: Any) -> list[Any]:
-    place = {"seed": 6, "rank": 0, "epoch": 0, **place}
+    order = Order(**{"seed": 6, "rank": 0, "epoch": 0, **place})
     num_batches = dataset.batches_per_epoch(1, batch_size)
-    batches = list(dataset.train_batches(share, num_batches, batch_size, **place))
+    batches = list(dataset.train_batches(share, num_batches, batch_size, order))
     assert len(batches) == num_batches
     return batches
 

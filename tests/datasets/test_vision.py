@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from pcode.datasets import load_dataset
+from pcode.datasets.base import Order
 from pcode.datasets.in_memory import InMemory
 from pcode.utils.errors import UserError
 from tests.datasets import published
@@ -149,7 +150,7 @@ def cifar(tmp_path: Path) -> InMemory:
 
 def test_an_epochs_batches_depend_on_seed_rank_and_epoch_alone(cifar: InMemory) -> None:
     def inputs(seed: int, rank: int, epoch: int) -> torch.Tensor:
-        batches = cifar.train_batches(torch.arange(50), 3, 16, seed=seed, rank=rank, epoch=epoch)
+        batches = cifar.train_batches(torch.arange(50), 3, 16, Order(seed, rank, epoch))
         return torch.cat([inputs for inputs, _ in batches])
 
     first = inputs(1, 0, 0)

@@ -8,7 +8,7 @@ import sys
 from typing import BinaryIO
 
 from pcode.launch.environment import RankEnvironment, detect
-from pcode.launch.steps import StepMark
+from pcode.launch.scratch import StepMark
 
 WATCHED = {signal.SIGINT, signal.SIGTERM, signal.SIGUSR1}
 

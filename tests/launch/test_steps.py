@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from pcode.launch.steps import VARIABLE, StepMark, marked_step
+from pcode.launch.scratch import STEPS_VARIABLE, StepMark, marked_step
 
 
 def test_last_step_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(VARIABLE, str(tmp_path))
+    monkeypatch.setenv(STEPS_VARIABLE, str(tmp_path))
     marks = [StepMark(rank) for rank in range(4)]
     marks[1](3)
     for step in range(5):
@@ -24,8 +24,8 @@ def test_nothing_is_marked_where_there_is_no_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str | None
 ) -> None:
     """Under a user's own mpirun, and on other hosts."""
-    monkeypatch.delenv(VARIABLE, raising=False)
+    monkeypatch.delenv(STEPS_VARIABLE, raising=False)
     if folder is not None:
-        monkeypatch.setenv(VARIABLE, str(tmp_path / folder))
+        monkeypatch.setenv(STEPS_VARIABLE, str(tmp_path / folder))
     StepMark(0)(3)
     assert list(tmp_path.iterdir()) == []

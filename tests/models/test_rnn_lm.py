@@ -233,14 +233,16 @@ def test_pretrained_embeddings(tied: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    ("rows", "message"),
+    ("rows", "kind", "message"),
     [
-        ((NUM_WORDS, 300), "^--rnn_n_hidden 5: the embeddings have 300 numbers$"),
-        ((4, WIDTH), "^embeddings of 4 words for a vocabulary of 11$"),
+        ((NUM_WORDS, 300), UserError, "^--rnn_n_hidden 5: the embeddings have 300 numbers$"),
+        ((4, WIDTH), ValueError, "^embeddings of 4 words for a vocabulary of 11$"),
     ],
 )
-def test_pretrained_embeddings_that_do_not_fit(rows: tuple[int, int], message: str) -> None:
-    with pytest.raises(UserError, match=message):
+def test_pretrained_embeddings_that_do_not_fit(
+    rows: tuple[int, int], kind: type[ValueError], message: str
+) -> None:
+    with pytest.raises(kind, match=message):
         language_model().set_embeddings(torch.zeros(rows), torch.ones(rows[0], dtype=torch.bool))
 
 

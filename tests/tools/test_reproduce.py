@@ -12,8 +12,7 @@ import pytest
 
 from pcode.tools.reproduce import main
 from pcode.tools.reproduce_report import draw, markdown, summarise
-from pcode.tools.reproduce_runs import ROOT, Setting, is_rehearsal
-from pcode.tools.reproduce_tables import TABLES, Cell, Rehearsal
+from pcode.tools.reproduce_tables import ROOT, TABLES, Cell, Rehearsal, Setting, is_rehearsal
 
 
 def cell(table: str, name: str) -> Cell:

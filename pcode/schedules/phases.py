@@ -1,4 +1,4 @@
-"""A learning rate put together from phases, one kind of which is the decay of convex theory."""
+"""Learning rates over phases of the training: one cycle, any phases, and convex theory's decay."""
 
 import math
 from bisect import bisect_right
@@ -6,13 +6,63 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
 
 from pcode.schedules.base import Scheme, change_epochs, check_ascending, in_words
 from pcode.utils.errors import UserError
 from pcode.utils.options import option
 
 Rate = Callable[[float], float]
+
+
+@dataclass(kw_only=True, eq=False)
+class OneCycle(Scheme):
+    """Linear from low to high and back in lr_onecycle_num_epoch epochs, then to extra low.
+
+    The one-cycle policy (Smith and Topin, arXiv 1708.07120), for the learning rate alone: the
+    momentum stays what it is. The last stretch, from low to extra low, takes what is left of the
+    training after the cycle; without any, training ends at low.
+    """
+
+    follows_the_end: ClassVar[bool] = True
+    lr_onecycle_low: float = option(
+        0.15, "one cycle: rate at its beginning and its end, before scale-up", minimum=0
+    )
+    lr_onecycle_high: float = option(
+        3.0, "one cycle: rate at its middle, before scale-up", minimum=0
+    )
+    lr_onecycle_extra_low: float = option(
+        0.0015, "one cycle: rate at the end of training, before scale-up", minimum=0
+    )
+    lr_onecycle_num_epoch: float = option(
+        46,
+        "one cycle: its length in epochs; the rest of training goes from low to extra low",
+        metavar="EPOCHS",
+    )
+
+    def __post_init__(self) -> None:
+        length = self.lr_onecycle_num_epoch
+        if length <= 0:
+            raise UserError(f"--lr_onecycle_num_epoch {length:g}: must be above 0")
+        if length > self.end:
+            raise UserError(
+                f"--lr_onecycle_num_epoch {length:g}: training ends after {self.end:.6g} epochs; "
+                "at most that many, or train longer"
+            )
+        low, high = self.lr_onecycle_low, self.lr_onecycle_high
+        self.turning_points, self.rates = (0.0, length / 2, length), [low, high, low]
+        if length < self.end:
+            self.turning_points += (self.end,)
+            self.rates.append(self.lr_onecycle_extra_low)
+
+    def __call__(self, epoch: float) -> float:
+        return float(np.interp(epoch, self.turning_points, self.rates))
+
+    @property
+    def peak(self) -> float:
+        return max(self.rates)
 
 
 def _without_convex_phase(flags: Mapping[str, Any]) -> str | None:
@@ -41,8 +91,7 @@ class _Convex(Scheme):
     def convex_rate(self, begin: float = 0.0) -> Rate:
         """Return lr_gamma / (lr_mu (lr_alpha + t)) as a function of t, epochs since the beginning.
 
-        Raises:
-            UserError: an option is missing, or the rate is not above 0 from epoch `begin` on.
+        It is a UserError where an option is missing, or that is not above 0 from `begin` on.
         """
         gamma, mu, alpha = self.lr_gamma, self.lr_mu, self.lr_alpha
         if gamma is None or mu is None or alpha is None:
@@ -102,11 +151,8 @@ class Strict(_Convex):
     has passed, from a to b: linear a + (b - a) s; polynomial b + (a - b) (1 - s)^2; convex decay
     lr_gamma / (lr_mu (lr_alpha + t)) with t the epochs since *training* began, as ConvexDecay.
 
-    Args:
-        lr_change_epochs: ascending, within the training; none for a single phase. It may also
-            name 0 and the end.
-        lr_fields: a,b/c,d/...: of each phase; those of convex decay are not used.
-        lr_scale_indicators: a number for each phase: 0 linear, 1 polynomial, 2 convex decay.
+    lr_change_epochs are ascending, within the training; they may also name 0 and the end. Of
+    lr_fields, a,b/c,d/..., those of convex decay are not used.
     """
 
     lr_change_epochs: tuple[float, ...] | None = change_epochs()
