@@ -9,8 +9,9 @@ from typing import Any
 
 from pcode.communication.base import Communicator
 from pcode.compression.base import Compressor
+from pcode.optim.all_reduce_sgd import AllReduceSGD
 from pcode.optim.base import DecentralizedOptimizer, parameter_groups
-from pcode.optim.d_psgd import DPSGD, AllReduceSGD
+from pcode.optim.d_psgd import DPSGD
 from pcode.optim.dcd_psgd import DCDPSGD
 from pcode.optim.deep_squeeze import DeepSqueeze
 from pcode.optim.dgc import DGC
