@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -105,6 +105,26 @@ class Compressor(ABC):
         """
 
 
+class Difference(NamedTuple):
+    """The vector to compress, value - reference; no reference stands for zero."""
+
+    value: torch.Tensor
+    reference: torch.Tensor | None
+
+
+class WeightedSum(NamedTuple):
+    """What is to be added: targets[k] += sum_m weights[k, m] * decoded messages[m].
+
+    Attributes:
+        messages: there may be none, and each has a weight that is not 0.
+        weights: float32, targets x messages.
+    """
+
+    messages: Sequence[Message]
+    targets: Sequence[torch.Tensor]
+    weights: NDArray[np.float32]
+
+
 class Kernels(Protocol):
     """A module with a compressor's functions for one kind of device.
 
@@ -113,27 +133,10 @@ class Kernels(Protocol):
     """
 
     def encode(
-        self,
-        compressor: Any,
-        layout: Layout,
-        value: torch.Tensor,
-        reference: torch.Tensor | None,
-        message: Message,
+        self, compressor: Any, layout: Layout, difference: Difference, message: Message
     ) -> None: ...
 
-    def accumulate(
-        self,
-        compressor: Any,
-        layout: Layout,
-        messages: Sequence[Message],
-        targets: Sequence[torch.Tensor],
-        weights: NDArray[np.float32],
-    ) -> None:
-        """Add messages, of which there may be none.
-
-        Args:
-            weights: targets x messages; each message has one that is not 0.
-        """
+    def accumulate(self, compressor: Any, layout: Layout, added: WeightedSum) -> None: ...
 
 
 class KernelCompressor(Compressor):
@@ -160,7 +163,7 @@ class KernelCompressor(Compressor):
             check_tensor(vector, torch.float32, layout.num_entries, value.device)
         # Triton launches on the current device.
         with torch.cuda.device_of(value):
-            kernels.encode(self, layout, value, reference, message)
+            kernels.encode(self, layout, Difference(value, reference), message)
 
     def accumulate(
         self,
@@ -170,11 +173,9 @@ class KernelCompressor(Compressor):
         weights: Sequence[Sequence[float]],
     ) -> None:
         kernels = self._kernels(targets[0].device)
-        matrix = self.check_sum(layout, messages, targets, weights)
-        used = np.flatnonzero(matrix.any(axis=0)).tolist()
-        messages, matrix = [messages[m] for m in used], matrix[:, used]
+        added = self.checked_sum(layout, messages, targets, weights)
         with torch.cuda.device_of(targets[0]):
-            kernels.accumulate(self, layout, messages, targets, matrix)
+            kernels.accumulate(self, layout, added)
 
     def _kernels(self, device: torch.device) -> Kernels:
         table = {"cpu": self.cpu_kernels, "cuda": self.triton_kernels}
@@ -190,14 +191,14 @@ class KernelCompressor(Compressor):
         for message in messages:
             check_tensor(message.payload, torch.uint8, num_bytes, device)
 
-    def check_sum(
+    def checked_sum(
         self,
         layout: Layout,
         messages: Sequence[Message],
         targets: Sequence[torch.Tensor],
         weights: Sequence[Sequence[float]],
-    ) -> NDArray[np.float32]:
-        """Check the arguments of `accumulate`; return the weights rounded to float32.
+    ) -> WeightedSum:
+        """Check the arguments of `accumulate`; leave out messages whose weights are all 0.
 
         Raises:
             ValueError: a tensor is not as it has to be, or there is not one weight for each target
@@ -212,7 +213,8 @@ class KernelCompressor(Compressor):
                 f"expected {len(targets)} x {len(messages)} weights (targets x messages), "
                 f"got shape {matrix.shape}"
             )
-        return matrix
+        used = np.flatnonzero(matrix.any(axis=0)).tolist()
+        return WeightedSum([messages[m] for m in used], targets, matrix[:, used])
 
 
 def check_tensor(tensor: torch.Tensor, dtype: torch.dtype, size: int, device: torch.device) -> None:

@@ -10,17 +10,18 @@ import numpy as np
 import torch
 
 from pcode.compression import Compressor, Message
+from pcode.compression.base import Difference
 from pcode.compression.kernels.cpu.blocks import LANES, total_of
 from pcode.compression.kernels.cpu.cache import kernel
 from pcode.compression.kernels.cpu.memory import (
     BLOCK,
-    Difference,
+    Addresses,
     Doubles,
     Floats,
     Ints,
     addresses_of,
+    addresses_of_sum,
     block_at,
-    difference_of,
 )
 from pcode.compression.kernels.cpu.parallel import sum_segments
 from pcode.compression.sign import Sign, places_of
@@ -51,7 +52,7 @@ def _step(
     buf: int,
     z: int,
     coefficients: Floats,
-    difference: Difference,
+    difference: Addresses,
     payload: int,
     places: Ints,
     sums: Doubles,
@@ -93,15 +94,13 @@ def sign_step(
         NotFiniteError: as `Sign.encode`.
     """
     layout = update.layout
-    matrix = Sign().check_sum(layout, [*messages], targets, weights)
+    added = Sign().checked_sum(layout, messages, targets, weights)
     norms = sum_segments(
         _step,
         layout,
-        addresses_of(targets),
-        addresses_of(each.payload for each in messages),
-        matrix,
+        *addresses_of_sum(added),
         *update.arguments(),
-        difference_of(update.x, reference),
+        addresses_of(Difference(update.x, reference)),
         message.payload.data_ptr(),
         places_of(layout.sizes),
     )

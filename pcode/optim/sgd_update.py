@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from pcode.compression.kernels.cpu.cache import kernel
-from pcode.compression.kernels.cpu.memory import Floats, Ints, addresses_of, floats_at
+from pcode.compression.kernels.cpu.memory import Floats, Ints, addresses_in, floats_at
 from pcode.compression.kernels.cpu.parallel import run_segments
 from pcode.utils.layout import Layout
 
@@ -39,7 +39,7 @@ class SGDUpdate:
     ) -> tuple[int, Ints, int, int, Floats]:
         """What the CPU's kernels take: the addresses of x, gradients, buf, z; coefficients."""
         x, buf, z = (vector.data_ptr() for vector in (self.x, self.buf, self.z))
-        return x, addresses_of(self.gradients), buf, z, self.coefficients
+        return x, addresses_in(self.gradients), buf, z, self.coefficients
 
     def __call__(self) -> None:
         if self.x.is_cuda:

@@ -1,11 +1,8 @@
 """CPU kernels for messages of all entries as float32."""
 
-from collections.abc import Sequence
-
 import numpy as np
-import torch
 
-from pcode.compression.base import Compressor, Message
+from pcode.compression.base import Compressor, Difference, Message, WeightedSum
 from pcode.compression.kernels.cpu.blocks import (
     INFINITY_BITS,
     add_scaled,
@@ -15,13 +12,13 @@ from pcode.compression.kernels.cpu.blocks import (
 from pcode.compression.kernels.cpu.cache import kernel
 from pcode.compression.kernels.cpu.memory import (
     BLOCK,
-    Difference,
+    Addresses,
     Doubles,
     Floats,
     Ints,
     addresses_of,
+    addresses_of_sum,
     block_at,
-    difference_of,
     floats_at,
 )
 from pcode.compression.kernels.cpu.parallel import run_segments, sum_segments
@@ -30,7 +27,7 @@ from pcode.utils.layout import Layout
 
 @kernel
 def _encode(
-    difference: Difference, payload: int, sums: Doubles, segments: Ints, first: int, last: int
+    difference: Addresses, payload: int, sums: Doubles, segments: Ints, first: int, last: int
 ) -> None:
     """Write value - reference, and for each segment 0 where all of it is finite, else NaN."""
     room = np.empty(BLOCK, np.float32)
@@ -67,21 +64,10 @@ def _accumulate(
 
 
 def encode(
-    compressor: Compressor,
-    layout: Layout,
-    value: torch.Tensor,
-    reference: torch.Tensor | None,
-    message: Message,
+    compressor: Compressor, layout: Layout, difference: Difference, message: Message
 ) -> None:
-    sum_segments(_encode, layout, difference_of(value, reference), message.payload.data_ptr())
+    sum_segments(_encode, layout, addresses_of(difference), message.payload.data_ptr())
 
 
-def accumulate(
-    compressor: Compressor,
-    layout: Layout,
-    messages: Sequence[Message],
-    targets: Sequence[torch.Tensor],
-    weights: Floats,
-) -> None:
-    payloads = addresses_of(message.payload for message in messages)
-    run_segments(_accumulate, layout.sizes, addresses_of(targets), payloads, weights)
+def accumulate(compressor: Compressor, layout: Layout, added: WeightedSum) -> None:
+    run_segments(_accumulate, layout.sizes, *addresses_of_sum(added))

@@ -1,15 +1,11 @@
 """GPU kernels for messages of all entries as float32."""
 
-from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-import torch
 import triton
 import triton.language as tl
-from numpy.typing import NDArray
 
-from pcode.compression.base import Compressor, Message
+from pcode.compression.base import Compressor, Difference, Message, WeightedSum
 from pcode.compression.kernels.gpu.accumulate import add_entries
 from pcode.compression.kernels.gpu.blocks import difference_of_segment, floats_at, rows_of
 from pcode.compression.kernels.gpu.launch import (
@@ -52,22 +48,12 @@ def _decode(
 
 
 def encode(
-    compressor: Compressor,
-    layout: Layout,
-    value: torch.Tensor,
-    reference: torch.Tensor | None,
-    message: Message,
+    compressor: Compressor, layout: Layout, difference: Difference, message: Message
 ) -> None:
     check_alignment([message])
-    segments = segments_of(layout.sizes, value.device)
-    launch_on_segments(_encode, segments, value, reference, message.payload)
+    segments = segments_of(layout.sizes, difference.value.device)
+    launch_on_segments(_encode, segments, *difference, message.payload)
 
 
-def accumulate(
-    compressor: Compressor,
-    layout: Layout,
-    messages: Sequence[Message],
-    targets: Sequence[torch.Tensor],
-    weights: NDArray[np.float32],
-) -> None:
-    add_entries(_decode, None, layout, messages, targets, weights)
+def accumulate(compressor: Compressor, layout: Layout, added: WeightedSum) -> None:
+    add_entries(_decode, None, layout, added)

@@ -1,12 +1,9 @@
 """CPU kernels of the quantizing compressor, which describes the message."""
 
-from collections.abc import Sequence
-
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from pcode.compression.base import Message
+from pcode.compression.base import Difference, Message, WeightedSum
 from pcode.compression.draws import words_of
 from pcode.compression.kernels.cpu.blocks import (
     LANES,
@@ -20,16 +17,16 @@ from pcode.compression.kernels.cpu.blocks import (
 from pcode.compression.kernels.cpu.cache import kernel
 from pcode.compression.kernels.cpu.memory import (
     BLOCK,
+    Addresses,
     Bytes,
-    Difference,
     Doubles,
     Floats,
     Ints,
     Words,
     addresses_of,
+    addresses_of_sum,
     block_at,
     bytes_at,
-    difference_of,
     floats_at,
 )
 from pcode.compression.kernels.cpu.parallel import run_segments, sum_segments
@@ -42,7 +39,7 @@ _NUMBERS = np.arange(BLOCK, dtype=np.uint32)
 
 @kernel
 def _sum_squares(
-    difference: Difference, sums: Doubles, segments: Ints, first: int, last: int
+    difference: Addresses, sums: Doubles, segments: Ints, first: int, last: int
 ) -> None:
     """Sum the squares of value - reference, segment by segment, in float64."""
     room, lanes = np.empty(BLOCK, np.float32), np.empty(LANES)
@@ -151,7 +148,7 @@ def _unpack(bits: int, packed: Bytes, levels: NDArray[np.uint16]) -> None:
 
 @kernel
 def _encode(
-    difference: Difference,
+    difference: Addresses,
     payload: int,
     bits: int,
     places: Ints,
@@ -256,22 +253,16 @@ def _factors(level: int, norms: Doubles) -> Floats:
     return np.stack([powers, rest], axis=1).astype(np.float32)
 
 
-def encode(
-    compressor: QSGD,
-    layout: Layout,
-    value: torch.Tensor,
-    reference: torch.Tensor | None,
-    message: Message,
-) -> None:
-    level, difference = compressor.quantize_level, difference_of(value, reference)
-    squares = sum_segments(_sum_squares, layout, difference)
+def encode(compressor: QSGD, layout: Layout, difference: Difference, message: Message) -> None:
+    level, vectors = compressor.quantize_level, addresses_of(difference)
+    squares = sum_segments(_sum_squares, layout, vectors)
     norms = np.minimum(np.sqrt(squares), LARGEST_NORM)
     scales = message.payload.numpy()[: 4 * norms.size].view("<f4")
     scales[:] = _scales(compressor, layout, norms)
     run_segments(
         _encode,
         layout.sizes,
-        difference,
+        vectors,
         message.payload.data_ptr(),
         level,
         places_of(layout.sizes, level),
@@ -280,19 +271,7 @@ def encode(
     )
 
 
-def accumulate(
-    compressor: QSGD,
-    layout: Layout,
-    messages: Sequence[Message],
-    targets: Sequence[torch.Tensor],
-    weights: Floats,
-) -> None:
-    run_segments(
-        _accumulate,
-        layout.sizes,
-        addresses_of(targets),
-        addresses_of(message.payload for message in messages),
-        weights,
-        compressor.quantize_level,
-        places_of(layout.sizes, compressor.quantize_level),
-    )
+def accumulate(compressor: QSGD, layout: Layout, added: WeightedSum) -> None:
+    level = compressor.quantize_level
+    places = places_of(layout.sizes, level)
+    run_segments(_accumulate, layout.sizes, *addresses_of_sum(added), level, places)

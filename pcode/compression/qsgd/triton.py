@@ -1,16 +1,13 @@
 """GPU kernels of the quantizing compressor, which describes the message."""
 
-from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
-import numpy as np
 import torch
 import triton
 import triton.language as tl
-from numpy.typing import NDArray
 
-from pcode.compression.base import Message
+from pcode.compression.base import Difference, Message, WeightedSum
 from pcode.compression.kernels.gpu.accumulate import add_entries
 from pcode.compression.kernels.gpu.blocks import (
     difference_of_segment,
@@ -162,19 +159,13 @@ def _divisors(
     return 1 + errors if is_biased else torch.ones_like(errors)
 
 
-def encode(
-    compressor: QSGD,
-    layout: Layout,
-    value: torch.Tensor,
-    reference: torch.Tensor | None,
-    message: Message,
-) -> None:
+def encode(compressor: QSGD, layout: Layout, difference: Difference, message: Message) -> None:
     """Two passes over the vectors, as on a CPU."""
     check_alignment([message])
-    device, level = value.device, compressor.quantize_level
+    device, level = difference.value.device, compressor.quantize_level
     segments = segments_of(layout.sizes, device)
     sums = torch.empty(segments.num_programs, dtype=torch.float64, device=device)
-    launch_on_segments(_sum_squares, segments, value, reference, sums)
+    launch_on_segments(_sum_squares, segments, *difference, sums)
     factors = torch.empty(layout.num_tensors, 2, device=device)
     launch(
         _write_scales,
@@ -190,8 +181,7 @@ def encode(
     launch_on_segments(
         _encode,
         segments,
-        value,
-        reference,
+        *difference,
         message.payload,
         _places(layout.sizes, level, device),
         factors,
@@ -200,13 +190,7 @@ def encode(
     )
 
 
-def accumulate(
-    compressor: QSGD,
-    layout: Layout,
-    messages: Sequence[Message],
-    targets: Sequence[torch.Tensor],
-    weights: NDArray[np.float32],
-) -> None:
+def accumulate(compressor: QSGD, layout: Layout, added: WeightedSum) -> None:
     level = compressor.quantize_level
-    places = _places(layout.sizes, level, targets[0].device)
-    add_entries(_decode, places, layout, messages, targets, weights, level)
+    places = _places(layout.sizes, level, added.targets[0].device)
+    add_entries(_decode, places, layout, added, level)

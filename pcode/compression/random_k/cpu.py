@@ -1,22 +1,19 @@
 """CPU kernels of the random-k compressor, which describes the message."""
 
-from collections.abc import Sequence
-
 import numpy as np
-import torch
 
-from pcode.compression.base import Message
+from pcode.compression.base import Difference, Message, WeightedSum
 from pcode.compression.draws import words_of
 from pcode.compression.kernels.cpu.cache import kernel
 from pcode.compression.kernels.cpu.memory import (
+    Addresses,
     Bytes,
-    Difference,
     Doubles,
     Floats,
     Ints,
     Words,
+    addresses_in,
     addresses_of,
-    difference_of,
     floats_at,
 )
 from pcode.compression.kernels.cpu.parallel import array_of, run_segments, sum_segments
@@ -103,7 +100,7 @@ def draw_positions(words: Words, size: int, first: int, count: int, positions: W
 
 @kernel
 def _encode(
-    difference: Difference,
+    difference: Addresses,
     payload: Bytes,
     sizes: Ints,
     offsets: Ints,
@@ -175,17 +172,11 @@ def _accumulate(
                         target[positions[index]] += weights[k] * values[before + start + index]
 
 
-def encode(
-    compressor: RandomK,
-    layout: Layout,
-    value: torch.Tensor,
-    reference: torch.Tensor | None,
-    message: Message,
-) -> None:
+def encode(compressor: RandomK, layout: Layout, difference: Difference, message: Message) -> None:
     sum_segments(
         _encode,
         layout,
-        difference_of(value, reference),
+        addresses_of(difference),
         message.payload.numpy(),
         array_of(layout.sizes),
         array_of(layout.offsets),
@@ -196,19 +187,14 @@ def encode(
     )
 
 
-def accumulate(
-    compressor: RandomK,
-    layout: Layout,
-    messages: Sequence[Message],
-    targets: Sequence[torch.Tensor],
-    weights: Floats,
-) -> None:
+def accumulate(compressor: RandomK, layout: Layout, added: WeightedSum) -> None:
     # Two messages may hold the same entry: one after the other, not on two threads at once.
-    for message, column in zip(messages, np.ascontiguousarray(weights.T), strict=True):
+    columns = np.ascontiguousarray(added.weights.T)
+    for message, column in zip(added.messages, columns, strict=True):
         run_segments(
             _accumulate,
             compressor.selected(layout),
-            addresses_of(targets),
+            addresses_in(added.targets),
             message.payload.numpy(),
             column,
             array_of(layout.sizes),

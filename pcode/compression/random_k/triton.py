@@ -4,17 +4,14 @@ Positions are drawn on the GPU. In long tensors each is found by itself, as on t
 short tensors come from `pcode.compression.random_k.triton_shuffle`.
 """
 
-from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 import triton
 import triton.language as tl
-from numpy.typing import NDArray
 
-from pcode.compression.base import Message
+from pcode.compression.base import Difference, Message, WeightedSum
 from pcode.compression.kernels.gpu.accumulate import add_at, weighted
 from pcode.compression.kernels.gpu.blocks import difference, floats_at, segment_of, word_of
 from pcode.compression.kernels.gpu.launch import (
@@ -181,20 +178,13 @@ def _accumulate(
     add_at(targets, weights, places, inside, values)
 
 
-def encode(
-    compressor: RandomK,
-    layout: Layout,
-    value: torch.Tensor,
-    reference: torch.Tensor | None,
-    message: Message,
-) -> None:
+def encode(compressor: RandomK, layout: Layout, difference: Difference, message: Message) -> None:
     check_alignment([message])
-    tables, key = _tables(compressor, layout, value.device), signed_key(message)
+    tables, key = _tables(compressor, layout, difference.value.device), signed_key(message)
     launch(
         _encode,
         tables.segments.num_programs,
-        value,
-        reference,
+        *difference,
         message.payload,
         tables.tensors,
         tables.scales,
@@ -206,16 +196,10 @@ def encode(
     )
 
 
-def accumulate(
-    compressor: RandomK,
-    layout: Layout,
-    messages: Sequence[Message],
-    targets: Sequence[torch.Tensor],
-    weights: NDArray[np.float32],
-) -> None:
+def accumulate(compressor: RandomK, layout: Layout, added: WeightedSum) -> None:
     """Message after message, as two may hold an entry."""
+    targets, used = added.targets, with_weights(added)
     tables = _tables(compressor, layout, targets[0].device)
-    used = with_weights(messages, weights)
     keys = [signed_key(message) for message, _ in used]
     drawn = draw(tables.shuffled, tables.tensors, keys)
     for (message, column), key, positions in zip(used, keys, drawn, strict=True):

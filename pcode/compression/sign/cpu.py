@@ -4,12 +4,9 @@ Blocks are functions of their own: an optimizer may step between adding and enco
 that is in the cache (`pcode.optim.fused`).
 """
 
-from collections.abc import Sequence
-
 import numpy as np
-import torch
 
-from pcode.compression.base import Message
+from pcode.compression.base import Difference, Message, WeightedSum
 from pcode.compression.kernels.cpu.blocks import (
     LANES,
     add_magnitudes,
@@ -21,15 +18,15 @@ from pcode.compression.kernels.cpu.blocks import (
 from pcode.compression.kernels.cpu.cache import kernel
 from pcode.compression.kernels.cpu.memory import (
     BLOCK,
+    Addresses,
     Bytes,
-    Difference,
     Doubles,
     Floats,
     Ints,
     addresses_of,
+    addresses_of_sum,
     block_at,
     bytes_at,
-    difference_of,
     floats_at,
 )
 from pcode.compression.kernels.cpu.parallel import array_of, run_segments, sum_segments
@@ -39,7 +36,7 @@ from pcode.utils.layout import Layout
 
 @kernel
 def encode_block(
-    difference: Difference, entry: int, size: int, signs: int, sums: Doubles, room: Floats
+    difference: Addresses, entry: int, size: int, signs: int, sums: Doubles, room: Floats
 ) -> None:
     """Write the signs of a block at an address and add its magnitudes to the LANES sums."""
     subtract(difference, entry, size, room)
@@ -49,7 +46,7 @@ def encode_block(
 
 @kernel
 def _encode(
-    difference: Difference,
+    difference: Addresses,
     payload: int,
     places: Ints,
     sums: Doubles,
@@ -123,25 +120,12 @@ def write_means(layout: Layout, message: Message, norms: Doubles) -> None:
     message.payload.numpy()[: 4 * means.size].view("<f4")[:] = means
 
 
-def encode(
-    compressor: Sign,
-    layout: Layout,
-    value: torch.Tensor,
-    reference: torch.Tensor | None,
-    message: Message,
-) -> None:
-    difference, payload = difference_of(value, reference), message.payload.data_ptr()
-    norms = sum_segments(_encode, layout, difference, payload, places_of(layout.sizes))
+def encode(compressor: Sign, layout: Layout, difference: Difference, message: Message) -> None:
+    vectors, payload = addresses_of(difference), message.payload.data_ptr()
+    norms = sum_segments(_encode, layout, vectors, payload, places_of(layout.sizes))
     write_means(layout, message, norms)
 
 
-def accumulate(
-    compressor: Sign,
-    layout: Layout,
-    messages: Sequence[Message],
-    targets: Sequence[torch.Tensor],
-    weights: Floats,
-) -> None:
-    payloads = addresses_of(message.payload for message in messages)
+def accumulate(compressor: Sign, layout: Layout, added: WeightedSum) -> None:
     places = places_of(layout.sizes)
-    run_segments(_accumulate, layout.sizes, addresses_of(targets), payloads, weights, places)
+    run_segments(_accumulate, layout.sizes, *addresses_of_sum(added), places)

@@ -1,16 +1,13 @@
 """GPU kernels of the sign compressor, which describes the message."""
 
-from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
-import numpy as np
 import torch
 import triton
 import triton.language as tl
-from numpy.typing import NDArray
 
-from pcode.compression.base import Message
+from pcode.compression.base import Difference, Message, WeightedSum
 from pcode.compression.kernels.gpu.accumulate import add_entries
 from pcode.compression.kernels.gpu.blocks import (
     difference_of_segment,
@@ -80,29 +77,17 @@ def _tables(sizes: tuple[int, ...], device: torch.device) -> tuple[torch.Tensor,
     )
 
 
-def encode(
-    compressor: Sign,
-    layout: Layout,
-    value: torch.Tensor,
-    reference: torch.Tensor | None,
-    message: Message,
-) -> None:
+def encode(compressor: Sign, layout: Layout, difference: Difference, message: Message) -> None:
     """A pass over the vectors, and one over the segments' sums."""
     check_alignment([message])
-    device, payload = value.device, message.payload
+    device, payload = difference.value.device, message.payload
     segments = segments_of(layout.sizes, device)
     places, sizes = _tables(layout.sizes, device)
     sums = torch.empty(segments.num_programs, dtype=torch.float64, device=device)
-    launch_on_segments(_encode, segments, value, reference, payload, places, sums)
+    launch_on_segments(_encode, segments, *difference, payload, places, sums)
     launch(_write_means, layout.num_tensors, payload, sizes, segments.firsts, sums)
 
 
-def accumulate(
-    compressor: Sign,
-    layout: Layout,
-    messages: Sequence[Message],
-    targets: Sequence[torch.Tensor],
-    weights: NDArray[np.float32],
-) -> None:
-    places, _ = _tables(layout.sizes, targets[0].device)
-    add_entries(_decode, places, layout, messages, targets, weights)
+def accumulate(compressor: Sign, layout: Layout, added: WeightedSum) -> None:
+    places, _ = _tables(layout.sizes, added.targets[0].device)
+    add_entries(_decode, places, layout, added)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pcode.compression.kernels.cpu.blocks import MAGNITUDE_BITS, subtract
 from pcode.compression.kernels.cpu.cache import kernel
 from pcode.compression.kernels.cpu.elias_fano import trailing_zeros
-from pcode.compression.kernels.cpu.memory import BLOCK, Difference, Ints, Words
+from pcode.compression.kernels.cpu.memory import BLOCK, Addresses, Ints, Words
 
 
 class Candidates(NamedTuple):
@@ -42,7 +42,7 @@ def _mark(bits: NDArray[np.int32], threshold: np.int32, marks: Ints) -> None:
 
 @kernel
 def collect_range(
-    difference: Difference,
+    difference: Addresses,
     position: int,
     num_entries: int,
     threshold: int,
@@ -85,7 +85,7 @@ def collect_range(
 
 @kernel
 def read_candidates(
-    difference: Difference,
+    difference: Addresses,
     segments: Ints,
     segment: int,
     threshold: int,

@@ -6,25 +6,22 @@ read again instead: slower, as exact.
 """
 
 import math
-from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from pcode.compression.base import Message
+from pcode.compression.base import Difference, Message, WeightedSum
 from pcode.compression.kernels.cpu import elias_fano
 from pcode.compression.kernels.cpu.blocks import INFINITY_BITS, MAGNITUDE_BITS
 from pcode.compression.kernels.cpu.cache import kernel
 from pcode.compression.kernels.cpu.memory import (
+    Addresses,
     Bytes,
-    Difference,
-    Floats,
     Ints,
     Words,
     addresses_of,
-    difference_of,
+    addresses_of_sum,
 )
 from pcode.compression.kernels.cpu.parallel import run, run_segments, segments_of
 from pcode.compression.top_k import TopK
@@ -52,7 +49,7 @@ GROUPS_PER_SAMPLED = 128
 
 @kernel
 def _collect(
-    difference: Difference,
+    difference: Addresses,
     tensors: Ints,
     room: Ints,
     candidates: Candidates,
@@ -121,7 +118,7 @@ def _append(
 
 @kernel
 def _select(
-    difference: Difference,
+    difference: Addresses,
     tensors: Ints,
     candidates: Candidates,
     brackets: Ints,
@@ -199,14 +196,8 @@ def _tables(layout: Layout, num_selected: tuple[int, ...]) -> tuple[Ints, Ints]:
     return np.array(rows, dtype=np.int64).reshape(-1, 7), room
 
 
-def encode(
-    compressor: TopK,
-    layout: Layout,
-    value: torch.Tensor,
-    reference: torch.Tensor | None,
-    message: Message,
-) -> None:
-    difference = difference_of(value, reference)
+def encode(compressor: TopK, layout: Layout, difference: Difference, message: Message) -> None:
+    vectors = addresses_of(difference)
     form, payload = compressor.code(layout), message.payload.numpy()
     tensors, room = _tables(layout, compressor.selected(layout))
     candidates = Candidates(
@@ -217,27 +208,15 @@ def encode(
     brackets = np.empty((layout.num_tensors, 2), dtype=np.int64)
     is_finite = np.ones(layout.num_tensors, dtype=np.bool_)
     found = candidates, brackets
-    run_segments(_collect, layout.sizes, difference, tensors, room, *found, is_finite)
+    run_segments(_collect, layout.sizes, vectors, tensors, room, *found, is_finite)
     if not is_finite.all():
         raise NotFiniteError(layout.names[int(is_finite.argmin())])
     selected = np.empty(form.num_positions, dtype=np.uint32)
-    run_segments(_select, layout.sizes, difference, tensors, *found, payload, selected)
+    run_segments(_select, layout.sizes, vectors, tensors, *found, payload, selected)
     code = payload[4 * form.num_positions :]
     run(elias_fano.encode, form.num_chunks, selected, form, code)
 
 
-def accumulate(
-    compressor: TopK,
-    layout: Layout,
-    messages: Sequence[Message],
-    targets: Sequence[torch.Tensor],
-    weights: Floats,
-) -> None:
-    run_segments(
-        elias_fano.accumulate,
-        layout.sizes,
-        addresses_of(targets),
-        addresses_of(message.payload for message in messages),
-        weights,
-        compressor.code(layout),
-    )
+def accumulate(compressor: TopK, layout: Layout, added: WeightedSum) -> None:
+    code = compressor.code(layout)
+    run_segments(elias_fano.accumulate, layout.sizes, *addresses_of_sum(added), code)

@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 
 from pcode.compression.kernels.cpu.blocks import INFINITY_BITS, MAGNITUDE_BITS
 from pcode.compression.kernels.cpu.cache import kernel
-from pcode.compression.kernels.cpu.memory import Difference, Ints, floats_at
+from pcode.compression.kernels.cpu.memory import Addresses, Ints, floats_at
 from pcode.compression.top_k.candidates import Candidates, read_candidates
 
 # Entries of a sample that lie together.
@@ -32,7 +32,7 @@ def _count_digits(
 
 @kernel
 def threshold_of_rank(
-    difference: Difference,
+    difference: Addresses,
     segments: Ints,
     rank: int,
     candidates: Candidates,
@@ -59,7 +59,7 @@ def threshold_of_rank(
 
 
 @kernel
-def estimate_bracket(difference: Difference, tensor: Ints, segments: Ints) -> tuple[int, int]:
+def estimate_bracket(difference: Addresses, tensor: Ints, segments: Ints) -> tuple[int, int]:
     """A bracket that probably holds the threshold: at least the first, less than the second."""
     if tensor[RANK_BELOW] == 0:
         return 1, INFINITY_BITS
@@ -104,7 +104,7 @@ def _narrow(candidates: Candidates, size: int, limit: int) -> tuple[Candidates, 
 
 @kernel
 def select_threshold(
-    difference: Difference,
+    difference: Addresses,
     segments: Ints,
     wanted: int,
     bracket: Ints,

@@ -4,15 +4,13 @@ Of equal magnitudes those at the lowest positions are selected: the bytes are th
 """
 
 import math
-from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from pcode.compression.base import Message
+from pcode.compression.base import Difference, Message, WeightedSum
 from pcode.compression.kernels.gpu import elias_fano
 from pcode.compression.kernels.gpu.launch import (
     SEGMENT_ENTRIES,
@@ -70,37 +68,27 @@ def _plan(layout: Layout, num_selected: tuple[int, ...], device: torch.device) -
     )
 
 
-def encode(
-    compressor: TopK,
-    layout: Layout,
-    value: torch.Tensor,
-    reference: torch.Tensor | None,
-    message: Message,
-) -> None:
+def encode(compressor: TopK, layout: Layout, difference: Difference, message: Message) -> None:
     check_alignment([message])
     code = compressor.code(layout)
     if code.num_positions > 0:
-        plan = _plan(layout, compressor.selected(layout), value.device)
-        positions = _select(plan, value, reference, message.payload, code.num_positions)
+        plan = _plan(layout, compressor.selected(layout), difference.value.device)
+        positions = _select(plan, difference, message.payload, code.num_positions)
         elias_fano.encode(positions, code, message.payload[4 * code.num_positions :])
 
 
 def _select(
-    plan: _Plan,
-    value: torch.Tensor,
-    reference: torch.Tensor | None,
-    payload: torch.Tensor,
-    num_selected: int,
+    plan: _Plan, difference: Difference, payload: torch.Tensor, num_selected: int
 ) -> torch.Tensor:
     """Write the selected values into the payload and return their positions in the vector."""
-    vectors, segments, device = (value, reference), plan.segments, value.device
+    segments, device = plan.segments, difference.value.device
     num_tensors, num_segments = len(plan.tensors), segments.num_programs
     int32, int64 = torch.int32, torch.int64
     brackets = torch.empty(num_tensors, 2, dtype=int32, device=device)
     launch(
         sample.bracket,
         num_tensors,
-        *vectors,
+        *difference,
         plan.tensors,
         brackets,
         SAMPLE=SAMPLE,
@@ -115,7 +103,7 @@ def _select(
     launch_on_segments(
         selection.collect,
         segments,
-        *vectors,
+        *difference,
         plan.tensors,
         brackets,
         plan.begins,
@@ -129,7 +117,7 @@ def _select(
     launch(
         selection.find_threshold,
         num_tensors,
-        *vectors,
+        *difference,
         plan.tensors,
         brackets,
         listed,
@@ -144,7 +132,7 @@ def _select(
     launch(
         selection.count_selected,
         num_segments,
-        *vectors,
+        *difference,
         brackets,
         segments.rows,
         plan.begins,
@@ -158,7 +146,7 @@ def _select(
     launch(
         selection.write_selected,
         num_segments,
-        *vectors,
+        *difference,
         plan.tensors,
         brackets,
         segments.rows,
@@ -177,12 +165,6 @@ def _select(
     return selected
 
 
-def accumulate(
-    compressor: TopK,
-    layout: Layout,
-    messages: Sequence[Message],
-    targets: Sequence[torch.Tensor],
-    weights: NDArray[np.float32],
-) -> None:
+def accumulate(compressor: TopK, layout: Layout, added: WeightedSum) -> None:
     code = compressor.code(layout)
-    elias_fano.accumulate(code, layout.num_entries, messages, targets, weights)
+    elias_fano.accumulate(code, layout.num_entries, added)

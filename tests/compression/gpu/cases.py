@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from pcode.compression import Compressor, Message, make_compressor
-from pcode.compression.base import Kernels
+from pcode.compression.base import Difference, Kernels
 from pcode.compression.none import triton as none
 from pcode.compression.qsgd import triton as qsgd
 from pcode.compression.random_k import triton as random_k
@@ -80,7 +80,7 @@ def on_gpu(
     """What the GPU sends."""
     found = room(case, layout, DEVICE, key)
     minus = None if reference is None else reference.to(DEVICE)
-    case.kernels.encode(case.compressor(), layout, value.to(DEVICE), minus, found)
+    case.kernels.encode(case.compressor(), layout, Difference(value.to(DEVICE), minus), found)
     return found
 
 

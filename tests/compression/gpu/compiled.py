@@ -22,6 +22,7 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime.jit import JITFunction
 
 from pcode.compression import Message
+from pcode.compression.base import Difference, WeightedSum
 from pcode.compression.kernels.gpu.launch import SEGMENT_ENTRIES
 from pcode.optim.sgd_update import SGDUpdate
 from pcode.utils.layout import Layout
@@ -59,8 +60,8 @@ def _launch(case: Case, layout: Layout, *, has_reference: bool) -> None:
     ]
     vectors = [torch.zeros(layout.num_entries) for _ in range(2)]
     reference = vectors[1] if has_reference else None
-    case.kernels.encode(compressor, layout, vectors[0], reference, messages[0])
-    case.kernels.accumulate(compressor, layout, messages, vectors, WEIGHTS)
+    case.kernels.encode(compressor, layout, Difference(vectors[0], reference), messages[0])
+    case.kernels.accumulate(compressor, layout, WeightedSum(messages, vectors, WEIGHTS))
 
 
 def _launch_update(layout: Layout) -> None:

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from pcode.compression import Message
+from pcode.compression.base import Difference, WeightedSum
 from pcode.utils.layout import Layout
 
 pytest.importorskip("triton", reason="there is no Triton for this machine")
@@ -76,7 +77,7 @@ def test_sums_are_those_of_the_cpu(case: Case, layout: Layout) -> None:
     compressor = case.compressor()
     compressor.accumulate(layout, messages, targets, WEIGHTS.tolist())
     received = [Message(each.payload.to(DEVICE), each.key) for each in messages]
-    case.kernels.accumulate(compressor, layout, received, copies, WEIGHTS)
+    case.kernels.accumulate(compressor, layout, WeightedSum(received, copies, WEIGHTS))
     for target, copy in zip(targets, copies, strict=True):
         np.testing.assert_array_equal(copy.cpu().view(torch.int32), target.view(torch.int32))
 
@@ -91,7 +92,8 @@ def test_sums_of_many_messages_are_those_of_the_cpu(case: Case, size: int) -> No
     copies = [target.to(DEVICE, copy=True) for target in targets]
     compressor.accumulate(layout, messages, targets, weights)
     received = [Message(each.payload.to(DEVICE), each.key) for each in messages]
-    case.kernels.accumulate(compressor, layout, received, copies, np.array(weights, np.float32))
+    added = WeightedSum(received, copies, np.array(weights, np.float32))
+    case.kernels.accumulate(compressor, layout, added)
     for target, copy in zip(targets, copies, strict=True):
         assert torch.equal(copy.cpu().view(torch.int32), target.view(torch.int32))
 
@@ -100,8 +102,9 @@ def test_messages_of_weight_0_are_left_out(case: Case) -> None:
     layout, compressor = Layout.of_sizes([100]), case.compressor()
     target = drawn(layout, 1).to(DEVICE)
     before, message = target.clone(), room(case, layout, DEVICE)
-    case.kernels.accumulate(compressor, layout, [message], [target], np.zeros((1, 1), np.float32))
-    case.kernels.accumulate(compressor, layout, [], [target], np.zeros((1, 0), np.float32))
+    for messages in ([message], []):
+        weights = np.zeros((1, len(messages)), np.float32)
+        case.kernels.accumulate(compressor, layout, WeightedSum(messages, [target], weights))
     assert torch.equal(target, before)
 
 
@@ -114,9 +117,8 @@ def test_what_is_not_finite_ends_in_the_message(case: Case, number: float) -> No
         value[50:] = number
     target = torch.zeros(layout.num_entries, device=DEVICE)
     message = on_gpu(case, layout, value, None)
-    case.kernels.accumulate(
-        case.compressor(), layout, [message], [target], np.ones((1, 1), np.float32)
-    )
+    added = WeightedSum([message], [target], np.ones((1, 1), np.float32))
+    case.kernels.accumulate(case.compressor(), layout, added)
     first, second = layout.views(target.cpu())
     assert first.isfinite().all()
     assert not second.isfinite().all()
@@ -128,4 +130,4 @@ def test_payloads_are_checked(case: Case) -> None:
     message = room(case, layout, DEVICE)
     shifted = torch.zeros(len(message.payload) + 1, dtype=torch.uint8, device=DEVICE)[1:]
     with pytest.raises(ValueError, match="multiple of four bytes"):
-        case.kernels.encode(compressor, layout, vector, None, Message(shifted))
+        case.kernels.encode(compressor, layout, Difference(vector, None), Message(shifted))

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
+from pcode.compression.base import Difference, WeightedSum
 from pcode.utils.layout import Layout
 
 pytest.importorskip("triton", reason="there is no Triton for this machine")
@@ -72,11 +73,11 @@ def counts_of(case: Case, layout: Layout, launches: Counter[str]) -> list[Counte
     compressor = case.compressor()
     value, *targets = (drawn(layout, seed).to(DEVICE) for seed in range(3))
     messages = [room(case, layout, DEVICE, key) for key in range(3)]
-    case.kernels.encode(compressor, layout, value, targets[0], messages[0])
+    case.kernels.encode(compressor, layout, Difference(value, targets[0]), messages[0])
     launches.clear()
     with Operations() as operations:
-        case.kernels.encode(compressor, layout, value, targets[0], messages[0])
-        case.kernels.accumulate(compressor, layout, messages, targets, WEIGHTS)
+        case.kernels.encode(compressor, layout, Difference(value, targets[0]), messages[0])
+        case.kernels.accumulate(compressor, layout, WeightedSum(messages, targets, WEIGHTS))
     return [Counter(launches), operations.counts]
 
 
@@ -105,11 +106,11 @@ def test_a_step_puts_few_operations_on_the_device(case: Case, launches: Counter[
     messages = [room(case, MANY, DEVICE, key) for key in range(3)]
 
     def step_of_choco() -> None:
-        case.kernels.accumulate(compressor, MANY, messages, [hat, z], WEIGHTS)
+        case.kernels.accumulate(compressor, MANY, WeightedSum(messages, [hat, z], WEIGHTS))
         sgd.on_gpu()
-        case.kernels.encode(compressor, MANY, x, hat, messages[0])
+        case.kernels.encode(compressor, MANY, Difference(x, hat), messages[0])
 
-    case.kernels.encode(compressor, MANY, hat, None, messages[0])
+    case.kernels.encode(compressor, MANY, Difference(hat, None), messages[0])
     for message in messages[1:]:
         message.payload.copy_(messages[0].payload)
     step_of_choco()  # Tables are made once.

@@ -6,8 +6,8 @@ from numpy.typing import NDArray
 from pcode.compression.kernels.cpu.cache import kernel
 from pcode.compression.kernels.cpu.memory import (
     BLOCK,
+    Addresses,
     Bytes,
-    Difference,
     Doubles,
     Floats,
     block_at,
@@ -22,7 +22,7 @@ MAGNITUDE_BITS = 0x7FFFFFFF
 
 
 @kernel
-def subtract(difference: Difference, entry: int, size: int, room: Floats) -> None:
+def subtract(difference: Addresses, entry: int, size: int, room: Floats) -> None:
     """Set room to value - reference of a block that begins at an entry, and the rest to zero."""
     value = block_at(difference.value + 4 * entry, size)
     reference = block_at(difference.reference + 4 * difference.stride * entry, size)

@@ -14,6 +14,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
+from pcode.compression.base import Difference, WeightedSum
 from pcode.compression.kernels.cpu.cache import kernel
 
 Bytes = NDArray[np.uint8]
@@ -28,8 +29,8 @@ BLOCK = 256
 _ZEROS = torch.zeros(BLOCK)
 
 
-class Difference(NamedTuple):
-    """The vector to compress, value - reference, by the addresses of both.
+class Addresses(NamedTuple):
+    """Where value and reference of a difference lie.
 
     Attributes:
         stride: the step from one entry of the reference to the next: 1, or 0 where there is none
@@ -41,15 +42,22 @@ class Difference(NamedTuple):
     stride: int
 
 
-def difference_of(value: torch.Tensor, reference: torch.Tensor | None) -> Difference:
+def addresses_of(difference: Difference) -> Addresses:
+    value, reference = difference
     if reference is None:
-        return Difference(value.data_ptr(), _ZEROS.data_ptr(), 0)
-    return Difference(value.data_ptr(), reference.data_ptr(), 1)
+        return Addresses(value.data_ptr(), _ZEROS.data_ptr(), 0)
+    return Addresses(value.data_ptr(), reference.data_ptr(), 1)
 
 
-def addresses_of(tensors: Iterable[torch.Tensor]) -> Ints:
+def addresses_in(tensors: Iterable[torch.Tensor]) -> Ints:
     """Where tensors lie, for kernels that take any number of them."""
     return np.array([tensor.data_ptr() for tensor in tensors], dtype=np.int64)
+
+
+def addresses_of_sum(added: WeightedSum) -> tuple[Ints, Ints, Floats]:
+    """Where the targets and the payloads lie, and the weights."""
+    payloads = addresses_in(message.payload for message in added.messages)
+    return addresses_in(added.targets), payloads, added.weights
 
 
 def _pointer_to(item: types.Type) -> Any:

@@ -3,13 +3,11 @@
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
 import triton
 import triton.language as tl
-from numpy.typing import NDArray
 
-from pcode.compression.base import Message
+from pcode.compression.base import WeightedSum
 from pcode.compression.kernels.gpu.blocks import rows_of, segment_of
 from pcode.compression.kernels.gpu.launch import (
     batches,
@@ -57,9 +55,7 @@ def add_entries(
     decode: Any,
     table: torch.Tensor | None,
     layout: Layout,
-    messages: Sequence[Message],
-    targets: Sequence[torch.Tensor],
-    weights: NDArray[np.float32],
+    added: WeightedSum,
     bits: int = 0,
 ) -> None:
     """As `Compressor.accumulate`, of messages that hold something of every entry.
@@ -69,8 +65,8 @@ def add_entries(
             the table, the segment's tensor, its first entry in the vector and in the tensor, its
             entries, the bits and the constant SEGMENT_ENTRIES.
     """
+    targets, used = added.targets, with_weights(added)
     segments = segments_of(layout.sizes, targets[0].device)
-    used = with_weights(messages, weights)
     for part in batches(len(used)):
         batch = used[part]
         into = [k for k in range(len(targets)) if any(column[k] for _, column in batch)]

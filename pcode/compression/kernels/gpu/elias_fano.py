@@ -6,16 +6,13 @@ message, which begins them at any byte: those of eight positions, which are most
 together.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
 import triton
 import triton.language as tl
-from numpy.typing import NDArray
 
-from pcode.compression.base import Message
+from pcode.compression.base import WeightedSum
 from pcode.compression.kernels.cpu.elias_fano import Code
 from pcode.compression.kernels.gpu.accumulate import add_at, weighted
 from pcode.compression.kernels.gpu.blocks import floats_at, rows_of
@@ -152,15 +149,9 @@ def encode(positions: torch.Tensor, code: Code, to: torch.Tensor) -> None:
     to[code.low_bytes :].copy_(words.view(torch.uint8)[: code.high_bytes])
 
 
-def accumulate(
-    code: Code,
-    num_entries: int,
-    messages: Sequence[Message],
-    targets: Sequence[torch.Tensor],
-    weights: NDArray[np.float32],
-) -> None:
+def accumulate(code: Code, num_entries: int, added: WeightedSum) -> None:
     """Add messages of values and the code of their positions: one after another, on the GPU."""
-    used = with_weights(messages, weights)
+    targets, used = added.targets, with_weights(added)
     if not used:
         return
     codes = [message.payload[4 * code.num_positions :] for message, _ in used]

@@ -6,9 +6,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from pcode.compression.base import Message
+from pcode.compression.base import Message, WeightedSum
 from pcode.compression.kernels.cpu.parallel import segments_of as cpu_segments_of
 
 # Entries of a program: a multiple of 8, so that packed bits of two programs share no byte.
@@ -67,12 +66,10 @@ def check_alignment(messages: Sequence[Message]) -> None:
             )
 
 
-def with_weights(
-    messages: Sequence[Message], weights: NDArray[np.float32]
-) -> list[tuple[Message, tuple[float, ...]]]:
+def with_weights(added: WeightedSum) -> list[tuple[Message, tuple[float, ...]]]:
     """The messages, each with its weights, one for each target."""
-    check_alignment(messages)
-    return [*zip(messages, map(tuple, weights.T.tolist()), strict=True)]
+    check_alignment(added.messages)
+    return [*zip(added.messages, map(tuple, added.weights.T.tolist()), strict=True)]
 
 
 def batches(num_messages: int) -> list[slice]:
