@@ -25,8 +25,9 @@ Wait = Callable[[], None]
 class Exchange:
     """An exchange under way. Its tensors must not be touched before wait() has returned.
 
-    That returns when every incoming tensor is filled and every outgoing one may be reused, or
-    raises a CommunicationError with rank, peer and step, at the latest after the time limit.
+    That returns when every incoming tensor is filled and every outgoing one may be reused (on a
+    GPU: for what is launched on the current stream from then on), or raises a CommunicationError
+    with rank, peer and step, at the latest after the time limit.
     """
 
     wait: Wait

@@ -81,8 +81,8 @@ class DistributedCommunicator(ProcessCommunicator):
         self.names_peers = host_group is None
 
     def _exchange(self, outgoing: Messages, incoming: Messages, step: int | None) -> Wait:
-        # Sends first: they go out before the answers to what others send. Four hosts in a ring then
-        # exchange 1.2 MB each way at 95 Mbit/s out of 100, and at 50 the other way round.
+        # Sends first, so that they go out before the answers to what others send: four hosts in a
+        # ring then exchange 1.2 MB each way at 95 of the links' 100 Mbit/s; with receives first, 50.
         group = self._serving(*outgoing.values(), *incoming.values())
         operations = [
             dist.P2POp(move, tensor, group=group, group_peer=peer)

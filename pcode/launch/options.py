@@ -107,7 +107,7 @@ class Launch:
     )
     time_limit_seconds: float = option(
         300.0,
-        "a message that takes longer ends the run with an error",
+        "a message that takes longer is an error, which ends the run: see on_failure",
         metavar="SECONDS",
         minimum=0.001,
         maximum=1e7,
@@ -121,8 +121,8 @@ class Launch:
     )
     on_failure: str = option(
         "stop",
-        "continue: go on without nodes that died (mpi); a node whose numbers are not finite takes "
-        "the others' model (mpi, sim)",
+        "stop: a node that dies ends the run; continue: go on without nodes that died (mpi), and "
+        "let one whose numbers are not finite take the others' model (mpi, sim)",
         choices=("stop", "continue"),
         metavar="ACTION",
     )

@@ -51,7 +51,8 @@ Steps = Generator[list[Transfer], None, None]
 class Operation:
     """Steps that are driven by polls.
 
-    Memory of an operation that failed stays allocated, because MPI may still write to it.
+    Of an operation that failed the world keeps a reference, and so its tensors in memory, because
+    MPI may still write to them.
 
     Args:
         name: for errors, such as "recv".

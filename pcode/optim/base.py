@@ -187,7 +187,9 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
         """Initialise what needs the other nodes, before the first step."""
 
     def _recursion(self) -> None:
-        """One step of the optimizer that exchanges, from the gradients in g."""
+        """Make a step that exchanges; the gradients are in g, or with `reads_gradients_in_place`
+        where backward has left them.
+        """
         raise NotImplementedError
 
     @torch.no_grad()

@@ -21,7 +21,7 @@ ConsensusStepsize = Annotated[
     Option(
         "gamma; none: by compressor; auto: by a short search on the run's graph and compressor",
         metavar="GAMMA",
-        aliases=("--choco_consenus_stepsize",),
+        aliases=("--choco_consenus_stepsize",),  # as the paper's code spells it
         minimum=0,
         kind=float | Literal["auto"] | None,
         default=None,
@@ -88,6 +88,8 @@ class CompressedOptimizer(DecentralizedOptimizer):
 class OverlappingOptimizer(CompressedOptimizer):
     """An optimizer whose exchange only the next step needs: it runs while that gradient is taken.
 
+    A step is `_receive_pending`, which ends the round before, and `_step_and_send`.
+
     Args:
         overlap: False waits for the exchange within the step; the same numbers come out.
     """
@@ -104,11 +106,11 @@ class OverlappingOptimizer(CompressedOptimizer):
         self.overlap = overlap
 
     def _step_and_send(self) -> None:
-        """The recursion up to the start of the exchange."""
+        """Take the local step and start the exchange."""
         raise NotImplementedError
 
     def _receive_pending(self) -> None:
-        """The rest of the recursion, for the round under way, if there is one."""
+        """Wait for the round under way, if there is one, and use what has come."""
         raise NotImplementedError
 
     def _recursion(self) -> None:

@@ -14,8 +14,8 @@ from pcode.utils.layout import Layout
 from pcode.utils.seeding import derive_seed
 from pcode.utils.timing import StepTimer
 
-# Vectors, each with the weights of what is added to it, one for each message in the order of ranks,
-# and the factor before them.
+# Vectors that a round's messages are added to, each with a weight for every message, in the order of
+# ranks, and a factor that multiplies all of them.
 Targets = Sequence[tuple[torch.Tensor, Sequence[float], float]]
 
 
@@ -23,9 +23,10 @@ class Gossip:
     """Buffers and order of a node's messages: one to and from each neighbour per round.
 
     Messages are added in the order of ranks, the node's own included, so that the sums do not
-    depend on which arrives first. A buffer for each sender is allocated once; it is written by the
-    exchange that `send` starts, and may be read from `receive`, which waits for it, until the next
-    `send`.
+    depend on which arrives first. The constructor allocates one buffer for each neighbour and one
+    for the node's own message, and every round uses them again: `send` encodes into the own one and
+    starts the exchange, which fills the others; after `receive` has waited for it, all may be read
+    until the next `send`. They are freed with this object.
 
     Args:
         seed: the run's seed, from which both ends of an edge draw.
@@ -67,7 +68,7 @@ class Gossip:
         return Message(self._payloads[sender], derive_seed(self._seed, "message", sender, step))
 
     def send(self, value: torch.Tensor, reference: torch.Tensor | None, step: int) -> None:
-        """q = Q(value - reference); start sending q to every neighbour and receiving theirs.
+        """Encode q = Q(value - reference); start sending q to every neighbour and receiving theirs.
 
         Raises:
             DivergenceError: what is to be compressed is not finite; names rank, step and tensor.
@@ -80,7 +81,8 @@ class Gossip:
     ) -> None:
         """`receive`, take a local step, and `send` x - reference; timed as local_update.
 
-        It writes the node's next message while it adds the last one: each has its buffer.
+        It encodes the node's next message while it adds the last one, so that here two buffers take
+        turns for the own message.
 
         Raises:
             DivergenceError: as `send`.
@@ -93,7 +95,7 @@ class Gossip:
 
     @contextmanager
     def _sending(self, part: str, step: int) -> Iterator[Message]:
-        """Time the block that writes this node's message, and start the exchange after it."""
+        """Time a block that encodes into the message that it gets; then start the exchange."""
         try:
             with self._timer(part):
                 yield self._message(self._rank, step)
@@ -115,7 +117,7 @@ class Gossip:
             self._compressor.accumulate(self._layout, [own], [target], [[1.0]])
 
     def receive(self, targets: Targets) -> None:
-        """Wait for the round under way, if there is one, and add its messages."""
+        """Wait for the round under way, if there is one, then decode and add its messages."""
         messages = self._wait_for_messages()
         if not messages:
             return
@@ -159,7 +161,7 @@ class VectorGossip:
         timer: gets the parts wait and mix.
 
     Attributes:
-        received: buffers, as many as a round so far had senders.
+        received: buffers to receive into, as many as any round so far had senders.
     """
 
     def __init__(self, communicator: Communicator, timer: StepTimer) -> None:

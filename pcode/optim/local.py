@@ -35,7 +35,7 @@ class SGDOptions:
 
 @dataclass(frozen=True)
 class AdamOptions:
-    """Options of an Adam local step, as of torch.optim.Adam; lr and weight_decay are the groups'.
+    """Options of an Adam local step, the same for all param_groups (lr and weight_decay are theirs).
 
     memory_treatment says what an exchange does to the moments: each node keeps its own (None), or
     they start again from 0 ("reset").
@@ -86,11 +86,14 @@ class LocalStep:
         self.store.x.add_(z, alpha=gamma)
 
     def fused_with(self, compressor: Compressor, z: torch.Tensor, gamma: float) -> FusedStep | None:
-        """`step_and_mix` between receiving and sending, if all can be one pass over memory."""
+        """Return a function that receives, does `step_and_mix` and encodes in one pass over memory.
+
+        None where there is none for this local step, compressor and device.
+        """
         return None
 
     def exchanged(self) -> None:
-        """The node has mixed with the others."""
+        """Be told that a step with an exchange is over."""
 
 
 class LocalSGD(LocalStep):
@@ -108,15 +111,15 @@ class LocalSGD(LocalStep):
         self._add(self.store.x)
 
     def step_and_mix(self, z: torch.Tensor, gamma: float) -> None:
-        self._update(z, gamma)()
+        self._update_with(z, gamma)()
 
     def fused_with(self, compressor: Compressor, z: torch.Tensor, gamma: float) -> FusedStep | None:
         step = FUSED_STEPS.get(type(compressor))
         if step is None or z.is_cuda:
             return None
-        return partial(step, self._update(z, gamma))
+        return partial(step, self._update_with(z, gamma))
 
-    def _update(self, z: torch.Tensor, gamma: float) -> SGDUpdate:
+    def _update_with(self, z: torch.Tensor, gamma: float) -> SGDUpdate:
         rows = [[*(group[name] for name in GROUP_OPTIONS), gamma] for group in self.groups]
         num_tensors = [len(group["params"]) for group in self.groups]
         coefficients = np.array(rows, dtype=np.float32).repeat(num_tensors, axis=0)

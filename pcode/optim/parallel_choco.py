@@ -8,12 +8,12 @@ from pcode.optim.compressed import ConsensusStepsize, OverlappingOptimizer, make
 
 
 class ParallelChoco(OverlappingOptimizer):
-    """x -= lr d ; x += gamma z ; q = Q(x - hat) ; exchange q ; hat += q ; z += sum_j w_ij q_j - q.
+    """hat += q ; z += sum_j w_ij q_j - q ; x -= lr d ; x += gamma z ; q = Q(x - hat) ; send q.
 
-    hat is the public copy of x that the neighbours also know, z = sum_j w_ij hat_j - hat how far
-    it is from the neighbours' mean; both start at 0 and are those of the previous rounds when x
-    is mixed. The next gradient is taken at the mixed x, so the exchange of q runs while it is
-    computed. Three vectors (x, hat, z) are enough whatever the degree.
+    A step begins with the messages q_j of the round before, and ends when its own q is on its way,
+    so that the exchange runs while the next gradient is computed, at the mixed x. hat is the public
+    copy of x that the neighbours also know, and z = sum_j w_ij hat_j - hat says how far it is from
+    the neighbours' mean; both start at 0. Three vectors (x, hat, z) are enough whatever the degree.
 
     The usual form keeps s = sum_j w_ij hat_j and mixes with s - hat. That is the same z, but s
     and hat are as large as the model and their float32 rounding adds up from step to step, while
@@ -39,13 +39,13 @@ class ParallelChoco(OverlappingOptimizer):
 
     def _recursion(self) -> None:
         fused = self.local.fused_with(self.compressor, self.z, self.gamma)
-        if fused is not None:
+        if fused is not None:  # the three lines below, in one pass over memory
             self._gossip.fused_step(fused, self._targets, self.hat, self.num_steps)
         else:
-            self._receive_pending()
+            self._receive_pending()  # hat += q ; z += sum_j w_ij q_j - q
             with self.timer("local_update"):
-                self.local.step_and_mix(self.z, self.gamma)
-            self._gossip.send(self.x, self.hat, self.num_steps)
+                self.local.step_and_mix(self.z, self.gamma)  # x -= lr d ; x += gamma z
+            self._gossip.send(self.x, self.hat, self.num_steps)  # q = Q(x - hat)
         if not self.overlap:
             self.finish()
 

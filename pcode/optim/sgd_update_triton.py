@@ -14,7 +14,7 @@ from pcode.compression.kernels.gpu.launch import launch_on_segments, segments_of
 from pcode.utils.devices import to_device
 from pcode.utils.layout import Layout
 
-# Of a 16-byte access, and of a float32.
+# Bytes of the widest access, and of a float32.
 WIDEST_BYTES, LEAST_BYTES = 16, 4
 
 
@@ -53,12 +53,12 @@ def _update(
     gradient = tl.multiple_of(gradient, GRADIENT_BYTES)
     value = tl.load(x + first + entries, mask=inside)
     velocity = tl.load(buf + first + entries, mask=inside)
-    mixed = tl.load(z + first + entries, mask=inside)
+    disagreement = tl.load(z + first + entries, mask=inside)
     direction = tl.load(gradient + entries, mask=inside) + tl.load(row + WEIGHT_DECAY) * value
     velocity = momentum * velocity + direction
     nesterov = direction + momentum * velocity
     step = tl.where(tl.load(row + NESTEROV) != 0, nesterov, velocity)
-    value = value - tl.load(row + LR) * step + tl.load(row + GAMMA) * mixed
+    value = value - tl.load(row + LR) * step + tl.load(row + GAMMA) * disagreement
     tl.store(buf + first + entries, velocity, mask=inside)
     tl.store(x + first + entries, value, mask=inside)
 

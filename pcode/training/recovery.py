@@ -1,22 +1,24 @@
 """What happens when a rank dies, or when a node's numbers are no longer finite; stage by stage.
 
-It stands in four files: loop.py and, to stop, main.py and restarts.py; to go on, this one.
+The order of events is in loop.py; to stop also in main.py and restarts.py; to go on in this file.
 
-1. *It is noticed.* An exchange that waits in vain raises CommunicationError, on a neighbour first
-   (in `optimizer.step()`), and on all others because the communicator reports it; a loss or
-   message that is not finite raises DivergenceError on its own node.
+1. *It is noticed.* With `--on_failure stop` an mpirun that has started the ranks ends all of them
+   when one dies, and what follows here is for the others' errors. Otherwise an exchange that waits
+   in vain raises CommunicationError, on a neighbour first (in `optimizer.step()`), and on all
+   others because the communicator reports it; a loss or message that is not finite raises
+   DivergenceError on its own node.
 2. *It reaches `Loop.train`* (loop.py). With `--on_failure stop` it ends the process: `run_node`
    puts the nodes' names into it, and writes a summary of a run that diverged; main.py aborts, so
-   that mpirun ends the other ranks; the launcher starts all of them again from the last checkpoint
-   as often as `--max_restarts` says (restarts.py).
+   that mpirun ends the other ranks; the launcher (restarts.py) starts all of them again from the
+   last checkpoint, at most `--max_restarts` times (0 by default).
 3. *With `--on_failure continue`* it reaches `continue_after`, on all nodes that live:
    a. a node that diverged reports it, so that the others leave their exchanges too;
    b. `Communicator.recover` agrees on who lives, and gives them a communicator of their own;
-   c. `regroup` drops the pending exchange with its receive buffers, plans for so many nodes, and
-      makes a node of that plan from the mean model of those that are finite; where another node
-      dies meanwhile, again from b;
+   c. `regroup` gives up the pending exchange, plans for so many nodes, and makes a node of that
+      plan (with buffers of its own) from the mean model and momentum of those that are finite;
+      where another node dies meanwhile, again from b;
    d. the run's state takes the new node over; the first node left keeps the run's records.
-4. *`Loop.train` goes on* from the step of the node that was furthest.
+4. *`Loop.train` goes on* from the epoch, as a fraction, that the furthest node had reached.
 """
 
 from collections.abc import Sequence

@@ -43,13 +43,13 @@ def naming_flags(flags: str) -> Iterator[None]:
 
 
 class RunError(RuntimeError):
-    """The run cannot go on, on this node."""
+    """This node cannot go on with its step."""
 
     exit_status = 1
 
 
 class CommunicationError(RunError):
-    """A message did not arrive or could not be sent; the run cannot go on.
+    """A message did not arrive or could not be sent; the run ends, or goes on without its sender.
 
     Args:
         reason: what happened, in a few words ("no message within 60 s").

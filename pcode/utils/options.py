@@ -40,8 +40,8 @@ class Option:
             larger than LARGEST_INTEGER.
         above, below: what a number must be larger or smaller than.
         irrelevant: the rule when the flag has no effect.
-        name, kind, default: the flag's, where they are not the parameter's: its value may be worked
-            out from the flag's.
+        name, kind, default: the flag's, where they differ from the parameter's, as those of gamma do:
+            the flag may be "auto", of which planning makes the number that the optimizer takes.
         parameter: what gets the value.
     """
 
@@ -180,7 +180,7 @@ def _parse_scalar(kind: type, text: str) -> Any:
 
 
 def _constructors(component: Any) -> Iterator[Callable[..., Any]]:
-    """The functions whose parameters are those of a class (and its bases), or of a function."""
+    """The functions whose parameters a component has: a class's and its bases' __init__, or itself."""
     while isinstance(component, functools.partial):
         component = component.func
     if not isinstance(component, type):
@@ -217,10 +217,10 @@ def options_of(component: Any) -> dict[str, Option]:
 
 
 def taken_by(component: Any, flags: Mapping[str, Any]) -> dict[str, Any]:
-    """Select those of all flags that a component takes.
+    """Select the keyword arguments of a component among all flags.
 
-    They are the options that it declares, and those run-wide ones that a parameter is named like:
-    `data_dir` of a data set's loader, `clip_grad` of DGC.
+    A parameter gets the flag that it declares (`eps` gets `adam_eps`), or else the run-wide flag of
+    its own name (`data_dir` of a data set's loader, `clip_grad` of DGC), if there is one.
 
     Args:
         component: a class, whose bases take what is theirs, or a function, or one in part.
