@@ -82,7 +82,7 @@ class DistributedCommunicator(ProcessCommunicator):
 
     def _exchange(self, outgoing: Messages, incoming: Messages, step: int | None) -> Wait:
         # Sends first, so that they go out before the answers to what others send: four hosts in a
-        # ring then exchange 1.2 MB each way at 95 of the links' 100 Mbit/s; with receives first, 50.
+        # ring exchange 1.2 MB each way at 95 of the links' 100 Mbit/s, and receives first at 50.
         group = self._serving(*outgoing.values(), *incoming.values())
         operations = [
             dist.P2POp(move, tensor, group=group, group_peer=peer)

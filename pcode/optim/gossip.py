@@ -14,8 +14,8 @@ from pcode.utils.layout import Layout
 from pcode.utils.seeding import derive_seed
 from pcode.utils.timing import StepTimer
 
-# Vectors that a round's messages are added to, each with a weight for every message, in the order of
-# ranks, and a factor that multiplies all of them.
+# Vectors that a round's messages are added to, each with a weight for every message, in the order
+# of ranks, and a factor that multiplies all of them.
 Targets = Sequence[tuple[torch.Tensor, Sequence[float], float]]
 
 

@@ -35,7 +35,7 @@ class SGDOptions:
 
 @dataclass(frozen=True)
 class AdamOptions:
-    """Options of an Adam local step, the same for all param_groups (lr and weight_decay are theirs).
+    """Options of an Adam local step, the same for all groups; lr and weight_decay are theirs.
 
     memory_treatment says what an exchange does to the moments: each node keeps its own (None), or
     they start again from 0 ("reset").

@@ -40,7 +40,7 @@ class Option:
             larger than LARGEST_INTEGER.
         above, below: what a number must be larger or smaller than.
         irrelevant: the rule when the flag has no effect.
-        name, kind, default: the flag's, where they differ from the parameter's, as those of gamma do:
+        name, kind, default: the flag's, where they differ from the parameter's. Those of gamma do:
             the flag may be "auto", of which planning makes the number that the optimizer takes.
         parameter: what gets the value.
     """
@@ -180,7 +180,7 @@ def _parse_scalar(kind: type, text: str) -> Any:
 
 
 def _constructors(component: Any) -> Iterator[Callable[..., Any]]:
-    """The functions whose parameters a component has: a class's and its bases' __init__, or itself."""
+    """Yield what has the parameters of a component: every `__init__` of a class, or a function."""
     while isinstance(component, functools.partial):
         component = component.func
     if not isinstance(component, type):
