@@ -93,7 +93,7 @@ class LocalStep:
         return None
 
     def exchanged(self) -> None:
-        """Be told that a step with an exchange is over."""
+        """Do what is due after a step with an exchange."""
 
 
 class LocalSGD(LocalStep):
