@@ -170,7 +170,12 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
     def warnings(
         cls, topology: Topology, compressor: Compressor, layout: Layout, **flags: Any
     ) -> list[str]:
-        """Why it may fail, by the papers, or sends more at times; flags are all of the run."""
+        """Why it may fail, by the papers; flags are all of the run."""
+        return []
+
+    @classmethod
+    def notes(cls, **flags: Any) -> list[str]:
+        """What else to say before a run of what it will do; flags are all of the run."""
         return []
 
     @classmethod
