@@ -50,6 +50,7 @@ from pcode.utils.errors import (
     Preempted,
     RunError,
     UserError,
+    say,
 )
 
 # The launcher sets it to "terminal" where its standard error is one: a rank's own never is.
@@ -68,7 +69,7 @@ def main(arguments: Sequence[str]) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     except UserError as error:  # in what the launch needs
-        print(f"run.py: error: {error}", file=sys.stderr)
+        say(f"error: {error}")
         return USER_ERROR
     except BrokenPipeError:  # `run.py ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -96,16 +97,16 @@ def _main(arguments: Sequence[str]) -> int:
     except UserError as error:
         # Every rank finds the same error, and one of them reports it, unless it is of its machine.
         if place is None or place.rank == 0:
-            print(f"run.py: error: {error}", file=sys.stderr)
+            say(f"error: {error}")
         elif isinstance(error, HostError):
-            print(f"run.py: error: rank {place.rank} on {gethostname()}: {error}", file=sys.stderr)
+            say(f"error: rank {place.rank} on {gethostname()}: {error}")
         return USER_ERROR
     first = place is None or place.rank == 0
     if first and LAUNCHER_VARIABLE not in os.environ:  # what the launcher has said is said
         on_gpus = config.launch.num_processes if config.launch.on_cuda else 0
         of_gpus = gpu_notices(config.launch.world, on_gpus)
         for line in (*parsed.warnings, *plan.warnings, *of_gpus):
-            print(f"run.py: warning: {line}", file=sys.stderr)
+            say(f"warning: {line}")
     if parsed.dry_run:
         if first:
             print(describe(plan, command))
@@ -213,7 +214,7 @@ def _simulate(plan: Plan, request: StopRequest) -> int:
         print(f"run.py: {end}")
         return PREEMPTED
     except (RunError, UserError) as error:
-        print(f"run.py: error: {error}", file=sys.stderr)
+        say(f"error: {error}")
         return error.exit_status
     return 0
 

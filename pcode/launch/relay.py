@@ -121,7 +121,7 @@ class Relay:
     There `failed` is called once the filter has seen that the run fails.
     """
 
-    def __init__(self, source: int, failed: Callable[[], None]) -> None:
+    def __init__(self, source: int, failed: Callable[[], object]) -> None:
         self.filter = Filter()
         self._source, self._failed = source, failed
         self._thread = threading.Thread(target=self._work, daemon=True)

@@ -17,7 +17,7 @@ import psutil
 
 from pcode.launch.relay import Filter, Relay
 from pcode.launch.scratch import STEPS_VARIABLE, marked_step, scratch_folder
-from pcode.utils.errors import DIVERGED, INTERRUPTED, PREEMPTED, USER_ERROR
+from pcode.utils.errors import DIVERGED, INTERRUPTED, PREEMPTED, USER_ERROR, say
 
 _ASKING = (signal.SIGTERM, signal.SIGUSR1)
 _ENDING = (signal.SIGINT, signal.SIGHUP)
@@ -120,7 +120,7 @@ def no_process_left(limit_seconds: float) -> Iterator[None]:
         deadline = time.monotonic() + limit_seconds
         while left := set(psutil.Process().children(recursive=True)) - spare:
             if time.monotonic() > deadline:
-                _say(f"could not end the processes {', '.join(str(each.pid) for each in left)}")
+                say(f"could not end the processes {', '.join(str(each.pid) for each in left)}")
                 break
             for process in left:
                 with contextlib.suppress(psutil.NoSuchProcess):  # it ended meanwhile
@@ -170,7 +170,7 @@ class _Supervised:
         else:
             self._end(number, END_LIMIT_SECONDS)
             if number == signal.SIGINT:
-                _say("ending the ranks; Ctrl-C again kills them at once")
+                say("ending the ranks; Ctrl-C again kills them at once")
 
     def _end(self, reason: int, limit_seconds: float) -> None:
         """End the ranks by force."""
@@ -189,13 +189,13 @@ class _Supervised:
         def give_up() -> None:
             self.gave_up = self.ended_by is None
             self._kill()
-            _say(f"mpirun did not end within {limit_seconds:g} s; killing it and its ranks")
+            say(f"mpirun did not end within {limit_seconds:g} s; killing it and its ranks")
 
         self._await(limit_seconds, give_up)
 
     def _not_saved(self) -> None:
         self._end(signal.SIGTERM, _LAST_LIMIT_SECONDS)
-        _say(f"the ranks did not save within {SAVE_LIMIT_SECONDS:g} s; ending them")
+        say(f"the ranks did not save within {SAVE_LIMIT_SECONDS:g} s; ending them")
 
     def _kill(self) -> None:
         self.process.kill()
@@ -221,19 +221,15 @@ def _judge(run: _Supervised, seen: Filter, folder: Path) -> Ended:
     if status in _ORDERLY:
         if status in (USER_ERROR, DIVERGED) and not seen.has_error:
             # A rank that is not the first says nothing of what all find: this one was alone.
-            _say(f"error: {death or f'a rank ended with status {status}'}")
+            say(f"error: {death or f'a rank ended with status {status}'}")
         return Ended(status, failed=False)
     if run.asked_by is not None:
         return Ended(128 + run.asked_by, failed=False)
     if seen.is_closed:
         return Ended(128 + signal.SIGPIPE, failed=False)
     if status == 128 + signal.SIGALRM:  # pcode.communication.connect sets it
-        _say("error: the ranks did not all join MPI in time: one died or was silent as it started")
+        say("error: the ranks did not all join MPI in time: one died or was silent as it started")
     elif not seen.has_error:
         end = f"was ended by signal {-returned}" if returned < 0 else f"ended with status {status}"
-        _say(f"error: {death or f'mpirun {end}'}")
+        say(f"error: {death or f'mpirun {end}'}")
     return Ended(status, failed=True)
-
-
-def _say(line: str) -> None:
-    print(f"run.py: {line}", file=sys.stderr, flush=True)
