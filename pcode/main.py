@@ -91,8 +91,10 @@ def _main(arguments: Sequence[str]) -> int:
         here = command is not None and runs_here(config.launch)
         if command is not None and config.launch.work_dir is not None:
             go_to(config.launch.work_dir)
-        processes = _processes_on_gpus(config, place, command is None or here)
-        check_gpus(config.launch.world, processes)
+        # As far as this process knows: other hosts see for themselves.
+        started = config.launch.num_processes if command is None or here else 0
+        processes = range(started) if place is None else [place.rank]
+        check_gpus(config.launch.world, processes if config.launch.on_cuda else ())
         plan = make_plan(config)
     except UserError as error:
         # Every rank finds the same error, and one of them reports it, unless it is of its machine.
@@ -137,17 +139,6 @@ def _main(arguments: Sequence[str]) -> int:
     request = StopRequest()
     with request.listening():
         return _simulate(plan, request) if place is None else _be_rank(plan, place, request)
-
-
-def _processes_on_gpus(
-    config: Config, place: RankEnvironment | None, all_here: bool
-) -> Sequence[int]:
-    """Return the processes on this machine that use GPUs, as far as this one knows."""
-    if not config.launch.on_cuda:
-        return ()
-    if place is not None:
-        return [place.rank]
-    return range(config.launch.num_processes) if all_here else ()
 
 
 def _first_attempt(plan: Plan, config: Config) -> tuple[Attempt, GoingBack | None]:

@@ -71,9 +71,7 @@ class Communicator(ABC):
         Tensors are contiguous; the size and dtype of a message are known to both ends. Messages
         between two nodes arrive in the order of the calls.
         """
-        if self.faults:
-            at = -1 if step is None else step
-            self.fail_point("exchange", at, partial(corrupt_messages, outgoing))
+        self.fail_point("exchange", step, partial(corrupt_messages, outgoing))
         wait = self._exchange(outgoing, incoming, step)
         self.bytes_sent += sum(tensor.nbytes for tensor in outgoing.values())
         return Exchange(wait)
@@ -98,7 +96,9 @@ class Communicator(ABC):
     def barrier(self, step: int | None = None) -> None:
         """Return when all nodes have called it."""
 
-    def fail_point(self, phase: str, step: int, corrupt: Callable[[], None] | None = None) -> None:
+    def fail_point(
+        self, phase: str, step: int | None, corrupt: Callable[[], object] | None = None
+    ) -> None:
         """Let a failure on purpose happen here; `corrupt` makes what is in hand useless."""
         for fault in self.faults:
             if fault.phase == phase and fault.step in (None, step) and not fault.done:
@@ -195,9 +195,6 @@ class NoCommunicator(ProcessCommunicator):
 
     def all_gather(self, tensor: torch.Tensor, step: int | None = None) -> list[torch.Tensor]:
         return [tensor] * self.size
-
-    def average(self, tensor: torch.Tensor) -> None:
-        pass
 
     def broadcast(self, tensor: torch.Tensor, step: int | None = None) -> None:
         pass

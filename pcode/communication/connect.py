@@ -58,8 +58,8 @@ def connect(
     is_direct = backend == "mpi" and comm_device != "cpu" and mpi_backend.is_cuda_aware()
     if comm_device == "cuda" and not is_direct and rank == 0:
         say(
-            f"warning: --comm_device cuda: {dist.get_backend()} takes no memory of GPUs here; messages "
-            "are copied to page-locked host memory"
+            f"warning: --comm_device cuda: {dist.get_backend()} takes no memory of GPUs here; "
+            "messages are copied to page-locked host memory"
         )
     return StagedCommunicator(communicator, device, is_direct)
 

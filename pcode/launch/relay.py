@@ -10,6 +10,7 @@ import re
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 _RULE = rb"-{74}\n"
@@ -143,8 +144,6 @@ class Relay:
 
     def _write(self, text: bytes) -> None:
         """What nobody reads any more is dropped: the ranks must not wait for it."""
-        try:
+        with suppress(OSError):
             sys.stderr.buffer.write(text)
             sys.stderr.buffer.flush()
-        except OSError:
-            pass

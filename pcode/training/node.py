@@ -122,7 +122,7 @@ class Node:
         # Dropout draws from torch's global generator: it starts from this step's own number.
         seed_dropout = torch.cuda.manual_seed if on_gpu else torch.default_generator.manual_seed
         seed_dropout(derive_seed(self.seed, "forward", self.rank, step, *self.part.numbers))
-        self.communicator.fail_point("forward", step, self._corrupt)
+        self.communicator.fail_point("forward", step, lambda: self.optimizer.x.fill_(math.nan))
         with self.timer("forward"):
             with autocast(self.amp, self.device):
                 outputs, self.carried = self.task.forward(self._forward, inputs, self.carried)
@@ -162,10 +162,7 @@ class Node:
         Raises:
             DivergenceError, CommunicationError: as train_step.
         """
-        return [self._share * loss for loss in self._losses.rest()]
-
-    def _corrupt(self) -> None:
-        self.optimizer.x.fill_(math.nan)
+        return [self._share * loss for loss in self._losses.read()]
 
     def restart_timer(self) -> None:
         """Reset the mean step times."""
