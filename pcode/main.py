@@ -50,6 +50,7 @@ from pcode.utils.errors import (
     Preempted,
     RunError,
     UserError,
+    say,
 )
 
 # The launcher sets it to "terminal" where its standard error is one: a rank's own never is.
@@ -68,7 +69,7 @@ def main(arguments: Sequence[str]) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     except UserError as error:  # in what the launch needs
-        print(f"run.py: error: {error}", file=sys.stderr)
+        say(f"error: {error}")
         return USER_ERROR
     except BrokenPipeError:  # `run.py ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -90,22 +91,24 @@ def _main(arguments: Sequence[str]) -> int:
         here = command is not None and runs_here(config.launch)
         if command is not None and config.launch.work_dir is not None:
             go_to(config.launch.work_dir)
-        processes = _processes_on_gpus(config, place, command is None or here)
-        check_gpus(config.launch.world, processes)
+        # As far as this process knows: other hosts see for themselves.
+        started = config.launch.num_processes if command is None or here else 0
+        processes = range(started) if place is None else [place.rank]
+        check_gpus(config.launch.world, processes if config.launch.on_cuda else ())
         plan = make_plan(config)
     except UserError as error:
         # Every rank finds the same error, and one of them reports it, unless it is of its machine.
         if place is None or place.rank == 0:
-            print(f"run.py: error: {error}", file=sys.stderr)
+            say(f"error: {error}")
         elif isinstance(error, HostError):
-            print(f"run.py: error: rank {place.rank} on {gethostname()}: {error}", file=sys.stderr)
+            say(f"error: rank {place.rank} on {gethostname()}: {error}")
         return USER_ERROR
     first = place is None or place.rank == 0
     if first and LAUNCHER_VARIABLE not in os.environ:  # what the launcher has said is said
         on_gpus = config.launch.num_processes if config.launch.on_cuda else 0
         of_gpus = gpu_notices(config.launch.world, on_gpus)
         for line in (*parsed.warnings, *plan.warnings, *of_gpus):
-            print(f"run.py: warning: {line}", file=sys.stderr)
+            say(f"warning: {line}")
     if parsed.dry_run:
         if first:
             print(describe(plan, command))
@@ -136,17 +139,6 @@ def _main(arguments: Sequence[str]) -> int:
     request = StopRequest()
     with request.listening():
         return _simulate(plan, request) if place is None else _be_rank(plan, place, request)
-
-
-def _processes_on_gpus(
-    config: Config, place: RankEnvironment | None, all_here: bool
-) -> Sequence[int]:
-    """Return the processes on this machine that use GPUs, as far as this one knows."""
-    if not config.launch.on_cuda:
-        return ()
-    if place is not None:
-        return [place.rank]
-    return range(config.launch.num_processes) if all_here else ()
 
 
 def _first_attempt(plan: Plan, config: Config) -> tuple[Attempt, GoingBack | None]:
@@ -213,7 +205,7 @@ def _simulate(plan: Plan, request: StopRequest) -> int:
         print(f"run.py: {end}")
         return PREEMPTED
     except (RunError, UserError) as error:
-        print(f"run.py: error: {error}", file=sys.stderr)
+        say(f"error: {error}")
         return error.exit_status
     return 0
 

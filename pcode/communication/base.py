@@ -72,9 +72,7 @@ class Communicator(ABC):
         Tensors are contiguous; the size and dtype of a message are known to both ends. Messages
         between two nodes arrive in the order of the calls.
         """
-        if self.faults:
-            at = -1 if step is None else step
-            self.fail_point("exchange", at, partial(corrupt_messages, outgoing))
+        self.fail_point("exchange", step, partial(corrupt_messages, outgoing))
         wait = self._exchange(outgoing, incoming, step)
         self.bytes_sent += sum(tensor.nbytes for tensor in outgoing.values())
         return Exchange(wait)
@@ -99,7 +97,9 @@ class Communicator(ABC):
     def barrier(self, step: int | None = None) -> None:
         """Return when all nodes have called it."""
 
-    def fail_point(self, phase: str, step: int, corrupt: Callable[[], None] | None = None) -> None:
+    def fail_point(
+        self, phase: str, step: int | None, corrupt: Callable[[], object] | None = None
+    ) -> None:
         """Let a failure on purpose happen here; `corrupt` makes what is in hand useless."""
         for fault in self.faults:
             if fault.phase == phase and fault.step in (None, step) and not fault.done:
@@ -117,19 +117,16 @@ class Communicator(ABC):
             question = torch.zeros(1, dtype=torch.uint8)
             self.exchange(dict.fromkeys(others, question), answers, step).wait()
 
-    def report(self, error: Exception, step: int | None = None) -> None:
-        """This node cannot go on as it is: all others raise a CommunicationError from now on.
-
-        `error` is what it found. To be followed by recover(); raises where there is none.
-        """
-        raise self._no_recovery(step) from error
-
-    def recover(self) -> tuple[Communicator, list[int]]:
+    def recover(self, reason: str = "") -> tuple[Communicator, list[int]]:
         """Go on with the nodes that live; called by all of them after a CommunicationError.
 
-        After one of their own, one that a peer reported, or their own report(). May be called
-        again, on what it returned, as often as nodes fail. This communicator and its exchanges
-        are not to be used any more, nor the tensors of those that have not returned from wait().
+        After one of their own or one that a peer reported. May be called again, on what it
+        returned, as often as nodes fail. This communicator and its exchanges are not to be used any
+        more, nor the tensors of those that have not returned from wait().
+
+        Args:
+            reason: of a node that comes without such an error, as it cannot go on as it is: all
+                others raise one that says so.
 
         Returns:
             A communicator of those that live, ranks 0 to m - 1 in the order of the old ones, which
@@ -139,16 +136,13 @@ class Communicator(ABC):
             CommunicationError: a node lives but does not come within the time limit, or there is
                 no recovery.
         """
-        communicator, survivors = self._recover()
+        communicator, survivors = self._recover(reason)
         communicator.bytes_sent, communicator.faults = self.bytes_sent, self.faults
         return communicator, survivors
 
-    def _recover(self) -> tuple[Communicator, list[int]]:
-        raise self._no_recovery()
-
-    def _no_recovery(self, step: int | None = None) -> CommunicationError:
-        reason = f"a {type(self).__name__} cannot go on after a failure"
-        return CommunicationError(reason, rank=self.rank, step=step)
+    def _recover(self, reason: str) -> tuple[Communicator, list[int]]:
+        kind = type(self).__name__
+        raise CommunicationError(f"a {kind} cannot go on after a failure", rank=self.rank)
 
     def all_reduce_mean(self, tensor: torch.Tensor, step: int | None = None) -> None:
         """Replace `tensor` by its mean over all nodes, in place."""
@@ -202,9 +196,6 @@ class NoCommunicator(ProcessCommunicator):
 
     def all_gather(self, tensor: torch.Tensor, step: int | None = None) -> list[torch.Tensor]:
         return [tensor] * self.size
-
-    def average(self, tensor: torch.Tensor) -> None:
-        pass
 
     def broadcast(self, tensor: torch.Tensor, step: int | None = None) -> None:
         pass

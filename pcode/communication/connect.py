@@ -15,7 +15,7 @@ from pcode import mpi_backend
 from pcode.communication import DistributedCommunicator, ProcessCommunicator
 from pcode.communication.distributed import naming, nccl_limit, new_group
 from pcode.communication.staging import StagedCommunicator
-from pcode.utils.errors import CommunicationError, UserError
+from pcode.utils.errors import CommunicationError, UserError, say
 
 Address = tuple[str, int]  # host and port
 
@@ -57,15 +57,11 @@ def connect(
         return communicator
     is_direct = backend == "mpi" and comm_device != "cpu" and mpi_backend.is_cuda_aware()
     if comm_device == "cuda" and not is_direct and rank == 0:
-        _warn(
-            f"--comm_device cuda: {dist.get_backend()} takes no memory of GPUs here; messages are "
-            "copied to page-locked host memory"
+        say(
+            f"warning: --comm_device cuda: {dist.get_backend()} takes no memory of GPUs here; "
+            "messages are copied to page-locked host memory"
         )
     return StagedCommunicator(communicator, device, is_direct)
-
-
-def _warn(line: str) -> None:
-    print(f"run.py: warning: {line}", file=sys.stderr, flush=True)
 
 
 def _join_mpi(rank: int, size: int, limit_seconds: float) -> DistributedCommunicator:
@@ -125,9 +121,9 @@ def _share_gpus(store: Store, rank: int, size: int, device: torch.device) -> boo
         other = seen.setdefault(store.get(f"gpu of {one}"), one)
         if other != one:
             if rank == 0:
-                _warn(
-                    f"--backend nccl: ranks {other} and {one} share a GPU, which NCCL cannot; "
-                    "messages are copied to host memory and sent by gloo"
+                say(
+                    f"warning: --backend nccl: ranks {other} and {one} share a GPU, which NCCL "
+                    "cannot; messages are copied to host memory and sent by gloo"
                 )
             return True
     return False

@@ -136,19 +136,11 @@ class DistributedCommunicator(ProcessCommunicator):
             return self._group
         return self._host_group
 
-    def report(self, error: Exception, step: int | None = None) -> None:
-        self._check_recovery()
-        failure = CommunicationError(str(error), rank=self.rank, step=step)
-        mpi_backend.report_failure(str(failure))
-
-    def _recover(self) -> tuple[DistributedCommunicator, list[int]]:
-        self._check_recovery()
-        with self._naming():
-            survivors = mpi_backend.recover()
-        return DistributedCommunicator(), survivors
-
-    def _check_recovery(self) -> None:
+    def _recover(self, reason: str) -> tuple[DistributedCommunicator, list[int]]:
         backend = dist.get_backend()
         if "mpi" not in backend:
-            reason = f"the backend {backend} cannot go on after a failure; mpi and sim can"
-            raise CommunicationError(reason, rank=self.rank)
+            text = f"the backend {backend} cannot go on after a failure; mpi and sim can"
+            raise CommunicationError(text, rank=self.rank)
+        with self._naming():
+            survivors = mpi_backend.recover(reason)
+        return DistributedCommunicator(), survivors

@@ -1,5 +1,6 @@
 """Small things of all ranks of a communicator, and mean tensors; all of them call these."""
 
+import hashlib
 from collections.abc import Iterable, Sequence
 
 import torch
@@ -49,6 +50,14 @@ def gather_digests(
     """Every rank's digest, in hexadecimal digits; `device` is one that the communicator serves."""
     own = torch.frombuffer(bytearray(digest), dtype=torch.uint8).to(device)
     return [bytes(row.tolist()).hex() for row in communicator.all_gather(own, step)]
+
+
+def is_same_everywhere(
+    communicator: Communicator, tensor: torch.Tensor, step: int | None = None
+) -> bool:
+    """Whether the tensor has the same bits on all ranks; `step` is named in errors."""
+    digest = hashlib.sha256(tensor.cpu().numpy().data).digest()
+    return len(set(gather_digests(communicator, digest, step, tensor.device))) == 1
 
 
 @torch.no_grad()

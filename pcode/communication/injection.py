@@ -42,7 +42,7 @@ class Fault:
     phase: str
     done: bool = False
 
-    def happen(self, corrupt: Callable[[], None] | None) -> None:
+    def happen(self, corrupt: Callable[[], object] | None) -> None:
         """Let it happen, for good."""
         self.done = True
         if self.action == "delay":

@@ -86,14 +86,13 @@ class Simulation:
             reason = "no node can go on: each waits for a message that none has sent"
             raise CommunicationError(reason, rank=rank)
 
-    def report(self, rank: int, reason: str) -> None:
-        """Let every one raise at its exchanges until all have called `recover`."""
-        self._report = self._report or (rank, reason)
+    def recover(self, rank: int, reason: str) -> None:
+        """Return when all that run have called it; what was under way is forgotten.
 
-    def recover(self, rank: int) -> None:
-        """Return when all that run have called it; what was under way is forgotten."""
+        Until then every one raises at its exchanges.
+        """
         self._raise_if_ended(rank)
-        self.report(rank, "given up to recover")
+        self._report = self._report or (rank, reason or "given up to recover")
         number = self._num_recoveries
         self._recovering.add(rank)
         self._yield_until(
@@ -231,10 +230,6 @@ class SimCommunicator(ProcessCommunicator):
             return None
         return SimCommunicator(self._simulation, self._process, ranks, local_size)
 
-    def report(self, error: Exception, step: int | None = None) -> None:
-        reason = str(error) if step is None else f"step {step}: {error}"
-        self._simulation.report(self._process, reason)
-
-    def _recover(self) -> tuple[SimCommunicator, list[int]]:
-        self._simulation.recover(self._process)
+    def _recover(self, reason: str) -> tuple[SimCommunicator, list[int]]:
+        self._simulation.recover(self._process, reason)
         return SimCommunicator(self._simulation, self._process), list(range(self.size))

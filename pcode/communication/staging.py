@@ -101,11 +101,8 @@ class StagedCommunicator(ProcessCommunicator):
     def barrier(self, step: int | None = None) -> None:
         self._inner.barrier(step)
 
-    def report(self, error: Exception, step: int | None = None) -> None:
-        self._inner.report(error, step)
-
-    def _recover(self) -> tuple[Communicator, list[int]]:
-        inner, survivors = self._inner.recover()
+    def _recover(self, reason: str) -> tuple[Communicator, list[int]]:
+        inner, survivors = self._inner.recover(reason)
         assert isinstance(inner, ProcessCommunicator), "processes that live are processes"
         return self._like(inner), survivors
 

@@ -47,7 +47,13 @@ def interpreters(launch: Launch, hosts: Sequence[Host], remote: bool) -> list[st
         find_mpirun(launch.mpi_path),
         *(["--allow-run-as-root"] if os.geteuid() == 0 else []),
         *("-n", str(launch.num_processes)),
-        *_placement(hosts),
+        # Rank after rank onto host after host, as `world` counts them. Without hosts mpirun counts
+        # one slot for each core, which is no limit for a trial run, and on a machine without an ssh
+        # client it does so with hosts too. Their slots are checked.
+        *("--map-by", "slot:OVERSUBSCRIBE"),
+        # Not --hostfile: mpirun reads files by other rules (a host without slots has as many as
+        # cores; a file with CRLF, or a comma in its path, fails).
+        *(["--host", ",".join(f"{host.name}:{host.slots}" for host in hosts)] if hosts else []),
         # A node has compute threads and a helper thread: one core is not enough for it.
         *("--bind-to", "none"),
         # Otherwise a progress bar, which ends no line, is held back to the end.
@@ -123,18 +129,6 @@ def _find_python(python_path: str | None, remote: bool) -> str:
     if found is None:
         raise UserError(f"--python_path {python_path}: no such interpreter")
     return os.path.abspath(found)
-
-
-def _placement(hosts: Sequence[Host]) -> list[str]:
-    """Rank after rank onto host after host, as `world` counts them."""
-    # Without hosts mpirun counts one slot for each core, which is no limit for a trial run, and
-    # on a machine without an ssh client it does so with hosts too. Their slots are checked.
-    placement = ["--map-by", "slot:OVERSUBSCRIBE"]
-    if hosts:
-        # Not --hostfile: mpirun reads files by other rules (a host without slots has as many as
-        # cores; a file with CRLF, or a comma in its path, fails).
-        placement += ["--host", ",".join(f"{host.name}:{host.slots}" for host in hosts)]
-    return placement
 
 
 def _work_dir(work_dir: str | None, remote: bool) -> list[str]:

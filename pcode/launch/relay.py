@@ -9,6 +9,8 @@ import os
 import re
 import sys
 import threading
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 _RULE = rb"-{74}\n"
@@ -117,12 +119,12 @@ def _death(text: bytes) -> Death | None:
 class Relay:
     """Passes a program's standard error, `source`, on to this one's through a Filter, in a thread.
 
-    `failure` gets a byte when the filter has seen that the run fails.
+    There `failed` is called once the filter has seen that the run fails.
     """
 
-    def __init__(self, source: int, failure: int) -> None:
+    def __init__(self, source: int, failed: Callable[[], object]) -> None:
         self.filter = Filter()
-        self._source, self._failure = source, failure
+        self._source, self._failed = source, failed
         self._thread = threading.Thread(target=self._work, daemon=True)
         self._thread.start()
 
@@ -135,15 +137,13 @@ class Relay:
         while chunk := os.read(self._source, 65536):
             self._write(self.filter.feed(chunk))
             if self.filter.fails and not reported:
-                os.write(self._failure, b"\0")
+                self._failed()
                 reported = True
         self._write(self.filter.close())
         os.close(self._source)
 
     def _write(self, text: bytes) -> None:
         """What nobody reads any more is dropped: the ranks must not wait for it."""
-        try:
+        with suppress(OSError):
             sys.stderr.buffer.write(text)
             sys.stderr.buffer.flush()
-        except OSError:
-            pass

@@ -6,7 +6,6 @@ import os
 import shutil
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -16,12 +15,10 @@ from pcode.utils.errors import UserError
 
 _MEMORY = Path("/dev/shm")
 _PREFIX = "pcode-"
-# A file in every such folder, without which none is taken for one.
+# A file in every such folder that has been locked, without which none is taken for one.
 _MARK = ".made-by-pcode-launch"
 # Of the folder's path: Open MPI puts sockets some 70 bytes below it, and a socket's path has 107.
 _LONGEST_PATH_BYTES = 32
-# A younger folder may be one that its maker has not locked yet.
-_MOMENT_SECONDS = 60.0
 # The folder in which a launcher wants to find the step that each rank is in: the killed cannot say.
 STEPS_VARIABLE = "PCODE_STEPS"
 _STEP_BYTES = 8
@@ -86,18 +83,14 @@ def _places() -> Iterator[Path]:
 def _remove_abandoned(place: Path) -> None:
     """Remove this user's folders that nobody holds: a lock goes with its process."""
     for folder in place.glob(f"{_PREFIX}*"):
-        if not (folder / _MARK).is_file():
-            continue
         try:
-            found = folder.lstat()
-            if found.st_uid != os.geteuid() or time.time() - found.st_mtime < _MOMENT_SECONDS:
-                continue
             lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-        except OSError:  # it went meanwhile, or is no folder
+        except OSError:  # it went meanwhile, is no folder or another user's
             continue
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(folder, ignore_errors=True)
+            if os.fstat(lock).st_uid == os.geteuid() and (folder / _MARK).is_file():
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(folder, ignore_errors=True)
         except OSError:  # it is in use
             pass
         finally:

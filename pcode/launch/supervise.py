@@ -1,14 +1,15 @@
 """Run mpirun to its end: signals go in, the exit status comes out, nothing stays behind."""
 
+import asyncio
 import contextlib
 import ctypes
 import os
-import select
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,7 +17,7 @@ import psutil
 
 from pcode.launch.relay import Filter, Relay
 from pcode.launch.scratch import STEPS_VARIABLE, marked_step, scratch_folder
-from pcode.utils.errors import DIVERGED, INTERRUPTED, PREEMPTED, USER_ERROR
+from pcode.utils.errors import DIVERGED, INTERRUPTED, PREEMPTED, USER_ERROR, say
 
 _ASKING = (signal.SIGTERM, signal.SIGUSR1)
 _ENDING = (signal.SIGINT, signal.SIGHUP)
@@ -68,12 +69,14 @@ def launch(command: Sequence[str], here: bool = True, survives: bool = False) ->
         they could end in good order it is 128 + the signal: 130 after Ctrl-C, 143 after SIGTERM.
         141: nobody reads the standard output any more.
     """
-    with scratch_folder() as scratch, _signal_numbers() as signals, _pipe() as (failures, failure):
+    with scratch_folder() as scratch, contextlib.closing(asyncio.new_event_loop()) as loop:
+        run = _Supervised(loop)
+        failed = (lambda: None) if survives else partial(loop.call_soon_threadsafe, run.failed)
         # mpirun leaves its ranks where it cannot write. It keeps the reading end open itself: were
         # this process killed, it could still end them.
         reader, writer = os.pipe()
         with no_process_left(_KILL_LIMIT_SECONDS):
-            process = subprocess.Popen(
+            run.process = subprocess.Popen(
                 tethered([command[0], *scratch.flags(here), *command[1:]]),
                 stdin=subprocess.DEVNULL,
                 stderr=writer,
@@ -82,11 +85,10 @@ def launch(command: Sequence[str], here: bool = True, survives: bool = False) ->
                 pass_fds=[scratch.lock, reader],  # the lock, too, may outlive this process
             )
             os.close(writer)
-            relay = Relay(reader, failure)
-            run = _Supervised(process)
-            run.supervise(signals, None if survives else failures)
+            relay = Relay(reader, failed)
+            loop.run_forever()
         relay.finish(_KILL_LIMIT_SECONDS)
-        return _judge(process.returncode, run, relay.filter, scratch.folder)
+        return _judge(run, relay.filter, scratch.folder)
 
 
 def tethered(command: Sequence[str]) -> list[str]:
@@ -118,7 +120,7 @@ def no_process_left(limit_seconds: float) -> Iterator[None]:
         deadline = time.monotonic() + limit_seconds
         while left := set(psutil.Process().children(recursive=True)) - spare:
             if time.monotonic() > deadline:
-                _say(f"could not end the processes {', '.join(str(each.pid) for each in left)}")
+                say(f"could not end the processes {', '.join(str(each.pid) for each in left)}")
                 break
             for process in left:
                 with contextlib.suppress(psutil.NoSuchProcess):  # it ended meanwhile
@@ -126,122 +128,84 @@ def no_process_left(limit_seconds: float) -> Iterator[None]:
             psutil.wait_procs(left, _LOOK_SECONDS)  # those that were orphaned meanwhile come again
 
 
-@contextlib.contextmanager
-def _signal_numbers() -> Iterator[int]:
-    """A file descriptor from which the numbers of arriving signals can be read, one a byte.
-
-    Signals become data for one loop: no code runs inside a handler, and none can be lost between
-    a look at the process and the wait for the next event.
-    """
-    previous = {signal.SIGCHLD: signal.getsignal(signal.SIGCHLD)}
-    for number in (*_ASKING, *_ENDING, signal.SIGUSR2):
-        handler = signal.getsignal(number)
-        if handler != signal.SIG_IGN:
-            previous[number] = handler
-    with _pipe() as (reader, writer):
-        previous_writer = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-        try:
-            for number in previous:
-                signal.signal(number, lambda _number, _frame: None)
-            yield reader
-        finally:
-            for number, handler in previous.items():
-                signal.signal(number, handler)
-            signal.set_wakeup_fd(previous_writer)
-
-
-@contextlib.contextmanager
-def _pipe() -> Iterator[tuple[int, int]]:
-    """Two ends of a pipe, to read from and to write to, that never block."""
-    ends = os.pipe()
-    for end in ends:
-        os.set_blocking(end, False)
-    try:
-        yield ends
-    finally:
-        for end in ends:
-            os.close(end)
-
-
 class _Supervised:
-    """An mpirun, and the signals that this process got meanwhile."""
+    """An mpirun, and the signals that this process gets while it runs.
 
-    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+    They become calls of the loop, which stops when mpirun has ended: no code runs inside a handler,
+    and none is lost that arrives before the loop runs.
+    """
+
+    process: subprocess.Popen[bytes]
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.asked_by: int | None = None  # the signal that asked the ranks to save and end
         self.ended_by: int | None = None  # the signal that is the reason for ending them by force
         self.gave_up = False  # it was killed because it did not end after a rank had failed
-        self._process = process
-        self._deadline: float | None = None
-        self._expired: Callable[[], None] = self._kill
+        self._loop = loop
+        self._timer: asyncio.TimerHandle | None = None
+        loop.add_signal_handler(signal.SIGCHLD, self._look)
+        for number in (*_ASKING, *_ENDING, signal.SIGUSR2):
+            if signal.getsignal(number) != signal.SIG_IGN:
+                loop.add_signal_handler(number, self._take, number)
 
-    def supervise(self, signals: int, failures: int | None) -> None:
-        """Hand signals on until the process has ended.
+    def failed(self) -> None:
+        """A rank has failed, after which mpirun has to end."""
+        if self._timer is None:
+            self._await_end(END_LIMIT_SECONDS)
 
-        `failures` is readable once a rank has failed, after which mpirun has to end; None: it need
-        not.
-        """
-        sources = [signals] if failures is None else [signals, failures]
-        while self._process.poll() is None:
-            deadline = self._deadline
-            limit = None if deadline is None else max(0.0, deadline - time.monotonic())
-            ready = select.select(sources, [], [], limit)[0]
-            if not ready:
-                self._deadline = None
-                self._expired()
-            if signals in ready:
-                for number in os.read(signals, 4096):
-                    self._take(number)
-            if failures in ready:
-                sources = [signals]
-                if self._deadline is None:
-                    self._await_end(END_LIMIT_SECONDS)
+    def _look(self) -> None:
+        if self.process.poll() is not None:
+            self._loop.stop()
 
     def _take(self, number: int) -> None:
         if number == signal.SIGUSR2:
-            self._process.send_signal(number)
-        elif number in _ASKING and self.asked_by is None and self.ended_by is None:
+            self.process.send_signal(number)
+        elif self.ended_by is not None:
+            self._kill()
+        elif number in _ASKING and self.asked_by is None:
             self.asked_by = number
-            self._process.send_signal(signal.SIGUSR1)
+            self.process.send_signal(signal.SIGUSR1)
             if number == signal.SIGTERM:
                 self._await(SAVE_LIMIT_SECONDS, self._not_saved)
-        elif number in (*_ASKING, *_ENDING):
-            if self.ended_by is not None:
-                self._kill()
-                return
+        else:
             self._end(number, END_LIMIT_SECONDS)
             if number == signal.SIGINT:
-                _say("ending the ranks; Ctrl-C again kills them at once")
+                say("ending the ranks; Ctrl-C again kills them at once")
 
     def _end(self, reason: int, limit_seconds: float) -> None:
         """End the ranks by force."""
         self.ended_by = reason
         # SIGUSR1 would only be passed on.
-        self._process.send_signal(signal.SIGTERM if reason in _ASKING else reason)
+        self.process.send_signal(signal.SIGTERM if reason in _ASKING else reason)
         self._await_end(limit_seconds)
 
     def _await(self, limit_seconds: float, expired: Callable[[], None]) -> None:
-        """Do this if mpirun has not ended by then."""
-        self._deadline, self._expired = time.monotonic() + limit_seconds, expired
+        """Do this, and nothing else that was to be done later, if mpirun has not ended by then."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_later(limit_seconds, expired)
 
     def _await_end(self, limit_seconds: float) -> None:
         def give_up() -> None:
             self.gave_up = self.ended_by is None
-            _say(f"mpirun did not end within {limit_seconds:g} s; killing it and its ranks")
             self._kill()
+            say(f"mpirun did not end within {limit_seconds:g} s; killing it and its ranks")
 
         self._await(limit_seconds, give_up)
 
     def _not_saved(self) -> None:
-        _say(f"the ranks did not save within {SAVE_LIMIT_SECONDS:g} s; ending them")
         self._end(signal.SIGTERM, _LAST_LIMIT_SECONDS)
+        say(f"the ranks did not save within {SAVE_LIMIT_SECONDS:g} s; ending them")
 
     def _kill(self) -> None:
-        self._process.kill()
-        self._deadline = None
+        self.process.kill()
+        if self._timer is not None:
+            self._timer.cancel()
 
 
-def _judge(returned: int, run: _Supervised, seen: Filter, folder: Path) -> Ended:
+def _judge(run: _Supervised, seen: Filter, folder: Path) -> Ended:
     """What an ended mpirun amounts to; report a failure that nobody has reported yet."""
+    returned = run.process.returncode
     death = None if seen.death is None else seen.death.sentence
     if seen.death is not None and (step := marked_step(folder, seen.death.rank)) is not None:
         death = f"{death} in step {step}"
@@ -257,19 +221,15 @@ def _judge(returned: int, run: _Supervised, seen: Filter, folder: Path) -> Ended
     if status in _ORDERLY:
         if status in (USER_ERROR, DIVERGED) and not seen.has_error:
             # A rank that is not the first says nothing of what all find: this one was alone.
-            _say(f"error: {death or f'a rank ended with status {status}'}")
+            say(f"error: {death or f'a rank ended with status {status}'}")
         return Ended(status, failed=False)
     if run.asked_by is not None:
         return Ended(128 + run.asked_by, failed=False)
     if seen.is_closed:
         return Ended(128 + signal.SIGPIPE, failed=False)
     if status == 128 + signal.SIGALRM:  # pcode.communication.connect sets it
-        _say("error: the ranks did not all join MPI in time: one died or was silent as it started")
+        say("error: the ranks did not all join MPI in time: one died or was silent as it started")
     elif not seen.has_error:
         end = f"was ended by signal {-returned}" if returned < 0 else f"ended with status {status}"
-        _say(f"error: {death or f'mpirun {end}'}")
+        say(f"error: {death or f'mpirun {end}'}")
     return Ended(status, failed=True)
-
-
-def _say(line: str) -> None:
-    print(f"run.py: {line}", file=sys.stderr, flush=True)

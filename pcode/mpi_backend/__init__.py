@@ -50,7 +50,6 @@ __all__ = [
     "is_cuda_aware",
     "recover",
     "register",
-    "report_failure",
 ]
 
 DEFAULT_TIMEOUT = timedelta(minutes=30)  # torch's for backends other than NCCL
@@ -104,18 +103,13 @@ def abort(status: int = 1, grace: float = 2.0) -> NoReturn:
     get_runtime().abort(status, grace)
 
 
-def report_failure(reason: str) -> None:
-    """Let every operation of every rank raise from now on, for a reason that the others name."""
-    world = get_runtime().world
-    world.report(MPIError(reason, rank=world.rank), notice=reason)
-
-
-def recover() -> list[int]:
+def recover(reason: str = "") -> list[int]:
     """Go on with the ranks that live: make torch.distributed's default group anew, of these.
 
-    Called by every living rank after an MPIError, its own or another's. Ranks are renumbered from 0
-    in their order. Whatever was under way fails; other groups are gone. Needs an MPI that is fault
-    tolerant (`mpirun --with-ft ulfm`) where a rank has died.
+    Called by every living rank after an MPIError, its own or another's, or by one that has a reason
+    of its own, which the MPIErrors of the others name. Ranks are renumbered from 0 in their order.
+    Whatever was under way fails; other groups are gone. Needs an MPI that is fault tolerant
+    (`mpirun --with-ft ulfm`) where a rank has died.
 
     Returns:
         The ranks before of those that live, ascending.
@@ -123,7 +117,7 @@ def recover() -> list[int]:
     Raises:
         MPIError: a rank is alive and has not come within the default group's time limit.
     """
-    return get_runtime().recover()
+    return get_runtime().recover(reason)
 
 
 def finish(status: int = 0) -> None:

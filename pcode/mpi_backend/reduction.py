@@ -38,16 +38,12 @@ class Reduction:
         names = (*_ARITHMETIC, *_ORDER, *_BITS)
         name = next((known for known in names if op == getattr(ReduceOp, known)), str(op))
         floating = dtype.is_floating_point or dtype.is_complex
-        table: dict[str, Combine]
-        if dtype.is_complex:
-            table = _ARITHMETIC
-        elif floating:
-            table = {**_ARITHMETIC, **_ORDER}
-        else:
-            table = {**_ARITHMETIC, **_ORDER, **_BITS}
+        table: dict[str, Combine] = dict(_ARITHMETIC)
+        if not dtype.is_complex:
+            table |= _UNSIGNED_ORDER if dtype in _SIGNED else _ORDER
+        if not floating:
+            table |= _BITS
             del table["AVG"]
-            if dtype in _SIGNED:
-                table.update(_UNSIGNED_ORDER)
         if name not in table:
             raise ValueError(f"reduction {name} is not defined for {dtype} over mpi")
         self._combine = table[name]

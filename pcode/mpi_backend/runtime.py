@@ -118,7 +118,7 @@ class Runtime:
     def _call(self, name: str, function: Callable[[], Result]) -> Result:
         return self.world.call(name, self.timeout.total_seconds(), function)
 
-    def recover(self) -> list[int]:
+    def recover(self, reason: str) -> list[int]:
         """See pcode.mpi_backend.recover."""
         old = self.world
         if not _survives_deaths():  # the shrinking would never end
@@ -126,7 +126,10 @@ class Runtime:
                 "MPI goes on after a failure only under mpirun --with-ft ulfm", rank=old.rank
             )
         # Ends, by the helper thread, what is under way; ranks that are revoked need no notice.
-        old.report(MPIError("given up to recover", rank=old.rank, reported_by_peer=True))
+        given_up = MPIError(
+            reason or "given up to recover", rank=old.rank, reported_by_peer=not reason
+        )
+        old.report(given_up, notice=reason)
         old.revoke()
         deadline = time.monotonic() + self.timeout.total_seconds()
 

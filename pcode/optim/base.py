@@ -170,7 +170,12 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
     def warnings(
         cls, topology: Topology, compressor: Compressor, layout: Layout, **flags: Any
     ) -> list[str]:
-        """Why it may fail, by the papers, or sends more at times; flags are all of the run."""
+        """Why it may fail, by the papers; flags are all of the run."""
+        return []
+
+    @classmethod
+    def notes(cls, **flags: Any) -> list[str]:
+        """What else to say before a run of what it will do; flags are all of the run."""
         return []
 
     @classmethod
@@ -249,11 +254,6 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
         """x -= lr * direction, a vector that the nodes agreed on."""
         for group, part in zip(self.param_groups, self.store.slices, strict=True):
             self.x[part].add_(direction[part], alpha=-group["lr"])
-
-    @property
-    def message_bytes(self) -> int:
-        """Bytes of one message to one neighbour."""
-        return self.x.nbytes
 
     def _vectors(self) -> dict[str, torch.Tensor]:
         """The vectors that are its state besides x."""

@@ -1,6 +1,5 @@
 """What optimizers that send compressed messages share."""
 
-import hashlib
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Annotated, Any, ClassVar, Literal
@@ -8,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import torch
 
 from pcode.communication.base import Communicator
-from pcode.communication.gathering import gather_digests
+from pcode.communication.gathering import is_same_everywhere
 from pcode.compression.base import Compressor
 from pcode.optim.base import DecentralizedOptimizer
 from pcode.optim.gossip import Gossip, VectorGossip
@@ -66,10 +65,6 @@ class CompressedOptimizer(DecentralizedOptimizer):
             timer=self.timer,
         )
         self._gossip = self._gossip_of(compressor)
-
-    @property
-    def message_bytes(self) -> int:
-        return self._gossip.message_bytes
 
     @classmethod
     def warnings(
@@ -142,8 +137,7 @@ def make_copies_exact(optimizer: OverlappingOptimizer, hat: torch.Tensor, z: tor
 
 def require_equal_start(optimizer: DecentralizedOptimizer) -> None:
     """Raise ValueError if the nodes start from models that differ; all of them call it."""
-    digest = hashlib.sha256(optimizer.x.cpu().numpy().tobytes()).digest()
-    if len(set(gather_digests(optimizer.communicator, digest, device=optimizer.x.device))) > 1:
+    if not is_same_everywhere(optimizer.communicator, optimizer.x):
         raise ValueError(
             f"{type(optimizer).__name__} needs the same model on every node at the start; "
             "average or broadcast the nodes' parameters first"

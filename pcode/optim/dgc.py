@@ -9,9 +9,8 @@ import torch
 from pcode.compression.base import Compressor
 from pcode.optim.compressed import CompressedOptimizer
 from pcode.optim.local import LocalSGD
-from pcode.topology.base import Graph, Topology
+from pcode.topology.base import Graph
 from pcode.utils.errors import UserError
-from pcode.utils.layout import Layout
 from pcode.utils.options import Option, needs
 
 # Keeps the clipping factor of an all-zero tensor finite, as torch.nn.utils.clip_grad_norm_ does.
@@ -90,17 +89,15 @@ class DGC(CompressedOptimizer):
             )
 
     @classmethod
-    def warnings(
-        cls, topology: Topology, compressor: Compressor, layout: Layout, **flags: Any
-    ) -> list[str]:
-        warnings = super().warnings(topology, compressor, layout, **flags)
-        if epochs := flags["compress_warmup_epochs"]:
-            dropped = [f"{100 * ratio:g} %" for ratio in flags["compress_warmup_values"][:epochs]]
-            warnings.append(
-                f"warm-up of {epochs} epochs, which drop {', '.join(dropped)} in turn, and send "
-                "more than later"
-            )
-        return warnings
+    def notes(cls, **flags: Any) -> list[str]:
+        if not (epochs := flags["compress_warmup_epochs"]):
+            return []
+        shares = ", ".join(
+            f"{100 * ratio:g} %" for ratio in flags["compress_warmup_values"][:epochs]
+        )
+        return [
+            f"warm-up of {epochs} epochs, which drop {shares} in turn, and send more than later"
+        ]
 
     def _warm_up(self) -> None:
         """Use the compressor of this epoch."""

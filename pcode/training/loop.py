@@ -70,11 +70,11 @@ def run_node(
     except OSError as error:
         if error.filename is None and error.errno not in FULL:
             raise
-        step = "" if state is None else f", step {state.step}"
+        place = error.filename or runs_folder(plan.config)
         raise StorageError(
-            f"rank {communicator.rank if state is None else state.records.own.name}{step}: "
-            f"{error.filename or runs_folder(plan.config)}: {error.strerror}; earlier checkpoints "
-            "are whole"
+            f"{place}: {error.strerror}; earlier checkpoints are whole",
+            rank=communicator.rank if state is None else int(state.records.own.name),
+            step=None if state is None else state.step,
         ) from error
     state.say(f"results: {state.records.folder}")
     return summary, state.records.folder

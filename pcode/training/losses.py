@@ -55,19 +55,15 @@ class Losses:
         value = torch.empty((), dtype=loss.dtype, pin_memory=True)
         value.copy_(loss.detach(), non_blocking=True)
         self._ahead.append((step, value, torch.cuda.current_stream().record_event()))
-        return self._read(self._steps_ahead)
+        return self.read(self._steps_ahead)
 
     def wait(self, step: int) -> None:
         """Return when a GPU has done all that is queued, or raise CommunicationError."""
         if self._device.type == "cuda":
             self._wait(torch.cuda.current_stream().record_event(), step)
 
-    def rest(self) -> list[float]:
-        """Those that are left, once the GPU has come to them; raises as `add`."""
-        return self._read(0)
-
-    def _read(self, left: int) -> list[float]:
-        """The first losses, until so many are left."""
+    def read(self, left: int = 0) -> list[float]:
+        """The first losses, once the GPU has come to them, until so many are left; as `add`."""
         known = []
         while len(self._ahead) > left:
             step, value, copied = self._ahead.popleft()

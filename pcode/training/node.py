@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from pcode.communication import Communicator
-from pcode.communication.gathering import average, gather_digests
+from pcode.communication.gathering import average, is_same_everywhere
 from pcode.datasets import Batches
 from pcode.datasets.base import LocalRank, Order
 from pcode.models import normalization_parameters
@@ -122,7 +122,7 @@ class Node:
         # Dropout draws from torch's global generator: it starts from this step's own number.
         seed_dropout = torch.cuda.manual_seed if on_gpu else torch.default_generator.manual_seed
         seed_dropout(derive_seed(self.seed, "forward", self.rank, step, *self.part.numbers))
-        self.communicator.fail_point("forward", step, self._corrupt)
+        self.communicator.fail_point("forward", step, lambda: self.optimizer.x.fill_(math.nan))
         with self.timer("forward"):
             with autocast(self.amp, self.device):
                 outputs, self.carried = self.task.forward(self._forward, inputs, self.carried)
@@ -162,10 +162,7 @@ class Node:
         Raises:
             DivergenceError, CommunicationError: as train_step.
         """
-        return [self._share * loss for loss in self._losses.rest()]
-
-    def _corrupt(self) -> None:
-        self.optimizer.x.fill_(math.nan)
+        return [self._share * loss for loss in self._losses.read()]
 
     def restart_timer(self) -> None:
         """Reset the mean step times."""
@@ -257,11 +254,10 @@ class Node:
         self._losses.wait(step)
         if not bool(self.optimizer.x.isfinite().all()):
             raise DivergenceError("the parameters are not finite", rank=self.rank, step=step)
-        if self.local_ranks.size > 1:
-            digests = gather_digests(self.local_ranks, parameters_digest(self.model), step)
-            if len(set(digests)) > 1:
-                reason = "its processes hold different parameters"
-                raise CommunicationError(reason, rank=self.rank, step=step)
+        several = self.local_ranks.size > 1
+        if several and not is_same_everywhere(self.local_ranks, self.optimizer.x.cpu(), step):
+            reason = "its processes hold different parameters"
+            raise CommunicationError(reason, rank=self.rank, step=step)
 
 
 def parameters_digest(model: nn.Module) -> bytes:

@@ -12,8 +12,9 @@ The order of events is in loop.py; to stop also in main.py and restarts.py; to g
    that mpirun ends the other ranks; the launcher (restarts.py) starts all of them again from the
    last checkpoint, at most `--max_restarts` times (0 by default).
 3. *With `--on_failure continue`* it reaches `continue_after`, on all nodes that live:
-   a. a node that diverged reports it, so that the others leave their exchanges too;
-   b. `Communicator.recover` agrees on who lives, and gives them a communicator of their own;
+   a. it calls `Communicator.recover`, and a node that diverged says why, so that the others leave
+      their exchanges too;
+   b. that agrees on who lives, and gives them a communicator of their own;
    c. `regroup` gives up the pending exchange, plans for so many nodes, and makes a node of that
       plan (with buffers of its own) from the mean model and momentum of those that are finite;
       where another node dies meanwhile, again from b;
@@ -45,11 +46,11 @@ def continue_after(state: RunState, error: CommunicationError | DivergenceError)
     diverged = isinstance(error, DivergenceError) and (
         error.ranks is None or communicator.rank in error.ranks
     )
-    if isinstance(error, DivergenceError):
-        communicator.report(error, state.step)
+    reason = str(error) if isinstance(error, DivergenceError) else ""
     before, alive = state.members, list(range(communicator.size))
     while True:
-        communicator, survivors = communicator.recover()
+        communicator, survivors = communicator.recover(reason)
+        reason = ""
         alive = [alive[rank] for rank in survivors]
         state.members = [before[rank] for rank in alive]
         try:

@@ -16,7 +16,7 @@ from pcode.utils.timing import PARTS
 
 
 def headline(plan: Plan) -> list[str]:
-    """What a run does, in two or three lines, after the curve of gamma where it was searched."""
+    """What a run does, in a few lines, after the curve of gamma where it was searched."""
     config, topology = plan.config, plan.topology
     rates = [plan.schedule(rank) for rank in range(topology.num_nodes)]
     peaks = sorted({f"{schedule.peak:g}" for schedule in rates}, key=float)
@@ -34,6 +34,8 @@ def headline(plan: Plan) -> list[str]:
     ]
     if plan.optimizer.compresses:
         lines.append(f"{config.graph.comm_op}: {plan.compressor.description}")
+    notes = plan.optimizer.notes(**config.flat())
+    lines += [f"{config.learning.optimizer}: {note}" for note in notes]
     return [*(plan.search.lines() if plan.search else ()), *lines]
 
 

@@ -1,7 +1,6 @@
 """Starting a run again after a failure, from its last checkpoint."""
 
 import json
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -9,7 +8,7 @@ from pathlib import Path
 
 from pcode.training.checkpoint import last_step, read_manifest
 from pcode.training.records import SUMMARY, run_name
-from pcode.utils.errors import UserError
+from pcode.utils.errors import UserError, say
 
 
 @dataclass(frozen=True)
@@ -115,20 +114,16 @@ def run_attempts(
         if failed and is_new and json.loads(summary.read_bytes())["exit_reason"] == "finished":
             return 0
         if status == 0 and summary_needed and not is_new:
-            _say("error: no node came to the end")
+            say("error: no node came to the end")
             status, failed = 1, True
         if not failed or num_restarts == max_restarts:
             return status
         num_restarts += 1
         attempt = following(attempt)
-        _say(
+        say(
             f"restart {num_restarts} of {max_restarts}: a node failed (status {status}); "
             f"{attempt.where}"
         )
-
-
-def _say(text: str) -> None:
-    print(f"run.py: {text}", file=sys.stderr, flush=True)
 
 
 def _identity(file: Path) -> tuple[int, int] | None:

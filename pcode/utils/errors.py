@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
+
+Error = TypeVar("Error", bound="RunError")
 
 USER_ERROR = 2  # the flags cannot be followed, and nothing was written
 DIVERGED = 3  # the loss or a vector is no longer finite
@@ -12,10 +16,9 @@ PREEMPTED = 75  # SIGTERM or SIGUSR1: saved; --resume goes on (sysexits.h: EX_TE
 INTERRUPTED = 130  # Ctrl-C
 
 
-def _placed(reason: str, **places: int | None) -> str:
-    """The reason, after the places that are known."""
-    known = [f"{name} {number}" for name, number in places.items() if number is not None]
-    return f"{', '.join(known)}: {reason}" if known else reason
+def say(line: str) -> None:
+    """Write a line of run.py's to the standard error."""
+    print(f"run.py: {line}", file=sys.stderr, flush=True)
 
 
 class UserError(ValueError):
@@ -43,34 +46,54 @@ def naming_flags(flags: str) -> Iterator[None]:
 
 
 class RunError(RuntimeError):
-    """This node cannot go on with its step."""
+    """This node cannot go on with its step.
+
+    Args:
+        reason: what happened, in a few words ("no message within 60 s").
+        rank: the node that noticed, where it speaks of its own.
+        peer: the node on the other side, or None where no single one can be named.
+        step: the training step in which it did, or None outside of training.
+    """
 
     exit_status = 1
+
+    def __init__(
+        self,
+        reason: str,
+        *,
+        rank: int | None = None,
+        peer: int | None = None,
+        step: int | None = None,
+    ) -> None:
+        self.reason, self.rank, self.peer, self.step = reason, rank, peer, step
+        places = {"rank": rank, "peer": peer, "step": step}
+        known = [f"{name} {number}" for name, number in places.items() if number is not None]
+        super().__init__(f"{', '.join(known)}: {reason}" if known else reason)
+
+    def named(self: Error, members: Sequence[str], step: int | None = None) -> Error:
+        """The same with the names that nodes, by rank, had first; and a step if it has none."""
+        rank, peer = (
+            None if node is None else int(members[node]) for node in (self.rank, self.peer)
+        )
+        step = step if self.step is None else self.step
+        return type(self)(**vars(self) | {"rank": rank, "peer": peer, "step": step})
 
 
 class CommunicationError(RunError):
     """A message did not arrive or could not be sent; the run ends, or goes on without its sender.
 
     Args:
-        reason: what happened, in a few words ("no message within 60 s").
-        rank: the node that noticed.
-        peer: the node on the other side, or None where no single one can be named.
-        step: the training step of the exchange, or None outside of training.
+        rank, peer, step: see RunError; of the exchange.
         reported_by_peer: whether another node has noticed it, and says so itself.
     """
 
+    rank: int
+
     def __init__(
-        self,
-        reason: str,
-        *,
-        rank: int,
-        peer: int | None = None,
-        step: int | None = None,
-        reported_by_peer: bool = False,
+        self, reason: str, *, rank: int, reported_by_peer: bool = False, **places: int | None
     ) -> None:
-        self.reason, self.rank, self.peer, self.step = reason, rank, peer, step
+        super().__init__(reason, rank=rank, **places)
         self.reported_by_peer = reported_by_peer
-        super().__init__(_placed(reason, rank=rank, peer=peer, step=step))
 
     def by_node(self, local_size: int) -> CommunicationError:
         """The same with nodes in place of processes, of which each node has so many."""
@@ -80,13 +103,6 @@ class CommunicationError(RunError):
             if peer == node:
                 peer, reason = None, f"its process {local_rank}: {reason}"
         return CommunicationError(**vars(self) | {"reason": reason, "rank": node, "peer": peer})
-
-    def named(self, members: Sequence[str], step: int) -> CommunicationError:
-        """The same with the names that nodes, by rank, had first; and a step if it has none."""
-        rank, peer = int(members[self.rank]), self.peer
-        peer = None if peer is None else int(members[peer])
-        step = step if self.step is None else self.step
-        return CommunicationError(**vars(self) | {"rank": rank, "peer": peer, "step": step})
 
 
 class StorageError(RunError):
@@ -110,29 +126,17 @@ class DivergenceError(RunError):
     """The training loss or a vector of a node is no longer made of finite numbers.
 
     Args:
-        reason: what is not finite.
-        rank: the node that noticed, where it speaks of its own.
-        step: in which it did, where that is known.
+        rank, step: see RunError.
         ranks: of which nodes, where every node raises it; None: of the node that does.
     """
 
     exit_status = DIVERGED
 
     def __init__(
-        self,
-        reason: str,
-        *,
-        rank: int | None = None,
-        step: int | None = None,
-        ranks: tuple[int, ...] | None = None,
+        self, reason: str, *, ranks: tuple[int, ...] | None = None, **places: int | None
     ) -> None:
-        self.reason, self.rank, self.step, self.ranks = reason, rank, step, ranks
-        super().__init__(_placed(reason, rank=rank, step=step))
-
-    def named(self, members: Sequence[str]) -> DivergenceError:
-        """The same with the name that the node had at the beginning; members are by rank."""
-        rank = None if self.rank is None else int(members[self.rank])
-        return DivergenceError(self.reason, rank=rank, step=self.step, ranks=self.ranks)
+        super().__init__(reason, **places)
+        self.ranks = ranks
 
 
 class NotFiniteError(DivergenceError):

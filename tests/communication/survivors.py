@@ -36,10 +36,10 @@ class Tale:
         self.communicator = communicator
         self.entries: list[dict[str, Any]] = []
 
-    def recover(self, error: CommunicationError | None) -> None:
-        """Recover; the error, if this node had one, is noted."""
+    def recover(self, error: CommunicationError | None, reason: str = "") -> None:
+        """Recover, from the error, which is noted, or for a reason of this node's own."""
         begin, sent = time.perf_counter(), self.communicator.bytes_sent
-        self.communicator, survivors = self.communicator.recover()
+        self.communicator, survivors = self.communicator.recover(reason)
         entry: dict[str, Any] = {"survivors": survivors, "rank": self.communicator.rank}
         entry["seconds"] = time.perf_counter() - begin
         assert self.communicator.bytes_sent == sent
@@ -160,13 +160,12 @@ def report(tale: Tale) -> None:
         try:
             for step in range(100):
                 if communicator.rank == diverged and step == 3:
-                    communicator.report(ArithmeticError("not finite"), step)
                     break
                 exchanging(communicator, step)
         except CommunicationError as error:
             failure = error
         assert (failure is None) == (communicator.rank == diverged)
-        tale.recover(failure)
+        tale.recover(failure, "" if failure else "step 3: not finite")
 
 
 SCENARIOS: dict[str, Callable[[Tale], None]] = {

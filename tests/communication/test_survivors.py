@@ -102,12 +102,10 @@ def test_messages_from_before_a_recovery_do_not_arrive_after_it() -> None:
         peer = 1 - communicator.rank
         communicator.exchange({peer: torch.tensor([1.0])}, {peer: torch.zeros(1)}, 0)
         communicator.barrier(0)
-        if communicator.rank == 0:
-            communicator.report(ArithmeticError("not finite"), 0)
-        else:
+        if communicator.rank == 1:
             with pytest.raises(CommunicationError):
                 communicator.barrier(0)
-        communicator, _ = communicator.recover()
+        communicator, _ = communicator.recover("" if communicator.rank else "not finite")
         got = torch.zeros(1)
         communicator.exchange({peer: torch.tensor([2.0])}, {peer: got}, 1).wait()
         return float(got)
@@ -117,12 +115,13 @@ def test_messages_from_before_a_recovery_do_not_arrive_after_it() -> None:
 
 def test_a_simulated_node_that_fails_ends_those_that_recover() -> None:
     def node(communicator: Communicator) -> None:
-        if communicator.rank == 1:
-            communicator.report(ArithmeticError("not finite"), 0)
-            raise ZeroDivisionError("node 1 broke")
+        if communicator.rank == 0:
+            communicator.recover("not finite")
         try:
             exchanging(communicator, 0)
         except CommunicationError:
+            if communicator.rank == 1:
+                raise ZeroDivisionError("node 1 broke") from None
             communicator.recover()
 
     with pytest.raises(ZeroDivisionError, match="node 1 broke"):
