@@ -15,7 +15,7 @@ from typing import Any
 
 from packaging.requirements import Requirement
 
-from pcode.check import connectivity, probe
+from pcode.check import probe
 from pcode.check.commands import CommandResult, run_all, run_mpiruns
 from pcode.config import Config
 from pcode.launch.environment import derived_port
@@ -91,7 +91,7 @@ def requirements() -> list[Requirement] | None:
 
 
 def probe_arguments(config: Config, script: Path) -> list[str]:
-    """Return the interpreter's arguments for the probe; relative paths are the user's."""
+    """Return the interpreter's arguments to ask for facts; relative paths are the user's."""
     settings = {
         "script": os.path.abspath(script),
         "folder": os.path.abspath(config.launch.work_dir or "."),
@@ -99,6 +99,10 @@ def probe_arguments(config: Config, script: Path) -> list[str]:
         "checkpoint": config.watch.checkpoint,
         "packages": [need.name for need in requirements() or ()],
     }
+    return _probe(settings)
+
+
+def _probe(settings: dict[str, Any]) -> list[str]:
     return ["-c", Path(probe.__file__).read_text(encoding="utf-8"), json.dumps(settings)]
 
 
@@ -149,7 +153,6 @@ def connect_all(
         (who, whom) by their places in the hostfile -> the reason, for those that did not succeed;
         or why nothing of it is known.
     """
-    source = Path(connectivity.__file__).read_text(encoding="utf-8")
     start = _interpreters(launch, hosts, True)
     addresses = [list((answer.facts or {})["addresses"].values()) for answer in answers]
     seconds = min(_CONNECT_SECONDS, launch.time_limit_seconds)
@@ -159,10 +162,10 @@ def connect_all(
     for trial in range(_TRIALS):
         port = int(opened) + trial if opened.isdecimal() else derived_port(f"{os.getpid()} {trial}")
         settings = {"addresses": addresses, "port": port, "limit_seconds": seconds}
-        (ended,) = run_mpiruns([[*start, "-c", source, json.dumps(settings)]], limit, note)
+        (ended,) = run_mpiruns([[*start, *_probe(settings)]], limit, note)
         if "Address already in use" not in ended.errors:
             break
-    reports = [json.loads(line) for line in _marked(ended.output, connectivity.MARK)]
+    reports = [json.loads(line) for line in _marked(ended.output, probe.MARK)]
     if len(reports) < len(hosts):
         return ended.reason(limit)
     return {
