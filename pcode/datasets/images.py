@@ -1,21 +1,13 @@
 """Data sets of images that lie in memory as bytes, and what becomes of a batch of them."""
 
-import os
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
 
 from pcode.datasets.base import Split
-from pcode.datasets.data_files import reading
 from pcode.datasets.in_memory import InMemory
 from pcode.utils.devices import kept_on, to_device
 from pcode.utils.errors import UserError
-
-Array = np.ndarray[Any, Any]
 
 # Values of a byte.
 LEVELS = 256
@@ -85,70 +77,6 @@ def crops_and_mirror_images(
     )
     first = mirrored * to_mirrored + torch.arange(count) * to_next + top * to_row + left * to_column
     return windows.index_select(0, to_device(first, images.device))
-
-
-@dataclass(frozen=True, kw_only=True)
-class ImageFiles:
-    """A data set of images as it is published.
-
-    Attributes:
-        train, test: the files of each part. Each tuple is what `read` takes: one file, or one of
-            images and one of labels. It returns images, N x C x H x W, and labels, N.
-        padding: see ImagePreparation.
-        ending: that files may have besides, compressed; they are read as they are.
-    """
-
-    train: tuple[tuple[str, ...], ...]
-    test: tuple[tuple[str, ...], ...]
-    read: Callable[..., tuple[Array, Array]]
-    num_classes: int
-    padding: int | None = None
-    ending: str = ""
-
-    @property
-    def names(self) -> list[str]:
-        return [name for names in (*self.train, *self.test) for name in names]
-
-    def _stored(self, folder: Path, name: str) -> Path:
-        """Return the file, or, where it is not there, the one with the ending if that is."""
-        path, packed = folder / name, folder / f"{name}{self.ending}"
-        return packed if not os.path.exists(path) and os.path.exists(packed) else path
-
-    def missing(self, folder: Path) -> list[str]:
-        """Return the files that are not in the folder, with or without the ending."""
-        return [name for name in self.names if not os.path.exists(self._stored(folder, name))]
-
-    def load(self, name: str, folder: Path, hint: str) -> InMemory:
-        """Read the files, or raise a UserError; the hint says where missing ones belong."""
-        if absent := self.missing(folder):
-            raise UserError(f"--data {name}: {', '.join(absent)} not found in {hint}")
-        train, test = (self._read(folder, part) for part in (self.train, self.test))
-        return image_dataset(name, train, test, self.num_classes, self.padding)
-
-    def _read(self, folder: Path, part: tuple[tuple[str, ...], ...]) -> Split:
-        splits = [self._read_one([self._stored(folder, name) for name in names]) for names in part]
-        if len(splits) == 1:  # no copy
-            return splits[0]
-        inputs, targets = zip(*splits, strict=True)
-        return Split(torch.cat(inputs), torch.cat(targets))
-
-    def _read_one(self, paths: Sequence[Path]) -> Split:
-        with reading(*paths):
-            images, labels = self.read(*paths)
-            if images.dtype != np.uint8:
-                raise ValueError(f"the images are of {images.dtype}, not bytes")
-            if images.ndim != 4 or 0 in images.shape[1:]:
-                raise ValueError(f"what is of shape {images.shape} is not images")
-            if labels.shape != images.shape[:1] or not labels.size:
-                raise ValueError(f"{len(images)} images and labels of shape {labels.shape}")
-            if not np.issubdtype(labels.dtype, np.integer):
-                raise ValueError(f"the labels are of {labels.dtype}, not integers")
-            low, high = int(labels.min()), int(labels.max())
-            if low < 0 or high >= self.num_classes:
-                raise ValueError(f"classes from {low} to {high} where there are {self.num_classes}")
-        # A copy only of what is not contiguous or lies in memory that nobody may write to.
-        pixels = torch.from_numpy(np.require(images, requirements=["C", "W"]))
-        return Split(pixels, torch.from_numpy(labels.astype(np.int64)))
 
 
 def channel_statistics(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
