@@ -35,7 +35,7 @@ def _without(name: str, otherwise: str) -> Rule:
     return lambda flags: otherwise if flags[name] else None
 
 
-_of_language = _only_with("arch", lambda name: models.architecture(name).task == "language")
+_of_language = _only_with("arch", lambda name: models.task_of(name) == "language")
 _drawing_shares = _only_with("partition_data", lambda name: partition.partition_scheme(name).drawn)
 
 

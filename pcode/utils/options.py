@@ -124,14 +124,14 @@ class Option:
         for number in value if isinstance(value, tuple) else (value,):
             if not isinstance(number, int | float):
                 continue
-            largest = LARGEST_INTEGER if isinstance(number, int) else math.inf
-            for limit, fails, words in (
-                (self.minimum, operator.lt, "at least"),
-                (largest if self.maximum is None else self.maximum, operator.gt, "at most"),
-                (self.above, operator.le, "above"),
-                (self.below, operator.ge, "below"),
+            largest = LARGEST_INTEGER if isinstance(number, int) else None
+            for limit, holds, words in (
+                (self.minimum, operator.ge, "at least"),
+                (largest if self.maximum is None else self.maximum, operator.le, "at most"),
+                (self.above, operator.gt, "above"),
+                (self.below, operator.lt, "below"),
             ):
-                if limit is not None and fails(number, limit):
+                if limit is not None and not holds(number, limit):  # of NaN none does
                     shown = shortened(str(number))[1:-1]
                     raise UserError(f"--{self.name} {shown}: must be {words} {limit}")
 
