@@ -50,7 +50,7 @@ class Component:
 
 
 COMPONENTS = (
-    Component("data", "data", lambda: {name: each.load for name, each in DATASETS.items()}),
+    Component("data", "data", lambda: DATASETS),
     Component("arch", "model", builders, builder),
     Component("local_optimizer", "learning", lambda: LOCAL_OPTIMIZERS),
     Component("lr_schedule_scheme", "learning", lambda: SCHEMES),

@@ -22,8 +22,7 @@ import torch
 
 from pcode.datasets.base import Split
 from pcode.datasets.data_files import alone, load_arrays, reading
-from pcode.datasets.images import image_dataset
-from pcode.datasets.in_memory import InMemory
+from pcode.datasets.in_memory import InMemory, image_dataset
 from pcode.utils.errors import UserError
 from pcode.utils.files import one_line
 from pcode.utils.options import Option

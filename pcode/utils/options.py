@@ -235,8 +235,8 @@ def taken_by(component: Any, flags: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def look_up(flag: str, value: str, built: Mapping[str, T]) -> T:
-    """Return what a flag's value names: "NAME" or, of what is `parametric`, "NAME:PARAMETERS".
+def look_up(flag: str, value: str, built: Mapping[str, T], parametric: Collection[str] = ()) -> T:
+    """Return what a flag's value names: "NAME" or, of those that are parametric, "NAME:PARAMETERS".
 
     Raises:
         UserError: nothing of that name is built, or it takes no parameters.
@@ -244,6 +244,6 @@ def look_up(flag: str, value: str, built: Mapping[str, T]) -> T:
     name, colon, _ = value.partition(":")
     if name not in built:
         raise UserError(f"--{flag} {value!r} is not known; built: {', '.join(map(str, built))}")
-    if colon and not getattr(built[name], "parametric", False):
+    if colon and name not in parametric:
         raise UserError(f"--{flag} {value}: {name} takes no parameters")
     return built[name]
