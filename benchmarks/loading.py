@@ -34,7 +34,7 @@ from torchvision.transforms import v2
 
 from harness import keep, spread
 from pcode.datasets.base import Order, Split
-from pcode.datasets.images import image_dataset
+from pcode.datasets.in_memory import image_dataset
 from pcode.utils.devices import use_memory_well
 
 NUM_IMAGES, BATCH_SIZE, PADDING = 50_000, 128, 4

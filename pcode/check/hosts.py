@@ -10,12 +10,13 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import metadata
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
 
 from packaging.requirements import Requirement
 
-from pcode.check import connectivity, probe
+from pcode.check import probe
 from pcode.check.commands import CommandResult, run_all, run_mpiruns
 from pcode.config import Config
 from pcode.launch.environment import derived_port
@@ -29,7 +30,7 @@ _VERSION = "import sys; print('pcode-version:%d.%d.%d' % sys.version_info[:3])"
 _VERSION_MARK = "pcode-version:"
 _PYTHON_ERROR = re.compile(r"^\w+Error: ", re.MULTILINE)
 # A first connection by ssh takes seconds where names are looked up slowly.
-_MIN_LIMIT_SECONDS, _MAX_LIMIT_SECONDS = 10.0, 30.0
+_MIN_LIMIT_SECONDS = 10.0
 _CONNECT_SECONDS = 10.0
 _TRIALS = 3
 _HERE = "this machine"
@@ -60,12 +61,9 @@ def place_ranks(hosts: Sequence[Host], num_ranks: int) -> list[CheckedHost]:
     """Place rank after rank onto host after host; without any, onto this machine."""
     if not hosts:
         return [CheckedHost(_HERE, range(num_ranks))]
-    found, first = [], 0
-    for host in hosts:
-        end = min(first + host.slots, num_ranks)
-        found.append(CheckedHost(host.name, range(first, end)))
-        first = end
-    return found
+    ends = [min(end, num_ranks) for end in accumulate(host.slots for host in hosts)]
+    spans = pairwise([0, *ends])
+    return [CheckedHost(host.name, range(*span)) for host, span in zip(hosts, spans, strict=True)]
 
 
 def names_by_rank(hosts: Sequence[CheckedHost]) -> list[str]:
@@ -91,7 +89,7 @@ def requirements() -> list[Requirement] | None:
 
 
 def probe_arguments(config: Config, script: Path) -> list[str]:
-    """Return the interpreter's arguments for the probe; relative paths are the user's."""
+    """Return the interpreter's arguments to ask for facts; relative paths are the user's."""
     settings = {
         "script": os.path.abspath(script),
         "folder": os.path.abspath(config.launch.work_dir or "."),
@@ -99,12 +97,11 @@ def probe_arguments(config: Config, script: Path) -> list[str]:
         "checkpoint": config.watch.checkpoint,
         "packages": [need.name for need in requirements() or ()],
     }
+    return _probe(settings)
+
+
+def _probe(settings: dict[str, Any]) -> list[str]:
     return ["-c", Path(probe.__file__).read_text(encoding="utf-8"), json.dumps(settings)]
-
-
-def _limit_seconds(launch: Launch) -> float:
-    """Return how long a host may take to answer."""
-    return min(_MAX_LIMIT_SECONDS, max(_MIN_LIMIT_SECONDS, launch.time_limit_seconds))
 
 
 def _interpreters(launch: Launch, hosts: Sequence[Host], remote: bool) -> list[str]:
@@ -118,7 +115,8 @@ def ask_hosts(
     launch: Launch, hosts: Sequence[Host], arguments: Sequence[str], remote: bool, note: Note
 ) -> list[CheckedHost]:
     """Ask all hosts, or this machine, at the same time, each through an mpirun of its own."""
-    placed, limit = place_ranks(hosts, launch.num_processes), _limit_seconds(launch)
+    placed = place_ranks(hosts, launch.num_processes)
+    limit = max(_MIN_LIMIT_SECONDS, launch.time_limit_seconds)
     each = [[host] for host in hosts] or [[]]
     starts = [_interpreters(launch, host, remote) for host in each]
     ended = run_mpiruns([[*start, *arguments] for start in starts], limit, note)
@@ -135,7 +133,7 @@ def ask_hosts(
 
 def ask_here(launch: Launch, arguments: Sequence[str]) -> CheckedHost:
     """Ask this machine without mpirun."""
-    limit = _limit_seconds(launch)
+    limit = max(_MIN_LIMIT_SECONDS, launch.time_limit_seconds)
     (ended,) = run_all([[sys.executable, "-u", *arguments]], limit)
     return CheckedHost(_HERE, range(launch.num_processes)).answered(ended, limit)
 
@@ -149,20 +147,19 @@ def connect_all(
         (who, whom) by their places in the hostfile -> the reason, for those that did not succeed;
         or why nothing of it is known.
     """
-    source = Path(connectivity.__file__).read_text(encoding="utf-8")
     start = _interpreters(launch, hosts, True)
     addresses = [list((answer.facts or {})["addresses"].values()) for answer in answers]
     seconds = min(_CONNECT_SECONDS, launch.time_limit_seconds)
-    limit = _limit_seconds(launch) + seconds
+    limit = max(_MIN_LIMIT_SECONDS, launch.time_limit_seconds) + seconds
     # Where a firewall leaves only some ports to MPI, the first of these.
     opened = os.environ.get("OMPI_MCA_btl_tcp_port_min_v4", "")  # noqa: SIM112  # MPI's name
     for trial in range(_TRIALS):
         port = int(opened) + trial if opened.isdecimal() else derived_port(f"{os.getpid()} {trial}")
         settings = {"addresses": addresses, "port": port, "limit_seconds": seconds}
-        (ended,) = run_mpiruns([[*start, "-c", source, json.dumps(settings)]], limit, note)
+        (ended,) = run_mpiruns([[*start, *_probe(settings)]], limit, note)
         if "Address already in use" not in ended.errors:
             break
-    reports = [json.loads(line) for line in _marked(ended.output, connectivity.MARK)]
+    reports = [json.loads(line) for line in _marked(ended.output, probe.MARK)]
     if len(reports) < len(hosts):
         return ended.reason(limit)
     return {

@@ -1,8 +1,7 @@
-"""What one host has for a run, as a line of JSON. It runs on that host, on its own.
+"""What one host has for a run, or which others it reaches, as a line of JSON: MARK, and an object.
 
-`python -c SOURCE SETTINGS`: it imports the standard library only (Python 3.8 or newer), and says
-what is missing instead of failing. SETTINGS is JSON: `script`, run.py's absolute path; `folder`, in
-which ranks start; `data_dir` and `checkpoint`, from there; `packages`, names of distributions.
+`python -c SOURCE SETTINGS` on that host: it imports the standard library only (Python 3.8 or
+newer), and says what is missing instead of failing. SETTINGS is JSON, see `facts` and `unreached`.
 """
 
 from __future__ import annotations  # hosts run it with any interpreter that they have
@@ -18,6 +17,9 @@ import socket
 import struct
 import subprocess
 import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -29,6 +31,10 @@ _MPI_LIBRARY = (
     "import mpi4py; mpi4py.rc.initialize = False; "
     "from mpi4py import MPI; print(MPI.Get_library_version())"
 )
+# Enough for a first packet that is lost and comes again.
+_TRY_SECONDS = 3.0
+_PAUSE_SECONDS = 0.1
+_TOGETHER = 64
 
 
 def package(name: str) -> str | None:
@@ -121,7 +127,11 @@ def can_be_written(place: str) -> bool:
 
 
 def facts(settings: dict[str, Any]) -> dict[str, Any]:
-    """Collect all of it."""
+    """Collect what the host has.
+
+    The settings are `script`, run.py's absolute path; `folder`, in which ranks start; `data_dir`
+    and `checkpoint`, from there; `packages`, names of distributions.
+    """
     script, folder, hostname = settings["script"], settings["folder"], socket.gethostname()
     try:
         own_address = socket.gethostbyname(hostname)
@@ -155,9 +165,74 @@ def facts(settings: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def greet(address: str, port: int, own: int, other: int) -> None:
+    """Connect and exchange numbers: the same address may be used on several hosts."""
+    with socket.create_connection((address, port), _TRY_SECONDS) as connection:
+        connection.sendall(f"{own}\n".encode())
+        if connection.recv(16) != f"{other}\n".encode():
+            raise OSError("another host answers")
+
+
+def reach(addresses: list[str], port: int, own: int, other: int, deadline: float) -> str | None:
+    """Connect to a host at one of its addresses, as soon as it listens; return why not, or None."""
+    while True:
+        reasons, refused = [], False
+        for address in addresses:
+            try:
+                greet(address, port, own, other)
+            except OSError as error:
+                refused = refused or isinstance(error, ConnectionRefusedError)
+                reasons.append(f"{address}: {error.strerror or error}")
+            else:
+                return None
+        if not refused or time.monotonic() > deadline:  # refused: it may not listen yet
+            return "; ".join(reasons) or "no IPv4 address of it is known"
+        time.sleep(_PAUSE_SECONDS)
+
+
+def answer(server: socket.socket, own: int, num_others: int, deadline: float) -> None:
+    """Answer until all others have come or the time is up."""
+    seen: set[bytes] = set()
+    while len(seen) < num_others and (left := deadline - time.monotonic()) > 0:
+        server.settimeout(left)
+        try:
+            connection, _ = server.accept()
+            with connection:
+                connection.settimeout(_TRY_SECONDS)
+                seen.add(connection.recv(16))
+                connection.sendall(f"{own}\n".encode())
+        except OSError:  # the time is up, or the other is gone and reports why
+            continue
+
+
+def unreached(settings: dict[str, Any]) -> dict[str, Any]:
+    """Connect to every other host, as one of the ranks of an mpirun, while the others do.
+
+    The settings are `addresses`, a list for each host; `port`, to which the host's number is added;
+    `limit_seconds`. Returns `host`, its own number, and `failed`, the numbers of the hosts that it
+    did not reach, with the reasons.
+    """
+    own = int(os.environ["OMPI_COMM_WORLD_RANK"])
+    addresses, port = settings["addresses"], settings["port"]
+    deadline = time.monotonic() + settings["limit_seconds"]
+    others = [other for other in range(len(addresses)) if other != own]
+    server = socket.create_server(("0.0.0.0", port + own), backlog=len(others))
+    # The program ends when this does.
+    threading.Thread(target=answer, args=(server, own, len(others), deadline)).start()
+    with ThreadPoolExecutor(_TOGETHER) as threads:
+        asked = {
+            other: threads.submit(reach, addresses[other], port + other, own, other, deadline)
+            for other in others
+        }
+        failed = {other: reason for other, each in asked.items() if (reason := each.result())}
+    return {"host": own, "failed": failed}
+
+
 def main() -> None:
+    settings = json.loads(sys.argv[1])
+    found = unreached(settings) if "addresses" in settings else facts(settings)
     # One write, so that no other output comes in between.
-    sys.stdout.write(f"{MARK}{json.dumps(facts(json.loads(sys.argv[1])))}\n")
+    sys.stdout.write(f"{MARK}{json.dumps(found)}\n")
     sys.stdout.flush()
 
 

@@ -35,7 +35,7 @@ def _without(name: str, otherwise: str) -> Rule:
     return lambda flags: otherwise if flags[name] else None
 
 
-_of_language = _only_with("arch", lambda name: models.architecture(name).task == "language")
+_of_language = _only_with("arch", lambda name: models.task_of(name) == "language")
 _drawing_shares = _only_with("partition_data", lambda name: partition.partition_scheme(name).drawn)
 
 
@@ -49,7 +49,7 @@ def data_dir_unread(flags: Flags) -> str | None:
     """Return the reason why the folder matters neither for the data set nor for word vectors."""
     if flags["rnn_use_pretrained_emb"] and _of_language(flags) is None:
         return None
-    taken = taken_by(datasets.data_source(flags["data"]).load, flags)
+    taken = taken_by(datasets.loader(flags["data"]), flags)
     return _only_with("data", lambda name: "data_dir" in taken)(flags)
 
 

@@ -16,7 +16,7 @@ from pcode.compression import COMPRESSORS
 from pcode.config.files import FileValue, read_flags
 from pcode.config.options import AUTO, Config
 from pcode.datasets import DATASETS
-from pcode.models import architecture, builders
+from pcode.models import builder, builders
 from pcode.optim import ALIASES, LOCAL_OPTIMIZERS, OPTIMIZERS
 from pcode.schedules import SCHEMES
 from pcode.topology import TOPOLOGIES
@@ -50,8 +50,8 @@ class Component:
 
 
 COMPONENTS = (
-    Component("data", "data", lambda: {name: each.load for name, each in DATASETS.items()}),
-    Component("arch", "model", builders, lambda name: architecture(name).build),
+    Component("data", "data", lambda: DATASETS),
+    Component("arch", "model", builders, builder),
     Component("local_optimizer", "learning", lambda: LOCAL_OPTIMIZERS),
     Component("lr_schedule_scheme", "learning", lambda: SCHEMES),
     Component("graph_topology", "graph", lambda: TOPOLOGIES),

@@ -1,8 +1,16 @@
 """Consensus alone, without gradients: how fast compressed gossip averages, and with which gamma."""
 
-from pcode.consensus.gossip import Consensus, Course, gossip, slowest_mode
-from pcode.consensus.measurement import Measurement, Setting, measure, setting_of
-from pcode.consensus.search import GammaSearch, Trial, check_gamma, search_gamma
+from pcode.consensus.gossip import (
+    Consensus,
+    Course,
+    Measurement,
+    Setting,
+    gossip,
+    measure,
+    setting_of,
+    slowest_mode,
+)
+from pcode.consensus.search import GammaSearch, search_gamma
 
 __all__ = [
     "Consensus",
@@ -10,8 +18,6 @@ __all__ = [
     "GammaSearch",
     "Measurement",
     "Setting",
-    "Trial",
-    "check_gamma",
     "gossip",
     "measure",
     "search_gamma",

@@ -2,7 +2,7 @@
 
 import math
 import statistics
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -49,20 +49,12 @@ BAR_WIDTH = 40
 
 
 @dataclass(frozen=True)
-class Trial:
-    """A gamma, and the cost that was measured for it: infinite where it diverged."""
-
-    gamma: float
-    cost: float
-
-
-@dataclass(frozen=True)
 class GammaSearch:
     """The consensus step size that was found, and how.
 
     Attributes:
         best: gamma.
-        trials: all that were tried, by falling gamma.
+        trials: each gamma that was tried, falling, and its cost: infinite where it diverged.
         num_rounds: of each trial.
         num_entries: of a node's vector in the trials; `share`, relative to the model's.
         scale: what the best trial's gamma was multiplied by, because the cut vector is easier to
@@ -71,7 +63,7 @@ class GammaSearch:
     """
 
     best: float
-    trials: tuple[Trial, ...]
+    trials: Mapping[float, float]
     num_rounds: int
     num_entries: int
     share: float
@@ -90,26 +82,20 @@ class GammaSearch:
             head += f", {self.scale:.3g} of the best there: the rest is harder to compress"
         if self.grown:
             head += f"; stepped down from {self.grown[0]:.4g}, with which errors grow again"
-        finite = [trial for trial in self.trials if math.isfinite(trial.cost)]
-        chosen = min(finite, key=lambda trial: abs(trial.gamma * self.scale - self.best))
-        lowest = min(trial.cost for trial in finite)
-        near = sorted(self.trials, key=lambda trial: abs(math.log(trial.gamma / chosen.gamma)))[:13]
+        finite = [gamma for gamma, cost in self.trials.items() if math.isfinite(cost)]
+        chosen = min(finite, key=lambda gamma: abs(gamma * self.scale - self.best))
+        lowest = min(self.trials.values())
+        near = sorted(self.trials, key=lambda gamma: abs(math.log(gamma / chosen)))[:13]
         table = ["     gamma       cost"]
-        for trial in sorted(near, key=lambda trial: -trial.gamma):
-            mark = "*" if trial is chosen else " "
-            if not math.isfinite(trial.cost):
-                table.append(f"{mark} {trial.gamma:8.4g}   diverges")
+        for gamma in sorted(near, reverse=True):
+            mark, cost = "*" if gamma == chosen else " ", self.trials[gamma]
+            if not math.isfinite(cost):
+                table.append(f"{mark} {gamma:8.4g}   diverges")
                 continue
-            bar = "#" * max(1, round(BAR_WIDTH * lowest / trial.cost))
-            bar += " (errors grow later)" if trial.gamma * self.scale in self.grown else ""
-            table.append(f"{mark} {trial.gamma:8.4g} {trial.cost:10.4g} {bar}")
+            bar = "#" * max(1, round(BAR_WIDTH * lowest / cost))
+            bar += " (errors grow later)" if gamma * self.scale in self.grown else ""
+            table.append(f"{mark} {gamma:8.4g} {cost:10.4g} {bar}")
         return [head, *table]
-
-
-def check_gamma(gamma: float) -> None:
-    """Raise UserError unless it can be a consensus step size."""
-    if not 0 < gamma <= 1:
-        raise UserError(f"--consensus_stepsize {gamma:g}: must be above 0 and at most 1")
 
 
 def search_gamma(
@@ -149,7 +135,7 @@ def search_gamma(
     """
     n = topology.num_nodes
     if n == 1 or layout.num_entries == 0:
-        return GammaSearch(1.0, (), 0, 0, 0.0, 1.0)
+        return GammaSearch(1.0, {}, 0, 0, 0.0, 1.0)
     delta = compressor.contraction(layout)
     # Unbiased forms may be no contraction at all.
     effort = CATCH_UP / max(delta, CATCH_UP / MOST_ROUNDS)
@@ -159,20 +145,14 @@ def search_gamma(
 
     play = partial(Consensus, optimizer, topology, compressor, seed=seed)
 
-    def trial(exponent: float) -> Trial:
-        gamma, apart = 2.0**exponent, float(optimizer.converges)
-        played = play(cut, _start(topology, cut, seed, apart), gamma=gamma)
+    def cost(gamma: float) -> float:
+        start = _start(topology, cut, seed, apart=float(optimizer.converges))
+        played = play(cut, start, gamma=gamma)
         if optimizer.converges:
-            return Trial(gamma, _converging(played, gamma, topology.spectral_gap, num_rounds))
-        return Trial(gamma, _disturbed(played, gamma, topology, num_rounds, seed))
+            return _converging(played, gamma, topology.spectral_gap, num_rounds)
+        return _disturbed(played, gamma, topology, num_rounds, seed)
 
-    trials = _coarse(trial)
-    centre = min(trials, key=lambda exponent: trials[exponent].cost)
-    for sixths in (-4, -3, -2, -1, 1, 2, 3, 4):
-        exponent = centre + sixths / 6
-        if exponent <= 0 and math.isfinite(trials[centre].cost):
-            trials[exponent] = trial(exponent)
-    ordered = tuple(sorted(trials.values(), key=lambda each: -each.gamma))
+    trials = _costs(cost)
     easier = compressor.contraction(cut)
     scale = delta / easier if 0 < delta < (1 - DELTA_TOLERANCE) * easier else 1.0
     short = _cut(layout, max(1, min(REPLAY_ENTRIES, REPLAY_ENTRIES_OF_ALL // n)))
@@ -180,14 +160,14 @@ def search_gamma(
     replay_rounds = min(REPLAY_ROUNDS, REPLAY_WORK // work)
     start = _start(topology, short, seed, apart=1.0)
     grown: list[float] = []
-    for best in (gamma * scale for gamma in _candidates(ordered)):
+    for best in (gamma * scale for gamma in _candidates(trials)):
         replay = play(short, start, gamma=min(1.0, REPLAY_MARGIN * best))
         if not _grows(replay, replay_rounds):
             sizes = cut.num_entries, cut.num_entries / layout.num_entries
-            return GammaSearch(best, ordered, num_rounds, *sizes, scale, tuple(grown))
+            return GammaSearch(best, trials, num_rounds, *sizes, scale, tuple(grown))
         grown.append(best)
     raise UserError(
-        f"no consensus step size down to {ordered[-1].gamma:.1g} will do: with this compressor "
+        f"no consensus step size down to {min(trials):.1g} will do: with this compressor "
         f"the nodes of graph {topology.name!r} drift apart"
     )
 
@@ -232,12 +212,29 @@ def _disturbed(
     return statistics.fmean(squares[num_rounds // 2 :]) + rest
 
 
-def _candidates(trials: Sequence[Trial]) -> Iterator[float]:
+def _costs(cost: Callable[[float], float]) -> dict[float, float]:
+    """Costs by falling gamma: of halves until STEPS_BEYOND the best, and of what is around that."""
+    costs: dict[float, float] = {}  # by exponent of 2
+    best = 0
+    for exponent in range(0, SMALLEST_EXPONENT - 1, -1):
+        costs[exponent] = cost(2.0**exponent)
+        if costs[exponent] <= costs[best]:
+            best = exponent
+        elif exponent <= best - STEPS_BEYOND:
+            break
+    centre = min(costs, key=lambda exponent: costs[exponent])
+    for sixths in (-4, -3, -2, -1, 1, 2, 3, 4) if math.isfinite(costs[centre]) else ():
+        if (near := centre + sixths / 6) <= 0:
+            costs[near] = cost(2.0**near)
+    return {2.0**exponent: costs[exponent] for exponent in sorted(costs, reverse=True)}
+
+
+def _candidates(trials: Mapping[float, float]) -> list[float]:
     """The smallest of the gammas that cost next to the least, and the tried ones below."""
-    good = (1 + COST_TOLERANCE) * min(each.cost for each in trials)
-    finite = [each for each in trials if math.isfinite(each.cost)]
-    best = min((each.gamma for each in finite if each.cost <= good), default=0.0)
-    return (each.gamma for each in finite if each.gamma <= best)
+    good = (1 + COST_TOLERANCE) * min(trials.values())
+    finite = [gamma for gamma, cost in trials.items() if math.isfinite(cost)]
+    best = min((gamma for gamma in finite if trials[gamma] <= good), default=0.0)
+    return [gamma for gamma in finite if gamma <= best]
 
 
 def _grows(consensus: Consensus, num_rounds: int) -> bool:
@@ -252,19 +249,6 @@ def _grows(consensus: Consensus, num_rounds: int) -> bool:
         if levels[-1] > min(levels) + math.log(GROWTH):
             return True
     return levels[-1] >= 0
-
-
-def _coarse(trial: Callable[[float], Trial]) -> dict[float, Trial]:
-    """Trials by exponent of 2, from 0 downwards until STEPS_BEYOND the best."""
-    trials: dict[float, Trial] = {}
-    best = 0
-    for exponent in range(0, SMALLEST_EXPONENT - 1, -1):
-        trials[exponent] = trial(exponent)
-        if trials[exponent].cost <= trials[best].cost:
-            best = exponent
-        elif exponent <= best - STEPS_BEYOND:
-            break
-    return trials
 
 
 def _cut(layout: Layout, num_entries: int) -> Layout:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from pcode.datasets.base import Batch, Batches, Dataset, Source
+from pcode.datasets.base import Batch, Batches, Dataset, Loader
 from pcode.datasets.digits import load_digits_dataset
 from pcode.datasets.imagenet import load_imagenet
 from pcode.datasets.libsvm import load_epsilon, load_rcv1
@@ -22,35 +22,33 @@ __all__ = [
     "Batch",
     "Batches",
     "Dataset",
-    "Source",
-    "data_source",
+    "Loader",
     "load_dataset",
+    "loader",
     "partition_indices",
     "partition_scheme",
     "smallest_share",
 ]
 
-DATASETS: dict[str, Source] = {
-    "digits": Source(load_digits_dataset),
-    **{name: Source(partial(load_vision, name)) for name in VISION},
-    **{f"imagenet{size}": Source(partial(load_downsampled, size)) for size in SIZES},
-    "synthetic": Source(load_synthetic, parametric=True),
-    "imagenet": Source(load_imagenet),
-    "epsilon": Source(load_epsilon),
-    "rcv1": Source(load_rcv1),
-    **{name: Source(partial(load_text, name)) for name in TEXTS},
+DATASETS: dict[str, Loader] = {
+    "digits": load_digits_dataset,
+    **{name: partial(load_vision, name) for name in VISION},
+    **{f"imagenet{size}": partial(load_downsampled, size) for size in SIZES},
+    "synthetic": load_synthetic,
+    "imagenet": load_imagenet,
+    "epsilon": load_epsilon,
+    "rcv1": load_rcv1,
+    **{name: partial(load_text, name) for name in TEXTS},
 }
 
 
-def data_source(name: str) -> Source:
-    """Return the source of the data set of that name, parameters included."""
-    return look_up("data", name, DATASETS)
+def loader(name: str) -> Loader:
+    """Return the loader of the data set of that name, parameters included."""
+    parametric = [each for each, load in DATASETS.items() if taken_by(load, {"parameters": ""})]
+    return look_up("data", name, DATASETS, parametric)
 
 
 def load_dataset(name: str, flags: Mapping[str, Any]) -> Dataset:
     """Load the data set "NAME", or "NAME:PARAMETERS"; it takes those of all flags that it needs."""
-    source = data_source(name)
-    taken = taken_by(source.load, flags)
-    if source.parametric:
-        taken["parameters"] = name.partition(":")[2]
-    return source.load(**taken)
+    load = loader(name)
+    return load(**taken_by(load, {**flags, "parameters": name.partition(":")[2]}))

@@ -158,13 +158,7 @@ class Dataset(ABC):
         """
 
 
-@dataclass(frozen=True)
-class Source:
-    """How a data set is loaded: `load` is called with the flags it takes, by their names.
-
-    Of a parametric source also with `parameters`, what follows its name: "A:B" in "NAME:A:B". It
-    raises a UserError where a parameter or file is not what it should be.
-    """
-
-    load: Callable[..., Dataset]
-    parametric: bool = False
+# Loads a data set from the flags that it takes, by their names, and, if it takes `parameters`, from
+# what follows the data set's name: "A:B" in "NAME:A:B". It raises a UserError where one of these or
+# a file is not what it should be.
+Loader = Callable[..., Dataset]

@@ -14,7 +14,6 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import lmdb
 import numpy as np
@@ -28,7 +27,6 @@ FORMAT = "encoded images, version 1"
 META, LABELS = b"meta", b"labels"
 # Addresses, not memory or disk: the file is as large as what is in it.
 MAP_BYTES = 1 << 40
-IMAGES_PER_TRANSACTION = 256
 
 
 class EncodedImages(ABC):
@@ -142,29 +140,18 @@ def write_lmdb(images: EncodedImages, path: Path, *, show: bool) -> None:
     try:
         with TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
             new = Path(folder, path.name)
-            with (
-                lmdb.open(
-                    str(new), subdir=False, lock=False, sync=False, mode=0o644, map_size=MAP_BYTES
-                ) as out,
-                tqdm(total=len(images.labels), unit="image", disable=not show) as bar,
-            ):
-                _fill(images, out, bar)
+            with lmdb.open(
+                str(new), subdir=False, lock=False, sync=False, mode=0o644, map_size=MAP_BYTES
+            ) as out:
+                for position in tqdm(range(len(images.labels)), unit="image", disable=not show):
+                    (image,) = images.read([position])
+                    with out.begin(write=True) as transaction:
+                        transaction.put(position.to_bytes(8, "big"), image, append=True)
+                with out.begin(write=True) as transaction:
+                    transaction.put(LABELS, images.labels.numpy().astype("<i4").tobytes())
+                    meta = {"format": FORMAT, "classes": images.classes}
+                    transaction.put(META, json.dumps(meta).encode())
                 out.sync(True)
             os.replace(new, path)
     except (lmdb.Error, OSError) as error:
         raise UserError(f"{path}: cannot be written: {error}") from None
-
-
-def _fill(images: EncodedImages, out: lmdb.Environment, bar: tqdm[Any]) -> None:
-    count = len(images.labels)
-    for begin in range(0, count, IMAGES_PER_TRANSACTION):
-        positions = range(begin, min(begin + IMAGES_PER_TRANSACTION, count))
-        with out.begin(write=True) as transaction:
-            for position in positions:
-                key = position.to_bytes(8, "big")
-                transaction.put(key, images.read([position])[0], append=True)
-                bar.update()
-    with out.begin(write=True) as transaction:
-        transaction.put(LABELS, images.labels.numpy().astype("<i4").tobytes())
-        meta = {"format": FORMAT, "classes": images.classes}
-        transaction.put(META, json.dumps(meta).encode())

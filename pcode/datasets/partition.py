@@ -27,12 +27,11 @@ class Scheme:
     smallest: Callable[..., int] = operator.floordiv
     drawn: bool = False  # so that another epoch's differ
     by_label: bool = False  # it needs samples with labels
-    parametric: bool = False  # its name may be followed by ":A:B"
 
 
 def partition_scheme(name: str) -> Scheme:
     """Return the scheme of that name, or raise a UserError; its parameters are not looked at."""
-    return look_up("partition_data", name, SCHEMES)
+    return look_up("partition_data", name, SCHEMES, parametric=("dirichlet",))
 
 
 def partition_indices(
@@ -133,7 +132,6 @@ SCHEMES = {
         lambda num_samples, num_nodes, *parameters: _dirichlet_parameters(*parameters)[1],
         drawn=True,
         by_label=True,
-        parametric=True,
     ),
     "none": Scheme(_none, lambda num_samples, num_nodes: num_samples),
 }

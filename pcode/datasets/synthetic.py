@@ -8,8 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 from pcode.datasets.base import Dataset, Split
-from pcode.datasets.images import LEVELS, image_dataset
-from pcode.datasets.in_memory import InMemory, check_fits
+from pcode.datasets.in_memory import LEVELS, InMemory, check_fits, image_dataset
 from pcode.datasets.text import BpttLength, load_synthetic_text
 from pcode.utils.errors import UserError
 from pcode.utils.seeding import derive_seed

@@ -8,8 +8,9 @@ for, and takes a second to import on every rank.
 
 import gzip
 import math
-import pickle
+import os
 import tarfile
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,59 +18,20 @@ from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
 import numpy as np
+import torch
 
-from pcode.datasets.data_files import alone, reading
-from pcode.datasets.images import Array, ImageFiles
-from pcode.datasets.in_memory import InMemory
+from pcode.datasets.base import Split
+from pcode.datasets.data_files import alone, load_arrays, reading
+from pcode.datasets.in_memory import InMemory, image_dataset
 from pcode.utils.errors import UserError
 from pcode.utils.files import one_line
 from pcode.utils.options import Option
 
+Array = np.ndarray[Any, Any]
+
 _FETCHED_AS_TAR = ("CIFAR10", "CIFAR100", "STL10")
 # Pixels on a side of downsampled ImageNet.
 SIZES = (8, 16, 32, 64)
-# What a pickled array is made with, by NumPy 1 and 2, in protocols up to 5.
-ALLOWED = {
-    ("numpy", "ndarray"),
-    ("numpy", "dtype"),
-    ("numpy._core.multiarray", "_reconstruct"),
-    ("numpy._core.numeric", "_frombuffer"),
-}
-
-
-def _encode(text: str, encoding: str) -> bytes:
-    """Decode bytes as Python 3 writes them in protocols 0 to 2."""
-    if encoding != "latin1":
-        raise pickle.UnpicklingError(f"bytes as {encoding}")
-    return text.encode("latin1")
-
-
-class _ArraysOnly(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
-        # NumPy 2 renamed the package; 1.26 knows both names.
-        module = module.replace("numpy.core.", "numpy._core.")
-        if (module, name) == ("_codecs", "encode"):
-            return _encode
-        if (module, name) not in ALLOWED:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}; only arrays are opened")
-        return super().find_class(module, name)
-
-
-def load_arrays(path: Path) -> dict[str, Any]:
-    """Load a pickled dict of NumPy arrays, lists, numbers and text.
-
-    A pickle may name any function and have it called, and a data file comes from somewhere else:
-    here it may name those alone that make arrays, and is a pickle.UnpicklingError where it names
-    another or holds no dict. Files written by Python 2 are read too; their strings are taken as
-    latin-1.
-    """
-    with path.open("rb") as file:
-        content = _ArraysOnly(file, encoding="latin1").load()
-    if not isinstance(content, dict):
-        raise pickle.UnpicklingError(f"it holds a {type(content).__name__}, not a dict")
-    return content
-
-
 # "u1" of the idx format: two zeros, 8 for bytes.
 IDX_BYTES = b"\0\0\x08"
 
@@ -127,11 +89,37 @@ def read_stl(images: Path, labels: Path) -> tuple[Array, Array]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class VisionSet(ImageFiles):
-    """A data set of images that torchvision can fetch."""
+class ImageFiles:
+    """A data set of images as it is published.
 
-    # torchvision's class, and what it calls the parts that are fetched apart.
-    fetched_as: tuple[str, tuple[bool | str, ...]]
+    Attributes:
+        train, test: the files of each part. Each tuple is what `read` takes: one file, or one of
+            images and one of labels. It returns images, N x C x H x W, and labels, N.
+        padding: see ImagePreparation.
+        ending: that files may have besides, compressed; they are read as they are.
+        fetched_as: torchvision's class, and what it calls the parts that are fetched apart.
+    """
+
+    train: tuple[tuple[str, ...], ...]
+    test: tuple[tuple[str, ...], ...]
+    read: Callable[..., tuple[Array, Array]]
+    num_classes: int
+    padding: int | None = None
+    ending: str = ""
+    fetched_as: tuple[str, tuple[bool | str, ...]] = ("", ())
+
+    @property
+    def names(self) -> list[str]:
+        return [name for names in (*self.train, *self.test) for name in names]
+
+    def _stored(self, folder: Path, name: str) -> Path:
+        """Return the file, or, where it is not there, the one with the ending if that is."""
+        path, packed = folder / name, folder / f"{name}{self.ending}"
+        return packed if not os.path.exists(path) and os.path.exists(packed) else path
+
+    def missing(self, folder: Path) -> list[str]:
+        """Return the files that are not in the folder, with or without the ending."""
+        return [name for name in self.names if not os.path.exists(self._stored(folder, name))]
 
     def fetch(self, name: str, folder: Path) -> None:
         """Put the files that are missing into the folder; those that are there stay as they are.
@@ -170,6 +158,38 @@ class VisionSet(ImageFiles):
         for part in parts:
             getattr(datasets, kind)(folder, part, download=True)
 
+    def load(self, name: str, folder: Path, hint: str) -> InMemory:
+        """Read the files, or raise a UserError; the hint says where missing ones belong."""
+        if absent := self.missing(folder):
+            raise UserError(f"--data {name}: {', '.join(absent)} not found in {hint}")
+        train, test = (self._read(folder, part) for part in (self.train, self.test))
+        return image_dataset(name, train, test, self.num_classes, self.padding)
+
+    def _read(self, folder: Path, part: tuple[tuple[str, ...], ...]) -> Split:
+        splits = [self._read_one([self._stored(folder, name) for name in names]) for names in part]
+        if len(splits) == 1:  # no copy
+            return splits[0]
+        inputs, targets = zip(*splits, strict=True)
+        return Split(torch.cat(inputs), torch.cat(targets))
+
+    def _read_one(self, paths: Sequence[Path]) -> Split:
+        with reading(*paths):
+            images, labels = self.read(*paths)
+            if images.dtype != np.uint8:
+                raise ValueError(f"the images are of {images.dtype}, not bytes")
+            if images.ndim != 4 or 0 in images.shape[1:]:
+                raise ValueError(f"what is of shape {images.shape} is not images")
+            if labels.shape != images.shape[:1] or not labels.size:
+                raise ValueError(f"{len(images)} images and labels of shape {labels.shape}")
+            if not np.issubdtype(labels.dtype, np.integer):
+                raise ValueError(f"the labels are of {labels.dtype}, not integers")
+            low, high = int(labels.min()), int(labels.max())
+            if low < 0 or high >= self.num_classes:
+                raise ValueError(f"classes from {low} to {high} where there are {self.num_classes}")
+        # A copy only of what is not contiguous or lies in memory that nobody may write to.
+        pixels = torch.from_numpy(np.require(images, requirements=["C", "W"]))
+        return Split(pixels, torch.from_numpy(labels.astype(np.int64)))
+
 
 # Crops and mirror images: CIFAR's as in He, Zhang, Ren, Sun, Deep residual learning for image
 # recognition (CVPR 2016), section 4.2. None of SVHN, as in Zagoruyko, Komodakis, Wide residual
@@ -177,7 +197,7 @@ class VisionSet(ImageFiles):
 # around 96 x 96, as in DeVries, Taylor, Improved regularization of convolutional neural networks
 # with Cutout (arXiv 1708.04552).
 VISION = {
-    "cifar10": VisionSet(
+    "cifar10": ImageFiles(
         train=tuple((f"cifar-10-batches-py/data_batch_{number}",) for number in range(1, 6)),
         test=(("cifar-10-batches-py/test_batch",),),
         read=read_arrays,
@@ -185,7 +205,7 @@ VISION = {
         fetched_as=("CIFAR10", (True,)),
         padding=4,
     ),
-    "cifar100": VisionSet(
+    "cifar100": ImageFiles(
         train=(("cifar-100-python/train",),),
         test=(("cifar-100-python/test",),),
         read=read_arrays,
@@ -193,7 +213,7 @@ VISION = {
         fetched_as=("CIFAR100", (True,)),
         padding=4,
     ),
-    "mnist": VisionSet(
+    "mnist": ImageFiles(
         train=(("MNIST/raw/train-images-idx3-ubyte", "MNIST/raw/train-labels-idx1-ubyte"),),
         test=(("MNIST/raw/t10k-images-idx3-ubyte", "MNIST/raw/t10k-labels-idx1-ubyte"),),
         read=read_idx,
@@ -201,14 +221,14 @@ VISION = {
         fetched_as=("MNIST", (True,)),
         ending=".gz",
     ),
-    "svhn": VisionSet(
+    "svhn": ImageFiles(
         train=(("train_32x32.mat",),),
         test=(("test_32x32.mat",),),
         read=read_matlab,
         num_classes=10,
         fetched_as=("SVHN", ("train", "test")),
     ),
-    "stl10": VisionSet(
+    "stl10": ImageFiles(
         train=(("stl10_binary/train_X.bin", "stl10_binary/train_y.bin"),),
         test=(("stl10_binary/test_X.bin", "stl10_binary/test_y.bin"),),
         read=read_stl,

@@ -5,7 +5,7 @@ A new model is one file with a function that builds it and one line in MODELS.
 
 import difflib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from pcode.models.base import Architecture, UnfitInputsError
+from pcode.models.base import Builder, UnfitInputsError
 from pcode.models.from_torchvision import torchvision_model, torchvision_names, torchvision_resnet
 from pcode.models.rnn_lm import RNNLanguageModel, Scales
 from pcode.models.sequential import NUM_CONVOLUTIONS, lenet, logistic_regression, mlp, vgg
@@ -25,45 +25,39 @@ from pcode.utils.seeding import derive_seed
 __all__ = [
     "MODELS",
     "NAMES",
-    "Architecture",
+    "Builder",
     "RNNLanguageModel",
-    "architecture",
+    "builder",
     "builders",
     "make_model",
     "normalization_parameters",
+    "task_of",
 ]
 
-
 # Families of every depth 4 + m * step, m >= 1, their members named NAMEDEPTH: class and step.
-FAMILIES: dict[str, tuple[Callable[..., nn.Module], int]] = {
+FAMILIES: dict[str, tuple[Builder, int]] = {
     "wideresnet": (WideResNet, 6),
     "densenet": (DenseNet, 3),
 }
-MODELS: dict[str, Architecture] = {
+MODELS: dict[str, Builder] = {
+    **{f"resnet{depth}": partial(ResNetCifar, depth) for depth in (8, 14, 20, 32, 44, 56, 110)},
     **{
-        f"resnet{depth}": Architecture(partial(ResNetCifar, depth))
-        for depth in (8, 14, 20, 32, 44, 56, 110)
+        name: partial(torchvision_resnet, name)
+        for name in ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
     },
-    **{
-        f"resnet{depth}": Architecture(partial(torchvision_resnet, f"resnet{depth}"))
-        for depth in (18, 34, 50, 101, 152)
-    },
-    "wideresnet28": Architecture(partial(WideResNet, 28)),
-    "densenet": Architecture(partial(DenseNet, 40)),
+    "wideresnet28": partial(WideResNet, 28),
+    "densenet": partial(DenseNet, 40),
     # As published for large images; the family has these depths as well.
-    **{
-        name: Architecture(partial(torchvision_model, name))
-        for name in ("densenet121", "densenet169")
-    },
-    **{f"vgg{depth}": Architecture(partial(vgg, depth)) for depth in NUM_CONVOLUTIONS},
-    "lenet": Architecture(lenet),
-    "mlp": Architecture(mlp),
-    "logistic_regression": Architecture(logistic_regression),
-    "rnn_lm": Architecture(RNNLanguageModel, task="language"),
+    **{name: partial(torchvision_model, name) for name in ("densenet121", "densenet169")},
+    **{f"vgg{depth}": partial(vgg, depth) for depth in NUM_CONVOLUTIONS},
+    "lenet": lenet,
+    "mlp": mlp,
+    "logistic_regression": logistic_regression,
+    "rnn_lm": RNNLanguageModel,
 }
 # _NormBase: batch and instance normalisation of any dimension.
 NORMALIZATIONS = (_NormBase, nn.GroupNorm, nn.LayerNorm, Scales)
-# For help: what `architecture` takes.
+# For help: what `builder` takes.
 NAMES = (
     *MODELS,
     *(f"{name}DEPTH ({step}m + 4 layers)" for name, (_, step) in FAMILIES.items()),
@@ -71,30 +65,34 @@ NAMES = (
 )
 
 
-def architecture(name: str) -> Architecture:
-    """Return the architecture of that name, or raise a UserError with what is like it."""
+def builder(name: str) -> Builder:
+    """Return what builds the model of that name, or raise a UserError with what is like it."""
     if name in MODELS:
         return MODELS[name]
     match = re.fullmatch(rf"({'|'.join(FAMILIES)})([1-9][0-9]{{0,3}})", name)
     if match:
         (family, step), depth = FAMILIES[match[1]], int(match[2])
         if depth > 4 and (depth - 4) % step == 0:
-            return Architecture(partial(family, depth))
+            return partial(family, depth)
     try:
         names = torchvision_names()
     except UserError as error:
         raise UserError(f"--arch {name!r} is not known; {error}") from None
     if name in names:
-        return Architecture(partial(torchvision_model, name))
+        return partial(torchvision_model, name)
     near = difflib.get_close_matches(name.lower(), sorted({*MODELS, *names}))
     hint = f"like it: {', '.join(near)}; " if near else ""
     raise UserError(f"--arch {name!r} is not known; {hint}built: {', '.join(NAMES)}")
 
 
-def builders() -> dict[str, Callable[..., nn.Module]]:
+def builders() -> dict[str, Builder]:
     """Return what builds the models of MODELS and FAMILIES, by name."""
-    families = {f"{name}DEPTH": family for name, (family, _) in FAMILIES.items()}
-    return {name: kind.build for name, kind in MODELS.items()} | families
+    return MODELS | {f"{name}DEPTH": family for name, (family, _) in FAMILIES.items()}
+
+
+def task_of(name: str) -> str:
+    """Return the task of the model of that name: "classification" unless it says another."""
+    return getattr(builder(name), "task", "classification")
 
 
 def normalization_parameters(model: nn.Module) -> set[str]:
@@ -122,14 +120,14 @@ def make_model(
         UserError: the name is unknown, the model cannot take such samples, or one of its flags is
             out of its range.
     """
-    kind = architecture(arch)
-    for name, flag in options_of(kind.build).items():
+    build = builder(arch)
+    for name, flag in options_of(build).items():
         if name in flags:
             flag.validate(flags[name])
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(derive_seed(seed, "model"))
         try:
-            return kind.build(input_shape, num_classes, **taken_by(kind.build, flags))
+            return build(input_shape, num_classes, **taken_by(build, flags))
         except UnfitInputsError as unfit:
             samples = " x ".join(map(str, input_shape)) if input_shape else "words"
             raise UserError(

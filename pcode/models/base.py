@@ -1,44 +1,26 @@
-"""What an architecture is, how it says what it cannot take, and what models of images share."""
+"""What builds a model, how it says what it cannot take, and what models of images share."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Annotated
 
 import torch
 from torch import nn
 from torch.func import functional_call
 
-from pcode.utils.errors import UserError
 from pcode.utils.options import Option
 
-DropRate = Annotated[float, Option("dropout probability", minimum=0)]
+# build(input_shape, num_classes, **flags) gives a model on torch's default device, with initial
+# parameters drawn from torch's default generator. `input_shape` is that of one sample: (channels,
+# height, width), (features,), or () for words; `num_classes` the number of classes, or of words in
+# the vocabulary. It raises UnfitInputsError where samples of that shape do not fit, and UserError
+# where a flag is out of its range. A class may name its `task`: "classification" (outputs are
+# N x num_classes) if not, or "language" (see rnn_lm.py).
+Builder = Callable[..., nn.Module]
+DropRate = Annotated[float, Option("dropout probability", minimum=0, below=1)]
 
 
 class UnfitInputsError(ValueError):
-    """An architecture cannot take such samples; says what it takes, to be read after "takes"."""
-
-
-@dataclass(frozen=True)
-class Architecture:
-    """How a model is made, and for what.
-
-    Attributes:
-        build: build(input_shape, num_classes, **flags) gives the model on torch's default device,
-            with initial parameters drawn from torch's default generator. `input_shape` is that of
-            one sample: (channels, height, width), (features,), or () for words; `num_classes` the
-            number of classes, or of words in the vocabulary. It raises UnfitInputsError where
-            samples of that shape do not fit, and UserError where a flag is out of its range.
-        task: "classification" (outputs are N x num_classes) or "language" (see rnn_lm.py).
-    """
-
-    build: Callable[..., nn.Module]
-    task: str = "classification"
-
-
-def check_drop_rate(drop_rate: float) -> None:
-    """Validate a probability of dropping, which does not drop all."""
-    if not 0 <= drop_rate < 1:
-        raise UserError(f"--drop_rate {drop_rate}: from 0 to below 1")
+    """A model cannot take such samples; says what it takes, to be read after "takes"."""
 
 
 def shape_error(model: nn.Module, input_shape: tuple[int, ...], batch_size: int) -> str | None:

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.func import functional_call
 
-from pcode.models.base import DropRate, UnfitInputsError, check_drop_rate
+from pcode.models.base import DropRate, UnfitInputsError
 from pcode.utils.errors import UserError
 from pcode.utils.options import Option
 
@@ -60,6 +60,8 @@ class RNNLanguageModel(nn.Module):
     1 / sqrt(width)).
     """
 
+    task = "language"
+
     def __init__(
         self,
         input_shape: tuple[int, ...],
@@ -82,7 +84,6 @@ class RNNLanguageModel(nn.Module):
         ] = False,
         drop_rate: DropRate = 0.0,
     ) -> None:
-        check_drop_rate(drop_rate)
         if input_shape:
             raise UnfitInputsError("words")
         super().__init__()

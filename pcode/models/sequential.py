@@ -5,7 +5,7 @@ from typing import Annotated
 
 from torch import nn
 
-from pcode.models.base import DropRate, UnfitInputsError, check_drop_rate, he_normal, image_shape
+from pcode.models.base import DropRate, UnfitInputsError, he_normal, image_shape
 from pcode.utils.options import Option
 
 VGG_WIDTHS = (64, 128, 256, 512, 512)
@@ -36,7 +36,6 @@ def mlp(
     `mlp_hidden_size` numbers each. Dropout draws from torch's default generator. Initial values:
     torch's, U(-1 / sqrt(inputs), 1 / sqrt(inputs)).
     """
-    check_drop_rate(drop_rate)
     if not input_shape:
         raise UnfitInputsError("images or vectors")
     model = nn.Sequential(nn.Flatten())

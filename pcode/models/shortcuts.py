@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from pcode.models.base import DropRate, check_drop_rate, fast_layout, he_normal, image_shape
+from pcode.models.base import DropRate, fast_layout, he_normal, image_shape
 from pcode.utils.errors import UserError
 from pcode.utils.options import Option, needs
 
@@ -129,7 +129,6 @@ class WideResNet(nn.Module):
         ] = 4,
         drop_rate: DropRate = 0.0,
     ) -> None:
-        check_drop_rate(drop_rate)
         num_channels, _, _ = image_shape(input_shape)
         super().__init__()
         widths = [wideresnet_widen_factor * width for width in WIDTHS]
@@ -210,7 +209,6 @@ class DenseNet(nn.Module):
         ] = 0.5,
         drop_rate: DropRate = 0.0,
     ) -> None:
-        check_drop_rate(drop_rate)
         num_layers = (depth - 4) // NUM_STAGES
         if densenet_bc_mode and num_layers % 2:
             raise UserError(

@@ -21,7 +21,8 @@ ConsensusStepsize = Annotated[
         "gamma; none: by compressor; auto: by a short search on the run's graph and compressor",
         metavar="GAMMA",
         aliases=("--choco_consenus_stepsize",),  # as the paper's code spells it
-        minimum=0,
+        above=0,
+        maximum=1,
         kind=float | Literal["auto"] | None,
         default=None,
     ),

@@ -8,7 +8,7 @@ from functools import wraps
 from pathlib import Path
 from typing import Any, NoReturn
 
-from pcode.utils.errors import USER_ERROR, UserError
+from pcode.utils.errors import INTERRUPTED, USER_ERROR, UserError
 
 # Of pictures.
 FORMATS = (".png", ".pdf", ".svg")
@@ -50,7 +50,8 @@ Main = Callable[[Sequence[str]], int]
 def tool(name: str) -> Callable[[Callable[[Sequence[str]], int | None]], Main]:
     """Make a function of arguments a tool's main, which returns the exit status.
 
-    That is the function's (None: 0), or 2 after a line that says why it cannot follow them.
+    That is the function's (None: 0), 2 after a line that says why it cannot follow them, or 130 for
+    Ctrl-C.
     """
 
     def make(run: Callable[[Sequence[str]], int | None]) -> Main:
@@ -61,6 +62,8 @@ def tool(name: str) -> Callable[[Callable[[Sequence[str]], int | None]], Main]:
             except UserError as error:
                 print(f"{name}: error: {error}", file=sys.stderr)
                 return USER_ERROR
+            except KeyboardInterrupt:
+                return INTERRUPTED
 
         return returning_status
 

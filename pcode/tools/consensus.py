@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from pcode.compression import COMPRESSORS, Compressor
-from pcode.consensus import Measurement, Setting, check_gamma, measure, search_gamma, setting_of
+from pcode.consensus import Measurement, Setting, measure, search_gamma, setting_of
 from pcode.tools.command import FORMATS, Parser, check_file, tool, write
 from pcode.topology import Topology, make_topology
 from pcode.utils.errors import UserError
@@ -86,7 +86,7 @@ class Options:
     quantize_level: int = option(8, "bits of a magnitude")
     is_biased: bool = option(True, "biased form of the compressor")
     consensus_stepsize: float | Literal["auto"] | None = option(
-        "auto", "gamma; none: by compressor; auto: by a short search"
+        "auto", "gamma; none: by compressor; auto: by a short search", above=0, maximum=1
     )
     entries: tuple[int, ...] = option((1000,), "size of each tensor of a node's vector", minimum=1)
     rounds: int = option(1000, "rounds of gossip", minimum=1)
@@ -154,35 +154,22 @@ def _parse(arguments: Sequence[str]) -> tuple[Options, set[str]]:
     return options, set(values)
 
 
-def _warn_of_unused(given: set[str], compressors: Iterable[Compressor]) -> None:
-    used = {option for compressor in compressors for option in compressor.options}
-    unused = [
-        f"--{name}"
-        for name in options_of(Options)
-        if name in given - used and any(name in options_of(each) for each in COMPRESSORS.values())
-    ]
+def _warn_of_unused(options: Options, given: set[str], compressors: Iterable[Compressor]) -> None:
+    used = {name for compressor in compressors for name in compressor.options}
+    of_compressors = {name for kind in COMPRESSORS.values() for name in options_of(kind)}
+    unused = [f"--{name}" for name in vars(options) if name in given & of_compressors - used]
     if unused:
         words = f"{', '.join(unused)}: no compressor in --comm_op takes it"
         print(f"consensus: warning: {words}", file=sys.stderr)
 
 
-def _compressor(name: str, options: Options) -> tuple[Compressor, float | None]:
-    """Return the compressor of that name and the gamma asked for, or None for a search."""
-    kind = look_up("comm_op", name, COMPRESSORS)
-    compressor, gamma = kind(**taken_by(kind, vars(options))), options.consensus_stepsize
-    if gamma == "auto":
-        return compressor, None
-    gamma = compressor.default_consensus_stepsize if gamma is None else gamma
-    check_gamma(gamma)
-    return compressor, gamma
-
-
-def _cell(
-    topology: Topology, name: str, compressor: Compressor, gamma: float | None, options: Options
-) -> Setting:
+def _cell(topology: Topology, name: str, compressor: Compressor, options: Options) -> Setting:
     """Measure, after a search for gamma that prints its curve; return the setting if it fails."""
     layout, seed = Layout.of_sizes(options.entries), options.manual_seed
+    gamma = options.consensus_stepsize
     if gamma is None:
+        gamma = compressor.default_consensus_stepsize
+    elif gamma == "auto":
         setting = setting_of(topology, name, compressor, layout)
         print(f"{setting.graph}, {setting.compressor}")
         try:
@@ -192,8 +179,8 @@ def _cell(
             return setting
         print(*search.lines(), sep="\n", end="\n\n", flush=True)
         gamma = search.best
-    chosen: dict[str, Any] = {"rounds": options.rounds, "start": options.start, "seed": seed}
-    return measure(topology, name, compressor, layout, gamma=gamma, **chosen)
+    played: dict[str, Any] = {"rounds": options.rounds, "start": options.start, "seed": seed}
+    return measure(topology, name, compressor, layout, gamma=gamma, **played)
 
 
 @tool("consensus")
@@ -204,12 +191,13 @@ def main(arguments: Sequence[str]) -> None:
         make_topology(name, options.n_mpi_process, options.manual_seed)
         for name in options.graph_topology
     ]
-    compressors = {name: _compressor(name, options) for name in options.comm_op}
-    _warn_of_unused(given, [compressor for compressor, _ in compressors.values()])
+    kinds = {name: look_up("comm_op", name, COMPRESSORS) for name in options.comm_op}
+    compressors = {name: kind(**taken_by(kind, vars(options))) for name, kind in kinds.items()}
+    _warn_of_unused(options, given, compressors.values())
     found = [
-        _cell(topology, name, compressor, gamma, options)
+        _cell(topology, name, compressor, options)
         for topology in topologies
-        for name, (compressor, gamma) in compressors.items()
+        for name, compressor in compressors.items()
     ]
     print(*table(found), sep="\n")
     measurements = [each for each in found if isinstance(each, Measurement)]

@@ -35,13 +35,13 @@ import pandas as pd
 from tqdm import tqdm
 
 from pcode.config import make_config
-from pcode.datasets import data_source
+from pcode.datasets import loader
 from pcode.tools.command import FORMATS, Parser, check_file, tool, write
 from pcode.tools.reproduce_report import caption, draw, markdown, summarise
 from pcode.tools.reproduce_tables import ROOT, TABLES, Cell, Setting, Table, is_rehearsal
 from pcode.tools.results_runs import DIVERGED as HAS_DIVERGED
 from pcode.tools.results_runs import FINISHED, read_summary
-from pcode.utils.errors import DIVERGED, INTERRUPTED, UserError
+from pcode.utils.errors import DIVERGED, UserError
 
 FAILED = 1  # the exit status where a run failed
 _DEFAULTS = make_config().flat()
@@ -66,7 +66,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
         if (value := getattr(parsed, name)) is not None and value < 1:
             raise UserError(f"--{name} {value}: must be at least 1")
     if parsed.data is not None:
-        data_source(parsed.data)
+        loader(parsed.data)
     for name in ("markdown", "picture", "output"):
         check_file(name, getattr(parsed, name), FORMATS if name == "picture" else ())
     if parsed.folder is None:
@@ -165,8 +165,10 @@ def _to_json(setting: Setting, cells: pd.DataFrame, runs: pd.DataFrame) -> str:
     return json.dumps(content, indent=1) + "\n"
 
 
-def _run(options: argparse.Namespace) -> list[str]:
-    """Run a table; return a line for each run that failed."""
+@tool("reproduce")
+def main(arguments: Sequence[str]) -> int:
+    """Run a table; return 1 where a run failed."""
+    options = _parse(arguments)
     table = TABLES[options.table]
     selected = _select(table, options.cells)
     seeds = range(1, options.seeds + 1)
@@ -180,19 +182,10 @@ def _run(options: argparse.Namespace) -> list[str]:
     write(options.output, _to_json(setting, cells, runs))
     if options.picture is not None:
         draw(setting, cells, options.picture)
-    return list(runs["failure"].dropna())
-
-
-@tool("reproduce")
-def main(arguments: Sequence[str]) -> int:
-    """Run a table; return 1 where a run failed, 130 for Ctrl-C."""
-    try:
-        failures = _run(_parse(arguments))
-    except KeyboardInterrupt:
-        return INTERRUPTED
+    failures = runs["failure"].dropna()
     for failure in failures:
         print(f"reproduce: error: {failure}", file=sys.stderr)
-    return FAILED if failures else 0
+    return FAILED if len(failures) else 0
 
 
 if __name__ == "__main__":

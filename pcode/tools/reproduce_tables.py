@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from pcode.config import Config, parse
 
@@ -35,27 +35,21 @@ class Cell:
     metric: str = "top1"
 
 
-class Rehearsal(NamedTuple):
-    """What becomes of a table in minutes: epochs of each run, and flags by patterns of cells."""
-
-    epochs: int
-    flags: Mapping[str, str]
-
-
 @dataclass(frozen=True)
 class Table:
     """A table or figure of the paper; its name is that of its folder in configs/.
 
     The paper's figures were measured with these models on these data. A panel of the picture shows
     a column over the rows, a row over the columns, or all of it, a curve for each column. The note
-    is a sentence on the paper's figures.
+    is a sentence on the paper's figures. In a rehearsal, which takes minutes, runs get these flags,
+    by patterns of the cells' names.
     """
 
     name: str
     data: str
     models: str
     cells: tuple[Cell, ...]
-    rehearsal: Rehearsal
+    rehearsal: Mapping[str, str]
     panels: Literal["column", "row", "curves"] = "column"
     note: str = ""
 
@@ -113,7 +107,7 @@ _ALL = (
                 for (name, row), text in zip(_COMPRESSIONS.items(), texts.split(), strict=True)
             ),
         ),
-        rehearsal=Rehearsal(40, {"*": f"{_SMALL} --batch_size 16"}),
+        rehearsal={"*": f"{_SMALL} --num_epochs 40 --batch_size 16"},
         note="Of the paper's runs of ECD with top-k two of three diverged.",
     ),
     Table(
@@ -126,7 +120,7 @@ _ALL = (
             for num_nodes in (4, 16, 36, 64)
         ),
         # 64 nodes have 22 of the digits' samples each
-        rehearsal=Rehearsal(20, {"*": f"{_SMALL} --batch_size 4"}),
+        rehearsal={"*": f"{_SMALL} --num_epochs 20 --batch_size 4"},
         panels="curves",
         note="The paper shows these runs in a figure, without numbers.",
     ),
@@ -140,14 +134,11 @@ _ALL = (
             for (optimizer, column), figure in zip(_SOCIAL_OPTIMIZERS.items(), figures, strict=True)
         ),
         # 32 LSTMs of the paper's size do not fit into a small machine's memory
-        rehearsal=Rehearsal(
-            20,
-            {
-                "*": f"{_SMALL} --batch_size 8",
-                "lstm-*": "--data synthetic:text:100:50000 --rnn_n_hidden 64 --rnn_n_layers 1 "
-                "--drop_rate 0 --batch_size 2 --lr 20",
-            },
-        ),
+        rehearsal={
+            "*": f"{_SMALL} --num_epochs 20 --batch_size 8",
+            "lstm-*": "--data synthetic:text:100:50000 --rnn_n_hidden 64 --rnn_n_layers 1 "
+            "--drop_rate 0 --batch_size 2 --lr 20",
+        },
         panels="row",
     ),
     Table(
@@ -158,9 +149,10 @@ _ALL = (
             Cell("all-reduce", "top-1 (%)", "all-reduce", 76.37),
             Cell("choco-sign", "top-1 (%)", "CHOCO, sign", 75.15),
         ),
-        rehearsal=Rehearsal(
-            20, {"*": f"{_SMALL} --n_sub_process 1 --on_cuda False --arch resnet20 --batch_size 16"}
-        ),
+        rehearsal={
+            "*": f"{_SMALL} --num_epochs 20 --n_sub_process 1 --on_cuda False --arch resnet20 "
+            "--batch_size 16"
+        },
         panels="row",
     ),
 )
@@ -188,21 +180,16 @@ class Setting:
     def flags(self, cell: Cell, seed: int) -> list[str]:
         """Return those of run.py, but for the folder of the run; a UserError: one is wrong."""
         flags = ["--config", str(ROOT / "configs" / self.table.name / f"{cell.name}.yaml")]
+        published = parse(flags).config.flat()
         flags += ["--data", self.data] if self.data is not None else []
-        epochs = self.epochs
-        if is_rehearsal(self.data):
-            rehearsal = self.table.rehearsal
-            epochs = epochs or rehearsal.epochs
-            for pattern, more in rehearsal.flags.items():
-                flags += more.split() if fnmatchcase(cell.name, pattern) else []
+        for pattern, more in self.table.rehearsal.items() if is_rehearsal(self.data) else ():
+            flags += more.split() if fnmatchcase(cell.name, pattern) else []
         flags += ["--manual_seed", f"{seed}"]
-        if epochs is not None:
-            before = parse(flags).config.flat()
-            flags += ["--num_epochs", f"{epochs}"]
-            if before["lr_change_epochs"] is not None:
-                share = epochs / before["num_epochs"]
-                changes = ",".join(f"{epoch * share:g}" for epoch in before["lr_change_epochs"])
-                flags += ["--lr_change_epochs", changes]
+        flags += ["--num_epochs", f"{self.epochs}"] if self.epochs is not None else []
+        share = parse(flags).config.learning.num_epochs / published["num_epochs"]
+        if share != 1 and published["lr_change_epochs"] is not None:
+            changes = (f"{epoch * share:g}" for epoch in published["lr_change_epochs"])
+            flags += ["--lr_change_epochs", ",".join(changes)]
         return flags
 
     def config(self, cell: Cell, seed: int) -> Config:

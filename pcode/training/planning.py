@@ -8,10 +8,10 @@ from torch import nn
 from pcode.compression import COMPRESSORS
 from pcode.config import Config
 from pcode.config.options import AUTO
-from pcode.consensus import GammaSearch, check_gamma, search_gamma
+from pcode.consensus import GammaSearch, search_gamma
 from pcode.datasets import load_dataset, partition_scheme, smallest_share
 from pcode.datasets.text import Text, load_embeddings
-from pcode.models import architecture, normalization_parameters
+from pcode.models import builder, normalization_parameters, task_of
 from pcode.models.base import shape_error
 from pcode.optim import local_options, optimizer_class, parameter_groups
 from pcode.optim.compressed import CompressedOptimizer
@@ -64,7 +64,7 @@ def make_plan(config: Config) -> Plan:
     check_launch(config)
     check_folder(config)
     # Before a data set is fetched.
-    architecture(config.model.arch)
+    builder(config.model.arch)
     partition_scheme(config.data.partition_data)
     learning, num_nodes = config.learning, config.launch.n_mpi_process
     if learning.compile and not config.launch.on_cuda:
@@ -158,7 +158,7 @@ def _check_task(plan: Plan) -> None:
     """Refuse a model, a partition or a precision that is for other data."""
     config, dataset, amp = plan.config, plan.dataset, plan.config.learning.amp
     arch, scheme, data = config.model.arch, config.data.partition_data, config.data.data
-    task = architecture(arch).task
+    task = task_of(arch)
     if task != dataset.task:
         raise UserError(f"--arch {arch}: is a model for {task}, --data {data} for {dataset.task}")
     if partition_scheme(scheme).by_label and not dataset.labelled:
@@ -233,6 +233,4 @@ def _gamma(plan: Plan) -> tuple[float | None, GammaSearch | None]:
         seed = plan.config.learning.manual_seed
         search = search_gamma(plan.topology, plan.compressor, plan.layout, seed, optimizer)
         return search.best, search
-    gamma = optimizer.default_consensus_stepsize(plan.compressor) if gamma is None else gamma
-    check_gamma(gamma)
-    return gamma, None
+    return optimizer.default_consensus_stepsize(plan.compressor) if gamma is None else gamma, None

@@ -124,14 +124,14 @@ class Option:
         for number in value if isinstance(value, tuple) else (value,):
             if not isinstance(number, int | float):
                 continue
-            largest = LARGEST_INTEGER if isinstance(number, int) else math.inf
-            for limit, fails, words in (
-                (self.minimum, operator.lt, "at least"),
-                (largest if self.maximum is None else self.maximum, operator.gt, "at most"),
-                (self.above, operator.le, "above"),
-                (self.below, operator.ge, "below"),
+            largest = LARGEST_INTEGER if isinstance(number, int) else None
+            for limit, holds, words in (
+                (self.minimum, operator.ge, "at least"),
+                (largest if self.maximum is None else self.maximum, operator.le, "at most"),
+                (self.above, operator.gt, "above"),
+                (self.below, operator.lt, "below"),
             ):
-                if limit is not None and fails(number, limit):
+                if limit is not None and not holds(number, limit):  # of NaN none does
                     shown = shortened(str(number))[1:-1]
                     raise UserError(f"--{self.name} {shown}: must be {words} {limit}")
 
@@ -235,8 +235,8 @@ def taken_by(component: Any, flags: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def look_up(flag: str, value: str, built: Mapping[str, T]) -> T:
-    """Return what a flag's value names: "NAME" or, of what is `parametric`, "NAME:PARAMETERS".
+def look_up(flag: str, value: str, built: Mapping[str, T], parametric: Collection[str] = ()) -> T:
+    """Return what a flag's value names: "NAME" or, of those that are parametric, "NAME:PARAMETERS".
 
     Raises:
         UserError: nothing of that name is built, or it takes no parameters.
@@ -244,6 +244,6 @@ def look_up(flag: str, value: str, built: Mapping[str, T]) -> T:
     name, colon, _ = value.partition(":")
     if name not in built:
         raise UserError(f"--{flag} {value!r} is not known; built: {', '.join(map(str, built))}")
-    if colon and not getattr(built[name], "parametric", False):
+    if colon and name not in parametric:
         raise UserError(f"--{flag} {value}: {name} takes no parameters")
     return built[name]

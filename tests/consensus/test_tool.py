@@ -103,7 +103,7 @@ def test_a_search_that_fails_leaves_the_others(
     [
         ("--graph_topology nowhere", "nowhere"),
         ("--comm_op sign,morse", "--comm_op 'morse'"),
-        ("--consensus_stepsize 2", "--consensus_stepsize 2: must be"),
+        ("--consensus_stepsize 2", "--consensus_stepsize 2.0: must be at most 1"),
         ("--entries 10,x", "--entries '10,x'"),
         ("--entries 0", "--entries 0: must be at least 1"),
         (

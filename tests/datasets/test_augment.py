@@ -11,7 +11,7 @@ import torch
 from PIL.Image import Image
 from torchvision.transforms import functional
 
-from pcode.datasets.images import ImagePreparation, channel_statistics, crops_and_mirror_images
+from pcode.datasets.in_memory import ImagePreparation, channel_statistics, crops_and_mirror_images
 
 MEAN, DEVIATION = (0.49, 0.48, 0.45), (0.25, 0.24, 0.26)
 

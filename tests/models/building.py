@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from pcode.config import make_config
-from pcode.models import architecture, make_model
+from pcode.models import builder, make_model
 from pcode.utils.options import taken_by
 
 
@@ -21,9 +21,9 @@ def build(
 
 def size(arch: str, input_shape: tuple[int, ...], num_classes: int = 10, **flags: Any) -> int:
     """How many parameters the model has, found without making their values."""
-    kind, given = architecture(arch), {**make_config().flat(), **flags}
+    build_one, given = builder(arch), {**make_config().flat(), **flags}
     with torch.device("meta"):
-        model = kind.build(input_shape, num_classes, **taken_by(kind.build, given))
+        model = build_one(input_shape, num_classes, **taken_by(build_one, given))
     return num_parameters(model)
 
 

@@ -9,7 +9,7 @@ import torch
 import torchvision
 from torch import nn
 
-from pcode.models import architecture, normalization_parameters
+from pcode.models import builder, normalization_parameters
 from pcode.utils.errors import UserError
 from pcode.utils.options import options_of
 from tests.models.building import build
@@ -61,7 +61,7 @@ def test_other_numbers_of_channels(num_channels: int) -> None:
 
 @pytest.mark.parametrize("name", ["squeezenet1_1", "mobilenet_v3_small", "shufflenet_v2_x0_5"])
 def test_any_model_for_classification(name: str) -> None:
-    assert not options_of(architecture(name).build)
+    assert not options_of(builder(name))
     model = build(name, (3, 64, 64), NUM_CLASSES)
     assert type(model).__module__.startswith("torchvision.models.")
     images = torch.rand(2, 3, 64, 64)
@@ -71,9 +71,9 @@ def test_any_model_for_classification(name: str) -> None:
 
 @pytest.mark.parametrize(("name", "size"), [("googlenet", 64), ("inception_v3", 299)])
 def test_no_auxiliary_outputs(name: str, size: int) -> None:
-    kind = architecture(name)
+    build_one = builder(name)
     with torch.device("meta"):
-        model = kind.build((3, size, size), NUM_CLASSES)
+        model = build_one((3, size, size), NUM_CLASSES)
         outputs = model.train()(torch.empty(2, 3, size, size))
     assert isinstance(outputs, torch.Tensor)
     assert outputs.shape == (2, NUM_CLASSES)
@@ -102,14 +102,14 @@ def test_samples_that_do_not_fit_are_refused(
 )
 def test_models_for_anything_else_are_not_known(name: str) -> None:
     with pytest.raises(UserError, match=f"^--arch '{name}' is not known"):
-        architecture(name)
+        builder(name)
 
 
 @pytest.mark.parametrize("name", ["resnet50", "convnext_tiny", "vit_b_16", "densenet121"])
 def test_weight_decay_spares_every_normalisation(name: str) -> None:
     """All vectors but the biases of convolutions, linear layers and attention."""
     with torch.device("meta"):
-        model = architecture(name).build((3, 224, 224), 10)
+        model = builder(name)((3, 224, 224), 10)
     others = (nn.Conv2d, nn.Linear, nn.MultiheadAttention)
     biases = {
         f"{prefix}.{own}"

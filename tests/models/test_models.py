@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from pcode.models import MODELS, NAMES, architecture, make_model
+from pcode.models import MODELS, NAMES, builder, make_model, task_of
 from pcode.utils.errors import UserError
 from pcode.utils.options import options_of
 from tests.models.building import build
@@ -186,8 +186,8 @@ def test_the_seed_alone_decides_the_initial_values(arch: str) -> None:
             for arch in ("mlp", "wideresnet28", "densenet")
             for rate, reason in (
                 (-0.1, "must be at least 0"),
-                (1.0, "from 0 to below 1"),
-                (math.nan, "from 0 to below 1"),
+                (1.0, "must be below 1"),
+                (math.nan, "must be at least 0"),
             )
         ),
     ],
@@ -233,17 +233,17 @@ def test_samples_that_do_not_fit_are_refused(
 
 def test_flags_reach_those_that_take_them() -> None:
     wide = {"wideresnet_widen_factor", "drop_rate"}
-    assert not options_of(architecture("resnet20").build)
-    assert options_of(architecture("wideresnet16").build).keys() == wide
-    assert "drop_rate" in options_of(architecture("densenet40").build)
-    assert {arch for arch in MODELS if architecture(arch).task == "language"} == {"rnn_lm"}
+    assert not options_of(builder("resnet20"))
+    assert options_of(builder("wideresnet16")).keys() == wide
+    assert "drop_rate" in options_of(builder("densenet40"))
+    assert {arch for arch in MODELS if task_of(arch) == "language"} == {"rnn_lm"}
     assert isinstance(make_model("resnet8", DIGITS, 10, 6, {"drop_rate": math.nan}), nn.Module)
 
 
 @pytest.mark.parametrize("arch", ["resnet2", "resnet9", "resnet26", "resnet1100"])
 def test_a_depth_that_does_not_exist_is_refused(arch: str) -> None:
     with pytest.raises(UserError, match=rf"--arch '{arch}' is not known; .*built: resnet8"):
-        architecture(arch)
+        builder(arch)
 
 
 @pytest.mark.parametrize(
@@ -252,23 +252,23 @@ def test_a_depth_that_does_not_exist_is_refused(arch: str) -> None:
 )
 def test_a_depth_outside_of_a_family_is_refused(arch: str) -> None:
     with pytest.raises(UserError, match=r"wideresnetDEPTH \(6m \+ 4 layers\), densenetDEPTH \(3m"):
-        architecture(arch)
+        builder(arch)
 
 
 @pytest.mark.parametrize("arch", ["resnet", "resnet-20", "ResNet20", "resnet20 ", "", "vgg", "x"])
 def test_an_unknown_model_is_refused(arch: str) -> None:
     with pytest.raises(UserError, match=r"is not known; .*built: .*mlp") as refusal:
-        architecture(arch)
+        builder(arch)
     assert "\n" not in str(refusal.value)
 
 
 def test_a_slip_is_answered_with_what_is_like_it() -> None:
     with pytest.raises(UserError, match=r"^--arch 'ResNet20' is not known; like it: resnet20, "):
-        architecture("ResNet20")
+        builder("ResNet20")
     with pytest.raises(UserError, match=r"^--arch 'mobilnet_v2' .* like it: mobilenet_v2, "):
-        architecture("mobilnet_v2")
+        builder("mobilnet_v2")
     with pytest.raises(UserError) as refusal:
-        architecture("resnet05")  # like resnet50, which is torchvision's name as well
+        builder("resnet05")  # like resnet50, which is torchvision's name as well
     near = str(refusal.value).split("like it: ")[1].split(";")[0].split(", ")
     assert "resnet50" in near
     assert len(near) == len(set(near))

@@ -251,7 +251,7 @@ def test_pretrained_embeddings_that_do_not_fit(
     [
         ({"rnn_n_hidden": 0}, "--rnn_n_hidden 0: must be at least 1"),
         ({"rnn_n_layers": -1}, "--rnn_n_layers -1: must be at least 1"),
-        ({"drop_rate": 1.0}, "--drop_rate 1.0: from 0 to below 1"),
+        ({"drop_rate": 1.0}, "--drop_rate 1.0: must be below 1"),
     ],
 )
 def test_flags_out_of_range_are_refused(flags: dict[str, Any], message: str) -> None:

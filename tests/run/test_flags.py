@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from pcode.config import Config, make_config
-from pcode.datasets import DATASETS, Source
+from pcode.datasets import DATASETS
 from pcode.datasets.digits import load_digits_dataset
 from pcode.datasets.in_memory import InMemory
 from pcode.main import main
@@ -386,7 +386,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     rows = (f"{word} {' '.join(['.05'] * 16)}" for word in ("word3", "word1", "word4"))
     (tmp_path / "vectors/own.16d.txt").write_text("\n".join(rows) + "\n")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setitem(DATASETS, "own", Source(load_own))
+    monkeypatch.setitem(DATASETS, "own", load_own)
     monkeypatch.setitem(OPTIMIZERS, "parallel_choco", Watched)
     monkeypatch.delenv("PCODE_LAUNCHER", raising=False)
     return tmp_path

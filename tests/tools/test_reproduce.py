@@ -12,7 +12,7 @@ import pytest
 
 from pcode.tools.reproduce import main
 from pcode.tools.reproduce_report import draw, markdown, summarise
-from pcode.tools.reproduce_tables import ROOT, TABLES, Cell, Rehearsal, Setting, is_rehearsal
+from pcode.tools.reproduce_tables import ROOT, TABLES, Cell, Setting, is_rehearsal
 
 
 def cell(table: str, name: str) -> Cell:
@@ -134,8 +134,8 @@ def test_a_run_that_fails_is_one_line_and_the_others_end(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scaling = TABLES["scaling"]
-    flags = {**scaling.rehearsal.flags, "choco-ring-4": "--graph_topology social"}
-    broken = dataclasses.replace(scaling, rehearsal=Rehearsal(1, flags))
+    flags = {**scaling.rehearsal, "*-4": "--num_epochs 1", "choco-*": "--graph_topology social"}
+    broken = dataclasses.replace(scaling, rehearsal=flags)
     monkeypatch.setitem(TABLES, "scaling", broken)
     arguments = ["scaling", "--data", "digits", "--seeds", "1", "--folder", str(tmp_path)]
     arguments += ["--cells", "choco-ring-4,all-reduce-4"]
