@@ -67,6 +67,10 @@ class CompressedOptimizer(DecentralizedOptimizer):
         )
         self._gossip = self._gossip_of(compressor)
 
+    @property
+    def message_bytes(self) -> int:
+        return self.compressor.message_bytes(self.layout)
+
     @classmethod
     def warnings(
         cls, topology: Topology, compressor: Compressor, layout: Layout, **flags: Any
