@@ -69,7 +69,7 @@ class CompressedOptimizer(DecentralizedOptimizer):
 
     @property
     def message_bytes(self) -> int:
-        return self.compressor.message_bytes(self.layout)
+        return self._gossip.message_bytes
 
     @classmethod
     def warnings(
