@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pcode.utils.errors import CommunicationError, DivergenceError
+from pcode.utils.errors import CommunicationError, DivergenceError, NotFiniteError
 
 
 def test_places_that_are_known_are_named() -> None:
@@ -22,3 +22,5 @@ def test_nodes_have_the_names_of_the_beginning() -> None:
     diverged = DivergenceError("the loss is nan", rank=1, step=4).named(members)
     assert str(diverged) == "rank 2, step 4: the loss is nan"
     assert str(DivergenceError("the loss is nan").named(members)) == "the loss is nan"
+    not_finite = NotFiniteError("fc.weight").named(members, step=3)
+    assert str(not_finite) == "step 3: tensor fc.weight holds NaN or infinity"

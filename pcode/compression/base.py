@@ -214,7 +214,9 @@ class KernelCompressor(Compressor):
                 f"got shape {matrix.shape}"
             )
         used = np.flatnonzero(matrix.any(axis=0)).tolist()
-        return WeightedSum([messages[m] for m in used], targets, matrix[:, used])
+        # Contiguous: kernels are compiled anew for an array of another layout.
+        matrix = np.ascontiguousarray(matrix[:, used])
+        return WeightedSum([messages[m] for m in used], targets, matrix)
 
 
 def check_tensor(tensor: torch.Tensor, dtype: torch.dtype, size: int, device: torch.device) -> None:

@@ -71,6 +71,12 @@ class StackedGossip:
             reference = self._reference.copy_(reference)
         self._compressor.encode(self._layout, self._value, reference, self._pending)
 
+    def add_own(self, target: torch.Tensor) -> None:
+        """target += q of every node, after `send`; `receive` may follow."""
+        assert self._pending is not None, "nothing was sent"
+        self._compressor.accumulate(self._layout, [self._pending], [self._q.zero_()], [[1.0]])
+        target.add_(self._q)
+
     def receive(self, targets: Sequence[tuple[torch.Tensor, Any, float]]) -> None:
         """Add factor * matrix @ q to each of (vector, matrix, factor), once after each `send`."""
         if self._pending is None:

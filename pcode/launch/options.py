@@ -33,7 +33,7 @@ def uses_gpus(flags: Flags) -> bool:
     on_cuda: bool | None = flags["on_cuda"]
     if on_cuda is not None:
         return on_cuda
-    import torch  # noqa: PLC0415  # a launcher needs none, and importing it takes seconds
+    import torch  # noqa: PLC0415  # launching imports nothing of it
 
     return flags["hostfile"] is not None or torch.cuda.is_available()
 

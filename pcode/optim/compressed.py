@@ -12,6 +12,7 @@ from pcode.compression.base import Compressor
 from pcode.optim.base import DecentralizedOptimizer
 from pcode.optim.gossip import Gossip, VectorGossip
 from pcode.topology.base import Topology
+from pcode.utils.errors import UserError
 from pcode.utils.layout import Layout
 from pcode.utils.options import Option
 
@@ -141,9 +142,9 @@ def make_copies_exact(optimizer: OverlappingOptimizer, hat: torch.Tensor, z: tor
 
 
 def require_equal_start(optimizer: DecentralizedOptimizer) -> None:
-    """Raise ValueError if the nodes start from models that differ; all of them call it."""
+    """Raise UserError if the nodes start from models that differ; all of them call it."""
     if not is_same_everywhere(optimizer.communicator, optimizer.x):
-        raise ValueError(
+        raise UserError(
             f"{type(optimizer).__name__} needs the same model on every node at the start; "
             "average or broadcast the nodes' parameters first"
         )

@@ -115,7 +115,7 @@ class LocalSGD(LocalStep):
 
     def fused_with(self, compressor: Compressor, z: torch.Tensor, gamma: float) -> FusedStep | None:
         step = FUSED_STEPS.get(type(compressor))
-        if step is None or z.is_cuda:
+        if step is None or z.device.type != "cpu":
             return None
         return partial(step, self._update_with(z, gamma))
 

@@ -8,6 +8,7 @@ import torch
 from pcode.compression.kernels.cpu.cache import kernel
 from pcode.compression.kernels.cpu.memory import Floats, Ints, addresses_in, floats_at
 from pcode.compression.kernels.cpu.parallel import run_segments
+from pcode.utils.errors import UserError
 from pcode.utils.layout import Layout
 
 # Columns of the coefficients.
@@ -42,11 +43,13 @@ class SGDUpdate:
         return x, addresses_in(self.gradients), buf, z, self.coefficients
 
     def __call__(self) -> None:
-        if self.x.is_cuda:
+        if self.x.device.type == "cpu":
+            run_segments(_update, self.layout.sizes, *self.arguments())
+        elif self.x.is_cuda:
             with torch.cuda.device_of(self.x):
                 self.on_gpu()
         else:
-            run_segments(_update, self.layout.sizes, *self.arguments())
+            raise UserError(f"SGD has no kernel for device {self.x.device}; use cpu or cuda")
 
     def on_gpu(self) -> None:
         """Launch the kernel on the current GPU."""

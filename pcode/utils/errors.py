@@ -76,7 +76,10 @@ class RunError(RuntimeError):
             None if node is None else int(members[node]) for node in (self.rank, self.peer)
         )
         step = step if self.step is None else self.step
-        return type(self)(**vars(self) | {"rank": rank, "peer": peer, "step": step})
+        named = type(self).__new__(type(self))  # constructors differ
+        vars(named).update(vars(self))
+        RunError.__init__(named, self.reason, rank=rank, peer=peer, step=step)
+        return named
 
 
 class CommunicationError(RunError):
@@ -140,7 +143,7 @@ class DivergenceError(RunError):
 
 
 class NotFiniteError(DivergenceError):
-    """What was to be compressed holds NaN or infinity; `tensor` is its name in the layout."""
+    """What was to be compressed holds NaN or infinity, in the tensor of that name."""
 
     def __init__(self, tensor: str) -> None:
         super().__init__(f"tensor {tensor} holds NaN or infinity")

@@ -9,8 +9,10 @@ import pytest
 import torch
 
 from pcode.communication import Communicator, Simulation
+from pcode.communication.base import NoCommunicator
 from pcode.compression import COMPRESSORS, make_compressor
 from pcode.consensus import Consensus, Course, gossip, measure, slowest_mode
+from pcode.consensus.gossip import StackedGossip
 from pcode.optim import DeepSqueeze, ParallelChoco
 from pcode.topology import make_topology
 from pcode.utils.layout import Layout
@@ -142,3 +144,15 @@ def test_a_start_of_another_shape_is_refused() -> None:
             starting(5),
             gamma=1,
         )
+
+
+def test_the_own_message_may_be_added_before_the_others_are() -> None:
+    topology, layout = make_topology("ring", 4), Layout.of_sizes([3] * 4)
+    rounds = StackedGossip(NoCommunicator(0, 4), topology, make_compressor("none"), layout, seed=1)
+    x = torch.arange(12, dtype=torch.float64)
+    own, mean = torch.zeros(2, 12, dtype=torch.float64)
+    rounds.send(x, None, 0)
+    rounds.add_own(own)
+    rounds.receive([(mean, rounds.mean, 1.0)])
+    np.testing.assert_array_equal(own, x)
+    np.testing.assert_allclose(mean.view(4, 3), topology.matrix @ x.view(4, 3).numpy())

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 from torch import nn
 
 from pcode.communication import Communicator
@@ -19,6 +21,7 @@ from pcode.optim import (
     EFSignSGD,
     ParallelChoco,
 )
+from pcode.optim.sgd_update import SGDUpdate
 from pcode.topology import make_topology
 from pcode.utils.errors import DivergenceError, UserError
 from pcode.utils.layout import Layout
@@ -31,7 +34,7 @@ def test_optimizers_with_shared_copies_refuse_models_that_differ(
     optimizer: type[DecentralizedOptimizer],
 ) -> None:
     topology = make_topology("ring", 4)
-    with pytest.raises(ValueError, match="needs the same model on every node at the start"):
+    with pytest.raises(UserError, match="needs the same model on every node at the start"):
         run(
             lambda model, node: optimizer(
                 model.parameters(), node, topology, lr=LR, compressor=make_compressor("sign")
@@ -113,3 +116,11 @@ def test_what_is_not_finite_names_rank_step_and_tensor(
 
     with pytest.raises(DivergenceError, match=r"rank 2, step 3: tensor tensors\.2 holds NaN or"):
         run(make, 4)
+
+
+def test_a_device_without_kernels_is_refused() -> None:
+    x, buf, z, gradient = torch.zeros(4, 3, device="meta")
+    coefficients = np.ones((1, 5), np.float32)
+    update = SGDUpdate(Layout.of_sizes([3]), x, buf, z, [gradient], coefficients)
+    with pytest.raises(UserError, match="no kernel for device meta"):
+        update()
