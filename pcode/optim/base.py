@@ -253,6 +253,11 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
         for group, part in zip(self.param_groups, self.store.slices, strict=True):
             self.x[part].add_(direction[part], alpha=-group["lr"])
 
+    @property
+    def message_bytes(self) -> int:
+        """Bytes of one message to one neighbour."""
+        return self.x.nbytes
+
     def _vectors(self) -> dict[str, torch.Tensor]:
         """The vectors that are its state besides x."""
         return {**self.local.vectors, **{name: getattr(self, name) for name in self.state_vectors}}

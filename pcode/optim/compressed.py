@@ -66,6 +66,10 @@ class CompressedOptimizer(DecentralizedOptimizer):
         )
         self._gossip = self._gossip_of(compressor)
 
+    @property
+    def message_bytes(self) -> int:
+        return self._gossip.message_bytes
+
     @classmethod
     def warnings(
         cls, topology: Topology, compressor: Compressor, layout: Layout, **flags: Any

@@ -50,10 +50,11 @@ class Gossip:
         self._communicator, self._compressor, self._layout = communicator, compressor, layout
         self._seed, self._timer, self._rank = seed, timer, communicator.rank
         self._neighbours = topology.neighbours(self._rank)
+        self.message_bytes = compressor.message_bytes(layout)
         senders = sorted({self._rank, *self._neighbours})
-        num_bytes = compressor.message_bytes(layout)
         self._payloads = {
-            sender: torch.empty(num_bytes, dtype=torch.uint8, device=device) for sender in senders
+            sender: torch.empty(self.message_bytes, dtype=torch.uint8, device=device)
+            for sender in senders
         }
         weights = topology.weights(self._rank)
         self.own = [float(sender == self._rank) for sender in senders]

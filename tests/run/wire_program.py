@@ -18,19 +18,18 @@ from pcode.topology import make_topology
 def main(num_steps: int, name: str, options: str) -> None:
     mpi_backend.init_process_group()
     node = DistributedCommunicator()
-    compressor = make_compressor(name, **json.loads(options))
     optimizer = ParallelChoco(
         make_model("resnet20", (3, 32, 32), 10, seed=1, flags={}).parameters(),
         node,
         make_topology("ring", node.size),
-        compressor=compressor,
+        compressor=make_compressor(name, **json.loads(options)),
         consensus_stepsize=0.4,
         lr=0.1,
     )
     for _ in range(num_steps):
         optimizer.step()
     optimizer.finish()
-    print(compressor.message_bytes(optimizer.layout), node.bytes_sent, flush=True)
+    print(optimizer.message_bytes, node.bytes_sent, flush=True)
     destroy_process_group()
 
 
