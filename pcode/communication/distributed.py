@@ -40,7 +40,7 @@ def new_group(
 def naming(
     rank: int, peer: int | None = None, step: int | None = None, local_size: int = 1
 ) -> Iterator[None]:
-    """Raise a CommunicationError that names rank, peer and step for any of torch.distributed.
+    """Raise a CommunicationError that names rank, peer and step for any error of the block.
 
     It names nodes, of `local_size` processes each.
     """
@@ -48,7 +48,7 @@ def naming(
         yield
     except RuntimeError as error:
         reason, by_peer = str(error).strip().splitlines()[0], False
-        if isinstance(error, MPIError):
+        if isinstance(error, MPIError | CommunicationError):
             reason, rank, by_peer = error.reason, error.rank, error.reported_by_peer
             peer = peer if error.peer is None else error.peer
         failure = CommunicationError(

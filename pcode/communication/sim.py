@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from functools import partial
 from typing import TypeVar
 
 import torch
 
 from pcode.communication.base import Messages, ProcessCommunicator, Wait
+from pcode.communication.distributed import naming
 from pcode.utils.errors import CommunicationError
 
 Result = TypeVar("Result")
@@ -157,21 +158,13 @@ class SimCommunicator(ProcessCommunicator):
     def __init__(
         self, simulation: Simulation, process: int, group: range | None = None, local_size: int = 1
     ) -> None:
-        self._simulation, self._process, self._local_size = simulation, process, local_size
+        self._simulation, self._process = simulation, process
+        self._naming = partial(naming, process, local_size=local_size)
         self._group = range(simulation.size) if group is None else group
         self.rank, self.size = self._group.index(process), len(self._group)
         self._num_collectives = 0
         self._num_sent: Counter[int] = Counter()
         self._num_expected: Counter[int] = Counter()
-
-    @contextmanager
-    def _naming(self, peer: int | None, step: int | None) -> Iterator[None]:
-        """Let errors name nodes: this one, that of a peer, by its process, and the step."""
-        try:
-            yield
-        except CommunicationError as error:
-            named = CommunicationError(**vars(error) | {"peer": peer, "step": step})
-            raise named.by_node(self._local_size) from error
 
     def _exchange(self, outgoing: Messages, incoming: Messages, step: int | None) -> Wait:
         with self._naming(None, step):

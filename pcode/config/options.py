@@ -3,40 +3,24 @@
 What only an optimizer, compressor, graph, model, data set or scheme takes, it declares itself.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from operator import not_
 from typing import Any
 
 from pcode import compression, datasets, models, optim, schedules
 from pcode.datasets import partition
 from pcode.launch.options import Launch, not_needed
 from pcode.topology import TOPOLOGIES
-from pcode.utils.options import Rule, needs, option, taken_by
+from pcode.utils.options import needs, option, taken_by
 
 # --resume auto
 AUTO = "auto"
 Flags = Mapping[str, Any]
 
 
-def _only_with(name: str, holds: Callable[[Any], bool]) -> Rule:
-    """Make the rule that a flag matters only where that holds for the value of the flag `name`."""
-    return lambda flags: (
-        None if holds(flags[name]) else f"it has no effect with --{name} {flags[name]}"
-    )
-
-
-def _only_if(name: str, value: Any) -> Rule:
-    """Make the rule that a flag matters only where the flag `name` has that value."""
-    return _only_with(name, lambda given: bool(given == value))
-
-
-def _without(name: str, otherwise: str) -> Rule:
-    """Make the rule that a flag matters only where the flag `name` is not true."""
-    return lambda flags: otherwise if flags[name] else None
-
-
-_of_language = _only_with("arch", lambda name: models.task_of(name) == "language")
-_drawing_shares = _only_with("partition_data", lambda name: partition.partition_scheme(name).drawn)
+_of_language = needs("arch", holds=lambda name: models.task_of(name) == "language")
+_drawing_shares = needs("partition_data", holds=lambda name: partition.partition_scheme(name).drawn)
 
 
 def _clipping_words(flags: Flags) -> str | None:
@@ -50,7 +34,7 @@ def data_dir_unread(flags: Flags) -> str | None:
     if flags["rnn_use_pretrained_emb"] and _of_language(flags) is None:
         return None
     taken = taken_by(datasets.loader(flags["data"]), flags)
-    return _only_with("data", lambda name: "data_dir" in taken)(flags)
+    return needs("data", holds=lambda name: "data_dir" in taken)(flags)
 
 
 def _several_local_steps(flags: Flags) -> str | None:
@@ -62,12 +46,14 @@ def _several_local_steps(flags: Flags) -> str | None:
     return None
 
 
-_scaled = _only_if("lr_scaleup", True)
+_scaled = needs("lr_scaleup")
 _scaling_up = needs("lr_scaleup", "without --lr_scaleup True there is no larger rate to warm up to")
-_evaluating = _without(
-    "train_fast", "--train_fast True evaluates at the end only, and then all of it"
+_evaluating = needs(
+    "train_fast", "--train_fast True evaluates at the end only, and then all of it", not_
 )
-_checkpointing = _without("train_fast", "--train_fast True keeps the checkpoint at the end alone")
+_checkpointing = needs(
+    "train_fast", "--train_fast True keeps the checkpoint at the end alone", not_
+)
 
 
 def _without_compression(flags: Flags) -> str | None:
@@ -175,21 +161,21 @@ class Learning:
         "epochs of warm-up",
         "EPOCHS",
         minimum=0,
-        irrelevant=lambda flags: _only_if("lr_warmup", True)(flags) or _scaling_up(flags),
+        irrelevant=lambda flags: needs("lr_warmup")(flags) or _scaling_up(flags),
     )
     num_epochs: int = option(
-        5, "epochs to train", minimum=1, irrelevant=_only_if("stop_criteria", "epoch")
+        5, "epochs to train", minimum=1, irrelevant=needs("stop_criteria", holds="epoch".__eq__)
     )
     num_iterations: int = option(
         32000,
         "steps in all, shared by the nodes",
         minimum=1,
-        irrelevant=_only_if("stop_criteria", "iteration"),
+        irrelevant=needs("stop_criteria", holds="iteration".__eq__),
     )
     stop_criteria: str = option("epoch", "what ends a run", choices=("epoch", "iteration"))
     clip_grad: bool = option(False, "clip the gradient (dgc: of each tensor) to clip_grad_val")
     clip_grad_val: float | None = option(
-        None, "norm to clip to", "NORM", minimum=0, irrelevant=_only_if("clip_grad", True)
+        None, "norm to clip to", "NORM", minimum=0, irrelevant=needs("clip_grad")
     )
     amp: str | None = option(
         None,
@@ -245,7 +231,7 @@ class Watch:
         False, "record the parts of every step, not their means alone"
     )
     display_tracked_time: bool = option(
-        False, "print the parts of a step", irrelevant=_only_if("track_time", True)
+        False, "print the parts of a step", irrelevant=needs("track_time")
     )
     summary_freq: int = option(100, "steps between two records of the training loss", minimum=1)
     checkpoint: str = option("./data/checkpoint", "where runs are saved", "DIR", aliases=("-c",))

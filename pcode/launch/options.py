@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any
 
 from pcode.utils.errors import UserError
-from pcode.utils.options import option
+from pcode.utils.options import needs, option
 
 MOST_PROCESSES = 4096
 Flags = Mapping[str, Any]
@@ -22,10 +22,6 @@ def _mpi_launch(flags: Flags) -> str | None:
     if flags["n_mpi_process"] * flags["n_sub_process"] == 1:
         return "one node runs in this process"
     return None
-
-
-def _simulated(flags: Flags) -> str | None:
-    return "simulated nodes need no time limit" if flags["backend"] == "sim" else None
 
 
 def uses_gpus(flags: Flags) -> bool:
@@ -111,7 +107,7 @@ class Launch:
         metavar="SECONDS",
         minimum=0.001,
         maximum=1e7,
-        irrelevant=_simulated,
+        irrelevant=needs("backend", "simulated nodes need no time limit", "sim".__ne__),
     )
     max_restarts: int = option(
         0,

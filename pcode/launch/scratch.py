@@ -61,23 +61,15 @@ def scratch_folder() -> Iterator[Scratch]:
 
 def _make_folder() -> Path:
     """In the first place that takes one."""
-    reason = ""
-    for place in _places():
+    usual, reason = Path(tempfile.gettempdir()), ""
+    is_short = len(os.fsencode(usual)) <= _LONGEST_PATH_BYTES - len("/pcode-12345678")
+    for place in (_MEMORY, *([usual] if is_short else []), Path("/tmp")):
         try:
             _remove_abandoned(place)
             return Path(tempfile.mkdtemp(prefix=_PREFIX, dir=place))
-        except OSError as error:  # not writable, or full
+        except OSError as error:  # not there, not writable, or full
             reason = f"{place}: {error.strerror}"
     raise UserError(f"no place for mpirun's files: {reason}")
-
-
-def _places() -> Iterator[Path]:
-    if _MEMORY.is_dir():
-        yield _MEMORY
-    usual = Path(tempfile.gettempdir())
-    if len(os.fsencode(usual)) <= _LONGEST_PATH_BYTES - len("/pcode-12345678"):
-        yield usual
-    yield Path("/tmp")
 
 
 def _remove_abandoned(place: Path) -> None:

@@ -60,8 +60,7 @@ class FlatStore:
             if parameter.grad is None:
                 gradient.zero_()
             else:
-                dense = parameter.grad if _is_strided(parameter.grad) else parameter.grad.to_dense()
-                apart.append(dense)
+                apart.append(parameter.grad.to_dense())  # an embedding's may be sparse
                 homes.append(gradient)
             parameter.grad = gradient
         if apart:
@@ -70,12 +69,8 @@ class FlatStore:
     def gradients(self) -> list[torch.Tensor]:
         """The gradient of each parameter, contiguous: where it is, or else all of them in g."""
         found = [parameter.grad for parameter in self.parameters]
-        if all(grad is not None and _is_strided(grad) and grad.is_contiguous() for grad in found):
+        strided = all(grad is not None and grad.layout is torch.strided for grad in found)
+        if strided and all(grad.is_contiguous() for grad in found):
             return found
         self.collect_gradients()
         return self._gradients
-
-
-def _is_strided(gradient: torch.Tensor) -> bool:
-    """Not sparse, as an embedding's may be."""
-    return gradient.layout is torch.strided

@@ -51,8 +51,8 @@ class Gossip:
         self._communicator, self._compressor, self._layout = communicator, compressor, layout
         self._seed, self._timer, self._rank = seed, timer, communicator.rank
         self._neighbours = topology.neighbours(self._rank)
-        senders = sorted({self._rank, *self._neighbours})
         self.message_bytes = compressor.message_bytes(layout)
+        senders = sorted({self._rank, *self._neighbours})
         self._payloads = {
             sender: torch.empty(self.message_bytes, dtype=torch.uint8, device=device)
             for sender in senders

@@ -14,7 +14,7 @@ from pcode.optim.flat import FlatStore, Groups
 from pcode.optim.fused import FUSED_STEPS, FusedStep
 from pcode.optim.sgd_update import SGDUpdate
 from pcode.utils.errors import UserError
-from pcode.utils.options import option, validate_options
+from pcode.utils.options import option, options_of
 
 GROUP_OPTIONS = ("lr", "weight_decay", "momentum", "nesterov")
 
@@ -56,7 +56,8 @@ class AdamOptions:
     )
 
     def __post_init__(self) -> None:
-        validate_options(self)
+        for flag in options_of(type(self)).values():
+            flag.validate(getattr(self, flag.parameter))
 
 
 class LocalStep:

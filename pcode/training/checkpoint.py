@@ -94,7 +94,7 @@ def read_manifest(run: Path, step: int) -> Manifest:
         UserError: it is damaged, of another version, or a file that it names is not there.
     """
     file = manifest_file(run, step)
-    damaged = UserError(f"--resume {run}: {file} is damaged{_hint(run, step)}")
+    damaged = _unusable(run, step, f"{file} is damaged")
     try:
         content = json.loads(file.read_bytes())
         version = content.get("version")
@@ -121,18 +121,16 @@ def read_manifest(run: Path, step: int) -> Manifest:
         raise damaged
     for folder in manifest.folders:
         if not node_file(run, folder, step).is_file():
-            raise UserError(
-                f"--resume {run}: {node_file(run, folder, step)} is not there{_hint(run, step)}"
-            )
+            raise _unusable(run, step, f"{node_file(run, folder, step)} is not there")
     return manifest
 
 
-def _hint(run: Path, step: int) -> str:
-    """What to do about a checkpoint that cannot be used."""
-    before = [other for other in saved_steps(run) if other < step]
-    if not before:
-        return ""
-    return f"; without {manifest_file(run, step).name} it goes on after step {before[-1]}"
+def _unusable(run: Path, step: int, reason: str) -> UserError:
+    """A checkpoint cannot be used: why, and from which one the run can go on."""
+    if before := [other for other in saved_steps(run) if other < step]:
+        manifest = manifest_file(run, step).name
+        reason += f"; without {manifest} it goes on after step {before[-1]}"
+    return UserError(f"--resume {run}: {reason}")
 
 
 def read_node(run: Path, manifest: Manifest, rank: int, layout: Layout) -> dict[str, Any]:
@@ -142,14 +140,13 @@ def read_node(run: Path, manifest: Manifest, rank: int, layout: Layout) -> dict[
         UserError: the file cannot be read or is not the one that was written, or it holds another
             model's.
     """
-    file = node_file(run, manifest.folders[rank], manifest.step)
-    hint = _hint(run, manifest.step)
+    file, step = node_file(run, manifest.folders[rank], manifest.step), manifest.step
     try:
         content = file.read_bytes()
     except OSError as error:
-        raise UserError(f"--resume {run}: {file}: {error.strerror}{hint}") from None
+        raise _unusable(run, step, f"{file}: {error.strerror}") from None
     if hashlib.sha256(content).hexdigest() != manifest.sha256[rank]:
-        raise UserError(f"--resume {run}: {file} is damaged{hint}")
+        raise _unusable(run, step, f"{file} is damaged")
     try:
         state: dict[str, Any] = torch.load(io.BytesIO(content), weights_only=True)
         if "law" in state:  # what the first version called it

@@ -136,15 +136,14 @@ class Option:
                     raise UserError(f"--{self.name} {shown}: must be {words} {limit}")
 
 
-def validate_options(options: Any) -> None:
-    """Validate the values of a dataclass of options; raise as Option.validate."""
-    for flag in options_of(type(options)).values():
-        flag.validate(getattr(options, flag.parameter))
+def needs(name: str, otherwise: str = "", holds: Callable[[Any], object] = bool) -> Rule:
+    """Make the rule that a flag has no effect unless that holds for the value of the flag `name`.
 
-
-def needs(name: str, otherwise: str) -> Rule:
-    """Make the rule that a flag has no effect, for that reason, unless the flag `name` is true."""
-    return lambda flags: None if flags[name] else otherwise
+    `otherwise` says why; by default that it has none with that value.
+    """
+    return lambda flags: (
+        None if holds(flags[name]) else otherwise or f"it has no effect with --{name} {flags[name]}"
+    )
 
 
 def option(default: Any, text: str, metavar: str = "", **limits: Any) -> Any:

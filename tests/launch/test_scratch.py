@@ -51,15 +51,13 @@ def test_folders_of_killed_launchers_go_and_those_in_use_stay(place: Path) -> No
     with scratch_folder() as used:
         shutil.copytree(used.folder, place / "pcode-left")
         (place / "pcode-young").mkdir()
+        (place / "pcode-closed").mkdir(mode=0)  # as another user's is
         (place / "other").mkdir()
         (place / "pcode-link").symlink_to(place / "other")
-        for name in (used.folder.name, "pcode-left", "other"):
-            os.utime(place / name, (0, 0))
-        os.utime(place / "pcode-link", (0, 0), follow_symlinks=False)
         with scratch_folder():
             pass
         left = {folder.name for folder in place.iterdir()}
-        assert left == {used.folder.name, "pcode-young", "other", "pcode-link"}
+        assert left == {used.folder.name, "pcode-young", "pcode-closed", "other", "pcode-link"}
 
 
 def test_only_ranks_of_this_machine_are_told_where_their_memory_lies(place: Path) -> None:
