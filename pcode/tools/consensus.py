@@ -18,7 +18,7 @@ from matplotlib.lines import Line2D
 
 from pcode.compression import COMPRESSORS, Compressor
 from pcode.consensus import Measurement, Setting, measure, search_gamma, setting_of
-from pcode.tools.command import FORMATS, Parser, check_file, tool, write
+from pcode.tools.command import FORMATS, Parser, check_writable, tool, write
 from pcode.topology import Topology, make_topology
 from pcode.utils.errors import UserError
 from pcode.utils.layout import Layout
@@ -141,8 +141,8 @@ def _parse(arguments: Sequence[str]) -> tuple[Options, set[str]]:
     values = {name: flags[name].parse(text) for name, text in given.items()}
     options = Options(**values)
     validate_options(options)
-    check_file("output", options.output)
-    check_file("picture", options.picture, FORMATS)
+    check_writable("output", options.output)
+    check_writable("picture", options.picture, FORMATS)
     n, num_entries = options.n_mpi_process, sum(options.entries)
     gib = ENTRY_BYTES * n * num_entries / (1 << 30)
     if gib > MAX_GIB:

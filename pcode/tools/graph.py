@@ -14,7 +14,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from pcode.tools.command import FORMATS, Parser, check_file, tool
+from pcode.tools.command import FORMATS, Parser, check_writable, tool
 from pcode.topology import Graph, Mixing, Topology, make_graph
 from pcode.utils.errors import UserError
 
@@ -145,7 +145,7 @@ def main(arguments: Sequence[str]) -> None:
     if options.n_mpi_process > MAX_NODES:
         raise UserError(f"--n_mpi_process {options.n_mpi_process}: at most {MAX_NODES}")
     graph = make_graph(options.graph_topology, options.n_mpi_process, options.manual_seed)
-    check_file("picture", options.picture, FORMATS)
+    check_writable("picture", options.picture, FORMATS)
     print("\n".join(summary(graph)))
     if options.picture is not None:
         draw(graph, options.picture)
