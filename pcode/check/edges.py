@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 
 from pcode.communication import Communicator
-from pcode.topology import Graph, TimeVarying, Topology
+from pcode.topology import Graph
 from pcode.utils.errors import CommunicationError
 from pcode.utils.tables import aligned
 
@@ -43,18 +43,13 @@ def edges_of(graph: Graph, num_local_ranks: int = 1) -> list[Edge]:
     Of a graph that varies in time, those of its period, or of its first rounds. Of each node's
     ranks the first one talks to other nodes.
     """
-    if isinstance(graph, Topology):
-        edges = list(graph.edges)
-    else:
-        assert isinstance(graph, TimeVarying), "there is no other graph"
-        pairs = {
-            (min(rank, other), max(rank, other))
-            for step in range(graph.period or MAX_ROUNDS)
-            for rank in range(graph.num_nodes)
-            for other in graph.at(step).receivers(rank)
-        }
-        edges = sorted(pairs)
-    return [(num_local_ranks * i, num_local_ranks * j) for i, j in edges]
+    pairs = {
+        (min(rank, other), max(rank, other))
+        for step in range(graph.period or MAX_ROUNDS)
+        for rank in range(graph.num_nodes)
+        for other in graph.at(step).receivers(rank)
+    }
+    return [(num_local_ranks * i, num_local_ranks * j) for i, j in sorted(pairs)]
 
 
 def schedule(edges: Sequence[Edge], hosts: Sequence[str]) -> list[list[Edge]]:

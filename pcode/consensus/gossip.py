@@ -245,10 +245,8 @@ class Measurement(Setting):
 
     def figures(self) -> dict[str, Any]:
         """Everything measured, for a JSON file."""
-        known = dataclasses.asdict(self)
-        course = known.pop("course")
         decays = {"decay": self.course.decay(), "predicted_decay": self.predicted_decay}
-        return {**known, **decays, "course": course}
+        return {**dataclasses.asdict(self), **decays}
 
 
 def label(compressor: Compressor, name: str) -> str:

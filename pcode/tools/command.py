@@ -27,7 +27,7 @@ class Parser(argparse.ArgumentParser):
         raise UserError(message)
 
 
-def check_file(flag: str, name: str | Path | None, suffixes: Sequence[str] = ()) -> None:
+def check_writable(flag: str, name: str | Path | None, suffixes: Sequence[str] = ()) -> None:
     """Raise a UserError for a file that could not be written at the end, or of another suffix."""
     if name is None:
         return

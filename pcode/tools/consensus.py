@@ -18,11 +18,11 @@ from matplotlib.lines import Line2D
 
 from pcode.compression import COMPRESSORS, Compressor
 from pcode.consensus import Measurement, Setting, measure, search_gamma, setting_of
-from pcode.tools.command import FORMATS, Parser, check_file, tool, write
+from pcode.tools.command import FORMATS, Parser, check_writable, tool, write
 from pcode.topology import Topology, make_topology
 from pcode.utils.errors import UserError
 from pcode.utils.layout import Layout
-from pcode.utils.options import look_up, option, options_of, taken_by
+from pcode.utils.options import look_up, option, options_of, taken_by, validate_options
 from pcode.utils.tables import markdown
 
 TARGET_ERROR = 1e-3
@@ -139,11 +139,10 @@ def _parse(arguments: Sequence[str]) -> tuple[Options, set[str]]:
         parser.add_argument(f"--{name}", metavar=flag.placeholder, help=text)
     given = vars(parser.parse_args(arguments))
     values = {name: flags[name].parse(text) for name, text in given.items()}
-    for name, value in values.items():
-        flags[name].validate(value)
     options = Options(**values)
-    check_file("output", options.output)
-    check_file("picture", options.picture, FORMATS)
+    validate_options(options)
+    check_writable("output", options.output)
+    check_writable("picture", options.picture, FORMATS)
     n, num_entries = options.n_mpi_process, sum(options.entries)
     gib = ENTRY_BYTES * n * num_entries / (1 << 30)
     if gib > MAX_GIB:
@@ -201,11 +200,11 @@ def main(arguments: Sequence[str]) -> None:
     ]
     print(*table(found), sep="\n")
     measurements = [each for each in found if isinstance(each, Measurement)]
-    others = [each for each in found if not isinstance(each, Measurement)]
+    others = [dataclasses.asdict(each) for each in found if not isinstance(each, Measurement)]
     content = {
         "options": dataclasses.asdict(options),
         "measurements": [each.figures() for each in measurements],
-        "without_gamma": list(map(dataclasses.asdict, others)),
+        "without_gamma": others,
     }
     write(options.output, json.dumps(content, indent=1) + "\n")
     if options.picture is not None:

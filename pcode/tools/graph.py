@@ -14,8 +14,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from pcode.tools.command import FORMATS, Parser, check_file, tool
-from pcode.topology import Graph, Mixing, TimeVarying, Topology, make_graph
+from pcode.tools.command import FORMATS, Parser, check_writable, tool
+from pcode.topology import Graph, Mixing, Topology, make_graph
 from pcode.utils.errors import UserError
 
 ROUNDS_SHOWN = 4
@@ -35,10 +35,7 @@ def draw(graph: Graph, path: Path) -> None:
     A graph that varies in time is shown by its first rounds, with an arrow from each node to
     whom it sends, or a line where both send to each other.
     """
-    rounds = [graph.at(0)]
-    if isinstance(graph, TimeVarying):
-        num_shown = min(ROUNDS_SHOWN, graph.period or ROUNDS_SHOWN)
-        rounds = [graph.at(step) for step in range(num_shown)]
+    rounds = [graph.at(step) for step in range(min(ROUNDS_SHOWN, graph.period or ROUNDS_SHOWN))]
     side = 3.6 if len(rounds) > 1 else min(5.0 + graph.num_nodes / 50, 14)
     figure = Figure(figsize=(side * len(rounds), side + 0.4), layout="constrained")
     axes = figure.subplots(1, len(rounds), squeeze=False)[0]
@@ -148,7 +145,7 @@ def main(arguments: Sequence[str]) -> None:
     if options.n_mpi_process > MAX_NODES:
         raise UserError(f"--n_mpi_process {options.n_mpi_process}: at most {MAX_NODES}")
     graph = make_graph(options.graph_topology, options.n_mpi_process, options.manual_seed)
-    check_file("picture", options.picture, FORMATS)
+    check_writable("picture", options.picture, FORMATS)
     print("\n".join(summary(graph)))
     if options.picture is not None:
         draw(graph, options.picture)

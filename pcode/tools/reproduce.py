@@ -36,7 +36,7 @@ from tqdm import tqdm
 
 from pcode.config import make_config
 from pcode.datasets import loader
-from pcode.tools.command import FORMATS, Parser, check_file, tool, write
+from pcode.tools.command import FORMATS, Parser, check_writable, tool, write
 from pcode.tools.reproduce_report import caption, draw, markdown, summarise
 from pcode.tools.reproduce_tables import ROOT, TABLES, Cell, Setting, Table, is_rehearsal
 from pcode.tools.results_runs import DIVERGED as HAS_DIVERGED
@@ -68,7 +68,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     if parsed.data is not None:
         loader(parsed.data)
     for name in ("markdown", "picture", "output"):
-        check_file(name, getattr(parsed, name), FORMATS if name == "picture" else ())
+        check_writable(name, getattr(parsed, name), FORMATS if name == "picture" else ())
     if parsed.folder is None:
         parsed.folder = Path("data", parsed.table)
     if parsed.folder.exists() and not parsed.folder.is_dir():

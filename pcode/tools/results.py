@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from pcode.tools.command import FORMATS, Parser, check_file, tool, write
+from pcode.tools.command import FORMATS, Parser, check_writable, tool, write
 from pcode.tools.results_picture import draw_all
 from pcode.tools.results_runs import find_runs
 from pcode.tools.results_table import LEFT, csv_text, group_runs, groups_of, table
@@ -35,8 +35,8 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     kinds = [suffix[1:] for suffix in FORMATS]
     parser.add_argument("--format", choices=kinds, help="of the pictures [png]")
     options = parser.parse_args(arguments)
-    check_file("markdown", options.markdown)
-    check_file("csv", options.csv)
+    check_writable("markdown", options.markdown)
+    check_writable("csv", options.csv)
     if (folder := options.pictures) is not None:
         there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
         if not there.is_dir() or not os.access(there, os.W_OK):

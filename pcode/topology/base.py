@@ -52,6 +52,7 @@ class Graph(ABC):
 
     name: str  # what messages call it: a topology's name or the path of a file
     num_nodes: int
+    period: int | None  # rounds after which it repeats itself, or None where it never does
 
     @property
     @abstractmethod
@@ -69,8 +70,6 @@ class Graph(ABC):
 
 class TimeVarying(Graph):
     """A graph that changes from round to round."""
-
-    period: int | None  # rounds after which it repeats itself, or None where it never does
 
     def __init__(self, name: str, num_nodes: int) -> None:
         self.name, self.num_nodes = name, num_nodes
@@ -122,6 +121,7 @@ class Topology(Graph, Mixing):
     name: str
     matrix: Matrix
     num_nodes: int = field(init=False)
+    period = 1
 
     def __post_init__(self) -> None:
         W = np.array(self.matrix, dtype=np.float64)

@@ -16,7 +16,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from pcode.tools.command import Parser, check_file, tool
+from pcode.tools.command import Parser, check_writable, tool
 from pcode.utils.errors import UserError
 from tests.support.hosts import Hosts
 
@@ -35,7 +35,7 @@ def main(arguments: Sequence[str]) -> int:
         raise UserError(f"--slots {options.slots}: at least 1 is needed")
     if options.rate_mbit is not None and not 0 < options.rate_mbit < float("inf"):
         raise UserError(f"--rate_mbit {options.rate_mbit}: must be above 0")
-    check_file("hostfile", options.hostfile)
+    check_writable("hostfile", options.hostfile)
     program = shutil.which(options.command[0])
     if program is None:
         raise UserError(f"{options.command[0]}: no such program")
