@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 
-from pcode.communication.injection import Fault, corrupt_messages
 from pcode.utils.errors import CommunicationError
 
 # Pieces of `average`: n of them are in memory at a time.
@@ -46,7 +44,6 @@ class Communicator(ABC):
         local_ranks: the processes that this node consists of.
         names_peers: whether an exchange whose messages do not come ends, and its error names the
             peer. NCCL's goes on waiting, on the GPU: see `check_peers`.
-        faults: those on purpose that are to come; for tests.
     """
 
     rank: int
@@ -54,7 +51,6 @@ class Communicator(ABC):
     bytes_sent: int = 0
     local_ranks: ProcessCommunicator
     names_peers: bool = True
-    faults: Sequence[Fault] = ()
 
     @property
     def process(self) -> int:
@@ -72,7 +68,6 @@ class Communicator(ABC):
         Tensors are contiguous; the size and dtype of a message are known to both ends. Messages
         between two nodes arrive in the order of the calls.
         """
-        self.fail_point("exchange", step, partial(corrupt_messages, outgoing))
         wait = self._exchange(outgoing, incoming, step)
         self.bytes_sent += sum(tensor.nbytes for tensor in outgoing.values())
         return Exchange(wait)
@@ -97,13 +92,10 @@ class Communicator(ABC):
     def barrier(self, step: int | None = None) -> None:
         """Return when all nodes have called it."""
 
-    def fail_point(
+    def fail_point(  # noqa: B027  # there is none but in tests
         self, phase: str, step: int | None, corrupt: Callable[[], object] | None = None
     ) -> None:
-        """Let a failure on purpose happen here; `corrupt` makes what is in hand useless."""
-        for fault in self.faults:
-            if fault.phase == phase and fault.step in (None, step) and not fault.done:
-                fault.happen(corrupt)
+        """Let a failure on purpose happen here (injection.py); `corrupt` spoils what is in hand."""
 
     def check_peers(self, step: int | None = None) -> None:
         """Find the node for which the exchanges wait, where they do not name it.
@@ -137,7 +129,7 @@ class Communicator(ABC):
                 no recovery.
         """
         communicator, survivors = self._recover(reason)
-        communicator.bytes_sent, communicator.faults = self.bytes_sent, self.faults
+        communicator.bytes_sent = self.bytes_sent
         return communicator, survivors
 
     def _recover(self, reason: str) -> tuple[Communicator, list[int]]:

@@ -8,18 +8,20 @@ The environment variable PCODE_INJECT holds ACTION:RANK:STEP:PHASE, several sepa
 - STEP: how many steps the rank has made, or `*` for the first time it comes there.
 - PHASE: one of PHASES.
 
-Each happens once. Nothing is looked at where the variable is not set.
+Each happens once. Where the variable is not set, communicators are not wrapped, and their
+`fail_point` does nothing.
 """
 
 import os
 import re
 import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 
+from pcode.communication.base import Communicator, Messages, Wait
 from pcode.utils.errors import UserError
 
 VARIABLE = "PCODE_INJECT"
@@ -54,11 +56,10 @@ class Fault:
             os.kill(os.getpid(), signal.SIGSTOP if self.action == "stop" else signal.SIGKILL)
 
 
-def read_faults(environ: Mapping[str, str] = os.environ, rank: int | None = None) -> list[Fault]:
-    """The failures that the environment asks for, of all processes or of one."""
+def read_faults(environ: Mapping[str, str] = os.environ) -> list[Fault]:
+    """The failures that the environment asks for, of all processes."""
     text = environ.get(VARIABLE, "")
-    faults = [_parse(part) for part in text.split(",")] if text else []
-    return [fault for fault in faults if rank in (None, fault.rank)]
+    return [_parse(part) for part in text.split(",")] if text else []
 
 
 def _parse(text: str) -> Fault:
@@ -78,7 +79,47 @@ def _parse(text: str) -> Fault:
     return Fault(action or "delay", float(seconds or 0), int(rank), number, phase)
 
 
-def corrupt_messages(outgoing: Mapping[int, torch.Tensor]) -> None:
-    """Fill messages with what is NaN, where they are floats."""
-    for tensor in outgoing.values():
-        tensor.view(torch.uint8).fill_(255)
+def inject(communicator: Communicator, environ: Mapping[str, str] = os.environ) -> Communicator:
+    """Wrap a communicator where the environment asks for failures of this process."""
+    faults = [fault for fault in read_faults(environ) if fault.rank == communicator.process]
+    return InjectingCommunicator(communicator, faults) if faults else communicator
+
+
+class InjectingCommunicator(Communicator):
+    """Another communicator, whose process fails on purpose."""
+
+    def __init__(self, inner: Communicator, faults: Sequence[Fault]) -> None:
+        self._inner, self._faults = inner, faults
+        self.rank, self.size, self.local_ranks = inner.rank, inner.size, inner.local_ranks
+        self.bytes_sent, self.names_peers = inner.bytes_sent, inner.names_peers
+
+    def fail_point(
+        self, phase: str, step: int | None, corrupt: Callable[[], object] | None = None
+    ) -> None:
+        for fault in self._faults:
+            if fault.phase == phase and fault.step in (None, step) and not fault.done:
+                fault.happen(corrupt)
+
+    def _exchange(self, outgoing: Messages, incoming: Messages, step: int | None) -> Wait:
+        def corrupt() -> None:
+            for tensor in outgoing.values():
+                tensor.view(torch.uint8).fill_(255)  # NaN, where they are floats
+
+        self.fail_point("exchange", step, corrupt)
+        return self._inner.exchange(outgoing, incoming, step).wait
+
+    def _all_reduce(self, tensor: torch.Tensor, step: int | None) -> None:
+        self._inner.all_reduce(tensor, step)
+
+    def all_gather(self, tensor: torch.Tensor, step: int | None = None) -> list[torch.Tensor]:
+        return self._inner.all_gather(tensor, step)
+
+    def average(self, tensor: torch.Tensor) -> None:
+        self._inner.average(tensor)
+
+    def barrier(self, step: int | None = None) -> None:
+        self._inner.barrier(step)
+
+    def _recover(self, reason: str) -> tuple[Communicator, list[int]]:
+        communicator, survivors = self._inner.recover(reason)
+        return InjectingCommunicator(communicator, self._faults), survivors

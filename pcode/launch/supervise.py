@@ -88,6 +88,8 @@ def launch(command: Sequence[str], here: bool = True, survives: bool = False) ->
             relay = Relay(reader, failed)
             loop.run_forever()
         relay.finish(_KILL_LIMIT_SECONDS)
+        loop.call_soon(loop.stop)
+        loop.run_forever()  # signals that have come since count as well
         return _judge(run, relay.filter, scratch.folder)
 
 

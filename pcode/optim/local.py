@@ -14,7 +14,7 @@ from pcode.optim.flat import FlatStore, Groups
 from pcode.optim.fused import FUSED_STEPS, FusedStep
 from pcode.optim.sgd_update import SGDUpdate
 from pcode.utils.errors import UserError
-from pcode.utils.options import option, options_of
+from pcode.utils.options import option, validate_options
 
 GROUP_OPTIONS = ("lr", "weight_decay", "momentum", "nesterov")
 
@@ -56,8 +56,7 @@ class AdamOptions:
     )
 
     def __post_init__(self) -> None:
-        for flag in options_of(type(self)).values():
-            flag.validate(getattr(self, flag.parameter))
+        validate_options(self)
 
 
 class LocalStep:

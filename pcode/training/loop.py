@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from pcode.communication import ProcessCommunicator, by_nodes
 from pcode.communication.gathering import mean, sums, sums_on_first
-from pcode.communication.injection import read_faults
+from pcode.communication.injection import inject
 from pcode.training.checkpoint import Checkpoints, Manifest, graph_digest
 from pcode.training.evaluation import Evaluation, average_model, evaluate
 from pcode.training.plan import Plan
@@ -55,7 +55,7 @@ def run_node(
     """
     launch = plan.config.launch
     communicator = by_nodes(processes, launch.n_sub_process, launch.time_limit_seconds)
-    communicator.faults = read_faults(rank=communicator.process)
+    communicator = inject(communicator)
     state: RunState | None = None
     try:
         state = RunState(plan, communicator)

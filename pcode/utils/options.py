@@ -136,6 +136,12 @@ class Option:
                     raise UserError(f"--{self.name} {shown}: must be {words} {limit}")
 
 
+def validate_options(options: Any) -> None:
+    """Validate the values of a dataclass of options; raise as Option.validate."""
+    for flag in options_of(type(options)).values():
+        flag.validate(getattr(options, flag.parameter))
+
+
 def needs(name: str, otherwise: str = "", holds: Callable[[Any], object] = bool) -> Rule:
     """Make the rule that a flag has no effect unless that holds for the value of the flag `name`.
 

@@ -14,7 +14,14 @@ import pytest
 import torch
 
 from pcode.communication import Communicator, Simulation
-from pcode.communication.injection import ACTIONS, CORRUPTIBLE, PHASES, VARIABLE, read_faults
+from pcode.communication.injection import (
+    ACTIONS,
+    CORRUPTIBLE,
+    PHASES,
+    VARIABLE,
+    inject,
+    read_faults,
+)
 from pcode.utils.errors import UserError
 
 # Three steps of rank 0 and then of rank 1; a line before and after each place, the latter with the
@@ -22,7 +29,7 @@ from pcode.utils.errors import UserError
 PROGRAM = """
 import time
 from pcode.communication.base import NoCommunicator
-from pcode.communication.injection import PHASES, read_faults
+from pcode.communication.injection import PHASES, inject
 slept = []
 sleep = time.sleep
 def noted(seconds):
@@ -32,7 +39,7 @@ def noted(seconds):
 time.sleep = noted
 for rank in (0, 1):
     communicator = NoCommunicator(rank, size=2)
-    communicator.faults = read_faults(rank=communicator.process)
+    communicator = inject(communicator)
     for step in range(3):
         for phase in PHASES:
             slept.clear()
@@ -147,7 +154,7 @@ def test_corrupt_calls_what_corrupts() -> None:
     environ = {VARIABLE: "corrupt:2:1:forward,corrupt:0:*:save"}
 
     def node(communicator: Communicator) -> list[tuple[str, int]]:
-        communicator.faults = read_faults(environ, communicator.process)
+        communicator = inject(communicator, environ)
         spoilt: list[tuple[str, int]] = []
         for step in (0, 1, 1, 2):
             for phase in PHASES:
@@ -167,7 +174,7 @@ def test_corrupt_spoils_a_message_once() -> None:
     faults = "corrupt:1:1:exchange"
 
     def node(communicator: Communicator) -> list[list[float]]:
-        communicator.faults = read_faults({VARIABLE: faults}, communicator.process)
+        communicator = inject(communicator, {VARIABLE: faults})
         others = [rank for rank in range(3) if rank != communicator.rank]
         received = []
         for step in range(4):
