@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 
 from pcode.datasets.base import TEST_BATCH_SIZE, Batches, Dataset, Split
-from pcode.utils.devices import kept_on, memory_bytes, moved_together, to_device
+from pcode.utils.devices import cached_on, memory_bytes, moved_together, to_device
 from pcode.utils.errors import UserError
 
 # Of a device's memory, up to which all samples lie on it, for each process.
@@ -123,8 +123,8 @@ class ImagePreparation:
         # Two passes in place after the conversion: a type promotion costs more than all three, and
         # a division more than both.
         inputs = images.to(torch.float32)
-        inputs -= kept_on(self.mean, images.device)
-        inputs *= 1 / kept_on(self.deviation, images.device)
+        inputs -= cached_on(self.mean, images.device)
+        inputs *= 1 / cached_on(self.deviation, images.device)
         return inputs
 
 

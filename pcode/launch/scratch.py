@@ -65,14 +65,14 @@ def _make_folder() -> Path:
     is_short = len(os.fsencode(usual)) <= _LONGEST_PATH_BYTES - len("/pcode-12345678")
     for place in (_MEMORY, *([usual] if is_short else []), Path("/tmp")):
         try:
-            _remove_abandoned(place)
+            _remove_orphaned(place)
             return Path(tempfile.mkdtemp(prefix=_PREFIX, dir=place))
         except OSError as error:  # not there, not writable, or full
             reason = f"{place}: {error.strerror}"
     raise UserError(f"no place for mpirun's files: {reason}")
 
 
-def _remove_abandoned(place: Path) -> None:
+def _remove_orphaned(place: Path) -> None:
     """Remove this user's folders that nobody holds: a lock goes with its process."""
     for folder in place.glob(f"{_PREFIX}*"):
         try:

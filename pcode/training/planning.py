@@ -26,7 +26,7 @@ from pcode.utils.options import options_of, taken_by
 
 
 def check_launch(config: Config) -> None:
-    """Refuse a backend, or processes of a node, that cannot do what is asked of them."""
+    """Raise UserError where a backend, or a node's processes, cannot do what is asked of them."""
     launch, batch_size = config.launch, config.data.batch_size
     local_size = launch.n_sub_process
     if launch.on_failure == "continue" and launch.backend not in ("mpi", "sim"):
@@ -155,7 +155,7 @@ def _at_rest(config: Config, start: ResumePoint | None) -> Config:
 
 
 def _check_task(plan: Plan) -> None:
-    """Refuse a model, a partition or a precision that is for other data."""
+    """Raise UserError for a model, a partition or a precision that is for other data."""
     config, dataset, amp = plan.config, plan.dataset, plan.config.learning.amp
     arch, scheme, data = config.model.arch, config.data.partition_data, config.data.data
     task = task_of(arch)
@@ -173,7 +173,7 @@ def _check_task(plan: Plan) -> None:
 
 
 def _check_batches(plan: Plan, model: nn.Module) -> None:
-    """Refuse batches of one sample where batch normalisation would see one number of a channel.
+    """Raise UserError for batches of which batch normalisation would see one number of a channel.
 
     And shares of the data of which a process of its node would get none.
     """

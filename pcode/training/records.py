@@ -37,7 +37,7 @@ def runs_folder(config: Config) -> Path:
 
 
 def check_folder(config: Config) -> None:
-    """Refuse what cannot be, or cannot be made, the folder of a run."""
+    """Raise UserError for what cannot be, or cannot be made, the folder of a run."""
     watch = config.watch
     for name, value in (("experiment", watch.experiment), ("timestamp", watch.timestamp)):
         if value is not None and (value in ("", "..") or Path(value).name != value):

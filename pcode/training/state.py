@@ -123,7 +123,7 @@ class RunState:
 
 
 def _agree(communicator: Communicator, text: str) -> None:
-    """Refuse nodes that see different things."""
+    """Raise UserError where nodes see different things."""
     digest = hashlib.sha256(text.encode()).digest()
     seen = [gather_digests(each, digest) for each in (communicator.local_ranks, communicator)]
     if len({*seen[0], *seen[1]}) > 1:

@@ -71,7 +71,7 @@ def device_of(on_cuda: bool | None, world: Sequence[int], process: int) -> torch
 
 
 def check_gpus(world: Sequence[int], processes: Sequence[int]) -> None:
-    """Refuse what needs GPUs that are not there; for the processes that run on this machine.
+    """Raise UserError for GPUs that are not there; for the processes that run on this machine.
 
     Raises:
         HostError: there is no GPU, none of a number in `world`, or nothing to make kernels with.
@@ -93,7 +93,7 @@ def check_gpus(world: Sequence[int], processes: Sequence[int]) -> None:
 
 
 def _check_kernels() -> None:
-    """Refuse a machine that cannot make the kernels for GPUs."""
+    """Raise UserError on a machine that cannot make the kernels for GPUs."""
     flag, instead = "--on_cuda True", "or --on_cuda False"
     if find_spec("triton") is None:
         raise HostError(f"{flag}: its kernels need Triton: pip install triton, {instead}")
@@ -108,7 +108,7 @@ def _check_kernels() -> None:
 def check_compiler(
     flag: str, language: str, variable: str, names: Sequence[str], instead: str
 ) -> None:
-    """Refuse a flag that needs a compiler where there is none.
+    """Raise UserError for a flag that needs a compiler where there is none.
 
     Args:
         variable: of the environment, that may name one.
@@ -162,7 +162,7 @@ def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
 
 
 @lru_cache(maxsize=64)
-def kept_on(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+def cached_on(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
     """The same for one of a few that never change: copied once."""
     return to_device(tensor, device)
 

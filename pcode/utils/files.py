@@ -69,7 +69,7 @@ def one_line(reason: object) -> str:
 
 
 def check_file(path: str | Path) -> None:
-    """Refuse what is not a regular file, without opening it: a pipe or a device may never end.
+    """Check that it is a regular file, without opening it: a pipe or a device may never end.
 
     Raises:
         OSError: it is none, or not there.

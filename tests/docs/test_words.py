@@ -26,12 +26,13 @@ RETIRED = {
     r"rebuil[dt]": "resynchronise",
     r"landing": "receive buffers",
     r"settles?|settled": "copy back, synchronize",
-    r"Running|Board|Start(?= ?\()": "RunState, event writer, ResumePoint",
     r"kept": "selected, cached, retained",
 }
 # Names in files and variables that users have.
 FORMATS = re.compile(r'"law"|"healed"|"meeting"|\.kept\b|decentralization meets')
-PATTERN = re.compile(rf"(?<![\w-])({'|'.join(RETIRED)})(?![\w-])")
+CLASSES = r"Running|Board|Start(?= ?\()"  # RunState, event writer, ResumePoint
+WORDS = rf"(?i:{'|'.join(RETIRED)})|{CLASSES}"
+PATTERN = re.compile(rf"(?<![a-zA-Z-])({WORDS})(?![a-zA-Z-])")
 SOURCES = sorted(
     str(path.relative_to(ROOT)) for path in (*ROOT.glob("pcode/**/*.py"), ROOT / "run.py")
 )
