@@ -82,7 +82,9 @@ class Data:
         "synthetic:SHAPE:CLASSES:SIZE, synthetic:text:VOCABULARY:WORDS",
         "NAME",
     )
-    data_dir: str = option("./data", "where data sets lie", "DIR", irrelevant=data_dir_unread)
+    data_dir: str = option(
+        "./data", "where data sets lie", "DIR", irrelevant=data_dir_unread, decides=False
+    )
     partition_data: str = option(
         "random",
         f"how the training data is shared among nodes: {', '.join(partition.SCHEMES)}; "
@@ -164,13 +166,18 @@ class Learning:
         irrelevant=lambda flags: needs("lr_warmup")(flags) or _scaling_up(flags),
     )
     num_epochs: int = option(
-        5, "epochs to train", minimum=1, irrelevant=needs("stop_criteria", holds="epoch".__eq__)
+        5,
+        "epochs to train",
+        minimum=1,
+        irrelevant=needs("stop_criteria", holds="epoch".__eq__),
+        decides=False,
     )
     num_iterations: int = option(
         32000,
         "steps in all, shared by the nodes",
         minimum=1,
         irrelevant=needs("stop_criteria", holds="iteration".__eq__),
+        decides=False,
     )
     stop_criteria: str = option("epoch", "what ends a run", choices=("epoch", "iteration"))
     clip_grad: bool = option(False, "clip the gradient (dgc: of each tensor) to clip_grad_val")
@@ -188,7 +195,7 @@ class Learning:
     turn_on_local_step_from: int = option(
         0, "first epoch with --local_step", minimum=0, irrelevant=_several_local_steps
     )
-    avg_model: bool = option(False, "average the nodes' models when training ends")
+    avg_model: bool = option(False, "average the nodes' models when training ends", decides=False)
     manual_seed: int = option(6, "the one seed of the run", "SEED", minimum=0)
 
 

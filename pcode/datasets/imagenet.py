@@ -161,8 +161,10 @@ def load_imagenet(
     data_dir: str,
     *,
     use_lmdb_data: Annotated[bool, Option("ImageNet from LMDB")] = False,
-    num_workers: Annotated[int, Option("data loading processes", aliases=("-j",), minimum=0)] = 2,
-    pin_memory: Annotated[bool, Option("page-locked memory for batches")] = True,
+    num_workers: Annotated[
+        int, Option("data loading processes", aliases=("-j",), minimum=0, decides=False)
+    ] = 2,
+    pin_memory: Annotated[bool, Option("page-locked memory for batches", decides=False)] = True,
 ) -> ImageNet:
     """ImageNet (Russakovsky et al., arXiv 1409.0575): 1,281,167 images of 1,000 classes, and
     50,000 for testing. Any other classes and images will do.

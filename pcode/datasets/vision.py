@@ -242,7 +242,9 @@ VISION = {
 def load_vision(
     name: str,
     data_dir: str,
-    download: Annotated[bool, Option("fetch the data set where it is not there yet")] = False,
+    download: Annotated[
+        bool, Option("fetch the data set where it is not there yet", decides=False)
+    ] = False,
 ) -> InMemory:
     """One of VISION, from the files that lie in data_dir as torchvision puts them there.
 

@@ -99,7 +99,11 @@ class OverlappingOptimizer(CompressedOptimizer):
         self,
         *args: Any,
         overlap: Annotated[
-            bool, Option("exchange while the next gradient is computed; the same numbers come out")
+            bool,
+            Option(
+                "exchange while the next gradient is computed; the same numbers come out",
+                decides=False,
+            ),
         ] = True,
         **options: Any,
     ) -> None:

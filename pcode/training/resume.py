@@ -10,6 +10,7 @@ import torch
 
 from pcode.config import Config, config_of_run
 from pcode.config.options import AUTO
+from pcode.config.parser import all_flags
 from pcode.schedules import SCHEMES
 from pcode.topology import Graph
 from pcode.training.checkpoint import (
@@ -23,13 +24,6 @@ from pcode.training.checkpoint import (
 from pcode.training.records import SUMMARY, is_locked
 from pcode.utils.errors import UserError
 from pcode.utils.layout import Layout
-
-# Besides those of launching (but for the number of nodes and of their processes) and watching: what
-# may differ when a run goes on in its own folder.
-FREE = (
-    *("num_epochs", "num_iterations", "avg_model", "data_dir"),
-    *("download", "num_workers", "pin_memory", "overlap"),
-)
 
 
 @dataclass(frozen=True)
@@ -78,8 +72,12 @@ class ResumePoint:
 
 
 def decisive_flags(config: Config) -> dict[str, Any]:
-    """The flags that decide what numbers a run gives, up to any step."""
-    free = {*FREE, *vars(config.launch), *vars(config.watch)} - {"n_mpi_process", "n_sub_process"}
+    """The flags that decide what numbers a run gives, up to any step.
+
+    Of launching that is the number of nodes and of their processes alone; of watching none.
+    """
+    free = {name for name, flag in all_flags().items() if not flag.decides}
+    free |= {*vars(config.launch), *vars(config.watch)} - {"n_mpi_process", "n_sub_process"}
     if SCHEMES[config.learning.lr_schedule_scheme].follows_the_end:
         free -= {"num_epochs", "num_iterations"}
     return {name: value for name, value in config.flat().items() if name not in free}

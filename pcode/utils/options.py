@@ -40,6 +40,8 @@ class Option:
             larger than LARGEST_INTEGER.
         above, below: what a number must be larger or smaller than.
         irrelevant: the rule when the flag has no effect.
+        decides: whether the numbers of a run depend on it. With another value of a flag that does
+            not, a run may go on in its own folder.
         name, kind, default: the flag's, where they differ from the parameter's. Those of gamma do:
             the flag may be "auto", of which planning makes the number that the optimizer takes.
         parameter: what gets the value.
@@ -54,6 +56,7 @@ class Option:
     above: float | None = None
     below: float | None = None
     irrelevant: Rule = lambda flags: None
+    decides: bool = True
     name: str = ""
     kind: Any = None
     default: Any = inspect.Parameter.empty
