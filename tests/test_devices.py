@@ -99,3 +99,16 @@ def test_a_machine_without_a_gpu_may_start_others() -> None:
     check_gpus(launch.world, [])
     with pytest.raises(HostError, match="--on_cuda True: this machine has no GPU"):
         check_gpus(launch.world, [0])
+
+
+def test_no_tensor_is_made_at_import() -> None:
+    """torch looks for the variable of use_memory_well when it allocates its first one."""
+    program = """
+import gc, torch, pcode.main, pcode.optim.fused
+from pcode.compression import COMPRESSORS
+for kind in COMPRESSORS.values():
+    kind().cpu_kernels()
+assert not any(isinstance(each, torch.Tensor) for each in gc.get_objects())
+"""
+    command = [sys.executable, "-W", "ignore", "-c", program]
+    subprocess.run(command, check=True, timeout=60)

@@ -26,7 +26,7 @@ Words = NDArray[np.uint32]
 # Entries that a kernel takes at a time: so few that they stay in the first-level cache (1 KiB a
 # vector) while one plain loop after another passes over them.
 BLOCK = 256
-_ZEROS = torch.zeros(BLOCK)
+_ZEROS = np.zeros(BLOCK, np.float32)  # no tensor: see utils.devices.use_memory_well
 
 
 class Addresses(NamedTuple):
@@ -45,7 +45,7 @@ class Addresses(NamedTuple):
 def addresses_of(difference: Difference) -> Addresses:
     value, reference = difference
     if reference is None:
-        return Addresses(value.data_ptr(), _ZEROS.data_ptr(), 0)
+        return Addresses(value.data_ptr(), _ZEROS.ctypes.data, 0)
     return Addresses(value.data_ptr(), reference.data_ptr(), 1)
 
 
