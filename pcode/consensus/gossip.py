@@ -71,20 +71,25 @@ class StackedGossip:
             reference = self._reference.copy_(reference)
         self._compressor.encode(self._layout, self._value, reference, self._pending)
 
+    def _decoded(self, message: Message) -> torch.Tensor:
+        """q of every node, until the next call."""
+        q: torch.Tensor = self._q.zero_()
+        self._compressor.accumulate(self._layout, [message], [q], [[1.0]])
+        return q
+
     def add_own(self, target: torch.Tensor) -> None:
         """target += q of every node, after `send`; `receive` may follow."""
         assert self._pending is not None, "nothing was sent"
-        self._compressor.accumulate(self._layout, [self._pending], [self._q.zero_()], [[1.0]])
-        target.add_(self._q)
+        target.add_(self._decoded(self._pending))
 
     def receive(self, targets: Sequence[tuple[torch.Tensor, Any, float]]) -> None:
         """Add factor * matrix @ q to each of (vector, matrix, factor), once after each `send`."""
         if self._pending is None:
             return
         message, self._pending = self._pending, None
-        self._compressor.accumulate(self._layout, [message], [self._q.zero_()], [[1.0]])
+        decoded = self._decoded(message)
         for vector, matrix, factor in targets:
-            q = self._q.double()
+            q = decoded.double()
             if matrix is not None:
                 q = torch.from_numpy(matrix @ q.view(self._num_nodes, -1).numpy()).view(-1)
             vector.add_(q, alpha=factor)

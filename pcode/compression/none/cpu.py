@@ -3,12 +3,7 @@
 import numpy as np
 
 from pcode.compression.base import Compressor, Difference, Message, WeightedSum
-from pcode.compression.kernels.cpu.blocks import (
-    INFINITY_BITS,
-    add_scaled,
-    largest_magnitude,
-    subtract,
-)
+from pcode.compression.kernels.cpu.blocks import INFINITY_BITS, add_scaled, largest_magnitude
 from pcode.compression.kernels.cpu.cache import kernel
 from pcode.compression.kernels.cpu.memory import (
     BLOCK,
@@ -30,18 +25,18 @@ def _encode(
     difference: Addresses, payload: int, sums: Doubles, segments: Ints, first: int, last: int
 ) -> None:
     """Write value - reference, and for each segment 0 where all of it is finite, else NaN."""
-    room = np.empty(BLOCK, np.float32)
     for segment in range(first, last):
         _, offset, start, size = segments[segment]
         sums[segment] = 0
         end = offset + start + size
         for entry in range(offset + start, end, BLOCK):
             num_entries = min(BLOCK, end - entry)
-            subtract(difference, entry, num_entries, room)
+            value = block_at(difference.value + 4 * entry, num_entries)
+            reference = block_at(difference.reference + 4 * difference.stride * entry, num_entries)
             sent = floats_at(payload + 4 * entry, num_entries)
             for i in range(num_entries):
-                sent[i] = room[i]
-            if largest_magnitude(room.view(np.int32)) >= INFINITY_BITS:
+                sent[i] = value[i] - reference[i]
+            if largest_magnitude(sent.view(np.int32)) >= INFINITY_BITS:
                 sums[segment] = np.nan
 
 
