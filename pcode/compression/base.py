@@ -128,15 +128,15 @@ class WeightedSum(NamedTuple):
 class Kernels(Protocol):
     """A module with a compressor's functions for one kind of device.
 
-    They do what the methods of that name do, for the compressor that is their first argument; the
-    other arguments have been checked.
+    They do what the methods of that name do, with arguments that have been checked; those that
+    follow are the compressor's `parameters`.
     """
 
     def encode(
-        self, compressor: Any, layout: Layout, difference: Difference, message: Message
+        self, layout: Layout, difference: Difference, message: Message, *args: Any, **kwargs: Any
     ) -> None: ...
 
-    def accumulate(self, compressor: Any, layout: Layout, added: WeightedSum) -> None: ...
+    def accumulate(self, layout: Layout, added: WeightedSum, *args: Any, **kwargs: Any) -> None: ...
 
 
 class KernelCompressor(Compressor):
@@ -144,15 +144,20 @@ class KernelCompressor(Compressor):
 
     All methods raise UserError for a device without kernels, and ValueError for a tensor that has
     not the type or the size that it should have.
+
+    Attributes:
+        cpu_kernels: the module for CPUs.
     """
 
-    @abstractmethod
-    def cpu_kernels(self) -> Kernels:
-        """The module for CPUs, imported at the first call."""
+    cpu_kernels: Kernels
 
     @abstractmethod
     def triton_kernels(self) -> Kernels:
-        """The module for GPUs, imported at the first call: it needs Triton."""
+        """Import the module for GPUs, at the first call: it needs Triton."""
+
+    def parameters(self, layout: Layout) -> tuple[Any, ...]:
+        """Return what the kernels take besides vectors and messages."""
+        return ()
 
     def encode(
         self, layout: Layout, value: torch.Tensor, reference: torch.Tensor | None, message: Message
@@ -163,7 +168,8 @@ class KernelCompressor(Compressor):
             check_tensor(vector, torch.float32, layout.num_entries, value.device)
         # Triton launches on the current device.
         with torch.cuda.device_of(value):
-            kernels.encode(self, layout, Difference(value, reference), message)
+            difference, parameters = Difference(value, reference), self.parameters(layout)
+            kernels.encode(layout, difference, message, *parameters)
 
     def accumulate(
         self,
@@ -175,13 +181,12 @@ class KernelCompressor(Compressor):
         kernels = self._kernels(targets[0].device)
         added = self.checked_sum(layout, messages, targets, weights)
         with torch.cuda.device_of(targets[0]):
-            kernels.accumulate(self, layout, added)
+            kernels.accumulate(layout, added, *self.parameters(layout))
 
     def _kernels(self, device: torch.device) -> Kernels:
-        table = {"cpu": self.cpu_kernels, "cuda": self.triton_kernels}
-        if device.type not in table:
+        if device.type not in ("cpu", "cuda"):
             raise UserError(f"compression has no kernels for device {device}; use cpu or cuda")
-        return table[device.type]()
+        return self.cpu_kernels if device.type == "cpu" else self.triton_kernels()
 
     def check_payloads(
         self, layout: Layout, messages: Sequence[Message], device: torch.device

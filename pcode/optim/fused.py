@@ -24,8 +24,9 @@ from pcode.compression.kernels.cpu.memory import (
     block_at,
 )
 from pcode.compression.kernels.cpu.parallel import sum_segments
-from pcode.compression.sign import Sign, places_of
+from pcode.compression.sign import Sign
 from pcode.compression.sign.cpu import accumulate_block, encode_block, write_means
+from pcode.compression.sign.places import places_of
 from pcode.optim.sgd_update import SGDUpdate, update_block
 
 # Called with messages, targets, weights, a reference and a message that is none of the messages:

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from pcode.compression import Compressor, Message, make_compressor
 from pcode.compression.draws import words_of
-from pcode.compression.random_k import NUM_WORDS, SHUFFLED_ENTRIES
 from pcode.compression.random_k.cpu import draw_positions
+from pcode.compression.random_k.draw import NUM_WORDS, SHUFFLED_ENTRIES
 from pcode.compression.selection import selected_entries, selected_of
 from pcode.utils.errors import NotFiniteError, UserError
 from pcode.utils.layout import Layout

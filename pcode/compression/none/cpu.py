@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from pcode.compression.base import Compressor, Difference, Message, WeightedSum
+from pcode.compression.base import Difference, Message, WeightedSum
 from pcode.compression.kernels.cpu.blocks import INFINITY_BITS, add_scaled, largest_magnitude
 from pcode.compression.kernels.cpu.cache import kernel
 from pcode.compression.kernels.cpu.memory import (
@@ -58,11 +58,9 @@ def _accumulate(
                         add_scaled(target, message, weights[k, m])
 
 
-def encode(
-    compressor: Compressor, layout: Layout, difference: Difference, message: Message
-) -> None:
+def encode(layout: Layout, difference: Difference, message: Message) -> None:
     sum_segments(_encode, layout, addresses_of(difference), message.payload.data_ptr())
 
 
-def accumulate(compressor: Compressor, layout: Layout, added: WeightedSum) -> None:
+def accumulate(layout: Layout, added: WeightedSum) -> None:
     run_segments(_accumulate, layout.sizes, *addresses_of_sum(added))

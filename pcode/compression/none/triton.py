@@ -5,7 +5,7 @@ from typing import Any
 import triton
 import triton.language as tl
 
-from pcode.compression.base import Compressor, Difference, Message, WeightedSum
+from pcode.compression.base import Difference, Message, WeightedSum
 from pcode.compression.kernels.gpu.accumulate import add_entries
 from pcode.compression.kernels.gpu.blocks import difference_of_segment, floats_at, rows_of
 from pcode.compression.kernels.gpu.launch import (
@@ -47,13 +47,11 @@ def _decode(
     return tl.load(floats_at(payload) + first + entries, mask=entries < size)
 
 
-def encode(
-    compressor: Compressor, layout: Layout, difference: Difference, message: Message
-) -> None:
+def encode(layout: Layout, difference: Difference, message: Message) -> None:
     check_alignment([message])
     segments = segments_of(layout.sizes, difference.value.device)
     launch_on_segments(_encode, segments, *difference, message.payload)
 
 
-def accumulate(compressor: Compressor, layout: Layout, added: WeightedSum) -> None:
+def accumulate(layout: Layout, added: WeightedSum) -> None:
     add_entries(_decode, None, layout, added)

@@ -1,13 +1,11 @@
 """Random rounding to a few bits for each entry, and one scale per tensor."""
 
-from functools import lru_cache
-from typing import Annotated
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Annotated, Any
 
 from pcode.compression.base import IsBiased, KernelCompressor, Kernels
 from pcode.compression.none import NoCompression
+from pcode.compression.qsgd import cpu
+from pcode.compression.qsgd.places import errors_of, places_of
 from pcode.utils.errors import UserError
 from pcode.utils.layout import Layout
 from pcode.utils.options import Option
@@ -15,25 +13,6 @@ from pcode.utils.options import Option
 # gamma by level, the bits of a magnitude: the tuning of arXiv 1907.09356 for a ring of 8; level 1
 # continues its trend.
 _CONSENSUS_STEPSIZES = {1: 0.01, 2: 0.025, 4: 0.075, 8: 0.2, 16: 0.2, 32: 1.0}
-# One unit in the last place below the largest float32: s times (it / s) rounded is finite.
-LARGEST_NORM = float(np.nextafter(np.finfo(np.float32).max, np.float32(0)))
-
-
-@lru_cache(maxsize=64)
-def places_of(sizes: tuple[int, ...], level: int) -> NDArray[np.int64]:
-    """Where signs and magnitudes of each tensor begin, in bytes; last, the message's end, twice."""
-    places, place = [], 4 * len(sizes)
-    for size in sizes:
-        places.append((place, place + (size + 7) // 8))
-        place = places[-1][1] + (size * level + 7) // 8
-    return np.array([*places, (place, place)], dtype=np.int64)
-
-
-@lru_cache(maxsize=64)
-def errors_of(sizes: tuple[int, ...], level: int) -> NDArray[np.float64]:
-    """min(d / s^2, sqrt(d) / s) of each tensor: E||Q(v) - v||^2 / ||v||^2, unbiased, at most."""
-    d, s = np.array(sizes, dtype=np.float64), (1 << level) - 1
-    return np.minimum(d / s**2, np.sqrt(d) / s)
 
 
 class QSGD(KernelCompressor):
@@ -76,6 +55,7 @@ class QSGD(KernelCompressor):
             raise UserError(f"--quantize_level {quantize_level}: must be 1, 2, 4, 8, 16 or 32")
         self.quantize_level, self.is_biased = quantize_level, is_biased
         self._identity = NoCompression() if quantize_level == 32 else None
+        self.cpu_kernels: Kernels = cpu if self._identity is None else self._identity.cpu_kernels
 
     @property
     def default_consensus_stepsize(self) -> float:
@@ -100,10 +80,8 @@ class QSGD(KernelCompressor):
         most = float(errors_of(layout.sizes, self.quantize_level).max(initial=0))
         return 1 / (1 + most) if self.is_biased else 1 - most
 
-    def cpu_kernels(self) -> Kernels:
-        from pcode.compression.qsgd import cpu
-
-        return cpu if self._identity is None else self._identity.cpu_kernels()
+    def parameters(self, layout: Layout) -> tuple[Any, ...]:
+        return () if self._identity is not None else (self.quantize_level, self.is_biased)
 
     def triton_kernels(self) -> Kernels:
         from pcode.compression.qsgd import triton

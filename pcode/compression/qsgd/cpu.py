@@ -30,7 +30,7 @@ from pcode.compression.kernels.cpu.memory import (
     floats_at,
 )
 from pcode.compression.kernels.cpu.parallel import run_segments, sum_segments
-from pcode.compression.qsgd import LARGEST_NORM, QSGD, errors_of, places_of
+from pcode.compression.qsgd.places import LARGEST_NORM, errors_of, places_of
 from pcode.utils.layout import Layout
 
 # Counting in an array keeps the loop over it at 32 bits.
@@ -233,11 +233,11 @@ def _accumulate(
                         add_scaled(target, decoded, weights[k, m])
 
 
-def _scales(compressor: QSGD, layout: Layout, norms: Doubles) -> Doubles:
+def _scales(layout: Layout, norms: Doubles, level: int, is_biased: bool) -> Doubles:
     """What the integers of each tensor are multiplied by."""
-    scales = norms / ((1 << compressor.quantize_level) - 1)
-    if compressor.is_biased:
-        scales /= 1 + errors_of(layout.sizes, compressor.quantize_level)
+    scales = norms / ((1 << level) - 1)
+    if is_biased:
+        scales /= 1 + errors_of(layout.sizes, level)
     return scales
 
 
@@ -253,12 +253,14 @@ def _factors(level: int, norms: Doubles) -> Floats:
     return np.stack([powers, rest], axis=1).astype(np.float32)
 
 
-def encode(compressor: QSGD, layout: Layout, difference: Difference, message: Message) -> None:
-    level, vectors = compressor.quantize_level, addresses_of(difference)
+def encode(
+    layout: Layout, difference: Difference, message: Message, level: int, is_biased: bool
+) -> None:
+    vectors = addresses_of(difference)
     squares = sum_segments(_sum_squares, layout, vectors)
     norms = np.minimum(np.sqrt(squares), LARGEST_NORM)
     scales = message.payload.numpy()[: 4 * norms.size].view("<f4")
-    scales[:] = _scales(compressor, layout, norms)
+    scales[:] = _scales(layout, norms, level, is_biased)
     run_segments(
         _encode,
         layout.sizes,
@@ -271,7 +273,6 @@ def encode(compressor: QSGD, layout: Layout, difference: Difference, message: Me
     )
 
 
-def accumulate(compressor: QSGD, layout: Layout, added: WeightedSum) -> None:
-    level = compressor.quantize_level
+def accumulate(layout: Layout, added: WeightedSum, level: int, is_biased: bool) -> None:
     places = places_of(layout.sizes, level)
     run_segments(_accumulate, layout.sizes, *addresses_of_sum(added), level, places)

@@ -27,7 +27,7 @@ from pcode.compression.kernels.gpu.launch import (
     segments_of,
     signed_key,
 )
-from pcode.compression.qsgd import LARGEST_NORM, QSGD, errors_of, places_of
+from pcode.compression.qsgd.places import LARGEST_NORM, errors_of, places_of
 from pcode.utils.layout import Layout
 
 
@@ -159,10 +159,12 @@ def _divisors(
     return 1 + errors if is_biased else torch.ones_like(errors)
 
 
-def encode(compressor: QSGD, layout: Layout, difference: Difference, message: Message) -> None:
+def encode(
+    layout: Layout, difference: Difference, message: Message, level: int, is_biased: bool
+) -> None:
     """Two passes over the vectors, as on a CPU."""
     check_alignment([message])
-    device, level = difference.value.device, compressor.quantize_level
+    device = difference.value.device
     segments = segments_of(layout.sizes, device)
     sums = torch.empty(segments.num_programs, dtype=torch.float64, device=device)
     launch_on_segments(_sum_squares, segments, *difference, sums)
@@ -172,7 +174,7 @@ def encode(compressor: QSGD, layout: Layout, difference: Difference, message: Me
         layout.num_tensors,
         message.payload,
         factors,
-        _divisors(layout.sizes, level, compressor.is_biased, device),
+        _divisors(layout.sizes, level, is_biased, device),
         segments.firsts,
         sums,
         LARGEST=LARGEST_NORM,
@@ -190,7 +192,6 @@ def encode(compressor: QSGD, layout: Layout, difference: Difference, message: Me
     )
 
 
-def accumulate(compressor: QSGD, layout: Layout, added: WeightedSum) -> None:
-    level = compressor.quantize_level
+def accumulate(layout: Layout, added: WeightedSum, level: int, is_biased: bool) -> None:
     places = _places(layout.sizes, level, added.targets[0].device)
     add_entries(_decode, places, layout, added, level)

@@ -1,27 +1,15 @@
 """Some entries of each tensor, drawn at random at both ends."""
 
-from functools import lru_cache
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Any
 
 from pcode.compression.base import CompressRatio, IsBiased, KernelCompressor, Kernels
+from pcode.compression.random_k import cpu
 from pcode.compression.selection import Sparsifier
 from pcode.utils.errors import UserError
 from pcode.utils.layout import Layout
 
 # The kernels hold a tensor's size in 32 bits.
 MOST_ENTRIES = (1 << 32) - 1
-# Tensors of up to so many entries are shuffled; the positions of longer ones are permuted.
-SHUFFLED_ENTRIES = 4096
-# Random words of a tensor.
-NUM_WORDS = 8
-
-
-@lru_cache(maxsize=64)
-def _inverse_shares(sizes: tuple[int, ...], selected: tuple[int, ...]) -> NDArray[np.float32]:
-    """d / k of each tensor, rounded to float32."""
-    return (np.array(sizes) / np.maximum(selected, 1)).astype(np.float32)
 
 
 class RandomK(Sparsifier, KernelCompressor):
@@ -48,6 +36,7 @@ class RandomK(Sparsifier, KernelCompressor):
         UserError: a ratio outside [0, 1); or, from every method, a tensor has 2^32 entries or more.
     """
 
+    cpu_kernels = cpu
     tuned_stepsizes = (0.00625, 0.075, 0.45)
 
     def __init__(self, compress_ratio: CompressRatio = 0.9, is_biased: IsBiased = True) -> None:
@@ -67,10 +56,8 @@ class RandomK(Sparsifier, KernelCompressor):
             )
         return super().selected(layout)
 
-    def scales(self, layout: Layout) -> NDArray[np.float32]:
-        """What the selected entries of each tensor are multiplied by."""
-        selected = self.selected(layout)
-        return _inverse_shares(selected if self.is_biased else layout.sizes, selected)
+    def parameters(self, layout: Layout) -> tuple[Any, ...]:
+        return self.selected(layout), self.is_biased
 
     def message_bytes(self, layout: Layout) -> int:
         return 4 * sum(self.selected(layout))
@@ -79,11 +66,6 @@ class RandomK(Sparsifier, KernelCompressor):
         """k / d, unbiased 2 - d / k, of the tensor with the smallest share."""
         share = super().contraction(layout)
         return share if self.is_biased else 2 - 1 / share
-
-    def cpu_kernels(self) -> Kernels:
-        from pcode.compression.random_k import cpu
-
-        return cpu
 
     def triton_kernels(self) -> Kernels:
         from pcode.compression.random_k import triton

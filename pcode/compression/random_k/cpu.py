@@ -17,7 +17,7 @@ from pcode.compression.kernels.cpu.memory import (
     floats_at,
 )
 from pcode.compression.kernels.cpu.parallel import array_of, run_segments, sum_segments
-from pcode.compression.random_k import NUM_WORDS, SHUFFLED_ENTRIES, RandomK
+from pcode.compression.random_k.draw import NUM_WORDS, SHUFFLED_ENTRIES, scales_of
 from pcode.utils.layout import Layout
 
 # Positions that are drawn before the first is used: 16 KiB.
@@ -172,7 +172,13 @@ def _accumulate(
                         target[positions[index]] += weights[k] * values[before + start + index]
 
 
-def encode(compressor: RandomK, layout: Layout, difference: Difference, message: Message) -> None:
+def encode(
+    layout: Layout,
+    difference: Difference,
+    message: Message,
+    selected: tuple[int, ...],
+    is_biased: bool,
+) -> None:
     sum_segments(
         _encode,
         layout,
@@ -180,20 +186,22 @@ def encode(compressor: RandomK, layout: Layout, difference: Difference, message:
         message.payload.numpy(),
         array_of(layout.sizes),
         array_of(layout.offsets),
-        compressor.scales(layout),
+        scales_of(layout.sizes, selected, is_biased),
         words_of(message.key, layout.num_tensors, NUM_WORDS),
-        sizes=compressor.selected(layout),
+        sizes=selected,
         entries_per_thread=ENTRIES_PER_THREAD,
     )
 
 
-def accumulate(compressor: RandomK, layout: Layout, added: WeightedSum) -> None:
+def accumulate(
+    layout: Layout, added: WeightedSum, selected: tuple[int, ...], is_biased: bool
+) -> None:
     # Two messages may hold the same entry: one after the other, not on two threads at once.
     columns = np.ascontiguousarray(added.weights.T)
     for message, column in zip(added.messages, columns, strict=True):
         run_segments(
             _accumulate,
-            compressor.selected(layout),
+            selected,
             addresses_in(added.targets),
             message.payload.numpy(),
             column,

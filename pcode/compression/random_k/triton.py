@@ -22,7 +22,7 @@ from pcode.compression.kernels.gpu.launch import (
     signed_key,
     with_weights,
 )
-from pcode.compression.random_k import NUM_WORDS, SHUFFLED_ENTRIES, RandomK
+from pcode.compression.random_k.draw import NUM_WORDS, SHUFFLED_ENTRIES, scales_of
 from pcode.compression.random_k.triton_shuffle import Shuffled, draw, shuffled_of
 from pcode.utils.layout import Layout
 
@@ -48,11 +48,9 @@ class _Tables(NamedTuple):
 
 
 @lru_cache(maxsize=64)
-def _tables_of(
-    layout: Layout, compress_ratio: float, is_biased: bool, device: torch.device
+def _tables(
+    layout: Layout, selected: tuple[int, ...], is_biased: bool, device: torch.device
 ) -> _Tables:
-    compressor = RandomK(compress_ratio, is_biased)
-    selected, scales = compressor.selected(layout), compressor.scales(layout)
     rows, shuffled, place = [], [], 0
     for tensor, (offset, size) in enumerate(zip(layout.offsets, layout.sizes, strict=True)):
         is_short = size <= SHUFFLED_ENTRIES
@@ -62,14 +60,10 @@ def _tables_of(
             place += selected[tensor]
     return _Tables(
         torch.tensor(rows, dtype=torch.int64, device=device).view(-1, 4),
-        torch.from_numpy(scales).to(device),
+        torch.from_numpy(scales_of(layout.sizes, selected, is_biased)).to(device),
         segments_of(selected, device, ENTRIES),
         shuffled_of(shuffled, device),
     )
-
-
-def _tables(compressor: RandomK, layout: Layout, device: torch.device) -> _Tables:
-    return _tables_of(layout, compressor.compress_ratio, compressor.is_biased, device)
 
 
 @triton.jit
@@ -178,9 +172,16 @@ def _accumulate(
     add_at(targets, weights, places, inside, values)
 
 
-def encode(compressor: RandomK, layout: Layout, difference: Difference, message: Message) -> None:
+def encode(
+    layout: Layout,
+    difference: Difference,
+    message: Message,
+    selected: tuple[int, ...],
+    is_biased: bool,
+) -> None:
     check_alignment([message])
-    tables, key = _tables(compressor, layout, difference.value.device), signed_key(message)
+    tables = _tables(layout, selected, is_biased, difference.value.device)
+    key = signed_key(message)
     launch(
         _encode,
         tables.segments.num_programs,
@@ -196,10 +197,12 @@ def encode(compressor: RandomK, layout: Layout, difference: Difference, message:
     )
 
 
-def accumulate(compressor: RandomK, layout: Layout, added: WeightedSum) -> None:
+def accumulate(
+    layout: Layout, added: WeightedSum, selected: tuple[int, ...], is_biased: bool
+) -> None:
     """Message after message, as two may hold an entry."""
     targets, used = added.targets, with_weights(added)
-    tables = _tables(compressor, layout, targets[0].device)
+    tables = _tables(layout, selected, is_biased, targets[0].device)
     keys = [signed_key(message) for message, _ in used]
     drawn = draw(tables.shuffled, tables.tensors, keys)
     for (message, column), key, positions in zip(used, keys, drawn, strict=True):

@@ -19,7 +19,7 @@ from pcode.compression.kernels.gpu.launch import (
     batches,
     launch,
 )
-from pcode.compression.random_k import NUM_WORDS, SHUFFLED_ENTRIES
+from pcode.compression.random_k.draw import NUM_WORDS, SHUFFLED_ENTRIES
 
 # Positions that are drawn for a tensor at least: one for each thread of a warp.
 LEAST_POSITIONS = 32

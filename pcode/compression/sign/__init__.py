@@ -1,19 +1,11 @@
 """One bit per entry and one norm per tensor."""
 
 import math
-from functools import lru_cache
-
-import numpy as np
-from numpy.typing import NDArray
 
 from pcode.compression.base import KernelCompressor, Kernels
+from pcode.compression.sign import cpu
+from pcode.compression.sign.places import places_of
 from pcode.utils.layout import Layout
-
-
-@lru_cache(maxsize=64)
-def places_of(sizes: tuple[int, ...]) -> NDArray[np.int64]:
-    """Where the bits of each tensor begin in the message and, last, the bytes of the message."""
-    return np.cumsum([4 * len(sizes), *((size + 7) // 8 for size in sizes)], dtype=np.int64)
 
 
 class Sign(KernelCompressor):
@@ -30,6 +22,7 @@ class Sign(KernelCompressor):
     one bit has no room for 0.
     """
 
+    cpu_kernels = cpu
     # Tuned for a ring of 8: arXiv 1907.09356, appendix.
     default_consensus_stepsize = 0.45
     description = "1 bit an entry and the mean magnitude of each tensor"
@@ -44,11 +37,6 @@ class Sign(KernelCompressor):
         tensor where a single entry is not zero: a bound too small to say anything about a run.
         """
         return 2 / math.pi
-
-    def cpu_kernels(self) -> Kernels:
-        from pcode.compression.sign import cpu
-
-        return cpu
 
     def triton_kernels(self) -> Kernels:
         from pcode.compression.sign import triton

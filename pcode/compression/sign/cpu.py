@@ -30,7 +30,7 @@ from pcode.compression.kernels.cpu.memory import (
     floats_at,
 )
 from pcode.compression.kernels.cpu.parallel import array_of, run_segments, sum_segments
-from pcode.compression.sign import Sign, places_of
+from pcode.compression.sign.places import places_of
 from pcode.utils.layout import Layout
 
 
@@ -120,12 +120,12 @@ def write_means(layout: Layout, message: Message, norms: Doubles) -> None:
     message.payload.numpy()[: 4 * means.size].view("<f4")[:] = means
 
 
-def encode(compressor: Sign, layout: Layout, difference: Difference, message: Message) -> None:
+def encode(layout: Layout, difference: Difference, message: Message) -> None:
     vectors, payload = addresses_of(difference), message.payload.data_ptr()
     norms = sum_segments(_encode, layout, vectors, payload, places_of(layout.sizes))
     write_means(layout, message, norms)
 
 
-def accumulate(compressor: Sign, layout: Layout, added: WeightedSum) -> None:
+def accumulate(layout: Layout, added: WeightedSum) -> None:
     places = places_of(layout.sizes)
     run_segments(_accumulate, layout.sizes, *addresses_of_sum(added), places)

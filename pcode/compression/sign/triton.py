@@ -23,7 +23,7 @@ from pcode.compression.kernels.gpu.launch import (
     launch_on_segments,
     segments_of,
 )
-from pcode.compression.sign import Sign, places_of
+from pcode.compression.sign.places import places_of
 from pcode.utils.layout import Layout
 
 
@@ -77,7 +77,7 @@ def _tables(sizes: tuple[int, ...], device: torch.device) -> tuple[torch.Tensor,
     )
 
 
-def encode(compressor: Sign, layout: Layout, difference: Difference, message: Message) -> None:
+def encode(layout: Layout, difference: Difference, message: Message) -> None:
     """A pass over the vectors, and one over the segments' sums."""
     check_alignment([message])
     device, payload = difference.value.device, message.payload
@@ -88,6 +88,6 @@ def encode(compressor: Sign, layout: Layout, difference: Difference, message: Me
     launch(_write_means, layout.num_tensors, payload, sizes, segments.firsts, sums)
 
 
-def accumulate(compressor: Sign, layout: Layout, added: WeightedSum) -> None:
+def accumulate(layout: Layout, added: WeightedSum) -> None:
     places, _ = _tables(layout.sizes, added.targets[0].device)
     add_entries(_decode, places, layout, added)

@@ -1,8 +1,11 @@
 """The largest entries and their positions."""
 
+from typing import Any
+
 from pcode.compression.base import KernelCompressor, Kernels
 from pcode.compression.kernels.cpu.elias_fano import Code, code_of
 from pcode.compression.selection import Sparsifier
+from pcode.compression.top_k import cpu
 from pcode.utils.errors import UserError
 from pcode.utils.layout import Layout
 
@@ -28,6 +31,7 @@ class TopK(Sparsifier, KernelCompressor):
         UserError: it is not; or, from every method, a layout has more than 2^32 entries.
     """
 
+    cpu_kernels = cpu
     tuned_stepsizes = (0.0375, 0.04, 0.45)
 
     @property
@@ -45,14 +49,12 @@ class TopK(Sparsifier, KernelCompressor):
         """The form of the code of the positions."""
         return code_of(sum(self.selected(layout)), layout.num_entries)
 
+    def parameters(self, layout: Layout) -> tuple[Any, ...]:
+        return self.selected(layout), self.code(layout)
+
     def message_bytes(self, layout: Layout) -> int:
         code = self.code(layout)
         return 4 * code.num_positions + code.num_bytes
-
-    def cpu_kernels(self) -> Kernels:
-        from pcode.compression.top_k import cpu
-
-        return cpu
 
     def triton_kernels(self) -> Kernels:
         from pcode.compression.top_k import triton

@@ -15,6 +15,7 @@ from pcode.compression.base import Difference, Message, WeightedSum
 from pcode.compression.kernels.cpu import elias_fano
 from pcode.compression.kernels.cpu.blocks import INFINITY_BITS, MAGNITUDE_BITS
 from pcode.compression.kernels.cpu.cache import kernel
+from pcode.compression.kernels.cpu.elias_fano import Code
 from pcode.compression.kernels.cpu.memory import (
     Addresses,
     Bytes,
@@ -24,7 +25,6 @@ from pcode.compression.kernels.cpu.memory import (
     addresses_of_sum,
 )
 from pcode.compression.kernels.cpu.parallel import run, run_segments, segments_of
-from pcode.compression.top_k import TopK
 from pcode.compression.top_k.candidates import (
     Candidates,
     collect_range,
@@ -196,10 +196,16 @@ def _tables(layout: Layout, num_selected: tuple[int, ...]) -> tuple[Ints, Ints]:
     return np.array(rows, dtype=np.int64).reshape(-1, 7), room
 
 
-def encode(compressor: TopK, layout: Layout, difference: Difference, message: Message) -> None:
+def encode(
+    layout: Layout,
+    difference: Difference,
+    message: Message,
+    num_selected: tuple[int, ...],
+    code: Code,
+) -> None:
     vectors = addresses_of(difference)
-    form, payload = compressor.code(layout), message.payload.numpy()
-    tensors, room = _tables(layout, compressor.selected(layout))
+    payload = message.payload.numpy()
+    tensors, room = _tables(layout, num_selected)
     candidates = Candidates(
         np.empty(room[-1], dtype=np.int32),
         np.empty(room[-1], dtype=np.uint32),
@@ -211,12 +217,13 @@ def encode(compressor: TopK, layout: Layout, difference: Difference, message: Me
     run_segments(_collect, layout.sizes, vectors, tensors, room, *found, is_finite)
     if not is_finite.all():
         raise NotFiniteError(layout.names[int(is_finite.argmin())])
-    selected = np.empty(form.num_positions, dtype=np.uint32)
+    selected = np.empty(code.num_positions, dtype=np.uint32)
     run_segments(_select, layout.sizes, vectors, tensors, *found, payload, selected)
-    code = payload[4 * form.num_positions :]
-    run(elias_fano.encode, form.num_chunks, selected, form, code)
+    packed = payload[4 * code.num_positions :]
+    run(elias_fano.encode, code.num_chunks, selected, code, packed)
 
 
-def accumulate(compressor: TopK, layout: Layout, added: WeightedSum) -> None:
-    code = compressor.code(layout)
+def accumulate(
+    layout: Layout, added: WeightedSum, num_selected: tuple[int, ...], code: Code
+) -> None:
     run_segments(elias_fano.accumulate, layout.sizes, *addresses_of_sum(added), code)

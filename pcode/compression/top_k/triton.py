@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from pcode.compression.base import Difference, Message, WeightedSum
+from pcode.compression.kernels.cpu.elias_fano import Code
 from pcode.compression.kernels.gpu import elias_fano
 from pcode.compression.kernels.gpu.launch import (
     SEGMENT_ENTRIES,
@@ -20,7 +21,6 @@ from pcode.compression.kernels.gpu.launch import (
     launch_on_segments,
     segments_of,
 )
-from pcode.compression.top_k import TopK
 from pcode.compression.top_k import triton_sample as sample
 from pcode.compression.top_k import triton_selection as selection
 from pcode.compression.top_k.triton_sample import SAMPLE
@@ -68,11 +68,16 @@ def _plan(layout: Layout, num_selected: tuple[int, ...], device: torch.device) -
     )
 
 
-def encode(compressor: TopK, layout: Layout, difference: Difference, message: Message) -> None:
+def encode(
+    layout: Layout,
+    difference: Difference,
+    message: Message,
+    num_selected: tuple[int, ...],
+    code: Code,
+) -> None:
     check_alignment([message])
-    code = compressor.code(layout)
     if code.num_positions > 0:
-        plan = _plan(layout, compressor.selected(layout), difference.value.device)
+        plan = _plan(layout, num_selected, difference.value.device)
         positions = _select(plan, difference, message.payload, code.num_positions)
         elias_fano.encode(positions, code, message.payload[4 * code.num_positions :])
 
@@ -165,6 +170,7 @@ def _select(
     return selected
 
 
-def accumulate(compressor: TopK, layout: Layout, added: WeightedSum) -> None:
-    code = compressor.code(layout)
+def accumulate(
+    layout: Layout, added: WeightedSum, num_selected: tuple[int, ...], code: Code
+) -> None:
     elias_fano.accumulate(code, layout.num_entries, added)

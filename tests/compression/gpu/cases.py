@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from pcode.compression import Compressor, Message, make_compressor
-from pcode.compression.base import Difference, Kernels
+from pcode.compression.base import Difference, KernelCompressor, Kernels, WeightedSum
 from pcode.compression.none import triton as none
 from pcode.compression.qsgd import triton as qsgd
 from pcode.compression.random_k import triton as random_k
@@ -37,6 +37,19 @@ class Case:
 
     def compressor(self) -> Compressor:
         return make_compressor(self.name, **self.options)
+
+    def encode(self, layout: Layout, difference: Difference, message: Message) -> None:
+        """Encode by the functions for the GPU, wherever the tensors are."""
+        self.kernels.encode(layout, difference, message, *self._parameters(layout))
+
+    def accumulate(self, layout: Layout, added: WeightedSum) -> None:
+        """Add messages by the functions for the GPU, wherever the tensors are."""
+        self.kernels.accumulate(layout, added, *self._parameters(layout))
+
+    def _parameters(self, layout: Layout) -> tuple[Any, ...]:
+        compressor = self.compressor()
+        assert isinstance(compressor, KernelCompressor)
+        return compressor.parameters(layout)
 
 
 CASES = [
@@ -80,7 +93,7 @@ def on_gpu(
     """What the GPU sends."""
     found = room(case, layout, DEVICE, key)
     minus = None if reference is None else reference.to(DEVICE)
-    case.kernels.encode(case.compressor(), layout, Difference(value.to(DEVICE), minus), found)
+    case.encode(layout, Difference(value.to(DEVICE), minus), found)
     return found
 
 

@@ -60,8 +60,8 @@ def _launch(case: Case, layout: Layout, *, has_reference: bool) -> None:
     ]
     vectors = [torch.zeros(layout.num_entries) for _ in range(2)]
     reference = vectors[1] if has_reference else None
-    case.kernels.encode(compressor, layout, Difference(vectors[0], reference), messages[0])
-    case.kernels.accumulate(compressor, layout, WeightedSum(messages, vectors, WEIGHTS))
+    case.encode(layout, Difference(vectors[0], reference), messages[0])
+    case.accumulate(layout, WeightedSum(messages, vectors, WEIGHTS))
 
 
 def _launch_update(layout: Layout) -> None:

@@ -77,7 +77,7 @@ def test_sums_are_those_of_the_cpu(case: Case, layout: Layout) -> None:
     compressor = case.compressor()
     compressor.accumulate(layout, messages, targets, WEIGHTS.tolist())
     received = [Message(each.payload.to(DEVICE), each.key) for each in messages]
-    case.kernels.accumulate(compressor, layout, WeightedSum(received, copies, WEIGHTS))
+    case.accumulate(layout, WeightedSum(received, copies, WEIGHTS))
     for target, copy in zip(targets, copies, strict=True):
         np.testing.assert_array_equal(copy.cpu().view(torch.int32), target.view(torch.int32))
 
@@ -93,18 +93,18 @@ def test_sums_of_many_messages_are_those_of_the_cpu(case: Case, size: int) -> No
     compressor.accumulate(layout, messages, targets, weights)
     received = [Message(each.payload.to(DEVICE), each.key) for each in messages]
     added = WeightedSum(received, copies, np.array(weights, np.float32))
-    case.kernels.accumulate(compressor, layout, added)
+    case.accumulate(layout, added)
     for target, copy in zip(targets, copies, strict=True):
         assert torch.equal(copy.cpu().view(torch.int32), target.view(torch.int32))
 
 
 def test_messages_of_weight_0_are_left_out(case: Case) -> None:
-    layout, compressor = Layout.of_sizes([100]), case.compressor()
+    layout = Layout.of_sizes([100])
     target = drawn(layout, 1).to(DEVICE)
     before, message = target.clone(), room(case, layout, DEVICE)
     for messages in ([message], []):
         weights = np.zeros((1, len(messages)), np.float32)
-        case.kernels.accumulate(compressor, layout, WeightedSum(messages, [target], weights))
+        case.accumulate(layout, WeightedSum(messages, [target], weights))
     assert torch.equal(target, before)
 
 
@@ -118,7 +118,7 @@ def test_what_is_not_finite_ends_in_the_message(case: Case, number: float) -> No
     target = torch.zeros(layout.num_entries, device=DEVICE)
     message = on_gpu(case, layout, value, None)
     added = WeightedSum([message], [target], np.ones((1, 1), np.float32))
-    case.kernels.accumulate(case.compressor(), layout, added)
+    case.accumulate(layout, added)
     first, second = layout.views(target.cpu())
     assert first.isfinite().all()
     assert not second.isfinite().all()
@@ -126,8 +126,8 @@ def test_what_is_not_finite_ends_in_the_message(case: Case, number: float) -> No
 
 def test_payloads_are_checked(case: Case) -> None:
     layout = Layout.of_sizes([50])
-    compressor, vector = case.compressor(), torch.zeros(50, device=DEVICE)
+    vector = torch.zeros(50, device=DEVICE)
     message = room(case, layout, DEVICE)
     shifted = torch.zeros(len(message.payload) + 1, dtype=torch.uint8, device=DEVICE)[1:]
     with pytest.raises(ValueError, match="multiple of four bytes"):
-        case.kernels.encode(compressor, layout, Difference(vector, None), Message(shifted))
+        case.encode(layout, Difference(vector, None), Message(shifted))

@@ -70,14 +70,13 @@ def launches(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 
 def counts_of(case: Case, layout: Layout, launches: Counter[str]) -> list[Counter[str]]:
     """Launches and operations of an encode and an accumulate, once there are tables."""
-    compressor = case.compressor()
     value, *targets = (drawn(layout, seed).to(DEVICE) for seed in range(3))
     messages = [room(case, layout, DEVICE, key) for key in range(3)]
-    case.kernels.encode(compressor, layout, Difference(value, targets[0]), messages[0])
+    case.encode(layout, Difference(value, targets[0]), messages[0])
     launches.clear()
     with Operations() as operations:
-        case.kernels.encode(compressor, layout, Difference(value, targets[0]), messages[0])
-        case.kernels.accumulate(compressor, layout, WeightedSum(messages, targets, WEIGHTS))
+        case.encode(layout, Difference(value, targets[0]), messages[0])
+        case.accumulate(layout, WeightedSum(messages, targets, WEIGHTS))
     return [Counter(launches), operations.counts]
 
 
@@ -98,7 +97,6 @@ def num_device_operations(operations: Operations, launches: Counter[str]) -> int
 
 @each_case
 def test_a_step_puts_few_operations_on_the_device(case: Case, launches: Counter[str]) -> None:
-    compressor = case.compressor()
     x, buf, z, hat = (drawn(MANY, seed).to(DEVICE) for seed in range(4))
     gradients = MANY.views(drawn(MANY, 4).to(DEVICE))
     rows = np.ones((MANY.num_tensors, 5), dtype=np.float32)
@@ -106,11 +104,11 @@ def test_a_step_puts_few_operations_on_the_device(case: Case, launches: Counter[
     messages = [room(case, MANY, DEVICE, key) for key in range(3)]
 
     def step_of_choco() -> None:
-        case.kernels.accumulate(compressor, MANY, WeightedSum(messages, [hat, z], WEIGHTS))
+        case.accumulate(MANY, WeightedSum(messages, [hat, z], WEIGHTS))
         sgd.on_gpu()
-        case.kernels.encode(compressor, MANY, Difference(x, hat), messages[0])
+        case.encode(MANY, Difference(x, hat), messages[0])
 
-    case.kernels.encode(compressor, MANY, Difference(hat, None), messages[0])
+    case.encode(MANY, Difference(hat, None), messages[0])
     for message in messages[1:]:
         message.payload.copy_(messages[0].payload)
     step_of_choco()  # Tables are made once.

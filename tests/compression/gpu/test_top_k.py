@@ -137,7 +137,7 @@ def test_not_a_number_is_selected_first() -> None:
     value[[31, 19_999]] = torch.nan
     sent = on_gpu(case, layout, value)
     target = torch.zeros(layout.num_entries, device=DEVICE)
-    top_k.accumulate(TopK(0.99), layout, WeightedSum([sent], [target], ONE))
+    case.accumulate(layout, WeightedSum([sent], [target], ONE))
     assert target.isnan().nonzero().flatten().tolist() == [31, 19_999]
 
 
@@ -153,6 +153,6 @@ def test_what_no_encoder_wrote_stays_within_the_targets(ratio: float, seed: int)
     around = torch.zeros(3 * layout.num_entries, device=DEVICE)
     target = around[layout.num_entries : 2 * layout.num_entries]
     sent = Message(payload.to(DEVICE))
-    top_k.accumulate(TopK(ratio), layout, WeightedSum([sent], [target], ONE))
+    case_of(ratio).accumulate(layout, WeightedSum([sent], [target], ONE))
     assert target.count_nonzero() > 0
     assert around.count_nonzero() == target.count_nonzero()
