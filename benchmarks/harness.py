@@ -16,9 +16,8 @@ from typing import Any
 import psutil
 import torch
 
-from pcode.config import make_config
 from pcode.launch.environment import RankEnvironment, detect
-from pcode.launch.mpirun import mpirun_command
+from pcode.launch.mpirun import Mpirun
 from pcode.launch.supervise import launch
 
 # A benchmark is run as a script, which finds its own folder only: `tests.support` lies beside it.
@@ -47,8 +46,7 @@ def widest_vectors() -> str | None:
 def run_ranks(num_ranks: int, script: str, arguments: Sequence[str]) -> int:
     """Run `script` on `num_ranks` ranks of this machine, one thread each; their exit status."""
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    options = make_config(n_mpi_process=num_ranks).launch
-    return launch(mpirun_command(options, arguments, Path(script))).status
+    return launch(Mpirun([script, *arguments], num_ranks).command()).status
 
 
 def start_ranks(num_ranks: int, script: str, arguments: Sequence[str]) -> RankEnvironment:

@@ -28,8 +28,8 @@ from pathlib import Path
 from typing import Any
 
 from harness import keep, machine
-from pcode.config import make_config
-from pcode.launch.mpirun import mpirun_command
+from pcode.launch.hostfile import read_hostfile
+from pcode.launch.mpirun import Mpirun
 from peers import PEERS
 from slow_network_rank import BASE, Accuracy, Steps
 from slow_network_report import Figures, draw, markdown, read
@@ -55,8 +55,8 @@ def measure(
     hostfile, output = folder / "hosts", folder / "measured.json"
     with Hosts(num_nodes, rate_mbit) as hosts:
         hosts.write_hostfile(hostfile, 1)
-        launch = make_config(n_mpi_process=num_nodes, hostfile=str(hostfile)).launch
-        command = mpirun_command(launch, [str(output), json.dumps(asdict(options))], RANK)
+        program = [str(RANK), str(output), json.dumps(asdict(options))]
+        command = Mpirun(program, num_nodes, read_hostfile(str(hostfile)), is_remote=True).command()
         subprocess.run(
             hosts.command(hosts.names[0], command),
             check=True,

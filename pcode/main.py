@@ -16,6 +16,7 @@ from pcode.communication import Simulation
 from pcode.communication.connect import abort, connect, disconnect
 from pcode.communication.injection import read_faults
 from pcode.config import Config, parse
+from pcode.config.launch_options import Launch
 from pcode.config.options import AUTO
 from pcode.launch.environment import (
     RankEnvironment,
@@ -24,7 +25,8 @@ from pcode.launch.environment import (
     num_nodes_of,
     rendezvous_address,
 )
-from pcode.launch.mpirun import go_to, mpirun_command, runs_here, survives_failures, with_variable
+from pcode.launch.hostfile import all_here, check_slots, read_hostfile
+from pcode.launch.mpirun import Mpirun, go_to, with_variable
 from pcode.launch.scratch import StepMark
 from pcode.launch.supervise import launch
 from pcode.training.loop import run_node
@@ -85,14 +87,15 @@ def _main(arguments: Sequence[str]) -> int:
         read_faults()
         parsed = parse(arguments)
         config = _resolve(parsed.config, parsed.given, place)
-        command = _command(config, arguments) if place is None else None
+        mpirun = _mpirun(config.launch, arguments) if place is None else None
+        command = [] if mpirun is None else mpirun.command()
         if parsed.check:
-            return check(config, place, command, Path(sys.argv[0]), parsed.warnings)
-        here = command is not None and runs_here(config.launch)
-        if command is not None and config.launch.work_dir is not None:
-            go_to(config.launch.work_dir)
+            return check(config, place, mpirun, Path(sys.argv[0]), parsed.warnings)
+        if mpirun is not None and mpirun.work_dir is not None:
+            go_to(mpirun.work_dir)
         # As far as this process knows: other hosts see for themselves.
-        started = config.launch.num_processes if command is None or here else 0
+        here = mpirun is None or not mpirun.is_remote
+        started = config.launch.num_processes if here else 0
         processes = range(started) if place is None else [place.rank]
         check_gpus(config.launch.world, processes if config.launch.on_cuda else ())
         plan = make_plan(config)
@@ -113,7 +116,7 @@ def _main(arguments: Sequence[str]) -> int:
         if first:
             print(describe(plan, command))
         return 0
-    if command is not None:
+    if mpirun is not None:
         if plan.search is not None:  # the ranks need not search again
             print(*plan.search.lines(), sep="\n", flush=True)
             command += ["--consensus_stepsize", repr(plan.search.best)]
@@ -124,7 +127,7 @@ def _main(arguments: Sequence[str]) -> int:
         command = with_variable(command, LAUNCHER_VARIABLE, kind)
         num_nodes, trains = config.launch.n_mpi_process, not config.watch.evaluate
         return run_attempts(
-            lambda flags: launch([*command, *flags], here, survives_failures(config.launch)),
+            lambda flags: launch([*command, *flags], here, mpirun.survives_failures),
             first_attempt,
             lambda failed: next_attempt(
                 failed, runs, num_nodes, trains=trains, going_back=going_back
@@ -158,18 +161,38 @@ def _first_attempt(plan: Plan, config: Config) -> tuple[Attempt, GoingBack | Non
     return first, going_back
 
 
-def _command(config: Config, arguments: Sequence[str]) -> list[str] | None:
+def mpirun_of(flags: Launch, program: Sequence[str]) -> Mpirun:
+    """The mpirun of a script and its arguments; a UserError for a bad hostfile or too few slots."""
+    hosts = () if flags.hostfile is None else read_hostfile(flags.hostfile)
+    if hosts:
+        check_slots(hosts, flags.n_mpi_process, flags.n_sub_process)
+    return Mpirun(
+        program,
+        flags.num_processes,
+        hosts,
+        is_remote=not all_here(hosts),
+        mpi_path=flags.mpi_path,
+        python_path=flags.python_path,
+        work_dir=flags.work_dir,
+        mpi_env=flags.mpi_env,
+        has_store=flags.backend in ("gloo", "nccl"),
+        survives_failures=flags.on_failure == "continue" and flags.backend == "mpi",
+        use_ipc=flags.use_ipc if flags.on_cuda and flags.comm_device != "cpu" else None,
+    )
+
+
+def _mpirun(flags: Launch, arguments: Sequence[str]) -> Mpirun | None:
     """The mpirun that starts the nodes, or None where they run in this process."""
-    if config.launch.backend == "sim" or config.launch.num_processes == 1:
+    if flags.backend == "sim" or flags.num_processes == 1:
         return None
     passed_on = [argument for argument in arguments if argument != "--dry_run"]
     # The file of flags lies where the user is, not in the ranks' directory.
-    for position, argument in enumerate(passed_on) if config.launch.work_dir is not None else ():
+    for position, argument in enumerate(passed_on) if flags.work_dir is not None else ():
         if passed_on[position - 1] == "--config":
             passed_on[position] = os.path.abspath(argument)
         elif argument.startswith("--config="):
             passed_on[position] = f"--config={os.path.abspath(argument.removeprefix('--config='))}"
-    return mpirun_command(config.launch, passed_on, Path(sys.argv[0]))
+    return mpirun_of(flags, [os.path.abspath(sys.argv[0]), *passed_on])
 
 
 def _resolve(config: Config, given: frozenset[str], place: RankEnvironment | None) -> Config:
@@ -181,15 +204,12 @@ def _resolve(config: Config, given: frozenset[str], place: RankEnvironment | Non
             flags = dataclasses.replace(flags, n_mpi_process=num_nodes)
         if place.kind != "mpi" and "backend" not in given:
             flags = dataclasses.replace(flags, backend="gloo")
-        check_ranks(place, flags)
-        if place.kind != "mpi" and flags.backend == "mpi":
-            raise UserError(
-                f"--backend mpi: {place.kind} starts no MPI ranks; use mpirun, or --backend gloo"
-            )
-    here = flags.num_processes if place is None else place.num_local_ranks
-    flags = dataclasses.replace(flags, num_threads=threads_per_node(flags.num_threads, here))
+        check_ranks(place, flags.backend, flags.n_mpi_process, flags.n_sub_process)
+    num_here = flags.num_processes if place is None else place.num_local_ranks
+    flags = dataclasses.replace(flags, num_threads=threads_per_node(flags.num_threads, num_here))
     # Ranks on other hosts see for themselves.
-    if flags.on_cuda is None and (place is not None or runs_here(flags)):
+    here = place is not None or flags.hostfile is None or all_here(read_hostfile(flags.hostfile))
+    if flags.on_cuda is None and here:
         flags = dataclasses.replace(flags, on_cuda=torch.cuda.is_available())
     return dataclasses.replace(config, launch=flags)
 

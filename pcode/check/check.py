@@ -30,11 +30,10 @@ from pcode.communication import Communicator
 from pcode.communication.connect import abort, connect, disconnect
 from pcode.communication.gathering import gather_floats
 from pcode.config import Config
+from pcode.config.launch_options import Launch
 from pcode.config.options import AUTO
 from pcode.launch.environment import RankEnvironment, rendezvous_address
-from pcode.launch.hostfile import Host, read_hostfile
-from pcode.launch.mpirun import find_mpirun, go_to, runs_here, with_variable
-from pcode.launch.options import Launch
+from pcode.launch.mpirun import Mpirun, find_mpirun, go_to, with_variable
 from pcode.training.plan import Plan
 from pcode.training.planning import check_launch, make_plan
 from pcode.utils.devices import check_gpus, device_of
@@ -54,7 +53,7 @@ _FIRST_GRACE_SECONDS, _GRACE_SECONDS = 3.0, 8.0
 def check(
     config: Config,
     place: RankEnvironment | None,
-    command: Sequence[str] | None,
+    mpirun: Mpirun | None,
     script: Path,
     warnings: Sequence[str],
 ) -> int:
@@ -62,7 +61,7 @@ def check(
 
     Args:
         place: of this process among ranks, if it is one.
-        command: the mpirun that would start the run; None: it needs none.
+        mpirun: what would start the run; None: it needs none.
         script: run.py.
 
     Returns:
@@ -78,8 +77,8 @@ def check(
     planned = _planned(config)
     if place is not None:
         return _check_as_rank(config, planned, place, arguments)
-    if command is not None and launch.work_dir is not None:
-        go_to(launch.work_dir)
+    if mpirun is not None and mpirun.work_dir is not None:
+        go_to(mpirun.work_dir)
     plan, report = make_plan(planned), Report()
     report.ok(
         f"flags: {config.model.arch} on {config.data.data}, {_nodes(launch)}, "
@@ -87,15 +86,14 @@ def check(
     )
     for line in (*warnings, *plan.warnings):
         report.note(line)
-    if command is None:
-        report_hosts(report, [ask_here(launch, arguments)], config)
+    if mpirun is None:
+        report_hosts(report, [ask_here(launch.num_processes, arguments, limit)], config)
     else:
-        hosts = () if launch.hostfile is None else read_hostfile(launch.hostfile)
-        _check_hosts(report, config, hosts, arguments)
+        _check_hosts(report, config, mpirun, arguments)
         if report.num_wrong:
             report.note("the edges of the graph are not measured before that is right")
         else:
-            _check_edges(report, launch, hosts, command)
+            _check_edges(report, launch.backend, mpirun)
     try:
         check_launch(config)
     except UserError as error:
@@ -116,12 +114,10 @@ def _planned(config: Config) -> Config:
     return dataclasses.replace(config, launch=launch, options=options)
 
 
-def _check_hosts(
-    report: Report, config: Config, hosts: Sequence[Host], arguments: Sequence[str]
-) -> None:
+def _check_hosts(report: Report, config: Config, mpirun: Mpirun, arguments: Sequence[str]) -> None:
     """Look at mpirun, at every host, and whether every host reaches every other."""
-    launch = config.launch
-    version = _mpirun_version(report, launch)
+    launch, hosts, limit = config.launch, mpirun.hosts, config.launch.time_limit_seconds
+    version = _mpirun_version(report, mpirun.mpi_path, limit)
     if hosts:
         slots = sum(host.slots for host in hosts)
         report.ok(
@@ -133,11 +129,11 @@ def _check_hosts(
             f"{len(torn)} nodes lie on several hosts, as {', '.join(torn[0])}: slots= a multiple "
             f"of --n_sub_process {launch.n_sub_process} keeps a node together"
         )
-    answers = ask_hosts(launch, hosts, arguments, not runs_here(launch), report.note)
+    answers = ask_hosts(mpirun, arguments, limit, report.note)
     report_hosts(report, answers, config, version)
     if report.num_wrong or len(hosts) < 2:
         return
-    failed = connect_all(launch, hosts, answers, report.note)
+    failed = connect_all(mpirun, answers, limit, report.note)
     if isinstance(failed, str):
         report.wrong(f"one mpirun over all hosts: {failed}")
         return
@@ -151,30 +147,28 @@ def _check_hosts(
         report.ok("every host reaches every other")
 
 
-def _mpirun_version(report: Report, launch: Launch) -> str | None:
-    path = find_mpirun(launch.mpi_path)
-    (ended,) = run_all([[path, "--version"]], launch.time_limit_seconds)
+def _mpirun_version(report: Report, mpi_path: str | None, limit_seconds: float) -> str | None:
+    path = find_mpirun(mpi_path)
+    (ended,) = run_all([[path, "--version"]], limit_seconds)
     lines = ended.output.strip().splitlines()
     if ended.status != 0 or not lines:
-        report.wrong(f"{path} does not start: {ended.reason(launch.time_limit_seconds)}")
+        report.wrong(f"{path} does not start: {ended.reason(limit_seconds)}")
         return None
     version = re.sub(r"^mpirun \((.*)\)", r"\1", lines[0])
     report.ok(f"mpirun: {version}, {path}")
     return version
 
 
-def _check_edges(
-    report: Report, launch: Launch, hosts: Sequence[Host], command: Sequence[str]
-) -> None:
+def _check_edges(report: Report, backend: str, mpirun: Mpirun) -> None:
     """Start the run's ranks, to join and to measure; pass on what they print."""
-    placed = place_ranks(hosts, launch.num_processes)
-    command = with_variable(command, _VARIABLE, ",".join(names_by_rank(placed)))
+    placed = place_ranks(mpirun.hosts, mpirun.num_ranks)
+    command = with_variable(mpirun.command(), _VARIABLE, ",".join(names_by_rank(placed)))
     limit = _RANKS_SECONDS + _START_SECONDS * max(len(host.ranks) for host in placed)
     (ended,) = run_mpiruns([command], limit, report.note)
     for line in dict.fromkeys(ended.output.splitlines()):  # ranks may find the same
         report.repeat(line)
     if ended.status != 0 and not report.num_wrong:
-        report.wrong(f"ranks do not start or join over {launch.backend}: {ended.reason(limit)}")
+        report.wrong(f"ranks do not start or join over {backend}: {ended.reason(limit)}")
 
 
 def _check_as_rank(
@@ -190,7 +184,7 @@ def _check_as_rank(
     if names is not None:
         own["host"] = names.split(",")[place.rank]
     elif place.local_rank == 0:
-        answer = ask_here(options, arguments)
+        answer = ask_here(place.num_ranks, arguments, options.time_limit_seconds)
         own["answer"] = [answer.facts, answer.failure]
     plan = None
     try:

@@ -21,8 +21,7 @@ from pcode.check.commands import CommandResult, run_all, run_mpiruns
 from pcode.config import Config
 from pcode.launch.environment import derived_port
 from pcode.launch.hostfile import Host
-from pcode.launch.mpirun import interpreters
-from pcode.launch.options import Launch
+from pcode.launch.mpirun import Mpirun
 
 DISTRIBUTION = "choco-sgd"
 # A program that every Python runs, to ask for its version where the probe fails.
@@ -104,26 +103,28 @@ def _probe(settings: dict[str, Any]) -> list[str]:
     return ["-c", Path(probe.__file__).read_text(encoding="utf-8"), json.dumps(settings)]
 
 
-def _interpreters(launch: Launch, hosts: Sequence[Host], remote: bool) -> list[str]:
-    """Return the start of an interpreter on each host, or of one here, in any folder."""
-    num_ranks = max(1, len(hosts))
-    launch = dataclasses.replace(launch, n_mpi_process=num_ranks, n_sub_process=1, work_dir=None)
-    return interpreters(launch, [dataclasses.replace(host, slots=1) for host in hosts], remote)
+def _probing(mpirun: Mpirun, hosts: Sequence[Host], program: Sequence[str]) -> list[str]:
+    """Return the command of a program on each host once, or here, in any folder."""
+    each = [dataclasses.replace(host, slots=1) for host in hosts]
+    num_ranks = max(1, len(each))
+    return dataclasses.replace(
+        mpirun, program=program, num_ranks=num_ranks, hosts=each, work_dir=None
+    ).command()
 
 
 def ask_hosts(
-    launch: Launch, hosts: Sequence[Host], arguments: Sequence[str], remote: bool, note: Note
+    mpirun: Mpirun, arguments: Sequence[str], limit_seconds: float, note: Note
 ) -> list[CheckedHost]:
     """Ask all hosts, or this machine, at the same time, each through an mpirun of its own."""
-    placed = place_ranks(hosts, launch.num_processes)
-    limit = max(_MIN_LIMIT_SECONDS, launch.time_limit_seconds)
-    each = [[host] for host in hosts] or [[]]
-    starts = [_interpreters(launch, host, remote) for host in each]
-    ended = run_mpiruns([[*start, *arguments] for start in starts], limit, note)
+    placed = place_ranks(mpirun.hosts, mpirun.num_ranks)
+    limit = max(_MIN_LIMIT_SECONDS, limit_seconds)
+    each = [[host] for host in mpirun.hosts] or [[]]
+    ended = run_mpiruns([_probing(mpirun, host, arguments) for host in each], limit, note)
     answers = [host.answered(end, limit) for host, end in zip(placed, ended, strict=True)]
     # Another Python may not even read the probe: it is asked for its version alone.
     failed = [index for index, end in enumerate(ended) if _PYTHON_ERROR.search(end.errors)]
-    again = run_mpiruns([[*starts[index], "-c", _VERSION] for index in failed], limit, note)
+    asking = [_probing(mpirun, each[index], ["-c", _VERSION]) for index in failed]
+    again = run_mpiruns(asking, limit, note)
     for index, end in zip(failed, again, strict=True):
         for version in _marked(end.output, _VERSION_MARK):
             failure = f"Python {version} cannot run this program; --python_path names another"
@@ -131,15 +132,15 @@ def ask_hosts(
     return answers
 
 
-def ask_here(launch: Launch, arguments: Sequence[str]) -> CheckedHost:
+def ask_here(num_ranks: int, arguments: Sequence[str], limit_seconds: float) -> CheckedHost:
     """Ask this machine without mpirun."""
-    limit = max(_MIN_LIMIT_SECONDS, launch.time_limit_seconds)
+    limit = max(_MIN_LIMIT_SECONDS, limit_seconds)
     (ended,) = run_all([[sys.executable, "-u", *arguments]], limit)
-    return CheckedHost(_HERE, range(launch.num_processes)).answered(ended, limit)
+    return CheckedHost(_HERE, range(num_ranks)).answered(ended, limit)
 
 
 def connect_all(
-    launch: Launch, hosts: Sequence[Host], answers: Sequence[CheckedHost], note: Note
+    mpirun: Mpirun, answers: Sequence[CheckedHost], limit_seconds: float, note: Note
 ) -> dict[tuple[int, int], str] | str:
     """Let every host connect to every other.
 
@@ -147,20 +148,19 @@ def connect_all(
         (who, whom) by their places in the hostfile -> the reason, for those that did not succeed;
         or why nothing of it is known.
     """
-    start = _interpreters(launch, hosts, True)
     addresses = [list((answer.facts or {})["addresses"].values()) for answer in answers]
-    seconds = min(_CONNECT_SECONDS, launch.time_limit_seconds)
-    limit = max(_MIN_LIMIT_SECONDS, launch.time_limit_seconds) + seconds
+    seconds = min(_CONNECT_SECONDS, limit_seconds)
+    limit = max(_MIN_LIMIT_SECONDS, limit_seconds) + seconds
     # Where a firewall leaves only some ports to MPI, the first of these.
     opened = os.environ.get("OMPI_MCA_btl_tcp_port_min_v4", "")  # noqa: SIM112  # MPI's name
     for trial in range(_TRIALS):
         port = int(opened) + trial if opened.isdecimal() else derived_port(f"{os.getpid()} {trial}")
         settings = {"addresses": addresses, "port": port, "limit_seconds": seconds}
-        (ended,) = run_mpiruns([[*start, *_probe(settings)]], limit, note)
+        (ended,) = run_mpiruns([_probing(mpirun, mpirun.hosts, _probe(settings))], limit, note)
         if "Address already in use" not in ended.errors:
             break
     reports = [json.loads(line) for line in _marked(ended.output, probe.MARK)]
-    if len(reports) < len(hosts):
+    if len(reports) < len(mpirun.hosts):
         return ended.reason(limit)
     return {
         (report["host"], int(other)): reason

@@ -9,8 +9,8 @@ from operator import not_
 from typing import Any
 
 from pcode import compression, datasets, models, optim, schedules
+from pcode.config.launch_options import Launch, not_needed
 from pcode.datasets import partition
-from pcode.launch.options import Launch, not_needed
 from pcode.topology import TOPOLOGIES
 from pcode.utils.options import needs, option, taken_by
 

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from pcode.launch.options import Launch
 from pcode.utils.errors import UserError
 
 # Below the ports that Linux hands out by itself (from 32768 on).
@@ -133,19 +132,25 @@ def _whole_number(environ: Mapping[str, str], name: str, minimum: int = 0) -> in
     return int(text)
 
 
-def check_ranks(environment: RankEnvironment, launch: Launch) -> None:
-    """Raise a UserError where other ranks were started than the run needs."""
+def check_ranks(
+    environment: RankEnvironment, backend: str, num_nodes: int, num_local_ranks: int
+) -> None:
+    """Raise a UserError where other ranks were started than the run needs, or can be."""
     started = f"{environment.num_ranks} ranks were started ({environment.kind})"
-    if launch.backend == "sim":
+    if backend == "sim":
         raise UserError(
             f"--backend sim: {started}, but it runs all nodes in one process; "
             "run it without mpirun, torchrun or srun"
         )
-    if environment.num_ranks != launch.num_processes:
-        each = f" --n_sub_process {launch.n_sub_process}" if launch.n_sub_process > 1 else ""
+    if environment.num_ranks != num_nodes * num_local_ranks:
+        each = f" --n_sub_process {num_local_ranks}" if num_local_ranks > 1 else ""
         raise UserError(
-            f"--n_mpi_process {launch.n_mpi_process}{each}: {started}; "
-            f"{launch.num_processes} are needed"
+            f"--n_mpi_process {num_nodes}{each}: {started}; "
+            f"{num_nodes * num_local_ranks} are needed"
+        )
+    if environment.kind != "mpi" and backend == "mpi":
+        raise UserError(
+            f"--backend mpi: {environment.kind} starts no MPI ranks; use mpirun, or --backend gloo"
         )
 
 

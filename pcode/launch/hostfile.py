@@ -76,6 +76,11 @@ def read_hostfile(path: str) -> tuple[Host, ...]:
     return parse_hostfile(text, path)
 
 
+def all_here(hosts: Sequence[Host]) -> bool:
+    """Whether none of the hosts is another machine."""
+    return all(host.is_this_machine() for host in hosts)
+
+
 def check_slots(hosts: Sequence[Host], num_nodes: int, num_local_ranks: int = 1) -> None:
     """Raise a UserError where hosts have fewer slots than the nodes have processes."""
     num_slots = sum(host.slots for host in hosts)

@@ -6,11 +6,11 @@ import shutil
 import socket
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from pcode.launch.environment import derived_port
-from pcode.launch.hostfile import Host, check_slots, read_hostfile
-from pcode.launch.options import Launch
+from pcode.launch.hostfile import Host
 from pcode.utils.errors import UserError
 
 # What mpirun passes to other hosts by itself are its own variables. These say what ranks compute
@@ -22,79 +22,104 @@ _PASSED_ON = (
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 
 
-def mpirun_command(launch: Launch, arguments: Sequence[str], script: Path) -> list[str]:
-    """The command (Open MPI 5's) that starts every node of the run as `python script arguments`.
+@dataclass(frozen=True)
+class Mpirun:
+    """An mpirun (Open MPI 5's) and what it starts.
 
-    Raises:
-        UserError: a flag that cannot be followed: no mpirun or interpreter at its path, a bad
-            hostfile, too few slots, a malformed mpi_env, no such work_dir.
+    Attributes:
+        program: what the interpreter of every rank gets: a script and its arguments.
+        hosts: they take rank after rank, host after host; none: this machine does.
+        is_remote: some of them, of these or of those that they were chosen from, are not this one.
+        mpi_path: prefix of the MPI installation; None: the one at hand.
+        python_path: the interpreter on the hosts; None: this one.
+        work_dir: the ranks' directory; None: this one.
+        mpi_env: variables for them, as A=1,B=2.
+        has_store: they find each other by an address of rank 0.
+        survives_failures: they go on when one of them has failed.
+        use_ipc: CUDA IPC in the MPI's shared-memory transport; None: no message lies on a GPU.
     """
-    hosts = read_hostfile(launch.hostfile) if launch.hostfile is not None else ()
-    if hosts:
-        check_slots(hosts, launch.n_mpi_process, launch.n_sub_process)
-    if ":" in arguments:
-        raise UserError("':': mpirun takes a lone colon for its own; give another value")
-    return [*interpreters(launch, hosts, not _all_here(hosts)), os.path.abspath(script), *arguments]
 
+    program: Sequence[str]
+    num_ranks: int
+    hosts: Sequence[Host] = ()
+    is_remote: bool = False
+    mpi_path: str | None = None
+    python_path: str | None = None
+    work_dir: str | None = None
+    mpi_env: str | None = None
+    has_store: bool = False
+    survives_failures: bool = False
+    use_ipc: bool | None = None
 
-def interpreters(launch: Launch, hosts: Sequence[Host], remote: bool) -> list[str]:
-    """The command, up to the Python interpreters that it starts: their arguments follow.
+    def command(self) -> list[str]:
+        """The command, for no shell.
 
-    They are started on the hosts, rank after rank, or without any on this machine; `remote` says
-    whether the run has other machines.
-    """
-    return [
-        find_mpirun(launch.mpi_path),
-        *(["--allow-run-as-root"] if os.geteuid() == 0 else []),
-        *("-n", str(launch.num_processes)),
-        # Rank after rank onto host after host, as `world` counts them. Without hosts mpirun counts
-        # one slot for each core, which is no limit for a trial run, and on a machine without an ssh
-        # client it does so with hosts too. Their slots are checked.
-        *("--map-by", "slot:OVERSUBSCRIBE"),
-        # Not --hostfile: mpirun reads files by other rules (a host without slots has as many as
-        # cores; a file with CRLF, or a comma in its path, fails).
-        *(["--host", ",".join(f"{host.name}:{host.slots}" for host in hosts)] if hosts else []),
-        # A node has compute threads and a helper thread: one core is not enough for it.
-        *("--bind-to", "none"),
-        # Otherwise a progress bar, which ends no line, is held back to the end.
-        *("--stream-buffering", "0"),
-        # Ranks wait by polling. Where the slots outnumber the cores, polling without giving way
-        # made an all-reduce of 4 ranks on 2 cores 60 times slower.
-        *("--mca", "mpi_yield_when_idle", "1"),
-        # Survivors of a dead rank learn of it, and go on; otherwise mpirun ends them.
-        *(["--with-ft", "ulfm"] if survives_failures(launch) else []),
-        # Between the GPUs of a machine; it matters only where messages lie on GPUs.
-        *(
-            ["--mca", "btl_smcuda_use_cuda_ipc", str(int(launch.use_ipc))]
-            if launch.on_cuda and launch.comm_device != "cpu"
-            else []
-        ),
-        *(["--prefix", os.path.abspath(launch.mpi_path)] if launch.mpi_path is not None else []),
-        *_work_dir(launch.work_dir, remote),
-        *(word for variable in _variables(launch, hosts, remote) for word in ("-x", variable)),
-        _find_python(launch.python_path, remote),
-        "-u",
-    ]
+        Raises:
+            UserError: a value that cannot be followed: no mpirun or interpreter at its path, a
+                malformed mpi_env, no such work_dir, an argument that mpirun takes for its own.
+        """
+        if ":" in self.program:
+            raise UserError("':': mpirun takes a lone colon for its own; give another value")
+        hosts = ",".join(f"{host.name}:{host.slots}" for host in self.hosts)
+        return [
+            find_mpirun(self.mpi_path),
+            *(["--allow-run-as-root"] if os.geteuid() == 0 else []),
+            *("-n", str(self.num_ranks)),
+            # Rank after rank onto host after host, as `world` counts them. Without hosts mpirun
+            # counts one slot for each core, which is no limit for a trial run, and on a machine
+            # without an ssh client it does so with hosts too. Their slots are checked.
+            *("--map-by", "slot:OVERSUBSCRIBE"),
+            # Not --hostfile: mpirun reads files by other rules (a host without slots has as many as
+            # cores; a file with CRLF, or a comma in its path, fails).
+            *(["--host", hosts] if hosts else []),
+            # A node has compute threads and a helper thread: one core is not enough for it.
+            *("--bind-to", "none"),
+            # Otherwise a progress bar, which ends no line, is held back to the end.
+            *("--stream-buffering", "0"),
+            # Ranks wait by polling. Where the slots outnumber the cores, polling without giving way
+            # made an all-reduce of 4 ranks on 2 cores 60 times slower.
+            *("--mca", "mpi_yield_when_idle", "1"),
+            # Survivors of a dead rank learn of it, and go on; otherwise mpirun ends them.
+            *(["--with-ft", "ulfm"] if self.survives_failures else []),
+            *(
+                ["--mca", "btl_smcuda_use_cuda_ipc", str(int(self.use_ipc))]
+                if self.use_ipc is not None
+                else []
+            ),
+            *(["--prefix", os.path.abspath(self.mpi_path)] if self.mpi_path is not None else []),
+            *_work_dir(self.work_dir, self.is_remote),
+            *(word for variable in self._variables() for word in ("-x", variable)),
+            _find_python(self.python_path, self.is_remote),
+            "-u",
+            *self.program,
+        ]
 
-
-def runs_here(launch: Launch) -> bool:
-    """Whether all ranks run on this machine; a UserError for a bad hostfile."""
-    return launch.hostfile is None or _all_here(read_hostfile(launch.hostfile))
+    def _variables(self) -> list[str]:
+        """NAME=VALUE for each variable that the ranks get besides the environment of their host."""
+        passed_on = _PASSED_ON if self.is_remote else ()
+        variables = {
+            name: value for name, value in os.environ.items() if name.startswith(passed_on)
+        }
+        if self.is_remote and self.has_store:
+            # Rank 0 runs on the first host, which the others know by the user's name for it; they
+            # know nothing of this machine by "localhost".
+            name = self.hosts[0].name
+            loopback = name.lower() == "localhost" or name.startswith("127.")
+            first = socket.gethostname() if loopback else name
+            variables["MASTER_ADDR"] = first
+            variables["MASTER_PORT"] = str(derived_port(f"{first} {os.getpid()}"))
+        for part in self.mpi_env.split(",") if self.mpi_env is not None else ():
+            name, equals, value = part.strip().partition("=")
+            if not equals or not _VARIABLE.fullmatch(name):
+                raise UserError(f"--mpi_env {self.mpi_env}: {part!r}: expected NAME=VALUE,...")
+            variables[name] = value
+        return [f"{name}={value}" for name, value in variables.items()]
 
 
 def go_to(work_dir: str) -> None:
     """Read relative paths as the ranks do, if their directory is there on this machine too."""
     if os.path.isdir(work_dir):
         os.chdir(work_dir)
-
-
-def _all_here(hosts: Sequence[Host]) -> bool:
-    return all(host.is_this_machine() for host in hosts)
-
-
-def survives_failures(launch: Launch) -> bool:
-    """Whether the ranks go on when one of them has failed."""
-    return launch.on_failure == "continue" and launch.backend == "mpi"
 
 
 def with_variable(command: Sequence[str], name: str, value: str) -> list[str]:
@@ -137,23 +162,3 @@ def _work_dir(work_dir: str | None, remote: bool) -> list[str]:
     if not remote and not os.path.isdir(work_dir):
         raise UserError(f"--work_dir {work_dir}: no such directory")
     return ["--wdir", os.path.abspath(work_dir)]
-
-
-def _variables(launch: Launch, hosts: Sequence[Host], remote: bool) -> list[str]:
-    """NAME=VALUE for each variable that the ranks get besides the environment of their host."""
-    passed_on = _PASSED_ON if remote else ()
-    variables = {name: value for name, value in os.environ.items() if name.startswith(passed_on)}
-    if remote and launch.backend in ("gloo", "nccl"):
-        # Rank 0 runs on the first host, which the others know by the user's name for it; they know
-        # nothing of this machine by "localhost".
-        name = hosts[0].name
-        loopback = name.lower() == "localhost" or name.startswith("127.")
-        first = socket.gethostname() if loopback else name
-        variables["MASTER_ADDR"] = first
-        variables["MASTER_PORT"] = str(derived_port(f"{first} {os.getpid()}"))
-    for part in launch.mpi_env.split(",") if launch.mpi_env is not None else ():
-        name, equals, value = part.strip().partition("=")
-        if not equals or not _VARIABLE.fullmatch(name):
-            raise UserError(f"--mpi_env {launch.mpi_env}: {part!r}: expected NAME=VALUE,...")
-        variables[name] = value
-    return [f"{name}={value}" for name, value in variables.items()]

@@ -127,11 +127,11 @@ def _rates(plan: Plan) -> list[str]:
     return lines
 
 
-def describe(plan: Plan, command: list[str] | None) -> str:
+def describe(plan: Plan, command: list[str]) -> str:
     """All that `--dry_run` prints.
 
     Args:
-        command: the mpirun command, or None where the nodes run in this process.
+        command: the mpirun command, empty where the nodes run in this process.
     """
     lines = ["command: none, in this process"]
     if command:

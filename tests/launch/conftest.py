@@ -15,8 +15,8 @@ from typing import Any
 import psutil
 import pytest
 
-from pcode.launch.mpirun import mpirun_command
-from pcode.launch.options import Launch
+from pcode.config.launch_options import Launch
+from pcode.main import mpirun_of
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -47,7 +47,8 @@ class Launched:
         **flags: Any,
     ) -> None:
         launch = Launch(**{"n_mpi_process": 2, **flags})
-        command = mpirun_command(launch, [str(self.fifo), behaviour, *arguments], HERE / "rank.py")
+        program = [str(HERE / "rank.py"), str(self.fifo), behaviour, *arguments]
+        command = mpirun_of(launch, program).command()
         self.launcher = subprocess.Popen(
             [
                 *(*prefix, sys.executable, str(HERE / "starter.py")),

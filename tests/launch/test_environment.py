@@ -16,7 +16,6 @@ from pcode.launch.environment import (
     num_nodes_of,
     rendezvous_address,
 )
-from pcode.launch.options import Launch
 from pcode.utils.errors import UserError
 
 OPEN_MPI = {
@@ -118,14 +117,14 @@ def test_bad_values_are_refused(environ: dict[str, str], message: str) -> None:
 
 def test_ranks_must_fit_the_flags() -> None:
     place = RankEnvironment("mpi", 0, 4, 0, 4)
-    check_ranks(place, Launch(n_mpi_process=4))
+    check_ranks(place, "mpi", 4, 1)
     with pytest.raises(UserError, match="--n_mpi_process 2: 4 ranks were started"):
-        check_ranks(place, Launch(n_mpi_process=2))
+        check_ranks(place, "mpi", 2, 1)
     with pytest.raises(UserError, match="--backend sim"):
-        check_ranks(place, Launch(n_mpi_process=4, backend="sim"))
-    check_ranks(place, Launch(n_mpi_process=2, n_sub_process=2))
+        check_ranks(place, "sim", 4, 1)
+    check_ranks(place, "mpi", 2, 2)
     with pytest.raises(UserError, match=r"--n_sub_process 2: 4 ranks were .*; 8 are needed"):
-        check_ranks(place, Launch(n_mpi_process=4, n_sub_process=2))
+        check_ranks(place, "mpi", 4, 2)
 
 
 def test_ranks_are_whole_nodes() -> None:

@@ -13,15 +13,16 @@ from typing import Any
 
 import pytest
 
-from pcode.launch.mpirun import mpirun_command, runs_here
-from pcode.launch.options import Launch
+from pcode.config.launch_options import Launch
+from pcode.launch.hostfile import all_here, read_hostfile
+from pcode.main import mpirun_of
 from pcode.utils.errors import UserError
 
-SCRIPT = Path("run.py")
+SCRIPT = os.path.abspath("run.py")
 
 
 def command(arguments: Sequence[str] = (), **flags: Any) -> list[str]:
-    return mpirun_command(Launch(**flags), arguments, SCRIPT)
+    return mpirun_of(Launch(**flags), [SCRIPT, *arguments]).command()
 
 
 def follows(words: Sequence[str], *run: str) -> bool:
@@ -42,7 +43,7 @@ def test_this_machine() -> None:
     assert follows(words, "-n", "3")
     assert follows(words, "--bind-to", "none")
     assert follows(words, "--map-by", "slot:OVERSUBSCRIBE")
-    assert words[-5:] == [sys.executable, "-u", os.path.abspath(SCRIPT), "--lr", "0.1"]
+    assert words[-5:] == [sys.executable, "-u", SCRIPT, "--lr", "0.1"]
     assert ("--allow-run-as-root" in words) == (os.geteuid() == 0)
     assert not {"--host", "-x", "--prefix", "--wdir", "btl_smcuda_use_cuda_ipc"} & set(words)
 
@@ -169,12 +170,11 @@ def test_survivors_of_dead_ranks_need_ulfm() -> None:
     assert "--with-ft" not in command(on_failure="continue", backend="gloo")
 
 
-def test_runs_here(tmp_path: Path) -> None:
-    assert runs_here(Launch())
-    assert not runs_here(Launch(hostfile=remote_hostfile(tmp_path)))
+def test_hosts_of_this_machine(tmp_path: Path) -> None:
+    assert not all_here(read_hostfile(remote_hostfile(tmp_path)))
     local = tmp_path / "local"
     local.write_text("localhost slots=2\n")
-    assert runs_here(Launch(hostfile=str(local)))
+    assert all_here(read_hostfile(str(local)))
 
 
 @pytest.mark.parametrize(

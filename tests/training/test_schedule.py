@@ -189,7 +189,7 @@ STOPS_WITHIN_AN_EPOCH: dict[str, Any] = {
 def test_a_run_ends_its_schedule_where_it_stops_and_says_where_the_rate_turns() -> None:
     plan = make_plan(make_config(**STOPS_WITHIN_AN_EPOCH, lr_onecycle_num_epoch=2.0))
     assert plan.schedule(3)(75 / 11) == pytest.approx(0.0015)
-    told = describe(plan, None).partition("learning rate by epoch")[2].splitlines()[1:]
+    told = describe(plan, []).partition("learning rate by epoch")[2].splitlines()[1:]
     assert told == ["  0: 0.15", "  1: 3", "  2: 0.15", "  6.81818: 0.0015"]
 
 
@@ -201,4 +201,4 @@ def test_a_run_refuses_a_cycle_that_is_longer_than_it() -> None:
 def test_a_run_tells_how_far_the_rates_of_its_nodes_differ() -> None:
     flags: dict[str, Any] = {"backend": "sim", "n_mpi_process": 4, "arch": "mlp"}
     plan = make_plan(make_config(**flags, graph_topology="star", lr_scaleup=True))
-    assert describe(plan, None).endswith("between nodes it peaks at 0.2 to 0.4")
+    assert describe(plan, []).endswith("between nodes it peaks at 0.2 to 0.4")

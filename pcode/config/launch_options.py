@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import torch
+
 from pcode.utils.errors import UserError
 from pcode.utils.options import needs, option
 
@@ -29,8 +31,6 @@ def uses_gpus(flags: Flags) -> bool:
     on_cuda: bool | None = flags["on_cuda"]
     if on_cuda is not None:
         return on_cuda
-    import torch  # noqa: PLC0415  # launching imports nothing of it
-
     return flags["hostfile"] is not None or torch.cuda.is_available()
 
 
