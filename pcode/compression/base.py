@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, NamedTuple, Protocol
 
@@ -15,15 +15,9 @@ from pcode.utils.errors import UserError
 from pcode.utils.layout import Layout
 from pcode.utils.options import Option, options_of
 
-
-def _keeps_all_bits(flags: Mapping[str, Any]) -> str | None:
-    if flags["comm_op"] == "quantize_qsgd" and flags["quantize_level"] == 32:
-        return "--quantize_level 32 keeps all bits"
-    return None
-
-
 CompressRatio = Annotated[float, Option("share that is dropped", metavar="SHARE")]
-IsBiased = Annotated[bool, Option("biased form of the compressor", irrelevant=_keeps_all_bits)]
+IS_BIASED = Option("biased form of the compressor")
+IsBiased = Annotated[bool, IS_BIASED]
 
 
 @dataclass(frozen=True)

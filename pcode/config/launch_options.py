@@ -45,7 +45,7 @@ def _without_cuda_messages(flags: Flags) -> str | None:
 
 
 # Options of an mpirun.
-_of_mpirun = partial(option, None, irrelevant=_mpi_launch)
+_of_mpirun = partial(option, None, irrelevant=_mpi_launch, compared=False)
 
 
 @dataclass(frozen=True)
@@ -125,8 +125,8 @@ class Launch:
     local_rank: int | None = option(None, "accepted; nodes find their rank", irrelevant=not_needed)
     remote_exec: bool = option(False, "accepted; a hostfile says where", irrelevant=not_needed)
     clean_python: bool = option(False, "accepted; no process is left", irrelevant=not_needed)
-    user: str | None = option(None, "a label of the run")
-    project: str | None = option(None, "a label of the run")
+    user: str | None = option(None, "a label of the run", compared=False)
+    project: str | None = option(None, "a label of the run", compared=False)
 
     def __post_init__(self) -> None:
         if self.num_processes > MOST_PROCESSES:

@@ -83,7 +83,12 @@ class Data:
         "NAME",
     )
     data_dir: str = option(
-        "./data", "where data sets lie", "DIR", irrelevant=data_dir_unread, decides=False
+        "./data",
+        "where data sets lie",
+        "DIR",
+        irrelevant=data_dir_unread,
+        decides=False,
+        compared=False,
     )
     partition_data: str = option(
         "random",
@@ -128,7 +133,11 @@ class Learning:
     """Learning"""
 
     optimizer: str = option(
-        "parallel_choco", "how nodes step and mix", "NAME", choices=optim.OPTIMIZERS
+        "parallel_choco",
+        "how nodes step and mix",
+        "NAME",
+        choices=optim.OPTIMIZERS,
+        synonyms=optim.ALIASES,
     )
     local_optimizer: str = option("sgd", "the local step", "NAME", choices=optim.LOCAL_OPTIMIZERS)
     weight_decay: float = option(
@@ -140,6 +149,7 @@ class Learning:
         "NAME",
         aliases=("--lr_scheduler",),
         choices=schedules.SCHEMES,
+        synonyms=schedules.ALIASES,
     )
     lr_scaleup: bool = option(
         False, "multiply the rates by batch_size / base_batch_size and lr_scaleup_factor"
@@ -196,7 +206,7 @@ class Learning:
         0, "first epoch with --local_step", minimum=0, irrelevant=_several_local_steps
     )
     avg_model: bool = option(False, "average the nodes' models when training ends", decides=False)
-    manual_seed: int = option(6, "the one seed of the run", "SEED", minimum=0)
+    manual_seed: int = option(6, "the one seed of the run", "SEED", minimum=0, compared=False)
 
 
 @dataclass(frozen=True)
@@ -238,17 +248,24 @@ class Watch:
         False, "record the parts of every step, not their means alone"
     )
     display_tracked_time: bool = option(
-        False, "print the parts of a step", irrelevant=needs("track_time")
+        False, "print the parts of a step", irrelevant=needs("track_time"), compared=False
     )
-    summary_freq: int = option(100, "steps between two records of the training loss", minimum=1)
-    checkpoint: str = option("./data/checkpoint", "where runs are saved", "DIR", aliases=("-c",))
+    summary_freq: int = option(
+        100, "steps between two records of the training loss", minimum=1, compared=False
+    )
+    checkpoint: str = option(
+        "./data/checkpoint", "where runs are saved", "DIR", aliases=("-c",), compared=False
+    )
     experiment: str = option("demo", "name of the experiment", "NAME")
-    timestamp: str | None = option(None, "name of the run; none: the time of its start", "NAME")
+    timestamp: str | None = option(
+        None, "name of the run; none: the time of its start", "NAME", compared=False
+    )
     resume: str | None = option(
         None,
         "folder of a run that goes on, or whose models --evaluate True reads; auto: the last one "
         "of the experiment with these flags that has not ended, if there is one",
         "DIR",
+        compared=False,
     )
     checkpoint_index: int | None = option(
         None,
@@ -256,6 +273,7 @@ class Watch:
         "EPOCH",
         minimum=1,
         irrelevant=needs("resume", "it has no effect without --resume"),
+        compared=False,
     )
     checkpoint_minutes: float | None = option(
         None,
@@ -267,13 +285,16 @@ class Watch:
     keep_checkpoints: int = option(
         2, "how many of the last checkpoints are retained", minimum=1, irrelevant=_checkpointing
     )
-    save_all_models: bool = option(False, "retain models and checkpoints of every epoch")
+    save_all_models: bool = option(
+        False, "retain models and checkpoints of every epoch", compared=False
+    )
     save_some_models: tuple[int, ...] | None = option(
         None,
         "epochs after which models and checkpoints are retained",
         "EPOCH",
         minimum=1,
         irrelevant=_saving_models,
+        compared=False,
     )
 
     def saves_model_after(self, epoch: int) -> bool:

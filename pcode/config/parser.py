@@ -17,7 +17,7 @@ from pcode.config.files import FileValue, read_flags
 from pcode.config.options import AUTO, Config
 from pcode.datasets import DATASETS
 from pcode.models import builder, builders
-from pcode.optim import ALIASES, LOCAL_OPTIMIZERS, OPTIMIZERS
+from pcode.optim import LOCAL_OPTIMIZERS, OPTIMIZERS
 from pcode.schedules import SCHEMES
 from pcode.topology import TOPOLOGIES
 from pcode.utils.errors import UserError
@@ -168,16 +168,6 @@ def _spellings() -> dict[str, str]:
     return {name: name for name in flags} | aliases
 
 
-def _accepted(flag: Option, value: Any) -> Any:
-    """The value that the code knows for one of a flag's, which may be an alias; validated."""
-    if flag.name == "optimizer":
-        value = ALIASES.get(value, value)
-    elif (flag.name, value) == ("lr_schedule_scheme", "MultiStepLR"):
-        value = "custom_multistep"
-    flag.validate(value)
-    return value
-
-
 def make_config(**given: Any) -> Config:
     """A Config with these flags, checked; all others have their defaults.
 
@@ -186,7 +176,7 @@ def make_config(**given: Any) -> Config:
     """
     flags = all_flags()
     values = {name: flag.default for name, flag in flags.items()}
-    values |= {name: _accepted(flags[name], value) for name, value in given.items()}
+    values |= {name: flags[name].accepted(value) for name, value in given.items()}
     by_group = {
         group: kind(**{name: values[name] for name in options_of(kind)})
         for group, kind in groups().items()
@@ -199,7 +189,7 @@ def _values(texts: Mapping[str, FileValue]) -> dict[str, Any]:
     values, flags = {}, all_flags()
     for name, (text, file) in texts.items():
         try:
-            values[name] = _accepted(flags[name], flags[name].parse(text))
+            values[name] = flags[name].accepted(flags[name].parse(text))
         except UserError as error:
             raise UserError(f"--config {file}: {error}" if file else str(error)) from None
     return values
@@ -231,12 +221,15 @@ def why_irrelevant(names: Iterable[str], flags: Mapping[str, Any]) -> dict[str, 
     declared, of_components = all_flags(), component_flags()
     found = {}
     for name in names:
-        reason = declared[name].irrelevant(flags)
-        if reason is None and name in of_components:
+        flag, reason = declared[name], None
+        if name in of_components:
             component, _ = of_components[name]
+            chosen = flags[component.flag]
             reason = declared[component.flag].irrelevant(flags)
-            if name not in component.options_with(flags[component.flag]):
-                reason = f"it has no effect with --{component.flag} {flags[component.flag]}"
+            flag = component.options_with(chosen).get(name, flag)
+            if name not in component.options_with(chosen):
+                reason = f"it has no effect with --{component.flag} {chosen}"
+        reason = flag.irrelevant(flags) or reason
         if reason is not None:
             found[name] = reason
     return found

@@ -243,7 +243,7 @@ def load_vision(
     name: str,
     data_dir: str,
     download: Annotated[
-        bool, Option("fetch the data set where it is not there yet", decides=False)
+        bool, Option("fetch the data set where it is not there yet", decides=False, compared=False)
     ] = False,
 ) -> InMemory:
     """One of VISION, from the files that lie in data_dir as torchvision puts them there.

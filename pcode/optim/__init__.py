@@ -23,6 +23,7 @@ from pcode.topology.base import Graph
 from pcode.utils.options import look_up, taken_by
 
 __all__ = [
+    "ALIASES",
     "DCDPSGD",
     "DGC",
     "DPSGD",

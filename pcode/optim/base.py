@@ -77,6 +77,7 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
             otherwise they are in g before it.
         dtype: of the parameters and of all vectors; compressors take float32.
         takes_adam, takes_local_steps: whether the recursion is defined with them.
+        clips_gradients: whether it does as --clip_grad says by itself.
         state_vectors: names of the vectors that are its state besides x and those of the local
             step: checkpoints save and restore them.
 
@@ -91,6 +92,7 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
     dtype: ClassVar[torch.dtype] = torch.float32
     takes_adam: ClassVar[bool] = True
     takes_local_steps: ClassVar[bool] = True
+    clips_gradients: ClassVar[bool] = False
     state_vectors: ClassVar[tuple[str, ...]] = ()
 
     def __init__(

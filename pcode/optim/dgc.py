@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import torch
 
 from pcode.compression.base import Compressor
+from pcode.compression.selection import Sparsifier
 from pcode.optim.compressed import CompressedOptimizer
 from pcode.optim.local import LocalSGD
 from pcode.topology.base import Graph
@@ -43,7 +44,7 @@ class DGC(CompressedOptimizer):
     """
 
     state_vectors = ("e",)
-    centralized = True
+    centralized = clips_gradients = True
     takes_adam = takes_local_steps = False
 
     def __init__(
@@ -82,7 +83,7 @@ class DGC(CompressedOptimizer):
     def validate(cls, topology: Graph, **given: Any) -> None:
         super().validate(topology, **given)
         compressor: Compressor | None = given.get("compressor")
-        if compressor is not None and "compress_ratio" not in compressor.options:
+        if compressor is not None and not isinstance(compressor, Sparsifier):
             raise UserError(
                 "it gathers the coordinates that are not sent, and this compressor sends all; "
                 "--comm_op compress_top_k or compress_random_k"

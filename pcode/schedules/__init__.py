@@ -11,7 +11,7 @@ from pcode.schedules.stepwise import Constant, MultiStep, ReduceOnPlateau
 from pcode.utils.errors import naming_flags
 from pcode.utils.options import look_up
 
-__all__ = ["SCHEMES", "Scheme", "make_scheme"]
+__all__ = ["ALIASES", "SCHEMES", "Scheme", "make_scheme"]
 
 SCHEMES: dict[str, type[Scheme]] = {
     "constant": Constant,
@@ -21,6 +21,7 @@ SCHEMES: dict[str, type[Scheme]] = {
     "custom_convex_decay": ConvexDecay,
     "reduce_on_plateau": ReduceOnPlateau,
 }
+ALIASES = {"MultiStepLR": "custom_multistep"}
 
 
 def make_scheme(name: str, end: float, **options: Any) -> Scheme:

@@ -9,6 +9,7 @@ import json
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
@@ -77,14 +78,11 @@ def draw(measurements: Sequence[Measurement], path: Path) -> None:
 
 @dataclass(frozen=True)
 class Options:
-    """What to measure; those that run.py has mean what they mean there."""
+    """What to measure, besides the compressors' options, which mean what they mean in run.py."""
 
     graph_topology: tuple[str, ...] = option(("ring",), "names or files of graphs")
     n_mpi_process: int = option(16, "number of nodes", minimum=2, maximum=4096)
     comm_op: tuple[str, ...] = option(("none", "sign"), "compressors")
-    compress_ratio: float = option(0.9, "share that is dropped")
-    quantize_level: int = option(8, "bits of a magnitude")
-    is_biased: bool = option(True, "biased form of the compressor")
     consensus_stepsize: float | Literal["auto"] | None = option(
         "auto", "gamma; none: by compressor; auto: by a short search", above=0, maximum=1
     )
@@ -130,16 +128,17 @@ def _measured(measurement: Measurement) -> list[str]:
     return [f"{measurement.gamma:.3g}", *decays, *ending]
 
 
-def _parse(arguments: Sequence[str]) -> tuple[Options, set[str]]:
-    """Return the options, and the names of those given."""
+def _parse(arguments: Sequence[str]) -> tuple[Options, dict[str, Any]]:
+    """Return the options, and those of compressors that are given."""
     parser = Parser("python -m pcode.tools.consensus", __doc__, argument_default=argparse.SUPPRESS)
-    flags = options_of(Options)
+    own = options_of(Options)
+    flags = dict(chain(*(options_of(kind).items() for kind in (*COMPRESSORS.values(), Options))))
     for name, flag in flags.items():
         text = flag.help.replace("%", "%%")
         parser.add_argument(f"--{name}", metavar=flag.placeholder, help=text)
     given = vars(parser.parse_args(arguments))
     values = {name: flags[name].parse(text) for name, text in given.items()}
-    options = Options(**values)
+    options = Options(**{name: value for name, value in values.items() if name in own})
     validate_options(options)
     check_writable("output", options.output)
     check_writable("picture", options.picture, FORMATS)
@@ -150,14 +149,12 @@ def _parse(arguments: Sequence[str]) -> tuple[Options, set[str]]:
             f"--n_mpi_process {n} --entries: {num_entries:,} entries on every node take some "
             f"{gib:,.0f} GiB; at most {MAX_GIB} will do"
         )
-    return options, set(values)
+    return options, {name: value for name, value in values.items() if name not in own}
 
 
-def _warn_of_unused(options: Options, given: set[str], compressors: Iterable[Compressor]) -> None:
+def _warn_of_unused(given: Iterable[str], compressors: Iterable[Compressor]) -> None:
     used = {name for compressor in compressors for name in compressor.options}
-    of_compressors = {name for kind in COMPRESSORS.values() for name in options_of(kind)}
-    unused = [f"--{name}" for name in vars(options) if name in given & of_compressors - used]
-    if unused:
+    if unused := [f"--{name}" for name in given if name not in used]:
         words = f"{', '.join(unused)}: no compressor in --comm_op takes it"
         print(f"consensus: warning: {words}", file=sys.stderr)
 
@@ -191,8 +188,8 @@ def main(arguments: Sequence[str]) -> None:
         for name in options.graph_topology
     ]
     kinds = {name: look_up("comm_op", name, COMPRESSORS) for name in options.comm_op}
-    compressors = {name: kind(**taken_by(kind, vars(options))) for name, kind in kinds.items()}
-    _warn_of_unused(options, given, compressors.values())
+    compressors = {name: kind(**taken_by(kind, given)) for name, kind in kinds.items()}
+    _warn_of_unused(given, compressors.values())
     found = [
         _cell(topology, name, compressor, options)
         for topology in topologies
@@ -202,7 +199,7 @@ def main(arguments: Sequence[str]) -> None:
     measurements = [each for each in found if isinstance(each, Measurement)]
     others = [dataclasses.asdict(each) for each in found if not isinstance(each, Measurement)]
     content = {
-        "options": dataclasses.asdict(options),
+        "options": dataclasses.asdict(options) | given,
         "measurements": [each.figures() for each in measurements],
         "without_gamma": others,
     }

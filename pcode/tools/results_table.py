@@ -5,17 +5,12 @@ from typing import Any
 
 import pandas as pd
 
+from pcode.config.parser import COMPONENTS, all_flags
 from pcode.tools.results_runs import FIGURES, FINISHED, METRICS, OF_METRIC
 
-# Flags that say where a run is or who made it; those that cannot matter are left out besides.
-NOT_COMPARED = frozenset(
-    "manual_seed checkpoint timestamp data_dir download hostfile python_path mpi_path mpi_env "
-    "work_dir user project resume checkpoint_index save_all_models save_some_models "
-    "display_tracked_time summary_freq".split()
-)
-# The flags that a short name begins with; the value of a flag of the second line needs no name.
-NAMED_FIRST = ("optimizer", "comm_op", "graph_topology", "n_mpi_process", "arch")
-SELF_EXPLANATORY = frozenset({"optimizer", "comm_op", "graph_topology", "arch", "backend"})
+# A short name begins with components, whose values need no flag's name; then comes the number.
+COMPONENT_FLAGS = [component.flag for component in reversed(COMPONENTS)]
+NUM_NODES = "n_mpi_process"
 # Headings of the columns of text.
 LEFT = frozenset(("run", "graph", "optimizer", "compressor", "ended"))
 
@@ -54,8 +49,13 @@ def title(group: pd.DataFrame) -> str:
     return f"{name} ({count})" if num_runs > 1 else name
 
 
+def _compared(flags: Mapping[str, Any]) -> Iterable[str]:
+    """Return the names of those by which runs are compared."""
+    return (name for name, flag in all_flags().items() if flag.compared and name in flags)
+
+
 def _key(flags: Mapping[str, Any]) -> str:
-    return repr(sorted((name, repr(flags[name])) for name in flags if name not in NOT_COMPARED))
+    return repr([(name, repr(flags[name])) for name in _compared(flags)])
 
 
 def _named(runs: pd.DataFrame) -> pd.DataFrame:
@@ -75,28 +75,28 @@ def _named(runs: pd.DataFrame) -> pd.DataFrame:
 def _telling_flags(settings: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return the flags that split what has the same name so far.
 
-    They are taken in the order of NAMED_FIRST, then of the configuration.
+    They are taken components first, then in the order of the configuration.
     """
-    names = dict.fromkeys(name for flags in settings for name in flags)
+    names = dict.fromkeys(name for flags in settings for name in _compared(flags))
     # Another flag is the reason why one matters in some only: that one is to be named.
     everywhere = [name for name in names if all(name in flags for flags in settings)]
-    order = dict.fromkeys([*NAMED_FIRST, *everywhere, *names])
+    order = dict.fromkeys([*COMPONENT_FLAGS, NUM_NODES, *everywhere, *names])
     chosen: list[str] = []
 
     def num_distinct(by: Sequence[str]) -> int:
         return len({tuple(repr(flags.get(name)) for name in by) for flags in settings})
 
     for name in order:
-        if name not in NOT_COMPARED and num_distinct([*chosen, name]) > num_distinct(chosen):
+        if num_distinct([*chosen, name]) > num_distinct(chosen):
             chosen.append(name)
     return chosen
 
 
 def _flag_text(name: str, value: Any) -> str:
     shown = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
-    if name == "n_mpi_process":
+    if name == NUM_NODES:
         return f"{shown} nodes"
-    return shown if name in SELF_EXPLANATORY else f"{name} {shown}"
+    return shown if name in COMPONENT_FLAGS else f"{name} {shown}"
 
 
 def bytes_text(number: float) -> str:

@@ -22,7 +22,6 @@ from pcode.training.resume import ResumePoint
 from pcode.training.schedule import Schedule, make_schedule
 from pcode.utils.errors import UserError
 from pcode.utils.layout import Layout
-from pcode.utils.options import taken_by
 
 # Added to a number of steps that is whole but for rounding.
 ROUNDING = 1e-6
@@ -94,8 +93,7 @@ class Plan:
         """The norm to which the loop clips a node's gradient, where the optimizer does not."""
         learning = self.config.learning
         if learning.clip_grad:
-            own = taken_by(self.optimizer, self.config.flat())
-            return None if "clip_grad" in own else learning.clip_grad_val
+            return None if self.optimizer.clips_gradients else learning.clip_grad_val
         if self.dataset.task == "language":
             return self.config.model.rnn_clip or None
         return None

@@ -36,12 +36,16 @@ class Option:
         metavar: what stands for the value there; by its type unless given.
         aliases: other spellings, with their dashes.
         choices: the accepted values, or empty for any; a registry is read at every use.
+        synonyms: values by other words for them.
         minimum, maximum: the smallest and the largest accepted number; a whole number is never
             larger than LARGEST_INTEGER.
         above, below: what a number must be larger or smaller than.
-        irrelevant: the rule when the flag has no effect.
+        irrelevant: the rule when the flag has no effect; that of the chosen one where several
+            components share the flag.
         decides: whether the numbers of a run depend on it. With another value of a flag that does
             not, a run may go on in its own folder.
+        compared: whether runs that differ in it alone are different ones beside each other. Where a
+            run lies, who made it and its seed are not.
         name, kind, default: the flag's, where they differ from the parameter's. Those of gamma do:
             the flag may be "auto", of which planning makes the number that the optimizer takes.
         parameter: what gets the value.
@@ -51,12 +55,14 @@ class Option:
     metavar: str = ""
     aliases: tuple[str, ...] = ()
     choices: Collection[Any] = ()
+    synonyms: Mapping[Any, Any] = dataclasses.field(default_factory=dict)
     minimum: float | None = None
     maximum: float | None = None
     above: float | None = None
     below: float | None = None
-    irrelevant: Rule = lambda flags: None
+    irrelevant: Rule = dataclasses.field(default=lambda flags: None, compare=False)
     decides: bool = True
+    compared: bool = True
     name: str = ""
     kind: Any = None
     default: Any = inspect.Parameter.empty
@@ -117,6 +123,12 @@ class Option:
             expected = NAMES[element] + (", or several separated by commas" if many else "")
             expected += "".join(f" or {word}" for word in words)
             raise UserError(f"--{self.name} {shortened(text)}: expected {expected}") from None
+
+    def accepted(self, value: Any) -> Any:
+        """Return the value, or what it is another word for; raise as `validate`."""
+        value = self.synonyms.get(value, value)
+        self.validate(value)
+        return value
 
     def validate(self, value: Any) -> None:
         """Raise UserError for an unknown choice or a number out of range."""

@@ -1,18 +1,20 @@
 """Random rounding to a few bits for each entry, and one scale per tensor."""
 
+from dataclasses import replace
 from typing import Annotated, Any
 
-from pcode.compression.base import IsBiased, KernelCompressor, Kernels
+from pcode.compression.base import IS_BIASED, KernelCompressor, Kernels
 from pcode.compression.none import NoCompression
 from pcode.compression.qsgd import cpu
 from pcode.compression.qsgd.places import errors_of, places_of
 from pcode.utils.errors import UserError
 from pcode.utils.layout import Layout
-from pcode.utils.options import Option
+from pcode.utils.options import Option, needs
 
 # gamma by level, the bits of a magnitude: the tuning of arXiv 1907.09356 for a ring of 8; level 1
 # continues its trend.
 _CONSENSUS_STEPSIZES = {1: 0.01, 2: 0.025, 4: 0.075, 8: 0.2, 16: 0.2, 32: 1.0}
+_ROUNDS = needs("quantize_level", "--quantize_level 32 keeps all bits", (32).__ne__)
 
 
 class QSGD(KernelCompressor):
@@ -49,7 +51,7 @@ class QSGD(KernelCompressor):
     def __init__(
         self,
         quantize_level: Annotated[int, Option("bits of a magnitude")] = 8,
-        is_biased: IsBiased = True,
+        is_biased: Annotated[bool, replace(IS_BIASED, irrelevant=_ROUNDS)] = True,
     ) -> None:
         if quantize_level not in _CONSENSUS_STEPSIZES:
             raise UserError(f"--quantize_level {quantize_level}: must be 1, 2, 4, 8, 16 or 32")
