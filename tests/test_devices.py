@@ -7,6 +7,7 @@ import subprocess
 import sys
 from functools import partial
 
+import joblib
 import pytest
 import torch
 
@@ -16,7 +17,6 @@ from pcode.utils.devices import (
     check_gpus,
     device_of,
     gpu_notices,
-    num_usable_cores,
     threads_per_node,
 )
 from pcode.utils.errors import HostError, UserError
@@ -26,8 +26,8 @@ def test_threads_come_from_the_flag_then_the_variable_then_the_cores() -> None:
     assert threads_per_node(3, 2, {"OMP_NUM_THREADS": "5"}) == 3
     assert threads_per_node(None, 2, {"OMP_NUM_THREADS": "5"}) == 5
     assert threads_per_node(None, 2, {"OMP_NUM_THREADS": "5,2"}) == 5
-    assert threads_per_node(None, 1, {}) == num_usable_cores()
-    assert threads_per_node(None, 10 * num_usable_cores(), {}) == 1
+    assert threads_per_node(None, 1, {}) == joblib.cpu_count()
+    assert threads_per_node(None, 10 * joblib.cpu_count(), {}) == 1
 
 
 @pytest.mark.parametrize("text", ["", "0", "-1", "x", "1.5", ",2"])
@@ -52,7 +52,7 @@ def test_cores_are_no_more_than_a_container_may_use() -> None:
     """A tenth of a core, as Docker's --cpus and Kubernetes' limits say it (cgroup v2)."""
     if shutil.which("unshare") is None:
         pytest.skip("there is no unshare")
-    count = "from pcode.utils.devices import num_usable_cores; print(num_usable_cores())"
+    count = "from pcode.utils.devices import threads_per_node; print(threads_per_node(None, 1, {}))"
     limit = "mount -t tmpfs tmpfs /sys/fs/cgroup && echo 10000 100000 > /sys/fs/cgroup/cpu.max"
     inside = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c"]
     tried = subprocess.run([*inside, limit], capture_output=True, text=True, check=False)

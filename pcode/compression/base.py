@@ -39,7 +39,13 @@ class Compressor(ABC):
 
     A compressor holds its parameters and no state of a run; one object may serve many nodes and
     threads. All vectors are flat, contiguous float32 tensors of layout.num_entries.
+
+    Attributes:
+        is_sparse: whether it sends some entries, a share that `with_options(compress_ratio=...)`
+            changes, and drops the others.
     """
+
+    is_sparse: bool = False
 
     @property
     def default_consensus_stepsize(self) -> float:

@@ -50,6 +50,7 @@ class Sparsifier(Compressor):
         UserError: it is not.
     """
 
+    is_sparse = True
     tuned_stepsizes: Sequence[float]
 
     def __init__(self, compress_ratio: CompressRatio = 0.9) -> None:

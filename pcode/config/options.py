@@ -5,6 +5,7 @@ What only an optimizer, compressor, graph, model, data set or scheme takes, it d
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from operator import not_
 from typing import Any
 
@@ -17,6 +18,8 @@ from pcode.utils.options import needs, option, taken_by
 # --resume auto
 AUTO = "auto"
 Flags = Mapping[str, Any]
+# Where a run lies, who made it, what it shows: runs are not compared by that.
+_aside = partial(option, compared=False)
 
 
 _of_language = needs("arch", holds=lambda name: models.task_of(name) == "language")
@@ -82,13 +85,8 @@ class Data:
         "synthetic:SHAPE:CLASSES:SIZE, synthetic:text:VOCABULARY:WORDS",
         "NAME",
     )
-    data_dir: str = option(
-        "./data",
-        "where data sets lie",
-        "DIR",
-        irrelevant=data_dir_unread,
-        decides=False,
-        compared=False,
+    data_dir: str = _aside(
+        "./data", "where data sets lie", "DIR", irrelevant=data_dir_unread, decides=False
     )
     partition_data: str = option(
         "random",
@@ -206,7 +204,7 @@ class Learning:
         0, "first epoch with --local_step", minimum=0, irrelevant=_several_local_steps
     )
     avg_model: bool = option(False, "average the nodes' models when training ends", decides=False)
-    manual_seed: int = option(6, "the one seed of the run", "SEED", minimum=0, compared=False)
+    manual_seed: int = _aside(6, "the one seed of the run", "SEED", minimum=0)
 
 
 @dataclass(frozen=True)
@@ -247,33 +245,25 @@ class Watch:
     track_detailed_time: bool = option(
         False, "record the parts of every step, not their means alone"
     )
-    display_tracked_time: bool = option(
-        False, "print the parts of a step", irrelevant=needs("track_time"), compared=False
+    display_tracked_time: bool = _aside(
+        False, "print the parts of a step", irrelevant=needs("track_time")
     )
-    summary_freq: int = option(
-        100, "steps between two records of the training loss", minimum=1, compared=False
-    )
-    checkpoint: str = option(
-        "./data/checkpoint", "where runs are saved", "DIR", aliases=("-c",), compared=False
-    )
+    summary_freq: int = _aside(100, "steps between two records of the training loss", minimum=1)
+    checkpoint: str = _aside("./data/checkpoint", "where runs are saved", "DIR", aliases=("-c",))
     experiment: str = option("demo", "name of the experiment", "NAME")
-    timestamp: str | None = option(
-        None, "name of the run; none: the time of its start", "NAME", compared=False
-    )
-    resume: str | None = option(
+    timestamp: str | None = _aside(None, "name of the run; none: the time of its start", "NAME")
+    resume: str | None = _aside(
         None,
         "folder of a run that goes on, or whose models --evaluate True reads; auto: the last one "
         "of the experiment with these flags that has not ended, if there is one",
         "DIR",
-        compared=False,
     )
-    checkpoint_index: int | None = option(
+    checkpoint_index: int | None = _aside(
         None,
         "the epoch after which to resume or evaluate; none: the last one",
         "EPOCH",
         minimum=1,
         irrelevant=needs("resume", "it has no effect without --resume"),
-        compared=False,
     )
     checkpoint_minutes: float | None = option(
         None,
@@ -285,16 +275,13 @@ class Watch:
     keep_checkpoints: int = option(
         2, "how many of the last checkpoints are retained", minimum=1, irrelevant=_checkpointing
     )
-    save_all_models: bool = option(
-        False, "retain models and checkpoints of every epoch", compared=False
-    )
-    save_some_models: tuple[int, ...] | None = option(
+    save_all_models: bool = _aside(False, "retain models and checkpoints of every epoch")
+    save_some_models: tuple[int, ...] | None = _aside(
         None,
         "epochs after which models and checkpoints are retained",
         "EPOCH",
         minimum=1,
         irrelevant=_saving_models,
-        compared=False,
     )
 
     def saves_model_after(self, epoch: int) -> bool:

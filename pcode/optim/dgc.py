@@ -7,7 +7,6 @@ from typing import Annotated, Any
 import torch
 
 from pcode.compression.base import Compressor
-from pcode.compression.selection import Sparsifier
 from pcode.optim.compressed import CompressedOptimizer
 from pcode.optim.local import LocalSGD
 from pcode.topology.base import Graph
@@ -83,7 +82,7 @@ class DGC(CompressedOptimizer):
     def validate(cls, topology: Graph, **given: Any) -> None:
         super().validate(topology, **given)
         compressor: Compressor | None = given.get("compressor")
-        if compressor is not None and not isinstance(compressor, Sparsifier):
+        if compressor is not None and not compressor.is_sparse:
             raise UserError(
                 "it gathers the coordinates that are not sent, and this compressor sends all; "
                 "--comm_op compress_top_k or compress_random_k"

@@ -31,8 +31,8 @@ def threads_per_node(
     """CPU threads of a node: --num_threads, else OMP_NUM_THREADS, else its share of the cores.
 
     The cores, unless given, are those that this process may use, in a container no more than its
-    limit. A list in OMP_NUM_THREADS is one number for each level of nested parallelism: the first
-    counts.
+    limit, of which a share of a core counts as one. A list in OMP_NUM_THREADS is one number for
+    each level of nested parallelism: the first counts.
 
     Raises:
         UserError: OMP_NUM_THREADS is not a positive whole number.
@@ -48,15 +48,7 @@ def threads_per_node(
                 "--num_threads overrides it"
             )
         return int(first)
-    return max(1, (num_cores or num_usable_cores()) // nodes_on_this_machine)
-
-
-def num_usable_cores() -> int:
-    """Cores that this process may run on, or those whose time its control group may use if fewer.
-
-    A container's limit is a share of time on all cores; a share of a core counts as one.
-    """
-    return int(joblib.cpu_count())
+    return max(1, (num_cores or int(joblib.cpu_count())) // nodes_on_this_machine)
 
 
 def device_of(on_cuda: bool | None, world: Sequence[int], process: int) -> torch.device:

@@ -67,7 +67,7 @@ class Recorder(Compressor):
     """A compressor that also keeps what it was given and what it made of it, step by step."""
 
     def __init__(self, compressor: Compressor) -> None:
-        self.compressor = compressor
+        self.compressor, self.is_sparse = compressor, compressor.is_sparse
         self.given: list[Array] = []
         self.made: list[Array] = []
 

@@ -70,7 +70,11 @@ def _call(kernel: Callable[..., None], bounds: Sequence[int], arguments: tuple[A
         _pool(num_others).submit(kernel, *arguments, first, last)
         for first, last in pairwise(bounds[1:])
     ]
-    kernel(*arguments, bounds[0], bounds[1])
+    try:
+        kernel(*arguments, bounds[0], bounds[1])
+    finally:  # they write into memory that is the caller's
+        for other in others:
+            other.exception()  # waits
     for other in others:
         other.result()
 
