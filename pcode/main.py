@@ -145,7 +145,7 @@ def _main(arguments: Sequence[str]) -> int:
 
 
 def _first_attempt(plan: Plan, config: Config) -> tuple[Attempt, GoingBack | None]:
-    """The ranks' first start, and the one checkpoint that the user asked to go on from, if any.
+    """Return the ranks' first start, and the checkpoint that the user asked to go on from, if any.
 
     The launcher names the run, to find it again.
     """
@@ -162,7 +162,7 @@ def _first_attempt(plan: Plan, config: Config) -> tuple[Attempt, GoingBack | Non
 
 
 def mpirun_of(flags: Launch, program: Sequence[str]) -> Mpirun:
-    """The mpirun of a script and its arguments; a UserError for a bad hostfile or too few slots."""
+    """Describe the mpirun of a program; a UserError for a bad hostfile or too few slots."""
     hosts = () if flags.hostfile is None else read_hostfile(flags.hostfile)
     if hosts:
         check_slots(hosts, flags.n_mpi_process, flags.n_sub_process)
@@ -182,7 +182,7 @@ def mpirun_of(flags: Launch, program: Sequence[str]) -> Mpirun:
 
 
 def _mpirun(flags: Launch, arguments: Sequence[str]) -> Mpirun | None:
-    """The mpirun that starts the nodes, or None where they run in this process."""
+    """Return the mpirun that starts the nodes, or None where they run in this process."""
     if flags.backend == "sim" or flags.num_processes == 1:
         return None
     passed_on = [argument for argument in arguments if argument != "--dry_run"]

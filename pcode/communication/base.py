@@ -166,7 +166,7 @@ class ProcessCommunicator(Communicator):
     def group(
         self, ranks: range, limit_seconds: float, local_size: int
     ) -> ProcessCommunicator | None:
-        """A communicator of these ranks alone, for one of them; all processes call it.
+        """Return a communicator of these ranks alone, for one of them; all processes call it.
 
         In their order they are 0, 1, ... there. The time limit is that of its operations; errors
         name nodes, of `local_size` processes each.

@@ -19,7 +19,7 @@ NCCL_GRACE_SECONDS = 60.0
 
 
 def nccl_limit(limit_seconds: float) -> timedelta:
-    """What NCCL is given for a time limit of so many seconds.
+    """Return what NCCL is given for a time limit of so many seconds.
 
     At its own limit it ends the process without a word. Before that, who waits is to have said so,
     after a step that takes the limit, a wait of the limit, and the peers' time to answer.
@@ -30,7 +30,7 @@ def nccl_limit(limit_seconds: float) -> timedelta:
 def new_group(
     ranks: list[int] | None, limit: timedelta, backend: str | None = None
 ) -> dist.ProcessGroup | None:
-    """A group of these ranks, of all if None; None on those that are no members."""
+    """Return a group of these ranks, of all if None; None on those that are no members."""
     made = dist.new_group(ranks, timeout=limit, backend=backend)
     # Who is no member gets a number.
     return made if isinstance(made, dist.ProcessGroup) else None
@@ -131,7 +131,7 @@ class DistributedCommunicator(ProcessCommunicator):
         return None if group is None else DistributedCommunicator(group, host_group, local_size)
 
     def _serving(self, *tensors: torch.Tensor) -> dist.ProcessGroup | None:
-        """The group that takes these tensors, all of one device; with none, of the host."""
+        """Return the group that takes these tensors, all of one device; with none, of the host."""
         if self._host_group is None or any(tensor.is_cuda for tensor in tensors):
             return self._group
         return self._host_group

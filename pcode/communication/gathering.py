@@ -19,7 +19,7 @@ def gather_floats(
 
 
 def mean(communicator: Communicator, values: dict[str, float]) -> dict[str, float]:
-    """The mean of each value over the ranks."""
+    """Return the mean of each value over the ranks."""
     rows = gather_floats(communicator, list(values.values()))
     return {
         name: sum(column) / len(rows)
@@ -30,7 +30,7 @@ def mean(communicator: Communicator, values: dict[str, float]) -> dict[str, floa
 def sums(
     communicator: Communicator, values: Sequence[float], step: int | None = None
 ) -> list[float]:
-    """The sum of each number over the ranks; `step` is named in errors."""
+    """Return the sum of each number over the ranks; `step` is named in errors."""
     tensor = torch.tensor(values, dtype=torch.float64)
     communicator.all_reduce(tensor, step)
     return tensor.tolist()

@@ -57,7 +57,7 @@ class Fault:
 
 
 def read_faults(environ: Mapping[str, str] = os.environ) -> list[Fault]:
-    """The failures that the environment asks for, of all processes."""
+    """Return the failures that the environment asks for, of all processes."""
     text = environ.get(VARIABLE, "")
     return [_parse(part) for part in text.split(",")] if text else []
 

@@ -62,7 +62,7 @@ class NodeCommunicator(Communicator):
 
 
 def by_nodes(processes: ProcessCommunicator, local_size: int, limit_seconds: float) -> Communicator:
-    """The nodes of which so many processes in a row are one each; all processes call it."""
+    """Return the nodes of which so many processes in a row are one each; all processes call it."""
     if local_size == 1:
         return processes
     longer = LONGER * limit_seconds + LATER_SECONDS

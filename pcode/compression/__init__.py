@@ -24,7 +24,7 @@ COMPRESSORS: dict[str, type[Compressor]] = {
 
 
 def make_compressor(name: str, **options: object) -> Compressor:
-    """The compressor of that name; the options are its own.
+    """Return the compressor of that name; the options are its own.
 
     Raises:
         UserError: no compressor has that name.

@@ -71,7 +71,7 @@ class Sparsifier(Compressor):
         return selected_of(layout.sizes, self.compress_ratio)
 
     def in_words(self, which: str = "") -> str:
-        """What is selected and dropped, the ratio as it is typed, for a run's first lines.
+        """Return what is selected and dropped, the ratio as it is typed, for a run's first lines.
 
         Args:
             which: of the entries are selected, with a space at the end.

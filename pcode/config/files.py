@@ -42,7 +42,7 @@ class _Loader(yaml.BaseLoader):
 
 
 def read_flags(path: str, names: Mapping[str, str]) -> dict[str, FileValue]:
-    """The flags of a YAML file and of those that it includes.
+    """Return the flags of a YAML file and of those that it includes.
 
     `include: base.yaml`, or a list of files, stands for what these files hold; their paths are
     relative to the file that names them. The file's own values win over included ones, and of
@@ -84,7 +84,7 @@ def _read(
 
 
 def _load(path: str, named: str) -> dict[Any, Any]:
-    """What stands in a file; `named` says where its name stands, if it cannot be opened."""
+    """Return what stands in a file; `named` says where its name stands, if it cannot be opened."""
     where = f"--config {path}"
     try:
         text = read_text(path, MOST_BYTES)
@@ -103,7 +103,7 @@ def _load(path: str, named: str) -> dict[Any, Any]:
 
 
 def _included(path: str, value: Any) -> list[str]:
-    """The files that `path` includes."""
+    """Return the files that `path` includes."""
     files = value if isinstance(value, list) else [value]
     if not all(isinstance(file, str) and file and file.isprintable() for file in files):
         raise UserError(
@@ -113,7 +113,7 @@ def _included(path: str, value: Any) -> list[str]:
 
 
 def _own(path: str, content: dict[Any, Any], names: Mapping[str, str]) -> dict[str, FileValue]:
-    """The flags that stand in the file itself."""
+    """Return the flags that stand in the file itself."""
     found: dict[str, FileValue] = {}
     for name, value in content.items():
         if name not in names:

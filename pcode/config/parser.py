@@ -169,7 +169,7 @@ def _spellings() -> dict[str, str]:
 
 
 def make_config(**given: Any) -> Config:
-    """A Config with these flags, checked; all others have their defaults.
+    """Return a Config with these flags, checked; all others have their defaults.
 
     Raises:
         UserError: a value that is not accepted.
@@ -185,7 +185,7 @@ def make_config(**given: Any) -> Config:
 
 
 def _values(texts: Mapping[str, FileValue]) -> dict[str, Any]:
-    """What the texts of flags stand for; an error names the file in which one stands."""
+    """Return what the texts of flags stand for; an error names the file in which one stands."""
     values, flags = {}, all_flags()
     for name, (text, file) in texts.items():
         try:
@@ -207,7 +207,7 @@ def _flags_of_run(texts: Mapping[str, FileValue]) -> dict[str, FileValue]:
 
 
 def config_of_run(run: Path) -> Config:
-    """The configuration that a run has left in its folder.
+    """Return the configuration that a run has left in its folder.
 
     Raises:
         UserError: its file cannot be read or is none of this program's.

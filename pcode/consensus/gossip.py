@@ -189,7 +189,7 @@ class Course:
         return -math.expm1(slope)
 
     def rounds_to(self, error: float) -> int | None:
-        """The first recorded round with at most this error, or None."""
+        """Return the first recorded round with at most this error, or None."""
         pairs = zip(self.rounds, self.errors, strict=True)
         return next((rounds for rounds, reached in pairs if reached <= error), None)
 
@@ -255,7 +255,7 @@ class Measurement(Setting):
 
 
 def label(compressor: Compressor, name: str) -> str:
-    """What it is and what is selected, as in `top 1 %`, `random 25 % unbiased` and `qsgd 4`."""
+    """Say what it is and selects, as in `top 1 %`, `random 25 % unbiased` and `qsgd 4`."""
     words = [name.removeprefix("compress_").removeprefix("quantize_").removesuffix("_k")]
     for option, value in compressor.options.items():
         if option == "compress_ratio":
@@ -268,7 +268,7 @@ def label(compressor: Compressor, name: str) -> str:
 
 
 def setting_of(topology: Topology, name: str, compressor: Compressor, layout: Layout) -> Setting:
-    """What is known before anything is played."""
+    """Return what is known before anything is played."""
     message_bytes = compressor.message_bytes(layout)
     return Setting(
         graph=topology.name,

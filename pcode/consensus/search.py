@@ -71,7 +71,7 @@ class GammaSearch:
     grown: tuple[float, ...] = ()
 
     def lines(self) -> list[str]:
-        """The curve as a table with bars for the terminal, at most 15 lines."""
+        """Return the curve as a table with bars for the terminal, at most 15 lines."""
         if not self.trials:
             return [f"gamma {self.best:.4g}: not searched, as there is nothing to agree on"]
         head = (
@@ -105,7 +105,7 @@ def search_gamma(
     seed: int,
     optimizer: type[CompressedOptimizer] = ParallelChoco,
 ) -> GammaSearch:
-    """The gamma with which steps of the nodes that differ leave the smallest disagreement.
+    """Return the gamma with which steps of the nodes that differ leave the smallest disagreement.
 
     In training every step disturbs the nodes anew. What a round leaves of one disturbance is what
     `Consensus` shows from that start; the disturbances of all earlier steps, independent of each
@@ -180,7 +180,7 @@ def _start(topology: Topology, layout: Layout, seed: int, apart: float) -> torch
 
 
 def _converging(consensus: Consensus, gamma: float, gap: float, num_rounds: int) -> float:
-    """The sum of the squared errors of one disturbance."""
+    """Return the sum of the squared errors of one disturbance."""
     course = gossip(consensus, num_rounds)
     if course.diverged:
         return math.inf
@@ -192,7 +192,7 @@ def _converging(consensus: Consensus, gamma: float, gap: float, num_rounds: int)
 def _disturbed(
     consensus: Consensus, gamma: float, topology: Topology, num_rounds: int, seed: int
 ) -> float:
-    """The mean squared disagreement of an entry under disturbances without beginning."""
+    """Return the mean squared disagreement of an entry under disturbances without beginning."""
     draw = torch_generator(seed, "disturbances")
     mean = consensus.x.mean(dim=0)
     squares = []
@@ -230,7 +230,7 @@ def _costs(cost: Callable[[float], float]) -> dict[float, float]:
 
 
 def _candidates(trials: Mapping[float, float]) -> list[float]:
-    """The smallest of the gammas that cost next to the least, and the tried ones below."""
+    """Return the smallest of the gammas that cost next to the least, and the tried ones below."""
     good = (1 + COST_TOLERANCE) * min(trials.values())
     finite = [gamma for gamma, cost in trials.items() if math.isfinite(cost)]
     best = min((gamma for gamma in finite if trials[gamma] <= good), default=0.0)
@@ -261,7 +261,7 @@ def _cut(layout: Layout, num_entries: int) -> Layout:
 
 
 def _cut_to_quality(compressor: Compressor, layout: Layout, fewest: int, most: int) -> Layout:
-    """The fewest entries with the layout's delta up to DELTA_TOLERANCE, at most `most`."""
+    """Return the fewest entries with the layout's delta up to DELTA_TOLERANCE, at most `most`."""
     delta = compressor.contraction(layout)
     while True:
         cut = _cut(layout, fewest)

@@ -192,7 +192,7 @@ def _lines(path: Path, hint: str = "", newline: str | None = None) -> Iterator[s
 
 
 def load_synthetic_text(parameters: str, **reading: int) -> Text:
-    """A text from a Markov chain: each word is followed by one of four, which are its own.
+    """Return a text from a Markov chain: each word is followed by one of four, which are its own.
 
     Three of these are drawn uniformly; the fourth is the next word of the vocabulary, so that all
     words come up again and again. They follow with probability 1/2, 1/4, 1/8 and 1/8. The best that

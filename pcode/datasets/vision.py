@@ -40,7 +40,7 @@ IDX_BYTES = b"\0\0\x08"
 
 
 def read_arrays(path: Path, *, size: int = 32, first: int = 0) -> tuple[Array, Array]:
-    """A pickled dict or an .npz file: `data`, N x 3 size^2 bytes, and `labels`, from `first` on.
+    """Read a pickled dict or .npz file: `data`, N x 3 size^2 bytes, and `labels` from `first` on.
 
     Of CIFAR-100 they are called `fine_labels`.
     """
@@ -71,7 +71,7 @@ def _idx(path: Path) -> Array:
 
 
 def read_matlab(path: Path) -> tuple[Array, Array]:
-    """A MATLAB file: X, H x W x C x N bytes, and y, N x 1, where 10 is the digit 0."""
+    """Read a MATLAB file: X, H x W x C x N bytes, and y, N x 1, where 10 is the digit 0."""
     # Here, because it takes a quarter of a second and no other data set needs it.
     from scipy.io import loadmat  # noqa: PLC0415
 

@@ -43,7 +43,7 @@ class RankEnvironment:
 
 
 def detect(environ: Mapping[str, str] = os.environ) -> RankEnvironment | None:
-    """The place of this process among ranks, or None where none were started.
+    """Return the place of this process among ranks, or None where none were started.
 
     The innermost launcher wins: torchrun under srun is torchrun, mpirun in a Slurm job is mpirun.
     A step of one task (`srun --pty bash`) is a shell, not a rank. It is a UserError where the
@@ -85,7 +85,7 @@ def _torchrun(environ: Mapping[str, str]) -> RankEnvironment:
 
 
 def _read(kind: Kind, environ: Mapping[str, str], *names: str) -> RankEnvironment:
-    """The place that four variables give: rank, number of ranks, and both on this machine."""
+    """Read the place from four variables: rank, number of ranks, and both on this machine."""
     least = zip(names, (0, 1, 0, 1), strict=True)
     return RankEnvironment(
         kind, *(_whole_number(environ, name, minimum) for name, minimum in least)
@@ -121,7 +121,7 @@ def _num_local_tasks(environ: Mapping[str, str]) -> int:
 
 
 def _whole_number(environ: Mapping[str, str], name: str, minimum: int = 0) -> int:
-    """The number in the variable `name`; a UserError where it is none."""
+    """Return the number in the variable `name`; a UserError where it is none."""
     text = environ.get(name)
     if text is None:
         raise UserError(f"{name} is not set in the environment, though its companions are")
@@ -197,7 +197,7 @@ def rendezvous_address(environ: Mapping[str, str] = os.environ) -> tuple[str, in
 
 
 def first_host(nodelist: str) -> str | None:
-    """The first host of a Slurm node list such as `node[01-03,7],login`; None: it has none."""
+    """Return the first host of a Slurm node list, as `node[01-03,7],login`; None: it has none."""
     malformed = UserError(
         f"{nodelist!r} in Slurm's environment: expected names such as node[01-03,7]"
     )
@@ -216,5 +216,5 @@ def first_host(nodelist: str) -> str | None:
 
 
 def derived_port(name: str) -> int:
-    """A port that everyone who knows the name of a job arrives at."""
+    """Return a port that everyone who knows the name of a job arrives at."""
     return _FIRST_PORT + zlib.crc32(name.encode()) % _NUM_PORTS

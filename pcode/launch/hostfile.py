@@ -35,7 +35,7 @@ class Host:
 
 
 def parse_hostfile(text: str, path: str) -> tuple[Host, ...]:
-    """The hosts of the text of the file `path`, in its order.
+    """Return the hosts of the text of the file `path`, in its order.
 
     A line is `HOST` (one slot) or `HOST slots=N`; `#` starts a comment; blank lines are skipped. It
     is a UserError where a line is malformed, a host is given twice, or there is none at all.
@@ -68,7 +68,7 @@ def parse_hostfile(text: str, path: str) -> tuple[Host, ...]:
 
 
 def read_hostfile(path: str) -> tuple[Host, ...]:
-    """The hosts of the file `path`, as `parse_hostfile`; a UserError where it cannot be read."""
+    """Read the hosts of a file, as `parse_hostfile`; raise UserError where it cannot be read."""
     try:
         text = read_text(path, MOST_BYTES)
     except ValueError as error:

@@ -52,7 +52,7 @@ class Mpirun:
     use_ipc: bool | None = None
 
     def command(self) -> list[str]:
-        """The command, for no shell.
+        """Return the command, for no shell.
 
         Raises:
             UserError: a value that cannot be followed: no mpirun or interpreter at its path, a
@@ -123,14 +123,14 @@ def go_to(work_dir: str) -> None:
 
 
 def with_variable(command: Sequence[str], name: str, value: str) -> list[str]:
-    """The mpirun with a variable, set here and passed to its ranks."""
+    """Return the mpirun with a variable, set here and passed to its ranks."""
     os.environ[name] = value
     # mpirun passes to other hosts what is in its command alone.
     return [command[0], "-x", name, *command[1:]]
 
 
 def find_mpirun(mpi_path: str | None) -> str:
-    """The mpirun of that installation, or else the one at hand; a UserError where there is none."""
+    """Return the mpirun of that installation, or the one at hand; a UserError: there is none."""
     if mpi_path is not None:
         mpirun = os.path.abspath(os.path.join(mpi_path, "bin", "mpirun"))
         if not os.access(mpirun, os.X_OK):

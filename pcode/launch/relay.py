@@ -69,7 +69,7 @@ class Filter:
         return self.has_error or self.death is not None
 
     def feed(self, chunk: bytes) -> bytes:
-        """What can be passed on after these bytes."""
+        """Return what can be passed on after these bytes."""
         # mpirun ends a block of several lines with a NUL.
         text = _BLOCK.sub(self._note, self._held + chunk.replace(b"\0", b""))
         text = without_noise(text)
@@ -81,7 +81,7 @@ class Filter:
         return self._passed(text[:cut])
 
     def close(self) -> bytes:
-        """What was held back, at the end of the stream."""
+        """Return what was held back, at the end of the stream."""
         held, self._held = self._held, b""
         return self._passed(held)
 
@@ -97,7 +97,7 @@ class Filter:
 
 
 def without_noise(text: bytes) -> bytes:
-    """The text without the lines of mpirun's that mean nothing."""
+    """Return the text without the lines of mpirun's that mean nothing."""
     return _NOISE.sub(b"", text)
 
 
@@ -143,7 +143,7 @@ class Relay:
         os.close(self._source)
 
     def _write(self, text: bytes) -> None:
-        """What nobody reads any more is dropped: the ranks must not wait for it."""
+        """Drop what nobody reads any more: the ranks must not wait for it."""
         with suppress(OSError):
             sys.stderr.buffer.write(text)
             sys.stderr.buffer.flush()

@@ -33,7 +33,7 @@ class Scratch:
     lock: int
 
     def flags(self, here: bool) -> list[str]:
-        """Flags by which mpirun puts its files there, and, where all ranks run here, MPI too."""
+        """Return mpirun's flags to put its files there, and, where all ranks run here, MPI's."""
         flags = ["--prtemca", "prte_local_tmpdir_base", str(self.folder)]
         if here:  # other machines have no such folder
             flags += ["--mca", "btl_sm_backing_directory", str(self.folder)]
@@ -42,7 +42,7 @@ class Scratch:
 
 @contextmanager
 def scratch_folder() -> Iterator[Scratch]:
-    """A folder that goes at the end, with all that killed processes left in it.
+    """Make a folder that goes at the end, with all that killed processes left in it.
 
     mpirun names its files by its process id, and does not start where an earlier one of the same
     id was killed; ranks that are killed leave their shared memory, 16 MiB each, for ever. Folders

@@ -94,7 +94,7 @@ def launch(command: Sequence[str], here: bool = True, survives: bool = False) ->
 
 
 def tethered(command: Sequence[str]) -> list[str]:
-    """The command, so that it gets SIGTERM should this process die; on Linux alone."""
+    """Return the command, so that it gets SIGTERM should this process die; on Linux alone."""
     if sys.platform != "linux":
         return [*command]
     tether = str(Path(__file__).with_name("tether.py"))
@@ -151,7 +151,7 @@ class _Supervised:
                 loop.add_signal_handler(number, self._take, number)
 
     def failed(self) -> None:
-        """A rank has failed, after which mpirun has to end."""
+        """Note that a rank has failed, after which mpirun has to end."""
         if self._timer is None:
             self._await_end(END_LIMIT_SECONDS)
 
@@ -206,7 +206,7 @@ class _Supervised:
 
 
 def _judge(run: _Supervised, seen: Filter, folder: Path) -> Ended:
-    """What an ended mpirun amounts to; report a failure that nobody has reported yet."""
+    """Return what an ended mpirun amounts to; report a failure that nobody has reported yet."""
     returned = run.process.returncode
     death = None if seen.death is None else seen.death.sentence
     if seen.death is not None and (step := marked_step(folder, seen.death.rank)) is not None:

@@ -40,7 +40,7 @@ class WeightNormLSTM(nn.LSTM):
         return {name: self.get_parameter(name) for name in names}
 
     def normalized_weights(self) -> dict[str, torch.Tensor]:
-        """The hidden-to-hidden weights g v / ||v||, by their names in nn.LSTM."""
+        """Return the hidden-to-hidden weights g v / ||v||, by their names in nn.LSTM."""
         return {
             name: v * (g / torch.linalg.vector_norm(v, dim=1)).unsqueeze(1)
             for (name, v), g in zip(self._directions().items(), self.scales, strict=True)

@@ -57,7 +57,7 @@ DEFAULT_TIMEOUT = timedelta(minutes=30)  # torch's for backends other than NCCL
 
 @cache
 def get_runtime() -> Runtime:
-    """This process's runtime; the first call initializes MPI."""
+    """Return this process's runtime; the first call initializes MPI."""
     with initializing():
         # The one import that is not at the top: it imports mpi4py's MPI, which initializes MPI.
         from pcode.mpi_backend.runtime import Runtime  # noqa: PLC0415

@@ -39,7 +39,7 @@ class Channel:
         self._numbers: defaultdict[int, Iterator[int]] = defaultdict(itertools.count)
 
     def next(self) -> Collective:
-        """The next collective; its tag is the same on every rank, in the order of the calls."""
+        """Return the next collective; its tag is that of all ranks, in the order of the calls."""
         depth = Callbacks.depth()
         return Collective(self, depth * TAGS + next(self._numbers[depth]) % TAGS)
 
@@ -104,7 +104,7 @@ class Collective:
         return tensors
 
     def broadcast(self, tensor: torch.Tensor, root: int) -> Steps:
-        """The root's tensor to all, along a binomial tree."""
+        """Send the root's tensor to all, along a binomial tree."""
         place = (self.rank - root) % self.size
         # The lowest set bit of a place is the distance to its parent; the root has all above.
         distance = place & -place if place else 1 << (self.size - 1).bit_length()
@@ -198,7 +198,7 @@ class ContiguousTensors:
 
 
 def as_contiguous(tensor: torch.Tensor, allows_cuda: bool = False) -> torch.Tensor:
-    """The values of a tensor as contiguous memory: its own where it is."""
+    """Return the values of a tensor as contiguous memory: its own where it is."""
     is_on_gpu = tensor.device.type == "cuda" and allows_cuda
     if (tensor.device.type != "cpu" and not is_on_gpu) or tensor.layout != torch.strided:
         raise ValueError(

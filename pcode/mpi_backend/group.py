@@ -137,7 +137,7 @@ class MPIProcessGroup(ProcessGroup):  # type: ignore[misc]
     allreduce_coalesced = allreduce
 
     def reduce(self, tensors: Tensors, opts: Any = _REDUCE) -> MPIWork:
-        """The root's tensor = reduction over the ranks."""
+        """Reduce the ranks' tensors into the root's."""
         (tensor,), root = tensors, opts.rootRank
         target = tensor if self._channel.rank == root else as_contiguous(tensor)
         received = ContiguousTensors(target)
@@ -199,7 +199,7 @@ class MPIProcessGroup(ProcessGroup):  # type: ignore[misc]
     def all_gather_single(
         self, output: torch.Tensor, input: torch.Tensor, opts: Any = None
     ) -> MPIWork:
-        """The j-th part of output = the input of rank j."""
+        """Set the j-th part of output to the input of rank j."""
         return self.all_gather_single_coalesced([output], [input], opts)
 
     def all_gather_single_coalesced(
@@ -227,7 +227,7 @@ class MPIProcessGroup(ProcessGroup):  # type: ignore[misc]
         return self._collective("gather", [steps], received, opts)
 
     def scatter(self, outputs: Tensors, inputs: list[Tensors], opts: Any = _SCATTER) -> MPIWork:
-        """The tensor of rank j = inputs[0][j] of the root; an empty list elsewhere."""
+        """Set the tensor of rank j to inputs[0][j] of the root; inputs are empty elsewhere."""
         received = ContiguousTensors(*outputs)
         (buffer,) = received.buffers
         pieces = [as_contiguous(tensor) for tensor in inputs[0]] if inputs else []
@@ -257,7 +257,7 @@ class MPIProcessGroup(ProcessGroup):  # type: ignore[misc]
         return self._collective("all_to_all", [steps], received, opts)
 
     def _split(self, tensor: torch.Tensor, sizes: list[int] | None = None) -> Tensors:
-        """A contiguous tensor's parts, one per rank, each contiguous."""
+        """Return a contiguous tensor's parts, one per rank, each contiguous."""
         if sizes:
             return list(torch.split(tensor, sizes))
         if tensor.numel() % self._channel.size:

@@ -165,7 +165,7 @@ class Operation:
         return True
 
     def _missing(self) -> list[Transfer]:
-        """The transfers that are not complete: incoming ones or, without one, the others."""
+        """Return the transfers that are not complete: incoming ones or, without one, the others."""
         with self._lock:
             self._transfers = [
                 transfer for transfer in self._transfers if not transfer.test(self.world)
@@ -179,10 +179,10 @@ class Operation:
 
 
 def _peers(transfers: list[Transfer]) -> list[int]:
-    """The world ranks on the other side of these transfers, where they are known."""
+    """Return the world ranks on the other side of these transfers, where they are known."""
     return sorted({transfer.peer for transfer in transfers if transfer.peer is not None})
 
 
 def _only(peers: list[int]) -> int | None:
-    """The peer that an error can name: the only one, or None."""
+    """Return the peer that an error can name: the only one, or None."""
     return peers[0] if len(peers) == 1 else None

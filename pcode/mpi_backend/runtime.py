@@ -95,7 +95,7 @@ class Runtime:
         return store(_reachable(addresses, port), port, is_master=False)
 
     def environment(self) -> dict[str, str]:
-        """What torch.distributed's env:// and launchers' programs read; collective."""
+        """Return what torch.distributed's env:// and launchers' programs read; collective."""
         world, comm, offer = self.world, self.world.comm, None
         node = self._call("ranks of this host", lambda: comm.Split_type(MPI.COMM_TYPE_SHARED))
         if world.rank == 0:

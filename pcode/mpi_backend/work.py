@@ -38,7 +38,7 @@ class Callbacks:
 
     @classmethod
     def depth(cls) -> int:
-        """That of an operation started now, on this thread."""
+        """Return that of an operation started now, on this thread."""
         depth: int = getattr(cls._local, "depth", 0)
         return depth
 
@@ -71,7 +71,7 @@ class OrderedFuture(Future[Any]):
         self._callbacks = callbacks
 
     def then(self, callback: Callable[[Future[Any]], Any]) -> OrderedFuture:
-        """A future of callback(this future), called when this one has been completed."""
+        """Return a future of callback(this future), called when this one has been completed."""
         following = OrderedFuture(self._callbacks)
 
         def run() -> None:

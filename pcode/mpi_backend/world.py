@@ -63,7 +63,7 @@ class World:
                 self._notices = self.call("recovery", limit, self.duplicate)
 
     def call(self, name: str, limit: float, function: Callable[[], Result]) -> Result:
-        """The result of a blocking call of MPI, made in a thread so that a time limit holds.
+        """Return the result of a blocking call of MPI, made in a thread so that a time limit holds.
 
         Raises:
             MPIError: it has not returned within `limit` seconds, or MPI reports an error.
@@ -88,7 +88,7 @@ class World:
         raise failure
 
     def shrink(self) -> MPI.Intracomm:
-        """A communicator of those that live; called by all of them."""
+        """Return a communicator of those that live; called by all of them."""
         comm = self.comm.Shrink()
         assert isinstance(comm, MPI.Intracomm), "as what it comes from"
         return comm
@@ -133,7 +133,7 @@ class World:
                 self._notices.Ack_failed()  # probes work again
 
     def translate(self, error: MPI.Exception, peer: int | None = None) -> MPIError:
-        """An error of MPI in an operation with `peer`, in words."""
+        """Put an error of MPI in an operation with `peer` into words."""
         kind, dead = error.Get_error_class(), self.dead_ranks()
         if kind == MPI.ERR_REVOKED:
             self._last_poll = 0.0
@@ -153,7 +153,7 @@ class World:
         return MPIError(str(error), rank=self.rank, peer=peer)
 
     def dead_ranks(self) -> list[int]:
-        """The ranks that are known here to have died."""
+        """Return the ranks that are known here to have died."""
         if self._notices is None:
             return []
         failed, everyone = self._notices.Get_failed(), self._notices.Get_group()

@@ -177,7 +177,7 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
 
     @classmethod
     def notes(cls, **flags: Any) -> list[str]:
-        """What else to say before a run of what it will do; flags are all of the run."""
+        """Return what else to say before a run of what it will do; flags are all of the run."""
         return []
 
     @classmethod
@@ -263,11 +263,11 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
         return self.x.nbytes
 
     def _vectors(self) -> dict[str, torch.Tensor]:
-        """The vectors that are its state besides x."""
+        """Return the vectors that are its state besides x."""
         return {**self.local.vectors, **{name: getattr(self, name) for name in self.state_vectors}}
 
     def state_dict(self) -> dict[str, Any]:
-        """The whole state besides the parameters, after finish(); the vectors themselves."""
+        """Return the whole state besides the parameters, after finish(); the vectors themselves."""
         self.finish()
         groups = [
             {name: value for name, value in group.items() if name not in ("params", "param_names")}

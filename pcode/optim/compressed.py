@@ -155,7 +155,7 @@ def require_equal_start(optimizer: DecentralizedOptimizer) -> None:
 
 
 def warn_of_bias(compressor: Compressor) -> list[str]:
-    """What optimizers whose theory asks for unbiased compression say of one that is biased."""
+    """Return what optimizers whose theory asks for unbiased compression say of a biased one."""
     if not getattr(compressor, "is_biased", False):
         return []
     return ["its theory asks for unbiased compression (arXiv 1803.06443): --is_biased False"]

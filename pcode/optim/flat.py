@@ -67,7 +67,7 @@ class FlatStore:
             torch._foreach_copy_(homes, apart)
 
     def gradients(self) -> list[torch.Tensor]:
-        """The gradient of each parameter, contiguous: where it is, or else all of them in g."""
+        """Return each parameter's gradient, contiguous: where it is, or else all of them in g."""
         found = [parameter.grad for parameter in self.parameters]
         strided = all(grad is not None and grad.layout is torch.strided for grad in found)
         if strided and all(grad.is_contiguous() for grad in found):

@@ -89,7 +89,7 @@ def sign_step(
     reference: torch.Tensor,
     message: Message,
 ) -> None:
-    """The `FusedStep` of an update and the sign compressor.
+    """Take the `FusedStep` of an update and the sign compressor.
 
     Raises:
         NotFiniteError: as `Sign.encode`.

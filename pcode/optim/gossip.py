@@ -136,7 +136,7 @@ class Gossip:
         self._pending = None
 
     def _wait_for_messages(self) -> list[Message]:
-        """The messages of the round under way, once they are all there, in the order of ranks."""
+        """Return the messages of the round under way, in the order of ranks, once all are there."""
         if self._pending is None:
             return []
         exchange, step = self._pending
@@ -149,7 +149,7 @@ class Gossip:
 def _sums(
     targets: Targets, messages: Sequence[Message]
 ) -> tuple[list[torch.Tensor], list[list[float]]]:
-    """The vectors, and for each the weights of the messages: none before the first round."""
+    """Return the vectors, and for each the weights of the messages: none before the first round."""
     weights = [[factor * w for w in row] if messages else [] for _, row, factor in targets]
     return [vector for vector, _, _ in targets], weights
 

@@ -38,7 +38,7 @@ class SGDUpdate:
     def arguments(
         self,
     ) -> tuple[int, Ints, int, int, Floats]:
-        """What the CPU's kernels take: the addresses of x, gradients, buf, z; coefficients."""
+        """Return what the CPU's kernels take: addresses of x, gradients, buf, z; coefficients."""
         x, buf, z = (vector.data_ptr() for vector in (self.x, self.buf, self.z))
         return x, addresses_in(self.gradients), buf, z, self.coefficients
 
@@ -79,7 +79,7 @@ def update_block(
     z: Floats,
     coefficients: Floats,
 ) -> None:
-    """The update of entries of a tensor, whose coefficients these are."""
+    """Update entries of a tensor, whose coefficients these are."""
     lr, decay = coefficients[LR], coefficients[WEIGHT_DECAY]
     momentum, gamma = coefficients[MOMENTUM], coefficients[GAMMA]
     nesterov = coefficients[NESTEROV] != 0

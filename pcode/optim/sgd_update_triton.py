@@ -35,7 +35,7 @@ def _update(
     ALIGNMENT: tl.constexpr,
     ENTRIES: tl.constexpr,
 ) -> None:
-    """The operations of the CPU's kernel, in its order.
+    """Do the operations of the CPU's kernel, in its order.
 
     Args:
         gradients: the address of each tensor's gradient.

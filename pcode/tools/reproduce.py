@@ -77,7 +77,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 def _select(table: Table, patterns: str) -> list[Cell]:
-    """The cells whose names match one of the patterns."""
+    """Return the cells whose names match one of the patterns."""
     names = [cell.name for cell in table.cells]
     chosen: set[str] = set()
     for pattern in patterns.split(","):

@@ -215,7 +215,7 @@ class Topology(Graph, Mixing):
 
 
 def metropolis_weights(num_nodes: int, edges: Iterable[tuple[int, int]]) -> Matrix:
-    """The matrix with w_ij = 1 / (1 + max(deg_i, deg_j)) on edges and the rest on the diagonal.
+    """Set w_ij = 1 / (1 + max(deg_i, deg_j)) on edges and the rest on the diagonal.
 
     Symmetric and doubly stochastic for every graph. The edges may come in any order and direction
     and more than once; an edge from a node to itself changes nothing.
@@ -228,7 +228,7 @@ def metropolis_weights(num_nodes: int, edges: Iterable[tuple[int, int]]) -> Matr
 
 
 def local_degree_weights(num_nodes: int, edges: Iterable[tuple[int, int]]) -> Matrix:
-    """The matrix with w_ij = 1 / max(deg_i, deg_j) on edges and the rest on the diagonal.
+    """Return the matrix with w_ij = 1 / max(deg_i, deg_j) on edges and the rest on the diagonal.
 
     Symmetric and doubly stochastic for every graph. An edge from a node to itself, a loop, adds
     one to its degree. Where no neighbour's degree is larger than its own, a node without a loop

@@ -6,7 +6,7 @@ from pcode.topology.base import Topology, metropolis_weights
 
 
 def chain(num_nodes: int) -> Topology:
-    """The path 0, 1, ..., n - 1: 1/3 for each neighbour, the rest for the node itself.
+    """Return the path 0, 1, ..., n - 1: 1/3 for each neighbour, the rest for the node itself.
 
     A chain of two is 1/2, 1/2.
     """

@@ -10,7 +10,7 @@ SMALLEST_PROBABILITY = 1e-12
 
 
 def erdos_renyi(num_nodes: int, seed: int, probability: float | None = None) -> Topology:
-    """The connected graph G(n, p) with Metropolis weights.
+    """Return the connected graph G(n, p) with Metropolis weights.
 
     Args:
         seed: the run's; with n and the probability it decides the graph.

@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 
 def graph_file(path: str, num_nodes: int) -> Topology:
-    """The topology that a text file describes, as an edge list or as a mixing matrix.
+    """Return the topology that a text file describes, as an edge list or as a mixing matrix.
 
     Edge list: a line `i j` per edge, nodes counted from 0; direction, order and repetition do
     not matter; the weights are the Metropolis weights. Matrix: n lines of n weights, each a

@@ -7,7 +7,7 @@ from pcode.utils.errors import UserError
 
 
 def random_regular(num_nodes: int, seed: int, degree: float = 4) -> Topology:
-    """A connected graph of so many neighbours each: 1/(degree + 1) for them and the node itself.
+    """Draw a connected graph of so many neighbours: 1/(degree + 1) for each and the node itself.
 
     Args:
         seed: the run's; with n and the degree it decides the graph.

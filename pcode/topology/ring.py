@@ -4,7 +4,7 @@ from pcode.topology.base import Topology, metropolis_weights
 
 
 def ring(num_nodes: int) -> Topology:
-    """The cycle 0, 1, ..., n - 1, 0: 1/3 for the node itself and for both sides.
+    """Return the cycle 0, 1, ..., n - 1, 0: 1/3 for the node itself and for both sides.
 
     Two nodes have one edge, not two: 1/2, 1/2. One node is alone: 1.
     """
@@ -13,5 +13,5 @@ def ring(num_nodes: int) -> Topology:
 
 
 def data_center(num_nodes: int) -> Topology:
-    """The ring, under the name that it had between the machines of a data center."""
+    """Return the ring, under the name that it had between the machines of a data center."""
     return Topology("data_center", ring(num_nodes).matrix)

@@ -4,7 +4,7 @@ from pcode.topology.base import Topology, check_num_nodes, metropolis_weights
 
 
 def ring_ext(num_nodes: int) -> Topology:
-    """The ring and the opposite node, i + n/2: 1/4 for the node itself and its three neighbours.
+    """Join the ring and the opposite node, i + n/2: 1/4 for the node and its three neighbours.
 
     n is even and above 3; four nodes are the complete graph.
     """

@@ -6,7 +6,7 @@ from pcode.topology.base import Topology, metropolis_weights
 
 
 def torus(num_nodes: int) -> Topology:
-    """The m x k grid whose borders are joined, m the largest divisor of n up to sqrt(n).
+    """Return the m x k grid whose borders are joined, m the largest divisor of n up to sqrt(n).
 
     Where both sides are at least 3, every node has four neighbours: 1/5 for them and itself.
     On a shorter side two of the four coincide, so that there the weights are the Metropolis

@@ -62,7 +62,7 @@ class Manifest:
 
 
 def graph_digest(graph: Graph) -> str:
-    """The same for graphs with the same weights."""
+    """Return the same digest for graphs with the same weights."""
     if isinstance(graph, Topology):
         return hashlib.sha256(graph.matrix.tobytes()).hexdigest()
     return f"{graph.name} of {graph.num_nodes}"
@@ -77,18 +77,18 @@ def node_file(run: Path, folder: str, step: int) -> Path:
 
 
 def saved_steps(run: Path) -> list[int]:
-    """The steps after which the run in this folder has a checkpoint, ascending."""
+    """Return the steps after which the run in this folder has a checkpoint, ascending."""
     names = [file.stem for file in (run / "checkpoints").glob("*.json")]
     return sorted(int(name) for name in names if name.isdecimal())
 
 
 def last_step(run: Path) -> int | None:
-    """The step of the run's last checkpoint, or None where it has none."""
+    """Return the step of the run's last checkpoint, or None where it has none."""
     return max(saved_steps(run), default=None)
 
 
 def read_manifest(run: Path, step: int) -> Manifest:
-    """The manifest of a checkpoint that is there.
+    """Return the manifest of a checkpoint that is there.
 
     Raises:
         UserError: it is damaged, of another version, or a file that it names is not there.
@@ -126,7 +126,7 @@ def read_manifest(run: Path, step: int) -> Manifest:
 
 
 def _unusable(run: Path, step: int, reason: str) -> UserError:
-    """A checkpoint cannot be used: why, and from which one the run can go on."""
+    """Say why a checkpoint cannot be used, and from which one the run can go on."""
     if before := [other for other in saved_steps(run) if other < step]:
         manifest = manifest_file(run, step).name
         reason += f"; without {manifest} it goes on after step {before[-1]}"
@@ -134,7 +134,7 @@ def _unusable(run: Path, step: int, reason: str) -> UserError:
 
 
 def read_node(run: Path, manifest: Manifest, rank: int, layout: Layout) -> dict[str, Any]:
-    """A node's state as `save` was given it.
+    """Return a node's state as `save` was given it.
 
     Raises:
         UserError: the file cannot be read or is not the one that was written, or it holds another

@@ -44,7 +44,7 @@ class Losses:
         self._ahead: deque[tuple[int, torch.Tensor, torch.cuda.Event]] = deque()
 
     def add(self, loss: torch.Tensor, step: int) -> list[float]:
-        """The losses that have become known with that of this step.
+        """Return the losses that have become known with that of this step.
 
         Raises:
             DivergenceError: one is not finite or above LARGEST_LOSS.
@@ -63,7 +63,7 @@ class Losses:
             self._wait(torch.cuda.current_stream().record_event(), step)
 
     def read(self, left: int = 0) -> list[float]:
-        """The first losses, once the GPU has come to them, until so many are left; as `add`."""
+        """Read the first losses, as the GPU comes to them, until so many are left; as `add`."""
         known = []
         while len(self._ahead) > left:
             step, value, copied = self._ahead.popleft()
@@ -109,7 +109,7 @@ class LossScaler:
         self._overflows = torch.zeros(1, device=device)
 
     def scaled(self, loss: torch.Tensor) -> torch.Tensor:
-        """What backward is to start from."""
+        """Return what backward is to start from."""
         return loss * self.scale.squeeze()
 
     @torch.no_grad()

@@ -157,7 +157,7 @@ class Node:
         return [self._share * loss for loss in known]
 
     def outstanding_losses(self) -> list[float]:
-        """The losses of steps that train_step has not returned, which it waits for.
+        """Return the losses of steps that train_step has not returned, which it waits for.
 
         Raises:
             DivergenceError, CommunicationError: as train_step.

@@ -74,7 +74,7 @@ class Plan:
         return self.steps_per_epoch * learning.num_epochs
 
     def steps_after(self, epochs: float) -> int:
-        """The steps of a node within so many epochs, which others counted."""
+        """Return the steps of a node within so many epochs, which others counted."""
         return int(epochs * self.steps_per_epoch + ROUNDING)
 
     @property
@@ -99,12 +99,12 @@ class Plan:
         return None
 
     def schedule(self, rank: int) -> Schedule:
-        """A node's learning rate; each call makes one of its own."""
+        """Return a node's learning rate; each call makes one of its own."""
         num_epochs = self.num_steps / self.steps_per_epoch
         return make_schedule(self.config, self.topology, rank, num_epochs)
 
     def model(self) -> nn.Module:
-        """The model, initialised as on every node."""
+        """Return the model, initialised as on every node."""
         data, flags = self.dataset, self.config.flat()
         shape, seed = data.input_shape, flags["manual_seed"]
         model = make_model(flags["arch"], shape, data.num_classes, seed, flags)
@@ -113,13 +113,13 @@ class Plan:
         return model
 
     def dataset_on(self, device: torch.device) -> Dataset:
-        """The data set for a model on that device."""
+        """Return the data set for a model on that device."""
         if device not in self.moved:
             self.moved[device] = self.dataset.on(device)
         return self.moved[device]
 
     def for_survivors(self, survivors: Sequence[int]) -> Plan:
-        """The plan of the nodes that are left; their new ranks are their places in the list."""
+        """Plan for the nodes that are left; their new ranks are their places in the list."""
         num_nodes, seed = len(survivors), self.config.learning.manual_seed
         if num_nodes == self.topology.num_nodes:
             return self

@@ -143,7 +143,7 @@ def _start(plan: Plan, resolved: Config) -> ResumePoint | None:
 
 
 def _at_rest(config: Config, start: ResumePoint | None) -> Config:
-    """What config.yaml is to hold: flags that start the same run again, from the beginning.
+    """Return what config.yaml is to hold: flags that start the same run again, from the beginning.
 
     A run that began with another's models begins with them again.
     """
@@ -197,7 +197,7 @@ def _check_batches(plan: Plan, model: nn.Module) -> None:
 
 
 def _evaluated(config: Config, model: nn.Module) -> tuple[Path, ...]:
-    """The models that --evaluate True asks for, once they have been found to fit.
+    """Return the models that --evaluate True asks for, once they have been found to fit.
 
     Nodes that the run has lost left none.
     """
@@ -223,7 +223,7 @@ def _evaluated(config: Config, model: nn.Module) -> tuple[Path, ...]:
 
 
 def _gamma(plan: Plan) -> tuple[float | None, GammaSearch | None]:
-    """The optimizer's consensus step size, if any, and how it was found if it was searched."""
+    """Return the optimizer's gamma, if it has one, and how it was found if it was searched."""
     gamma, optimizer = plan.config.options["consensus_stepsize"], plan.optimizer
     if "consensus_stepsize" not in options_of(optimizer):
         return None, None

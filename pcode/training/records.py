@@ -31,7 +31,7 @@ ASKING_SECONDS = 2.0
 
 
 def runs_folder(config: Config) -> Path:
-    """The folder in which the runs of this experiment have theirs, by timestamp."""
+    """Return the folder in which the runs of this experiment have theirs, by timestamp."""
     watch = config.watch
     return Path(watch.checkpoint, config.data.data, config.model.arch, watch.experiment)
 
@@ -91,7 +91,7 @@ def lock(run: Path) -> BinaryIO:
 
 
 def run_name(start: datetime) -> str:
-    """The name of a run that starts then: of its folder, unless --timestamp gives another."""
+    """Name a run that starts then: its folder, unless --timestamp gives another name."""
     return start.strftime("%Y-%m-%d_%H-%M-%S-%f")
 
 
@@ -106,7 +106,7 @@ def _numbers(values: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, floa
 
 
 def model_file(folder: Path, epoch: int | None) -> Path:
-    """The model in a node's folder, after so many epochs; None: the final one."""
+    """Return the model in a node's folder, after so many epochs; None: the final one."""
     return folder / ("model.pt" if epoch is None else f"model_{epoch}.pt")
 
 
@@ -204,7 +204,7 @@ class Records:
             np.savez_compressed(file, **arrays)
 
     def write_model(self, model: nn.Module, epoch: int | None = None) -> None:
-        """The node's model, as a state_dict for torch.load(weights_only=True); see model_file."""
+        """Write the node's state_dict, for torch.load(weights_only=True); see model_file."""
         if self._log is not None:
             save_tensors(model_file(self.own, epoch), model.state_dict())
 

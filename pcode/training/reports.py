@@ -16,7 +16,7 @@ from pcode.utils.timing import PARTS
 
 
 def headline(plan: Plan) -> list[str]:
-    """What a run does, in a few lines, after the curve of gamma where it was searched."""
+    """Return what a run does, in a few lines, after the curve of gamma where it was searched."""
     config, topology = plan.config, plan.topology
     rates = [plan.schedule(rank) for rank in range(topology.num_nodes)]
     peaks = sorted({f"{schedule.peak:g}" for schedule in rates}, key=float)
@@ -117,7 +117,7 @@ def _traffic(plan: Plan) -> list[str]:
 
 
 def _rates(plan: Plan) -> list[str]:
-    """The learning rate at the epochs where its course changes."""
+    """Return the learning rate at the epochs where its course changes."""
     schedule = plan.schedule(0)
     lines = [f"learning rate by epoch (rank 0): {schedule.scheme.description}"]
     lines += [f"  {epoch:g}: {schedule(epoch):.6g}" for epoch in schedule.turning_points]
@@ -179,7 +179,7 @@ def report(state: RunState, result: Evaluation, loss: float | None) -> None:
 
 
 def averaged(state: RunState, before: Evaluation) -> Evaluation:
-    """What all nodes have after averaging: the model that they have evaluated together."""
+    """Return what all nodes have after averaging: the model that they have evaluated together."""
     figure = before.averaged_model
     assert figure is not None, "at the end it is evaluated"
     final = dataclasses.replace(before, per_node=[figure] * len(before.per_node))
@@ -196,7 +196,7 @@ def _keep_best(state: RunState, result: Evaluation) -> None:
 
 
 def known_figures(state: RunState, exit_reason: str) -> dict[str, Any]:
-    """What a summary can say of a run that ended in any way."""
+    """Return what a summary can say of a run that ended in any way."""
     plan, node, metric = state.plan, state.node, state.node.task.metric
     num_steps = node.optimizer.num_steps
     return {
@@ -233,7 +233,7 @@ def make_summary(
     seconds: dict[str, float] | None,
     exit_reason: str,
 ) -> dict[str, Any]:
-    """The summary of a run that came to its end, the same on every node; all of them call it.
+    """Sum up a run that came to its end, the same on every node; all of them call it.
 
     Args:
         before, final: the evaluation at the end, and that after the models were averaged.

@@ -27,7 +27,7 @@ class Attempt:
 
 
 def new_run(runs: Path) -> Attempt:
-    """A run with the flags as they are, in a folder of its own among those of the experiment."""
+    """Begin a run with the flags as they are, in a folder of its own beside the experiment's."""
     name = run_name(datetime.now())
     return Attempt(("--timestamp", name), runs / name)
 
@@ -51,7 +51,7 @@ def next_attempt(
     trains: bool,
     going_back: GoingBack | None = None,
 ) -> Attempt:
-    """What to start after a failure.
+    """Return what to start after a failure.
 
     The run goes on in its folder if it got one that can be seen from here: of hosts that share no
     files with this machine nothing can be resumed, and it begins again under a new name. From a
@@ -127,7 +127,7 @@ def run_attempts(
 
 
 def _identity(file: Path) -> tuple[int, int] | None:
-    """Changes whenever the file is replaced; None: there is none."""
+    """Return what changes whenever the file is replaced; None: there is none."""
     if not file.exists():
         return None
     found = file.stat()

@@ -61,7 +61,7 @@ class ResumePoint:
         return f"a new run from {where}, whose flags differ: every node goes on from {models}"
 
     def state(self, rank: int, layout: Layout) -> dict[str, Any]:
-        """What the node of that rank starts from: its own state, or the mean of all.
+        """Return what the node of that rank starts from: its own state, or the mean of all.
 
         Raises:
             UserError: a file is damaged or does not fit.
@@ -72,7 +72,7 @@ class ResumePoint:
 
 
 def decisive_flags(config: Config) -> dict[str, Any]:
-    """The flags that decide what numbers a run gives, up to any step.
+    """Return the flags that decide what numbers a run gives, up to any step.
 
     Of launching that is the number of nodes and of their processes alone; of watching none.
     """
@@ -86,7 +86,7 @@ def decisive_flags(config: Config) -> dict[str, Any]:
 def find_resume_point(
     config: Config, runs: Path, graph: Graph, steps_per_epoch: int
 ) -> ResumePoint | None:
-    """What `--resume` asks for, or None where the run begins at the beginning.
+    """Return what `--resume` asks for, or None where the run begins at the beginning.
 
     Args:
         config: with what was left to the run filled in.
@@ -124,7 +124,7 @@ def find_resume_point(
 
 
 def _last_unfinished(config: Config, runs: Path) -> Path | None:
-    """The newest run of this experiment with these flags that has not ended."""
+    """Return the newest run of this experiment with these flags that has not ended."""
     found: list[tuple[float, Path]] = []
     gone_on: set[Path] = set()  # runs from which others began
     for file in runs.glob("*/config.yaml"):
@@ -141,7 +141,7 @@ def _last_unfinished(config: Config, runs: Path) -> Path | None:
 
 
 def _step(run: Path, epoch: int | None) -> int | None:
-    """The step of the checkpoint asked for; None: there is none yet."""
+    """Return the step of the checkpoint asked for; None: there is none yet."""
     if epoch is None:
         return last_step(run)
     manifests = [read_manifest(run, step) for step in saved_steps(run)]
@@ -156,7 +156,7 @@ def _step(run: Path, epoch: int | None) -> int | None:
 
 
 def _mean_state(states: Iterator[dict[str, Any]]) -> dict[str, Any]:
-    """The first state, with the mean of all in what is floating point."""
+    """Return the first state, with the mean of all in what is floating point."""
     mean = next(states)
     count = 1
     for state in states:

@@ -29,7 +29,7 @@ class Schedule:
     warmup_epochs: float = 0.0
 
     def __call__(self, epoch: float) -> float:
-        """The learning rate at a fractional epoch, from 0 to the end of training."""
+        """Return the learning rate at a fractional epoch, from 0 to the end of training."""
         scale = self.scale
         if epoch < self.warmup_epochs:
             scale = 1.0 + (self.scale - 1.0) * epoch / self.warmup_epochs
@@ -67,7 +67,7 @@ def _scale(config: Config, topology: Graph, rank: int) -> float:
 
 
 def make_schedule(config: Config, topology: Graph, rank: int, num_epochs_in_all: float) -> Schedule:
-    """A node's schedule; nodes of an irregular graph differ with `--lr_scaleup_factor graph`.
+    """Make a node's schedule; on irregular graphs they differ with `--lr_scaleup_factor graph`.
 
     Args:
         num_epochs_in_all: when training ends, in epochs, not whole where it stops within one.

@@ -81,7 +81,7 @@ class RunState:
         return self.node.optimizer.num_steps
 
     def say(self, text: str) -> None:
-        """A line on the first node's standard output."""
+        """Write a line to the first node's standard output."""
         if self.communicator.is_first:
             tqdm.write(text, file=sys.stdout)
             sys.stdout.flush()

@@ -88,7 +88,7 @@ def cross_entropy(
 
 
 def autocast(amp: str | None, device: torch.device) -> AbstractContextManager[object]:
-    """What a model is called in: torch.autocast to "bf16" or "fp16", or nothing."""
+    """Return what a model is called in: torch.autocast to "bf16" or "fp16", or nothing."""
     if amp is None:
         return nullcontext()
     return torch.autocast(device.type, {"bf16": torch.bfloat16, "fp16": torch.float16}[amp])

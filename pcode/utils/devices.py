@@ -141,7 +141,7 @@ def use_memory_well() -> None:
 
 
 def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """The tensor on that device; itself where it is there.
+    """Return the tensor on that device; itself where it is there.
 
     Out of page-locked memory, so that the copy is queued and nobody waits for it. Its memory is
     used again only when the copy has run: torch sees to it.
@@ -155,7 +155,7 @@ def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
 
 @lru_cache(maxsize=64)
 def cached_on(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """The same for one of a few that never change: copied once."""
+    """Return the same for one of a few that never change: copied once."""
     return to_device(tensor, device)
 
 

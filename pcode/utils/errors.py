@@ -71,7 +71,7 @@ class RunError(RuntimeError):
         super().__init__(f"{', '.join(known)}: {reason}" if known else reason)
 
     def named(self: Error, members: Sequence[str], step: int | None = None) -> Error:
-        """The same with the names that nodes, by rank, had first; and a step if it has none."""
+        """Return the same with the names that nodes, by rank, had first, and with a step."""
         rank, peer = (
             None if node is None else int(members[node]) for node in (self.rank, self.peer)
         )
@@ -99,7 +99,7 @@ class CommunicationError(RunError):
         self.reported_by_peer = reported_by_peer
 
     def by_node(self, local_size: int) -> CommunicationError:
-        """The same with nodes in place of processes, of which each node has so many."""
+        """Return the same with nodes in place of processes, of which each node has so many."""
         node, peer, reason = self.rank // local_size, self.peer, self.reason
         if peer is not None:
             peer, local_rank = divmod(peer, local_size)

@@ -15,7 +15,7 @@ TEMPORARY = ".tmp-"
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[BinaryIO]:
-    """A file to write, which takes the place of `path` when the block ends well.
+    """Open a file to write, which takes the place of `path` when the block ends well.
 
     It lies on the disk by then, and so does its name. What a killed process leaves is
     `.tmp-NAME.XXXXXXXX` in the same folder.
@@ -58,12 +58,12 @@ LONGEST_QUOTE = 80
 
 
 def shortened(text: str) -> str:
-    """A text as it can stand in one line of an error."""
+    """Return a text as it can stand in one line of an error."""
     return repr(text if len(text) <= LONGEST_QUOTE else text[: LONGEST_QUOTE - 3] + "...")
 
 
 def one_line(reason: object) -> str:
-    """What another library says of a user's file, as it can stand in one line of an error."""
+    """Make one line of what another library says of a user's file, for an error."""
     words = " ".join(str(reason).split())
     return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in words)
 
@@ -83,7 +83,7 @@ def check_file(path: str | Path) -> None:
 
 
 def read_text(path: str | Path, most_bytes: int) -> str:
-    """The text of a regular file of at most `most_bytes` bytes, UTF-8.
+    """Return the text of a regular file of at most `most_bytes` bytes, UTF-8.
 
     Raises:
         ValueError: why it cannot be read, in a few words.

@@ -32,13 +32,13 @@ class Layout:
 
     @classmethod
     def of(cls, named_tensors: Iterable[tuple[str, torch.Tensor]]) -> Layout:
-        """The layout of these tensors in this order."""
+        """Return the layout of these tensors in this order."""
         pairs = [(name, tuple(tensor.shape)) for name, tensor in named_tensors]
         return cls(tuple(name for name, _ in pairs), tuple(shape for _, shape in pairs))
 
     @classmethod
     def of_sizes(cls, sizes: Iterable[int]) -> Layout:
-        """A layout of one-dimensional tensors, named by their position."""
+        """Return a layout of one-dimensional tensors, named by their position."""
         shapes = tuple((size,) for size in sizes)
         return cls(tuple(str(index) for index in range(len(shapes))), shapes)
 

@@ -177,7 +177,7 @@ NAMES = {bool: "True or False", int: "a whole number", float: "a number", str: "
 
 
 def _shown(value: Any) -> str:
-    """A value as it stands on the command line."""
+    """Return a value as it stands on the command line."""
     if value is None:
         return "none"
     return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)

@@ -10,7 +10,7 @@ import torch
 
 
 def derive_seed(seed: int, purpose: str, *numbers: int) -> int:
-    """A 63-bit seed that depends on all arguments and on nothing else.
+    """Return a 63-bit seed that depends on all arguments and on nothing else.
 
     Args:
         seed: the one seed of the run (`--manual_seed`).
@@ -22,5 +22,5 @@ def derive_seed(seed: int, purpose: str, *numbers: int) -> int:
 
 
 def torch_generator(seed: int, purpose: str, *numbers: int) -> torch.Generator:
-    """A CPU generator seeded with derive_seed."""
+    """Return a CPU generator seeded with derive_seed."""
     return torch.Generator().manual_seed(derive_seed(seed, purpose, *numbers))

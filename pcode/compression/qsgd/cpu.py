@@ -131,7 +131,7 @@ def _unpack_by(packed: Bytes, levels: NDArray[np.uint16], bits: int, a_byte: int
 
 @kernel
 def _unpack(bits: int, packed: Bytes, levels: NDArray[np.uint16]) -> None:
-    """The reverse of `_pack`."""
+    """Reverse `_pack`."""
     if bits == 1:
         _unpack_by(packed, levels, 1, 8)
     elif bits == 2:
@@ -234,7 +234,7 @@ def _accumulate(
 
 
 def _scales(layout: Layout, norms: Doubles, level: int, is_biased: bool) -> Doubles:
-    """What the integers of each tensor are multiplied by."""
+    """Return what the integers of each tensor are multiplied by."""
     scales = norms / ((1 << level) - 1)
     if is_biased:
         scales /= 1 + errors_of(layout.sizes, level)

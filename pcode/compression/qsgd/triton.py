@@ -55,7 +55,7 @@ def _write_scales(
     LARGEST: tl.constexpr,
     BITS: tl.constexpr,
 ) -> None:
-    """The scale of each tensor, and two factors whose product is (2^BITS - 1) / norm.
+    """Write the scale of each tensor, and two factors whose product is (2^BITS - 1) / norm.
 
     The first factor is a power of two that brings the norm near 1.
     """
@@ -154,7 +154,7 @@ def _places(sizes: tuple[int, ...], level: int, device: torch.device) -> torch.T
 def _divisors(
     sizes: tuple[int, ...], level: int, is_biased: bool, device: torch.device
 ) -> torch.Tensor:
-    """What the scale of each tensor is divided by."""
+    """Return what the scale of each tensor is divided by."""
     errors = torch.from_numpy(errors_of(sizes, level)).to(device)
     return 1 + errors if is_biased else torch.ones_like(errors)
 

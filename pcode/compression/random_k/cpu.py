@@ -28,7 +28,7 @@ ENTRIES_PER_THREAD = 1 << 14
 
 @kernel
 def _word(key: np.uint64, number: int) -> np.uint64:
-    """Number `number` of SplitMix64 started at the key."""
+    """Draw number `number` of SplitMix64 started at the key."""
     z = key + np.uint64(number + 1) * np.uint64(0x9E3779B97F4A7C15)
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
@@ -38,7 +38,7 @@ def _word(key: np.uint64, number: int) -> np.uint64:
 
 @kernel
 def _shuffle(words: Words, size: int, num_selected: int, positions: Words) -> None:
-    """The first positions of a Fisher-Yates shuffle of 0..size - 1, 52 bits a draw."""
+    """Draw the first positions of a Fisher-Yates shuffle of 0..size - 1, 52 bits a draw."""
     key = np.uint64(words[0]) << np.uint64(32) | np.uint64(words[1])
     for index in range(size):
         positions[index] = index
@@ -85,7 +85,7 @@ def _permute(words: Words, size: int, first: int, count: int, positions: Words) 
 
 @kernel
 def draw_positions(words: Words, size: int, first: int, count: int, positions: Words) -> None:
-    """The positions of the selected entries `first` to `first + count - 1` of a tensor, distinct.
+    """Draw where the selected entries `first` to `first + count - 1` of a tensor are, distinct.
 
     Args:
         words: NUM_WORDS random words of the tensor.

@@ -125,7 +125,7 @@ def _entries_of_program(
     NUM_WORDS: tl.constexpr,
     ENTRIES: tl.constexpr,
 ) -> Any:
-    """This program's tensor, and for each entry where it is in a message and in the vector."""
+    """Find this program's tensor, and where each entry is in a message and in the vector."""
     tensor, first, start, count = segment_of(segments, 1)
     entries = tl.arange(0, ENTRIES)
     inside = entries < count

@@ -44,7 +44,7 @@ class Shuffled(NamedTuple):
 
 
 def shuffled_of(selected: Sequence[tuple[int, int]], device: torch.device) -> Shuffled:
-    """What is to be drawn.
+    """Return what is to be drawn.
 
     Args:
         selected: the numbers of the tensors, each with its selected entries.
@@ -59,7 +59,7 @@ def shuffled_of(selected: Sequence[tuple[int, int]], device: torch.device) -> Sh
 
 @triton.jit
 def _sorted(keys: tl.tensor, NUM_KEYS: tl.constexpr) -> Any:
-    """The keys in ascending order: Batcher's bitonic sort, each step one exchange of all pairs."""
+    """Sort the keys: Batcher's bitonic sort, each step one exchange of all pairs."""
     lanes = tl.arange(0, NUM_KEYS)
     length = 2
     while length <= NUM_KEYS:
@@ -76,7 +76,7 @@ def _sorted(keys: tl.tensor, NUM_KEYS: tl.constexpr) -> Any:
 
 @triton.jit
 def _last_below(ascending: tl.tensor, bounds: tl.tensor, NUM_KEYS: tl.constexpr) -> Any:
-    """The largest of the keys that is below each bound, else the smallest of all."""
+    """Return the largest of the keys that is below each bound, else the smallest of all."""
     at = tl.zeros_like(bounds)
     step = NUM_KEYS // 2
     while step > 0:

@@ -78,7 +78,7 @@ def _tables(sizes: tuple[int, ...], device: torch.device) -> tuple[torch.Tensor,
 
 
 def encode(layout: Layout, difference: Difference, message: Message) -> None:
-    """A pass over the vectors, and one over the segments' sums."""
+    """Pass over the vectors, and once over the segments' sums."""
     check_alignment([message])
     device, payload = difference.value.device, message.payload
     segments = segments_of(layout.sizes, device)

@@ -46,7 +46,7 @@ class TopK(Sparsifier, KernelCompressor):
         return super().selected(layout)
 
     def code(self, layout: Layout) -> Code:
-        """The form of the code of the positions."""
+        """Return the form of the code of the positions."""
         return code_of(sum(self.selected(layout)), layout.num_entries)
 
     def parameters(self, layout: Layout) -> tuple[Any, ...]:

@@ -31,7 +31,7 @@ class Candidates(NamedTuple):
 
 @kernel
 def _mark(bits: NDArray[np.int32], threshold: np.int32, marks: Ints) -> None:
-    """A bit for each entry of a block, from the lowest on: whether it reaches the threshold."""
+    """Set a bit for each entry of a block, from the lowest on: whether it reaches the threshold."""
     for i in range(marks.size):
         word = np.int64(0)
         for bit in range(64):

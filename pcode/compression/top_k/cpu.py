@@ -162,7 +162,7 @@ def _select(
 
 
 def _sample(size: int, num_selected: int) -> tuple[int, int, int]:
-    """Groups in a tensor's sample, and two ranks in it that almost always enclose the threshold.
+    """Count a tensor's sampled groups, and find two ranks that almost always enclose the threshold.
 
     They are four standard deviations from the rank of the last selected entry, and a bit more, as
     the entries of a group may be alike. 0 stands for a rank that the sample does not have.
@@ -179,7 +179,7 @@ def _sample(size: int, num_selected: int) -> tuple[int, int, int]:
 
 @lru_cache(maxsize=64)
 def _tables(layout: Layout, num_selected: tuple[int, ...]) -> tuple[Ints, Ints]:
-    """A row for each tensor, by the columns of the kernels.
+    """Return a row for each tensor, by the columns of the kernels.
 
     Also the candidates that there is room for before each segment, and in all.
     """

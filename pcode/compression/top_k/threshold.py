@@ -38,7 +38,7 @@ def threshold_of_rank(
     candidates: Candidates,
     spare: Candidates,
 ) -> tuple[int, int]:
-    """The magnitude (its bits) of that rank in all segments, 1 for the largest.
+    """Return the magnitude (its bits) of that rank in all segments, 1 for the largest.
 
     Also returns how many entries of just that magnitude are among the largest `rank` ones.
     """
@@ -60,7 +60,7 @@ def threshold_of_rank(
 
 @kernel
 def estimate_bracket(difference: Addresses, tensor: Ints, segments: Ints) -> tuple[int, int]:
-    """A bracket that probably holds the threshold: at least the first, less than the second."""
+    """Guess a bracket that holds the threshold: at least the first, less than the second."""
     if tensor[RANK_BELOW] == 0:
         return 1, INFINITY_BITS
     num_groups = tensor[SAMPLE_GROUPS]
@@ -84,7 +84,7 @@ def estimate_bracket(difference: Addresses, tensor: Ints, segments: Ints) -> tup
 
 @kernel
 def _narrow(candidates: Candidates, size: int, limit: int) -> tuple[Candidates, int]:
-    """The bits of those candidates that are less than the limit.
+    """Return the bits of those candidates that are less than the limit.
 
     Also returns the number of the others.
 

@@ -41,7 +41,7 @@ def ranks_of(size: int, num_selected: int) -> tuple[int, int]:
 
 @triton.jit
 def _of_rank(magnitudes: tl.tensor, rank: tl.tensor) -> Any:
-    """The magnitude of that rank, 1 for the largest: bit by bit from the highest."""
+    """Return the magnitude of that rank, 1 for the largest: bit by bit from the highest."""
     found = tl.full([], 0, tl.int32)
     for step in range(31):
         trial = found | (1 << (30 - step))

@@ -198,7 +198,7 @@ def _entries_of(
     numbers: tl.tensor,
     number: tl.tensor,
 ) -> Any:
-    """What has to be looked at, by its numbers."""
+    """Return what has to be looked at, by its numbers."""
     is_candidate = numbers < num_candidates
     put_aside = tl.load(candidates + begin + numbers, mask=is_candidate, other=0.0)
     is_read = (numbers >= num_candidates) & (numbers < number)

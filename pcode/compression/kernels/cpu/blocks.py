@@ -34,7 +34,7 @@ def subtract(difference: Addresses, entry: int, size: int, room: Floats) -> None
 
 @kernel
 def largest_magnitude(bits: NDArray[np.int32]) -> int:
-    """The bits of the largest magnitude, 0 of none; NaN comes after infinity.
+    """Return the bits of the largest magnitude, 0 of none; NaN comes after infinity.
 
     Args:
         bits: of float32 numbers.
@@ -71,7 +71,7 @@ def add_squares(sums: Doubles, block: Floats) -> None:
 
 @kernel
 def total_of(sums: Doubles) -> float:
-    """The sum of the LANES sums, by halves."""
+    """Return the sum of the LANES sums, by halves."""
     half = LANES // 2
     while half > 0:
         for lane in range(half):
@@ -102,7 +102,7 @@ def pack_signs(block: Floats, size: int, address: int) -> None:
 
 @kernel
 def unpack_bits(packed: Bytes, bits: Bytes, row: int) -> None:
-    """A byte, 0 or 1, for each bit, in a row of bits."""
+    """Write a byte, 0 or 1, for each bit, in a row of bits."""
     for byte in range(packed.size):
         for bit in range(8):
             bits[row, 8 * byte + bit] = (packed[byte] >> bit) & 1

@@ -45,7 +45,7 @@ def _digest() -> str:
 
 
 def _places() -> Iterator[Path]:
-    """What the user has set for Numba, beside the sources, and the user's cache."""
+    """Yield what the user has set for Numba, a place beside the sources, and the user's cache."""
     if config.CACHE_DIR:
         yield Path(config.CACHE_DIR).absolute()
     yield HERE / "__pycache__"
@@ -57,7 +57,7 @@ def _places() -> Iterator[Path]:
 
 @cache
 def folder() -> str | None:
-    """A folder for these sources, in the first place that can be written; None where none can."""
+    """Make a folder for these sources in the first place that can be written; None: none can."""
     for place in _places():
         found = place / f"kernels-{_digest()}"
         try:

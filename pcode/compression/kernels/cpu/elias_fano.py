@@ -60,7 +60,7 @@ class Code(NamedTuple):
 
 
 def code_of(num_positions: int, num_places: int) -> Code:
-    """The form of the code of K positions below D = num_places; K <= D <= 2^32."""
+    """Return the form of the code of K positions below D = num_places; K <= D <= 2^32."""
     if num_positions == 0:
         return Code(0, 0, 0, 0)
     low_bits = (num_places // num_positions).bit_length() - 1
@@ -71,7 +71,7 @@ def code_of(num_positions: int, num_places: int) -> Code:
 
 
 def _word_operation(emit: Callable[..., Any]) -> Any:
-    """A function of a word of 64 bits, one of the processor's instructions."""
+    """Return a function of a word of 64 bits, one of the processor's instructions."""
 
     @intrinsic
     def operation(_typing: Any, _word: Any) -> Any:
@@ -90,7 +90,7 @@ trailing_zeros = _word_operation(lambda builder, word: builder.cttz(word, ir.Int
 
 @kernel
 def _load_word(code: Bytes, offset: int) -> int:
-    """The 8 bytes at the offset, with zeros for those past the end."""
+    """Return the 8 bytes at the offset, with zeros for those past the end."""
     if offset + 8 <= code.size:
         # By its address: a view of the array takes ten times as long.
         return load_word(np.int64(code.ctypes.data) + offset)

@@ -78,21 +78,21 @@ _to_float, _to_byte, _to_word = map(_pointer_to, (types.float32, types.uint8, ty
 
 @kernel
 def floats_at(address: int, size: int) -> Floats:
-    """The float32 array of that size at an address."""
+    """Return the float32 array of that size at an address."""
     found: Floats = carray(_to_float(address), size)
     return found
 
 
 @kernel
 def bytes_at(address: int, size: int) -> Bytes:
-    """The uint8 array of that size at an address."""
+    """Return the uint8 array of that size at an address."""
     found: Bytes = carray(_to_byte(address), size)
     return found
 
 
 @kernel
 def load_word(address: int) -> int:
-    """The 8 bytes at an address as a number."""
+    """Return the 8 bytes at an address as a number."""
     found: int = carray(_to_word(address), 1)[0]
     return found
 
@@ -121,7 +121,7 @@ def _prefetch(_typing: Any, _address: Any) -> Any:
 
 @kernel
 def block_at(address: int, size: int) -> Floats:
-    """A block of a vector, while the block after the next is fetched.
+    """Return a block of a vector, while the block after the next is fetched.
 
     Otherwise the loops over a block and the memory of the next would take turns.
     """

@@ -30,7 +30,7 @@ def array_of(numbers: tuple[int, ...]) -> NDArray[np.int64]:
 def segments_of(
     sizes: tuple[int, ...], segment_entries: int = SEGMENT_ENTRIES
 ) -> NDArray[np.int64]:
-    """The pieces in which threads take tensors of these sizes, num_segments x 4, made once.
+    """Return the pieces in which threads take tensors of these sizes, num_segments x 4, made once.
 
     Each row holds a tensor's number, its offset in the vector, the segment's first entry within
     the tensor (a multiple of segment_entries) and the segment's entries. They depend on the sizes
@@ -48,7 +48,7 @@ def segments_of(
 
 @lru_cache(maxsize=64)
 def _bounds(sizes: tuple[int, ...], num_threads: int, entries: int) -> tuple[int, ...]:
-    """The first segment of each thread and the number of all, about as many entries for each.
+    """Return the first segment of each thread, for about as many entries, and how many there are.
 
     Args:
         entries: a thread has so many or more.

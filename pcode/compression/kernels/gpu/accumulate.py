@@ -85,7 +85,7 @@ def add_entries(
 def weighted(
     targets: Sequence[torch.Tensor], column: Sequence[float]
 ) -> tuple[tuple[torch.Tensor, ...], tuple[float, ...]]:
-    """The targets that a message is added to, and its weights."""
+    """Return the targets that a message is added to, and its weights."""
     into = [k for k, weight in enumerate(column) if weight]
     return tuple(targets[k] for k in into), tuple(column[k] for k in into)
 

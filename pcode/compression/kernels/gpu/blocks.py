@@ -15,7 +15,7 @@ SUMS = tl.constexpr(512)
 
 @triton.jit
 def segment_of(segments: tl.tensor, ALIGNMENT: tl.constexpr) -> Any:
-    """This program's tensor, its first entry in the vector and in the tensor, and its entries.
+    """Load this program's tensor, its first entry in the vector and in the tensor, its entries.
 
     Args:
         ALIGNMENT: entries that the sizes of all tensors are multiples of.
@@ -28,7 +28,7 @@ def segment_of(segments: tl.tensor, ALIGNMENT: tl.constexpr) -> Any:
 
 @triton.jit
 def rows_of(ENTRIES: tl.constexpr) -> Any:
-    """The numbers of a segment's rows (a column), of the entries in a row, and of all entries."""
+    """Return the numbers of a segment's rows (a column), of a row's entries, and of all entries."""
     rows = tl.arange(0, ENTRIES // 8)[:, None]
     columns = tl.arange(0, 8)[None, :]
     return rows, columns, 8 * rows + columns
@@ -60,7 +60,7 @@ def difference(value: tl.tensor, reference: tl.tensor, places: tl.tensor, inside
 
 @triton.jit
 def packed(integers: tl.tensor, columns: tl.tensor, BITS: tl.constexpr) -> Any:
-    """A byte for each row of integers of BITS bits, the first in the lowest; a column."""
+    """Return a byte for each row of integers of BITS bits, the first in the lowest; a column."""
     return tl.sum(integers << (BITS * columns), axis=1, keep_dims=True).to(tl.uint8)
 
 
@@ -74,7 +74,7 @@ def store_signs(to: tl.tensor, entries: tl.tensor, size: tl.tensor, ENTRIES: tl.
 
 @triton.jit
 def signed(magnitudes: tl.tensor, signs: tl.tensor, size: tl.tensor, ENTRIES: tl.constexpr) -> Any:
-    """The magnitudes of a segment's entries with the signs whose bits are at a pointer."""
+    """Return the magnitudes of a segment's entries with the signs whose bits are at a pointer."""
     rows, columns, _ = rows_of(ENTRIES)
     bits = tl.load(signs + rows, mask=8 * rows < size, other=0).to(tl.int32)
     return tl.where(((bits >> columns) & 1) != 0, -magnitudes, magnitudes)
@@ -82,7 +82,7 @@ def signed(magnitudes: tl.tensor, signs: tl.tensor, size: tl.tensor, ENTRIES: tl
 
 @triton.jit
 def floats_at(payload: tl.tensor) -> Any:
-    """The pointer to the float32 numbers that a payload begins with."""
+    """Return the pointer to the float32 numbers that a payload begins with."""
     return payload.to(tl.pointer_type(tl.float32))
 
 
@@ -94,7 +94,7 @@ def store_sum(sums: tl.tensor, entries: tl.tensor) -> None:
 
 @triton.jit
 def sum_of_tensor(firsts: tl.tensor, sums: tl.tensor) -> Any:
-    """The float64 sum of the tensor that this program's number is, always in the same order.
+    """Return the float64 sum of the tensor that this program's number is, always in the same order.
 
     Args:
         firsts: the number of each tensor's first segment, and of all.
@@ -111,7 +111,7 @@ def sum_of_tensor(firsts: tl.tensor, sums: tl.tensor) -> Any:
 
 @triton.jit
 def mixed(key: tl.tensor, number: tl.tensor) -> Any:
-    """Number `number` of SplitMix64 started at the key: 64 bits."""
+    """Draw number `number` of SplitMix64 started at the key: 64 bits."""
     z = (number + 1).to(tl.uint64) * 0x9E3779B97F4A7C15 + key.to(tl.uint64)
     z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9
     z = (z ^ (z >> 27)) * 0x94D049BB133111EB

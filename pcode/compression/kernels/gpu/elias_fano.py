@@ -65,7 +65,7 @@ def _encode(
 def _bits_of(
     code: tl.tensor, low_bytes: tl.tensor, high_bytes: tl.tensor, BITS: tl.constexpr
 ) -> Any:
-    """The numbers of this program's high bits, and whether each is one."""
+    """Return the numbers of this program's high bits, and whether each is one."""
     bits = tl.program_id(0).to(tl.int64) * BITS + tl.arange(0, BITS)
     byte = tl.load(code + low_bytes + bits // 8, mask=bits // 8 < high_bytes, other=0)
     return bits, (byte.to(tl.int32) >> (bits % 8).to(tl.int32)) & 1

@@ -46,7 +46,7 @@ class Segments(NamedTuple):
 def segments_of(
     sizes: tuple[int, ...], device: torch.device, entries: int = SEGMENT_ENTRIES
 ) -> Segments:
-    """The segments of tensors of these sizes that lie back to back, of so many entries."""
+    """Return the segments of tensors of these sizes that lie back to back, of so many entries."""
     table = cpu_segments_of(sizes, entries)
     firsts = np.searchsorted(table[:, 0], np.arange(len(sizes) + 1))
     is_aligned = all(size % WIDEST_ACCESS == 0 for size in sizes)
@@ -67,13 +67,13 @@ def check_alignment(messages: Sequence[Message]) -> None:
 
 
 def with_weights(added: WeightedSum) -> list[tuple[Message, tuple[float, ...]]]:
-    """The messages, each with its weights, one for each target."""
+    """Return the messages, each with its weights, one for each target."""
     check_alignment(added.messages)
     return [*zip(added.messages, map(tuple, added.weights.T.tolist()), strict=True)]
 
 
 def batches(num_messages: int) -> list[slice]:
-    """The messages of each launch, in their order."""
+    """Return the messages of each launch, in their order."""
     starts = range(0, num_messages, MOST_MESSAGES)
     return [slice(start, start + MOST_MESSAGES) for start in starts]
 
@@ -107,5 +107,5 @@ def launch_on_segments(kernel: Any, segments: Segments, *arguments: Any, **const
 
 
 def signed_key(message: Message) -> int:
-    """The lower 64 bits of a message's key as a signed number: kernels get no larger ones."""
+    """Return the lower 64 bits of a message's key, signed: kernels get no larger numbers."""
     return (message.key + (1 << 63)) % (1 << 64) - (1 << 63)
