@@ -22,7 +22,7 @@ _NOT_RUNNING = "ZTtX"
 
 
 def main(arguments: Sequence[str]) -> str | None:
-    """What is wrong, if anything is."""
+    """Return what is wrong, if anything is."""
     first = Path("/proc", arguments[0] if arguments else "1")
     words = (first / "cmdline").read_bytes().split(b"\0")
     if any(word.endswith(b"/worker.py") for word in words):

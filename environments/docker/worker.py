@@ -51,7 +51,7 @@ def main() -> int:
 
 
 def _await(numbers: set[signal.Signals], limit_seconds: float | None) -> int | None:
-    """The next of these signals; None: none came in time."""
+    """Wait for the next of these signals; None: none came in time."""
     if limit_seconds is None:
         return signal.sigwait(numbers)
     found = signal.sigtimedwait(numbers, limit_seconds)
@@ -68,7 +68,7 @@ def _take_in_dead(server: int) -> bool:
 
 
 def _descendants() -> dict[int, bytes]:
-    """The living processes that came from this one, each with its environment."""
+    """Return the living processes that came from this one, each with its environment."""
     parents: dict[int, int] = {}
     environments: dict[int, bytes] = {}
     for folder in Path("/proc").iterdir():
