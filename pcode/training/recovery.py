@@ -38,8 +38,8 @@ def continue_after(state: RunState, error: CommunicationError | DivergenceError)
     """Let a run go on with the nodes that are left, after an error of this node or of another.
 
     Raises:
-        CommunicationError: those that are left cannot agree, nobody died or diverged, or messages
-            of those that live are late again.
+        CommunicationError: those that are left cannot agree or hear each other, or nobody died or
+            diverged.
         DivergenceError: no node's numbers are finite, or nodes were restored again and again.
     """
     communicator = state.communicator
@@ -49,19 +49,18 @@ def continue_after(state: RunState, error: CommunicationError | DivergenceError)
     )
     reason = str(error) if isinstance(error, DivergenceError) else ""
     before, alive = state.members, list(range(communicator.size))
-    failure: CommunicationError | None = None
-    while True:
+    # In each attempt another node may die. Where none does, messages stay late.
+    for attempt in range(communicator.size, -1, -1):
         communicator, survivors = communicator.recover(reason)
         reason = ""
-        if failure is not None and len(survivors) == len(alive):
-            raise failure  # nobody died meanwhile: messages are late
         alive = [alive[rank] for rank in survivors]
         state.members = [before[rank] for rank in alive]
         try:
             regrouped = regroup(state.node, communicator, alive, diverged)
             break
-        except CommunicationError as again:  # as when another node dies meanwhile
-            failure = again
+        except CommunicationError:
+            if attempt == 0:
+                raise
     if regrouped is None:
         raise error
     node, restored_ranks = regrouped
