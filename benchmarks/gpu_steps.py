@@ -36,7 +36,7 @@ from torchvision.models import resnet50
 from gpu_device import gpu, gpu_name, require_gpu, timed
 from harness import keep, spread, start_ranks
 from pcode.communication import Communicator, SimCommunicator, Simulation
-from pcode.communication.base import Messages, Wait
+from pcode.communication.base import TensorsByPeer, Wait
 from pcode.communication.connect import connect, disconnect
 from pcode.compression import make_compressor
 from pcode.launch.environment import rendezvous_address
@@ -55,7 +55,7 @@ class ToItself(SimCommunicator):
         super().__init__(Simulation(3), 1)
         self._stream = torch.cuda.Stream()
 
-    def _exchange(self, outgoing: Messages, incoming: Messages, step: int | None) -> Wait:
+    def _exchange(self, outgoing: TensorsByPeer, incoming: TensorsByPeer, step: int | None) -> Wait:
         self._stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self._stream):
             for peer, tensor in incoming.items():

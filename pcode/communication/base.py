@@ -14,7 +14,7 @@ from pcode.utils.errors import CommunicationError
 AVERAGED_ENTRIES = 1 << 20
 
 # A tensor for each peer, by its rank.
-Messages = Mapping[int, torch.Tensor]
+TensorsByPeer = Mapping[int, torch.Tensor]
 # Returns when an exchange is complete.
 Wait = Callable[[], None]
 
@@ -62,7 +62,9 @@ class Communicator(ABC):
         """Whether this process speaks for all."""
         return self.process == 0
 
-    def exchange(self, outgoing: Messages, incoming: Messages, step: int | None = None) -> Exchange:
+    def exchange(
+        self, outgoing: TensorsByPeer, incoming: TensorsByPeer, step: int | None = None
+    ) -> Exchange:
         """Start sending outgoing[peer] to each peer and receiving into incoming[peer]; return.
 
         Tensors are contiguous; the size and dtype of a message are known to both ends. Messages
@@ -73,7 +75,7 @@ class Communicator(ABC):
         return Exchange(wait)
 
     @abstractmethod
-    def _exchange(self, outgoing: Messages, incoming: Messages, step: int | None) -> Wait:
+    def _exchange(self, outgoing: TensorsByPeer, incoming: TensorsByPeer, step: int | None) -> Wait:
         """Start the exchange; return what waits for its end."""
 
     def all_reduce(self, tensor: torch.Tensor, step: int | None = None) -> None:
@@ -110,11 +112,11 @@ class Communicator(ABC):
             self.exchange(dict.fromkeys(others, question), answers, step).wait()
 
     def recover(self, reason: str = "") -> tuple[Communicator, list[int]]:
-        """Go on with the nodes that live; called by all of them after a CommunicationError.
+        """Go on with the nodes that live; called by all of them after a CommunicationError of their
+        own or one that a peer reported.
 
-        After one of their own or one that a peer reported. May be called again, on what it
-        returned, as often as nodes fail. This communicator and its exchanges are not to be used any
-        more, nor the tensors of those that have not returned from wait().
+        May be called again, on what it returned, as often as nodes fail. Do not use this
+        communicator afterwards, nor any tensor of an exchange whose wait() has not returned.
 
         Args:
             reason: of a node that comes without such an error, as it cannot go on as it is: all
@@ -180,7 +182,7 @@ class NoCommunicator(ProcessCommunicator):
     def __init__(self, rank: int = 0, size: int = 1) -> None:
         self.rank, self.size = rank, size
 
-    def _exchange(self, outgoing: Messages, incoming: Messages, step: int | None) -> Wait:
+    def _exchange(self, outgoing: TensorsByPeer, incoming: TensorsByPeer, step: int | None) -> Wait:
         return lambda: None
 
     def _all_reduce(self, tensor: torch.Tensor, step: int | None) -> None:

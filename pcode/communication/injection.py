@@ -21,7 +21,7 @@ from dataclasses import dataclass
 
 import torch
 
-from pcode.communication.base import Communicator, Messages, Wait
+from pcode.communication.base import Communicator, TensorsByPeer, Wait
 from pcode.utils.errors import UserError
 
 VARIABLE = "PCODE_INJECT"
@@ -100,7 +100,7 @@ class InjectingCommunicator(Communicator):
             if fault.phase == phase and fault.step in (None, step) and not fault.done:
                 fault.happen(corrupt)
 
-    def _exchange(self, outgoing: Messages, incoming: Messages, step: int | None) -> Wait:
+    def _exchange(self, outgoing: TensorsByPeer, incoming: TensorsByPeer, step: int | None) -> Wait:
         def corrupt() -> None:
             for tensor in outgoing.values():
                 tensor.view(torch.uint8).fill_(255)  # NaN, where they are floats

@@ -4,9 +4,9 @@ import torch
 
 from pcode.communication.base import (
     Communicator,
-    Messages,
     NoCommunicator,
     ProcessCommunicator,
+    TensorsByPeer,
     Wait,
 )
 
@@ -31,7 +31,7 @@ class NodeCommunicator(Communicator):
         self.rank, self.size = leaders.rank, leaders.size
         self._leaders, self.local_ranks, self.names_peers = leaders, local_ranks, names_peers
 
-    def _exchange(self, outgoing: Messages, incoming: Messages, step: int | None) -> Wait:
+    def _exchange(self, outgoing: TensorsByPeer, incoming: TensorsByPeer, step: int | None) -> Wait:
         between_leaders = self._leaders.exchange(outgoing, incoming, step)
         received = list(incoming.values())
 

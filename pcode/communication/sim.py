@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import torch
 
-from pcode.communication.base import Messages, ProcessCommunicator, Wait
+from pcode.communication.base import ProcessCommunicator, TensorsByPeer, Wait
 from pcode.communication.distributed import naming
 from pcode.utils.errors import CommunicationError
 
@@ -166,7 +166,7 @@ class SimCommunicator(ProcessCommunicator):
         self._num_sent: Counter[int] = Counter()
         self._num_expected: Counter[int] = Counter()
 
-    def _exchange(self, outgoing: Messages, incoming: Messages, step: int | None) -> Wait:
+    def _exchange(self, outgoing: TensorsByPeer, incoming: TensorsByPeer, step: int | None) -> Wait:
         with self._naming(None, step):
             self._simulation.raise_if_over(self._process)
         # A message to several peers is copied once: the sender may change it after wait().

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from pcode.communication.base import Communicator, Messages, ProcessCommunicator, Wait
+from pcode.communication.base import Communicator, ProcessCommunicator, TensorsByPeer, Wait
 
 
 class StagedCommunicator(ProcessCommunicator):
@@ -40,7 +40,7 @@ class StagedCommunicator(ProcessCommunicator):
             1, "staging", initializer=self._gpu.set_device, initargs=(device,)
         )
 
-    def _exchange(self, outgoing: Messages, incoming: Messages, step: int | None) -> Wait:
+    def _exchange(self, outgoing: TensorsByPeer, incoming: TensorsByPeer, step: int | None) -> Wait:
         if any(each.device != self._device for each in (*outgoing.values(), *incoming.values())):
             return self._inner.exchange(outgoing, incoming, step).wait
         sent, received = dict(outgoing), dict(incoming)

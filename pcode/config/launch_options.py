@@ -103,7 +103,7 @@ class Launch:
     )
     time_limit_seconds: float = option(
         300.0,
-        "a message that takes longer is an error, which ends the run: see on_failure",
+        "a message that takes longer is an error; on_failure says what then",
         metavar="SECONDS",
         minimum=0.001,
         maximum=1e7,

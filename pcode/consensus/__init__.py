@@ -1,6 +1,7 @@
 """Consensus alone, without gradients: how fast compressed gossip averages, and with which gamma."""
 
-from pcode.consensus.gossip import (
+from pcode.consensus.search import GammaSearch, search_gamma
+from pcode.consensus.simulate import (
     Consensus,
     Course,
     Measurement,
@@ -10,7 +11,6 @@ from pcode.consensus.gossip import (
     setting_of,
     slowest_mode,
 )
-from pcode.consensus.search import GammaSearch, search_gamma
 
 __all__ = [
     "Consensus",

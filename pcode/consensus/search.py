@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from pcode.compression.base import Compressor
-from pcode.consensus.gossip import DIVERGED_ERROR, ROUNDING_ERROR, Consensus, gossip
+from pcode.consensus.simulate import DIVERGED_ERROR, ROUNDING_ERROR, Consensus, gossip
 from pcode.optim import ParallelChoco
 from pcode.optim.compressed import CompressedOptimizer
 from pcode.topology.base import Topology

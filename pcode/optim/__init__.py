@@ -74,6 +74,7 @@ def local_options(flags: Mapping[str, Any]) -> dict[str, Any]:
     """
     kind = LOCAL_OPTIMIZERS[flags["local_optimizer"]]
     options = kind(**taken_by(kind, flags))
+    # SGD's are set for each param_group, Adam's are not.
     return {"adam": options} if isinstance(options, AdamOptions) else vars(options)
 
 

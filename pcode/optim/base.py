@@ -63,8 +63,7 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
 
     Attributes:
         x: the flat vector of parameters, which are views of it.
-        g: the flat vector that step() brings gradients into, but where an optimizer reads them in
-            place; until then they are where backward or the user has put them.
+        g: the flat vector into which step() copies the gradients, unless reads_gradients_in_place.
         local: the local step, with its vectors.
         num_steps, num_exchanges, steps_since_exchange: how many there were.
         epoch: the fractional epoch, which the training loop sets before each step.
@@ -73,8 +72,8 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
             seed.
         centralized: whether every node needs every other's message, with equal weights.
         time_varying: whether the edges may change from round to round.
-        reads_gradients_in_place: whether the recursion finds them where backward has left them;
-            otherwise they are in g before it.
+        reads_gradients_in_place: whether the recursion reads each parameter.grad itself, and g is
+            not filled before it.
         dtype: of the parameters and of all vectors; compressors take float32.
         takes_adam, takes_local_steps: whether the recursion is defined with them.
         clips_gradients: whether it does as --clip_grad says by itself.

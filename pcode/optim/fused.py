@@ -29,16 +29,10 @@ from pcode.compression.sign.cpu import accumulate_block, encode_block, write_mea
 from pcode.compression.sign.places import places_of
 from pcode.optim.sgd_update import SGDUpdate, update_block
 
-# Called with messages, targets, weights, a reference and a message that is none of the messages:
-# adds the messages into the targets, updates x, and encodes x - reference.
+# Called with received messages, targets, weights, a reference and the message to be sent, which has
+# a buffer of its own: adds the former into the targets, updates x, and encodes x - reference.
 FusedStep = Callable[
-    [
-        Sequence[Message],
-        Sequence[torch.Tensor],
-        Sequence[Sequence[float]],
-        torch.Tensor,
-        Message,
-    ],
+    [Sequence[Message], Sequence[torch.Tensor], Sequence[Sequence[float]], torch.Tensor, Message],
     None,
 ]
 

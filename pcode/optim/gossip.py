@@ -14,8 +14,8 @@ from pcode.utils.layout import Layout
 from pcode.utils.seeding import derive_seed
 from pcode.utils.timing import StepTimer
 
-# Vectors that a round's messages are added to, each with a weight for every message, in the order
-# of ranks, and a factor that multiplies all of them.
+# Of each (vector, weights, factor): vector += factor * sum_m weights[m] * messages[m], with the
+# messages of a round in the order of ranks.
 Targets = Sequence[tuple[torch.Tensor, Sequence[float], float]]
 
 
@@ -24,17 +24,19 @@ class Gossip:
 
     Messages are added in the order of ranks, the node's own included, so that the sums do not
     depend on which arrives first. The constructor allocates one buffer for each neighbour and one
-    for the node's own message, and every round uses them again: `send` encodes into the own one and
-    starts the exchange, which fills the others; after `receive` has waited for it, all may be read
-    until the next `send`. They are freed with this object.
+    for the node's own message (`fused_step` a second own one), and every round uses them again:
+    `send` encodes into the own one and starts the exchange, which fills the others; after `receive`
+    has waited for it, all may be read until the next `send` or `fused_step`. They are freed with
+    this object; those of a failed exchange stay with MPI, which may still write to them. Where a
+    GPU's messages travel through host memory, StagedCommunicator receives into its own there first.
 
     Args:
         seed: the run's seed, from which both ends of an edge draw.
         timer: times compress, wait and mix.
 
     Attributes:
-        own, mean, mixed: weights of the messages, in the order of ranks, whose weighted sum is q_i,
-            sum_j w_ij q_j, and sum_j w_ij q_j - q_i (sums over the neighbours and the node itself).
+        own, mean, mixed: weights for the messages, in the order of ranks, with which their sum is
+            q_i, sum_j w_ij q_j, and the difference of both (j: the neighbours and the node itself).
     """
 
     def __init__(

@@ -21,7 +21,10 @@ GROUP_OPTIONS = ("lr", "weight_decay", "momentum", "nesterov")
 
 @dataclass(frozen=True)
 class SGDOptions:
-    """Options of an SGD local step, as of torch.optim.SGD; lr and weight_decay are the groups'."""
+    """Options of an SGD local step, as of torch.optim.SGD, each of a param_group's by itself.
+
+    lr and weight_decay are not here: they are those of the param_groups.
+    """
 
     momentum: float = option(
         0.9, "momentum of the local step", minimum=0, maximum=1, name="momentum_factor"
@@ -35,7 +38,8 @@ class SGDOptions:
 
 @dataclass(frozen=True)
 class AdamOptions:
-    """Options of an Adam local step, the same for all groups; lr and weight_decay are theirs.
+    """Options of an Adam local step, the same for all param_groups, to which lr and weight_decay
+    belong. `option` makes a field a flag; optim.local_options makes this object of the run's flags.
 
     memory_treatment says what an exchange does to the moments: each node keeps its own (None), or
     they start again from 0 ("reset").
@@ -80,13 +84,16 @@ class LocalStep:
         raise NotImplementedError
 
     def step_and_mix(self, z: torch.Tensor, gamma: float) -> None:
-        """x -= lr d ; x += gamma z, from the gradients wherever they lie, in the store or not."""
+        """x -= lr d ; x += gamma z, from the gradients wherever they lie, in the store or not.
+
+        Of SGD one kernel does both: `sgd_update.update_block`.
+        """
         self.store.collect_gradients()
         self.step()
         self.store.x.add_(z, alpha=gamma)
 
     def fused_with(self, compressor: Compressor, z: torch.Tensor, gamma: float) -> FusedStep | None:
-        """Return a function that receives, does `step_and_mix` and encodes in one pass over memory.
+        """Return one pass over memory that adds messages, does `step_and_mix` and encodes.
 
         None where there is none for this local step, compressor and device.
         """

@@ -10,10 +10,11 @@ from pcode.optim.compressed import ConsensusStepsize, OverlappingOptimizer, make
 class ParallelChoco(OverlappingOptimizer):
     """hat += q ; z += sum_j w_ij q_j - q ; x -= lr d ; x += gamma z ; q = Q(x - hat) ; send q.
 
-    A step begins with the messages q_j of the round before, and ends when its own q is on its way,
-    so that the exchange runs while the next gradient is computed, at the mixed x. hat is the public
-    copy of x that the neighbours also know, and z = sum_j w_ij hat_j - hat says how far it is from
-    the neighbours' mean; both start at 0. Three vectors (x, hat, z) are enough whatever the degree.
+    A step begins with the messages of the round before, q and all q_j, and ends when a new q is on
+    its way, so that the exchange runs while the next gradient is computed, at the mixed x. hat is
+    the public copy of x that the neighbours also know, and z = sum_j w_ij hat_j - hat says how far
+    it is from the neighbours' mean; both start at 0. Three vectors (x, hat, z) are enough whatever
+    the degree.
 
     The usual form keeps s = sum_j w_ij hat_j and mixes with s - hat. That is the same z, but s
     and hat are as large as the model and their float32 rounding adds up from step to step, while
@@ -39,7 +40,7 @@ class ParallelChoco(OverlappingOptimizer):
 
     def _recursion(self) -> None:
         fused = self.local.fused_with(self.compressor, self.z, self.gamma)
-        if fused is not None:  # the three lines below, in one pass over memory
+        if fused is not None:  # receive, step_and_mix and send, as below, in one pass over memory
             self._gossip.fused_step(fused, self._targets, self.hat, self.num_steps)
         else:
             self._receive_pending()  # hat += q ; z += sum_j w_ij q_j - q

@@ -35,9 +35,7 @@ class SGDUpdate:
     gradients: Sequence[torch.Tensor]
     coefficients: Floats
 
-    def arguments(
-        self,
-    ) -> tuple[int, Ints, int, int, Floats]:
+    def arguments(self) -> tuple[int, Ints, int, int, Floats]:
         """Return what the CPU's kernels take: addresses of x, gradients, buf, z; coefficients."""
         x, buf, z = (vector.data_ptr() for vector in (self.x, self.buf, self.z))
         return x, addresses_in(self.gradients), buf, z, self.coefficients
@@ -72,13 +70,7 @@ class SGDUpdate:
 
 
 @kernel
-def update_block(
-    x: Floats,
-    gradient: Floats,
-    buf: Floats,
-    z: Floats,
-    coefficients: Floats,
-) -> None:
+def update_block(x: Floats, gradient: Floats, buf: Floats, z: Floats, coefficients: Floats) -> None:
     """Update entries of a tensor, whose coefficients these are."""
     lr, decay = coefficients[LR], coefficients[WEIGHT_DECAY]
     momentum, gamma = coefficients[MOMENTUM], coefficients[GAMMA]

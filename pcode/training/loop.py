@@ -109,9 +109,9 @@ class Loop:
         records, writes = state.records, state.communicator.local_ranks.is_first
         watch = state.plan.config.watch
         self._checkpoints = Checkpoints(records.folder, records.own.name, watch, writes=writes)
-        self._regroup()
+        self._follow_members()
 
-    def _regroup(self) -> None:
+    def _follow_members(self) -> None:
         """Make what depends on who takes part: synchronisation points, a bar on the first node."""
         state, watch = self.state, self.state.plan.config.watch
         minutes = None if watch.train_fast else watch.checkpoint_minutes
@@ -146,7 +146,7 @@ class Loop:
                 if state.plan.config.launch.on_failure != "continue":
                     raise
                 continue_after(state, error)
-                self._regroup()
+                self._follow_members()
 
     def _train(self, resumes: bool) -> dict[str, Any]:
         """Train to the end; `resumes`: from a checkpoint, written before the epoch's evaluation."""

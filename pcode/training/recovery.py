@@ -1,17 +1,18 @@
 """What happens when a rank dies, or when a node's numbers are no longer finite; stage by stage.
 
-The order of events is in loop.py; to stop also in main.py and restarts.py; to go on in this file.
+loop.py decides. Stopping: main.py and restarts.py. Continuing: this file.
 
-1. *It is noticed.* With `--on_failure stop` an mpirun that has started the ranks ends all of them
-   when one dies, and what follows here is for the others' errors. Otherwise an exchange that waits
-   in vain raises CommunicationError, on a neighbour first (in `optimizer.step()`), and on all
-   others because the communicator reports it; a loss or message that is not finite raises
-   DivergenceError on its own node.
+1. *It is noticed.* With `--on_failure stop` (the default) mpirun ends all of its ranks when one
+   dies, and the launcher goes on with stage 2. What raises an error in a rank are other failures
+   then, and with `continue` deaths too: an exchange that waits in vain is a CommunicationError, on
+   a neighbour first (in `optimizer.step()`), and on all others because the communicator reports
+   it; a loss or message that is not finite is a DivergenceError on its own node.
 2. *It reaches `Loop.train`* (loop.py). With `--on_failure stop` it ends the process: `run_node`
    puts the nodes' names into it, and writes a summary of a run that diverged; main.py aborts, so
    that mpirun ends the other ranks; the launcher (restarts.py) starts all of them again from the
    last checkpoint, at most `--max_restarts` times (0 by default).
-3. *With `--on_failure continue`* it reaches `continue_after`, on all nodes that live:
+3. *With `--on_failure continue`* (mpi and sim alone, and nodes of one process: planning.py) it
+   reaches `continue_after`, on all nodes that live. What that raises ends the process as in 2.
    a. it calls `Communicator.recover`, and a node that diverged says why, so that the others leave
       their exchanges too;
    b. that agrees on who lives, and gives them a communicator of their own;

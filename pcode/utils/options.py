@@ -46,8 +46,8 @@ class Option:
             not, a run may go on in its own folder.
         compared: whether runs that differ in it alone are different ones beside each other. Where a
             run lies, who made it and its seed are not.
-        name, kind, default: the flag's, where they differ from the parameter's. Those of gamma do:
-            the flag may be "auto", of which planning makes the number that the optimizer takes.
+        name, kind, default: of the flag, if not the parameter's. Gamma's flag, for one, may also be
+            "auto", which planning replaces by a number before the optimizer sees it.
         parameter: what gets the value.
     """
 
@@ -167,9 +167,9 @@ def needs(name: str, otherwise: str = "", holds: Callable[[Any], object] = bool)
     )
 
 
-def option(default: Any, text: str, metavar: str = "", **limits: Any) -> Any:
-    """Declare a dataclass field that is a flag; `limits` are the other attributes of Option."""
-    declared = Option(text, metavar, **limits)
+def option(default: Any, text: str, metavar: str = "", **attributes: Any) -> Any:
+    """Declare a dataclass field that is a flag; `attributes` are the others of Option."""
+    declared = Option(text, metavar, **attributes)
     return dataclasses.field(default=default, metadata={"option": declared})
 
 

@@ -12,7 +12,7 @@ from pcode.communication import Communicator, Simulation
 from pcode.communication.base import NoCommunicator
 from pcode.compression import COMPRESSORS, make_compressor
 from pcode.consensus import Consensus, Course, gossip, measure, slowest_mode
-from pcode.consensus.gossip import StackedGossip
+from pcode.consensus.simulate import StackedGossip
 from pcode.optim import DeepSqueeze, ParallelChoco
 from pcode.topology import make_topology
 from pcode.utils.layout import Layout

@@ -8,11 +8,7 @@ import triton.language as tl
 from pcode.compression.base import Difference, Message, WeightedSum
 from pcode.compression.kernels.gpu.accumulate import add_entries
 from pcode.compression.kernels.gpu.blocks import difference_of_segment, floats_at, rows_of
-from pcode.compression.kernels.gpu.launch import (
-    check_alignment,
-    launch_on_segments,
-    segments_of,
-)
+from pcode.compression.kernels.gpu.launch import check_alignment, launch_on_segments, segments_of
 from pcode.utils.layout import Layout
 
 

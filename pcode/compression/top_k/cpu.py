@@ -25,11 +25,7 @@ from pcode.compression.kernels.cpu.memory import (
     addresses_of_sum,
 )
 from pcode.compression.kernels.cpu.parallel import run, run_segments, segments_of
-from pcode.compression.top_k.candidates import (
-    Candidates,
-    collect_range,
-    read_candidates,
-)
+from pcode.compression.top_k.candidates import Candidates, collect_range, read_candidates
 from pcode.compression.top_k.threshold import (
     SELECTED,
     SELECTED_BEFORE,

@@ -32,11 +32,7 @@ def _count_digits(
 
 @kernel
 def threshold_of_rank(
-    difference: Addresses,
-    segments: Ints,
-    rank: int,
-    candidates: Candidates,
-    spare: Candidates,
+    difference: Addresses, segments: Ints, rank: int, candidates: Candidates, spare: Candidates
 ) -> tuple[int, int]:
     """Return the magnitude (its bits) of that rank in all segments, 1 for the largest.
 

@@ -87,9 +87,7 @@ def run(kernel: Callable[..., None], num_segments: int, *arguments: Any) -> None
     """
     num_threads = max(1, min(torch.get_num_threads(), num_segments // SEGMENTS_PER_THREAD))
     _call(
-        kernel,
-        [num_segments * index // num_threads for index in range(num_threads + 1)],
-        arguments,
+        kernel, [num_segments * index // num_threads for index in range(num_threads + 1)], arguments
     )
 
 

@@ -52,11 +52,7 @@ def _add_entries(
 
 
 def add_entries(
-    decode: Any,
-    table: torch.Tensor | None,
-    layout: Layout,
-    added: WeightedSum,
-    bits: int = 0,
+    decode: Any, table: torch.Tensor | None, layout: Layout, added: WeightedSum, bits: int = 0
 ) -> None:
     """As `Compressor.accumulate`, of messages that hold something of every entry.
 
