@@ -6,6 +6,7 @@ from pcode.compression.base import Difference, Message, WeightedSum
 from pcode.compression.draws import words_of
 from pcode.compression.kernels.cpu.cache import kernel
 from pcode.compression.kernels.cpu.memory import (
+    AHEAD,
     Addresses,
     Bytes,
     Doubles,
@@ -15,6 +16,7 @@ from pcode.compression.kernels.cpu.memory import (
     addresses_in,
     addresses_of,
     floats_at,
+    prefetch,
 )
 from pcode.compression.kernels.cpu.parallel import array_of, run_segments, sum_segments
 from pcode.compression.random_k.draw import NUM_WORDS, SHUFFLED_ENTRIES, scales_of
@@ -131,6 +133,9 @@ def _encode(
             count = min(BLOCK, begin + num_selected - start)
             draw_positions(words[tensor], size, start, count, positions)
             for index in range(count):
+                ahead = np.int64(positions[min(index + AHEAD, count - 1)])
+                prefetch(difference.value + 4 * (offset + ahead))
+                prefetch(difference.reference + 4 * difference.stride * (offset + ahead))
                 entry = np.int64(positions[index])
                 each = value[entry] - reference[difference.stride * entry]
                 # 0 times what is not finite is NaN.
@@ -165,11 +170,15 @@ def _accumulate(
         for start in range(begin, begin + num_selected, BLOCK):
             count = min(BLOCK, begin + num_selected - start)
             draw_positions(words[tensor], sizes[tensor], start, count, positions)
+            place = np.uint64(before + start)
             for k in range(targets.size):
-                if weights[k] != 0:
-                    target = floats_at(targets[k] + 4 * offsets[tensor], sizes[tensor])
+                weight, address = weights[k], targets[k] + 4 * offsets[tensor]
+                if weight != 0:
+                    target = floats_at(address, sizes[tensor])
                     for index in range(count):
-                        target[positions[index]] += weights[k] * values[before + start + index]
+                        ahead = np.int64(positions[min(index + AHEAD, count - 1)])
+                        prefetch(address + 4 * ahead)
+                        target[positions[index]] += weight * values[place + np.uint64(index)]
 
 
 def encode(

@@ -20,6 +20,7 @@ from numba.extending import intrinsic
 
 from pcode.compression.kernels.cpu.cache import kernel
 from pcode.compression.kernels.cpu.memory import (
+    AHEAD,
     Bytes,
     Floats,
     Ints,
@@ -27,6 +28,7 @@ from pcode.compression.kernels.cpu.memory import (
     bytes_at,
     floats_at,
     load_word,
+    prefetch,
     store_word,
 )
 
@@ -116,8 +118,8 @@ def _encode_low(positions: Words, low: Bytes, low_bits: int, start: int, end: in
     mask = (1 << low_bits) - 1
     offset = start // 8 * low_bits
     word = filled = 0
-    for index in range(start, end):
-        bits = np.int64(positions[index]) & mask
+    for position in positions[start:end]:
+        bits = np.int64(position) & mask
         word |= bits << filled
         filled += low_bits
         if filled >= 64:
@@ -143,7 +145,7 @@ def _encode_high(positions: Words, high: Bytes, low_bits: int, start: int, end: 
         last = ((np.int64(positions[end]) >> low_bits) + end) >> 6
     word = 0
     for index in range(first, end):
-        bit = (np.int64(positions[index]) >> low_bits) + index
+        bit = (np.int64(positions[np.uint64(index)]) >> low_bits) + index
         while at < bit >> 6:
             _store_word(high, 8 * at, word)
             word = 0
@@ -240,7 +242,10 @@ def accumulate(
                 if weight != 0:
                     target = floats_at(targets[k], end)
                     for i in range(number):
-                        if begin <= block[i] < end:
-                            target[block[i]] += weight * values[index + i]
+                        prefetch(targets[k] + 4 * block[min(i + AHEAD, number - 1)])
+                        place = block[i]
+                        if begin <= place < end:
+                            # Unsigned: a signed index might count from the end.
+                            target[np.uint64(place)] += weight * values[np.uint64(index + i)]
             index += number
             more = number == BLOCK and block[number - 1] < end

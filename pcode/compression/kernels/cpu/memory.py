@@ -26,6 +26,8 @@ Words = NDArray[np.uint32]
 # Entries that a kernel takes at a time: so few that they stay in the first-level cache (1 KiB a
 # vector) while one plain loop after another passes over them.
 BLOCK = 256
+# How far ahead of the entry that is used others are prefetched, where memory has them in no order.
+AHEAD = 32
 _ZEROS = np.zeros(BLOCK, np.float32)  # no tensor: see utils.devices.use_memory_well
 
 
@@ -104,7 +106,7 @@ def store_word(address: int, word: int) -> None:
 
 
 @intrinsic
-def _prefetch(_typing: Any, _address: Any) -> Any:
+def prefetch(_typing: Any, _address: Any) -> Any:
     """Have the line of an address fetched, which need not be readable, and do not wait for it."""
 
     def emit(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
@@ -126,5 +128,5 @@ def block_at(address: int, size: int) -> Floats:
     Otherwise the loops over a block and the memory of the next would take turns.
     """
     for line in range(8 * BLOCK, 12 * BLOCK, 64):
-        _prefetch(address + line)
+        prefetch(address + line)
     return floats_at(address, size)
