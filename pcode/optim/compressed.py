@@ -90,7 +90,7 @@ class OverlappingOptimizer(CompressedOptimizer):
     """An optimizer whose exchange only the next step needs: it runs while that gradient is taken.
 
     A step is `_receive_pending`, which ends the round before, and `_step_and_send`. A subclass has
-    both, or, as ParallelChoco with its fused step, a `_recursion` of its own.
+    the first, and the second or, as ParallelChoco, a `_recursion` of its own.
 
     Args:
         overlap: False waits for the exchange within the step; the same numbers come out.

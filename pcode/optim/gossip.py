@@ -27,16 +27,16 @@ class Gossip:
     for the node's own message (`fused_step` a second own one), and every round uses them again:
     `send` encodes into the own one and starts the exchange, which fills the others; after `receive`
     has waited for it, all may be read until the next `send` or `fused_step`. They are freed with
-    this object; those of a failed exchange stay with MPI, which may still write to them. Where a
-    GPU's messages travel through host memory, StagedCommunicator receives into its own there first.
+    this object; of a failed exchange MPI keeps them (mpi_backend/operation.py), as it may still
+    write. Where a GPU's messages travel through host memory, staging.py receives into its own first.
 
     Args:
         seed: the run's seed, from which both ends of an edge draw.
         timer: times compress, wait and mix.
 
     Attributes:
-        own, mean, mixed: weights for the messages, in the order of ranks, with which their sum is
-            q_i, sum_j w_ij q_j, and the difference of both (j: the neighbours and the node itself).
+        own, mean, mixed: weights for the messages, in the order of ranks. Their sum is with `own`
+            q_i, with `mean` sum_j w_ij q_j (the node itself included), with `mixed` mean - own.
     """
 
     def __init__(

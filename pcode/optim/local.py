@@ -16,6 +16,7 @@ from pcode.optim.sgd_update import SGDUpdate
 from pcode.utils.errors import UserError
 from pcode.utils.options import option, validate_options
 
+# The columns of `sgd_update`, without gamma.
 GROUP_OPTIONS = ("lr", "weight_decay", "momentum", "nesterov")
 
 
@@ -39,7 +40,8 @@ class SGDOptions:
 @dataclass(frozen=True)
 class AdamOptions:
     """Options of an Adam local step, the same for all param_groups, to which lr and weight_decay
-    belong. `option` makes a field a flag; optim.local_options makes this object of the run's flags.
+    belong. `option` makes a field a flag; optim.local_options makes this object of the run's flags,
+    and DecentralizedOptimizer gives it to LocalAdam.
 
     memory_treatment says what an exchange does to the moments: each node keeps its own (None), or
     they start again from 0 ("reset").
@@ -86,7 +88,7 @@ class LocalStep:
     def step_and_mix(self, z: torch.Tensor, gamma: float) -> None:
         """x -= lr d ; x += gamma z, from the gradients wherever they lie, in the store or not.
 
-        Of SGD one kernel does both: `sgd_update.update_block`.
+        LocalSGD does both in one kernel: `update_block` of sgd_update.py, or sgd_update_triton.py's.
         """
         self.store.collect_gradients()
         self.step()

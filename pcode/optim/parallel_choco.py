@@ -40,7 +40,7 @@ class ParallelChoco(OverlappingOptimizer):
 
     def _recursion(self) -> None:
         fused = self.local.fused_with(self.compressor, self.z, self.gamma)
-        if fused is not None:  # receive, step_and_mix and send, as below, in one pass over memory
+        if fused is not None:  # sign and SGD on a CPU: all that is below, in one pass over memory
             self._gossip.fused_step(fused, self._targets, self.hat, self.num_steps)
         else:
             self._receive_pending()  # hat += q ; z += sum_j w_ij q_j - q

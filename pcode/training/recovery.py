@@ -3,14 +3,14 @@
 loop.py decides. Stopping: main.py and restarts.py. Continuing: this file.
 
 1. *It is noticed.* With `--on_failure stop` (the default) mpirun ends all of its ranks when one
-   dies, and the launcher goes on with stage 2. What raises an error in a rank are other failures
-   then, and with `continue` deaths too: an exchange that waits in vain is a CommunicationError, on
-   a neighbour first (in `optimizer.step()`), and on all others because the communicator reports
-   it; a loss or message that is not finite is a DivergenceError on its own node.
+   dies: stage 2 begins with the launcher. With `continue`, or where no mpirun started the ranks,
+   an exchange that waits in vain is a CommunicationError, on a neighbour first (in
+   `optimizer.step()`), and on all others because the communicator reports it; a loss or message
+   that is not finite is a DivergenceError on its own node.
 2. *It reaches `Loop.train`* (loop.py). With `--on_failure stop` it ends the process: `run_node`
    puts the nodes' names into it, and writes a summary of a run that diverged; main.py aborts, so
    that mpirun ends the other ranks; the launcher (restarts.py) starts all of them again from the
-   last checkpoint, at most `--max_restarts` times (0 by default).
+   last checkpoint, at most `--max_restarts` times: by default never, and the run ends.
 3. *With `--on_failure continue`* (mpi and sim alone, and nodes of one process: planning.py) it
    reaches `continue_after`, on all nodes that live. What that raises ends the process as in 2.
    a. it calls `Communicator.recover`, and a node that diverged says why, so that the others leave
@@ -50,7 +50,7 @@ def continue_after(state: RunState, error: CommunicationError | DivergenceError)
     )
     reason = str(error) if isinstance(error, DivergenceError) else ""
     before, alive = state.members, list(range(communicator.size))
-    # In each attempt another node may die. Where none does, messages stay late.
+    # Another node may die in each attempt. Where none does, messages are too slow: give up.
     for attempt in range(communicator.size, -1, -1):
         communicator, survivors = communicator.recover(reason)
         reason = ""
