@@ -88,7 +88,7 @@ class LocalStep:
     def step_and_mix(self, z: torch.Tensor, gamma: float) -> None:
         """x -= lr d ; x += gamma z, from the gradients wherever they lie, in the store or not.
 
-        LocalSGD does both in one kernel: `update_block` of sgd_update.py, or sgd_update_triton.py's.
+        LocalSGD does it in one kernel: `update_block` of sgd_update.py, or sgd_update_triton.py.
         """
         self.store.collect_gradients()
         self.step()
