@@ -171,7 +171,7 @@ def mpirun_of(flags: Launch, program: Sequence[str]) -> Mpirun:
         flags.num_processes,
         hosts,
         is_remote=not all_here(hosts),
-        mpi_path=flags.mpi_path,
+        mpi_path=flags.mpi_path and os.path.abspath(flags.mpi_path),
         python_path=flags.python_path,
         work_dir=flags.work_dir,
         mpi_env=flags.mpi_env,
@@ -208,8 +208,9 @@ def _resolve(config: Config, given: frozenset[str], place: RankEnvironment | Non
     num_here = flags.num_processes if place is None else place.num_local_ranks
     flags = dataclasses.replace(flags, num_threads=threads_per_node(flags.num_threads, num_here))
     # Ranks on other hosts see for themselves.
-    here = place is not None or flags.hostfile is None or all_here(read_hostfile(flags.hostfile))
-    if flags.on_cuda is None and here:
+    if flags.on_cuda is None and (
+        place is not None or flags.hostfile is None or all_here(read_hostfile(flags.hostfile))
+    ):
         flags = dataclasses.replace(flags, on_cuda=torch.cuda.is_available())
     return dataclasses.replace(config, launch=flags)
 

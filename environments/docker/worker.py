@@ -1,6 +1,6 @@
 """The first process of a worker's container: `worker.py SSHD_CONFIG`.
 
-It keeps an SSH server, through which an mpirun elsewhere starts ranks here, and takes in whatever
+It keeps an SSH server, through which an mpirun elsewhere starts ranks here, and adopts whatever
 process loses its parent. Kubernetes and Docker tell only this process that the container has to
 go: it tells one of its ranks, after which all of the run save and end, and goes when its ranks
 are gone.
@@ -25,7 +25,7 @@ _PR_SET_CHILD_SUBREAPER = 36  # prctl(2)
 
 
 def main() -> int:
-    """Serve until told to end."""
+    """Serve until asked to end."""
     (config,) = sys.argv[1:]
     if os.getpid() != 1:  # under an init process, orphans become children of this one all the same
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
@@ -33,16 +33,16 @@ def main() -> int:
     expected = {*asking, signal.SIGCHLD}
     signal.pthread_sigmask(signal.SIG_BLOCK, expected)
     server = os.posix_spawn(SSHD, [SSHD, "-D", "-e", "-f", config], os.environ, setsigmask=())
-    is_asked = is_told = False
+    is_asked = has_asked = False
     while True:
         number = _await(expected, _LOOK_SECONDS if is_asked else None)
         if number in asking:
             if is_asked:  # a second time: at once
                 return 0
             is_asked = True
-        if is_asked and not is_told:  # there may be no rank yet
-            is_told = _ask()
-        if _take_in_dead(server):
+        if is_asked and not has_asked:  # there may be no rank yet
+            has_asked = _ask()
+        if _reap(server):
             print("worker: sshd has ended", file=sys.stderr)
             return 1
         if is_asked and _descendants().keys() <= {server}:
@@ -58,7 +58,7 @@ def _await(numbers: set[signal.Signals], limit_seconds: float | None) -> int | N
     return None if found is None else found.si_signo
 
 
-def _take_in_dead(server: int) -> bool:
+def _reap(server: int) -> bool:
     """Let go of children that have ended; whether the server is one of them."""
     found = False
     with suppress(ChildProcessError):  # there is no child

@@ -77,6 +77,7 @@ def check(
     planned = _planned(config)
     if place is not None:
         return _check_as_rank(config, planned, place, arguments)
+    command = [] if mpirun is None else mpirun.command()  # of the directory where the user is
     if mpirun is not None and mpirun.work_dir is not None:
         go_to(mpirun.work_dir)
     plan, report = make_plan(planned), Report()
@@ -93,7 +94,7 @@ def check(
         if report.num_wrong:
             report.note("the edges of the graph are not measured before that is right")
         else:
-            _check_edges(report, launch.backend, mpirun)
+            _check_edges(report, launch.backend, mpirun, command)
     try:
         check_launch(config)
     except UserError as error:
@@ -159,10 +160,10 @@ def _mpirun_version(report: Report, mpi_path: str | None, limit_seconds: float) 
     return version
 
 
-def _check_edges(report: Report, backend: str, mpirun: Mpirun) -> None:
+def _check_edges(report: Report, backend: str, mpirun: Mpirun, command: list[str]) -> None:
     """Start the run's ranks, to join and to measure; pass on what they print."""
     placed = place_ranks(mpirun.hosts, mpirun.num_ranks)
-    command = with_variable(mpirun.command(), _VARIABLE, ",".join(names_by_rank(placed)))
+    command = with_variable(command, _VARIABLE, ",".join(names_by_rank(placed)))
     limit = _RANKS_SECONDS + _START_SECONDS * max(len(host.ranks) for host in placed)
     (ended,) = run_mpiruns([command], limit, report.note)
     for line in dict.fromkeys(ended.output.splitlines()):  # ranks may find the same

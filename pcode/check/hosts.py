@@ -103,8 +103,8 @@ def _probe(settings: dict[str, Any]) -> list[str]:
     return ["-c", Path(probe.__file__).read_text(encoding="utf-8"), json.dumps(settings)]
 
 
-def _probing(mpirun: Mpirun, hosts: Sequence[Host], program: Sequence[str]) -> list[str]:
-    """Return the command of a program on each host once, or here, in any folder."""
+def _once_a_host(mpirun: Mpirun, hosts: Sequence[Host], program: Sequence[str]) -> list[str]:
+    """Return the mpirun that runs a program once on each of these hosts, or here without any."""
     each = [dataclasses.replace(host, slots=1) for host in hosts]
     num_ranks = max(1, len(each))
     return dataclasses.replace(
@@ -119,11 +119,11 @@ def ask_hosts(
     placed = place_ranks(mpirun.hosts, mpirun.num_ranks)
     limit = max(_MIN_LIMIT_SECONDS, limit_seconds)
     each = [[host] for host in mpirun.hosts] or [[]]
-    ended = run_mpiruns([_probing(mpirun, host, arguments) for host in each], limit, note)
+    ended = run_mpiruns([_once_a_host(mpirun, host, arguments) for host in each], limit, note)
     answers = [host.answered(end, limit) for host, end in zip(placed, ended, strict=True)]
     # Another Python may not even read the probe: it is asked for its version alone.
     failed = [index for index, end in enumerate(ended) if _PYTHON_ERROR.search(end.errors)]
-    asking = [_probing(mpirun, each[index], ["-c", _VERSION]) for index in failed]
+    asking = [_once_a_host(mpirun, each[index], ["-c", _VERSION]) for index in failed]
     again = run_mpiruns(asking, limit, note)
     for index, end in zip(failed, again, strict=True):
         for version in _marked(end.output, _VERSION_MARK):
@@ -156,7 +156,7 @@ def connect_all(
     for trial in range(_TRIALS):
         port = int(opened) + trial if opened.isdecimal() else derived_port(f"{os.getpid()} {trial}")
         settings = {"addresses": addresses, "port": port, "limit_seconds": seconds}
-        (ended,) = run_mpiruns([_probing(mpirun, mpirun.hosts, _probe(settings))], limit, note)
+        (ended,) = run_mpiruns([_once_a_host(mpirun, mpirun.hosts, _probe(settings))], limit, note)
         if "Address already in use" not in ended.errors:
             break
     reports = [json.loads(line) for line in _marked(ended.output, probe.MARK)]

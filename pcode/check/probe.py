@@ -120,7 +120,7 @@ def cores() -> int:
 
 
 def can_be_written(place: str) -> bool:
-    """Whether a folder can be written into, or made."""
+    """Return whether a folder can be written into, or made."""
     while not os.path.lexists(place):
         place = os.path.dirname(place)
     return os.path.isdir(place) and os.access(place, os.W_OK | os.X_OK)

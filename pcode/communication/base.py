@@ -88,7 +88,7 @@ class Communicator(ABC):
 
     @abstractmethod
     def all_gather(self, tensor: torch.Tensor, step: int | None = None) -> list[torch.Tensor]:
-        """Every node's `tensor`, in the order of ranks; same shape and dtype on all."""
+        """Return every node's `tensor`, in the order of ranks; same shape and dtype on all."""
 
     @abstractmethod
     def barrier(self, step: int | None = None) -> None:

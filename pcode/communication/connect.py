@@ -114,7 +114,7 @@ def _join_by_store(
 
 
 def _share_gpus(store: Store, rank: int, size: int, device: torch.device) -> bool:
-    """Whether two ranks use one GPU, which NCCL cannot; all ranks ask, the first one says so."""
+    """Return whether two ranks use one GPU, which NCCL cannot; all ask, the first says so."""
     store.set(f"gpu of {rank}", str(torch.cuda.get_device_properties(device).uuid))
     seen: dict[bytes, int] = {}
     for one in range(size):

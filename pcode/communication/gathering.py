@@ -13,7 +13,7 @@ Device = torch.device | str
 def gather_floats(
     communicator: Communicator, values: Sequence[float], step: int | None = None
 ) -> list[list[float]]:
-    """Every rank's numbers; `step` is named in errors."""
+    """Return every rank's numbers; `step` is named in errors."""
     gathered = communicator.all_gather(torch.tensor(values, dtype=torch.float64), step)
     return [row.tolist() for row in gathered]
 
@@ -39,7 +39,7 @@ def sums(
 def sums_on_first(
     communicator: Communicator, values: Sequence[float], step: int | None = None
 ) -> list[float]:
-    """As `sums` on the first rank, zeros on the others: summed again, they are the same."""
+    """Return `sums` on the first rank, zeros on the others: summed again, they are the same."""
     totals = sums(communicator, values, step)
     return totals if communicator.is_first else [0.0] * len(totals)
 
@@ -47,7 +47,7 @@ def sums_on_first(
 def gather_digests(
     communicator: Communicator, digest: bytes, step: int | None = None, device: Device = "cpu"
 ) -> list[str]:
-    """Every rank's digest, in hexadecimal digits; `device` is one that the communicator serves."""
+    """Return every rank's digest, in hexadecimals; the communicator serves that `device`."""
     own = torch.frombuffer(bytearray(digest), dtype=torch.uint8).to(device)
     return [bytes(row.tolist()).hex() for row in communicator.all_gather(own, step)]
 
@@ -55,7 +55,7 @@ def gather_digests(
 def is_same_everywhere(
     communicator: Communicator, tensor: torch.Tensor, step: int | None = None
 ) -> bool:
-    """Whether the tensor has the same bits on all ranks; `step` is named in errors."""
+    """Return whether the tensor has the same bits on all ranks; `step` is named in errors."""
     digest = hashlib.sha256(tensor.cpu().numpy().data).digest()
     return len(set(gather_digests(communicator, digest, step, tensor.device))) == 1
 

@@ -68,7 +68,7 @@ class Compressor(ABC):
 
     @abstractmethod
     def message_bytes(self, layout: Layout) -> int:
-        """Bytes of one message: exactly what is sent, the same for every step."""
+        """Return the bytes of a message: exactly what is sent, the same for every step."""
 
     @abstractmethod
     def encode(

@@ -21,7 +21,7 @@ def _selected_share(compress_ratio: float) -> Fraction:
 
 
 def selected_entries(size: int, compress_ratio: float) -> int:
-    """Entries selected of a tensor of `size`: size (1 - compress_ratio) rounded down, at least 1.
+    """Return size (1 - compress_ratio) rounded down, at least 1: so many entries are selected.
 
     The ratio is taken as it is typed: of 1000 entries .9 selects 100. An empty tensor has none.
     """
@@ -67,7 +67,7 @@ class Sparsifier(Compressor):
         return math.exp(np.interp(share, np.log(TUNED_SHARES), np.log(self.tuned_stepsizes)))
 
     def selected(self, layout: Layout) -> tuple[int, ...]:
-        """Entries selected of each tensor."""
+        """Return how many entries are selected of each tensor."""
         return selected_of(layout.sizes, self.compress_ratio)
 
     def in_words(self, which: str = "") -> str:
@@ -78,7 +78,7 @@ class Sparsifier(Compressor):
         """
         percent = 100 * _selected_share(self.compress_ratio)
         return (
-            f"keeps {which}{float(percent):g} % of the entries of each tensor "
+            f"selects {which}{float(percent):g} % of the entries of each tensor "
             f"(drops {float(100 - percent):g} %)"
         )
 

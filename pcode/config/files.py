@@ -66,7 +66,7 @@ def _read(
     above: tuple[str, ...],
     read: dict[str, dict[str, FileValue]],
 ) -> dict[str, FileValue]:
-    """As read_flags; `above` are the files that led here, `read` all that have been read."""
+    """Do as read_flags; `above` are the files that led here, `read` all that have been read."""
     place, named = os.path.realpath(path), f"--config {path}"
     if above:
         named = f"--config {above[-1]}: include {path}"

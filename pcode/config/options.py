@@ -285,7 +285,7 @@ class Watch:
     )
 
     def saves_model_after(self, epoch: int) -> bool:
-        """Whether the models are saved after that many epochs."""
+        """Return whether the models are saved after that many epochs."""
         return self.save_all_models or epoch in (self.save_some_models or ())
 
 

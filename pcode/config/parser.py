@@ -196,7 +196,7 @@ def _values(texts: Mapping[str, FileValue]) -> dict[str, Any]:
 
 
 def _flags_of_run(texts: Mapping[str, FileValue]) -> dict[str, FileValue]:
-    """Those of the run that is to go on or to be evaluated: others win over them."""
+    """Return those of the run that is to go on or to be evaluated: others win over them."""
     resume = _values({name: text for name, text in texts.items() if name == "resume"}).get("resume")
     if resume in (None, AUTO):
         return {}
@@ -226,8 +226,9 @@ def why_irrelevant(names: Iterable[str], flags: Mapping[str, Any]) -> dict[str, 
             component, _ = of_components[name]
             chosen = flags[component.flag]
             reason = declared[component.flag].irrelevant(flags)
-            flag = component.options_with(chosen).get(name, flag)
-            if name not in component.options_with(chosen):
+            options = component.options_with(chosen)
+            flag = options.get(name, flag)
+            if name not in options:
                 reason = f"it has no effect with --{component.flag} {chosen}"
         reason = flag.irrelevant(flags) or reason
         if reason is not None:
@@ -269,7 +270,7 @@ def parse(arguments: Sequence[str]) -> Parsed:
 
 
 def to_yaml(config: Config) -> str:
-    """Every flag as YAML, in a form that `--config` reads back to the same Config."""
+    """Return every flag as YAML, in a form that `--config` reads back to the same Config."""
     flat = {
         name: list(value) if isinstance(value, tuple) else value
         for name, value in config.flat().items()

@@ -238,7 +238,7 @@ def _candidates(trials: Mapping[float, float]) -> list[float]:
 
 
 def _grows(consensus: Consensus, num_rounds: int) -> bool:
-    """Whether the error becomes larger again than it was, or never smaller than at the start."""
+    """Return whether the error becomes larger than it was, or never smaller than at first."""
     levels: list[float] = []
     for _ in range(REPLAY_PARTS):
         course = gossip(consensus, -(-num_rounds // REPLAY_PARTS), every=REPLAY_RECORD)

@@ -147,7 +147,7 @@ class Text(Dataset):
 def load_text(
     name: str, data_dir: str, *, rnn_bptt_len: BpttLength, batch_size: int, n_mpi_process: int
 ) -> Text:
-    """One of TEXTS: two texts over the vocabulary of the first.
+    """Read one of TEXTS: two texts over the vocabulary of the first.
 
     The vocabulary is the training text's words by falling frequency, words that are equally
     frequent in the order of their first appearance; "<unk>" comes last if the text itself has

@@ -54,12 +54,12 @@ def read_arrays(path: Path, *, size: int = 32, first: int = 0) -> tuple[Array, A
 
 
 def read_idx(images: Path, labels: Path) -> tuple[Array, Array]:
-    """Two idx files, N x H x W and N, each as it is or with gzip."""
+    """Read two idx files, N x H x W and N, each as it is or with gzip."""
     return _idx(images)[:, None], _idx(labels)
 
 
 def _idx(path: Path) -> Array:
-    """Bytes of any shape: IDX_BYTES, the number of sizes, the sizes (4 bytes, big-endian), them."""
+    """Read bytes of any shape: IDX_BYTES, how many sizes, these (4 bytes, big-endian), bytes."""
     with reading(path), gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
         head = file.read(4)
         if head[:3] != IDX_BYTES or len(head) != 4:
@@ -81,7 +81,7 @@ def read_matlab(path: Path) -> tuple[Array, Array]:
 
 
 def read_stl(images: Path, labels: Path) -> tuple[Array, Array]:
-    """Two files of bytes: 3 x 96 x 96 an image, columns first, and classes from 1."""
+    """Read two files of bytes: 3 x 96 x 96 an image, columns first, and classes from 1."""
     with reading(images):
         pixels = np.fromfile(images, np.uint8).reshape(-1, 3, 96, 96).swapaxes(2, 3)
     with reading(labels):
@@ -246,7 +246,7 @@ def load_vision(
         bool, Option("fetch the data set where it is not there yet", decides=False, compared=False)
     ] = False,
 ) -> InMemory:
-    """One of VISION, from the files that lie in data_dir as torchvision puts them there.
+    """Read one of VISION, from the files that lie in data_dir as torchvision puts them there.
 
     Of SVHN it is the 73,257 digits for training without the extra ones, of STL-10 the 5,000
     labelled images.

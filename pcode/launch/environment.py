@@ -93,7 +93,7 @@ def _read(kind: Kind, environ: Mapping[str, str], *names: str) -> RankEnvironmen
 
 
 def _num_step_tasks(environ: Mapping[str, str]) -> int | None:
-    """Tasks of the srun step of this process, or None outside of one."""
+    """Count the tasks of the srun step of this process, or None outside of one."""
     # The shell of an sbatch script has SLURM_PROCID=0 and the SLURM_NTASKS of the whole job too,
     # but no step number, or a reserved one.
     step = environ.get("SLURM_STEP_ID", environ.get("SLURM_STEPID", ""))
@@ -105,7 +105,7 @@ def _num_step_tasks(environ: Mapping[str, str]) -> int | None:
 
 
 def _num_local_tasks(environ: Mapping[str, str]) -> int:
-    """Tasks of the step on this machine, from `4(x2),3` and this machine's place in it."""
+    """Count the step's tasks on this machine, from `4(x2),3` and this machine's place in it."""
     name = "SLURM_STEP_TASKS_PER_NODE"
     text = environ.get(name, "")
     counts: list[int] = []
@@ -155,7 +155,7 @@ def check_ranks(
 
 
 def num_nodes_of(environment: RankEnvironment, num_local_ranks: int) -> int:
-    """How many nodes of so many ranks these are; a UserError where that is no whole number."""
+    """Return how many nodes of so many ranks these are; a UserError: no whole number."""
     num_nodes, left = divmod(environment.num_ranks, num_local_ranks)
     if left:
         raise UserError(
@@ -166,7 +166,7 @@ def num_nodes_of(environment: RankEnvironment, num_local_ranks: int) -> int:
 
 
 def rendezvous_address(environ: Mapping[str, str] = os.environ) -> tuple[str, int]:
-    """Host and port at which rank 0 of torch.distributed listens for the others.
+    """Return host and port at which rank 0 of torch.distributed listens for the others.
 
     MASTER_ADDR and MASTER_PORT where they are set. Otherwise every rank derives the same: in a
     Slurm step, its first host and a port from the numbers of job and step; under Open MPI on a

@@ -27,7 +27,7 @@ class Host:
     slots: int
 
     def is_this_machine(self) -> bool:
-        """Whether the name is this machine's, by name or by a numeric address; no look-up."""
+        """Return whether the name is this machine's, or a numeric address of it; no look-up."""
         own = socket.gethostname().lower()
         addresses = (each.address for found in psutil.net_if_addrs().values() for each in found)
         names = ("localhost", own, own.partition(".")[0], *addresses)
@@ -77,7 +77,7 @@ def read_hostfile(path: str) -> tuple[Host, ...]:
 
 
 def all_here(hosts: Sequence[Host]) -> bool:
-    """Whether none of the hosts is another machine."""
+    """Return whether none of the hosts is another machine."""
     return all(host.is_this_machine() for host in hosts)
 
 

@@ -29,12 +29,12 @@ class Mpirun:
     Attributes:
         program: what the interpreter of every rank gets: a script and its arguments.
         hosts: they take rank after rank, host after host; none: this machine does.
-        is_remote: some of them, of these or of those that they were chosen from, are not this one.
+        is_remote: whether the run has other machines than this one.
         mpi_path: prefix of the MPI installation; None: the one at hand.
         python_path: the interpreter on the hosts; None: this one.
         work_dir: the ranks' directory; None: this one.
         mpi_env: variables for them, as A=1,B=2.
-        has_store: they find each other by an address of rank 0.
+        has_store: they find each other by an address of rank 0, as gloo's and NCCL's.
         survives_failures: they go on when one of them has failed.
         use_ipc: CUDA IPC in the MPI's shared-memory transport; None: no message lies on a GPU.
     """

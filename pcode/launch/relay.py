@@ -102,7 +102,7 @@ def without_noise(text: bytes) -> bytes:
 
 
 def _death(text: bytes) -> Death | None:
-    """How a rank ended, from the text of a block."""
+    """Return how a rank ended, from the text of a block."""
     if match := _KILLED.search(text):
         rank, process, host, number, signal = (group.decode() for group in match.groups())
         end = f"was ended by signal {number} ({signal})"

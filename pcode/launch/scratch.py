@@ -60,7 +60,7 @@ def scratch_folder() -> Iterator[Scratch]:
 
 
 def _make_folder() -> Path:
-    """In the first place that takes one."""
+    """Make it in the first place that takes one."""
     usual, reason = Path(tempfile.gettempdir()), ""
     is_short = len(os.fsencode(usual)) <= _LONGEST_PATH_BYTES - len("/pcode-12345678")
     for place in (_MEMORY, *([usual] if is_short else []), Path("/tmp")):

@@ -51,7 +51,7 @@ def torchvision_resnet(name: str, input_shape: tuple[int, ...], num_classes: int
 
 
 def torchvision_model(name: str, input_shape: tuple[int, ...], num_classes: int) -> nn.Module:
-    """One of torchvision_names(), as torchvision makes it."""
+    """Make one of torchvision_names(), as torchvision makes it."""
     if image_shape(input_shape)[0] != 3:
         raise UnfitInputsError("images of 3 channels")
     model: nn.Module = _models().get_model(

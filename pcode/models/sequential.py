@@ -49,14 +49,14 @@ def mlp(
 
 
 def logistic_regression(input_shape: tuple[int, ...], num_classes: int) -> nn.Sequential:
-    """One linear layer over the flattened sample: multinomial logistic regression."""
+    """Make one linear layer over the flattened sample: multinomial logistic regression."""
     return mlp(input_shape, num_classes, mlp_num_layers=1, mlp_hidden_size=1, drop_rate=0.0)
 
 
 def lenet(input_shape: tuple[int, ...], num_classes: int) -> nn.Sequential:
-    """Two 5 x 5 convolutions with pooling, three linear layers; 61,706 parameters on 1 x 28 x 28.
+    """Chain two 5 x 5 convolutions with pooling and three linear layers.
 
-    Images of 28 x 28 pixels are padded to 32 x 32. Initial values: torch's,
+    On 1 x 28 x 28, which are padded to 32 x 32, it has 61,706 parameters. Initial values: torch's,
     U(-1 / sqrt(inputs), 1 / sqrt(inputs)).
 
     Source: LeCun, Bottou, Bengio, Haffner, "Gradient-based learning applied to document

@@ -18,7 +18,7 @@ class Backoff:
     share: float
 
     def pause(self, idle: float, previous: float = math.inf, moved_much: bool = False) -> float:
-        """Seconds of the next pause after `idle` ones, at most twice as long as the previous.
+        """Return seconds of the next pause after `idle` ones, at most twice the previous.
 
         At most half as long where the poll since that has moved much, and more may come.
         """
@@ -55,7 +55,7 @@ class Waiting:
         self._moved, self._gap, self._slept = now, 0.0, False
 
     def pause(self, begin: float, end: float, completed: float) -> float | None:
-        """Seconds to sleep before the next poll; 0: let other threads run; None: poll at once.
+        """Return seconds to sleep before a poll; 0: let other threads run; None: poll at once.
 
         The last poll was from `begin` to `end`; a message was last complete at `completed`.
         """

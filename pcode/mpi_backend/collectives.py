@@ -56,7 +56,7 @@ class Channel:
         ]
 
     def point_to_point(self, tensor: torch.Tensor, peer: int, tag: int, receiving: bool) -> Steps:
-        """One message; peer may be MPI.ANY_SOURCE for a receive."""
+        """Move one message; peer may be MPI.ANY_SOURCE for a receive."""
         contiguous = ContiguousTensors(tensor, allows_cuda=self._allows_cuda)
         yield self.move(contiguous.buffers[0], peer, tag, receiving)
         if receiving:
@@ -98,7 +98,7 @@ class Collective:
         return self.all_to_all(self._at(root, output), inputs)
 
     def _at(self, root: int, tensor: torch.Tensor) -> list[torch.Tensor]:
-        """One tensor per rank: this one for the root, empty ones for the others."""
+        """Return one tensor per rank: this one for the root, empty ones for the others."""
         tensors = [tensor.new_empty(0)] * self.size
         tensors[root] = tensor
         return tensors
@@ -119,7 +119,7 @@ class Collective:
         yield children
 
     def barrier(self) -> Steps:
-        """One byte from everyone to everyone."""
+        """Move one byte from everyone to everyone."""
         incoming = list(torch.empty(self.size, 1, dtype=torch.uint8))
         outgoing = [torch.zeros(1, dtype=torch.uint8)] * self.size
         yield self._exchange(incoming, outgoing)

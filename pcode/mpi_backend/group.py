@@ -125,7 +125,7 @@ class MPIProcessGroup(ProcessGroup):  # type: ignore[misc]
     # Reductions
 
     def allreduce(self, tensors: Tensors | torch.Tensor, opts: Any = _ALL_REDUCE) -> MPIWork:
-        """Each tensor = its reduction over the ranks; opts may be a ReduceOp."""
+        """Set each tensor to its reduction over the ranks; opts may be a ReduceOp."""
         tensors = [tensors] if isinstance(tensors, torch.Tensor) else tensors
         if isinstance(opts, ReduceOp | ReduceOp.RedOpType):
             op, opts = opts, dist.AllreduceOptions()
@@ -174,7 +174,7 @@ class MPIProcessGroup(ProcessGroup):  # type: ignore[misc]
     # Copies
 
     def broadcast(self, tensors: Tensors | torch.Tensor, opts: Any = _BROADCAST) -> MPIWork:
-        """Every rank's tensor = the root's; opts may be the root's rank in the group."""
+        """Set every rank's tensor to the root's; opts may be the root's rank in the group."""
         tensors = [tensors] if isinstance(tensors, torch.Tensor) else tensors
         if isinstance(opts, int):
             root, opts = opts, dist.BroadcastOptions()

@@ -73,7 +73,7 @@ def initializing() -> Iterator[None]:
 
 
 def is_cuda_aware() -> bool:
-    """Whether the MPI library says that it sends and receives the memory of CUDA devices.
+    """Return whether the MPI library says that it sends and receives the memory of CUDA devices.
 
     Asked of the library itself (MPIX_Query_cuda_support, of Open MPI and MPICH), once MPI is
     initialized. One without the question takes none.

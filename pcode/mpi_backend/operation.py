@@ -28,7 +28,7 @@ class Transfer:
     source: int = -1
 
     def test(self, world: World) -> bool:
-        """Whether it is complete; raises an MPIError where it failed or has another size."""
+        """Return whether it is complete; raises an MPIError where it failed or has another size."""
         status = MPI.Status() if self.receiving else None
         try:
             if not self.request.Test(status):
@@ -95,7 +95,7 @@ class Operation:
             raise self.world.translate(error) from error
 
     def needs_polling(self) -> bool:
-        """Whether only its own polls move it on or complete what others wait for."""
+        """Return whether only its own polls move it on or complete what others wait for."""
         return self.ended is not None or not self._one_step
 
     def poll(self) -> bool:

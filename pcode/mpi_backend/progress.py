@@ -115,7 +115,7 @@ class Progress:
             time.sleep(max(pause, WAITING.longest) if self._driven else pause)
 
     def _let_move(self, last: float) -> None:
-        """For a while after `last`, move what needs no more than a call of MPI now and then."""
+        """Move, for a while after `last`, what needs no more than a call of MPI now and then."""
         now, moved_much = time.perf_counter(), False
         end = now + min(max(now - last, QUIET.shortest), QUIET_SECONDS)
         while self._quiet and not self._driven and now < end:

@@ -218,7 +218,7 @@ def _survives_deaths() -> bool:
 
 
 def _agree(world: World, limit: float, is_good: bool) -> bool:
-    """Whether it is good on all ranks and none has died; the same answer on all."""
+    """Return whether it is good on all ranks and none has died; the same answer on all."""
 
     def agree() -> bool:
         try:

@@ -28,7 +28,7 @@ COUNTS = ("num_steps", "num_exchanges", "steps_since_exchange", "epoch")
 def parameter_groups(
     model: nn.Module, weight_decay: float, without_decay: Iterable[str] = ()
 ) -> list[dict[str, Any]]:
-    """Two param_groups: all parameters with weight_decay, and those named without any.
+    """Make two param_groups: all parameters with weight_decay, and those named without any.
 
     Args:
         without_decay: names of parameters (of normalisation layers, usually).
@@ -171,7 +171,7 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
     def warnings(
         cls, topology: Topology, compressor: Compressor, layout: Layout, **flags: Any
     ) -> list[str]:
-        """Why it may fail, by the papers; flags are all of the run."""
+        """Return why it may fail, by the papers; flags are all of the run."""
         return []
 
     @classmethod
@@ -200,7 +200,7 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """One step of this node, from the gradients of its parameters.
+        """Make one step of this node, from the gradients of its parameters.
 
         Raises:
             CommunicationError: an exchange with a neighbour failed.
@@ -226,7 +226,7 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
         return loss
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """For the constructor alone: raise ValueError once the vectors are laid out."""
+        """Raise ValueError once the vectors are laid out: for the constructor alone."""
         if hasattr(self, "store"):
             raise ValueError("parameters cannot be added to an optimizer: its vectors are laid out")
         _ADD_PARAM_GROUP(self, param_group)

@@ -28,7 +28,7 @@ class Gossip:
     `send` encodes into the own one and starts the exchange, which fills the others; after `receive`
     has waited for it, all may be read until the next `send` or `fused_step`. They are freed with
     this object; of a failed exchange MPI keeps them (mpi_backend/operation.py), as it may still
-    write. Where a GPU's messages travel through host memory, staging.py receives it into its own.
+    write. Where a GPU's messages travel through host memory, staging.py receives into its own.
 
     Args:
         seed: the run's seed, from which both ends of an edge draw.

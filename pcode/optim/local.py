@@ -82,7 +82,7 @@ class LocalStep:
         self.store, self.groups = store, groups
 
     def step(self) -> None:
-        """One local step, from the gradients in store.g."""
+        """Take a local step, from the gradients in store.g."""
         raise NotImplementedError
 
     def step_and_mix(self, z: torch.Tensor, gamma: float) -> None:

@@ -65,13 +65,13 @@ def _update(
 
 @lru_cache(maxsize=16)
 def _addresses(addresses: tuple[int, ...], device: torch.device) -> torch.Tensor:
-    """On the device; torch's allocator gives gradients the same memory step after step."""
+    """Put them on the device; torch gives gradients the same memory step after step."""
     return to_device(torch.tensor(addresses, dtype=torch.int64), device)
 
 
 @lru_cache(maxsize=16)
 def _coefficients(rows: bytes, device: torch.device) -> torch.Tensor:
-    """On the device; the learning rate may stay the same for long."""
+    """Put them on the device; the learning rate may stay the same for long."""
     return to_device(torch.from_numpy(np.frombuffer(rows, dtype=np.float32).copy()), device)
 
 

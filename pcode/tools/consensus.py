@@ -7,7 +7,7 @@ import argparse
 import dataclasses
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -23,7 +23,7 @@ from pcode.tools.command import FORMATS, Parser, check_writable, tool, write
 from pcode.topology import Topology, make_topology
 from pcode.utils.errors import UserError
 from pcode.utils.layout import Layout
-from pcode.utils.options import look_up, option, options_of, taken_by, validate_options
+from pcode.utils.options import look_up, option, options_of, taken_by
 from pcode.utils.tables import markdown
 
 TARGET_ERROR = 1e-3
@@ -137,9 +137,8 @@ def _parse(arguments: Sequence[str]) -> tuple[Options, dict[str, Any]]:
         text = flag.help.replace("%", "%%")
         parser.add_argument(f"--{name}", metavar=flag.placeholder, help=text)
     given = vars(parser.parse_args(arguments))
-    values = {name: flags[name].parse(text) for name, text in given.items()}
+    values = {name: flags[name].accepted(flags[name].parse(text)) for name, text in given.items()}
     options = Options(**{name: value for name, value in values.items() if name in own})
-    validate_options(options)
     check_writable("output", options.output)
     check_writable("picture", options.picture, FORMATS)
     n, num_entries = options.n_mpi_process, sum(options.entries)
@@ -152,9 +151,8 @@ def _parse(arguments: Sequence[str]) -> tuple[Options, dict[str, Any]]:
     return options, {name: value for name, value in values.items() if name not in own}
 
 
-def _warn_of_unused(given: Iterable[str], compressors: Iterable[Compressor]) -> None:
-    used = {name for compressor in compressors for name in compressor.options}
-    if unused := [f"--{name}" for name in given if name not in used]:
+def _warn_of_unused(given: Iterable[str], taken: Collection[str]) -> None:
+    if unused := [f"--{name}" for name in given if name not in taken]:
         words = f"{', '.join(unused)}: no compressor in --comm_op takes it"
         print(f"consensus: warning: {words}", file=sys.stderr)
 
@@ -189,7 +187,8 @@ def main(arguments: Sequence[str]) -> None:
     ]
     kinds = {name: look_up("comm_op", name, COMPRESSORS) for name in options.comm_op}
     compressors = {name: kind(**taken_by(kind, given)) for name, kind in kinds.items()}
-    _warn_of_unused(given, compressors.values())
+    taken = dict(chain(*(each.options.items() for each in compressors.values())))
+    _warn_of_unused(given, taken)
     found = [
         _cell(topology, name, compressor, options)
         for topology in topologies
@@ -199,7 +198,7 @@ def main(arguments: Sequence[str]) -> None:
     measurements = [each for each in found if isinstance(each, Measurement)]
     others = [dataclasses.asdict(each) for each in found if not isinstance(each, Measurement)]
     content = {
-        "options": dataclasses.asdict(options) | given,
+        "options": dataclasses.asdict(options) | taken,
         "measurements": [each.figures() for each in measurements],
         "without_gamma": others,
     }

@@ -75,7 +75,7 @@ TABLES = {file.stem: _read(file) for file in sorted(CONFIGS.glob("*.yaml"))}
 
 
 def is_rehearsal(data: str | None) -> bool:
-    """Whether the table's rehearsal applies on that data set; None is the files' own."""
+    """Return whether the table's rehearsal applies on that data set; None is the files' own."""
     return data is not None and data.partition(":")[0] in REHEARSED
 
 

@@ -75,7 +75,7 @@ def _named(runs: pd.DataFrame) -> pd.DataFrame:
 def _telling_flags(settings: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return the flags that split what has the same name so far.
 
-    They are taken components first, then in the order of the configuration.
+    They are taken components first, then the number of nodes, then as in the configuration.
     """
     names = dict.fromkeys(name for flags in settings for name in _compared(flags))
     # Another flag is the reason why one matters in some only: that one is to be named.

@@ -99,7 +99,7 @@ def evaluate(
     task, local_ranks = TASKS[dataset.task], communicator.local_ranks
 
     def counts_of(counted: nn.Module, part: int, num_local_ranks: int) -> list[torch.Tensor]:
-        """Every node's, each the sum over its processes, which take a share of the test set."""
+        """Return every node's: sums over its processes, which take a share of the test set."""
         own = _count(counted, task, dataset.test_batches(part, num_local_ranks), amp)
         local_ranks.all_reduce(own)
         return communicator.all_gather(own)

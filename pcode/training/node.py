@@ -49,7 +49,7 @@ class Node:
     ) -> None:
         self.plan, self.communicator, self.rank = plan, communicator, communicator.rank
         self.local_ranks = communicator.local_ranks
-        self.part = LocalRank(self.local_ranks.rank, self.local_ranks.size)
+        self.local_rank = LocalRank(self.local_ranks.rank, self.local_ranks.size)
         self._share = 1.0
         learning = plan.config.learning
         self.seed, self.amp = learning.manual_seed, learning.amp
@@ -91,12 +91,12 @@ class Node:
         if first == 0:  # nothing is carried over from the epoch before
             self.carried = None
         samples, batch_size = plan.partition(epoch)[self.rank], plan.config.data.batch_size
-        self._share = self.part.share_of(min(batch_size, len(samples)))
-        order = Order(self.seed, self.rank, epoch, self.part)
+        self._share = self.local_rank.share_of(min(batch_size, len(samples)))
+        order = Order(self.seed, self.rank, epoch, self.local_rank)
         return self.dataset.train_batches(samples, plan.steps_per_epoch, batch_size, order, first)
 
     def train_step(self, batches: Batches) -> list[float]:
-        """One step on the next batch; the losses that have become known, usually one.
+        """Make a step on the next batch; return the losses that have become known, usually one.
 
         That of this step on a CPU, of the step before on a GPU: see `outstanding_losses`. Each is
         what this process adds to the node's mean loss.
@@ -121,7 +121,7 @@ class Node:
             group["lr"] = rate
         # Dropout draws from torch's global generator: it starts from this step's own number.
         seed_dropout = torch.cuda.manual_seed if on_gpu else torch.default_generator.manual_seed
-        seed_dropout(derive_seed(self.seed, "forward", self.rank, step, *self.part.numbers))
+        seed_dropout(derive_seed(self.seed, "forward", self.rank, step, *self.local_rank.numbers))
         self.communicator.fail_point("forward", step, lambda: self.optimizer.x.fill_(math.nan))
         with self.timer("forward"):
             with autocast(self.amp, self.device):
@@ -171,14 +171,14 @@ class Node:
         self._timed = dict.fromkeys(("total", *self.timer.seconds), 0.0)
 
     def step_seconds(self) -> dict[str, float] | None:
-        """Mean seconds of a step and of its parts; None where they are not to be measured."""
+        """Return mean seconds of a step and its parts; None where they are not to be measured."""
         if self.timed_steps == 0 or not self.plan.config.watch.track_time:
             return None
         self.timer.synchronize()
         return {name: seconds / self.timed_steps for name, seconds in self._timed.items()}
 
     def state_dict(self) -> dict[str, Any]:
-        """All that the node is between two steps: tensors, numbers and texts; all nodes call it.
+        """Return all that the node is between two steps, in plain values; all nodes call it.
 
         What is carried is that of the whole batch; running statistics are this process's, unless
         they have been averaged.
@@ -205,7 +205,7 @@ class Node:
         self.carried = None
         if state["carried"] is not None:
             self.carried = tuple(
-                to_device(self.part.slice_of(whole, _COLUMNS).contiguous(), self.device)
+                to_device(self.local_rank.slice_of(whole, _COLUMNS).contiguous(), self.device)
                 for whole in state["carried"]
             )
         if self._scaler is not None:

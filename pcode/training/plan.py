@@ -135,7 +135,7 @@ class Plan:
         )
 
     def partition(self, epoch: int) -> list[torch.Tensor]:
-        """Every node's training samples in an epoch."""
+        """Return every node's training samples in an epoch."""
         data = self.config.data
         epoch = epoch if data.reshuffle_per_epoch else 0
         if epoch not in self.dealt:

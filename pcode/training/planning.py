@@ -125,7 +125,7 @@ def make_plan(config: Config) -> Plan:
 
 
 def _start(plan: Plan, resolved: Config) -> ResumePoint | None:
-    """Where the run goes on from: before its end, or at the end of one of its own."""
+    """Return where the run goes on from: before its end, or at the end of one of its own."""
     runs = runs_folder(resolved)
     start = find_resume_point(resolved, runs, plan.topology, plan.steps_per_epoch)
     new = None if plan.timestamp is None else runs / plan.timestamp

@@ -57,7 +57,7 @@ def check_folder(config: Config) -> None:
 
 
 def is_locked(run: Path) -> bool:
-    """Whether a process trains in this folder."""
+    """Return whether a process trains in this folder."""
     try:
         with (run / ".lock").open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # many may ask at once
@@ -96,7 +96,7 @@ def run_name(start: datetime) -> str:
 
 
 def _numbers(values: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, float]]:
-    """Every number among the values and in those that are mappings, by its path."""
+    """Yield every number among the values and in those that are mappings, by its path."""
     for name, value in values.items():
         path = f"{prefix}/{name}"
         if isinstance(value, Mapping):
@@ -159,14 +159,14 @@ class Records:
         self._events = EventsWriter(str(folder / "events"), f".{os.getpid()}")
 
     def log_bytes(self) -> int:
-        """How long the log is, which lies on the disk now."""
+        """Return how long the log is, which lies on the disk now."""
         if self._log is None:
             return 0
         os.fsync(self._log.fileno())
         return self._log.tell()
 
     def write(self, kind: str, step: int, values: Mapping[str, Any]) -> None:
-        """One line of log.jsonl; rank 0 shows its numbers in TensorBoard as well.
+        """Write a line of log.jsonl; rank 0 shows its numbers in TensorBoard as well.
 
         Those of an evaluation stand there also over the bytes that a node has sent, on average.
         """
@@ -189,7 +189,7 @@ class Records:
         self._events.flush()
 
     def write_config(self, config: Config) -> None:
-        """On the node that leads: a folder with config.yaml is a run that can go on."""
+        """Write it on the node that leads: a folder with config.yaml is a run that can go on."""
         if self._lock is not None:
             write_whole(self.folder / "config.yaml", to_yaml(config).encode())
 
@@ -198,7 +198,7 @@ class Records:
         write_whole(self.folder / SUMMARY, text.encode())
 
     def write_partition(self, shares: Sequence[torch.Tensor]) -> None:
-        """partition.npz: the positions of each node's training samples, arrays named by rank."""
+        """Write partition.npz: each node's training samples, positions in arrays named by rank."""
         arrays: dict[str, Any] = {str(rank): share.numpy() for rank, share in enumerate(shares)}
         with whole_file(self.folder / "partition.npz") as file:
             np.savez_compressed(file, **arrays)

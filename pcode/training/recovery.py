@@ -34,6 +34,8 @@ from pcode.training.records import lock
 from pcode.training.state import RunState
 from pcode.utils.errors import CommunicationError, DivergenceError
 
+MOST_ATTEMPTS = 3
+
 
 def continue_after(state: RunState, error: CommunicationError | DivergenceError) -> None:
     """Let a run go on with the nodes that are left, after an error of this node or of another.
@@ -50,9 +52,10 @@ def continue_after(state: RunState, error: CommunicationError | DivergenceError)
     )
     reason = str(error) if isinstance(error, DivergenceError) else ""
     before, alive = state.members, list(range(communicator.size))
-    # Another node may die in each attempt. Where none does, messages are too slow: give up.
-    for attempt in range(communicator.size, -1, -1):
+    attempts = 0  # since a node died: where none does, messages are too slow
+    while True:
         communicator, survivors = communicator.recover(reason)
+        attempts = attempts + 1 if len(survivors) == len(alive) else 0
         reason = ""
         alive = [alive[rank] for rank in survivors]
         state.members = [before[rank] for rank in alive]
@@ -60,7 +63,7 @@ def continue_after(state: RunState, error: CommunicationError | DivergenceError)
             regrouped = regroup(state.node, communicator, alive, diverged)
             break
         except CommunicationError:
-            if attempt == 0:
+            if attempts == MOST_ATTEMPTS:
                 raise
     if regrouped is None:
         raise error

@@ -40,7 +40,7 @@ def headline(plan: Plan) -> list[str]:
 
 
 def _nodes(plan: Plan) -> str:
-    """How many there are, and of how many processes."""
+    """Return how many there are, and of how many processes."""
     launch, num_nodes = plan.config.launch, plan.topology.num_nodes
     if launch.n_sub_process == 1:
         return f"{num_nodes} nodes"
@@ -128,7 +128,7 @@ def _rates(plan: Plan) -> list[str]:
 
 
 def describe(plan: Plan, command: list[str]) -> str:
-    """All that `--dry_run` prints.
+    """Return all that `--dry_run` prints.
 
     Args:
         command: the mpirun command, empty where the nodes run in this process.

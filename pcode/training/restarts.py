@@ -39,7 +39,7 @@ class GoingBack:
         self.step, self._config = step, _identity(run / "config.yaml")
 
     def has_begun(self, run: Path) -> bool:
-        """Whether it goes on in that folder: there are other checkpoints from then on."""
+        """Return whether it goes on in that folder: there are other checkpoints from then on."""
         return _identity(run / "config.yaml") != self._config
 
 

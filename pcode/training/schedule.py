@@ -48,7 +48,7 @@ class Schedule:
 
 
 def _scale(config: Config, topology: Graph, rank: int) -> float:
-    """How much larger than its scheme's the final learning rate of a node is."""
+    """Return how much larger than its scheme's the final learning rate of a node is."""
     learning, data = config.learning, config.data
     if not learning.lr_scaleup:
         return 1.0

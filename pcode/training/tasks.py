@@ -81,7 +81,7 @@ TASKS = {
 def cross_entropy(
     outputs: torch.Tensor, targets: torch.Tensor, reduction: str = "mean"
 ) -> torch.Tensor:
-    """Of outputs (..., classes) and targets (...), in float32."""
+    """Compute that of outputs (..., classes) and targets (...), in float32."""
     return functional.cross_entropy(
         outputs.flatten(0, -2).float(), targets.flatten(), reduction=reduction
     )

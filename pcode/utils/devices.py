@@ -28,7 +28,7 @@ def threads_per_node(
     environ: Mapping[str, str] = os.environ,
     num_cores: int | None = None,
 ) -> int:
-    """CPU threads of a node: --num_threads, else OMP_NUM_THREADS, else its share of the cores.
+    """Return a node's CPU threads: --num_threads, else OMP_NUM_THREADS, else its share of cores.
 
     The cores, unless given, are those that this process may use, in a container no more than its
     limit, of which a share of a core counts as one. A list in OMP_NUM_THREADS is one number for
@@ -168,7 +168,7 @@ def moved_together(tensors: Sequence[torch.Tensor], device: torch.device) -> Seq
 
 
 def memory_bytes(device: torch.device) -> float:
-    """Of a GPU, all of it; of the host, no limit: what lies there lies there already."""
+    """Return all of a GPU's; of the host's no limit: what lies there lies there already."""
     if device.type != "cuda":
         return math.inf
     return torch.cuda.get_device_properties(device).total_memory

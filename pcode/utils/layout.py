@@ -47,7 +47,7 @@ class Layout:
         return len(self.sizes)
 
     def views(self, vector: torch.Tensor) -> list[torch.Tensor]:
-        """Each tensor's view into `vector`, a flat tensor of num_entries."""
+        """Return each tensor's view into `vector`, a flat tensor of num_entries."""
         return [
             vector[offset : offset + size].view(shape)
             for offset, size, shape in zip(self.offsets, self.sizes, self.shapes, strict=True)

@@ -126,7 +126,7 @@ class Option:
 
     def accepted(self, value: Any) -> Any:
         """Return the value, or what it is another word for; raise as `validate`."""
-        value = self.synonyms.get(value, value)
+        value = self.synonyms.get(value, value) if self.synonyms else value
         self.validate(value)
         return value
 

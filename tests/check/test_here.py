@@ -34,7 +34,8 @@ def test_this_machine_is_fine(tmp_path: Path, backend: str) -> None:
 
 
 def test_processes_of_a_node_are_ranks_and_the_first_ones_have_edges(tmp_path: Path) -> None:
-    checked = check(tmp_path, "--n_sub_process", "2")
+    (tmp_path / "there").mkdir()  # a path relative to where the user is, not to itself
+    checked = check(tmp_path, "--n_sub_process", "2", "--work_dir", "there")
     flags, _, host, edges = checked.marked("ok")
     assert flags.startswith("flags: mlp on digits, 2 nodes of 2 processes, ring, ")
     assert host.startswith("this machine: ranks 0 to 3, ")

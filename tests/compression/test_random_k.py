@@ -283,5 +283,5 @@ def test_consensus_stepsize_goes_through_the_tuned_ones() -> None:
 
 def test_words_for_the_first_lines() -> None:
     assert make_compressor("compress_random_k", compress_ratio=0.99).description == (
-        "keeps 1 % of the entries of each tensor (drops 99 %), drawn at random, biased"
+        "selects 1 % of the entries of each tensor (drops 99 %), drawn at random, biased"
     )

@@ -346,7 +346,8 @@ class TestParameters:
             (0.0, "100", "0"),
         ):
             assert top_k(ratio).description == (
-                f"keeps the largest {selected} % of the entries of each tensor (drops {dropped} %)"
+                f"selects the largest {selected} % of the entries of each tensor "
+                f"(drops {dropped} %)"
             )
 
     def test_contraction_is_the_smallest_share(self) -> None:

@@ -19,6 +19,7 @@ RETIRED = {
     r"spared": "no_decay",
     r"sick|healed|healthy|incurable": "diverged, restored, unrecoverable",
     r"told": "reported",
+    r"takes? in": "receive",
     r"doubts?|remarks?": "warnings, notes",
     r"refuses?": "validate",
     r"hand(s|ed|ing)?_on|hands? on|handed on": "pass on, warm start",
@@ -29,12 +30,17 @@ RETIRED = {
     r"kept": "selected, cached, retained",
 }
 # Names in files and variables that users have.
-FORMATS = re.compile(r'"law"|"healed"|"meeting"|\.kept\b|decentralization meets')
+FORMATS = re.compile(
+    r'"law"|cleanPodPolicy: Running|"healed"|"meeting"|\.kept\b|decentralization meets'
+)
 CLASSES = r"Running|Board|Start(?= ?\()"  # RunState, event writer, ResumePoint
 WORDS = rf"(?i:{'|'.join(RETIRED)})|{CLASSES}"
 PATTERN = re.compile(rf"(?<![a-zA-Z-])({WORDS})(?![a-zA-Z-])")
 SOURCES = sorted(
-    str(path.relative_to(ROOT)) for path in (*ROOT.glob("pcode/**/*.py"), ROOT / "run.py")
+    str(path.relative_to(ROOT))
+    for pattern in ("run.py", "pcode/**/*.py", "environments/**/*.*", "configs/**/*.yaml")
+    for path in ROOT.glob(pattern)
+    if "__pycache__" not in path.parts
 )
 
 

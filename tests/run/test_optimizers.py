@@ -52,7 +52,7 @@ def test_local_steps_send_less(tmp_path: Path) -> None:
 def test_the_first_lines_say_what_is_kept(tmp_path: Path) -> None:
     flags = ("--comm_op", "compress_top_k", "--compress_ratio", "0.99", "--num_epochs", "1")
     lines = run(tmp_path, *SMALL, *flags).stdout.splitlines()
-    assert "keeps the largest 1 % of the entries of each tensor (drops 99 %)" in lines[2]
+    assert "selects the largest 1 % of the entries of each tensor (drops 99 %)" in lines[2]
 
 
 def test_a_searched_gamma_is_printed_once_and_used(tmp_path: Path) -> None:

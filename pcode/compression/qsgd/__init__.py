@@ -82,7 +82,7 @@ class QSGD(KernelCompressor):
         most = float(errors_of(layout.sizes, self.quantize_level).max(initial=0))
         return 1 / (1 + most) if self.is_biased else 1 - most
 
-    def parameters(self, layout: Layout) -> tuple[Any, ...]:
+    def parameters(self, layout: Layout) -> tuple[Any, ...]:  # level, is_biased
         return () if self._identity is not None else (self.quantize_level, self.is_biased)
 
     def triton_kernels(self) -> Kernels:

@@ -242,7 +242,7 @@ def _scales(layout: Layout, norms: Doubles, level: int, is_biased: bool) -> Doub
 
 
 def _factors(level: int, norms: Doubles) -> Floats:
-    """Two factors whose product is s / ||v||_2, num_tensors x 2.
+    """Return two factors whose product is s / ||v||_2, num_tensors x 2.
 
     The first is a power of two that brings the norm near 1, as s / ||v||_2 itself may be too
     large or too small for float32.

@@ -11,7 +11,7 @@ LARGEST_NORM = float(np.nextafter(np.finfo(np.float32).max, np.float32(0)))
 
 @lru_cache(maxsize=64)
 def places_of(sizes: tuple[int, ...], level: int) -> NDArray[np.int64]:
-    """Where signs and magnitudes of each tensor begin, in bytes; last, the message's end, twice."""
+    """Return where each tensor's signs and magnitudes begin, in bytes; last, twice, the end."""
     places, place = [], 4 * len(sizes)
     for size in sizes:
         places.append((place, place + (size + 7) // 8))

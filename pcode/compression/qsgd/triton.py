@@ -162,7 +162,7 @@ def _divisors(
 def encode(
     layout: Layout, difference: Difference, message: Message, level: int, is_biased: bool
 ) -> None:
-    """Two passes over the vectors, as on a CPU."""
+    """Pass over the vectors twice, as on a CPU."""
     check_alignment([message])
     device = difference.value.device
     segments = segments_of(layout.sizes, device)

@@ -56,7 +56,7 @@ class RandomK(Sparsifier, KernelCompressor):
             )
         return super().selected(layout)
 
-    def parameters(self, layout: Layout) -> tuple[Any, ...]:
+    def parameters(self, layout: Layout) -> tuple[Any, ...]:  # selected, is_biased
         return self.selected(layout), self.is_biased
 
     def message_bytes(self, layout: Layout) -> int:

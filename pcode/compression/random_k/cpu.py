@@ -54,7 +54,7 @@ def _shuffle(words: Words, size: int, num_selected: int, positions: Words) -> No
 def _round(
     x: np.uint32, word: np.uint32, factor: np.uint32, mask: np.uint32, shift: np.uint32
 ) -> np.uint32:
-    """One round of the permutation: add, multiply modulo a power of two, fold."""
+    """Do a round of the permutation: add, multiply modulo a power of two, fold."""
     x = np.uint32(np.uint32(x + word) * factor) & mask
     x ^= x >> shift
     return x
@@ -62,7 +62,7 @@ def _round(
 
 @kernel
 def _permute(words: Words, size: int, first: int, count: int, positions: Words) -> None:
-    """Where a keyed permutation of 0..size - 1 puts `first` and the `count` - 1 after it."""
+    """Find where a keyed permutation of 0..size - 1 puts `first` and the `count` - 1 after it."""
     bits = 0
     while (1 << bits) < size:
         bits += 1

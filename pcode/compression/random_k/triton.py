@@ -70,7 +70,7 @@ def _tables(
 def _folded(
     x: tl.tensor, word: tl.tensor, factor: tl.tensor, mask: tl.tensor, shift: tl.tensor
 ) -> Any:
-    """One round of the permutation: add, multiply modulo a power of two, fold."""
+    """Do a round of the permutation: add, multiply modulo a power of two, fold."""
     x = ((x + word) * factor) & mask
     return x ^ (x >> shift)
 
@@ -96,7 +96,7 @@ def _places(
     inside: tl.tensor,
     NUM_WORDS: tl.constexpr,
 ) -> Any:
-    """Where in the vector the selected entries of these numbers of a tensor are."""
+    """Return where in the vector the selected entries of these numbers of a tensor are."""
     row = tensors + 4 * tensor
     size, bits, begin = tl.load(row + 1), tl.load(row + 2), tl.load(row + 3)
     x = numbers.to(tl.uint32)

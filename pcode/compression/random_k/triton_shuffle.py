@@ -93,7 +93,7 @@ def _last_exchange(
     MOST: tl.constexpr,
     NUMBER_BITS: tl.constexpr,
 ) -> Any:
-    """Whether an exchange before `numbers` was of each cell, and the last such exchange."""
+    """Return whether an exchange before `numbers` was of each cell, and the last such exchange."""
     bounds = (cells << NUMBER_BITS) | numbers
     found = _last_below(ascending, bounds, MOST)
     is_any = (found < bounds) & ((found >> NUMBER_BITS) == cells)
@@ -116,7 +116,7 @@ def _draw_shuffled(
     NUMBER_BITS: tl.constexpr,
     MOST: tl.constexpr,
 ) -> None:
-    """For one of the keys, the positions of the entries selected of this program's tensor.
+    """Draw, for one of the keys, where the entries selected of this program's tensor are.
 
     Exchange i of the shuffle, i = 0, 1, ..., is of the contents of cells i and c(i) >= i, and
     leaves position i in cell i. Before it, a cell c >= i holds what the last exchange j < i with
@@ -150,7 +150,7 @@ def _draw_shuffled(
 
 
 def draw(shuffled: Shuffled, tensors: torch.Tensor, keys: list[int]) -> torch.Tensor:
-    """For each key, the positions of the selected entries within their tensors, int32.
+    """Draw for each key where the selected entries are within their tensors, int32.
 
     Args:
         tensors: a row of four int64 for each tensor of the layout: the second holds its entries,

@@ -70,7 +70,7 @@ def _decode(
 
 @lru_cache(maxsize=64)
 def _tables(sizes: tuple[int, ...], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """Where the bits of each tensor begin in a message, and the tensors' sizes."""
+    """Return where the bits of each tensor begin in a message, and the tensors' sizes."""
     return (
         torch.from_numpy(places_of(sizes)).to(device),
         torch.tensor(sizes, dtype=torch.int64, device=device),

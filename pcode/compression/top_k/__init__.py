@@ -49,7 +49,7 @@ class TopK(Sparsifier, KernelCompressor):
         """Return the form of the code of the positions."""
         return code_of(sum(self.selected(layout)), layout.num_entries)
 
-    def parameters(self, layout: Layout) -> tuple[Any, ...]:
+    def parameters(self, layout: Layout) -> tuple[Any, ...]:  # num_selected, code
         return self.selected(layout), self.code(layout)
 
     def message_bytes(self, layout: Layout) -> int:

@@ -107,7 +107,7 @@ def select_threshold(
     candidates: Candidates,
     spare: Candidates,
 ) -> tuple[int, int]:
-    """As `threshold_of_rank`, from the candidates, which are given up where they do not do."""
+    """Do as `threshold_of_rank` from the candidates, which are given up where they do not do."""
     are_at_hand = candidates.spans[:, 1].min() >= 0
     num_candidates = candidates.spans[:, 1].sum()
     if are_at_hand and num_candidates >= wanted:

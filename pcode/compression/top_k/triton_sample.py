@@ -26,7 +26,7 @@ TOGETHER = 8
 
 
 def ranks_of(size: int, num_selected: int) -> tuple[int, int]:
-    """Two ranks in a tensor's sample that almost always enclose the threshold.
+    """Return two ranks in a tensor's sample that almost always enclose the threshold.
 
     They are four standard deviations from the rank of the last selected entry, and a bit more, as
     entries that lie together may be alike. 0 stands for a rank that the sample does not have.
@@ -54,7 +54,7 @@ def _of_rank(magnitudes: tl.tensor, rank: tl.tensor) -> Any:
 def _places(
     numbers: tl.tensor, size: tl.tensor, SAMPLE: tl.constexpr, TOGETHER: tl.constexpr
 ) -> Any:
-    """Where in a tensor the sample's entries of these numbers are."""
+    """Return where in a tensor the sample's entries of these numbers are."""
     part, stride = numbers // TOGETHER, size // (SAMPLE // TOGETHER)
     place = part * stride + word_of(tl.full([], 0, tl.int64), part).to(tl.int64) % stride
     # The parts together are a multiple of TOGETHER, so that this stays within them.

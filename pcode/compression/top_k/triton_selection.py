@@ -176,7 +176,7 @@ def _source(
     begins: tl.tensor,
     counts: tl.tensor,
 ) -> Any:
-    """Where this segment's candidates begin, their number, and that of what has to be looked at.
+    """Return where this segment's candidates begin, how many they are, and how many to look at.
 
     That is the candidates, or where they will not do, all entries; the first number then is 0.
     """

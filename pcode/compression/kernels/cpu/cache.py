@@ -33,7 +33,7 @@ def kernel(function: Function) -> Function:
 
 
 def _digest() -> str:
-    """Of all kernels' sources.
+    """Return that of all kernels' sources.
 
     Numba's own check sees a function's file only, not the files of the functions that it calls.
     """

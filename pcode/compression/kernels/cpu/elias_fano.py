@@ -167,7 +167,7 @@ def encode(positions: Words, form: Code, code: Bytes, first: int, last: int) -> 
 
 @kernel
 def find(form: Code, code: Bytes, place: int) -> tuple[int, int]:
-    """Where to begin decoding to get every position from `place` on: its index and its bit."""
+    """Find where to begin decoding to get every position from `place` on: its index, its bit."""
     zeros = place >> form.low_bits
     high = code[form.low_bytes :]
     offset = before = 0

@@ -52,12 +52,12 @@ def addresses_of(difference: Difference) -> Addresses:
 
 
 def addresses_in(tensors: Iterable[torch.Tensor]) -> Ints:
-    """Where tensors lie, for kernels that take any number of them."""
+    """Return where tensors lie, for kernels that take any number of them."""
     return np.array([tensor.data_ptr() for tensor in tensors], dtype=np.int64)
 
 
 def addresses_of_sum(added: WeightedSum) -> tuple[Ints, Ints, Floats]:
-    """Where the targets and the payloads lie, and the weights."""
+    """Return where the targets and the payloads lie, and the weights."""
     payloads = addresses_in(message.payload for message in added.messages)
     return addresses_in(added.targets), payloads, added.weights
 

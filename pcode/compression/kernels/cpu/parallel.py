@@ -22,7 +22,7 @@ ENTRIES_PER_THREAD = SEGMENTS_PER_THREAD * SEGMENT_ENTRIES
 
 @lru_cache(maxsize=64)
 def array_of(numbers: tuple[int, ...]) -> NDArray[np.int64]:
-    """Numbers of each tensor, such as a layout's sizes, in an array made once."""
+    """Return numbers of each tensor, such as a layout's sizes, in an array made once."""
     return np.array(numbers, dtype=np.int64)
 
 

@@ -30,7 +30,7 @@ def _add_entries(
     ALIGNMENT: tl.constexpr,
     ENTRIES: tl.constexpr,
 ) -> None:
-    """Each target is read and written once, each message decoded once for all targets.
+    """Read and write each target once, and decode each message once for all targets.
 
     A message of weight 0 is left out of a target.
     """
@@ -54,7 +54,7 @@ def _add_entries(
 def add_entries(
     decode: Any, table: torch.Tensor | None, layout: Layout, added: WeightedSum, bits: int = 0
 ) -> None:
-    """As `Compressor.accumulate`, of messages that hold something of every entry.
+    """Do as `Compressor.accumulate`, with messages that hold something of every entry.
 
     Args:
         decode: a Triton function that gives a segment's entries in rows of eight, from a payload,
