@@ -34,8 +34,6 @@ from pcode.training.records import lock
 from pcode.training.state import RunState
 from pcode.utils.errors import CommunicationError, DivergenceError
 
-MOST_ATTEMPTS = 3
-
 
 def continue_after(state: RunState, error: CommunicationError | DivergenceError) -> None:
     """Let a run go on with the nodes that are left, after an error of this node or of another.
@@ -52,7 +50,7 @@ def continue_after(state: RunState, error: CommunicationError | DivergenceError)
     )
     reason = str(error) if isinstance(error, DivergenceError) else ""
     before, alive = state.members, list(range(communicator.size))
-    attempts = 0  # since a node died: where none does, messages are too slow
+    attempts = 0  # since a node died
     while True:
         communicator, survivors = communicator.recover(reason)
         attempts = attempts + 1 if len(survivors) == len(alive) else 0
@@ -63,7 +61,7 @@ def continue_after(state: RunState, error: CommunicationError | DivergenceError)
             regrouped = regroup(state.node, communicator, alive, diverged)
             break
         except CommunicationError:
-            if attempts == MOST_ATTEMPTS:
+            if attempts > len(alive):  # each may have interrupted one, as it diverged: it is late
                 raise
     if regrouped is None:
         raise error
