@@ -171,7 +171,7 @@ def mpirun_of(flags: Launch, program: Sequence[str]) -> Mpirun:
         flags.num_processes,
         hosts,
         is_remote=not all_here(hosts),
-        mpi_path=flags.mpi_path and os.path.abspath(flags.mpi_path),
+        mpi_path=flags.mpi_path,
         python_path=flags.python_path,
         work_dir=flags.work_dir,
         mpi_env=flags.mpi_env,
