@@ -22,12 +22,15 @@ How = tuple[Text] | tuple[Text, Text]
 def group_runs(runs: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """Split runs by data set, as figures of different data sets do not compare, and group them.
 
-    They get more columns: `group`, the same for runs that differ in nothing but the seed; `run`, a
-    few words that tell the group from the others; `is_last`, whether it is the last finished run of
-    its seed, or else the last; `is_counted`, whether its figures are averaged: those of the last
-    runs that finished, or of all last ones where none has.
+    They get more columns: `compared`, of their flags those by which runs are compared; `group`,
+    the same for runs that differ in nothing but the seed; `run`, a few words that tell the group
+    from the others; `is_last`, whether it is the last finished run of its seed, or else the last;
+    `is_counted`, whether its figures are averaged: those of the last runs that finished, or of all
+    last ones where none has.
     """
-    runs = runs.assign(group=[_key(flags) for flags in runs["flags"]])
+    names = [name for name, flag in all_flags().items() if flag.compared]
+    compared = [{name: flags[name] for name in names if name in flags} for flags in runs["flags"]]
+    runs = runs.assign(compared=compared, group=list(map(repr, compared)))
     finished = runs["state"] == FINISHED
     by_state = runs.assign(finished=finished).sort_values("finished", kind="stable")
     is_last = ~by_state.duplicated(["group", "manual_seed"], keep="last").sort_index()
@@ -49,22 +52,13 @@ def title(group: pd.DataFrame) -> str:
     return f"{name} ({count})" if num_runs > 1 else name
 
 
-def _compared(flags: Mapping[str, Any]) -> Iterable[str]:
-    """Return the names of those by which runs are compared."""
-    return (name for name, flag in all_flags().items() if flag.compared and name in flags)
-
-
-def _key(flags: Mapping[str, Any]) -> str:
-    return repr([(name, repr(flags[name])) for name in _compared(flags)])
-
-
 def _named(runs: pd.DataFrame) -> pd.DataFrame:
     """Name each group: its experiment, and the flags that tell it from others of that."""
     firsts, experiments = runs.drop_duplicates("group"), runs["experiment"].astype(str)
     names: dict[str, str] = {}
     for experiment, groups in firsts.groupby(experiments, sort=False):
-        telling = _telling_flags(list(groups["flags"]))
-        for group, flags in zip(groups["group"], groups["flags"], strict=True):
+        telling = _telling_flags(list(groups["compared"]))
+        for group, flags in zip(groups["group"], groups["compared"], strict=True):
             parts = [_flag_text(name, flags[name]) for name in telling if name in flags]
             if not parts or experiments.nunique() > 1:
                 parts.insert(0, str(experiment))
@@ -77,7 +71,7 @@ def _telling_flags(settings: Sequence[Mapping[str, Any]]) -> list[str]:
 
     They are taken components first, then the number of nodes, then as in the configuration.
     """
-    names = dict.fromkeys(name for flags in settings for name in _compared(flags))
+    names = dict.fromkeys(name for flags in settings for name in flags)
     # Another flag is the reason why one matters in some only: that one is to be named.
     everywhere = [name for name in names if all(name in flags for flags in settings)]
     order = dict.fromkeys([*COMPONENT_FLAGS, NUM_NODES, *everywhere, *names])
