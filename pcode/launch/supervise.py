@@ -65,8 +65,9 @@ def launch(command: Sequence[str], here: bool = True, survives: bool = False) ->
 
     Returns:
         The status is mpirun's, which is that of the first rank to fail, or 0; where mpirun itself
-        crashed after a rank had failed, 1. Where a signal to this process ended the ranks before
-        they could end in good order it is 128 + the signal: 130 after Ctrl-C, 143 after SIGTERM.
+        crashed or hung after a rank had failed, that rank's if mpirun has named it, else 1. Where a
+        signal to this process ended the ranks before they could end in good order it is 128 + the
+        signal: 130 after Ctrl-C, 143 after SIGTERM.
         141: nobody reads the standard output any more.
     """
     with scratch_folder() as scratch, contextlib.closing(asyncio.new_event_loop()) as loop:
@@ -211,10 +212,8 @@ def _judge(run: _Supervised, seen: Filter, folder: Path) -> Ended:
     death = None if seen.death is None else seen.death.sentence
     if seen.death is not None and (step := marked_step(folder, seen.death.rank)) is not None:
         death = f"{death} in step {step}"
-    if run.gave_up:
-        status = 1
-    elif returned < 0 and seen.fails:
-        # mpirun sometimes crashes (a lock of its own, freed too early) while it ends failed ranks.
+    if run.gave_up or (returned < 0 and seen.fails):
+        # mpirun sometimes hangs, or crashes (a lock freed too early), while it ends ranks.
         status = (seen.death and seen.death.status) or 1
     else:  # subprocess has -N for "killed by signal N"
         status = returned if returned >= 0 else 128 - returned

@@ -186,13 +186,6 @@ def test_mpirun_that_does_not_end_in_time_is_killed(launched: Launched) -> None:
     assert launched.status() == 129
 
 
-def test_mpirun_that_does_not_end_after_a_failure_is_killed(launched: Launched) -> None:
-    launched.start("complain", limit=0.2, n_mpi_process=1)
-    assert launched.status() == 1
-    said = "run.py: error: it is silent\nrun.py: mpirun did not end within 0.2 s; "
-    assert launched.errors.decode().startswith(said)
-
-
 def block_of(status: int) -> str:
     """What mpirun says of a rank that ends with this status."""
     rule = 74 * "-"
@@ -201,7 +194,7 @@ def block_of(status: int) -> str:
     return f"{rule}\n{said}{rule}\n"
 
 
-@pytest.mark.parametrize(
+ended_ranks = pytest.mark.parametrize(
     ("said", "status"),
     [
         ("", 1),
@@ -210,6 +203,19 @@ def block_of(status: int) -> str:
     ],
     ids=["no status", "diverged", "preempted"],
 )
+
+
+@ended_ranks
+def test_mpirun_that_does_not_end_after_a_failure_is_killed(
+    launched: Launched, said: str, status: int
+) -> None:
+    launched.start("complain", said, limit=0.2, n_mpi_process=1)
+    assert launched.status() == status
+    said = "run.py: error: it is silent\nrun.py: mpirun did not end within 0.2 s; "
+    assert launched.errors.decode().startswith(said)
+
+
+@ended_ranks
 def test_mpirun_that_crashes_after_a_failure_does_not_hide_it(
     launched: Launched, said: str, status: int
 ) -> None:
