@@ -9,6 +9,7 @@ TEST = [
     "pytest-timeout>=2.3",
     "pytest-xdist>=3.6",
     "hypothesis>=6.100",
+    "expecttest>=0.2",  # of PyTorch's own suite for backends
     "pytorch-ignite>=0.5",
     "markdown-it-py>=3.0",
     # of environments/: a Dockerfile, a shell script, manifests

@@ -23,7 +23,7 @@ rank that notices notifies all others, whose waits raise within a tenth of a sec
 cannot be finalized (messages are missing), so the process ends by `abort`, at the latest when the
 interpreter exits, and with it the job: call it earlier for another exit status.
 
-To import the package does not initialize MPI.
+To import the package, or to register the backend, does not initialize MPI.
 """
 
 from __future__ import annotations
@@ -34,7 +34,13 @@ from typing import TYPE_CHECKING, NoReturn
 
 import torch.distributed as dist
 
-from pcode.mpi_backend.library import MPIError, MPISetupError, initializing, is_cuda_aware
+from pcode.mpi_backend.library import (
+    MPIError,
+    MPISetupError,
+    initializing,
+    is_cuda_aware,
+    set_defaults,
+)
 from pcode.mpi_backend.torch_internals import register_backend
 
 if TYPE_CHECKING:
@@ -67,15 +73,13 @@ def get_runtime() -> Runtime:
 def register() -> None:
     """Make "mpi" a backend of torch.distributed; nothing to do where it is one already.
 
-    torch.distributed.is_mpi_available() is True afterwards. Initializes MPI, with settings of the
-    library's and of torch's that the user has not made (see library).
-
-    Raises:
-        MPISetupError: mpi4py or an MPI library is missing, or it does not allow several threads.
+    torch.distributed.is_mpi_available() is True afterwards. Makes settings of the MPI library's and
+    of torch's that the user has not made (see library). MPI is initialized with the first process
+    group: a DataLoader's worker that is spawned, and imports the program again, is no rank.
     """
     if not dist.is_mpi_available():
-        mpi = get_runtime()
-        register_backend(mpi.create_group, mpi.create_group_of, mpi.create_store)
+        set_defaults()
+        register_backend(get_runtime)
 
 
 def init_process_group(timeout: timedelta = DEFAULT_TIMEOUT) -> None:
@@ -84,7 +88,8 @@ def init_process_group(timeout: timedelta = DEFAULT_TIMEOUT) -> None:
     The timeout is that of every operation of the default group.
 
     Raises:
-        MPISetupError: MPI is missing or unfit, or rank 0 cannot be reached.
+        MPISetupError: mpi4py or an MPI library is missing, it does not allow several threads, this
+            process was started by a rank and is none, or rank 0 cannot be reached.
         MPIError: not all ranks have come within the time limit.
     """
     register()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import zlib
 from collections.abc import Sequence
 from datetime import timedelta
@@ -12,12 +13,13 @@ import torch
 import torch.distributed as dist
 from mpi4py import MPI
 from torch.distributed import ReduceOp
-from torch.distributed.distributed_c10d import Store
+from torch.distributed.distributed_c10d import PrefixStore, Store
 
 from pcode.mpi_backend.collectives import Channel, ContiguousTensors, as_contiguous
 from pcode.mpi_backend.operation import Steps
 from pcode.mpi_backend.progress import Progress
 from pcode.mpi_backend.reduction import Reduction
+from pcode.mpi_backend.torch_internals import hidden_from_dynamo
 from pcode.mpi_backend.work import Callbacks, MPIWork
 from pcode.mpi_backend.world import World
 
@@ -31,6 +33,7 @@ _REDUCE, _REDUCE_SCATTER = dist.ReduceOptions(), dist.ReduceScatterOptions()
 _GATHER, _SCATTER = dist.GatherOptions(), dist.ScatterOptions()
 
 
+@hidden_from_dynamo
 class MPIProcessGroup(ProcessGroup):  # type: ignore[misc]
     """A torch.distributed.ProcessGroup of MPI ranks with communicators of its own.
 
@@ -63,7 +66,8 @@ class MPIProcessGroup(ProcessGroup):  # type: ignore[misc]
         super().__init__(*arguments) if store is None else super().__init__(store, *arguments)
         self._name, self._description = name, "undefined"
         self._limit = timeout.total_seconds()
-        self._work = partial(MPIWork, world=world, progress=progress, callbacks=Callbacks())
+        self._ranks, self._progress, self._callbacks = ranks, progress, Callbacks()
+        self._work = partial(MPIWork, world=world, progress=progress, callbacks=self._callbacks)
         world.open_notices(self._limit)
 
         def create() -> tuple[MPI.Intracomm, MPI.Intracomm]:
@@ -83,7 +87,14 @@ class MPIProcessGroup(ProcessGroup):  # type: ignore[misc]
         self._channel = Channel(collectives, ranks)  # of collective operations alone
 
     def _start(
-        self, name: str, steps: Steps, result: Tensors, opts: Any = None, *, one_step: bool = False
+        self,
+        name: str,
+        steps: Steps,
+        result: Tensors,
+        inputs: Tensors,
+        opts: Any = None,
+        *,
+        one_step: bool = False,
     ) -> MPIWork:
         limit, in_background = self._limit, True
         if opts is not None:
@@ -91,11 +102,16 @@ class MPIProcessGroup(ProcessGroup):  # type: ignore[misc]
                 limit = opts.timeout.total_seconds()
             in_background = opts.asyncOp
         return self._work(
-            name, steps, result, limit=limit, one_step=one_step, in_background=in_background
+            name, steps, result, inputs, limit=limit, one_step=one_step, in_background=in_background
         )
 
     def _collective(
-        self, name: str, steps: Sequence[Steps], received: ContiguousTensors, opts: Any
+        self,
+        name: str,
+        steps: Sequence[Steps],
+        received: ContiguousTensors,
+        inputs: Tensors,
+        opts: Any,
     ) -> MPIWork:
         """Start these steps, one after the other, and copy back what they have received."""
 
@@ -104,23 +120,23 @@ class MPIProcessGroup(ProcessGroup):  # type: ignore[misc]
                 yield from each
             received.copy_back()
 
-        return self._start(name, all_steps(), received.tensors, opts)
+        return self._start(name, all_steps(), received.tensors, inputs, opts)
 
     # Messages between two ranks
 
     def send(self, tensors: Tensors, dst: int, tag: int) -> MPIWork:
         (tensor,) = tensors
         steps = self._messages.point_to_point(tensor, dst, tag, receiving=False)
-        return self._start("send", steps, tensors, one_step=True)
+        return self._start("send", steps, tensors, tensors, one_step=True)
 
-    def recv(self, tensors: Tensors, src: int, tag: int) -> MPIWork:
+    def recv(self, tensors: Tensors, src: int, tag: int, name: str = "recv") -> MPIWork:
         (tensor,) = tensors
         steps = self._messages.point_to_point(tensor, src, tag, receiving=True)
-        return self._start("recv", steps, tensors, one_step=True)
+        return self._start(name, steps, tensors, tensors, one_step=True)
 
     def recv_anysource(self, tensors: Tensors, tag: int) -> MPIWork:
         """Start receiving one tensor from whichever rank sends one first."""
-        return self.recv(tensors, MPI.ANY_SOURCE, tag)
+        return self.recv(tensors, MPI.ANY_SOURCE, tag, "recvAnySource")
 
     # Reductions
 
@@ -132,7 +148,7 @@ class MPIProcessGroup(ProcessGroup):  # type: ignore[misc]
             opts.reduceOp = op
         received, collective = ContiguousTensors(*tensors), self._channel.next()
         steps = [collective.all_reduce(buffer, opts.reduceOp) for buffer in received.buffers]
-        return self._collective("all_reduce", steps, received, opts)
+        return self._collective("all_reduce", steps, received, tensors, opts)
 
     allreduce_coalesced = allreduce
 
@@ -142,7 +158,7 @@ class MPIProcessGroup(ProcessGroup):  # type: ignore[misc]
         target = tensor if self._channel.rank == root else as_contiguous(tensor)
         received = ContiguousTensors(target)
         steps = [self._channel.next().reduce(received.buffers[0], opts.reduceOp, root)]
-        return self._collective("reduce", steps, received, opts)
+        return self._collective("reduce", steps, received, tensors, opts)
 
     def reduce_scatter(
         self, outputs: Tensors, inputs: list[Tensors], opts: Any = _REDUCE_SCATTER
@@ -157,7 +173,8 @@ class MPIProcessGroup(ProcessGroup):  # type: ignore[misc]
             )
             for buffer, pieces in zip(received.buffers, inputs, strict=True)
         ]
-        return self._collective("reduce_scatter", steps, received, opts)
+        sent = list(itertools.chain(*inputs))
+        return self._collective("reduce_scatter", steps, received, sent, opts)
 
     def reduce_scatter_single(
         self, output: torch.Tensor, input: torch.Tensor, opts: Any = _REDUCE_SCATTER
@@ -182,7 +199,7 @@ class MPIProcessGroup(ProcessGroup):  # type: ignore[misc]
         (tensor,) = tensors
         received = ContiguousTensors(tensor)
         steps = [self._channel.next().broadcast(received.buffers[0], opts.rootRank)]
-        return self._collective("broadcast", steps, received, opts)
+        return self._collective("broadcast", steps, received, tensors, opts)
 
     def allgather(self, outputs: list[Tensors], inputs: Tensors, opts: Any = None) -> MPIWork:
         """outputs[0][j] = the tensor of rank j."""
@@ -217,14 +234,14 @@ class MPIProcessGroup(ProcessGroup):  # type: ignore[misc]
             collective.all_to_all(outputs, [as_contiguous(tensor)] * collective.size)
             for outputs, tensor in zip(pieces, inputs, strict=True)
         ]
-        return self._collective("all_gather", steps, received, opts)
+        return self._collective("all_gather", steps, received, inputs, opts)
 
     def gather(self, outputs: list[Tensors], inputs: Tensors, opts: Any = _GATHER) -> MPIWork:
         """outputs[0][j] of the root = the tensor of rank j; an empty list elsewhere."""
         (tensor,) = inputs
         received = ContiguousTensors(*(outputs[0] if outputs else ()))
         steps = self._channel.next().gather(received.buffers, as_contiguous(tensor), opts.rootRank)
-        return self._collective("gather", [steps], received, opts)
+        return self._collective("gather", [steps], received, inputs, opts)
 
     def scatter(self, outputs: Tensors, inputs: list[Tensors], opts: Any = _SCATTER) -> MPIWork:
         """Set the tensor of rank j to inputs[0][j] of the root; inputs are empty elsewhere."""
@@ -232,13 +249,14 @@ class MPIProcessGroup(ProcessGroup):  # type: ignore[misc]
         (buffer,) = received.buffers
         pieces = [as_contiguous(tensor) for tensor in inputs[0]] if inputs else []
         steps = self._channel.next().scatter(buffer, pieces, opts.rootRank)
-        return self._collective("scatter", [steps], received, opts)
+        sent = list(itertools.chain(*inputs))
+        return self._collective("scatter", [steps], received, sent, opts)
 
     def alltoall(self, outputs: Tensors, inputs: Tensors, opts: Any = None) -> MPIWork:
         """outputs[j] of rank i = inputs[i] of rank j."""
         received, pieces = ContiguousTensors(*outputs), [as_contiguous(tensor) for tensor in inputs]
         steps = self._channel.next().all_to_all(received.buffers, pieces)
-        return self._collective("all_to_all", [steps], received, opts)
+        return self._collective("all_to_all", [steps], received, inputs, opts)
 
     def all_to_all_single(
         self,
@@ -254,7 +272,7 @@ class MPIProcessGroup(ProcessGroup):  # type: ignore[misc]
             self._split(received.buffers[0], output_split_sizes),
             self._split(as_contiguous(input), input_split_sizes),
         )
-        return self._collective("all_to_all", [steps], received, opts)
+        return self._collective("all_to_all", [steps], received, [input], opts)
 
     def _split(self, tensor: torch.Tensor, sizes: list[int] | None = None) -> Tensors:
         """Return a contiguous tensor's parts, one per rank, each contiguous."""
@@ -268,7 +286,27 @@ class MPIProcessGroup(ProcessGroup):  # type: ignore[misc]
 
     def barrier(self, opts: Any = None) -> MPIWork:
         steps = self._channel.next().barrier()
-        return self._collective("barrier", [steps], ContiguousTensors(), opts)
+        return self._collective("barrier", [steps], ContiguousTensors(), [], opts)
+
+    def monitored_barrier(
+        self, timeout: timedelta = timedelta(0), wait_all_ranks: bool = False
+    ) -> None:
+        """Return when all ranks have come; the first one's error names all that have not.
+
+        The others wait twice as long, to hear of it. To name one alone would not be sooner:
+        wait_all_ranks makes no difference.
+        """
+        opts, token = dist.BarrierOptions(), torch.zeros(1, dtype=torch.uint8)
+        seconds = timeout.total_seconds() or self._limit
+        is_first = self._channel.rank == 0
+        opts.timeout = timedelta(seconds=seconds if is_first else 2 * seconds)
+        tokens = list(torch.zeros(self._channel.size, 1, dtype=torch.uint8)) if is_first else []
+        steps = [
+            self._channel.next().gather(tokens, token, 0),
+            self._channel.next().broadcast(token, 0),
+        ]
+        work = self._collective("monitored_barrier", steps, ContiguousTensors(), [], opts)
+        work.wait()
 
     # Names by which C++ and other releases of torch call the same operations
 
@@ -296,14 +334,44 @@ class MPIProcessGroup(ProcessGroup):  # type: ignore[misc]
     def setGroupDesc(self, description: str) -> None:  # noqa: N802
         self._description = description
 
+    _device_types = (torch.device("cpu"),)
+    supports_splitting = True
+
     def _get_backend(self, device: torch.device) -> MPIProcessGroup:
         return self
+
+    def split_group(  # noqa: PLR0917  # as torch calls it
+        self,
+        ranks: Sequence[int],
+        timeout: timedelta | None = None,
+        opts: object | None = None,
+        group_name: str | None = None,
+        group_desc: str | None = None,
+        device_types: object | None = None,
+    ) -> MPIProcessGroup | None:
+        """Return a group of these ranks of this one; None where this process is none of them."""
+        if self._channel.rank not in ranks:
+            return None
+        members = [self._ranks[rank] for rank in ranks]
+        name = group_name or f"{self._name}/{members}"
+        group = MPIProcessGroup(
+            PrefixStore(name, self.get_group_store()),
+            members,
+            timeout or timedelta(seconds=self._limit),
+            name,
+            world=self._world,
+            progress=self._progress,
+        )
+        if group_desc is not None:
+            group.setGroupDesc(group_desc)
+        return group
 
     def set_timeout(self, timeout: timedelta) -> None:
         self._limit = timeout.total_seconds()
 
     def shutdown(self) -> None:
-        """Give the communicators back; called by destroy_process_group on every member."""
+        """Give communicators and threads back; called by destroy_process_group on every member."""
+        self._callbacks.stop()
         if self._world.fault is None:
             for comm in (self._messages.comm, self._channel.comm):
                 self._world.groups.remove(comm)

@@ -5,9 +5,11 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import psutil
 from torch.distributed import DistBackendError
 
 _TRANSPORTS = "OMPI_MCA_btl"
+_CLAIM = "PCODE_MPI_RANK"  # namespace, rank and id of the process that is this rank
 # Of Open MPI 4 and 5, and of MPICH and what shares its interface.
 _LIBRARIES = ("libmpi.so.40", "libmpi.so.12")
 _DEFAULTS = {
@@ -33,7 +35,7 @@ class MPIError(DistBackendError):
     """An operation failed or took longer than its time limit, on this rank or on another.
 
     Args:
-        reason: what happened, in a few words ("no message within 60 s").
+        reason: what happened, in a few words ("no message within the timeout of 60 s").
         rank: this process, in the world.
         peer: the rank on the other side, or None where no single one can be named.
         reported_by_peer: whether another rank has noticed it, and says so itself.
@@ -48,18 +50,28 @@ class MPIError(DistBackendError):
         super().__init__(f"{ranks}: {reason}")
 
 
-@contextmanager
-def initializing() -> Iterator[None]:
-    """Set up the environment of a block that imports mpi4py's MPI, unless the user has."""
+def set_defaults() -> None:
+    """Make the settings that the user has not made."""
     for name, value in _DEFAULTS.items():
         os.environ.setdefault(name, value)
+
+
+@contextmanager
+def initializing() -> Iterator[None]:
+    """Set up the environment of a block that imports mpi4py's MPI.
+
+    Raises:
+        MPISetupError: there is no MPI, or another process is this rank of it.
+    """
+    set_defaults()
+    _claim_rank()
     chooses = _TRANSPORTS not in os.environ
     if chooses:
         # Ranks do without `ofi`, which carries one-sided messages over libfabric: none are sent
         # here, and where it finds no device it sleeps for a second. A process that nothing has
         # started as one of several has itself alone, as it would leave its shared memory behind for
         # ever. What it starts later chooses for itself.
-        alone = {"PMIX_RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK"}.isdisjoint(os.environ)
+        alone = _rank_of_launcher() is None
         os.environ[_TRANSPORTS] = "self" if alone else "^ofi"
     try:
         yield
@@ -70,6 +82,34 @@ def initializing() -> Iterator[None]:
     finally:
         if chooses:
             del os.environ[_TRANSPORTS]
+
+
+def _rank_of_launcher() -> str | None:
+    """Return this process's rank as its launcher says it; None where none has started it."""
+    names = ("PMIX_RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK")
+    return next((os.environ[name] for name in names if name in os.environ), None)
+
+
+def _claim_rank() -> None:
+    """Note that this process is the rank that its environment says, unless one before it is.
+
+    What a rank starts inherits the launcher's variables. MPI, asked to make a second process the
+    same rank, corrupts memory.
+    """
+    rank, job = _rank_of_launcher(), os.environ.get("PMIX_NAMESPACE", "")
+    if rank is None:
+        return
+    claim = f"{job}:{rank}:"
+    owner = os.environ.get(_CLAIM, "").removeprefix(claim)
+    if owner.isdigit():
+        # Where jobs have no names, the rank of a job that a rank has started may look like it.
+        before = psutil.Process().parents()[: None if job else 1]
+        if owner in {str(process.pid) for process in before}:
+            raise MPISetupError(
+                f"the mpi backend: this process ({os.getpid()}) is not a rank, but was started by "
+                f"one (rank {rank}, process {owner}): it cannot join MPI"
+            )
+    os.environ[_CLAIM] = f"{claim}{os.getpid()}"
 
 
 def is_cuda_aware() -> bool:

@@ -154,7 +154,7 @@ class Operation:
             if not missing:
                 return False
             reason = "no message" if missing[0].receiving else "message not taken"
-            reason += f" within {limit:g} s"
+            reason += f" within the timeout of {limit:g} s"
             peers = _peers(missing)
             if len(peers) > 1:
                 reason += f" (ranks {', '.join(map(str, peers))})"

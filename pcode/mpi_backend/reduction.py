@@ -2,8 +2,9 @@
 
 Every result is the same on every rank and in every run, because the order of the operations does
 not depend on which message came first. bfloat16, float16 and the float8 types are summed and
-multiplied in float32 and rounded once, at the end. bool: sum and max are "or", product and min
-are "and", as for the sets they stand for.
+multiplied in float32, complex32 in complex64, and rounded once, at the end. The average of integers
+is rounded towards zero, as NCCL's. bool: sum and max are "or", product and min are "and", as for
+the sets they stand for.
 """
 
 from collections.abc import Callable
@@ -43,14 +44,16 @@ class Reduction:
             table |= _UNSIGNED_ORDER if dtype in _SIGNED else _ORDER
         if not floating:
             table |= _BITS
+        if dtype == torch.bool:
             del table["AVG"]
         if name not in table:
             raise ValueError(f"reduction {name} is not defined for {dtype} over mpi")
         self._combine = table[name]
         self._divisor = num_ranks if name == "AVG" else 1
+        self._dtype, self._rounding = dtype, None if floating else "trunc"
         self._view = dtype if name in _ORDER else _SIGNED.get(dtype, dtype)
-        narrow = floating and dtype not in _WIDE
-        self._working = torch.float32 if narrow else self._view
+        wide = torch.complex64 if dtype.is_complex else torch.float32
+        self._working = wide if floating and dtype not in _WIDE else self._view
 
     def reduce(self, rows: list[torch.Tensor], own: int, out: torch.Tensor) -> None:
         """out = rows[0] op rows[1] op ..., evaluated in this order; all 1-D and of one size.
@@ -65,8 +68,7 @@ class Reduction:
                 total = values[0].to(self._working)
                 for value in values[1:]:
                     self._combine(total, value.to(self._working), out=total)
-                if self._divisor != 1:
-                    total /= self._divisor
+                self._divide(total)
                 target.copy_(total)
                 return
             total = values[0]
@@ -75,5 +77,13 @@ class Reduction:
                 last = index == len(values) - 1
                 into = target if last or index >= own else total
                 total = self._combine(total, value, out=into)
-            if self._divisor != 1:
-                target /= self._divisor
+            self._divide(target)
+
+    def _divide(self, total: torch.Tensor) -> None:
+        if self._divisor == 1:
+            return
+        if self._dtype in _SIGNED:
+            values = total.view(self._dtype).numpy()
+            np.floor_divide(values, self._divisor, out=values)
+        else:
+            torch.div(total, self._divisor, rounding_mode=self._rounding, out=total)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from queue import SimpleQueue
 from typing import Any
@@ -18,6 +18,7 @@ from torch.futures import Future
 
 from pcode.mpi_backend.operation import Operation, Steps
 from pcode.mpi_backend.progress import Progress
+from pcode.mpi_backend.torch_internals import begin_event, hidden_from_dynamo
 from pcode.mpi_backend.world import World
 
 
@@ -33,7 +34,7 @@ class Callbacks:
     _local = threading.local()
 
     def __init__(self) -> None:
-        self._queues: list[SimpleQueue[Callable[[], None]]] = []
+        self._queues: list[SimpleQueue[Callable[[], None] | None]] = []
         self._lock = threading.Lock()
 
     @classmethod
@@ -51,12 +52,19 @@ class Callbacks:
                 name = f"mpi-callbacks-{len(self._queues)}"
                 arguments = (len(self._queues), self._queues[-1])
                 threading.Thread(target=self._run, args=arguments, name=name, daemon=True).start()
-        self._queues[depth].put(job)
+            self._queues[depth].put(job)
 
-    def _run(self, depth: int, queue: SimpleQueue[Callable[[], None]]) -> None:
+    def stop(self) -> None:
+        """End the threads once they have run what was added until now."""
+        with self._lock:
+            for queue in self._queues:
+                queue.put(None)
+            self._queues.clear()
+
+    def _run(self, depth: int, queue: SimpleQueue[Callable[[], None] | None]) -> None:
         self._local.depth = depth
-        while True:
-            queue.get()()
+        while (job := queue.get()) is not None:
+            job()
 
 
 class OrderedFuture(Future[Any]):
@@ -90,11 +98,12 @@ class OrderedFuture(Future[Any]):
         self.then(callback)
 
 
+@hidden_from_dynamo
 class MPIWork(Operation, Work):
-    """An operation that torch's users wait for.
+    """An operation that torch's users wait for, an event in torch's profiler.
 
-    `result` are the tensors that its future holds; where it is `in_background` the helper thread
-    moves it on while nobody waits.
+    `result` are the tensors that its future holds, `inputs` those whose shapes the profiler shows;
+    where it is `in_background` the helper thread moves it on while nobody waits.
     """
 
     def __init__(
@@ -102,6 +111,7 @@ class MPIWork(Operation, Work):
         name: str,
         steps: Steps,
         result: list[torch.Tensor],
+        inputs: Sequence[torch.Tensor],
         *,
         world: World,
         progress: Progress,
@@ -114,9 +124,15 @@ class MPIWork(Operation, Work):
         self._result, self._progress, self._callbacks = result, progress, callbacks
         self._in_background = in_background
         self._future: OrderedFuture | None = None
+        event = begin_event(f"mpi:{name}", inputs)
         Operation.__init__(self, name, steps, world=world, limit=limit, one_step=one_step)
         if in_background and not self.done:
             progress.add(self)
+        self._recorded: Future[Any] | None = None
+        if event is not None:
+            finished: Future[Any] = Future()
+            self._recorded = event(finished)
+            self.get_future().add_done_callback(lambda _: finished.set_result(None))
 
     def wait(self, timeout: timedelta | None = None) -> bool:
         """Return True when the operation has ended.
@@ -131,6 +147,8 @@ class MPIWork(Operation, Work):
             self._progress.drive(self, seconds if seconds > 0 else self.limit)
         if self.error is not None:
             raise self.error
+        if self._recorded is not None and Callbacks.depth() == 0:
+            self._recorded.wait()  # the profiler may end after this
         return True
 
     def get_future(self) -> OrderedFuture:

@@ -49,7 +49,7 @@ class RunError(RuntimeError):
     """This node cannot go on with its step.
 
     Args:
-        reason: what happened, in a few words ("no message within 60 s").
+        reason: what happened, in a few words ("no message within the timeout of 60 s").
         rank: the node that noticed, where it speaks of its own.
         peer: the node on the other side, or None where no single one can be named.
         step: the training step in which it did, or None outside of training.

@@ -78,7 +78,8 @@ def test_errors_of_nodes_of_several_processes_name_nodes() -> None:
     errors = [report["error"] for report in read_reports(done.stdout)]
     assert len(errors) == 2
     assert any(
-        error.startswith("rank 0, peer 1, step 3: no message within 3 s") for error in errors
+        error.startswith("rank 0, peer 1, step 3: no message within the timeout of 3 s")
+        for error in errors
     )
     assert all(error.startswith("rank 0, ") for error in errors)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import math
+from fractions import Fraction
 
 import numpy as np
 import torch
@@ -68,19 +70,43 @@ def all_reduce_of_bool_and_average() -> None:
 
 
 @mpi_only
-def half_precision_is_rounded_once() -> None:
-    """The float32 sum in the order of ranks, then one rounding; also for the average."""
+def average_of_integers_is_rounded_towards_zero() -> None:
+    """As NCCL's; also of sums that only unsigned types hold."""
     rank, size = dist.get_rank(), dist.get_world_size()
-    for dtype in HALVES:
+    for dtype in INTEGERS + UNSIGNED:
+        lowest, highest = torch.iinfo(dtype).min, torch.iinfo(dtype).max
+        inputs = [[lowest // size + other, highest // size - other, other] for other in range(size)]
+        tensor = torch.tensor(inputs[rank], dtype=dtype)
+        dist.all_reduce(tensor, ReduceOp.AVG)
+        expected = [math.trunc(Fraction(sum(each), size)) for each in zip(*inputs, strict=True)]
+        assert tensor.tolist() == expected, dtype
+
+
+@mpi_only
+def half_precision_is_rounded_once() -> None:
+    """The wider sum in the order of ranks, then one rounding; also for the average."""
+    rank, size = dist.get_rank(), dist.get_world_size()
+    for dtype, wide in HALVES.items():
         for count in (1001, 300_001):
+            draw = functools.partial(torch.randn, count, dtype=wide)
             generator = torch.Generator().manual_seed(3)
-            inputs = [torch.randn(count, generator=generator).to(dtype) for _ in range(size)]
-            total = functools.reduce(np.add, [tensor.float().numpy() for tensor in inputs])
+            inputs = [draw(generator=generator).to(dtype) for _ in range(size)]
+            total = functools.reduce(np.add, [tensor.to(wide).numpy() for tensor in inputs])
             for op, divisor in ((ReduceOp.SUM, 1), (ReduceOp.AVG, size)):
-                tensor = inputs[rank].clone()
-                dist.all_reduce(tensor, op)
                 expected = torch.from_numpy(total / np.float32(divisor)).to(dtype)
-                assert raw(tensor) == raw(expected), (dtype, count, op)
+                alike = inputs[rank].clone(), inputs[rank].clone()
+                dist.all_reduce(alike[0], op)  # of complex numbers as pairs of real ones
+                all_reduce_as_it_is(alike[1], op)
+                for tensor in alike:
+                    assert raw(tensor) == raw(expected), (dtype, count, op)
+
+
+def all_reduce_as_it_is(tensor: torch.Tensor, op: ReduceOp.RedOpType) -> None:
+    """An all-reduce that the group itself gets with this dtype."""
+    group, options = dist.group.WORLD, dist.AllreduceOptions()
+    assert group is not None
+    options.reduceOp = op
+    group.allreduce([tensor], options).wait()
 
 
 @check

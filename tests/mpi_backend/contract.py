@@ -27,10 +27,16 @@ PARTS = [
 INTEGERS = [torch.int8, torch.uint8, torch.int16, torch.int32, torch.int64]
 UNSIGNED = [torch.uint16, torch.uint32, torch.uint64]
 FLOATS = [torch.float32, torch.float64]
-HALVES = [torch.float16, torch.bfloat16]
+# What is narrower than float32, and the dtype in which its sums are made.
+HALVES = {
+    torch.float16: torch.float32,
+    torch.bfloat16: torch.float32,
+    torch.float8_e4m3fn: torch.float32,
+    torch.float8_e5m2: torch.float32,
+    torch.complex32: torch.complex64,
+}
 COMPLEX = [torch.complex64, torch.complex128]
-EIGHTS = [torch.float8_e4m3fn, torch.float8_e5m2]
-COPIED = [*INTEGERS, *UNSIGNED, *FLOATS, *HALVES, *COMPLEX, *EIGHTS, torch.bool]
+COPIED = [*INTEGERS, *UNSIGNED, *FLOATS, *HALVES, *COMPLEX, torch.bool]
 FOLDS: dict[str, Callable[[Array, Array], Array]] = {
     "SUM": np.add,
     "PRODUCT": np.multiply,

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
+from packaging.version import Version
 from torch.distributed import ReduceOp
 
 from pcode import mpi_backend
@@ -216,12 +217,75 @@ def callbacks_that_communicate() -> None:
 def refusals() -> None:
     """What cannot be done is refused with its reason, on every rank alike."""
     for tensor, op, pattern in [
-        (torch.ones(2, dtype=torch.int32), ReduceOp.AVG, "AVG .* torch.int32"),
+        (torch.ones(2, dtype=torch.bool), ReduceOp.AVG, "AVG .* torch.bool"),
         (torch.ones(2), ReduceOp.BXOR, "BXOR .* torch.float32"),
         (torch.ones(2, device="meta"), ReduceOp.SUM, "on meta: copy it to the host"),
     ]:
         with pytest.raises(ValueError, match=pattern):
             dist.all_reduce(tensor, op)
+
+
+@check
+def profiler_events() -> None:
+    """Each operation is an asynchronous event of the backend's, with its tensors' shapes."""
+    rank, size, name = dist.get_rank(), dist.get_world_size(), dist.get_backend()
+    with torch.profiler.profile(record_shapes=True) as profiler:
+        dist.all_reduce(torch.ones(2, 3))
+        dist.broadcast(torch.ones(4), 0)
+        work = dist.all_gather([torch.ones(5)] * size, torch.ones(5), async_op=True)
+        assert work is not None
+        work.wait()
+        if rank == 0:
+            dist.send(torch.ones(6), 1)
+        elif rank == 1:
+            dist.recv(torch.ones(6))
+    dist.barrier()
+    expected = {":all_reduce": [[2, 3]], ":broadcast": [[4]], ":all_gather": [[5]]}
+    if rank < 2:
+        expected[(":send", ":recvAnySource")[rank]] = [[6]]
+    found = {event.name: event for event in profiler.events() if event.name.startswith(f"{name}:")}
+    assert {f"{name}{kind}" for kind in expected} == found.keys()
+    for kind, shapes in expected.items():
+        assert found[f"{name}{kind}"].is_async, kind
+        assert found[f"{name}{kind}"].input_shapes == shapes, kind
+
+
+@check
+def groups_for_the_cpu() -> None:
+    """torch finds that a group is one for the CPU, splits it, and watches a barrier."""
+    rank, size = dist.get_rank(), dist.get_world_size()
+    parent: Any = dist.new_group()
+    assert torch.device("cpu") in parent._device_types
+    dist.monitored_barrier(parent, LIMIT)
+    dist.monitored_barrier(parent, LIMIT, wait_all_ranks=True)
+    if Version(torch.__version__) >= Version("2.14"):  # before it took CUDA alone
+        pairs = [[1, 0], *([other] for other in range(2, size))]
+        part = dist.split_group(parent, pairs, group_desc="pair")
+        assert isinstance(part, dist.ProcessGroup)
+        assert part.group_desc == "pair"
+        assert (part.size(), part.rank()) == ((2, 1 - rank) if rank < 2 else (1, 0))
+        total = torch.tensor(float(rank))
+        dist.all_reduce(total, group=part)
+        assert total == (1 if rank < 2 else rank)
+        dist.destroy_process_group(part)
+    dist.destroy_process_group(parent)
+
+
+@mpi_only
+def groups_leave_no_thread() -> None:
+    """Those of callbacks end with their groups."""
+    before = set(threading.enumerate())
+    for _ in range(5):
+        groups: list[Any] = [dist.new_group() for _ in range(3)]
+        for group in groups:
+            work = dist.all_reduce(torch.ones(1), group=group, async_op=True)
+            assert work is not None
+            work.get_future().then(lambda future: future.value()).wait()
+        for group in groups:
+            dist.destroy_process_group(group)
+    for thread in set(threading.enumerate()) - before:
+        thread.join(LIMIT.total_seconds())
+        assert not thread.is_alive(), thread
 
 
 @mpi_only

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ def test_silent_rank_is_named_on_all_ranks_when_one_has_waited_for_the_limit(
     limit = faults.LIMIT_SECONDS
     first, notified, waiting = (read(tmp_path, rank) for rank in range(3))
     assert not (tmp_path / "3.json").exists()
-    message = f"rank 0, peer 3: no message within {limit:g} s (recv, 40 bytes)"
+    message = f"rank 0, peer 3: no message within the timeout of {limit:g} s (recv, 40 bytes)"
     assert first["kind"] == "MPIError"
     assert (first["rank"], first["peer"], first["text"]) == (0, 3, message)
     assert first["seconds"] >= limit
@@ -45,12 +46,23 @@ def test_collective_names_the_rank_that_has_not_come(tmp_path: Path) -> None:
     argv = ["-m", "tests.mpi_backend.faults", "all_reduce", str(tmp_path)]
     done = run_mpi(3, argv, timeout=START_SECONDS)
     assert done.returncode != 0
-    noticed = "rank 1, peer 2: no message within 2 s (all_reduce, 133332 bytes)"
+    noticed = "rank 1, peer 2: no message within the timeout of 2 s (all_reduce, 133332 bytes)"
     reported = f"rank 0, peer 2: rank 1 reported: {noticed}"
     for rank, text in enumerate((reported, noticed)):
         found = read(tmp_path, rank)
         assert (found["rank"], found["peer"], found["text"]) == (rank, 2, text)
         assert text in done.stderr
+
+
+def test_monitored_barrier_names_all_ranks_that_have_not_come(tmp_path: Path) -> None:
+    argv = ["-m", "tests.mpi_backend.faults", "monitored_barrier", str(tmp_path)]
+    done = run_mpi(4, argv, timeout=START_SECONDS)
+    assert done.returncode != 0
+    noticed = (
+        "rank 0: no message within the timeout of 2 s (ranks 2, 3) (monitored_barrier, 2 bytes)"
+    )
+    assert read(tmp_path, 0)["text"] == noticed
+    assert read(tmp_path, 1)["text"] == f"rank 1, peer 0: rank 0 reported: {noticed}"
 
 
 def test_message_of_another_size_ends_the_job_without_abort(tmp_path: Path) -> None:
@@ -65,8 +77,8 @@ def test_message_of_another_size_ends_the_job_without_abort(tmp_path: Path) -> N
 
 STARTED = """
 import os
-from pcode.mpi_backend import register
-register()
+from pcode.mpi_backend import init_process_group
+init_process_group()
 print(os.environ.get("OMPI_MCA_btl"))
 """
 
@@ -129,6 +141,7 @@ def test_program_that_knows_only_torch_runs_unchanged(tmp_path: Path) -> None:
     done = run_mpi(2, ["-m", "pcode.mpi_backend", str(program), "-"], START_SECONDS)
     assert done.returncode == 0, done.stderr
     assert sorted(done.stdout.split("\n")) == ["", "done 0 2", "done 1 2"]
+    assert "Warning" not in done.stderr
 
 
 def test_failure_of_one_rank_ends_the_program_on_all(tmp_path: Path) -> None:
@@ -137,6 +150,55 @@ def test_failure_of_one_rank_ends_the_program_on_all(tmp_path: Path) -> None:
     done = run_mpi(2, ["-m", "pcode.mpi_backend", str(program), "fail"], START_SECONDS)
     assert done.returncode == 1
     assert "ZeroDivisionError: on rank 1 alone" in done.stderr
+
+
+WITH_WORKERS = """
+import multiprocessing
+import subprocess
+import sys
+
+import torch
+from torch import distributed as dist
+from torch.utils.data import DataLoader, TensorDataset
+
+from pcode import mpi_backend
+
+mpi_backend.register()
+JOIN = "from pcode import mpi_backend; mpi_backend.init_process_group()"
+
+if __name__ == "__main__":
+    dist.init_process_group("mpi")
+    data = TensorDataset(torch.arange(8.0))
+    for way in ("fork", "spawn", "forkserver"):
+        loader = DataLoader(data, batch_size=4, num_workers=1, multiprocessing_context=way)
+        assert [len(batch) for (batch,) in loader] == [4, 4], way
+    for way in ("spawn", "forkserver"):
+        child = multiprocessing.get_context(way).Process(target=exec, args=(JOIN,))
+        child.start()
+        child.join()
+        assert child.exitcode == 1, way
+    for command in ([sys.argv[1]], ["sh", "-c", '"$@"; exit $?', "sh", sys.argv[1]]):
+        assert subprocess.run([*command, "-c", JOIN]).returncode == 1, command
+    dist.barrier()
+    print("done", dist.get_rank())
+"""
+
+
+def test_processes_that_ranks_start_are_no_ranks(tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(WITH_WORKERS, encoding="utf-8")
+    done = run_mpi(2, [str(program), sys.executable], START_SECONDS, {"PYTHONPATH": str(ROOT)})
+    assert done.returncode == 0, done.stderr
+    assert sorted(done.stdout.split("\n")) == ["", "done 0", "done 1"]
+    said = re.findall(r"this process \(\d+\) is not a rank, but was started by one", done.stderr)
+    assert len(said) == 2 * 4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("compiler", ["aot_eager", "inductor"])
+def test_compiled_functions_communicate(compiler: str) -> None:
+    done = run_mpi(2, ["-m", "tests.mpi_backend.compiled", compiler], 2 * START_SECONDS)
+    assert done.returncode == 0, done.stderr
 
 
 IGNITE = """

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import copy
+import tempfile
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import nn
 from torch.distributed.algorithms.ddp_comm_hooks import default_hooks, powerSGD_hook
 from torch.distributed.algorithms.model_averaging.averagers import PeriodicModelAverager
+from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import async_save
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
 from torch.distributed.optim import PostLocalSGDOptimizer, ZeroRedundancyOptimizer
@@ -136,6 +141,27 @@ def fully_sharded_of_the_first_kind() -> None:
             for name, value in model.named_parameters()
         }
     assert_equal(whole)
+
+
+@check
+def checkpoint() -> None:
+    """Saved while training goes on, and loaded on rank 0 for all."""
+    model = DistributedDataParallel(network())
+    train(model, sgd(model), share=True)
+    expected = alone()
+    with tempfile.TemporaryDirectory() as folder:
+        shared = [folder]
+        dist.broadcast_object_list(shared, 0)
+        saved: Any = async_save(model.module.state_dict(), checkpoint_id=shared[0])
+        saved.result()
+        found = {name: torch.zeros_like(value) for name, value in expected.items()}
+        load(found, checkpoint_id=shared[0])
+        dist.barrier()
+    assert_equal(found)
+    other, on_first = network(), dict[str, Any](found if dist.get_rank() == 0 else {})
+    options = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True)
+    set_model_state_dict(other, on_first, options=options)
+    assert_equal(other.state_dict())
 
 
 @check

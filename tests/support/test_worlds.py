@@ -20,7 +20,7 @@ def test_broken_world_names_what_broke_it_and_passes_nothing_that_was_not_run(
     # One that may have left the ranks out of step ends the world.
     first, second = world.failures("second", "waits_for_rank_1").split("\nrank 1: ", maxsplit=1)
     assert first.startswith("rank 0: Traceback")
-    assert "rank 0, peer 1: no message within 2 s" in first
+    assert "rank 0, peer 1: no message within the timeout of 2 s" in first
     assert second.startswith("the world ended meanwhile:\nexit status 1\n")
     assert "rank 0: second, waits_for_rank_1: Traceback" in world.end
     for skipped in (("second", "fails_on_rank_1"), ("third", "holds")):
