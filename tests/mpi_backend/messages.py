@@ -256,9 +256,9 @@ def groups_for_the_cpu() -> None:
     rank, size = dist.get_rank(), dist.get_world_size()
     parent: Any = dist.new_group()
     assert torch.device("cpu") in parent._device_types
-    dist.monitored_barrier(parent, LIMIT)
-    dist.monitored_barrier(parent, LIMIT, wait_all_ranks=True)
-    if Version(torch.__version__) >= Version("2.14"):  # before it took CUDA alone
+    parent.monitored_barrier(LIMIT)
+    if Version(torch.__version__) >= Version("2.14"):  # before, these were for gloo and CUDA alone
+        dist.monitored_barrier(parent, LIMIT, wait_all_ranks=True)
         pairs = [[1, 0], *([other] for other in range(2, size))]
         part = dist.split_group(parent, pairs, group_desc="pair")
         assert isinstance(part, dist.ProcessGroup)
