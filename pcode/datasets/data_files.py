@@ -17,11 +17,12 @@ from pcode.utils.files import check_file, one_line, whole_file
 VERSION = 1
 # A line of JSON with spaces before its end: what follows it is aligned for any type.
 HEADER_BYTES = 256
-# What a pickled array is made with, by NumPy 1 and 2, in protocols up to 5.
+# What a pickled array or number is made with, by NumPy 1 and 2, in protocols up to 5.
 ALLOWED = {
     ("numpy", "ndarray"),
     ("numpy", "dtype"),
     ("numpy._core.multiarray", "_reconstruct"),
+    ("numpy._core.multiarray", "scalar"),
     ("numpy._core.numeric", "_frombuffer"),
 }
 
@@ -69,13 +70,14 @@ def load_arrays(path: Path) -> dict[str, Any]:
     A pickle may name any function and have it called, and a data file comes from somewhere else:
     here it may name those alone that make arrays, and is a pickle.UnpicklingError where it names
     another or holds no dict. Files written by Python 2 are read too; their strings are taken as
-    latin-1.
+    latin-1, and so are keys that are bytes.
     """
     with path.open("rb") as file:
         content = _ArraysOnly(file, encoding="latin1").load()
     if not isinstance(content, dict):
         raise pickle.UnpicklingError(f"it holds a {type(content).__name__}, not a dict")
-    return content
+    keys = (key.decode("latin1") if isinstance(key, bytes) else key for key in content)
+    return dict(zip(keys, content.values(), strict=True))
 
 
 @contextmanager

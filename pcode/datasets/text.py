@@ -1,10 +1,14 @@
 """Texts: the Penn Treebank, WikiText-2, any in their format, a Markov chain's; and word vectors."""
 
+import io
+import math
 import re
 from bisect import bisect
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from itertools import accumulate
+from operator import itemgetter
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
@@ -13,7 +17,7 @@ import torch
 from pcode.datasets.base import Batch, Batches, Dataset, Order, epoch_batches, share_batches
 from pcode.datasets.in_memory import check_fits
 from pcode.utils.errors import UserError, naming_flags
-from pcode.utils.files import check_file
+from pcode.utils.files import PACKED, beside, is_hidden, one_line, stored, unpacked
 from pcode.utils.options import Option
 from pcode.utils.seeding import torch_generator
 
@@ -21,6 +25,8 @@ BpttLength = Annotated[
     int, Option("words through which a gradient goes back", minimum=1, default=35)
 ]
 TEST_COLUMNS = 16
+# How Python reads bytes that are not UTF-8, where asked to.
+_NOT_UTF8 = re.compile("[\udc80-\udcff]")
 END_OF_LINE = "<eos>"
 UNKNOWN = "<unk>"
 
@@ -174,21 +180,24 @@ def _words(name: str, path: Path, lower: bool) -> Iterator[str]:
     """Read the words of a file, with one more at the end of every line, also of an empty one."""
     hint = "; put the text there, or name another folder with --data_dir"
     with naming_flags(f"--data {name}"):
-        for line in _lines(path, hint):
+        for line in _lines(stored(path), hint):
             yield from (line.lower() if lower else line).split()
             yield END_OF_LINE
 
 
-def _lines(path: Path, hint: str = "", newline: str | None = None) -> Iterator[str]:
+def _lines(
+    path: Path, hint: str = "", newline: str | None = None, errors: str = "strict"
+) -> Iterator[str]:
     """Read the lines of a file; a UserError names one that is no text or cannot be read."""
     try:
-        check_file(path)
-        with path.open(encoding="utf-8", newline=newline) as file:
-            yield from file
+        with unpacked(path) as file:
+            yield from io.TextIOWrapper(file, "utf-8", errors, newline)
     except UnicodeDecodeError:
         raise UserError(f"{path} is not a text file (UTF-8)") from None
     except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}{hint}") from None
+        near = beside(path) if isinstance(error, FileNotFoundError) else ""
+        reason = error.strerror or one_line(error)
+        raise UserError(f"{path} cannot be read: {reason}{near}{hint}") from None
 
 
 def load_synthetic_text(parameters: str, **reading: int) -> Text:
@@ -230,41 +239,79 @@ def load_synthetic_text(parameters: str, **reading: int) -> Text:
 
 def load_embeddings(
     data_dir: str, vocabulary: Sequence[str], num_dimensions: int
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Load the vectors of the words of a vocabulary, from a file in GloVe's text format.
+) -> tuple[torch.Tensor, torch.Tensor, tuple[str, ...]]:
+    """Load the vectors of the words of a vocabulary, from a file of text.
 
-    The one file DATA_DIR/*.Dd.txt, as GloVe names them (glove.6B.200d.txt), D = num_dimensions: a
-    line for each word, "word x1 ... xD". Words are looked up as they stand in the vocabulary.
+    A line for each word, "word x1 ... xD", D = num_dimensions. The first may be "COUNT D", as
+    word2vec, fastText and gensim write it; blank lines are skipped, and so are words that are not
+    UTF-8. Words are looked up as they stand in the vocabulary.
 
-    The rows are float32 V x D, 0 for a word that the file lacks; with them comes which words it
-    has, bool V. Of no file or several, a line that is no vector of D finite numbers, or no word of
-    the vocabulary it raises a UserError.
+    The file is the one DATA_DIR/*.Dd.txt, as GloVe names most of its own (glove.6B.200d.txt); or,
+    where there is none, the one *.txt or *.vec there that begins with vectors of D numbers. Either
+    may be compressed.
+
+    The rows are float32 V x D, 0 for a word that the file lacks; with them come which words it has,
+    bool V, and notices for the user. Of no file or several, a line that is no vector of D finite
+    numbers, or no word of the vocabulary it raises a UserError.
     """
-    pattern = f"*.{num_dimensions}d.txt"
-    files = sorted(Path(data_dir).glob(pattern))
-    if len(files) != 1:
-        found = ", ".join(file.name for file in files) or "none"
-        raise UserError(
-            "--rnn_use_pretrained_emb True: needs exactly one file of word vectors "
-            f"{Path(data_dir, pattern)} (GloVe's names, D = --rnn_n_hidden); found: {found}"
-        )
-    (path,) = files
+    path = _file_of_vectors(Path(data_dir), num_dimensions)
     numbers = {word: number for number, word in enumerate(vocabulary)}
     rows = torch.zeros(len(vocabulary), num_dimensions)
     known = torch.zeros(len(vocabulary), dtype=torch.bool)
-    for count, line in enumerate(_lines(path, newline="\n"), 1):
-        try:
-            # From the right, because some of GloVe's words hold blanks.
-            word, *entries = line.rstrip("\r\n ").rsplit(" ", num_dimensions)
-            if len(entries) != num_dimensions:
-                raise ValueError(f"not a word and {num_dimensions} numbers")
-            if word in numbers:
+    num_skipped = 0
+    for line, word, entries in _vectors(path, num_dimensions):
+        num_skipped += _NOT_UTF8.search(word) is not None
+        if word in numbers:
+            try:
                 vector = torch.tensor([float(entry) for entry in entries])
                 if not vector.isfinite().all():
                     raise ValueError("not finite")
-                rows[numbers[word]], known[numbers[word]] = vector, True
-        except ValueError as error:
-            raise UserError(f"{path}, line {count}: {error}") from None
+            except ValueError as error:
+                raise UserError(f"{path}, line {line}: {error}") from None
+            rows[numbers[word]], known[numbers[word]] = vector, True
     if not known.any():
         raise UserError(f"{path}: has none of the {len(vocabulary)} words of the vocabulary")
-    return rows, known
+    notice = f"{path}: skipped {num_skipped} words that are not UTF-8"
+    return rows, known, (notice,) if num_skipped else ()
+
+
+def _vectors(path: Path, num_dimensions: int) -> Iterator[tuple[int, str, list[str]]]:
+    """Read words and their numbers, not parsed, with the numbers of their lines."""
+    lines = _lines(path, newline="\n", errors="surrogateescape")
+    texts = ((number, line.rstrip().replace("\t", " ")) for number, line in enumerate(lines, 1))
+    header = re.compile(rf"\d+ +{num_dimensions}") if num_dimensions > 1 else None
+    for number, text in filter(itemgetter(1), texts):
+        is_header, header = header is not None and header.fullmatch(text), None
+        if not is_header:
+            # From the right, because some of GloVe's words hold blanks.
+            word, *entries = text.rsplit(" ", num_dimensions)
+            if len(entries) != num_dimensions:
+                reason = f"not a word and {num_dimensions} numbers"
+                raise UserError(f"{path}, line {number}: {reason}")
+            yield number, word, entries
+
+
+def _file_of_vectors(folder: Path, num_dimensions: int) -> Path:
+    """Return the one file in which load_embeddings finds its vectors, or raise a UserError."""
+
+    def begins_with_vectors(path: Path) -> bool:
+        with suppress(UserError, ValueError, StopIteration):
+            _, word, entries = next(_vectors(path, num_dimensions))
+            # GloVe's first word holds no blank.
+            return len(word.split()) == 1 and all(math.isfinite(float(each)) for each in entries)
+        return False
+
+    endings = tuple(f"{kind}{packed}" for kind in (".txt", ".vec") for packed in ("", *PACKED))
+    texts = [path for path in sorted(folder.glob("*")) if path.name.endswith(endings)]
+    texts = [path for path in texts if not is_hidden(path.name)]
+    named = [path for path in texts if path.name.endswith(f".{num_dimensions}d.txt")]
+    files = named or list(filter(begins_with_vectors, texts))
+    if len(files) != 1:
+        pattern = folder / f"*.{num_dimensions}d.txt"
+        found = ", ".join(path.name for path in files) or f"none{beside(pattern)}"
+        raise UserError(
+            f"--rnn_use_pretrained_emb True: needs exactly one file of word vectors {pattern}, or "
+            f"else one *.txt or *.vec there, of {num_dimensions} numbers a word (--rnn_n_hidden); "
+            f"found: {one_line(found)}"
+        )
+    return files[0]

@@ -83,10 +83,11 @@ def make_plan(config: Config) -> Plan:
             topology, compressor=compressor, adam=adam, local_step=learning.local_step
         )
     dataset = load_dataset(config.data.data, flags)
-    embeddings = None
+    embeddings, notices = None, (*topology.notices, *dataset.notices)
     if config.model.rnn_use_pretrained_emb and isinstance(dataset, Text):
         size = config.options["rnn_n_hidden"]
-        embeddings = load_embeddings(config.data.data_dir, dataset.vocabulary, size)
+        rows, known, skipped = load_embeddings(config.data.data_dir, dataset.vocabulary, size)
+        embeddings, notices = (rows, known), (*notices, *skipped)
     plan = Plan(
         config=config,
         topology=topology,
@@ -110,7 +111,7 @@ def make_plan(config: Config) -> Plan:
     plan = dataclasses.replace(
         plan,
         layout=layout,
-        warnings=tuple(f"--optimizer {learning.optimizer}: {warning}" for warning in warnings),
+        warnings=(*notices, *(f"--optimizer {learning.optimizer}: {each}" for each in warnings)),
         evaluated=_evaluated(config, model) if config.watch.evaluate else None,
     )
     gamma, search = _gamma(plan)
