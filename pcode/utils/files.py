@@ -97,12 +97,8 @@ def check_file(path: str | Path) -> None:
         raise OSError(errno.EINVAL, "not a regular file")
 
 
-def read_text(path: str | Path, most_bytes: int) -> str:
-    """Return the text of a regular file of at most `most_bytes` bytes, UTF-8.
-
-    Raises:
-        ValueError: why it cannot be read, in a few words.
-    """
+def read_bytes(path: str | Path, most_bytes: int) -> bytes:
+    """Return what a regular file of at most `most_bytes` bytes holds; raise as `read_text`."""
     try:
         check_file(path)
         with open(path, "rb") as file:
@@ -114,6 +110,20 @@ def read_text(path: str | Path, most_bytes: int) -> str:
         raise ValueError("not the name of a file") from None
     if len(content) > most_bytes:
         raise ValueError(f"larger than {most_bytes} bytes")
+    return content
+
+
+def read_text(path: str | Path, most_bytes: int) -> str:
+    """Return the text of a regular file of at most `most_bytes` bytes, UTF-8.
+
+    Raises:
+        ValueError: why it cannot be read, in a few words.
+    """
+    return decoded(read_bytes(path, most_bytes))
+
+
+def decoded(content: bytes) -> str:
+    """Return the text of a file's bytes, without a byte-order mark; raise as `read_text`."""
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError:
