@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from itertools import accumulate
-from operator import itemgetter
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
@@ -195,9 +194,8 @@ def _lines(
     except UnicodeDecodeError:
         raise UserError(f"{path} is not a text file (UTF-8)") from None
     except OSError as error:
-        near = beside(path) if isinstance(error, FileNotFoundError) else ""
         reason = error.strerror or one_line(error)
-        raise UserError(f"{path} cannot be read: {reason}{near}{hint}") from None
+        raise UserError(f"{path} cannot be read: {reason}{hint}") from None
 
 
 def load_synthetic_text(parameters: str, **reading: int) -> Text:
@@ -278,17 +276,17 @@ def load_embeddings(
 def _vectors(path: Path, num_dimensions: int) -> Iterator[tuple[int, str, list[str]]]:
     """Read words and their numbers, not parsed, with the numbers of their lines."""
     lines = _lines(path, newline="\n", errors="surrogateescape")
-    texts = ((number, line.rstrip().replace("\t", " ")) for number, line in enumerate(lines, 1))
     header = re.compile(rf"\d+ +{num_dimensions}") if num_dimensions > 1 else None
-    for number, text in filter(itemgetter(1), texts):
-        is_header, header = header is not None and header.fullmatch(text), None
-        if not is_header:
-            # From the right, because some of GloVe's words hold blanks.
-            word, *entries = text.rsplit(" ", num_dimensions)
-            if len(entries) != num_dimensions:
-                reason = f"not a word and {num_dimensions} numbers"
-                raise UserError(f"{path}, line {number}: {reason}")
-            yield number, word, entries
+    for number, line in enumerate(lines, 1):
+        text = line.rstrip().replace("\t", " ")
+        if not text or (header is not None and header.fullmatch(text)):
+            continue
+        header = None
+        # From the right, because some of GloVe's words hold blanks.
+        word, *entries = text.rsplit(" ", num_dimensions)
+        if len(entries) != num_dimensions:
+            raise UserError(f"{path}, line {number}: not a word and {num_dimensions} numbers")
+        yield number, word, entries
 
 
 def _file_of_vectors(folder: Path, num_dimensions: int) -> Path:
@@ -297,14 +295,14 @@ def _file_of_vectors(folder: Path, num_dimensions: int) -> Path:
     def begins_with_vectors(path: Path) -> bool:
         with suppress(UserError, ValueError, StopIteration):
             _, word, entries = next(_vectors(path, num_dimensions))
-            # GloVe's first word holds no blank.
+            # No file's first word holds a blank.
             return len(word.split()) == 1 and all(math.isfinite(float(each)) for each in entries)
         return False
 
     endings = tuple(f"{kind}{packed}" for kind in (".txt", ".vec") for packed in ("", *PACKED))
-    texts = [path for path in sorted(folder.glob("*")) if path.name.endswith(endings)]
-    texts = [path for path in texts if not is_hidden(path.name)]
-    named = [path for path in texts if path.name.endswith(f".{num_dimensions}d.txt")]
+    shown = [path for path in sorted(folder.glob("*")) if not is_hidden(path.name)]
+    named = [path for path in shown if path.name.endswith(f".{num_dimensions}d.txt")]
+    texts = [path for path in shown if path.name.endswith(endings)]
     files = named or list(filter(begins_with_vectors, texts))
     if len(files) != 1:
         pattern = folder / f"*.{num_dimensions}d.txt"

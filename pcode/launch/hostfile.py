@@ -4,6 +4,7 @@ import ipaddress
 import re
 import socket
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import psutil
@@ -16,7 +17,7 @@ MOST_BYTES = 1 << 22
 
 # Also what `mpirun --host NAME:SLOTS,...` can hold: no colon, comma or blank.
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,252}", re.ASCII)
-_NUMBER = re.compile(r"[0-9]{1,9}", re.ASCII)
+_NUMBER = re.compile(r"0*[1-9][0-9]{0,8}", re.ASCII)
 _LOOPBACK = re.compile(r"127(\.[0-9]{1,3}){3}", re.ASCII)
 _EXPECTED = "expected `HOST slots=N`"
 # Open MPI's words for a setting -> ours.
@@ -92,12 +93,9 @@ def _host(address: str, *words: str) -> Host:
     if len(found) < len(settings):
         raise ValueError(f"{shortened(' '.join((address, *words)))}: the same is given twice")
     for key, value in found.items():
-        if key == "username":
-            if not _NAME.fullmatch(value):
-                raise ValueError(f"{shortened(value)} is no name of a user")
-        elif not _NUMBER.fullmatch(value) or int(value) == 0:
-            wrong = f"{key}={shortened(value)}"
-            raise ValueError(f"{wrong}: expected a whole number of at least 1")
+        kind = "a name" if key == "username" else "a whole number of at least 1"
+        if not (_NAME if key == "username" else _NUMBER).fullmatch(value):
+            raise ValueError(f"{key}={shortened(value)}: expected {kind}")
     slots, most = int(found.pop("slots", 1)), found.pop("max_slots", None)
     if most is not None and int(most) < slots:
         raise ValueError(f"max_slots={most} is less than slots={slots}")
@@ -107,16 +105,13 @@ def _host(address: str, *words: str) -> Host:
 
 def _named(name: str) -> str:
     """Return a host's name as it is passed on; a ValueError: it is none."""
-    if _NAME.fullmatch(name):
-        return name
-    try:
+    with suppress(ValueError):
         address = ipaddress.IPv6Address(name)
-    except ValueError:
-        address = None
-    if address is None or address.scope_id is not None:
+        if address.scope_id is None:  # mpirun takes none, and would ask ssh for ::1
+            return "localhost" if address.is_loopback else str(address)
+    if not _NAME.fullmatch(name):
         raise ValueError(f"{shortened(name)} is not a host name; {_EXPECTED}")
-    # mpirun would ask ssh for ::1.
-    return "localhost" if address.is_loopback else str(address)
+    return name
 
 
 def read_hostfile(path: str) -> tuple[Host, ...]:

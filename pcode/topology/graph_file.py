@@ -17,6 +17,9 @@ ENTRY_BYTES, SMALL_BYTES = 64, 1 << 20
 # By how much an entry is wrong at most that has six digits, or is a float32.
 ROUNDING = 5.001e-7
 
+# What these files begin with.
+NUMPY, MATRIX_MARKET = b"\x93NUMPY", b"%%MatrixMarket"
+
 # A line's number in the file, from 1, and its words.
 Line = tuple[int, list[str]]
 T = TypeVar("T")
@@ -86,13 +89,12 @@ def graph_file(path: str, num_nodes: int) -> Topology:
 
 def _lines(content: bytes, num_nodes: int) -> list[Line]:
     """Return the lines that hold anything, of a text or of an array's rows."""
-    if content.startswith((b"\x93NUMPY", b"%%MatrixMarket")):
+    if content.startswith((NUMPY, MATRIX_MARKET)):
         try:
-            array = _array(content, num_nodes)
+            rows = np.atleast_2d(_array(content, num_nodes)).tolist()
         # Damaged bytes make their readers raise nearly anything, and it all means the same here.
         except Exception as error:
             raise ValueError(one_line(error)) from None
-        rows = np.atleast_2d(array).tolist()
         return [(number, [*map(repr, row)]) for number, row in enumerate(rows, 1)]
     text = io.StringIO(decoded(content), newline=None)
     lines = ((number, _words(line.strip())) for number, line in enumerate(text, 1))
@@ -101,15 +103,15 @@ def _lines(content: bytes, num_nodes: int) -> list[Line]:
 
 def _array(content: bytes, num_nodes: int) -> Any:
     file = io.BytesIO(content)
-    if content.startswith(b"\x93NUMPY"):
+    if content.startswith(NUMPY):
         return np.load(file, allow_pickle=False)
-    from scipy import io as scipy_io  # noqa: PLC0415  # few graphs need it
+    from scipy.io import mminfo, mmread  # noqa: PLC0415  # few graphs need them
 
-    num_rows, num_columns, *_ = scipy_io.mminfo(file)
+    num_rows, num_columns, *_ = mminfo(file)
     if {num_rows, num_columns} != {num_nodes}:  # before memory is asked for
         raise ValueError(f"a matrix of {num_rows} x {num_columns}, the run has n = {num_nodes}")
     file.seek(0)
-    matrix = scipy_io.mmread(file)
+    matrix = mmread(file)
     return np.asarray(getattr(matrix, "toarray", lambda: matrix)(), dtype=np.float64)
 
 
@@ -199,8 +201,9 @@ def _weighted(path: str, num_nodes: int, edges: list[tuple[int, int, float]]) ->
             f"graph file {path!r}: the weights of node {most} sum to {sums[most]:g}; mixing "
             "weights w_ij sum to at most 1; edges without weights get Metropolis'"
         )
-    given = np.array([(i, i) in weights for i in range(num_nodes)])
-    matrix[np.diag_indices(num_nodes)] += np.where(given | (sums > 1 - TOLERANCE), 0, 1 - sums)
+    for node, total in enumerate(sums.tolist()):
+        if (node, node) not in weights and total < 1 - TOLERANCE:
+            matrix[node, node] = 1 - total
     return matrix
 
 

@@ -87,10 +87,13 @@ def check_file(path: str | Path) -> None:
     """Check that it is a regular file, without opening it: a pipe or a device may never end.
 
     Raises:
-        OSError: it is none, or not there.
+        OSError: it is none, or not there; the message says what lies beside it.
         ValueError: no file can have such a name.
     """
-    mode = os.stat(path).st_mode
+    try:
+        mode = os.stat(path).st_mode
+    except FileNotFoundError as error:
+        raise FileNotFoundError(error.errno, f"{error.strerror}{beside(Path(path))}") from None
     if stat.S_ISDIR(mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
     if not stat.S_ISREG(mode):
@@ -104,8 +107,7 @@ def read_bytes(path: str | Path, most_bytes: int) -> bytes:
         with open(path, "rb") as file:
             content = file.read(most_bytes + 1)
     except OSError as error:
-        near = beside(Path(path)) if isinstance(error, FileNotFoundError) else ""
-        raise ValueError(f"{error.strerror}{near}") from None
+        raise ValueError(error.strerror) from None
     except ValueError:  # a NUL or a lone surrogate
         raise ValueError("not the name of a file") from None
     if len(content) > most_bytes:
