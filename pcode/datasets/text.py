@@ -278,7 +278,7 @@ def _vectors(path: Path, num_dimensions: int) -> Iterator[tuple[int, str, list[s
     lines = _lines(path, newline="\n", errors="surrogateescape")
     header = re.compile(rf"\d+ +{num_dimensions}") if num_dimensions > 1 else None
     for number, line in enumerate(lines, 1):
-        text = line.rstrip().replace("\t", " ")
+        text = line.rstrip("\r\n\t ").replace("\t", " ")
         if not text or (header is not None and header.fullmatch(text)):
             continue
         header = None
