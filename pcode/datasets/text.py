@@ -295,8 +295,9 @@ def _file_of_vectors(folder: Path, num_dimensions: int) -> Path:
     def begins_with_vectors(path: Path) -> bool:
         with suppress(UserError, ValueError, StopIteration):
             _, word, entries = next(_vectors(path, num_dimensions))
-            # No file's first word holds a blank.
-            return len(word.split()) == 1 and all(math.isfinite(float(each)) for each in entries)
+            # The first word is a frequent one: it holds no blank, and is no number as in a table.
+            is_word = len(word.split()) == 1 and not re.match(r"[-+.]?\d", word)
+            return is_word and all(math.isfinite(float(each)) for each in entries)
         return False
 
     endings = tuple(f"{kind}{packed}" for kind in (".txt", ".vec") for packed in ("", *PACKED))
