@@ -94,6 +94,7 @@ def test_files_are_known_by_what_they_hold(tmp_path: Path, name: str) -> None:
     (tmp_path / "of_4.vec").write_text("1 4\nthe 1 2 3 4\n")
     (tmp_path / "of_4.txt").write_text("the 1 2 3 4\n")
     (tmp_path / "notes.txt").write_text("there is a text beside it\n")
+    (tmp_path / "table.txt").write_text("0.25 0.25 0.25 0.25\n" * 4)
     (tmp_path / "empty.txt").touch()
     (tmp_path / "folder.txt").mkdir()
     assert load_embeddings(str(tmp_path), ["the"], 3)[0].tolist() == [[1, 2, 3]]

@@ -111,15 +111,11 @@ def test_what_is_put_right_in_files_is_warned_of(tmp_path: Path) -> None:
     (tmp_path / "vectors.vec").write_bytes(b"2 2\nbe 1 2\n\xff 3 4\n")
     graph = tmp_path / "graph.txt"
     graph.write_text("0.333333 0.333333 0.333333\n" * 3)
-    flags = TEXT | {
-        "data": "ptb",
-        "rnn_n_hidden": 2,
-        "batch_size": 1,
-        "rnn_use_pretrained_emb": True,
-    }
+    flags = {"data": "ptb", "rnn_n_hidden": 2, "batch_size": 1, "rnn_use_pretrained_emb": True}
     files = {"data_dir": str(tmp_path), "graph_topology": str(graph)}
-    warnings = make_plan(make_config(backend="sim", n_mpi_process=3, **flags, **files)).warnings
-    assert warnings == (
-        f"graph file '{graph}': its numbers are rounded, rows sum to 1 within 1e-06 only: put right",
+    config = make_config(backend="sim", n_mpi_process=3, **TEXT | flags | files)
+    rounded = "its numbers are rounded, rows sum to 1 within 1e-06 only: put right"
+    assert make_plan(config).warnings == (
+        f"graph file '{graph}': {rounded}",
         f"{tmp_path}/vectors.vec: skipped 1 words that are not UTF-8",
     )
