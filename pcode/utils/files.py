@@ -169,4 +169,4 @@ def unpacked(path: Path) -> Iterator[BinaryIO]:
                 file.seek(0)
             yield file
     except (EOFError, lzma.LZMAError, zlib.error) as error:
-        raise OSError(errno.EIO, one_line(error)) from error
+        raise OSError(one_line(error)) from error
