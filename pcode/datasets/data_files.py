@@ -1,6 +1,7 @@
 """Files of data sets: read safely, and cached as what one process at a time makes of them."""
 
 import fcntl
+import io
 import json
 import os
 import pickle
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from pcode.utils.errors import UserError
-from pcode.utils.files import check_file, one_line, whole_file
+from pcode.utils.files import check_file, one_line, unpacked, whole_file
 
 # Of every cached copy; another one makes the copies that there are be made anew.
 VERSION = 1
@@ -44,6 +45,20 @@ def reading(*paths: Path) -> Iterator[None]:
             f"--data_dir: {names} cannot be read or is damaged "
             f"({type(error).__name__}: {one_line(error)}); put what was published in its place"
         ) from error
+
+
+def text_lines(
+    path: Path, hint: str = "", newline: str | None = None, errors: str = "strict"
+) -> Iterator[str]:
+    """Read the lines of a file; a UserError names one that is no text or cannot be read."""
+    try:
+        with unpacked(path) as file:
+            yield from io.TextIOWrapper(file, "utf-8", errors, newline)
+    except UnicodeDecodeError:
+        raise UserError(f"{path} is not a text file (UTF-8)") from None
+    except OSError as error:
+        reason = error.strerror or one_line(error)
+        raise UserError(f"{path} cannot be read: {reason}{hint}") from None
 
 
 def _encode(text: str, encoding: str) -> bytes:

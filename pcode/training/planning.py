@@ -10,7 +10,8 @@ from pcode.config import Config
 from pcode.config.options import AUTO
 from pcode.consensus import GammaSearch, search_gamma
 from pcode.datasets import load_dataset, partition_scheme, smallest_share
-from pcode.datasets.text import Text, load_embeddings
+from pcode.datasets.text import Text
+from pcode.datasets.word_vectors import load_embeddings
 from pcode.models import builder, normalization_parameters, task_of
 from pcode.models.base import shape_error
 from pcode.optim import local_options, optimizer_class, parameter_groups

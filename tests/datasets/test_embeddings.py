@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pcode.datasets.text import load_embeddings
+from pcode.datasets.word_vectors import load_embeddings
 from pcode.utils.errors import UserError
 
 LINES = "the 0.5 -1 2e-1\n. . . 1 2 3\nbe 4 5 6 \nunused a b c\n"
