@@ -121,7 +121,7 @@ class Model:
     )
     rnn_use_pretrained_emb: bool = option(
         False,
-        "start from the vectors of the file DATA_DIR/*.Nd.txt, N = rnn_n_hidden (GloVe's format)",
+        "start from the vectors of a file in DATA_DIR, *.Nd.txt, *.txt or *.vec, N = rnn_n_hidden",
         irrelevant=_of_language,
     )
 

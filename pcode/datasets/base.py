@@ -107,6 +107,7 @@ class Dataset(ABC):
         train_targets: int64, one label for each training sample: what a partition deals.
         labelled: whether train_targets distinguish samples; words have none.
         num_test: what a test metric is a mean over: samples, or words.
+        notices: what the user should know of the files, a line each.
     """
 
     task: str = "classification"
@@ -116,6 +117,7 @@ class Dataset(ABC):
     num_classes: int
     train_targets: torch.Tensor
     num_test: int
+    notices: tuple[str, ...] = ()
 
     def on(self, device: torch.device) -> Dataset:
         """Return the same for a model on that device: what can be stored or made there is.

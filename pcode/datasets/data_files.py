@@ -1,6 +1,7 @@
 """Files of data sets: read safely, and cached as what one process at a time makes of them."""
 
 import fcntl
+import io
 import json
 import os
 import pickle
@@ -11,17 +12,18 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from pcode.utils.errors import UserError
-from pcode.utils.files import check_file, one_line, whole_file
+from pcode.utils.files import check_file, one_line, unpacked, whole_file
 
 # Of every cached copy; another one makes the copies that there are be made anew.
 VERSION = 1
 # A line of JSON with spaces before its end: what follows it is aligned for any type.
 HEADER_BYTES = 256
-# What a pickled array is made with, by NumPy 1 and 2, in protocols up to 5.
+# What a pickled array or number is made with, by NumPy 1 and 2, in protocols up to 5.
 ALLOWED = {
     ("numpy", "ndarray"),
     ("numpy", "dtype"),
     ("numpy._core.multiarray", "_reconstruct"),
+    ("numpy._core.multiarray", "scalar"),
     ("numpy._core.numeric", "_frombuffer"),
 }
 
@@ -43,6 +45,20 @@ def reading(*paths: Path) -> Iterator[None]:
             f"--data_dir: {names} cannot be read or is damaged "
             f"({type(error).__name__}: {one_line(error)}); put what was published in its place"
         ) from error
+
+
+def text_lines(
+    path: Path, hint: str = "", newline: str | None = None, errors: str = "strict"
+) -> Iterator[str]:
+    """Read the lines of a file; a UserError names one that is no text or cannot be read."""
+    try:
+        with unpacked(path) as file:
+            yield from io.TextIOWrapper(file, "utf-8", errors, newline)
+    except UnicodeDecodeError:
+        raise UserError(f"{path} is not a text file (UTF-8)") from None
+    except OSError as error:
+        reason = error.strerror or one_line(error)
+        raise UserError(f"{path} cannot be read: {reason}{hint}") from None
 
 
 def _encode(text: str, encoding: str) -> bytes:
@@ -69,13 +85,14 @@ def load_arrays(path: Path) -> dict[str, Any]:
     A pickle may name any function and have it called, and a data file comes from somewhere else:
     here it may name those alone that make arrays, and is a pickle.UnpicklingError where it names
     another or holds no dict. Files written by Python 2 are read too; their strings are taken as
-    latin-1.
+    latin-1, and so are keys that are bytes.
     """
     with path.open("rb") as file:
         content = _ArraysOnly(file, encoding="latin1").load()
     if not isinstance(content, dict):
         raise pickle.UnpicklingError(f"it holds a {type(content).__name__}, not a dict")
-    return content
+    keys = (key.decode("latin1") if isinstance(key, bytes) else key for key in content)
+    return dict(zip(keys, content.values(), strict=True))
 
 
 @contextmanager

@@ -21,7 +21,7 @@ import torch
 from tqdm import tqdm
 
 from pcode.utils.errors import UserError
-from pcode.utils.files import check_file, one_line
+from pcode.utils.files import check_file, is_hidden, one_line
 
 FORMAT = "encoded images, version 1"
 META, LABELS = b"meta", b"labels"
@@ -45,22 +45,33 @@ class EncodedImages(ABC):
 
 
 class FolderImages(EncodedImages):
-    """The images of FOLDER/CLASS/*, in the order of torchvision.datasets.ImageFolder."""
+    """The images of FOLDER/CLASS/*, in the order of torchvision.datasets.ImageFolder.
+
+    What `is_hidden` is none.
+    """
 
     def __init__(self, folder: Path) -> None:
         # Here, because it takes a second and few runs read images from files.
-        from torchvision.datasets import ImageFolder  # noqa: PLC0415
+        from torchvision.datasets import folder as reading  # noqa: PLC0415
+
+        def is_shown(path: str) -> bool:  # a million times: no Path
+            parts = path[len(str(folder)) :].split(os.sep)
+            return reading.is_image_file(path) and not any(map(is_hidden, parts))
 
         try:
-            listing = ImageFolder(str(folder))
+            names = [name for name in reading.find_classes(str(folder))[0] if not is_hidden(name)]
+            if not names:
+                raise OSError("holds no folder")
+            numbers = {name: number for number, name in enumerate(names)}
+            samples = reading.make_dataset(str(folder), numbers, is_valid_file=is_shown)
         except OSError as error:
             reason = error.strerror or one_line(error)
             raise UserError(f"{folder}: {reason}; must hold a folder of images per class") from None
         self.folder = folder
-        self.classes = list(listing.classes)
-        self.labels = torch.tensor(listing.targets, dtype=torch.int64)
+        self.classes = names
+        self.labels = torch.tensor([label for _, label in samples], dtype=torch.int64)
         # An array of bytes: a million paths as objects take seconds to hand to a worker.
-        paths = [os.path.relpath(path, folder) for path, _ in listing.samples]
+        paths = [os.path.relpath(path, folder) for path, _ in samples]
         self.paths = np.array([os.fsencode(path) for path in paths])
 
     def read(self, positions: Iterable[int]) -> list[bytes]:

@@ -82,7 +82,7 @@ class ImageNet(Dataset):
 
     The augmentation of a batch depends on its seed alone, not on the number of workers. With
     pin_memory batches lie in page-locked memory, from which a GPU copies faster. It is a UserError
-    where a class of `test` is not in `train`.
+    where a class of `test` is not in `train`; one of `train` that is not in `test` is a notice.
     """
 
     name = "imagenet"
@@ -100,6 +100,11 @@ class ImageNet(Dataset):
         numbers = {label: number for number, label in enumerate(train.classes)}
         self.test_targets = torch.tensor([numbers[label] for label in test.classes])[test.labels]
         self.num_test = len(self.test_targets)
+        untested = sorted(set(range(self.num_classes)) - set(self.test_targets.tolist()))
+        if untested:
+            few = ", ".join(train.classes[label] for label in untested[:3])
+            number = f"{len(untested)} of {self.num_classes} classes"
+            self.notices = (f"--data imagenet: no test images of {number}, as {few}",)
         self.num_workers = num_workers
         self.pin_memory = pin_memory and torch.cuda.is_available()
 

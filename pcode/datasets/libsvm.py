@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import bz2
 import io
 import os
 import sys
@@ -19,7 +18,7 @@ from pcode.datasets.base import TEST_BATCH_SIZE, Batches, Dataset, Split, share_
 from pcode.datasets.data_files import cached_copy
 from pcode.datasets.in_memory import InMemory
 from pcode.utils.errors import UserError
-from pcode.utils.files import one_line
+from pcode.utils.files import PACKED, beside, one_line, stored, unpacked
 
 # scipy and scikit-learn are imported where they are needed: that takes a second and few runs read
 # such files.
@@ -38,8 +37,8 @@ def load_epsilon(data_dir: str) -> InMemory:
     for training and 100,000 for testing, two classes, each vector of length 1.
 
     Read from DATA_DIR/epsilon_normalized and epsilon_normalized.t, as the LIBSVM data page
-    publishes them, also as .bz2. Parsing them takes minutes: the first run caches what it has read
-    beside them as float32, 3.2 GB and .8 GB, which the processes of a machine then share.
+    publishes them, compressed or not. Parsing them takes minutes: the first run caches what it has
+    read beside them as float32, 3.2 GB and .8 GB, which the processes of a machine then share.
     """
     train, test = (
         _dense("epsilon", Path(data_dir, name), EPSILON_FEATURES)
@@ -53,7 +52,7 @@ def load_rcv1(data_dir: str) -> Rcv1:
     for testing, two classes, .16 % of the entries not 0.
 
     Read from DATA_DIR/rcv1_train.binary and rcv1_test.binary, as the LIBSVM data page
-    publishes them, also as .bz2. The first run caches what it has read beside them.
+    publishes them, compressed or not. The first run caches what it has read beside them.
     """
     train, test = (
         _sparse("rcv1", Path(data_dir, name), RCV1_FEATURES)
@@ -104,7 +103,7 @@ def _chunks(path: Path, num_features: int) -> Iterator[csr_array]:
     from sklearn.datasets import load_svmlight_file  # noqa: PLC0415
 
     empty = True
-    with bz2.open(path) if path.suffix == ".bz2" else path.open("rb") as file:
+    with unpacked(path) as file:
         while lines := file.readlines(CHUNK_BYTES):
             inputs, labels = load_svmlight_file(
                 io.BytesIO(b"".join(lines)),
@@ -160,17 +159,16 @@ def _sparse(data: str, path: Path, num_features: int) -> SparseSplit:
 def _cached(
     data: str, path: Path, layout: str, make: Callable[[Path, BinaryIO], None]
 ) -> Iterator[tuple[BinaryIO, int]]:
-    """Open the cached copy of a file, or of that with .bz2; a UserError names what is damaged."""
-    packed = Path(f"{path}.bz2")
-    # The methods of Path raise for a name that is too long.
-    source = path if os.path.isfile(path) else packed
+    """Open the cached copy of a file, compressed or not; a UserError names what is damaged."""
+    source = stored(path)
     if not os.path.isfile(source):
         raise UserError(
-            f"--data {data}: {path} is not there, nor with .bz2; fetch it from the LIBSVM data "
-            "page (binary classification), or name another folder with --data_dir"
+            f"--data {data}: {path} is not there, nor with {' or '.join(PACKED)}{beside(path)}; "
+            "fetch it from the LIBSVM data page (binary classification), or name another folder "
+            "with --data_dir"
         )
     try:
         with cached_copy(source, layout, partial(make, source)) as copy:
             yield copy
-    except (OSError, EOFError, ValueError, OverflowError) as error:
+    except (OSError, ValueError, OverflowError) as error:
         raise UserError(f"--data {data}: {source}: {one_line(error)}") from None

@@ -1,4 +1,4 @@
-"""Texts: the Penn Treebank, WikiText-2, any in their format, a Markov chain's; and word vectors."""
+"""Texts: the Penn Treebank, WikiText-2, any in their format, a Markov chain's."""
 
 import re
 from bisect import bisect
@@ -11,9 +11,10 @@ from typing import Annotated, NamedTuple
 import torch
 
 from pcode.datasets.base import Batch, Batches, Dataset, Order, epoch_batches, share_batches
+from pcode.datasets.data_files import text_lines
 from pcode.datasets.in_memory import check_fits
 from pcode.utils.errors import UserError, naming_flags
-from pcode.utils.files import check_file
+from pcode.utils.files import stored
 from pcode.utils.options import Option
 from pcode.utils.seeding import torch_generator
 
@@ -174,21 +175,9 @@ def _words(name: str, path: Path, lower: bool) -> Iterator[str]:
     """Read the words of a file, with one more at the end of every line, also of an empty one."""
     hint = "; put the text there, or name another folder with --data_dir"
     with naming_flags(f"--data {name}"):
-        for line in _lines(path, hint):
+        for line in text_lines(stored(path), hint):
             yield from (line.lower() if lower else line).split()
             yield END_OF_LINE
-
-
-def _lines(path: Path, hint: str = "", newline: str | None = None) -> Iterator[str]:
-    """Read the lines of a file; a UserError names one that is no text or cannot be read."""
-    try:
-        check_file(path)
-        with path.open(encoding="utf-8", newline=newline) as file:
-            yield from file
-    except UnicodeDecodeError:
-        raise UserError(f"{path} is not a text file (UTF-8)") from None
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}{hint}") from None
 
 
 def load_synthetic_text(parameters: str, **reading: int) -> Text:
@@ -226,45 +215,3 @@ def load_synthetic_text(parameters: str, **reading: int) -> Text:
     text = torch.tensor(words, dtype=torch.int64)
     vocabulary = [f"word{number}" for number in range(num_words)]
     return Text(name, text[:length], text[length:], vocabulary, **reading)
-
-
-def load_embeddings(
-    data_dir: str, vocabulary: Sequence[str], num_dimensions: int
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Load the vectors of the words of a vocabulary, from a file in GloVe's text format.
-
-    The one file DATA_DIR/*.Dd.txt, as GloVe names them (glove.6B.200d.txt), D = num_dimensions: a
-    line for each word, "word x1 ... xD". Words are looked up as they stand in the vocabulary.
-
-    The rows are float32 V x D, 0 for a word that the file lacks; with them comes which words it
-    has, bool V. Of no file or several, a line that is no vector of D finite numbers, or no word of
-    the vocabulary it raises a UserError.
-    """
-    pattern = f"*.{num_dimensions}d.txt"
-    files = sorted(Path(data_dir).glob(pattern))
-    if len(files) != 1:
-        found = ", ".join(file.name for file in files) or "none"
-        raise UserError(
-            "--rnn_use_pretrained_emb True: needs exactly one file of word vectors "
-            f"{Path(data_dir, pattern)} (GloVe's names, D = --rnn_n_hidden); found: {found}"
-        )
-    (path,) = files
-    numbers = {word: number for number, word in enumerate(vocabulary)}
-    rows = torch.zeros(len(vocabulary), num_dimensions)
-    known = torch.zeros(len(vocabulary), dtype=torch.bool)
-    for count, line in enumerate(_lines(path, newline="\n"), 1):
-        try:
-            # From the right, because some of GloVe's words hold blanks.
-            word, *entries = line.rstrip("\r\n ").rsplit(" ", num_dimensions)
-            if len(entries) != num_dimensions:
-                raise ValueError(f"not a word and {num_dimensions} numbers")
-            if word in numbers:
-                vector = torch.tensor([float(entry) for entry in entries])
-                if not vector.isfinite().all():
-                    raise ValueError("not finite")
-                rows[numbers[word]], known[numbers[word]] = vector, True
-        except ValueError as error:
-            raise UserError(f"{path}, line {count}: {error}") from None
-    if not known.any():
-        raise UserError(f"{path}: has none of the {len(vocabulary)} words of the vocabulary")
-    return rows, known

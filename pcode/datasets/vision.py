@@ -6,7 +6,6 @@ or other images in the same format could not be used, opens CIFAR's pickles with
 for, and takes a second to import on every rank.
 """
 
-import gzip
 import math
 import os
 import tarfile
@@ -24,7 +23,7 @@ from pcode.datasets.base import Split
 from pcode.datasets.data_files import alone, load_arrays, reading
 from pcode.datasets.in_memory import InMemory, image_dataset
 from pcode.utils.errors import UserError
-from pcode.utils.files import one_line
+from pcode.utils.files import beside, one_line, unpacked
 from pcode.utils.options import Option
 
 Array = np.ndarray[Any, Any]
@@ -42,7 +41,8 @@ IDX_BYTES = b"\0\0\x08"
 def read_arrays(path: Path, *, size: int = 32, first: int = 0) -> tuple[Array, Array]:
     """Read a pickled dict or .npz file: `data`, N x 3 size^2 bytes, and `labels` from `first` on.
 
-    Of CIFAR-100 they are called `fine_labels`.
+    The data may be N x 3 x size x size, or N x size x size x 3, as well. Of CIFAR-100 the labels
+    are called `fine_labels`.
     """
     if path.suffix == ".npz":
         with np.load(path, allow_pickle=False) as arrays:
@@ -50,7 +50,15 @@ def read_arrays(path: Path, *, size: int = 32, first: int = 0) -> tuple[Array, A
     else:
         content = load_arrays(path)
     labels = content["fine_labels" if "fine_labels" in content else "labels"]
-    return content["data"].reshape(-1, 3, size, size), np.asarray(labels) - first
+    data = np.asarray(content["data"])
+    if data.shape[1:] == (size, size, 3):
+        data = data.transpose(0, 3, 1, 2)
+    elif data.shape[1:] not in ((), (3 * size**2,), (3, size, size)):
+        raise ValueError(
+            f"data of shape {data.shape}; expected N x {3 * size**2}, all red first, "
+            f"N x 3 x {size} x {size} or N x {size} x {size} x 3"
+        )
+    return data.reshape(-1, 3, size, size), np.asarray(labels) - first
 
 
 def read_idx(images: Path, labels: Path) -> tuple[Array, Array]:
@@ -60,7 +68,7 @@ def read_idx(images: Path, labels: Path) -> tuple[Array, Array]:
 
 def _idx(path: Path) -> Array:
     """Read bytes of any shape: IDX_BYTES, how many sizes, these (4 bytes, big-endian), bytes."""
-    with reading(path), gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+    with reading(path), unpacked(path) as file:
         head = file.read(4)
         if head[:3] != IDX_BYTES or len(head) != 4:
             raise ValueError("no idx file of bytes")
@@ -161,7 +169,8 @@ class ImageFiles:
     def load(self, name: str, folder: Path, hint: str) -> InMemory:
         """Read the files, or raise a UserError; the hint says where missing ones belong."""
         if absent := self.missing(folder):
-            raise UserError(f"--data {name}: {', '.join(absent)} not found in {hint}")
+            near = beside(folder / absent[0])
+            raise UserError(f"--data {name}: {', '.join(absent)} not found in {hint}{near}")
         train, test = (self._read(folder, part) for part in (self.train, self.test))
         return image_dataset(name, train, test, self.num_classes, self.padding)
 

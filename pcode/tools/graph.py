@@ -146,7 +146,7 @@ def main(arguments: Sequence[str]) -> None:
         raise UserError(f"--n_mpi_process {options.n_mpi_process}: at most {MAX_NODES}")
     graph = make_graph(options.graph_topology, options.n_mpi_process, options.manual_seed)
     check_writable("picture", options.picture, FORMATS)
-    print("\n".join(summary(graph)))
+    print(*graph.notices, *summary(graph), sep="\n")
     if options.picture is not None:
         draw(graph, options.picture)
         print(f"picture: {options.picture}")

@@ -57,7 +57,7 @@ _COURSE = (*OF_METRIC[:3], "epoch", "consensus_distance", "bytes_sent", "seconds
 
 def _read_text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read") from error
 

@@ -53,6 +53,7 @@ class Graph(ABC):
     name: str  # what messages call it: a topology's name or the path of a file
     num_nodes: int
     period: int | None  # rounds after which it repeats itself, or None where it never does
+    notices: tuple[str, ...] = ()  # what the user should know of its file, a line each
 
     @property
     @abstractmethod
@@ -121,6 +122,7 @@ class Topology(Graph, Mixing):
     name: str
     matrix: Matrix
     num_nodes: int = field(init=False)
+    notices: tuple[str, ...] = ()
     period = 1
 
     def __post_init__(self) -> None:

@@ -1,54 +1,150 @@
-"""A graph of the user's own, from a text file."""
+"""A graph of the user's own, from a file."""
 
 import io
 import math
+import re
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
-from pcode.topology.base import Topology, metropolis_weights
+from pcode.topology.base import TOLERANCE, Matrix, Topology, metropolis_weights
 from pcode.utils.errors import UserError
-from pcode.utils.files import read_text, shortened
+from pcode.utils.files import decoded, one_line, read_bytes, shortened
 
 # What a graph may take at most in its file: an entry of a matrix, or two edges, and comments.
 ENTRY_BYTES, SMALL_BYTES = 64, 1 << 20
+# By how much an entry is wrong at most that has six digits, or is a float32.
+ROUNDING = 5.001e-7
+
+# What these files begin with.
+NUMPY, MATRIX_MARKET = b"\x93NUMPY", b"%%MatrixMarket"
 
 # A line's number in the file, from 1, and its words.
 Line = tuple[int, list[str]]
 T = TypeVar("T")
 
+# Words, then what networkx writes of an edge in braces, then a comment.
+_LINE = re.compile(r"([^#{]*)(\{.*\})?\s*(?:#.*)?", re.DOTALL)
+_SEPARATOR = re.compile(r"\s*[,;]\s*|\s+")
+# A number of NumPy's stands there as np.float64(0.3).
+_WEIGHT = re.compile(r"""["']weight["']:\s*(?:[\w.]+\()?([^,)}]+)""")
+_NODE = re.compile(r"[0-9]+(\.[0-9]*)?(e[+-]?[0-9]+)?", re.ASCII)
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*", re.ASCII)
+
 
 def graph_file(path: str, num_nodes: int) -> Topology:
-    """Return the topology that a text file describes, as an edge list or as a mixing matrix.
+    """Return the topology that a file describes, as an edge list or as a matrix.
 
     Edge list: a line `i j` per edge, nodes counted from 0; direction, order and repetition do
-    not matter; the weights are the Metropolis weights. Matrix: n lines of n weights, each a
-    decimal number or a fraction such as 1/3. A file whose first line holds two whole numbers is
-    an edge list (no valid matrix begins so). `#` starts a comment; empty lines are skipped.
+    not matter; the weights are the Metropolis weights. With a third word in every line, `i j w_ij`,
+    these are the mixing weights; an edge may stand there once, or in both directions; what a node's
+    weights lack of 1 is its self weight, where no line `i i w_ii` gives one. Matrix: n lines of n
+    mixing weights, each a decimal number or a fraction such as 1/3; one of zeros and ones alone
+    says where edges are. A file whose first line holds two or three words, the first two of them
+    whole numbers, is an edge list (no valid matrix begins so).
+
+    Words are separated by blanks, commas or semicolons. A first line of names is a header; columns
+    called source, target and weight may stand among others, and one without a name is skipped.
+    What networkx writes behind an edge, as `{'weight': 0.3}`, is read. `#` starts a comment; empty
+    lines are skipped. Matrix Market files and NumPy's .npy hold the same.
+
+    A matrix that is doubly stochastic but for rounding to six digits, or to float32, is scaled, so
+    that no row sums to more than 1, the diagonal gets the rest, and a notice says so.
+
     Whatever is wrong with it becomes a UserError that names the file and, where it can, the line.
     """
     try:
-        text = read_text(path, SMALL_BYTES + ENTRY_BYTES * num_nodes**2)
+        lines = _lines(read_bytes(path, SMALL_BYTES + ENTRY_BYTES * num_nodes**2), num_nodes)
     except ValueError as error:
         raise UserError(f"graph file {path!r}: cannot be read: {error}") from None
-    split = [line.partition("#")[0].split() for line in io.StringIO(text, newline=None)]
-    lines: list[Line] = [(number, words) for number, words in enumerate(split, 1) if words]
-    if lines and not _is_edge(lines[0][1]):
+    header = lines[0][1] if lines else []
+    if len(header) > 1 and (not header[0] or all(map(_NAME.fullmatch, header))):
+        (columns,) = _parse(path, lines[:1], lambda words: _columns(words, num_nodes))
+        chosen = _parse(path, lines[1:], lambda words: _chosen(words, len(header), columns))
+        lines = [(number, words) for (number, _), words in zip(lines[1:], chosen, strict=True)]
+    if lines and not _is_edge(lines[0][1], num_nodes):
         rows = _parse(path, lines, lambda words: _row(words, num_nodes))
         if len(rows) != num_nodes:
             raise UserError(
                 f"graph file {path!r}, line {lines[-1][0]}: the matrix ends after {len(rows)} rows "
                 f"of {num_nodes}"
             )
-        return Topology(path, np.array(rows))
-    edges = _parse(path, lines, lambda words: _edge(words, num_nodes))
-    num_named = 1 + max((max(edge) for edge in edges), default=0)
+        matrix = np.array(rows)
+        if np.isin(matrix, (0, 1)).all():
+            joined = ((int(i), int(j)) for i, j in np.argwhere(matrix))
+            return Topology(path, metropolis_weights(num_nodes, joined))
+        return _put_right(path, matrix)
+    num_columns = len(lines[0][1]) if lines else 2
+    edges = _parse(path, lines, lambda words: _edge(words, num_nodes, num_columns))
+    num_named = 1 + max((max(i, j) for i, j, _ in edges), default=0)
     if num_named < num_nodes:
         raise UserError(
             f"graph file {path!r}: has {num_named} nodes, the run {num_nodes}; they must agree"
         )
-    return Topology(path, metropolis_weights(num_nodes, edges))
+    if num_columns == 2:
+        return Topology(path, metropolis_weights(num_nodes, ((i, j) for i, j, _ in edges)))
+    return _put_right(path, _weighted(path, num_nodes, edges))
+
+
+def _lines(content: bytes, num_nodes: int) -> list[Line]:
+    """Return the lines that hold anything, of a text or of an array's rows."""
+    if content.startswith((NUMPY, MATRIX_MARKET)):
+        try:
+            rows = np.atleast_2d(_array(content, num_nodes)).tolist()
+        # Damaged bytes make their readers raise nearly anything, and it all means the same here.
+        except Exception as error:
+            raise ValueError(one_line(error)) from None
+        return [(number, [*map(repr, row)]) for number, row in enumerate(rows, 1)]
+    text = io.StringIO(decoded(content), newline=None)
+    lines = ((number, _words(line.strip())) for number, line in enumerate(text, 1))
+    return [(number, words) for number, words in lines if words]
+
+
+def _array(content: bytes, num_nodes: int) -> Any:
+    file = io.BytesIO(content)
+    if content.startswith(NUMPY):
+        return np.load(file, allow_pickle=False)
+    from scipy.io import mminfo, mmread  # noqa: PLC0415  # few graphs need them
+
+    num_rows, num_columns, *_ = mminfo(file)
+    if {num_rows, num_columns} != {num_nodes}:  # before memory is asked for
+        raise ValueError(f"a matrix of {num_rows} x {num_columns}, the run has n = {num_nodes}")
+    file.seek(0)
+    matrix = mmread(file)
+    return np.asarray(getattr(matrix, "toarray", lambda: matrix)(), dtype=np.float64)
+
+
+def _words(line: str) -> list[str]:
+    parts = _LINE.fullmatch(line)
+    plain, attributes = parts.groups() if parts else (line.partition("#")[0], None)
+    if not plain.strip():
+        return [attributes] if attributes else []
+    words = [word.strip("\"'") for word in _SEPARATOR.split(plain.strip())]
+    return words + _WEIGHT.findall(attributes or "")[:1]
+
+
+def _columns(header: list[str], num_nodes: int) -> list[int]:
+    """Return the places of the columns that count."""
+    names = [name.lower() for name in header]
+    edge = [names.index(name) for name in ("source", "target", "weight") if name in names]
+    if {"source", "target"} <= set(names):
+        return edge
+    named = [place for place, name in enumerate(names) if name]  # pandas' index has no name
+    if len(named) in (2, num_nodes) or (len(named) == 3 and names[-1] == "weight"):
+        return named
+    raise ValueError(
+        f"columns {shortened(', '.join(header))}; expected source, target and, if there is one, "
+        "weight"
+    )
+
+
+def _chosen(words: list[str], num_columns: int, columns: list[int]) -> list[str]:
+    if len(words) == num_columns + 1:  # an index, as R and pandas write it
+        words = words[1:]
+    if len(words) != num_columns:
+        raise ValueError(f"{len(words)} words where the header has {num_columns}")
+    return [words[place] for place in columns]
 
 
 def _parse(path: str, lines: list[Line], parse: Callable[[list[str]], T]) -> list[T]:
@@ -62,21 +158,66 @@ def _parse(path: str, lines: list[Line], parse: Callable[[list[str]], T]) -> lis
     return parsed
 
 
-def _is_edge(words: list[str]) -> bool:
-    return len(words) == 2 and all(word.isascii() and word.isdecimal() for word in words)
+def _is_edge(words: list[str], num_nodes: int) -> bool:
+    if len(words) not in (2, 3):
+        return False
+    # A matrix of 2 or 3 nodes may begin with "1.0 0.0", though no valid one does.
+    is_whole = str.isdecimal if len(words) == num_nodes else _NODE.fullmatch
+    return all(word.isascii() and is_whole(word) for word in words[:2])
 
 
-def _edge(words: list[str], num_nodes: int) -> tuple[int, int]:
-    if not _is_edge(words):
-        raise ValueError(f"{shortened(' '.join(words))} is not an edge, as 0 1")
-    for word in words:
-        # Comparing lengths first saves int() from words of thousands of digits.
-        if len(word.lstrip("0")) > len(str(num_nodes)) or int(word) >= num_nodes:
+def _edge(words: list[str], num_nodes: int, num_columns: int) -> tuple[int, int, float]:
+    """Return two nodes and the weight; 0 where there is none."""
+    if len(words) != num_columns or not all(map(_NODE.fullmatch, words[:2])):
+        example = "0 1" if num_columns == 2 else "0 1 0.3"
+        raise ValueError(f"{shortened(' '.join(words))} is not an edge, as {example}")
+    for word in words[:2]:
+        if float(word) >= num_nodes:
             raise ValueError(f"node {shortened(word)}, but the run has {num_nodes}, counted from 0")
-    i, j = map(int, words)
-    if i == j:
+        if not float(word).is_integer():
+            raise ValueError(f"{shortened(word)} is not a node, as 0")
+    i, j = (int(float(word)) for word in words[:2])
+    if num_columns == 2 and i == j:
         raise ValueError(f"an edge joins two different nodes, not {i} and {j}")
-    return i, j
+    return i, j, _weight(words[2]) if num_columns == 3 else 0.0
+
+
+def _weighted(path: str, num_nodes: int, edges: list[tuple[int, int, float]]) -> Matrix:
+    """Return the matrix of edges with mixing weights."""
+    weights = {(i, j): weight for i, j, weight in edges}
+    for i, j, weight in edges:
+        if weights[i, j] != weight:
+            raise UserError(
+                f"graph file {path!r}: edge {i} {j} has the weights {weight:g} and "
+                f"{weights[i, j]:g}"
+            )
+        weights.setdefault((j, i), weight)
+    matrix = np.zeros((num_nodes, num_nodes))
+    matrix[tuple(zip(*weights, strict=True))] = list(weights.values())
+    sums = matrix.sum(axis=1)
+    most = int(sums.argmax())
+    if sums[most] > 1 + ROUNDING * num_nodes:
+        raise UserError(
+            f"graph file {path!r}: the weights of node {most} sum to {sums[most]:g}; mixing "
+            "weights w_ij sum to at most 1; edges without weights get Metropolis'"
+        )
+    for node, total in enumerate(sums.tolist()):
+        if (node, node) not in weights and total < 1 - TOLERANCE:
+            matrix[node, node] = 1 - total
+    return matrix
+
+
+def _put_right(path: str, matrix: Matrix) -> Topology:
+    """Return the topology of a matrix whose entries may be rounded; any other is left to fail."""
+    askew, off = np.abs(matrix - matrix.T).max(), np.abs(matrix.sum(axis=1) - 1)
+    rounded = askew <= 2 * ROUNDING and (off <= ROUNDING * np.count_nonzero(matrix, axis=1)).all()
+    if not rounded or max(askew, off.max()) <= TOLERANCE:
+        return Topology(path, matrix)
+    matrix = (matrix + matrix.T) / 2
+    matrix /= matrix.sum(axis=1).max()
+    matrix[np.diag_indices_from(matrix)] += np.maximum(0, 1 - matrix.sum(axis=1))
+    notice = f"its numbers are rounded, rows sum to 1 within {off.max():.1g} only: put right"
+    return Topology(path, matrix, notices=(f"graph file {path!r}: {notice}",))
 
 
 def _row(words: list[str], num_nodes: int) -> list[float]:
@@ -84,7 +225,7 @@ def _row(words: list[str], num_nodes: int) -> list[float]:
     if len(row) != num_nodes:
         raise ValueError(
             f"{len(row)} numbers; a matrix for the run's n = {num_nodes} has {num_nodes} in "
-            "every line, an edge list 2 whole ones"
+            "every line, an edge list 2 whole ones, or these and a weight"
         )
     return row
 
@@ -94,7 +235,9 @@ def _weight(word: str) -> float:
     try:
         weight = float(numerator) / float(denominator) if slash else float(numerator)
     except (ValueError, ZeroDivisionError):
-        raise ValueError(f"{shortened(word)} is not a number") from None
+        raise ValueError(
+            f"{shortened(word)} is not a number; expected edges, as 0 1 or 0 1 0.3, or a matrix"
+        ) from None
     if not math.isfinite(weight) or weight < 0:
         raise ValueError(f"{shortened(word)} is not a finite number >= 0")
     return weight

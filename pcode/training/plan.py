@@ -36,7 +36,8 @@ class Plan:
         topology, dataset, compressor: as configured.
         layout: the tensors of the model in the order of the flat vectors.
         timestamp: the name of the run, or None for the time of its start.
-        warnings: reasons why the optimizer may fail with this compressor on this graph.
+        warnings: what was put right or passed over in the user's files, and reasons why the
+            optimizer may fail with this compressor on this graph.
         search: how gamma was found, where that was left to a search.
         evaluated: the files of the models to be evaluated, by rank, if no training is to be.
         start: where the run goes on from, if not from the beginning.

@@ -10,7 +10,8 @@ from pcode.config import Config
 from pcode.config.options import AUTO
 from pcode.consensus import GammaSearch, search_gamma
 from pcode.datasets import load_dataset, partition_scheme, smallest_share
-from pcode.datasets.text import Text, load_embeddings
+from pcode.datasets.text import Text
+from pcode.datasets.word_vectors import load_embeddings
 from pcode.models import builder, normalization_parameters, task_of
 from pcode.models.base import shape_error
 from pcode.optim import local_options, optimizer_class, parameter_groups
@@ -83,10 +84,11 @@ def make_plan(config: Config) -> Plan:
             topology, compressor=compressor, adam=adam, local_step=learning.local_step
         )
     dataset = load_dataset(config.data.data, flags)
-    embeddings = None
+    embeddings, notices = None, (*topology.notices, *dataset.notices)
     if config.model.rnn_use_pretrained_emb and isinstance(dataset, Text):
         size = config.options["rnn_n_hidden"]
-        embeddings = load_embeddings(config.data.data_dir, dataset.vocabulary, size)
+        rows, known, skipped = load_embeddings(config.data.data_dir, dataset.vocabulary, size)
+        embeddings, notices = (rows, known), (*notices, *skipped)
     plan = Plan(
         config=config,
         topology=topology,
@@ -110,7 +112,7 @@ def make_plan(config: Config) -> Plan:
     plan = dataclasses.replace(
         plan,
         layout=layout,
-        warnings=tuple(f"--optimizer {learning.optimizer}: {warning}" for warning in warnings),
+        warnings=(*notices, *(f"--optimizer {learning.optimizer}: {each}" for each in warnings)),
         evaluated=_evaluated(config, model) if config.watch.evaluate else None,
     )
     gamma, search = _gamma(plan)

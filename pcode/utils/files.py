@@ -1,16 +1,31 @@
 """Files: read within bounds as a user wrote them, and written whole or not at all."""
 
+import bz2
+import codecs
+import difflib
 import errno
+import gzip
+import lzma
 import os
+import re
 import secrets
 import stat
-from collections.abc import Iterator
+import zlib
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 # What an interrupted writer leaves begins with it.
 TEMPORARY = ".tmp-"
+# Of the names of compressed files, and what opens them.
+_OPENERS: dict[str, Callable[..., Any]] = {".bz2": bz2.open, ".gz": gzip.open, ".xz": lzma.open}
+PACKED = tuple(_OPENERS)
+# What systems and archives leave in folders that people share, besides names that begin with ".".
+_LEFT_BY_SYSTEMS = {
+    *("__MACOSX", "@eaDir", "#recycle", "$RECYCLE.BIN", "lost+found"),
+    "System Volume Information",
+}
 
 
 @contextmanager
@@ -64,7 +79,7 @@ def shortened(text: str) -> str:
 
 def one_line(reason: object) -> str:
     """Make one line of what another library says of a user's file, for an error."""
-    words = " ".join(str(reason).split())
+    words = " ".join(re.sub(r"<[^<>]* at 0x[0-9a-f]+>", "", str(reason)).split())
     return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in words)
 
 
@@ -72,22 +87,21 @@ def check_file(path: str | Path) -> None:
     """Check that it is a regular file, without opening it: a pipe or a device may never end.
 
     Raises:
-        OSError: it is none, or not there.
+        OSError: it is none, or not there; the message says what lies beside it.
         ValueError: no file can have such a name.
     """
-    mode = os.stat(path).st_mode
+    try:
+        mode = os.stat(path).st_mode
+    except FileNotFoundError as error:
+        raise FileNotFoundError(error.errno, f"{error.strerror}{beside(Path(path))}") from None
     if stat.S_ISDIR(mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
     if not stat.S_ISREG(mode):
         raise OSError(errno.EINVAL, "not a regular file")
 
 
-def read_text(path: str | Path, most_bytes: int) -> str:
-    """Return the text of a regular file of at most `most_bytes` bytes, UTF-8.
-
-    Raises:
-        ValueError: why it cannot be read, in a few words.
-    """
+def read_bytes(path: str | Path, most_bytes: int) -> bytes:
+    """Return what a regular file of at most `most_bytes` bytes holds; raise as `read_text`."""
     try:
         check_file(path)
         with open(path, "rb") as file:
@@ -98,7 +112,61 @@ def read_text(path: str | Path, most_bytes: int) -> str:
         raise ValueError("not the name of a file") from None
     if len(content) > most_bytes:
         raise ValueError(f"larger than {most_bytes} bytes")
+    return content
+
+
+def read_text(path: str | Path, most_bytes: int) -> str:
+    """Return the text of a regular file of at most `most_bytes` bytes, UTF-8.
+
+    Raises:
+        ValueError: why it cannot be read, in a few words.
+    """
+    return decoded(read_bytes(path, most_bytes))
+
+
+def decoded(content: bytes) -> str:
+    """Return the text of a file's bytes, without a byte-order mark; raise as `read_text`."""
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError:
         raise ValueError("not a text file (UTF-8)") from None
+
+
+def is_hidden(name: str) -> bool:
+    """Return whether a file or folder of that name is not of the user's making."""
+    return name.startswith(".") or name in _LEFT_BY_SYSTEMS
+
+
+def stored(path: Path) -> Path:
+    """Return the file, or, where it is not there, the compressed one that is."""
+    # The methods of Path raise for a name that is too long.
+    there = (each for end in ("", *PACKED) if os.path.isfile(each := Path(f"{path}{end}")))
+    return next(there, path)
+
+
+def beside(path: Path) -> str:
+    """Say for an error that a file is not there which ones are, those of similar names first."""
+    try:
+        names = [name for name in os.listdir(path.parent) if not is_hidden(name)]
+    except OSError:
+        return f"; there is no folder {path.parent}"
+    alike = difflib.get_close_matches(path.name, names, n=5, cutoff=0)
+    return f"; beside it lie {one_line(', '.join(alike))}" if alike else ""
+
+
+@contextmanager
+def unpacked(path: Path) -> Iterator[BinaryIO]:
+    """Open a file to read, decompressed if its name says so, after the byte-order mark of UTF-8.
+
+    Raises:
+        OSError: it is no regular file or cannot be read, or the compressed bytes are damaged, also
+            where that is found out within the block.
+    """
+    check_file(path)
+    try:
+        with _OPENERS.get(path.suffix, open)(path, "rb") as file:
+            if file.read(len(codecs.BOM_UTF8)) != codecs.BOM_UTF8:
+                file.seek(0)
+            yield file
+    except (EOFError, lzma.LZMAError, zlib.error) as error:
+        raise OSError(one_line(error)) from error

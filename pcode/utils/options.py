@@ -185,7 +185,8 @@ def _shown(value: Any) -> str:
 
 def _parse_scalar(kind: type, text: str) -> Any:
     if kind is bool:
-        words = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+        words = dict.fromkeys(("true", "yes", "on", "1"), True)
+        words |= dict.fromkeys(("false", "no", "off", "0"), False)
         if text.lower() not in words:
             raise ValueError("expected True or False")
         return words[text.lower()]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -98,6 +100,23 @@ def test_a_yaml_file_means_what_stands_there(tmp_path: Path) -> None:
     assert (config.launch.user, config.launch.project, config.options["lr"]) == (None, None, 0.5)
 
 
+YAML_BOOLS = "true True TRUE yes Yes YES on On ON false False FALSE no No NO off Off OFF".split()
+
+
+@pytest.mark.parametrize("value", [True, False])
+def test_yamls_words_for_true_and_false(tmp_path: Path, value: bool) -> None:
+    file, flags = tmp_path / "flags.yaml", ["use_nesterov", "on_cuda", "lr_scaleup", "download"]
+    words = [word for word in YAML_BOOLS if yaml.safe_load(word) is value]
+    assert len(words) == 9
+    for word, quote in itertools.product(words, ("", "'", '"')):
+        file.write_text("".join(f"{flag}: {quote}{word}{quote}\n" for flag in flags))
+        found = parse(["--config", str(file)]).config.flat()
+        assert [found[flag] for flag in flags] == [value] * len(flags)
+    # Where a flag is text, so are they.
+    file.write_text("experiment: off\n", encoding="utf-8-sig")
+    assert parse(["--config", str(file)]).config.watch.experiment == "off"
+
+
 def test_an_empty_word_is_no_flag() -> None:
     with pytest.raises(UserError, match="no such flag"):
         parse([""])
@@ -119,6 +138,9 @@ def test_an_empty_word_is_no_flag() -> None:
         ("-c elsewhere", "checkpoint", "elsewhere"),
         ("--use_nesterov yes", "use_nesterov", True),
         ("--use_nesterov 0", "use_nesterov", False),
+        ("--use_nesterov ON", "use_nesterov", True),
+        ("--use_nesterov off", "use_nesterov", False),
+        ("--on_cuda Off", "on_cuda", False),
         ("--on_cuda auto", "on_cuda", None),
     ],
 )

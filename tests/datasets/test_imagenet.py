@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import struct
 import subprocess
 import sys
@@ -197,6 +198,39 @@ def test_a_damaged_image_is_named(folder: Path, tmp_path: Path) -> None:
         list(dataset.read([torch.tensor([0])], [1]))
 
 
+def test_what_systems_leave_in_folders_is_no_class_and_no_image(
+    folder: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(folder / "imagenet", tmp_path / "imagenet")
+    for part in ("train", "val"):
+        shown = tmp_path / "imagenet" / part
+        for name in (".ipynb_checkpoints", "@eaDir", "__MACOSX", "lost+found", ".hidden"):
+            for place in (shown, shown / "n01"):
+                (place / name).mkdir()
+                shutil.copy(shown / "n01" / "n01_0.JPEG", place / name / "copy.JPEG")
+        (shown / "n01" / "._n01_0.JPEG").write_bytes(b"\0\5\x16\7Mac OS X")
+        (shown / "n01" / ".DS_Store").write_bytes(b"\0\0\0\1Bud1")
+        (shown / "n02" / "Thumbs.db").write_bytes(b"\xd0\xcf")
+    plain, other = load(folder), load(tmp_path)
+    assert other.num_classes == 2
+    assert torch.equal(plain.train_targets, other.train_targets)
+    assert equal(plain.test_batches(), other.test_batches())
+    assert other.notices == ()
+    for name in ("n01", "n02"):
+        shutil.rmtree(tmp_path / "imagenet" / "train" / name)
+    with pytest.raises(UserError, match=r"/train: holds no folder; must hold a folder of images"):
+        load(tmp_path)
+
+
+def test_classes_without_test_images_are_told(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder / "imagenet", tmp_path / "imagenet")
+    shutil.rmtree(tmp_path / "imagenet" / "val" / "n02")
+    dataset = load(tmp_path)
+    assert dataset.num_classes == 2
+    assert dataset.notices == ("--data imagenet: no test images of 1 of 2 classes, as n02",)
+    assert load(folder, lmdb=True).notices == ()
+
+
 def png(*chunks: tuple[bytes, bytes]) -> bytes:
     """A PNG file of these chunks."""
     parts = [
@@ -240,6 +274,7 @@ def test_what_is_no_image_is_named(tmp_path: Path, content: bytes | None) -> Non
     with pytest.raises(UserError, match=r"train/n01/bad\.JPEG: ") as caught:
         list(load(tmp_path).read([torch.tensor([0])], [1]))
     assert str(caught.value).isprintable()
+    assert "object at" not in str(caught.value)
 
 
 def test_what_is_not_there_is_named(folder: Path, tmp_path: Path) -> None:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import bz2
+import gzip
+import lzma
 import os
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +24,11 @@ NAMES = {
     "rcv1": ("rcv1_train.binary", "rcv1_test.binary"),
 }
 FEATURES = {"epsilon": 2000, "rcv1": 47236}
+PACK: dict[str, Callable[[bytes], bytes]] = {
+    ".bz2": bz2.compress,
+    ".gz": gzip.compress,
+    ".xz": lzma.compress,
+}
 TRAIN = "-1 1:0.5 3:-0.25\n+1 2:1e-1 2000:4 \n1 1:1\n-1\n"
 TEST = "1 2:3\n-1 1:-2\n1 5:5\n"
 ENTRIES = [{0: 0.5, 2: -0.25}, {1: 0.1, 1999: 4.0}, {0: 1.0}, {}]
@@ -44,14 +52,16 @@ def rows(data: str) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("data", NAMES)
-@pytest.mark.parametrize("compressed", [False, True])
-def test_what_is_in_the_files(tmp_path: Path, data: str, compressed: bool) -> None:
+@pytest.mark.parametrize("ending", ["", *PACK])
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
+def test_what_is_in_the_files(tmp_path: Path, data: str, ending: str, mark: bytes) -> None:
     write(tmp_path, data)
-    if compressed:
-        for name in NAMES[data]:
-            path = tmp_path / name
-            path.with_name(f"{name}.bz2").write_bytes(bz2.compress(path.read_bytes()))
-            path.unlink()
+    for name in NAMES[data]:
+        path = tmp_path / name
+        content = mark + path.read_bytes()
+        path.unlink()
+        packed = PACK[ending](content) if ending else content
+        path.with_name(f"{name}{ending}").write_bytes(packed)
     for _ in range(2):  # from the text, and from what was cached of it
         dataset = load(tmp_path, data)
         assert (dataset.name, dataset.num_classes, dataset.num_test) == (data, 2, 3)
@@ -172,13 +182,16 @@ def test_a_damaged_file_is_named(tmp_path: Path, data: str, train: str) -> None:
 
 
 @pytest.mark.parametrize("data", NAMES)
-def test_a_damaged_archive_is_named(tmp_path: Path, data: str) -> None:
-    path = tmp_path / f"{NAMES[data][0]}.bz2"
-    whole = bz2.compress(TRAIN.encode())
-    for content in (whole[:-8], b"no archive"):
+@pytest.mark.parametrize("ending", PACK)
+def test_a_damaged_archive_is_named(tmp_path: Path, data: str, ending: str) -> None:
+    path = tmp_path / f"{NAMES[data][0]}{ending}"
+    whole = PACK[ending](TRAIN.encode())
+    flipped = whole[:20] + bytes(255 - byte for byte in whole[20:24]) + whole[24:]
+    for content in (whole[:-8], flipped, b"no archive", b""):
         path.write_bytes(content)
-        with pytest.raises(UserError, match=rf"^--data {data}: .*\.bz2: ."):
+        with pytest.raises(UserError, match=rf"^--data {data}: .*\{ending}: .") as caught:
             load(tmp_path, data)
+        assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("data", NAMES)
@@ -186,6 +199,13 @@ def test_a_missing_file_is_named(tmp_path: Path, data: str) -> None:
     message = f"{NAMES[data][0]} is not there.*LIBSVM data page.*--data_dir"
     with pytest.raises(UserError, match=message):
         load(tmp_path, data)
+    (tmp_path / f"{NAMES[data][0]}.zip").touch()
+    (tmp_path / ".hidden").touch()
+    near = rf"nor with \.bz2 or \.gz or \.xz; beside it lie {NAMES[data][0]}\.zip; fetch"
+    with pytest.raises(UserError, match=near):
+        load(tmp_path, data)
+    with pytest.raises(UserError, match=f"there is no folder {tmp_path}/nowhere; fetch"):
+        load(tmp_path / "nowhere", data)
 
 
 def test_of_several_that_ask_one_makes_the_copy(tmp_path: Path) -> None:

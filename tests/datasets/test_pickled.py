@@ -33,6 +33,15 @@ def test_every_protocol_of_python_3(tmp_path: Path, protocol: int) -> None:
     assert (read["labels"], read["names"], read["raw"]) == ([1, 2, 3], ["a"], b"\xff")
 
 
+@pytest.mark.parametrize("protocol", range(6))
+def test_numbers_of_numpy_and_keys_of_bytes(tmp_path: Path, protocol: int) -> None:
+    content = {b"labels": list(np.arange(3)), b"data": DATA, "mean": np.float32(0.5)}
+    (tmp_path / "file").write_bytes(pickle.dumps(content, protocol=protocol))
+    read = load_arrays(tmp_path / "file")
+    assert list(read) == ["labels", "data", "mean"]
+    assert (read["labels"], read["mean"]) == ([0, 1, 2], 0.5)
+
+
 def test_files_of_python_2(tmp_path: Path) -> None:
     content = python2_pickle("fine_labels", DATA, [7, 0, 99, 4, 5])
     # The files are those that Python itself reads in this way.

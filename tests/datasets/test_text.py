@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
+import lzma
 import math
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -234,14 +238,45 @@ def test_wrong_parameters_of_the_synthetic_text(parameters: str) -> None:
         load_synthetic_text(parameters, rnn_bptt_len=35, batch_size=1, n_mpi_process=1)
 
 
+@pytest.mark.parametrize(
+    ("ending", "pack"),
+    [("", bytes), (".gz", gzip.compress), (".bz2", bz2.compress), (".xz", lzma.compress)],
+)
+def test_a_byte_order_mark_is_no_word_and_a_text_may_be_compressed(
+    tmp_path: Path, ending: str, pack: Callable[[bytes], bytes]
+) -> None:
+    write(tmp_path, "ptb", train="to be to", test="be to")
+    plain = load(tmp_path, "ptb", batch_size=1)
+    for path in list((tmp_path / "ptb").iterdir()):
+        content = path.read_text(encoding="utf-8").encode("utf-8-sig")
+        path.unlink()
+        path.with_name(f"{path.name}{ending}").write_bytes(pack(content))
+    marked = load(tmp_path, "ptb", batch_size=1)
+    assert marked.vocabulary == plain.vocabulary == ("to", "be", "<eos>", "<unk>")
+    assert torch.equal(marked.train_columns, plain.train_columns)
+    assert torch.equal(marked.test_columns, plain.test_columns)
+
+
 def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
     with pytest.raises(
         UserError, match=r"--data ptb: .*ptb\.train\.txt cannot be read.*--data_dir"
     ):
         load(tmp_path, "ptb")
+    (tmp_path / "ptb").mkdir()
+    (tmp_path / "ptb/train.txt").touch()
+    with pytest.raises(
+        UserError, match=r"No such file or directory; beside it lie train\.txt; put"
+    ):
+        load(tmp_path, "ptb")
     write(tmp_path, "ptb")
     (tmp_path / "ptb/ptb.test.txt").write_bytes(b"\xff\xfe")
     with pytest.raises(UserError, match=r"ptb\.test\.txt is not a text file"):
+        load(tmp_path, "ptb")
+    (tmp_path / "ptb/ptb.test.txt").unlink()
+    (tmp_path / "ptb/ptb.test.txt.xz").write_bytes(lzma.compress(TEST.encode())[:-8])
+    with pytest.raises(
+        UserError, match=r"ptb\.test\.txt\.xz cannot be read: Compressed file ended"
+    ):
         load(tmp_path, "ptb")
     write(tmp_path, "ptb", test="")
     with pytest.raises(UserError, match="the test text has fewer than 2 words"):

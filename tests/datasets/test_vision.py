@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import pickle
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ import torch
 
 from pcode.datasets import load_dataset
 from pcode.datasets.base import Order
+from pcode.datasets.data_files import load_arrays
 from pcode.datasets.in_memory import InMemory
 from pcode.utils.errors import UserError
 from tests.datasets import published
@@ -83,6 +86,34 @@ def test_what_was_written_is_read(
     np.testing.assert_array_equal(dataset.train_targets, train[1])
     np.testing.assert_array_equal(dataset.test_inputs, test[0])
     np.testing.assert_array_equal(dataset.test_targets, test[1])
+
+
+@pytest.mark.parametrize("arrange", [np.copy, lambda data: data.transpose(0, 2, 3, 1), list])
+def test_cifar_in_other_arrangements(tmp_path: Path, arrange: Callable[[Array], Any]) -> None:
+    """Images in four dimensions, channels first or last, labels of NumPy, keys of bytes."""
+    images, labels = published.draw(20, (3, 32, 32), 10, seed=1)
+    published.write_cifar10(tmp_path, images, labels, (images, labels))
+    for file in (tmp_path / "cifar-10-batches-py").iterdir():
+        content = load_arrays(file)
+        data = content["data"].reshape(-1, 3, 32, 32)
+        other = {b"data": arrange(data), b"labels": [np.int64(each) for each in content["labels"]]}
+        file.write_bytes(pickle.dumps(other))
+    dataset = load("cifar10", tmp_path)
+    np.testing.assert_array_equal(dataset.train_inputs, images)
+    np.testing.assert_array_equal(dataset.train_targets, labels)
+
+
+@pytest.mark.parametrize(
+    "shape", [(4, 32, 3, 32), (4, 1024, 3), (3072, 4), (4, 32, 96), (12, 1024)]
+)
+def test_cifar_that_would_be_scrambled_is_refused(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    images, labels = published.draw(20, (3, 32, 32), 10, seed=1)
+    published.write_cifar10(tmp_path, images, labels, (images, labels))
+    content = {"data": images[:4].reshape(shape), "labels": labels[:4].tolist()}
+    (tmp_path / "cifar-10-batches-py" / "data_batch_2").write_bytes(pickle.dumps(content))
+    expected = r"data_batch_2 .*data of shape \(.*\); expected N x 3072.* N x 3 x 32 x 32 or N x 32"
+    with pytest.raises(UserError, match=expected):
+        load("cifar10", tmp_path)
 
 
 @pytest.mark.parametrize(("name", "write", "shape", "num_classes"), CASES)

@@ -23,21 +23,57 @@ def test_hosts_in_order_with_comments_and_blank_lines() -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "hosts"),
+    [
+        ("a slots=4 max_slots=4\nb max-slots=9 slots=2", [("a", 4), ("b", 2)]),
+        ("a slots = 4\nb slots= 2 max_slots =3", [("a", 4), ("b", 2)]),
+        ("a cpu=4\nb count=2 // two", [("a", 4), ("b", 2)]),
+        ("a\na\nb\nA", [("a", 3), ("b", 1)]),  # a node file of PBS
+        ("a slots=2\na slots=3", [("a", 5)]),
+        ("a:4\n10.0.0.2:2", [("a", 4), ("10.0.0.2", 2)]),
+        ("fd00:0::2 slots=2\n::1", [("fd00::2", 2), ("localhost", 1)]),
+        ("fd00::9:3", [("fd00::9:3", 1)]),
+        ("me@a slots=4", [("a", 4, "username=me")]),
+        ("me@fd00::2\nfd00::2", [("fd00::2", 2, "username=me")]),
+        ("a port=22 username=me", [("a", 1, "port=22 username=me")]),
+        ("\ufeffa slots=2", [("a", 2)]),
+    ],
+)
+def test_hosts_as_open_mpi_takes_them(
+    tmp_path: Path, text: str, hosts: list[tuple[str, int]]
+) -> None:
+    (tmp_path / "hosts").write_text(text, encoding="utf-8")
+    assert read_hostfile(str(tmp_path / "hosts")) == tuple(Host(*host) for host in hosts)
+
+
+@pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("a slots=2\na slots=2", "line 2: a is given twice"),
-        ("a\nA", "line 2: A is given twice"),
+        ("a slots=2 slots=2", "line 1: 'a slots=2 slots=2': the same is given twice"),
+        ("a:2 cpu=2", "line 1: 'a:2 cpu=2': the same is given twice"),
+        ("me@a username=me", "line 1: 'me@a username=me': the same is given twice"),
+        ("me@a\nyou@A", "line 2: A has another user or port than in a line before"),
+        ("a slots=4 max_slots=3", "line 1: max_slots=3 is less than slots=4"),
+        ("a max_slots=0", "line 1: max_slots='0': expected a whole number"),
+        ("a port=x", "line 1: port='x': expected a whole number"),
         ("a slots=0", "line 1: slots='0': expected a whole number"),
         ("a slots=-1", "slots='-1'"),
         ("a slots=two", "slots='two'"),
         ("a slots=1.5", "slots='1.5'"),
         ("a slots=", "slots=''"),
         ("a slots", "'slots': expected `HOST slots=N`"),
-        ("a slots = 4", "'slots': expected `HOST slots=N`"),
-        ("a slots=4 max_slots=4", "'max_slots=4': expected `HOST slots=N`"),
         ("a gpus=4", "'gpus=4': expected `HOST slots=N`"),
-        ("a:4", "'a:4' is not a host name"),
-        ("me@a slots=4", "'me@a' is not a host name"),
+        ("a = 4", "'a=4' is not a host name"),
+        ("a 4", "'4': expected `HOST slots=N`"),
+        ("a SLOTS=4", "'SLOTS=4': expected `HOST slots=N`"),
+        ("a\nb:", "line 2: slots='': expected a whole number"),
+        ("a:b", "slots='b': expected a whole number"),
+        ("a:1:2", "'a:1:2' is not a host name"),
+        ("[fd00::2] slots=4", "'[fd00::2]' is not a host name"),
+        ("fe80::1%eth0", "'fe80::1%eth0' is not a host name"),
+        ("@a slots=4", "username='': expected a name"),
+        ("-x@a slots=4", "username='-x': expected a name"),
+        ("me@ slots=4", "'' is not a host name"),
         ("slots=4", "'slots=4' is not a host name"),
         ("-x slots=4", "'-x' is not a host name"),
         ("a,b slots=4", "'a,b' is not a host name"),
@@ -52,7 +88,7 @@ def test_malformed_lines_are_refused(text: str, message: str) -> None:
     assert str(error.value).startswith("--hostfile hosts")
 
 
-@given(st.text() | st.text(st.sampled_from("ab1 =#\n\t:slots"), max_size=40))
+@given(st.text() | st.text(st.sampled_from("ab1 =#@/\n\t:slots"), max_size=40))
 def test_any_text_gives_hosts_or_one_line(text: str) -> None:
     hosts: tuple[Host, ...] = ()
     message = "one line"

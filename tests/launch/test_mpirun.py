@@ -6,6 +6,7 @@ import os
 import re
 import shlex
 import socket
+import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -76,6 +77,27 @@ def test_hosts_and_their_slots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert "-x" not in words
     with pytest.raises(UserError, match="--n_mpi_process 7: the hostfile has 6 slots"):
         command(n_mpi_process=7, hostfile=path)
+
+
+@pytest.mark.parametrize(
+    ("line", "asked"),
+    [
+        ("me@one.invalid port=2222 slots=2", "me@one.invalid -p 2222"),
+        ("fd00::9 slots=2 max_slots=4", "fd00::9"),
+        ("me@fd00::9 slots=2", "me@fd00::9"),
+    ],
+)
+def test_users_ports_and_ipv6_addresses_reach_ssh(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str, asked: str
+) -> None:
+    agent = tmp_path / "agent"
+    agent.write_text(f'#!/bin/sh\necho "$@" > {tmp_path}/asked\nexit 255\n')
+    agent.chmod(0o755)
+    monkeypatch.setenv("PRTE_MCA_plm_ssh_agent", str(agent))
+    (tmp_path / "hosts").write_text(line)
+    words = command(hostfile=str(tmp_path / "hosts"), n_mpi_process=2, python_path="/none/python")
+    assert subprocess.run(words, capture_output=True, timeout=60, check=False).returncode != 0
+    assert (tmp_path / "asked").read_text().startswith(f"{asked} ")
 
 
 def test_other_hosts_get_the_variables_that_ranks_here_inherit(

@@ -210,6 +210,13 @@ def test_a_damaged_file_is_named_in_one_line(
     assert printed.err.count("\n") == 1
 
 
+def test_files_that_an_editor_saved_with_a_byte_order_mark(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", {}, (60,))
+    for file in (folder / "summary.json", folder / "config.yaml", folder / "0" / "log.jsonl"):
+        file.write_text(file.read_text(encoding="utf-8"), encoding="utf-8-sig")
+    assert main([str(tmp_path)]) == 0
+
+
 def test_an_evaluation_has_the_mean_bytes_of_the_nodes(tmp_path: Path) -> None:
     write_run(tmp_path / "run", {}, (60,))
     ((step, point),) = find_runs([tmp_path])["course"][0].iterrows()

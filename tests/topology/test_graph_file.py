@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import csv
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, BinaryIO
 
+import networkx
 import numpy as np
+import pandas
 import pytest
+import scipy.io
+import scipy.sparse
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -43,6 +50,97 @@ def test_what_numpy_wrote_is_read_exactly(tmp_path: Path) -> None:
     np.testing.assert_array_equal(make_topology(str(tmp_path / "matrix.txt"), 13).matrix, matrix)
 
 
+RING = make_topology("ring", 4).matrix
+CYCLE, WEIGHTED, OF_NUMPY = (networkx.cycle_graph(4) for _ in range(3))
+networkx.set_edge_attributes(WEIGHTED, 1 / 3, "weight")
+networkx.set_edge_attributes(
+    OF_NUMPY, {edge: {"weight": np.float64(1 / 3), "colour": "#f00"} for edge in CYCLE.edges}
+)
+EDGES = np.array(CYCLE.edges)
+TABLE = pandas.DataFrame(EDGES, columns=["source", "target"])
+GEPHI = "Source,Target,Type,Id,Label,timeset,Weight\n" + "".join(
+    f"{i},{j},Undirected,{number},,,{1 / 3}\n" for number, (i, j) in enumerate(EDGES)
+)
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda file: networkx.write_edgelist(CYCLE, file),
+        lambda file: networkx.write_edgelist(CYCLE, file, delimiter=",", data=False),
+        lambda file: networkx.write_edgelist(WEIGHTED, file),
+        lambda file: networkx.write_edgelist(OF_NUMPY, file),
+        lambda file: networkx.write_weighted_edgelist(WEIGHTED, file),
+        lambda file: networkx.write_edgelist(WEIGHTED, file, delimiter=";", data=["weight"]),
+        lambda file: np.savetxt(file, EDGES),
+        lambda file: np.savetxt(file, np.c_[EDGES, np.full(4, 1 / 3)], delimiter=","),
+        lambda file: np.savetxt(file, RING, delimiter=",", header="weights"),
+        lambda file: np.savetxt(file, networkx.to_numpy_array(CYCLE), fmt="%d"),
+        lambda file: np.save(file, RING),
+        lambda file: np.save(file, EDGES),
+        lambda file: scipy.io.mmwrite(file, RING),
+        lambda file: scipy.io.mmwrite(file, networkx.to_scipy_sparse_array(CYCLE), field="pattern"),
+        lambda file: scipy.io.mmwrite(file, scipy.sparse.csr_array(RING)),
+        TABLE.to_csv,
+        lambda file: TABLE.assign(weight=1 / 3).to_csv(file, index=False, quoting=csv.QUOTE_ALL),
+        lambda file: TABLE.assign(weight=1 / 3).to_csv(file, sep="\t"),
+        lambda file: pandas.DataFrame(RING).to_csv(file),
+        lambda file: pandas.DataFrame(RING, columns=list("abcd")).to_csv(file, index=False),
+        lambda file: file.write(b'"from" "to"\n"1" 0 1\n"2" 1 2\n"3" 2 3\n"4" 3 0\n'),  # R's table
+        lambda file: file.write(GEPHI.encode()),  # Gephi's table of edges
+        lambda file: file.write("\ufeff0;1\r\n1;2\r\n2;3\r\n3;0\r\n".encode()),  # Excel's
+    ],
+)
+def test_what_others_write(tmp_path: Path, write: Callable[[BinaryIO], Any]) -> None:
+    with (tmp_path / "graph.txt").open("wb") as file:
+        write(file)
+    topology = make_topology(str(tmp_path / "graph.txt"), 4)
+    np.testing.assert_allclose(topology.matrix, RING, atol=1e-15)
+    assert topology.notices == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "weights"),
+    [
+        ("0 1 .25\n1 2 .5\n", [{0: 0.75, 1: 0.25}, {0: 0.25, 1: 0.25, 2: 0.5}, {1: 0.5, 2: 0.5}]),
+        (
+            "2 1 1/2\n1 2 1/2\n0 1 1/2\n0 0 1/2",
+            [{0: 0.5, 1: 0.5}, {0: 0.5, 2: 0.5}, {1: 0.5, 2: 0.5}],
+        ),
+    ],
+)
+def test_weights_of_edges_and_the_rest_for_the_node_itself(
+    tmp_path: Path, text: str, weights: list[dict[int, float]]
+) -> None:
+    topology = read(tmp_path, text, 3)
+    assert [topology.weights(rank) for rank in range(3)] == weights
+
+
+@pytest.mark.parametrize(("name", "num_nodes"), [("ring", 7), ("social", 32), ("star", 7)])
+@pytest.mark.parametrize("write", ["float32", "%.6f", "%.6g", "edges"])
+def test_rounded_weights_are_put_right_with_a_notice(
+    tmp_path: Path, name: str, num_nodes: int, write: str
+) -> None:
+    exact = make_topology(name, num_nodes).matrix
+    file = tmp_path / "matrix.txt"
+    if write == "edges":
+        pairs = [(i, j) for i, j in np.argwhere(exact)]
+        file.write_text("".join(f"{i} {j} {exact[i, j]:.6f}\n" for i, j in pairs))
+    else:
+        stored = exact.astype(np.float32) if write == "float32" else exact
+        np.savetxt(file, stored, fmt="%.9g" if write == "float32" else write)
+    topology = make_topology(str(file), num_nodes)
+    assert np.abs(topology.matrix.sum(axis=1) - 1).max() < 1e-14
+    np.testing.assert_allclose(topology.matrix, exact, atol=2e-5)
+    assert topology.edges == make_topology(name, num_nodes).edges
+    rounded = name not in ("complete",)
+    assert len(topology.notices) == rounded
+    for notice in topology.notices:
+        assert notice.startswith(
+            f"graph file '{file}': its numbers are rounded, rows sum to 1 within"
+        )
+
+
 def test_two_nodes_as_edge_list_and_as_matrix(tmp_path: Path) -> None:
     assert read(tmp_path, "0 1\n1 0\n", 2).weights(0) == {0: 0.5, 1: 0.5}
     assert read(tmp_path, "0.25 0.75\n0.75 0.25\n", 2).weights(0) == {0: 0.25, 1: 0.75}
@@ -58,7 +156,26 @@ def test_one_node_has_no_edges(tmp_path: Path) -> None:
     [
         ("0 1\n1 two\n", 3, "line 2: '1 two' is not an edge, as 0 1"),
         ("0 1\n1 2 0.5\n", 3, "line 2: '1 2 0.5' is not an edge"),
-        ("0 1 0.5\n1 2 0.5\n", 4, "line 1: 3 numbers; a matrix .* n = 4 has 4"),
+        ("0 1 0.5\n1 2 0.5\n", 4, "has 3 nodes, the run 4"),
+        ("0 1 0.5\n1 2\n", 3, "line 2: '1 2' is not an edge, as 0 1 0.3"),
+        ("0 1 0.5\n1 x 0.5\n", 3, "line 2: '1 x 0.5' is not an edge, as 0 1 0.3"),
+        ("0 1 0.5\n1 2 x\n", 3, "line 2: 'x' is not a number"),
+        ("0 1 0.5\n1 2 -1\n", 3, "line 2: '-1' is not a finite number >= 0"),
+        ("0 1 1\n1 2 1\n", 3, "the weights of node 1 sum to 2; mixing weights w_ij sum to at most"),
+        ("0 1 .5\n1 2 .3\n0 1 .4\n", 3, "edge 0 1 has the weights 0.5 and 0.4"),
+        ("0 1 .5\n1 2 .3\n1 0 .4\n", 3, r"not symmetric: entry \(0, 1\) is 0.5, \(1, 0\) is 0.4"),
+        ("0 0 .4\n0 1 .5\n1 2 .3\n", 3, "row 0 sums to 0.9, not to 1"),
+        ("0.5 1\n1 2\n", 3, "line 1: '0.5' is not a node"),
+        ("0.0 1.5\n1.0 2.0\n", 4, "line 1: '1.5' is not a node"),
+        ("id,from,to\n0,0,1\n", 4, "line 1: columns 'id, from, to'; expected source, target and"),
+        ("source,target\n0,1,2,3\n", 4, "line 2: 4 words where the header has 2"),
+        ("source,target\n0,1\n1,x\n", 4, "line 3: '1 x' is not an edge"),
+        ("1 2\n2 3\n3 1\n", 3, "line 2: node '3', but the run has 3, counted from 0"),
+        ('{"edges": [[0, 1], [1, 2]]}', 1, "line 1: .* is not a number; expected edges, as 0 1 or"),
+        ("<?xml version='1.0'?>\n", 4, "line 1: '<.xml' is not a number; expected edges"),
+        ("%%MatrixMarket matrix array real general\n99999999 99999999\n1\n", 4, "n = 4"),
+        ("%%MatrixMarket matrix array real general\n4 4\n1\n", 4, "cannot be read"),
+        (b"\x93NUMPY\x01\0", 4, "cannot be read"),
         ("one 0\n", 3, "line 1: 'one' is not a number"),
         ("0 1\n\n1 1\n", 2, "line 3: an edge joins two different nodes"),
         ("0 1\n1 2 # far\n", 2, "line 2: node '2', but the run has 2"),
@@ -68,8 +185,8 @@ def test_one_node_has_no_edges(tmp_path: Path) -> None:
         ("0 1\n", 3, "has 2 nodes, the run 3"),
         ("", 3, "has 1 nodes, the run 3"),
         ("0 1\n2 3\n", 4, "n = 4: not connected"),
-        ("0 1 1\n1 2\n", 3, "line 2: 2 numbers"),
-        ("0 1 0\n1 0 0\n", 3, "line 2: the matrix ends after 2 rows of 3"),
+        ("0 1 1\n1 2\n", 3, "line 2: '1 2' is not an edge, as 0 1 0.3"),
+        (".5 .5 0\n.5 0 .5\n", 3, "line 2: the matrix ends after 2 rows of 3"),
         (RING_MATRIX, 5, "line 1: 4 numbers; .* n = 5 has 5"),
         (RING_MATRIX.replace("0", "nan"), 4, "line 1: 'nan' is not a finite"),
         (RING_MATRIX.replace("0", "1/0"), 4, "line 1: '1/0' is not a number"),
@@ -104,7 +221,31 @@ def test_an_existing_file_needs_no_suffix(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 WORDS = st.sampled_from(
-    ["0", "1", "2", "3", "-1", "1/3", "1/2", ".5", "nan", "inf", "1e400", "1/0", "/", "#", "x", "¼"]
+    [
+        "0",
+        "1",
+        "2",
+        "3",
+        "1.0",
+        ",",
+        ";",
+        "{}",
+        "{'weight': .3}",
+        "source",
+        "",
+        "-1",
+        "1/3",
+        "1/2",
+        ".5",
+        "nan",
+        "inf",
+        "1e400",
+        "1/0",
+        "/",
+        "#",
+        "x",
+        "¼",
+    ]
 )
 LINES = st.lists(st.lists(WORDS, max_size=5).map(" ".join), max_size=5).map("\n".join)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
@@ -101,3 +102,20 @@ def test_shares_are_dealt_once_an_epoch_for_all_simulated_nodes() -> None:
     first, *others = Simulation(3).run(node)
     assert all(other == first for other in others)
     assert first[0] != first[1]
+
+
+def test_what_is_put_right_in_files_is_warned_of(tmp_path: Path) -> None:
+    (tmp_path / "ptb").mkdir()
+    for part in ("train", "test"):
+        (tmp_path / "ptb" / f"ptb.{part}.txt").write_text("to be or not to be that is all\n")
+    (tmp_path / "vectors.vec").write_bytes(b"2 2\nbe 1 2\n\xff 3 4\n")
+    graph = tmp_path / "graph.txt"
+    graph.write_text("0.333333 0.333333 0.333333\n" * 3)
+    flags = {"data": "ptb", "rnn_n_hidden": 2, "batch_size": 1, "rnn_use_pretrained_emb": True}
+    files = {"data_dir": str(tmp_path), "graph_topology": str(graph)}
+    config = make_config(backend="sim", n_mpi_process=3, **TEXT | flags | files)
+    rounded = "its numbers are rounded, rows sum to 1 within 1e-06 only: put right"
+    assert make_plan(config).warnings == (
+        f"graph file '{graph}': {rounded}",
+        f"{tmp_path}/vectors.vec: skipped 1 words that are not UTF-8",
+    )
