@@ -51,7 +51,8 @@ def scratch_folder() -> Iterator[Scratch]:
     folder = _make_folder()
     lock = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        with suppress(OSError):  # without locks nobody can take it for one that is left, either
+            fcntl.flock(lock, fcntl.LOCK_EX)
         (folder / _MARK).touch()
         yield Scratch(folder, lock)
     finally:
