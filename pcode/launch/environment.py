@@ -64,10 +64,12 @@ class RankEnvironment:
 def drop_empty() -> None:
     """Drop variables without a value (`OMP_NUM_THREADS=$UNSET`): it is as if they were not set.
 
-    To be called before torch and Numba are imported, which read theirs then.
+    To be called before torch and Numba are imported, which read theirs then. Numba cannot be
+    imported with no threads of its own, which no kernel uses.
     """
     for name, value in [*os.environ.items()]:
-        if not value.strip() and _READ.fullmatch(name):
+        is_empty = not value.strip() and _READ.fullmatch(name)
+        if is_empty or (name == "NUMBA_NUM_THREADS" and re.fullmatch(r"-\d+|0+", value.strip())):
             del os.environ[name]
 
 
