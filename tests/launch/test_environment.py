@@ -178,6 +178,12 @@ def test_first_host_of_a_nodelist(text: str, host: str | None) -> None:
     assert next(hosts_of(text), None) == host
 
 
+def test_all_hosts_of_a_nodelist() -> None:
+    assert list(hosts_of("n[08-10,2],r[1-2]n[8-9]x,login")) == [
+        *("n08", "n09", "n10", "n2", "r1n8x", "r1n9x", "r2n8x", "r2n9x", "login")
+    ]
+
+
 @pytest.mark.parametrize(
     "text", ["node[1", "node]", "n[]", "n[a-b]", "n[3-1]", "n[1-2-3]", "n[1]]"]
 )
