@@ -94,7 +94,7 @@ def detect(environ: Mapping[str, str] = os.environ) -> RankEnvironment | None:
             step_tasks,
             _whole_number(environ, "SLURM_LOCALID"),
             _num_local_tasks(environ),
-            "SLURM_PROCID and SLURM_STEP_NUM_TASKS",
+            variables="SLURM_PROCID and SLURM_STEP_NUM_TASKS",
         )
     if step_tasks is None and "PMI_RANK" in environ:
         # MPICH's mpirun
@@ -119,8 +119,8 @@ def _torchrun(environ: Mapping[str, str]) -> RankEnvironment:
 def _read(kind: Kind, environ: Mapping[str, str], *names: str) -> RankEnvironment:
     """Read the place from four variables: rank, number of ranks, and both on this machine."""
     least = zip(names, (0, 1, 0, 1), strict=True)
-    numbers = (_whole_number(environ, name, minimum) for name, minimum in least)
-    return RankEnvironment(kind, *numbers, " and ".join(names[:2]))
+    numbers = [_whole_number(environ, name, minimum) for name, minimum in least]
+    return RankEnvironment(kind, *numbers, variables=" and ".join(names[:2]))
 
 
 def _num_step_tasks(environ: Mapping[str, str]) -> int | None:
