@@ -41,7 +41,7 @@ class RankEnvironment:
     num_ranks: int
     local_rank: int
     num_local_ranks: int
-    variables: str = field(default="", compare=False)  # that say so
+    variables: str = field(default="", compare=False, kw_only=True)  # that say so
 
     @property
     def started(self) -> str:
@@ -119,7 +119,7 @@ def _torchrun(environ: Mapping[str, str]) -> RankEnvironment:
 def _read(kind: Kind, environ: Mapping[str, str], *names: str) -> RankEnvironment:
     """Read the place from four variables: rank, number of ranks, and both on this machine."""
     least = zip(names, (0, 1, 0, 1), strict=True)
-    numbers = [_whole_number(environ, name, minimum) for name, minimum in least]
+    numbers = (_whole_number(environ, name, minimum) for name, minimum in least)
     return RankEnvironment(kind, *numbers, variables=" and ".join(names[:2]))
 
 

@@ -51,9 +51,7 @@ def scratch_folder() -> Iterator[Scratch]:
     folder = _make_folder()
     lock = os.open(folder, os.O_RDONLY)
     try:
-        with suppress(
-            OSError
-        ):  # without a lock it has no mark: nobody takes it for one that is left
+        with suppress(OSError):  # without locks, no mark: nobody is to take it for one that is left
             fcntl.flock(lock, fcntl.LOCK_EX)
             (folder / _MARK).touch()
         yield Scratch(folder, lock)
