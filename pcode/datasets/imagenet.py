@@ -222,7 +222,7 @@ def _context() -> multiprocessing.context.BaseContext:
         places = ("/dev/shm", "/tmp")
         tempfile.tempdir = next((one for one in places if os.access(one, os.W_OK)), usual)
         try:
-            get_temp_dir()  # which is kept for this process and its workers
+            get_temp_dir()  # from now on that of this process and its workers
         finally:
             tempfile.tempdir = usual
     context = multiprocessing.get_context("forkserver")
