@@ -73,7 +73,7 @@ def loaders_of(rank: int, folder: Path) -> list[psutil.Process]:
     return found
 
 
-# Under MPI ranks have 16 MiB each there. A batch is 3.6 MB.
+# Under MPI ranks have 16 MiB each there. A batch has 14 MB.
 @pytest.mark.parametrize(
     ("backend", "megabytes"), [("sim", 1), pytest.param("mpi", 40, marks=pytest.mark.slow)]
 )
@@ -85,7 +85,7 @@ def test_too_little_shared_memory_for_batches_is_one_line(
         pytest.skip("nothing can be mounted here")
     done = run(
         images,
-        *(*LOADING, "--backend", backend),
+        *(*LOADING, "--backend", backend, "--batch_size", str(IMAGES_OF_A_CLASS)),
         before=[*MOUNTED, f'{mount} && exec "$0" "$@"'],
         python=sys.executable,
     )
