@@ -73,9 +73,9 @@ def loaders_of(rank: int, folder: Path) -> list[psutil.Process]:
     return found
 
 
-# Under MPI ranks have 16 MiB each there. A batch has 14 MB.
+# A batch has 14 MB, that of the tests 29. MPI's own 16 MiB a rank take room as they are used.
 @pytest.mark.parametrize(
-    ("backend", "megabytes"), [("sim", 1), pytest.param("mpi", 40, marks=pytest.mark.slow)]
+    ("backend", "megabytes"), [("sim", 1), pytest.param("mpi", 24, marks=pytest.mark.slow)]
 )
 def test_too_little_shared_memory_for_batches_is_one_line(
     images: Path, backend: str, megabytes: int
