@@ -18,6 +18,9 @@ if __name__ == "__main__":
     for number in signals:
         if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, end)
+    from pcode.launch.environment import drop_empty
+
+    drop_empty()
     from pcode.main import main
 
     if signal.getsignal(signal.SIGINT) == end:

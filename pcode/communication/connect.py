@@ -78,7 +78,8 @@ def _join_mpi(rank: int, size: int, limit_seconds: float) -> DistributedCommunic
     if dist.get_world_size() != size:
         raise UserError(
             f"--backend mpi: {size} processes were started, but MPI counts "
-            f"{dist.get_world_size()}: they were started by another MPI than the installed one"
+            f"{dist.get_world_size()}: they were started by another MPI than the installed one, or "
+            "variables such as OMPI_COMM_WORLD_SIZE are left from another run"
         )
     return DistributedCommunicator()
 

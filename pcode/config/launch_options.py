@@ -34,6 +34,12 @@ def uses_gpus(flags: Flags) -> bool:
     return flags["hostfile"] is not None or torch.cuda.is_available()
 
 
+def _waiting_for_nobody(flags: Flags) -> str | None:
+    if flags["data"] == "imagenet":  # but for loader processes
+        return None
+    return needs("backend", "simulated nodes need no time limit", "sim".__ne__)(flags)
+
+
 def _without_gpus(flags: Flags) -> str | None:
     return None if uses_gpus(flags) else "no node uses a GPU"
 
@@ -107,7 +113,7 @@ class Launch:
         metavar="SECONDS",
         minimum=0.001,
         maximum=1e7,
-        irrelevant=needs("backend", "simulated nodes need no time limit", "sim".__ne__),
+        irrelevant=_waiting_for_nobody,
     )
     max_restarts: int = option(
         0,

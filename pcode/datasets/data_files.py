@@ -7,7 +7,7 @@ import os
 import pickle
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -99,10 +99,12 @@ def load_arrays(path: Path) -> dict[str, Any]:
 def alone(lock: Path) -> Iterator[None]:
     """Let one process of this machine in at a time; the others wait.
 
-    Of what fails no file is left: those that wait may then find others that come later.
+    A file system without locks (NFS 3 without its lock service) lets all in. Of what fails no file
+    is left: those that wait may then find others that come later.
     """
     with lock.open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        with suppress(OSError):
+            fcntl.flock(file, fcntl.LOCK_EX)
         try:
             yield  # closing the file unlocks it
         except BaseException:

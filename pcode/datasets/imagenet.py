@@ -1,20 +1,26 @@
 """ImageNet, or any folders of images, decoded when a batch needs them by other processes."""
 
+import contextlib
+import functools
 import io
 import multiprocessing
 import os
+import tempfile
 import threading
+import time
 from collections.abc import Sequence
+from multiprocessing.util import get_temp_dir
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
+import psutil
 import torch
 from torch.utils import data
 
 from pcode.datasets.base import Batches, Dataset, share_batches
 from pcode.datasets.encoded_images import EncodedImages, FolderImages, LmdbImages
-from pcode.utils.errors import UserError, naming_flags
+from pcode.utils.errors import LoaderError, UserError, naming_flags
 from pcode.utils.files import one_line
 from pcode.utils.options import Option
 
@@ -26,8 +32,12 @@ TEST_BATCH_SIZE = 64
 # A batch: positions of its images, and what its augmentation is drawn from; None for testing.
 Task = tuple[np.ndarray, int | None]
 
+# Of the folder for temporary files: workers listen some 32 bytes below it, and a socket's path has
+# 107.
+_LONGEST_PATH_BYTES = 75
 
-class Decoder(data.Dataset[torch.Tensor | UserError]):
+
+class Decoder(data.Dataset[torch.Tensor | UserError | LoaderError]):
     """Makes batches of encoded images; pickled for each worker.
 
     Training: a random crop of 8 to 100 % of the area, resized to 224 x 224, and a flip with
@@ -49,7 +59,7 @@ class Decoder(data.Dataset[torch.Tensor | UserError]):
             [*choose, transforms.ToTensor(), transforms.Normalize(MEAN, DEVIATION)]
         )
 
-    def __getitem__(self, task: Task) -> torch.Tensor | UserError:
+    def __getitem__(self, task: Task) -> torch.Tensor | UserError | LoaderError:
         """float32 N x 3 x 224 x 224, or why there is none: a worker cannot raise in one line."""
         positions, seed = task
         try:
@@ -59,9 +69,14 @@ class Decoder(data.Dataset[torch.Tensor | UserError]):
                     torch.default_generator.manual_seed(seed)
                 files = self.images.read(positions)
                 pairs = zip(positions, files, strict=True)
-                return torch.stack([self._decode(int(place), file) for place, file in pairs])
+                batch = torch.stack([self._decode(int(place), file) for place, file in pairs])
         except UserError as error:
             return error
+        try:
+            # A worker's queue would do so in a thread, which loses a batch that finds no room.
+            return batch if data.get_worker_info() is None else batch.share_memory_()
+        except RuntimeError:
+            return LoaderError(f"no room for a batch of {batch.nbytes / 1e6:.0f} MB in /dev/shm")
 
     def _decode(self, position: int, file: bytes) -> torch.Tensor:
         from PIL import Image  # noqa: PLC0415
@@ -81,15 +96,23 @@ class ImageNet(Dataset):
     """Images in files, decoded in num_workers processes, which end with each iterator (0: in this).
 
     The augmentation of a batch depends on its seed alone, not on the number of workers. With
-    pin_memory batches lie in page-locked memory, from which a GPU copies faster. It is a UserError
-    where a class of `test` is not in `train`; one of `train` that is not in `test` is a notice.
+    pin_memory batches lie in page-locked memory, from which a GPU copies faster. Workers that die,
+    find no room for a batch or are stopped for longer than half the time limit are a LoaderError.
+    It is a UserError where a class of `test` is not in `train`; one of `train` that is not in
+    `test` is a notice.
     """
 
     name = "imagenet"
     input_shape = (3, SIDE, SIDE)
 
     def __init__(
-        self, train: EncodedImages, test: EncodedImages, *, num_workers: int, pin_memory: bool
+        self,
+        train: EncodedImages,
+        test: EncodedImages,
+        *,
+        num_workers: int,
+        pin_memory: bool,
+        limit_seconds: float,
     ) -> None:
         strange = sorted(set(test.classes) - set(train.classes))
         if strange:
@@ -105,7 +128,7 @@ class ImageNet(Dataset):
             few = ", ".join(train.classes[label] for label in untested[:3])
             number = f"{len(untested)} of {self.num_classes} classes"
             self.notices = (f"--data imagenet: no test images of {number}, as {few}",)
-        self.num_workers = num_workers
+        self.num_workers, self.limit_seconds = num_workers, limit_seconds
         self.pin_memory = pin_memory and torch.cuda.is_available()
 
     def read(self, batches: Sequence[torch.Tensor], seeds: Sequence[int]) -> Batches:
@@ -129,10 +152,53 @@ class ImageNet(Dataset):
             worker_init_fn=_end_with_parent,
             generator=torch.Generator(),  # not the global one, from which it would draw
         )
-        for (positions, _), inputs in zip(tasks, loader, strict=True):
-            if isinstance(inputs, UserError):
-                raise inputs
-            yield inputs, targets.index_select(0, torch.from_numpy(positions))
+        killed = _watch(self.limit_seconds) if self.num_workers else []
+        try:
+            for (positions, _), inputs in zip(tasks, loader, strict=True):
+                if isinstance(inputs, Exception):
+                    raise inputs
+                yield inputs, targets.index_select(0, torch.from_numpy(positions))
+        except (OSError, EOFError, RuntimeError) as error:
+            if not self.num_workers:
+                raise
+            reason = "; ".join([*killed, one_line(error)])
+            raise LoaderError(
+                f"--num_workers {self.num_workers}: {reason}; loader processes need memory, and in "
+                "/dev/shm room for three batches each: give them more (docker run --shm-size), or "
+                "lower --num_workers or --batch_size"
+            ) from error
+
+
+@functools.cache
+def _watch(limit_seconds: float) -> list[str]:
+    """Kill loader processes that stay stopped, from now on; the list says which were.
+
+    Whoever waits for the batch, the start or the end of such a one waits for ever; that of a dead
+    one is an error.
+    """
+    killed: list[str] = []
+
+    def stopped() -> set[psutil.Process]:
+        found = set()
+        for process in psutil.Process().children(recursive=True):
+            with contextlib.suppress(psutil.NoSuchProcess):  # it ended meanwhile
+                is_loader = any("multiprocessing.forkserver" in word for word in process.cmdline())
+                if is_loader and process.status() == psutil.STATUS_STOPPED:
+                    found.add(process)
+        return found
+
+    def watch() -> None:
+        before: set[psutil.Process] = set()
+        # Twice in half the time limit: before another node has waited for this one for all of it.
+        while True:
+            time.sleep(max(limit_seconds / 4, 1.0))
+            before, found = stopped(), before
+            for process in before & found:
+                killed.append(f"process {process.pid} was stopped, and is killed")
+                process.kill()
+
+    threading.Thread(target=watch, daemon=True).start()
+    return killed
 
 
 def _end_with_parent(worker: int) -> None:
@@ -157,6 +223,14 @@ def _context() -> multiprocessing.context.BaseContext:
     instead: on one machine the first batch then took .17 s, where spawned workers need 3 s for
     their imports, each epoch.
     """
+    usual = tempfile.gettempdir()
+    if len(os.fsencode(usual)) > _LONGEST_PATH_BYTES:  # sockets are then made elsewhere
+        places = ("/dev/shm", "/tmp")
+        tempfile.tempdir = next((one for one in places if os.access(one, os.W_OK)), usual)
+        try:
+            get_temp_dir()  # from now on that of this process and its workers
+        finally:
+            tempfile.tempdir = usual
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["pcode.main", "pcode.datasets.imagenet", "torchvision"])
     return context
@@ -170,6 +244,7 @@ def load_imagenet(
         int, Option("data loading processes", aliases=("-j",), minimum=0, decides=False)
     ] = 2,
     pin_memory: Annotated[bool, Option("page-locked memory for batches", decides=False)] = True,
+    time_limit_seconds: float = 300.0,
 ) -> ImageNet:
     """ImageNet (Russakovsky et al., arXiv 1409.0575): 1,281,167 images of 1,000 classes, and
     50,000 for testing. Any other classes and images will do.
@@ -183,4 +258,10 @@ def load_imagenet(
             LmdbImages(folder / f"{part}.lmdb") if use_lmdb_data else FolderImages(folder / part)
             for part in ("train", "val")
         )
-    return ImageNet(train, test, num_workers=num_workers, pin_memory=pin_memory)
+    return ImageNet(
+        train,
+        test,
+        num_workers=num_workers,
+        pin_memory=pin_memory,
+        limit_seconds=time_limit_seconds,
+    )

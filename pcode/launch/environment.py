@@ -3,17 +3,27 @@
 import os
 import re
 import zlib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from itertools import product
 from typing import Literal
 
+from pcode.launch.hostfile import MOST_BYTES, short_name
 from pcode.utils.errors import UserError
+from pcode.utils.files import read_text
 
 # Below the ports that Linux hands out by itself (from 32768 on).
 _FIRST_PORT, _NUM_PORTS = 12_000, 20_000
 # slurm.h: step numbers from here on are not steps of srun but the batch script, an interactive
 # shell and the like.
 _FIRST_RESERVED_STEP = 0xFFFFFFF0
+
+# What is read here and by what computes.
+_READ = re.compile(
+    r"(LOCAL|MASTER|NUMBA|OMP|OMPI|PBS|PCODE|PMI|PMIX|PRTE|SLURM|THP|TORCHELASTIC)_.*"
+    r"|CC|CXX|RANK|WORLD_SIZE"
+)
 
 Kind = Literal["mpi", "torchrun", "slurm"]
 
@@ -31,6 +41,15 @@ class RankEnvironment:
     num_ranks: int
     local_rank: int
     num_local_ranks: int
+    variables: str = field(default="", compare=False, kw_only=True)  # that say so
+
+    @property
+    def started(self) -> str:
+        """How many ranks there are, and who says so, for an error."""
+        return (
+            f"{self.num_ranks} ranks were started ({self.kind}, by {self.variables} in the "
+            "environment)"
+        )
 
     def __post_init__(self) -> None:
         if not (
@@ -40,6 +59,18 @@ class RankEnvironment:
                 f"the {self.kind} environment contradicts itself: rank {self.rank} of "
                 f"{self.num_ranks}, local rank {self.local_rank} of {self.num_local_ranks}"
             )
+
+
+def drop_empty() -> None:
+    """Drop variables without a value (`OMP_NUM_THREADS=$UNSET`): it is as if they were not set.
+
+    To be called before torch and Numba are imported, which read theirs then. Numba cannot be
+    imported with no threads of its own, which no kernel uses.
+    """
+    for name, value in [*os.environ.items()]:
+        is_empty = not value.strip() and _READ.fullmatch(name)
+        if is_empty or (name == "NUMBA_NUM_THREADS" and re.fullmatch(r"-\d+|0+", value.strip())):
+            del os.environ[name]
 
 
 def detect(environ: Mapping[str, str] = os.environ) -> RankEnvironment | None:
@@ -63,6 +94,7 @@ def detect(environ: Mapping[str, str] = os.environ) -> RankEnvironment | None:
             step_tasks,
             _whole_number(environ, "SLURM_LOCALID"),
             _num_local_tasks(environ),
+            variables="SLURM_PROCID and SLURM_STEP_NUM_TASKS",
         )
     if step_tasks is None and "PMI_RANK" in environ:
         # MPICH's mpirun
@@ -87,9 +119,8 @@ def _torchrun(environ: Mapping[str, str]) -> RankEnvironment:
 def _read(kind: Kind, environ: Mapping[str, str], *names: str) -> RankEnvironment:
     """Read the place from four variables: rank, number of ranks, and both on this machine."""
     least = zip(names, (0, 1, 0, 1), strict=True)
-    return RankEnvironment(
-        kind, *(_whole_number(environ, name, minimum) for name, minimum in least)
-    )
+    numbers = (_whole_number(environ, name, minimum) for name, minimum in least)
+    return RankEnvironment(kind, *numbers, variables=" and ".join(names[:2]))
 
 
 def _num_step_tasks(environ: Mapping[str, str]) -> int | None:
@@ -136,16 +167,15 @@ def check_ranks(
     environment: RankEnvironment, backend: str, num_nodes: int, num_local_ranks: int
 ) -> None:
     """Raise a UserError where other ranks were started than the run needs, or can be."""
-    started = f"{environment.num_ranks} ranks were started ({environment.kind})"
     if backend == "sim":
         raise UserError(
-            f"--backend sim: {started}, but it runs all nodes in one process; "
-            "run it without mpirun, torchrun or srun"
+            f"--backend sim: {environment.started}, but it runs all nodes in one process; "
+            "run it without mpirun, torchrun or srun, and without their variables"
         )
     if environment.num_ranks != num_nodes * num_local_ranks:
         each = f" --n_sub_process {num_local_ranks}" if num_local_ranks > 1 else ""
         raise UserError(
-            f"--n_mpi_process {num_nodes}{each}: {started}; "
+            f"--n_mpi_process {num_nodes}{each}: {environment.started}; "
             f"{num_nodes * num_local_ranks} are needed"
         )
     if environment.kind != "mpi" and backend == "mpi":
@@ -159,8 +189,8 @@ def num_nodes_of(environment: RankEnvironment, num_local_ranks: int) -> int:
     num_nodes, left = divmod(environment.num_ranks, num_local_ranks)
     if left:
         raise UserError(
-            f"--n_sub_process {num_local_ranks}: {environment.num_ranks} ranks were started "
-            f"({environment.kind}), which are no whole number of nodes"
+            f"--n_sub_process {num_local_ranks}: {environment.started}, which are no whole number "
+            "of nodes"
         )
     return num_nodes
 
@@ -184,7 +214,7 @@ def rendezvous_address(environ: Mapping[str, str] = os.environ) -> tuple[str, in
             return "127.0.0.1", derived_port(environ["PMIX_NAMESPACE"])
     elif _num_step_tasks(environ) is not None:
         nodes = environ.get("SLURM_STEP_NODELIST", environ.get("SLURM_JOB_NODELIST", ""))
-        first = first_host(nodes)
+        first = next(hosts_of(nodes), None)
         if first is None:
             raise UserError("SLURM_STEP_NODELIST is not set in the environment of a Slurm step")
         job = _whole_number(environ, "SLURM_JOB_ID")
@@ -196,23 +226,38 @@ def rendezvous_address(environ: Mapping[str, str] = os.environ) -> tuple[str, in
     )
 
 
-def first_host(nodelist: str) -> str | None:
-    """Return the first host of a Slurm node list, as `node[01-03,7],login`; None: it has none."""
+def hosts_of(nodelist: str) -> Iterator[str]:
+    """Yield the hosts of a Slurm node list, as `node[01-03,7],login`."""
     malformed = UserError(
         f"{nodelist!r} in Slurm's environment: expected names such as node[01-03,7]"
     )
 
-    def first_number(ranges: re.Match[str]) -> str:
-        found = re.match(r"([0-9]{1,6})(?:-([0-9]{1,6}))?(?:,|\Z)", ranges[1], re.ASCII)
-        if found is None or int(found[1]) > int(found[2] or found[1]):
-            raise malformed
-        return found[1]
+    def numbers(ranges: str) -> Iterator[str]:
+        for each in ranges.split(","):
+            found = re.fullmatch(r"([0-9]{1,6})(?:-([0-9]{1,6}))?", each, re.ASCII)
+            if found is None or int(found[1]) > int(found[2] or found[1]):
+                raise malformed
+            for number in range(int(found[1]), int(found[2] or found[1]) + 1):
+                yield str(number).zfill(len(found[1]))
 
     # A comma separates hosts only outside of brackets.
-    name = re.match(r"((?:[^,\[\]]|\[[^\[\]]*\])*)(?:,|\Z)", nodelist.lstrip(","))
-    if name is None:  # a bracket without its other half
-        raise malformed
-    return re.sub(r"\[([^\[\]]*)\]", first_number, name[1]) or None
+    for name in filter(None, re.split(r",(?![^\[\]]*\])", nodelist)):
+        texts = re.split(r"\[([^\[\]]*)\]", name)  # with ranges in between
+        if any(re.search(r"[\[\]]", text) for text in texts):  # a bracket without its other half
+            raise malformed
+        each = [[text] if i % 2 == 0 else [*numbers(text)] for i, text in enumerate(texts)]
+        yield from map("".join, product(*each))
+
+
+def allocated_hosts(environ: Mapping[str, str] = os.environ) -> frozenset[str]:
+    """Return the short names of the hosts that Slurm or PBS says a job has; empty: there is none.
+
+    Variables may be inherited from a job of other hosts, by a shell or a container.
+    """
+    hosts = [*hosts_of(environ.get("SLURM_JOB_NODELIST", environ.get("SLURM_NODELIST", "")))]
+    with suppress(ValueError):  # that of another host is not here
+        hosts += read_text(environ.get("PBS_NODEFILE", ""), MOST_BYTES).split()
+    return frozenset(map(short_name, hosts))
 
 
 def derived_port(name: str) -> int:

@@ -42,10 +42,19 @@ class Host:
 
     def is_this_machine(self) -> bool:
         """Return whether the name is this machine's, or a numeric address of it; no look-up."""
-        own = socket.gethostname().lower()
-        addresses = (each.address for found in psutil.net_if_addrs().values() for each in found)
-        names = ("localhost", own, own.partition(".")[0], *addresses)
-        return self.name.lower() in names or _LOOPBACK.fullmatch(self.name) is not None
+        return self.name.lower() in own_names() or _LOOPBACK.fullmatch(self.name) is not None
+
+
+def own_names() -> frozenset[str]:
+    """Return this machine's names and addresses."""
+    own = socket.gethostname().lower()
+    addresses = (each.address for found in psutil.net_if_addrs().values() for each in found)
+    return frozenset(("localhost", own, short_name(own), *addresses))
+
+
+def short_name(host: str) -> str:
+    """Return a host's name without its domain."""
+    return host.partition(".")[0].lower()
 
 
 def parse_hostfile(text: str, path: str) -> tuple[Host, ...]:

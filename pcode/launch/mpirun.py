@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pcode.launch.environment import derived_port
-from pcode.launch.hostfile import Host
+from pcode.launch.environment import allocated_hosts, derived_port
+from pcode.launch.hostfile import Host, own_names, short_name
 from pcode.utils.errors import UserError
 
 # What mpirun passes to other hosts by itself are its own variables. These say what ranks compute
@@ -68,6 +68,7 @@ class Mpirun:
             # counts one slot for each core, which is no limit for a trial run, and on a machine
             # without an ssh client it does so with hosts too. Their slots are checked.
             *("--map-by", "slot:OVERSUBSCRIBE"),
+            *self._managers(),
             *_hosts(self.hosts),
             # A node has compute threads and a helper thread: one core is not enough for it.
             *("--bind-to", "none"),
@@ -90,6 +91,13 @@ class Mpirun:
             "-u",
             *self.program,
         ]
+
+    def _managers(self) -> list[str]:
+        """Keep mpirun from the hosts of a job that this run is not in, whose variables it has."""
+        wanted = {short_name(host.name) for host in self.hosts if self.is_remote}
+        if not allocated_hosts().isdisjoint(wanted if self.hosts else own_names()):
+            return []
+        return ["--prtemca", "ras", "^slurm,pbs", "--prtemca", "plm", "^slurm"]
 
     def _variables(self) -> list[str]:
         """NAME=VALUE for each variable that the ranks get besides the environment of their host."""

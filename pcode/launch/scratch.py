@@ -51,8 +51,9 @@ def scratch_folder() -> Iterator[Scratch]:
     folder = _make_folder()
     lock = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        (folder / _MARK).touch()
+        with suppress(OSError):  # without locks, no mark: nobody is to take it for one that is left
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            (folder / _MARK).touch()
         yield Scratch(folder, lock)
     finally:
         shutil.rmtree(folder, ignore_errors=True)

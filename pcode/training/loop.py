@@ -20,7 +20,13 @@ from pcode.training.recovery import continue_after
 from pcode.training.reports import averaged, known_figures, make_summary, report
 from pcode.training.state import RunState
 from pcode.training.sync import Decision, StopRequest, SyncPoints
-from pcode.utils.errors import CommunicationError, DivergenceError, Preempted, StorageError
+from pcode.utils.errors import (
+    CommunicationError,
+    DivergenceError,
+    LoaderError,
+    Preempted,
+    StorageError,
+)
 
 # Left out of the mean step times: kernels compile in the first steps.
 UNTIMED_STEPS = 2
@@ -51,6 +57,7 @@ def run_node(
         DivergenceError: after the summary has been written.
         Preempted: after a checkpoint has been written.
         StorageError: a file could not be written.
+        LoaderError: the processes that load data failed.
         CommunicationError: names rank and step.
     """
     launch = plan.config.launch
@@ -67,15 +74,16 @@ def run_node(
         if isinstance(error, DivergenceError):
             raise _diverged(state, error.named(state.members)) from error
         raise error.named(state.members, state.step) from error
-    except OSError as error:
+    except (OSError, LoaderError) as error:
+        rank = communicator.rank if state is None else int(state.records.own.name)
+        step = None if state is None else state.step
+        if isinstance(error, LoaderError):
+            raise LoaderError(error.reason, rank=rank, step=step) from error
         if error.filename is None and error.errno not in FULL:
             raise
         place = error.filename or runs_folder(plan.config)
-        raise StorageError(
-            f"{place}: {error.strerror}; earlier checkpoints are whole",
-            rank=communicator.rank if state is None else int(state.records.own.name),
-            step=None if state is None else state.step,
-        ) from error
+        reason = f"{place}: {error.strerror}; earlier checkpoints are whole"
+        raise StorageError(reason, rank=rank, step=step) from error
     state.say(f"results: {state.records.folder}")
     return summary, state.records.folder
 

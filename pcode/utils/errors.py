@@ -112,6 +112,10 @@ class StorageError(RunError):
     """A file of the run cannot be written; the run cannot go on."""
 
 
+class LoaderError(RunError):
+    """The processes that load data have died, were stopped or lack memory."""
+
+
 class Preempted(Exception):  # noqa: N818  # it is no error
     """A signal asked the run to end: it was saved, on all nodes.
 

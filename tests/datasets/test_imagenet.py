@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import shutil
+import signal
 import struct
 import subprocess
 import sys
@@ -25,7 +27,7 @@ from pcode.datasets import Batch, Dataset, load_dataset
 from pcode.datasets.encoded_images import FORMAT
 from pcode.datasets.imagenet import DEVIATION, MEAN
 from pcode.tools.to_lmdb import main as to_lmdb
-from pcode.utils.errors import UserError
+from pcode.utils.errors import LoaderError, UserError
 
 NUM_IMAGES = {"train": {"n01": 4, "n02": 3}, "val": {"n01": 2, "n02": 3}}
 
@@ -55,12 +57,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return data_dir
 
 
-def load(folder: Path, *, lmdb: bool = False, num_workers: int = 0) -> Dataset:
+def load(
+    folder: Path, *, lmdb: bool = False, num_workers: int = 0, limit_seconds: float = 300.0
+) -> Dataset:
     flags = {
         "data_dir": str(folder),
         "use_lmdb_data": lmdb,
         "num_workers": num_workers,
         "pin_memory": True,
+        "time_limit_seconds": limit_seconds,
     }
     return load_dataset("imagenet", flags)
 
@@ -176,6 +181,28 @@ def test_no_process_is_left(folder: Path, temporary: str) -> None:
     assert closed == reading & killed
     _, alive = psutil.wait_procs(still_there(reading | killed), timeout=20)
     assert not alive
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (signal.SIGKILL, "worker .* exited unexpectedly"),
+        pytest.param(signal.SIGSTOP, "was stopped, and is killed", marks=pytest.mark.slow),
+    ],
+)
+def test_a_worker_that_is_killed_or_stopped_is_an_error(
+    folder: Path, number: signal.Signals, words: str
+) -> None:
+    dataset = load(folder, num_workers=1, limit_seconds=4)
+    batches = dataset.read([torch.tensor([index % 3]) for index in range(50)], range(50))
+    next(batches)
+    (worker,) = multiprocessing.active_children()
+    assert worker.pid is not None
+    os.kill(worker.pid, number)
+    with pytest.raises(LoaderError, match=f"--num_workers 1: .*{words}") as caught:
+        list(batches)
+    assert str(worker.pid) in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 def still_there(numbers: set[int]) -> list[psutil.Process]:

@@ -12,7 +12,7 @@ from pcode.launch.environment import (
     RankEnvironment,
     check_ranks,
     detect,
-    first_host,
+    hosts_of,
     num_nodes_of,
     rendezvous_address,
 )
@@ -175,7 +175,13 @@ def test_ranks_of_mpirun_derive_a_rendezvous_on_one_machine_only() -> None:
     ],
 )
 def test_first_host_of_a_nodelist(text: str, host: str | None) -> None:
-    assert first_host(text) == host
+    assert next(hosts_of(text), None) == host
+
+
+def test_all_hosts_of_a_nodelist() -> None:
+    assert list(hosts_of("n[08-10,2],r[1-2]n[8-9]x,login")) == [
+        *("n08", "n09", "n10", "n2", "r1n8x", "r1n9x", "r2n8x", "r2n9x", "login")
+    ]
 
 
 @pytest.mark.parametrize(
@@ -183,14 +189,14 @@ def test_first_host_of_a_nodelist(text: str, host: str | None) -> None:
 )
 def test_malformed_nodelist_is_refused(text: str) -> None:
     with pytest.raises(UserError, match="Slurm's environment"):
-        first_host(text)
+        list(hosts_of(text))
 
 
 @given(st.text(st.sampled_from("ab19[],-"), max_size=12))
 def test_any_nodelist_gives_a_first_host_or_one_line(text: str) -> None:
     message = "one line"
     try:
-        first = first_host(text)
+        first = next(hosts_of(text), None)
     except UserError as error:
         first, message = "refused", str(error)
     assert first or not text.strip(",")

@@ -199,6 +199,45 @@ def test_hosts_of_this_machine(tmp_path: Path) -> None:
     assert all_here(read_hostfile(str(local)))
 
 
+OWN = socket.gethostname().partition(".")[0]
+
+
+@pytest.mark.parametrize(
+    ("nodelist", "hosts", "stays"),
+    [
+        ("", None, True),
+        ("gpu[07-09]", None, True),
+        ("gpu[07-09]", "localhost slots=2", True),
+        (f"gpu[07-09],{OWN}", None, False),
+        (f"{OWN},gpu07", "localhost slots=2", True),
+        ("gpu[07-09]", "gpu08.cluster slots=2", False),
+        ("gpu[07-09]", "gpu10 slots=2", True),
+    ],
+)
+def test_mpirun_goes_to_the_hosts_of_a_job_that_is_the_run_s(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    nodelist: str,
+    hosts: str | None,
+    stays: bool,
+) -> None:
+    monkeypatch.setenv("SLURM_JOB_NODELIST", nodelist)
+    (tmp_path / "hosts").write_text(hosts or "")
+    words = command(hostfile=None if hosts is None else str(tmp_path / "hosts"))
+    assert follows(words, "--prtemca", "ras", "^slurm,pbs") == stays
+    assert follows(words, "--prtemca", "plm", "^slurm") == stays
+
+
+def test_a_file_of_pbs_names_the_hosts_of_its_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed = tmp_path / "nodes"
+    monkeypatch.setenv("PBS_NODEFILE", str(listed))
+    assert "^slurm,pbs" in command()
+    listed.write_text(f"other\n{OWN}\n")
+    assert "^slurm,pbs" not in command()
+
+
 @pytest.mark.parametrize(
     ("flags", "value"),
     [

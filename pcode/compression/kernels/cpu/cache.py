@@ -23,12 +23,14 @@ def kernel(function: Function) -> Function:
 
     It is cached for later runs, which takes a function that encloses nothing.
     """
-    # Numba asks for the folder when a function is decorated; elsewhere its setting is the user's.
-    before, config.CACHE_DIR = config.CACHE_DIR, folder() or ""
+    # Numba asks for these when a function is decorated; elsewhere its settings are the user's.
+    # NUMBA_DISABLE_JIT is for debugging other code: without a compiler kernels cannot run.
+    before = config.CACHE_DIR, config.DISABLE_JIT
+    config.CACHE_DIR, config.DISABLE_JIT = folder() or "", 0
     try:
         compiled = njit(nogil=True, error_model="numpy", cache=folder() is not None)(function)
     finally:
-        config.CACHE_DIR = before
+        config.CACHE_DIR, config.DISABLE_JIT = before
     return cast(Function, compiled)
 
 
