@@ -163,9 +163,9 @@ class ImageNet(Dataset):
                 raise
             reason = "; ".join([*killed, one_line(error)])
             raise LoaderError(
-                f"--num_workers {self.num_workers}: {reason}; loader processes need memory, and in "
-                "/dev/shm room for three batches each: give them more (docker run --shm-size), or "
-                "lower --num_workers or --batch_size"
+                f"--num_workers {self.num_workers}: a loader process failed ({reason}); they need "
+                "memory, and in /dev/shm room for three batches each: give them more (docker run "
+                "--shm-size), or lower --num_workers or --batch_size"
             ) from error
 
 

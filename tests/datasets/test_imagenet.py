@@ -186,8 +186,9 @@ def test_no_process_is_left(folder: Path, temporary: str) -> None:
 @pytest.mark.parametrize(
     ("number", "words"),
     [
-        (signal.SIGKILL, "worker .* exited unexpectedly"),
-        pytest.param(signal.SIGSTOP, "was stopped, and is killed", marks=pytest.mark.slow),
+        # Seen in one of several ways.
+        (signal.SIGKILL, "a loader process failed"),
+        pytest.param(signal.SIGSTOP, "process {} was stopped", marks=pytest.mark.slow),
     ],
 )
 def test_a_worker_that_is_killed_or_stopped_is_an_error(
@@ -199,9 +200,9 @@ def test_a_worker_that_is_killed_or_stopped_is_an_error(
     (worker,) = multiprocessing.active_children()
     assert worker.pid is not None
     os.kill(worker.pid, number)
-    with pytest.raises(LoaderError, match=f"--num_workers 1: .*{words}") as caught:
+    match = f"--num_workers 1: .*{words.format(worker.pid)}"
+    with pytest.raises(LoaderError, match=match) as caught:
         list(batches)
-    assert str(worker.pid) in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
