@@ -34,13 +34,8 @@ from typing import TYPE_CHECKING, NoReturn
 
 import torch.distributed as dist
 
-from pcode.mpi_backend.library import (
-    MPIError,
-    MPISetupError,
-    initializing,
-    is_cuda_aware,
-    set_defaults,
-)
+from pcode.mpi_backend import library
+from pcode.mpi_backend.library import MPIError, MPISetupError
 from pcode.mpi_backend.torch_internals import register_backend
 
 if TYPE_CHECKING:
@@ -64,7 +59,7 @@ DEFAULT_TIMEOUT = timedelta(minutes=30)  # torch's for backends other than NCCL
 @cache
 def get_runtime() -> Runtime:
     """Return this process's runtime; the first call initializes MPI."""
-    with initializing():
+    with library.initializing():
         # The one import that is not at the top: it imports mpi4py's MPI, which initializes MPI.
         from pcode.mpi_backend.runtime import Runtime  # noqa: PLC0415
     return Runtime(DEFAULT_TIMEOUT)
@@ -76,10 +71,19 @@ def register() -> None:
     torch.distributed.is_mpi_available() is True afterwards. Makes settings of the MPI library's and
     of torch's that the user has not made (see library). MPI is initialized with the first process
     group: a DataLoader's worker that is spawned, and imports the program again, is no rank.
+
+    Raises:
+        MPISetupError: mpi4py is missing.
     """
     if not dist.is_mpi_available():
-        set_defaults()
+        library.prepare()
         register_backend(get_runtime)
+
+
+def is_cuda_aware() -> bool:
+    """Return whether the MPI library says that it sends and receives the memory of CUDA devices."""
+    get_runtime()
+    return library.is_cuda_aware()
 
 
 def init_process_group(timeout: timedelta = DEFAULT_TIMEOUT) -> None:

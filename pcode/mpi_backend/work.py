@@ -21,6 +21,9 @@ from pcode.mpi_backend.progress import Progress
 from pcode.mpi_backend.torch_internals import begin_event, hidden_from_dynamo
 from pcode.mpi_backend.world import World
 
+# Of jobs; None ends the thread.
+Queue = SimpleQueue[Callable[[], None] | None]
+
 
 class Callbacks:
     """The futures of a group's operations, completed in the order of the operations.
@@ -34,8 +37,9 @@ class Callbacks:
     _local = threading.local()
 
     def __init__(self) -> None:
-        self._queues: list[SimpleQueue[Callable[[], None] | None]] = []
+        self._queues: list[Queue] = []
         self._lock = threading.Lock()
+        self._has_stopped = False
 
     @classmethod
     def depth(cls) -> int:
@@ -47,21 +51,30 @@ class Callbacks:
         """Run this, which may wait, after those added before on the same depth."""
         depth = self.depth()
         with self._lock:
+            if self._has_stopped:
+                queue = self._begin(depth)
+                queue.put(job)
+                queue.put(None)
+                return
             while len(self._queues) <= depth:
-                self._queues.append(SimpleQueue())
-                name = f"mpi-callbacks-{len(self._queues)}"
-                arguments = (len(self._queues), self._queues[-1])
-                threading.Thread(target=self._run, args=arguments, name=name, daemon=True).start()
+                self._queues.append(self._begin(len(self._queues)))
             self._queues[depth].put(job)
 
     def stop(self) -> None:
-        """End the threads once they have run what was added until now."""
+        """End the threads once they have run what was added; what comes later has its own."""
         with self._lock:
+            self._has_stopped = True
             for queue in self._queues:
                 queue.put(None)
-            self._queues.clear()
 
-    def _run(self, depth: int, queue: SimpleQueue[Callable[[], None] | None]) -> None:
+    def _begin(self, depth: int) -> Queue:
+        """Start a thread that runs what is put into this queue, until a None."""
+        queue = Queue()
+        name = f"mpi-callbacks-{depth + 1}"
+        threading.Thread(target=self._run, args=(depth + 1, queue), name=name, daemon=True).start()
+        return queue
+
+    def _run(self, depth: int, queue: Queue) -> None:
         self._local.depth = depth
         while (job := queue.get()) is not None:
             job()
@@ -124,15 +137,14 @@ class MPIWork(Operation, Work):
         self._result, self._progress, self._callbacks = result, progress, callbacks
         self._in_background = in_background
         self._future: OrderedFuture | None = None
-        event = begin_event(f"mpi:{name}", inputs)
+        self._event: Future[Any] | None
+        self._recorded: Future[Any] | None
+        self._event, self._recorded = begin_event(f"mpi:{name}", inputs)
         Operation.__init__(self, name, steps, world=world, limit=limit, one_step=one_step)
         if in_background and not self.done:
             progress.add(self)
-        self._recorded: Future[Any] | None = None
-        if event is not None:
-            finished: Future[Any] = Future()
-            self._recorded = event(finished)
-            self.get_future().add_done_callback(lambda _: finished.set_result(None))
+        if self.done:
+            self.signal()
 
     def wait(self, timeout: timedelta | None = None) -> bool:
         """Return True when the operation has ended.
@@ -147,9 +159,16 @@ class MPIWork(Operation, Work):
             self._progress.drive(self, seconds if seconds > 0 else self.limit)
         if self.error is not None:
             raise self.error
-        if self._recorded is not None and Callbacks.depth() == 0:
+        if self._recorded is not None:
             self._recorded.wait()  # the profiler may end after this
         return True
+
+    def signal(self) -> None:
+        super().signal()
+        event, self._event = self._event, None
+        if event is not None:
+            # torch takes events for asynchronous that end on another thread.
+            threading.Thread(target=event.set_result, args=(None,), daemon=True).start()
 
     def get_future(self) -> OrderedFuture:
         with self._lock:

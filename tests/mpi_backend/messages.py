@@ -250,6 +250,30 @@ def profiler_events() -> None:
         assert found[f"{name}{kind}"].input_shapes == shapes, kind
 
 
+@mpi_only
+def profiled_operations_wait_for_themselves_alone() -> None:
+    """Not for callbacks of those before, nor for those that have ended later."""
+    rank, has_passed = dist.get_rank(), threading.Event()
+    with torch.profiler.profile():
+        first = dist.all_reduce(torch.ones(1), async_op=True)
+        assert first is not None
+        seen = first.get_future().then(lambda _: has_passed.wait(LIMIT.total_seconds()))
+        dist.all_reduce(torch.ones(1))
+        has_passed.set()
+        assert seen.wait()
+        if rank == 0:
+            received = dist.irecv(torch.ones(1), 1, tag=1)
+            assert received is not None
+            dist.send(torch.ones(1), 1, tag=2)
+            dist.send(torch.ones(1), 1, tag=3)
+            received.wait()
+        elif rank == 1:
+            dist.recv(torch.ones(1), 0, tag=2)
+            dist.recv(torch.ones(1), 0, tag=3)
+            dist.send(torch.ones(1), 0, tag=1)
+    dist.barrier()
+
+
 @check
 def groups_for_the_cpu() -> None:
     """torch finds that a group is one for the CPU, splits it, and watches a barrier."""
@@ -274,15 +298,19 @@ def groups_for_the_cpu() -> None:
 @mpi_only
 def groups_leave_no_thread() -> None:
     """Those of callbacks end with their groups."""
-    before = set(threading.enumerate())
+    before, size = set(threading.enumerate()), dist.get_world_size()
     for _ in range(5):
         groups: list[Any] = [dist.new_group() for _ in range(3)]
         for group in groups:
             work = dist.all_reduce(torch.ones(1), group=group, async_op=True)
             assert work is not None
             work.get_future().then(lambda future: future.value()).wait()
+        late = dist.all_reduce(torch.ones(1), group=groups[0], async_op=True)
+        assert late is not None
+        late.wait()
         for group in groups:
             dist.destroy_process_group(group)
+        assert late.get_future().then(lambda future: future.value()[0] == size).wait()
     for thread in set(threading.enumerate()) - before:
         thread.join(LIMIT.total_seconds())
         assert not thread.is_alive(), thread

@@ -11,8 +11,8 @@ from tests.mpi_backend.pytorch_suite import PASSED, SKIPPED
 from tests.support.programs import run_mpi
 
 NUM_RANKS = 3
-# Of one world, with all its tests.
-LIMIT_SECONDS = 400.0
+# Of one world, with all its tests or with one.
+LIMIT_SECONDS, SHORT_SECONDS = 360.0, 60.0
 WORDING = "asserts the words of gloo's error"
 LEFT_OUT = {
     "test_monitored_barrier_failure_order": WORDING,
@@ -34,7 +34,7 @@ def outcomes(folder: Path, backend: str, *options: str) -> dict[str, str]:
     """What became of each test; for one that a rank has failed, what the first such rank says."""
     folder.mkdir()
     program = ["-m", "tests.mpi_backend.pytorch_suite", backend, str(folder), *options]
-    run_mpi(NUM_RANKS, program, LIMIT_SECONDS)
+    run_mpi(NUM_RANKS, program, SHORT_SECONDS if "--only" in options else LIMIT_SECONDS)
     ranks = [json.loads((folder / f"{rank}.json").read_text()) for rank in range(NUM_RANKS)]
 
     def together(name: str) -> str:
@@ -64,5 +64,5 @@ def test_mpi_passes_what_gloo_passes(tmp_path: Path) -> None:
     passed = {name for name, said in by_mpi.items() if said == PASSED}
     assert passed >= expected - LEFT_OUT.keys(), expected - LEFT_OUT.keys() - passed
     assert passed >= SILENT
-    # Those of worlds of 8 ranks of gloo, but 3 of mpi, and of what gloo does not have.
-    assert len(passed) > len(expected) + 20
+    # What gloo does not have, and what takes 8 ranks of gloo, but 3 of mpi.
+    assert passed >= {"test_all_to_all", "test_all_reduce_group_sum", "test_broadcast_group"}
