@@ -16,7 +16,8 @@ A PyTorch built with MPI has no store. Here there is one, on rank 0, so that gro
 backends (gloo, nccl) can be made on top. torch does not take use_local_synchronization for the
 backend "mpi", but takes it for backend="cpu:mpi". New groups have torch's own default time limit
 (30 minutes), not that of the default group, unless they are given one. Tensors of other devices and
-sparse ones are errors.
+sparse ones are errors. The average of integers is rounded towards zero, as NCCL's. What a rank
+starts or forks is no rank: it gets an error where it would join.
 
 Time limits. Work.wait() raises an MPIError when the group's timeout has passed since the call; the
 rank that notices notifies all others, whose waits raise within a tenth of a second. After that MPI
