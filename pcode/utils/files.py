@@ -31,7 +31,7 @@ _LEFT_BY_SYSTEMS = {
     *("@eadir", "@tmp", "#recycle", "#snapshot"),
     *("@recycle", "@recently-snapshot", "@__thumb", "~snapshot"),
 }
-# Of how many names at most those most like another are looked for: that takes 40 us a name.
+# Among how many names at most those like another are looked for, for it takes 40 us a name.
 _MOST_ALIKE = 500
 
 
