@@ -51,7 +51,7 @@ def load_embeddings(
             rows[numbers[word]], known[numbers[word]] = vector, True
     if not known.any():
         raise UserError(f"{path}: has no word of the vocabulary, of {len(vocabulary)}")
-    notice = f"{path}: skipped what is not UTF-8, words: {num_skipped}"
+    notice = f"{path}: skipped words that are not UTF-8: {num_skipped}"
     return rows, known, (notice,) if num_skipped else ()
 
 
@@ -78,13 +78,11 @@ def _dimension(path: Path) -> int:
     with suppress(UserError, ValueError, StopIteration):
         lines = text_lines(path, newline="\n", errors="surrogateescape")
         rows = filter(None, (line.split() for line in lines))
-        header: list[str] = []
         word, *entries = next(rows)
-        if word.isdecimal() and len(entries) == 1:
-            header, (word, *entries) = entries, next(rows)
+        if word.isdecimal() and len(entries) == 1:  # COUNT D
+            word, *entries = next(rows)
         # The first word is a frequent one: it holds no blank, and is no number as in a table.
-        is_word = not re.match(r"[-+.]?\d", word) and header in ([], [str(len(entries))])
-        if is_word and all(math.isfinite(float(each)) for each in entries):
+        if not re.match(r"[-+.]?\d", word) and all(math.isfinite(float(each)) for each in entries):
             return len(entries)
     return 0
 
@@ -104,9 +102,9 @@ def _file_of_vectors(folder: Path, num_dimensions: int) -> Path:
     files += [path for path, dimension in dimensions.items() if dimension == num_dimensions]
     if len(files) != 1:
         pattern = folder / f"*{size}.txt"
-        passed_over = (f"; {path.name} is of {each}" for path, each in dimensions.items() if each)
+        known = (f"; {path.name} is of dimension {of}" for path, of in dimensions.items() if of)
         found = ", ".join(path.name for path in files)
-        found = found or f"none{''.join(passed_over) or beside(pattern)}"
+        found = found or f"none{''.join(known) or beside(pattern)}"
         raise UserError(
             f"--rnn_use_pretrained_emb True: needs exactly one file of word vectors {pattern}, or "
             f"else one *.txt or *.vec there, of dimension {num_dimensions} (--rnn_n_hidden); "

@@ -29,7 +29,7 @@ Line = tuple[int, list[str]]
 T = TypeVar("T")
 
 # Words, some of them quoted, then what networkx writes of an edge in braces, then a comment.
-_LINE = re.compile(r'([^#{"]*(?:"[^"]*"[^#{"]*)*)(\{.*\})?\s*(?:#.*)?', re.DOTALL)
+_LINE = re.compile(r'([^#{"]*(?:"[^"]*"[^#{"]*)*)(?:(\{.*\})\s*)?(?:#.*)?', re.DOTALL)
 _SEPARATOR = re.compile("[,;]")
 # A number of NumPy's stands there as np.float64(0.3).
 _WEIGHT = re.compile(r"""["']weight["']:\s*(?:[\w.]+\()?([^,)}]+)""")

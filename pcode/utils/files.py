@@ -22,14 +22,12 @@ TEMPORARY = ".tmp-"
 # Of the names of compressed files, and what opens them.
 _OPENERS: dict[str, Callable[..., Any]] = {".bz2": bz2.open, ".gz": gzip.open, ".xz": lzma.open}
 PACKED = tuple(_OPENERS)
-# What systems leave in folders that people share, besides names that begin with ".": archives and
-# Python, Windows, Linux, then the NAS of Synology, QNAP and NetApp.
+# What systems, archives and file servers leave in folders that people share, in small letters,
+# besides names that begin with ".".
 _LEFT_BY_SYSTEMS = {
-    *("__macosx", "__pycache__"),
-    *("$recycle.bin", "recycler", "system volume information", "thumbs.db", "desktop.ini"),
-    "lost+found",
-    *("@eadir", "@tmp", "#recycle", "#snapshot"),
-    *("@recycle", "@recently-snapshot", "@__thumb", "~snapshot"),
+    *("__macosx", "__pycache__", "lost+found", "thumbs.db", "desktop.ini"),
+    *("$recycle.bin", "recycler", "system volume information", "~snapshot", "#snapshot"),
+    *("#recycle", "@recycle", "@recently-snapshot", "@eadir", "@tmp", "@__thumb"),
 }
 # Among how many names at most those like another are looked for, for it takes 40 us a name.
 _MOST_ALIKE = 500

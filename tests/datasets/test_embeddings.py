@@ -72,7 +72,7 @@ def test_words_that_are_not_utf_8_are_counted(tmp_path: Path) -> None:
     )
     rows, _, notices = load_embeddings(str(tmp_path), ["\xe9", "the"], 3)
     assert rows.tolist() == [[4, 5, 6], [1, 2, 3]]
-    assert notices == (f"{tmp_path}/some.3d.txt: skipped what is not UTF-8, words: 2",)
+    assert notices == (f"{tmp_path}/some.3d.txt: skipped words that are not UTF-8: 2",)
 
 
 @pytest.mark.parametrize(
@@ -122,9 +122,10 @@ def test_a_name_that_says_the_dimension_is_enough(tmp_path: Path) -> None:
 def test_the_dimensions_of_other_files_are_told(tmp_path: Path) -> None:
     (tmp_path / "a.vec").write_text("1 4\nthe 1 2 3 4\n")
     (tmp_path / "b.txt").write_text("the 1\n")
-    (tmp_path / "c.txt").write_text("1 5\nthe 1\n")
     (tmp_path / "d.txt").write_text("a text\n")
-    with pytest.raises(UserError, match=r"found: none; a\.vec is of 4; b\.txt is of 1$"):
+    with pytest.raises(
+        UserError, match=r"none; a\.vec is of dimension 4; b\.txt is of dimension 1$"
+    ):
         load_embeddings(str(tmp_path), ["the"], 3)
 
 

@@ -254,7 +254,10 @@ def test_what_systems_leave_in_folders_is_no_class_and_no_image(
     (shown / "n02").rename(shown / "@")
     (shown / "n01").rename(shown / "$x")
     assert FolderImages(shown).classes == ["$x", "@"]
-    for name in ("n01", "n02"):
+    (tmp_path / "imagenet" / "train" / "n03").mkdir()
+    with pytest.raises(UserError, match=r"classes:? n03; must hold a folder of images"):
+        load(tmp_path)
+    for name in ("n01", "n02", "n03"):
         shutil.rmtree(tmp_path / "imagenet" / "train" / name)
     with pytest.raises(UserError, match=r"/train: holds no folder; must hold a folder of images"):
         load(tmp_path)

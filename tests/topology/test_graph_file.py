@@ -215,6 +215,7 @@ def test_one_node_has_no_edges(tmp_path: Path) -> None:
         ("id,from,to\n0,0,1\n", 4, "line 1: columns 'id, from, to'; expected source, target and"),
         ("source,target\n0,1,2,3\n", 4, "line 2: 4 words where the header has 2"),
         ("source,target\n0,1\n1,1\n", 2, "line 3: an edge joins two different nodes"),
+        ("0 1" + " " * 200000 + "{", 2, "line 1: '{' is not a number"),  # in no quadratic time
         ("1 1\n", 2, "line 1: an edge joins two different nodes"),
         ("0,1,0.3\n1,2," + "3" * 200000, 3, "cannot be read: field larger"),
         ("source,target\n0,1\n1,x\n", 4, "line 3: '1 x' is not an edge"),

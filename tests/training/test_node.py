@@ -117,5 +117,5 @@ def test_what_is_put_right_in_files_is_warned_of(tmp_path: Path) -> None:
     rounded = "its entries are rounded (by up to 1e-06): put right"
     assert make_plan(config).warnings == (
         f"graph file '{graph}': {rounded}",
-        f"{tmp_path}/vectors.vec: skipped what is not UTF-8, words: 1",
+        f"{tmp_path}/vectors.vec: skipped words that are not UTF-8: 1",
     )
