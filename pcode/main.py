@@ -88,7 +88,8 @@ def _main(arguments: Sequence[str]) -> int:
         parsed = parse(arguments)
         config = _resolve(parsed.config, parsed.given, place)
         mpirun = _mpirun(config.launch, arguments) if place is None else None
-        command = [] if mpirun is None else mpirun.command()
+        shown = config.launch.hostfile if parsed.dry_run else None
+        command = [] if mpirun is None else mpirun.command(shown)
         if parsed.check:
             return check(config, place, mpirun, Path(sys.argv[0]), parsed.warnings)
         if mpirun is not None and mpirun.work_dir is not None:

@@ -47,7 +47,7 @@ class EncodedImages(ABC):
 class FolderImages(EncodedImages):
     """The images of FOLDER/CLASS/*, in the order of torchvision.datasets.ImageFolder.
 
-    What `is_hidden` is none.
+    Hidden files and folders are left out (see `is_hidden`).
     """
 
     def __init__(self, folder: Path) -> None:
@@ -65,7 +65,7 @@ class FolderImages(EncodedImages):
             numbers = {name: number for number, name in enumerate(names)}
             samples = reading.make_dataset(str(folder), numbers, is_valid_file=is_shown)
         except OSError as error:
-            reason = error.strerror or one_line(error)
+            reason = error.strerror or one_line(error).rstrip(".")
             raise UserError(f"{folder}: {reason}; must hold a folder of images per class") from None
         self.folder = folder
         self.classes = names

@@ -23,7 +23,7 @@ from pcode.datasets.base import Split
 from pcode.datasets.data_files import alone, load_arrays, reading
 from pcode.datasets.in_memory import InMemory, image_dataset
 from pcode.utils.errors import UserError
-from pcode.utils.files import beside, one_line, unpacked
+from pcode.utils.files import beside, one_line, shortened, unpacked
 from pcode.utils.options import Option
 
 Array = np.ndarray[Any, Any]
@@ -38,22 +38,32 @@ IDX_BYTES = b"\0\0\x08"
 # The readers return images, N x C x H x W, and labels, N; damaged files make them raise anything.
 
 
+def _entry(content: dict[str, Any], *keys: str) -> Any:
+    """Return what a file holds by the first of these keys that it has, or raise a ValueError."""
+    for key in keys:
+        if key in content:
+            return content[key]
+    held = ", ".join(str(key) for key in content if not str(key).startswith("__"))  # MATLAB's
+    raise ValueError(f"it holds {shortened(held)}, but no {' or '.join(keys)}")
+
+
 def read_arrays(path: Path, *, size: int = 32, first: int = 0) -> tuple[Array, Array]:
     """Read a pickled dict or .npz file: `data`, N x 3 size^2 bytes, and `labels` from `first` on.
 
-    The data may be N x 3 x size x size, or N x size x size x 3, as well. Of CIFAR-100 the labels
-    are called `fine_labels`.
+    The data may be N x 3 x size x size, N x 3 x size^2, or N x size x size x 3, as well, with axes
+    of length 1 anywhere, or flat. Of CIFAR-100 the labels are called `fine_labels`.
     """
     if path.suffix == ".npz":
         with np.load(path, allow_pickle=False) as arrays:
             content = dict(arrays)
     else:
         content = load_arrays(path)
-    labels = content["fine_labels" if "fine_labels" in content else "labels"]
-    data = np.asarray(content["data"])
+    labels, data = _entry(content, "fine_labels", "labels"), np.asarray(_entry(content, "data"))
+    shape = tuple(length for length in data.shape if length != 1)
+    images = (3 * size**2,), (3, size**2), (3, size, size)
     if data.shape[1:] == (size, size, 3):
         data = data.transpose(0, 3, 1, 2)
-    elif data.shape[1:] not in ((), (3 * size**2,), (3, size, size)):
+    elif data.ndim != 1 and shape not in images and shape[1:] not in images:
         raise ValueError(
             f"data of shape {data.shape}; expected N x {3 * size**2}, all red first, "
             f"N x 3 x {size} x {size} or N x {size} x {size} x 3"
@@ -84,8 +94,8 @@ def read_matlab(path: Path) -> tuple[Array, Array]:
     from scipy.io import loadmat  # noqa: PLC0415
 
     content = loadmat(path)
-    labels = content["y"].ravel()
-    return content["X"].transpose(3, 2, 0, 1), np.where(labels == 10, 0, labels)
+    labels = _entry(content, "y").ravel()
+    return _entry(content, "X").transpose(3, 2, 0, 1), np.where(labels == 10, 0, labels)
 
 
 def read_stl(images: Path, labels: Path) -> tuple[Array, Array]:

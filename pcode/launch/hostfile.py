@@ -17,7 +17,10 @@ MOST_BYTES = 1 << 22
 
 # Also what `mpirun --host NAME:SLOTS,...` can hold: no colon, comma or blank.
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,252}", re.ASCII)
-_NUMBER = re.compile(r"0*[1-9][0-9]{0,8}", re.ASCII)
+_NUMBER = re.compile(r"0{0,99}[1-9][0-9]{0,8}", re.ASCII)  # Python's int has a limit of digits
+_MOST_PORT = 65535
+# An IPv6 address, or what is taken for one, and what follows a colon behind it.
+_BRACKETED = re.compile(r"\[(.*:.*)\](?::(.*))?")
 _LOOPBACK = re.compile(r"127(\.[0-9]{1,3}){3}", re.ASCII)
 _EXPECTED = "expected `HOST slots=N`"
 # Open MPI's words for a setting -> ours.
@@ -63,9 +66,9 @@ def parse_hostfile(text: str, path: str) -> tuple[Host, ...]:
     A line is a host and settings, as Open MPI takes them: `HOST` (one slot), `HOST slots=N`,
     `USER@HOST`, `max_slots=N` (which has to be no less than the slots, and limits nothing more),
     `username=USER` and `port=N` for ssh; and `HOST:N` as in `mpirun --host`. The host may be an
-    IPv6 address. The slots of a host on several lines add up. `#` or `//` starts a comment; blank
-    lines are skipped. What is malformed is a UserError with the line's number, and so is a file
-    without hosts.
+    IPv6 address, in brackets where `:N` follows. The slots of a host on several lines add up. `#`
+    or `//` starts a comment; blank lines are skipped. What is malformed is a UserError with the
+    line's number, and so is a file without hosts.
     """
     hosts: dict[str, Host] = {}
     # Not splitlines(), which also breaks at characters that no editor shows as a new line.
@@ -91,20 +94,26 @@ def parse_hostfile(text: str, path: str) -> tuple[Host, ...]:
 def _host(address: str, *words: str) -> Host:
     """Return the host of a line's words; a ValueError says what is wrong with them."""
     user, at, place = address.rpartition("@")
-    name, *counts = (place,) if place.count(":") > 1 else place.split(":")
+    if bracketed := _BRACKETED.fullmatch(place):
+        name, *counts = (part for part in bracketed.groups() if part is not None)
+    else:
+        name, *counts = (place,) if place.count(":") > 1 else place.split(":")
     settings = [("username", user)] * len(at) + [("slots", count) for count in counts]
     for word in words:
         key, equals, value = word.partition("=")
         if not equals or key not in _SETTINGS:
             raise ValueError(f"{shortened(word)}: {_EXPECTED}")
         settings.append((_SETTINGS[key], value))
-    found = dict(settings)
-    if len(found) < len(settings):
-        raise ValueError(f"{shortened(' '.join((address, *words)))}: the same is given twice")
-    for key, value in found.items():
+    found: dict[str, str] = {}
+    for key, value in settings:
+        if key in found:
+            raise ValueError(f"{shortened(' '.join((address, *words)))}: {key} is given twice")
         kind = "a name" if key == "username" else "a whole number of at least 1"
         if not (_NAME if key == "username" else _NUMBER).fullmatch(value):
             raise ValueError(f"{key}={shortened(value)}: expected {kind}")
+        found[key] = value
+    if int(found.get("port", 1)) > _MOST_PORT:
+        raise ValueError(f"port={found['port']}: expected one of at most {_MOST_PORT}")
     slots, most = int(found.pop("slots", 1)), found.pop("max_slots", None)
     if most is not None and int(most) < slots:
         raise ValueError(f"max_slots={most} is less than slots={slots}")

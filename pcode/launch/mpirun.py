@@ -7,6 +7,7 @@ import socket
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from pcode.launch.environment import allocated_hosts, derived_port
@@ -51,8 +52,11 @@ class Mpirun:
     survives_failures: bool = False
     use_ipc: bool | None = None
 
-    def command(self) -> list[str]:
+    def command(self, hostfile: str | None = None) -> list[str]:
         """Return the command, for no shell.
+
+        Args:
+            hostfile: the user's, to be named for a reader in place of ours, which lies in memory.
 
         Raises:
             UserError: a value that cannot be followed: no mpirun or interpreter at its path, a
@@ -69,7 +73,7 @@ class Mpirun:
             # without an ssh client it does so with hosts too. Their slots are checked.
             *("--map-by", "slot:OVERSUBSCRIBE"),
             *self._managers(),
-            *_hosts(self.hosts),
+            *_hosts(self.hosts, hostfile),
             # A node has compute threads and a helper thread: one core is not enough for it.
             *("--bind-to", "none"),
             # Otherwise a progress bar, which ends no line, is held back to the end.
@@ -150,7 +154,7 @@ def find_mpirun(mpi_path: str | None) -> str:
     return os.path.abspath(found)
 
 
-def _hosts(hosts: Sequence[Host]) -> list[str]:
+def _hosts(hosts: Sequence[Host], hostfile: str | None) -> list[str]:
     """Return the flags that name the hosts and their slots.
 
     Not the user's hostfile: mpirun reads files by other rules (a host without slots has as many as
@@ -158,11 +162,17 @@ def _hosts(hosts: Sequence[Host]) -> list[str]:
     """
     if not any(host.login or ":" in host.name for host in hosts):
         return ["--host", ",".join(f"{each.name}:{each.slots}" for each in hosts)] if hosts else []
-    # --host has no place for these. The file is in memory, for as long as this process lives.
+    # --host has no place for these.
+    lines = "".join(f"{host.name} slots={host.slots} {host.login}\n" for host in hosts)
+    return ["--hostfile", hostfile or _in_memory(lines)]
+
+
+@cache
+def _in_memory(text: str) -> str:
+    """Return the path of a file in memory that holds a text, for as long as this process lives."""
     file = os.memfd_create("hosts")
-    lines = (f"{host.name} slots={host.slots} {host.login}\n" for host in hosts)
-    os.write(file, "".join(lines).encode())
-    return ["--hostfile", f"/proc/{os.getpid()}/fd/{file}"]
+    os.write(file, text.encode())
+    return f"/proc/{os.getpid()}/fd/{file}"
 
 
 def _find_python(python_path: str | None, remote: bool) -> str:

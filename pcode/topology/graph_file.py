@@ -1,5 +1,6 @@
 """A graph of the user's own, from a file."""
 
+import csv
 import io
 import math
 import re
@@ -20,17 +21,21 @@ ROUNDING = 5.001e-7
 # What these files begin with.
 NUMPY, MATRIX_MARKET = b"\x93NUMPY", b"%%MatrixMarket"
 
+# What the columns of an edge's ends are called.
+_ENDS = {"source", "target"}
+
 # A line's number in the file, from 1, and its words.
 Line = tuple[int, list[str]]
 T = TypeVar("T")
 
-# Words, then what networkx writes of an edge in braces, then a comment.
-_LINE = re.compile(r"([^#{]*)(\{.*\})?\s*(?:#.*)?", re.DOTALL)
-_SEPARATOR = re.compile(r"\s*[,;]\s*|\s+")
+# Words, some of them quoted, then what networkx writes of an edge in braces, then a comment.
+_LINE = re.compile(r'([^#{"]*(?:"[^"]*"[^#{"]*)*)(?:(\{.*\})\s*)?(?:#.*)?', re.DOTALL)
+_SEPARATOR = re.compile("[,;]")
 # A number of NumPy's stands there as np.float64(0.3).
 _WEIGHT = re.compile(r"""["']weight["']:\s*(?:[\w.]+\()?([^,)}]+)""")
 _NODE = re.compile(r"[0-9]+(\.[0-9]*)?(e[+-]?[0-9]+)?", re.ASCII)
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*", re.ASCII)
+_BIT = re.compile(r"[01](\.0*)?(e[+-]?0+)?")
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_. -]*", re.ASCII)
 
 
 def graph_file(path: str, num_nodes: int) -> Topology:
@@ -41,10 +46,11 @@ def graph_file(path: str, num_nodes: int) -> Topology:
     these are the mixing weights; an edge may stand there once, or in both directions; what a node's
     weights lack of 1 is its self weight, where no line `i i w_ii` gives one. Matrix: n lines of n
     mixing weights, each a decimal number or a fraction such as 1/3; one of zeros and ones alone
-    says where edges are. A file whose first line holds two or three words, the first two of them
-    whole numbers, is an edge list (no valid matrix begins so).
+    says where edges are. Any other file whose first line holds two or three words, the first two of
+    them whole numbers, is an edge list (no valid matrix of weights begins so).
 
-    Words are separated by blanks, commas or semicolons. A first line of names is a header; columns
+    Words are separated by blanks, or, in a line that has any, by commas or semicolons alone; they
+    may be quoted. A first line of names is a header; columns
     called source, target and weight may stand among others, and one without a name is skipped.
     What networkx writes behind an edge, as `{'weight': 0.3}`, is read. `#` starts a comment; empty
     lines are skipped. Matrix Market files and NumPy's .npy hold the same.
@@ -56,14 +62,15 @@ def graph_file(path: str, num_nodes: int) -> Topology:
     """
     try:
         lines = _lines(read_bytes(path, SMALL_BYTES + ENTRY_BYTES * num_nodes**2), num_nodes)
-    except ValueError as error:
+    except (ValueError, csv.Error) as error:
         raise UserError(f"graph file {path!r}: cannot be read: {error}") from None
     header = lines[0][1] if lines else []
-    if len(header) > 1 and (not header[0] or all(map(_NAME.fullmatch, header))):
+    names_ends = {name.lower() for name in header} >= _ENDS
+    if names_ends or (len(header) > 1 and (not header[0] or all(map(_NAME.fullmatch, header)))):
         (columns,) = _parse(path, lines[:1], lambda words: _columns(words, num_nodes))
         chosen = _parse(path, lines[1:], lambda words: _chosen(words, len(header), columns))
         lines = [(number, words) for (number, _), words in zip(lines[1:], chosen, strict=True)]
-    if lines and not _is_edge(lines[0][1], num_nodes):
+    if lines and not (names_ends or _are_edges([words for _, words in lines], num_nodes)):
         rows = _parse(path, lines, lambda words: _row(words, num_nodes))
         if len(rows) != num_nodes:
             raise UserError(
@@ -91,7 +98,7 @@ def _lines(content: bytes, num_nodes: int) -> list[Line]:
     """Return the lines that hold anything, of a text or of an array's rows."""
     if content.startswith((NUMPY, MATRIX_MARKET)):
         try:
-            rows = np.atleast_2d(_array(content, num_nodes)).tolist()
+            rows = np.atleast_2d(_array(content, num_nodes) + 0).tolist()  # True becomes 1
         # Damaged bytes make their readers raise nearly anything, and it all means the same here.
         except Exception as error:
             raise ValueError(one_line(error)) from None
@@ -120,7 +127,16 @@ def _words(line: str) -> list[str]:
     plain, attributes = parts.groups() if parts else (line.partition("#")[0], None)
     if not plain.strip():
         return [attributes] if attributes else []
-    words = [word.strip("\"'") for word in _SEPARATOR.split(plain.strip())]
+    found = _SEPARATOR.search(plain)
+    separator = found[0] if found else " "
+    plain = plain.strip() if found else " ".join(plain.split())
+    if attributes:
+        plain = plain.rstrip(separator)  # networkx puts one before the braces, too
+    if found or '"' in plain:
+        cells = next(csv.reader([plain], delimiter=separator, skipinitialspace=True))
+    else:
+        cells = plain.split()
+    words = [cell.strip().strip("\"'") for cell in cells]
     return words + _WEIGHT.findall(attributes or "")[:1]
 
 
@@ -128,7 +144,7 @@ def _columns(header: list[str], num_nodes: int) -> list[int]:
     """Return the places of the columns that count."""
     names = [name.lower() for name in header]
     edge = [names.index(name) for name in ("source", "target", "weight") if name in names]
-    if {"source", "target"} <= set(names):
+    if set(names) >= _ENDS:
         return edge
     named = [place for place, name in enumerate(names) if name]  # pandas' index has no name
     if len(named) in (2, num_nodes) or (len(named) == 3 and names[-1] == "weight"):
@@ -158,12 +174,19 @@ def _parse(path: str, lines: list[Line], parse: Callable[[list[str]], T]) -> lis
     return parsed
 
 
-def _is_edge(words: list[str], num_nodes: int) -> bool:
-    if len(words) not in (2, 3):
+def _are_edges(rows: list[list[str]], num_nodes: int) -> bool:
+    """Return whether they are edges, and not a matrix."""
+    first = rows[0]
+    if len(first) not in (2, 3) or not all(map(_NODE.fullmatch, first[:2])):
         return False
-    # A matrix of 2 or 3 nodes may begin with "1.0 0.0", though no valid one does.
-    is_whole = str.isdecimal if len(words) == num_nodes else _NODE.fullmatch
-    return all(word.isascii() and is_whole(word) for word in words[:2])
+    if len(first) != num_nodes:
+        return True
+    words = [word for row in rows for word in row]
+    if {len(rows), *map(len, rows)} == {num_nodes} and all(map(_BIT.fullmatch, words)):
+        # An adjacency matrix: as edges these lines could not name node 2 of 3. Those of 2 nodes
+        # can be edges as well, which mean the same, but for 1 0 and 0 1.
+        return num_nodes == 2 and all(float(i) != float(j) for i, j in rows)
+    return all(float(word).is_integer() for word in first[:2])
 
 
 def _edge(words: list[str], num_nodes: int, num_columns: int) -> tuple[int, int, float]:
@@ -199,7 +222,7 @@ def _weighted(path: str, num_nodes: int, edges: list[tuple[int, int, float]]) ->
     if sums[most] > 1 + ROUNDING * num_nodes:
         raise UserError(
             f"graph file {path!r}: the weights of node {most} sum to {sums[most]:g}; mixing "
-            "weights w_ij sum to at most 1; edges without weights get Metropolis'"
+            "weights w_ij sum to at most 1; without a third column, edges get Metropolis weights"
         )
     for node, total in enumerate(sums.tolist()):
         if (node, node) not in weights and total < 1 - TOLERANCE:
@@ -211,12 +234,13 @@ def _put_right(path: str, matrix: Matrix) -> Topology:
     """Return the topology of a matrix whose entries may be rounded; any other is left to fail."""
     askew, off = np.abs(matrix - matrix.T).max(), np.abs(matrix.sum(axis=1) - 1)
     rounded = askew <= 2 * ROUNDING and (off <= ROUNDING * np.count_nonzero(matrix, axis=1)).all()
-    if not rounded or max(askew, off.max()) <= TOLERANCE:
+    most = max(askew, off.max())
+    if not rounded or most <= TOLERANCE:
         return Topology(path, matrix)
     matrix = (matrix + matrix.T) / 2
     matrix /= matrix.sum(axis=1).max()
     matrix[np.diag_indices_from(matrix)] += np.maximum(0, 1 - matrix.sum(axis=1))
-    notice = f"its numbers are rounded, rows sum to 1 within {off.max():.1g} only: put right"
+    notice = f"its entries are rounded (by up to {most:.1g}): put right"
     return Topology(path, matrix, notices=(f"graph file {path!r}: {notice}",))
 
 

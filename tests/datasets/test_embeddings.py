@@ -30,13 +30,13 @@ def test_rows_of_the_vocabulary(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"the 1 2 3\nbe 1 2\n", r"line 2: not a word and 3 numbers"),
+        (b"the 1 2 3\nbe 1 2\n", r"line 2: not a word and a vector of dimension 3"),
         (b"or 1 2 3\nthe 1 x 3\n", r"line 2: could not convert string to float: 'x'"),
         (b"the 1 nan 3\n", r"line 1: not finite"),
-        (b"or 1 2 3\n", r"has none of the 2 words"),
-        (b"\xff 1 2 3\n", r"has none of the 2 words"),
-        (b"2 4\nthe 1 2 3\n", r"line 1: not a word and 3 numbers"),
-        (b"the 1 2 3\n2 3\n", r"line 2: not a word and 3 numbers"),
+        (b"or 1 2 3\n", r"has no word of the vocabulary, of 2"),
+        (b"\xff 1 2 3\n", r"has no word of the vocabulary, of 2"),
+        (b"2 4\nthe 1 2 3\n", r"line 1: not a word and a vector of dimension 3"),
+        (b"the 1 2 3\n2 3\n", r"line 2: not a word and a vector of dimension 3"),
     ],
 )
 def test_a_mistake_is_named(tmp_path: Path, content: bytes, message: str) -> None:
@@ -72,7 +72,7 @@ def test_words_that_are_not_utf_8_are_counted(tmp_path: Path) -> None:
     )
     rows, _, notices = load_embeddings(str(tmp_path), ["\xe9", "the"], 3)
     assert rows.tolist() == [[4, 5, 6], [1, 2, 3]]
-    assert notices == (f"{tmp_path}/some.3d.txt: skipped 2 words that are not UTF-8",)
+    assert notices == (f"{tmp_path}/some.3d.txt: skipped words that are not UTF-8: 2",)
 
 
 @pytest.mark.parametrize(
@@ -102,6 +102,36 @@ def test_files_are_known_by_what_they_hold(tmp_path: Path, name: str) -> None:
         load_embeddings(str(tmp_path), ["the"], 4)
     (tmp_path / "glove.6B.4d.txt").write_text("the 5 6 7 8\n")  # GloVe's name is enough
     assert load_embeddings(str(tmp_path), ["the"], 4)[0].tolist() == [[5, 6, 7, 8]]
+
+
+def test_a_name_that_says_the_dimension_is_enough(tmp_path: Path) -> None:
+    (tmp_path / "README.txt").write_text("Hello 1 2 3\n")
+    (tmp_path / "of.3d.vec").write_text("1 3\nthe 4 5 6\n")
+    assert load_embeddings(str(tmp_path), ["the"], 3)[0].tolist() == [[4, 5, 6]]
+    (tmp_path / "of.3d.vec").rename(tmp_path / "of.4d.vec")
+    (tmp_path / "v.3d.txt.gz").write_bytes(gzip.compress(b"the 7 8 9\n"))
+    assert load_embeddings(str(tmp_path), ["the"], 3)[0].tolist() == [[7, 8, 9]]
+    (tmp_path / "v.3d.txt").write_text("the 1 2 3\n")  # it comes before what is compressed
+    assert load_embeddings(str(tmp_path), ["the"], 3)[0].tolist() == [[1, 2, 3]]
+    (tmp_path / "v.3d.txt").unlink()
+    (tmp_path / "v.3d.txt.gz").write_bytes(gzip.compress(b"the 7 8 9\n" * 99)[:-9])
+    with pytest.raises(UserError, match=r"v\.3d\.txt\.gz cannot be read"):
+        load_embeddings(str(tmp_path), ["the"], 3)
+
+
+def test_the_dimensions_of_other_files_are_told(tmp_path: Path) -> None:
+    (tmp_path / "a.vec").write_text("1 4\nthe 1 2 3 4\n")
+    (tmp_path / "b.txt").write_text("the 1\n")
+    (tmp_path / "d.txt").write_text("a text\n")
+    with pytest.raises(
+        UserError, match=r"none; a\.vec is of dimension 4; b\.txt is of dimension 1$"
+    ):
+        load_embeddings(str(tmp_path), ["the"], 3)
+
+
+def test_a_first_line_of_count_and_1_is_a_words(tmp_path: Path) -> None:
+    (tmp_path / "v.1d.txt").write_text("2 1\nthe 5\n")
+    assert load_embeddings(str(tmp_path), ["the", "2"], 1)[0].tolist() == [[5], [1]]
 
 
 def test_there_must_be_one_file(tmp_path: Path) -> None:

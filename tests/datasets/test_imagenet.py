@@ -24,7 +24,7 @@ import torch
 from PIL import Image
 
 from pcode.datasets import Batch, Dataset, load_dataset
-from pcode.datasets.encoded_images import FORMAT
+from pcode.datasets.encoded_images import FORMAT, FolderImages
 from pcode.datasets.imagenet import DEVIATION, MEAN
 from pcode.tools.to_lmdb import main as to_lmdb
 from pcode.utils.errors import LoaderError, UserError
@@ -226,13 +226,20 @@ def test_a_damaged_image_is_named(folder: Path, tmp_path: Path) -> None:
         list(dataset.read([torch.tensor([0])], [1]))
 
 
+LEFT_BY_SYSTEMS = (
+    *(".ipynb_checkpoints", ".hidden", "__MACOSX", "__macosx", "__pycache__", "lost+found"),
+    *("$RECYCLE.BIN", "$Recycle.Bin", "RECYCLER", "System Volume Information"),
+    *("@eaDir", "@tmp", "#recycle", "#snapshot", "@Recycle", "@__thumb", "~snapshot"),
+)
+
+
 def test_what_systems_leave_in_folders_is_no_class_and_no_image(
     folder: Path, tmp_path: Path
 ) -> None:
     shutil.copytree(folder / "imagenet", tmp_path / "imagenet")
     for part in ("train", "val"):
         shown = tmp_path / "imagenet" / part
-        for name in (".ipynb_checkpoints", "@eaDir", "__MACOSX", "lost+found", ".hidden"):
+        for name in LEFT_BY_SYSTEMS:
             for place in (shown, shown / "n01"):
                 (place / name).mkdir()
                 shutil.copy(shown / "n01" / "n01_0.JPEG", place / name / "copy.JPEG")
@@ -244,7 +251,13 @@ def test_what_systems_leave_in_folders_is_no_class_and_no_image(
     assert torch.equal(plain.train_targets, other.train_targets)
     assert equal(plain.test_batches(), other.test_batches())
     assert other.notices == ()
-    for name in ("n01", "n02"):
+    (shown / "n02").rename(shown / "@")
+    (shown / "n01").rename(shown / "$x")
+    assert FolderImages(shown).classes == ["$x", "@"]
+    (tmp_path / "imagenet" / "train" / "n03").mkdir()
+    with pytest.raises(UserError, match=r"classes:? n03; must hold a folder of images"):
+        load(tmp_path)
+    for name in ("n01", "n02", "n03"):
         shutil.rmtree(tmp_path / "imagenet" / "train" / name)
     with pytest.raises(UserError, match=r"/train: holds no folder; must hold a folder of images"):
         load(tmp_path)

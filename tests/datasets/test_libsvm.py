@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import bz2
+import difflib
 import gzip
 import lzma
 import os
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from pcode.datasets import Dataset, load_dataset
 from pcode.datasets.data_files import cached_copy
 from pcode.models import make_model
 from pcode.utils.errors import UserError
+from pcode.utils.files import beside
 
 NAMES = {
     "epsilon": ("epsilon_normalized", "epsilon_normalized.t"),
@@ -206,6 +209,17 @@ def test_a_missing_file_is_named(tmp_path: Path, data: str) -> None:
         load(tmp_path, data)
     with pytest.raises(UserError, match=f"there is no folder {tmp_path}/nowhere; fetch"):
         load(tmp_path / "nowhere", data)
+
+
+def test_among_many_files_one_of_a_similar_name_is_soon_found(tmp_path: Path) -> None:
+    names = [f"train_{number:05d}.jpeg" for number in range(5000)]
+    for name in names:
+        (tmp_path / name).touch()
+    begin = time.process_time()
+    assert beside(tmp_path / "train_01234.jpg").startswith("; beside it lie train_01234.jpeg, ")
+    middle = time.process_time()
+    difflib.get_close_matches("train_01234.jpg", names, n=5, cutoff=0)
+    assert middle - begin < (time.process_time() - middle) / 2
 
 
 def test_of_several_that_ask_one_makes_the_copy(tmp_path: Path) -> None:

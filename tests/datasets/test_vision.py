@@ -88,9 +88,20 @@ def test_what_was_written_is_read(
     np.testing.assert_array_equal(dataset.test_targets, test[1])
 
 
-@pytest.mark.parametrize("arrange", [np.copy, lambda data: data.transpose(0, 2, 3, 1), list])
+@pytest.mark.parametrize(
+    "arrange",
+    [
+        np.copy,
+        lambda data: data.transpose(0, 2, 3, 1),
+        list,
+        lambda data: data.reshape(-1, 3, 1024),
+        lambda data: data.reshape(1, -1, 3072),
+        lambda data: data.reshape(-1, 1, 3072),
+        np.ravel,
+    ],
+)
 def test_cifar_in_other_arrangements(tmp_path: Path, arrange: Callable[[Array], Any]) -> None:
-    """Images in four dimensions, channels first or last, labels of NumPy, keys of bytes."""
+    """Images in other dimensions, channels first or last, labels of NumPy, keys of bytes."""
     images, labels = published.draw(20, (3, 32, 32), 10, seed=1)
     published.write_cifar10(tmp_path, images, labels, (images, labels))
     for file in (tmp_path / "cifar-10-batches-py").iterdir():
@@ -113,6 +124,25 @@ def test_cifar_that_would_be_scrambled_is_refused(tmp_path: Path, shape: tuple[i
     (tmp_path / "cifar-10-batches-py" / "data_batch_2").write_bytes(pickle.dumps(content))
     expected = r"data_batch_2 .*data of shape \(.*\); expected N x 3072.* N x 3 x 32 x 32 or N x 32"
     with pytest.raises(UserError, match=expected):
+        load("cifar10", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ({"data": np.zeros((1, 3072), np.uint8), "label": [1]}, "holds 'data, label', but no fine"),
+        ({"targets": [1]}, "holds 'targets', but no fine_labels or labels"),
+        ({"labels": [1], b"images": []}, "holds 'labels, images', but no data"),
+        ({"labels": [1], "data": 3}, r"data of shape \(\); expected N x 3072"),
+    ],
+)
+def test_what_a_file_of_cifar_lacks_is_named(
+    tmp_path: Path, content: dict[str | bytes, Any], reason: str
+) -> None:
+    images, labels = published.draw(20, (3, 32, 32), 10, seed=1)
+    published.write_cifar10(tmp_path, images, labels, (images, labels))
+    (tmp_path / "cifar-10-batches-py" / "data_batch_2").write_bytes(pickle.dumps(content))
+    with pytest.raises(UserError, match=rf"data_batch_2 .*ValueError: .*{reason}"):
         load("cifar10", tmp_path)
 
 

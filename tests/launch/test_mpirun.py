@@ -85,6 +85,7 @@ def test_hosts_and_their_slots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         ("me@one.invalid port=2222 slots=2", "me@one.invalid -p 2222"),
         ("fd00::9 slots=2 max_slots=4", "fd00::9"),
         ("me@fd00::9 slots=2", "me@fd00::9"),
+        ("me@[fd00::9]:2", "me@fd00::9"),
     ],
 )
 def test_users_ports_and_ipv6_addresses_reach_ssh(
@@ -98,6 +99,20 @@ def test_users_ports_and_ipv6_addresses_reach_ssh(
     words = command(hostfile=str(tmp_path / "hosts"), n_mpi_process=2, python_path="/none/python")
     assert subprocess.run(words, capture_output=True, timeout=60, check=False).returncode != 0
     assert (tmp_path / "asked").read_text().startswith(f"{asked} ")
+
+
+def test_a_file_of_hosts_is_made_once_and_a_reader_is_shown_the_users(tmp_path: Path) -> None:
+    path = tmp_path / "hosts"
+    path.write_text("me@one.invalid slots=2")
+    launch = Launch(hostfile=str(path), n_mpi_process=2, python_path="/none/python")
+    mpirun = mpirun_of(launch, [SCRIPT])
+    opened = len(os.listdir("/proc/self/fd"))
+    words = [mpirun.command() for _ in range(3)]
+    assert len(os.listdir("/proc/self/fd")) <= opened + 1
+    made = words[0][words[0].index("--hostfile") + 1]
+    assert Path(made).read_text() == "one.invalid slots=2 username=me\n"
+    assert words[1:] == words[:1] * 2
+    assert mpirun.command(str(path)) == [str(path) if word == made else word for word in words[0]]
 
 
 def test_other_hosts_get_the_variables_that_ranks_here_inherit(

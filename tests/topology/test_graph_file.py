@@ -69,6 +69,7 @@ GEPHI = "Source,Target,Type,Id,Label,timeset,Weight\n" + "".join(
         lambda file: networkx.write_edgelist(CYCLE, file),
         lambda file: networkx.write_edgelist(CYCLE, file, delimiter=",", data=False),
         lambda file: networkx.write_edgelist(WEIGHTED, file),
+        lambda file: networkx.write_edgelist(WEIGHTED, file, delimiter=","),
         lambda file: networkx.write_edgelist(OF_NUMPY, file),
         lambda file: networkx.write_weighted_edgelist(WEIGHTED, file),
         lambda file: networkx.write_edgelist(WEIGHTED, file, delimiter=";", data=["weight"]),
@@ -78,6 +79,7 @@ GEPHI = "Source,Target,Type,Id,Label,timeset,Weight\n" + "".join(
         lambda file: np.savetxt(file, networkx.to_numpy_array(CYCLE), fmt="%d"),
         lambda file: np.save(file, RING),
         lambda file: np.save(file, EDGES),
+        lambda file: np.save(file, networkx.to_numpy_array(CYCLE, dtype=bool)),
         lambda file: scipy.io.mmwrite(file, RING),
         lambda file: scipy.io.mmwrite(file, networkx.to_scipy_sparse_array(CYCLE), field="pattern"),
         lambda file: scipy.io.mmwrite(file, scipy.sparse.csr_array(RING)),
@@ -88,6 +90,10 @@ GEPHI = "Source,Target,Type,Id,Label,timeset,Weight\n" + "".join(
         lambda file: pandas.DataFrame(RING, columns=list("abcd")).to_csv(file, index=False),
         lambda file: file.write(b'"from" "to"\n"1" 0 1\n"2" 1 2\n"3" 2 3\n"4" 3 0\n'),  # R's table
         lambda file: file.write(GEPHI.encode()),  # Gephi's table of edges
+        lambda file: file.write(GEPHI.replace(",,,", ',"a, #2 {b}",,').encode()),
+        lambda file: file.write(GEPHI.replace(",,,", ",my label,,").encode()),
+        lambda file: file.write(GEPHI.replace("Label", '"My ""Label"" (%)"').encode()),
+        lambda file: TABLE.assign(label="a b").to_csv(file, sep=" ", quoting=csv.QUOTE_ALL),
         lambda file: file.write("\ufeff0;1\r\n1;2\r\n2;3\r\n3;0\r\n".encode()),  # Excel's
     ],
 )
@@ -97,6 +103,44 @@ def test_what_others_write(tmp_path: Path, write: Callable[[BinaryIO], Any]) -> 
     topology = make_topology(str(tmp_path / "graph.txt"), 4)
     np.testing.assert_allclose(topology.matrix, RING, atol=1e-15)
     assert topology.notices == ()
+
+
+@pytest.mark.parametrize("graph", [networkx.path_graph(2), *map(networkx.path_graph, (3, 4))])
+@pytest.mark.parametrize("dtype", [int, float, bool])
+@pytest.mark.parametrize("loops", [0, 1])
+@pytest.mark.parametrize(
+    "write",
+    [
+        np.save,
+        lambda file, matrix: np.savetxt(file, matrix, fmt="%d", delimiter=","),
+        np.savetxt,
+    ],
+)
+def test_an_adjacency_matrix_of_few_nodes_is_no_list_of_edges(
+    tmp_path: Path, graph: Any, dtype: type, loops: int, write: Callable[..., Any]
+) -> None:
+    matrix = networkx.to_numpy_array(graph) + loops * np.eye(len(graph))
+    with (tmp_path / "graph.txt").open("wb") as file:
+        write(file, matrix.astype(dtype))
+    topology = make_topology(str(tmp_path / "graph.txt"), len(graph))
+    assert topology.edges == tuple(sorted(graph.edges))
+
+
+@pytest.mark.parametrize("num_nodes", [2, 3, 4])
+@pytest.mark.parametrize("write", [np.save, np.savetxt])
+def test_numpys_edges_with_weights(
+    tmp_path: Path, num_nodes: int, write: Callable[..., Any]
+) -> None:
+    edges = [(i, j) for j in range(num_nodes) for i in range(j)]
+    with (tmp_path / "graph.txt").open("wb") as file:
+        write(file, np.c_[np.array(edges), np.full(len(edges), 1 / num_nodes)])
+    topology = make_topology(str(tmp_path / "graph.txt"), num_nodes)
+    np.testing.assert_allclose(topology.matrix, 1 / num_nodes)
+
+
+@pytest.mark.parametrize("text", ["0 1", "0.0 1.0", "0 1\n0 1", "1 0\n0 1", "0 1\n1 1", "1 1\n1 1"])
+def test_lines_of_two_nodes_mean_one_edge(tmp_path: Path, text: str) -> None:
+    assert read(tmp_path, text, 2).edges == ((0, 1),)
 
 
 @pytest.mark.parametrize(
@@ -133,12 +177,13 @@ def test_rounded_weights_are_put_right_with_a_notice(
     assert np.abs(topology.matrix.sum(axis=1) - 1).max() < 1e-14
     np.testing.assert_allclose(topology.matrix, exact, atol=2e-5)
     assert topology.edges == make_topology(name, num_nodes).edges
-    rounded = name not in ("complete",)
-    assert len(topology.notices) == rounded
-    for notice in topology.notices:
-        assert notice.startswith(
-            f"graph file '{file}': its numbers are rounded, rows sum to 1 within"
-        )
+    (notice,) = topology.notices
+    assert notice.startswith(f"graph file '{file}': its entries are rounded (by up to ")
+
+
+def test_a_notice_says_how_askew_a_matrix_is(tmp_path: Path) -> None:
+    (notice,) = read(tmp_path, ".5 .25 .25\n.2500001 .5 .2499999\n.25 .25 .5", 3).notices
+    assert notice.endswith("its entries are rounded (by up to 1e-07): put right")
 
 
 def test_two_nodes_as_edge_list_and_as_matrix(tmp_path: Path) -> None:
@@ -169,6 +214,10 @@ def test_one_node_has_no_edges(tmp_path: Path) -> None:
         ("0.0 1.5\n1.0 2.0\n", 4, "line 1: '1.5' is not a node"),
         ("id,from,to\n0,0,1\n", 4, "line 1: columns 'id, from, to'; expected source, target and"),
         ("source,target\n0,1,2,3\n", 4, "line 2: 4 words where the header has 2"),
+        ("source,target\n0,1\n1,1\n", 2, "line 3: an edge joins two different nodes"),
+        ("0 1" + " " * 200000 + "{", 2, "line 1: '{' is not a number"),  # in no quadratic time
+        ("1 1\n", 2, "line 1: an edge joins two different nodes"),
+        ("0,1,0.3\n1,2," + "3" * 200000, 3, "cannot be read: field larger"),
         ("source,target\n0,1\n1,x\n", 4, "line 3: '1 x' is not an edge"),
         ("1 2\n2 3\n3 1\n", 3, "line 2: node '3', but the run has 3, counted from 0"),
         ('{"edges": [[0, 1], [1, 2]]}', 1, "line 1: .* is not a number; expected edges, as 0 1 or"),
@@ -177,7 +226,7 @@ def test_one_node_has_no_edges(tmp_path: Path) -> None:
         ("%%MatrixMarket matrix array real general\n4 4\n1\n", 4, "cannot be read"),
         (b"\x93NUMPY\x01\0", 4, "cannot be read"),
         ("one 0\n", 3, "line 1: 'one' is not a number"),
-        ("0 1\n\n1 1\n", 2, "line 3: an edge joins two different nodes"),
+        ("0 1\n\n1 1\n", 3, "line 3: an edge joins two different nodes"),
         ("0 1\n1 2 # far\n", 2, "line 2: node '2', but the run has 2"),
         ("0 1\n1 " + "9" * 9999, 2, r"line 2: node '9{77}\.\.\.'"),
         ("0 1\n1 -1\n", 2, "line 2: '1 -1' is not an edge"),

@@ -114,8 +114,8 @@ def test_what_is_put_right_in_files_is_warned_of(tmp_path: Path) -> None:
     flags = {"data": "ptb", "rnn_n_hidden": 2, "batch_size": 1, "rnn_use_pretrained_emb": True}
     files = {"data_dir": str(tmp_path), "graph_topology": str(graph)}
     config = make_config(backend="sim", n_mpi_process=3, **TEXT | flags | files)
-    rounded = "its numbers are rounded, rows sum to 1 within 1e-06 only: put right"
+    rounded = "its entries are rounded (by up to 1e-06): put right"
     assert make_plan(config).warnings == (
         f"graph file '{graph}': {rounded}",
-        f"{tmp_path}/vectors.vec: skipped 1 words that are not UTF-8",
+        f"{tmp_path}/vectors.vec: skipped words that are not UTF-8: 1",
     )
