@@ -50,7 +50,7 @@ def load_embeddings(
                 raise UserError(f"{path}, line {line}: {error}") from None
             rows[numbers[word]], known[numbers[word]] = vector, True
     if not known.any():
-        raise UserError(f"{path}: has no word of the vocabulary, of {len(vocabulary)}")
+        raise UserError(f"{path}: has none of the words of the vocabulary ({len(vocabulary)})")
     notice = f"{path}: skipped words that are not UTF-8: {num_skipped}"
     return rows, known, (notice,) if num_skipped else ()
 
