@@ -192,6 +192,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_processes_that_ranks_start_are_no_ranks(tmp_path: Path) -> None:
     program = tmp_path / "program.py"
     program.write_text(WITH_CHILDREN, encoding="utf-8")

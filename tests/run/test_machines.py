@@ -74,9 +74,8 @@ def loaders_of(rank: int, folder: Path) -> list[psutil.Process]:
 
 
 # A batch has 14 MB, that of the tests 29. MPI's own 16 MiB a rank take room as they are used.
-@pytest.mark.parametrize(
-    ("backend", "megabytes"), [("sim", 1), pytest.param("mpi", 24, marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize(("backend", "megabytes"), [("sim", 1), ("mpi", 24)])
+@pytest.mark.slow
 def test_too_little_shared_memory_for_batches_is_one_line(
     images: Path, backend: str, megabytes: int
 ) -> None:
@@ -116,7 +115,8 @@ def test_a_rank_names_its_own_loader_process(
     assert str(loader.pid) in line
 
 
-@pytest.mark.parametrize("backend", ["sim", pytest.param("mpi", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["sim", "mpi"])
 def test_sockets_of_loaders_fit_where_temporary_files_have_a_long_path(
     images: Path, backend: str
 ) -> None:
@@ -156,7 +156,9 @@ def test_the_variables_of_another_launcher_are_named(tmp_path: Path) -> None:
     assert "by RANK and WORLD_SIZE in the environment" in one_error(done.stderr)
 
 
-@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP])
+@pytest.mark.parametrize(
+    "number", [errno.ENOLCK, pytest.param(errno.EOPNOTSUPP, marks=pytest.mark.slow)]
+)
 def test_a_file_system_without_locks_is_done_without(tmp_path: Path, number: int) -> None:
     compiler = shutil.which("cc")
     if compiler is None:
