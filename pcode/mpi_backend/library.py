@@ -50,8 +50,11 @@ class MPIError(DistBackendError):
         super().__init__(f"{ranks}: {reason}")
 
 
-def prepare() -> None:
-    """Make the settings that the user has not made, and note that this process is a rank.
+def prepare() -> str | None:
+    """Make the settings that the user has not made, and claim this process's rank for it.
+
+    Returns:
+        The id of the process that is this rank, if it is another one.
 
     Raises:
         MPISetupError: mpi4py is missing.
@@ -60,7 +63,7 @@ def prepare() -> None:
         raise MPISetupError(_missing("there is no mpi4py"))
     for name, value in _DEFAULTS.items():
         os.environ.setdefault(name, value)
-    _claim_rank()
+    return _claim_rank()
 
 
 @contextmanager
@@ -70,8 +73,7 @@ def initializing() -> Iterator[None]:
     Raises:
         MPISetupError: there is no MPI, or another process is this rank of it.
     """
-    prepare()
-    owner = _claim_rank()
+    owner = prepare()
     if owner is not None:
         raise MPISetupError(
             f"the mpi backend: this process ({os.getpid()}) is not a rank, but was started by one "

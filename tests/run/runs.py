@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from tests.support.programs import quick_python, run_program
 
 RUN = str(Path(__file__).parents[2] / "run.py")
@@ -53,3 +55,13 @@ def finished(folder: Path, *flags: str, **options: Any) -> dict[str, Any]:
     done = run(folder, *flags, **options)
     assert done.returncode == 0, done.stdout + done.stderr
     return summary(folder)
+
+
+def draw_images(folder: Path, images_of_a_class: int) -> None:
+    """ImageNet in `folder`/data: small images of two classes, for training and for testing."""
+    for part in ("train", "val"):
+        for label in ("cat", "dog"):
+            place = folder / "data/imagenet" / part / label
+            place.mkdir(parents=True)
+            for number in range(images_of_a_class):
+                Image.new("RGB", (64, 64), (number, 0, 0)).save(place / f"{number}.JPEG")

@@ -6,10 +6,9 @@ from pathlib import Path
 
 import psutil
 import pytest
-from PIL import Image
 
 from pcode.utils.errors import USER_ERROR
-from tests.run.runs import run
+from tests.run.runs import draw_images, run
 
 IMAGES_OF_A_CLASS = 6
 
@@ -18,12 +17,7 @@ IMAGES_OF_A_CLASS = 6
 def test_a_damaged_image_ends_the_run_on_all_nodes_with_a_line(
     tmp_path: Path, temporary: str, backend: str
 ) -> None:
-    for part in ("train", "val"):
-        for label in ("cat", "dog"):
-            folder = tmp_path / "data/imagenet" / part / label
-            folder.mkdir(parents=True)
-            for number in range(IMAGES_OF_A_CLASS):
-                Image.new("RGB", (64, 64), (number, 0, 0)).save(folder / f"{number}.JPEG")
+    draw_images(tmp_path, IMAGES_OF_A_CLASS)
     # Sorted shares: the last images are those of rank 1 alone.
     damaged = tmp_path / "data/imagenet/train/dog/5.JPEG"
     damaged.write_bytes(b"no image")

@@ -15,10 +15,9 @@ from pathlib import Path
 
 import psutil
 import pytest
-from PIL import Image
 
 from pcode.utils.errors import USER_ERROR
-from tests.run.runs import finished, run, run_folder
+from tests.run.runs import draw_images, finished, run, run_folder
 from tests.run.started import LIMIT_SECONDS, Started, started
 
 __all__ = ["started"]
@@ -46,12 +45,7 @@ int flock(int file, int operation) { errno = atoi(getenv("FLOCK_ERRNO")); return
 @pytest.fixture
 def images(tmp_path: Path) -> Path:
     """A folder in which `LOADING` finds images."""
-    for part in ("train", "val"):
-        for label in ("cat", "dog"):
-            folder = tmp_path / "data/imagenet" / part / label
-            folder.mkdir(parents=True)
-            for number in range(IMAGES_OF_A_CLASS):
-                Image.new("RGB", (64, 64), (number, 0, 0)).save(folder / f"{number}.JPEG")
+    draw_images(tmp_path, IMAGES_OF_A_CLASS)
     return tmp_path
 
 
