@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from pcode.utils.errors import UserError
-from pcode.utils.files import one_line, read_text, shortened
+from pcode.utils.files import one_line, read_text, shortened, unsealed
 
 INCLUDE = "include"
 # All flags with long lists take a few thousand. Reading YAML takes seconds for a million.
@@ -87,7 +87,7 @@ def _load(path: str, named: str) -> dict[Any, Any]:
     """Return what stands in a file; `named` says where its name stands, if it cannot be opened."""
     where = f"--config {path}"
     try:
-        text = read_text(path, MOST_BYTES)
+        text = unsealed(read_text(path, MOST_BYTES))
     except ValueError as error:
         raise UserError(f"{named}: {error}") from None
     try:

@@ -50,8 +50,15 @@ def _without_cuda_messages(flags: Flags) -> str | None:
     return _without_gpus(flags)
 
 
+def _names(variables: str | None) -> str | None:
+    """Return the list without its values, which may be secrets."""
+    if variables is None:
+        return None
+    return ",".join(part.partition("=")[0].strip() for part in variables.split(","))
+
+
 # Options of an mpirun.
-_of_mpirun = partial(option, None, irrelevant=_mpi_launch, compared=False)
+_of_mpirun = partial(option, None, irrelevant=_mpi_launch, compared=False, starts=True)
 
 
 @dataclass(frozen=True)
@@ -87,7 +94,11 @@ class Launch:
     mpi_path: str | None = _of_mpirun(
         "prefix of the MPI installation; none: the installed one", metavar="DIR"
     )
-    mpi_env: str | None = _of_mpirun("variables handed to the ranks: A=1,B=2", metavar="A=1,B=2")
+    mpi_env: str | None = _of_mpirun(
+        "variables handed to the ranks; a name alone: with the value that it has here",
+        metavar="A=1,B",
+        recorded=_names,
+    )
     work_dir: str | None = _of_mpirun(
         "working directory on the hosts; none: this one", metavar="DIR"
     )

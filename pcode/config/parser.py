@@ -24,6 +24,11 @@ from pcode.utils.errors import UserError
 from pcode.utils.files import shortened
 from pcode.utils.options import Option, options_of
 
+# The file in which a run's folder holds its flags.
+CONFIG = "config.yaml"
+# YAML's word for no value, as `to_yaml` writes it.
+_NONE = "null"
+
 
 @dataclass(frozen=True)
 class Component:
@@ -200,7 +205,7 @@ def _flags_of_run(texts: Mapping[str, FileValue]) -> dict[str, FileValue]:
     resume = _values({name: text for name, text in texts.items() if name == "resume"}).get("resume")
     if resume in (None, AUTO):
         return {}
-    file = Path(resume, "config.yaml")
+    file = Path(resume, CONFIG)
     if not os.path.isfile(file):  # Path.is_file raises where the name is too long
         raise UserError(f"--resume {resume}: no run, there is no {file}")
     return read_flags(str(file), _spellings())
@@ -212,8 +217,24 @@ def config_of_run(run: Path) -> Config:
     Raises:
         UserError: its file cannot be read or is none of this program's.
     """
-    found = read_flags(str(run / "config.yaml"), _spellings())
+    found = read_flags(str(run / CONFIG), _spellings())
     return make_config(**_values(found))
+
+
+def _received(
+    in_files: Mapping[str, FileValue], of_run: Mapping[str, FileValue]
+) -> dict[str, FileValue]:
+    """Return what files say of starting programs that is not to be followed.
+
+    That is all from the run that goes on or is evaluated, and all from a file named as runs name
+    theirs.
+    """
+    flags = all_flags()
+    return {
+        name: value
+        for name, value in in_files.items()
+        if flags[name].starts and (value is of_run.get(name) or Path(value.file).name == CONFIG)
+    }
 
 
 def why_irrelevant(names: Iterable[str], flags: Mapping[str, Any]) -> dict[str, str]:
@@ -251,7 +272,8 @@ def parse(arguments: Sequence[str]) -> Parsed:
     typed = {name: FileValue(text) for name, text in given.items()}
     of_run = _flags_of_run(in_files | typed)
     in_files = of_run | in_files
-    texts = in_files | typed
+    received = _received(in_files, of_run)
+    texts = {name: text for name, text in in_files.items() if name not in received} | typed
     values = _values(texts)
     config = make_config(**values)
     # A file that a run wrote holds every flag: only what it changes is worth a warning.
@@ -266,13 +288,23 @@ def parse(arguments: Sequence[str]) -> Parsed:
         learning = set(flags_by_group()["learning"]) - {"avg_model"}
         reasons |= dict.fromkeys(learning & set(explicit), "--evaluate True trains nothing")
     warnings = [f"--{name}: {reasons[name]}" for name in explicit if name in reasons]
+    warnings += [
+        f"--{name}: not taken from {file}, as a run may be a stranger's: it says what is started, "
+        "or where; give it again, or by --config in a file of another name"
+        for name, (text, file) in received.items()
+        if name not in typed and text != _NONE
+    ]
     return Parsed(config, frozenset(texts), dry_run, check, tuple(warnings))
 
 
 def to_yaml(config: Config) -> str:
-    """Return every flag as YAML, in a form that `--config` reads back to the same Config."""
+    """Return every flag as YAML, in a form that `--config` reads back to the same Config.
+
+    But for the values of the variables handed to the ranks, which may be secrets.
+    """
+    flags = all_flags()
+    values = {name: flags[name].recorded(value) for name, value in config.flat().items()}
     flat = {
-        name: list(value) if isinstance(value, tuple) else value
-        for name, value in config.flat().items()
+        name: list(value) if isinstance(value, tuple) else value for name, value in values.items()
     }
     return yaml.safe_dump(flat, sort_keys=False)

@@ -5,7 +5,7 @@ import re
 import shutil
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -34,7 +34,7 @@ class Mpirun:
         mpi_path: prefix of the MPI installation; None: the one at hand.
         python_path: the interpreter on the hosts; None: this one.
         work_dir: the ranks' directory; None: this one.
-        mpi_env: variables for them, as A=1,B=2.
+        mpi_env: variables for them, as A=1,B.
         has_store: they find each other by an address of rank 0, as gloo's and NCCL's.
         survives_failures: they go on when one of them has failed.
         use_ipc: CUDA IPC in the MPI's shared-memory transport; None: no message lies on a GPU.
@@ -103,26 +103,37 @@ class Mpirun:
             return []
         return ["--prtemca", "ras", "^slurm,pbs", "--prtemca", "plm", "^slurm"]
 
-    def _variables(self) -> list[str]:
-        """NAME=VALUE for each variable that the ranks get besides the environment of their host."""
-        passed_on = _PASSED_ON if self.is_remote else ()
-        variables = {
-            name: value for name, value in os.environ.items() if name.startswith(passed_on)
-        }
+    def _variables(self) -> Iterator[str]:
+        """Yield each variable that the ranks get besides the environment of their host.
+
+        With a value only where it is another than here: everybody on a host can read commands.
+        """
+        own: dict[str, str] = {}
         if self.is_remote and self.has_store:
             # Rank 0 runs on the first host, which the others know by the user's name for it; they
             # know nothing of this machine by "localhost".
             name = self.hosts[0].name
             loopback = name.lower() == "localhost" or name.startswith("127.")
             first = socket.gethostname() if loopback else name
-            variables["MASTER_ADDR"] = first
-            variables["MASTER_PORT"] = str(derived_port(f"{first} {os.getpid()}"))
-        for part in self.mpi_env.split(",") if self.mpi_env is not None else ():
+            own["MASTER_ADDR"] = first
+            own["MASTER_PORT"] = str(derived_port(f"{first} {os.getpid()}"))
+        inherited = {name for name in os.environ if self.is_remote and name.startswith(_PASSED_ON)}
+        parts = [] if self.mpi_env is None else self.mpi_env.split(",")
+        for position, part in enumerate(parts, start=1):
             name, equals, value = part.strip().partition("=")
-            if not equals or not _VARIABLE.fullmatch(name):
-                raise UserError(f"--mpi_env {self.mpi_env}: {part!r}: expected NAME=VALUE,...")
-            variables[name] = value
-        return [f"{name}={value}" for name, value in variables.items()]
+            if not _VARIABLE.fullmatch(name):  # it may be a piece of a secret
+                raise UserError(f"--mpi_env: its part {position}: expected NAME=VALUE or NAME")
+            if equals:
+                own[name] = value
+            elif name in os.environ:
+                inherited.add(name)
+            else:
+                raise UserError(
+                    f"--mpi_env: its part {position} has no value, and no variable of that name "
+                    "is set here: expected NAME=VALUE or NAME"
+                )
+        yield from sorted(inherited - own.keys())
+        yield from (f"{name}={value}" for name, value in own.items())
 
 
 def go_to(work_dir: str) -> None:

@@ -10,6 +10,7 @@ import hashlib
 import io
 import json
 import math
+import zipfile
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, fields
@@ -24,11 +25,13 @@ from pcode.communication.gathering import gather_digests
 from pcode.config.options import Watch
 from pcode.topology import Graph, Topology
 from pcode.utils.errors import UserError
-from pcode.utils.files import TEMPORARY, one_line, whole_file, write_whole
+from pcode.utils.files import TEMPORARY, one_line, read_bytes, whole_file, write_whole
 from pcode.utils.layout import Layout
 
-# Of manifests and nodes' files; another one is an error.
-VERSION = 1
+# Of manifests and nodes' files. The first had no digest of the manifest itself.
+VERSION, FIRST_VERSION = 2, 1
+# For the names of some ten thousand nodes and their digests.
+MOST_MANIFEST_BYTES = 1 << 20
 # The digest of a file that is not written, in the place of another's.
 NO_DIGEST = bytes(hashlib.sha256().digest_size)
 
@@ -96,14 +99,16 @@ def read_manifest(run: Path, step: int) -> Manifest:
     file = manifest_file(run, step)
     damaged = _unusable(run, step, f"{file} is damaged")
     try:
-        content = json.loads(file.read_bytes())
-        version = content.get("version")
-    except (OSError, ValueError, AttributeError, RecursionError):
+        content = json.loads(read_bytes(file, MOST_MANIFEST_BYTES))
+        version, digest = content.get("version"), content.pop("digest", None)
+    except (ValueError, AttributeError, RecursionError):
         raise damaged from None
-    if version != VERSION:
+    if version not in (FIRST_VERSION, VERSION):
         raise UserError(
-            f"--resume {run}: {file} is of version {version!r}, this program reads {VERSION}"
+            f"--resume {run}: {file} is of version {version!r:.80}, this program reads {VERSION}"
         )
+    if digest != (None if version == FIRST_VERSION else _digest(content)):
+        raise damaged
     lists = {name: tuple(each) for name, each in content.items() if isinstance(each, list)}
     try:
         manifest = Manifest(**content | lists)
@@ -123,6 +128,11 @@ def read_manifest(run: Path, step: int) -> Manifest:
         if not node_file(run, folder, step).is_file():
             raise _unusable(run, step, f"{node_file(run, folder, step)} is not there")
     return manifest
+
+
+def _digest(content: dict[str, Any]) -> str:
+    """Return that of a manifest's other content."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _unusable(run: Path, step: int, reason: str) -> UserError:
@@ -219,7 +229,8 @@ class Checkpoints:
             manifest = dataclasses.replace(manifest, sha256=tuple(digests))
             file = manifest_file(self._run, step)
             file.parent.mkdir(exist_ok=True)
-            write_whole(file, json.dumps(dataclasses.asdict(manifest)).encode())
+            content = dataclasses.asdict(manifest)
+            write_whole(file, json.dumps({**content, "digest": _digest(content)}).encode())
             for old in dropped:
                 manifest_file(self._run, old).unlink(missing_ok=True)
         communicator.barrier(step)  # a checkpoint with a manifest has all its files at any moment
@@ -248,6 +259,21 @@ def save_tensors(
         file.write(written.getbuffer())
         before_it_counts(file)
     return hashlib.sha256(written.getbuffer()).digest()
+
+
+def check_tensors(path: Path) -> None:
+    """Check that a file of `save_tensors` is undamaged, which torch.load does not.
+
+    It is a zip archive, with a CRC-32 of each of its members.
+
+    Raises:
+        ValueError, OSError, zipfile.BadZipFile: it is not.
+    """
+    with zipfile.ZipFile(path) as archive:
+        if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
+            raise ValueError("it is compressed")  # torch.save never does; it may be a bomb
+        if (member := archive.testzip()) is not None:
+            raise ValueError(f"{member} in it is damaged")
 
 
 def _corrupt(file: BinaryIO) -> None:

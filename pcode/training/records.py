@@ -20,9 +20,9 @@ from tensorboardX.summary import scalar
 from torch import nn
 
 from pcode.config import Config, to_yaml
-from pcode.training.checkpoint import save_tensors
+from pcode.training.checkpoint import check_tensors, save_tensors
 from pcode.utils.errors import UserError
-from pcode.utils.files import one_line, whole_file, write_whole
+from pcode.utils.files import one_line, sealed, whole_file, write_whole
 
 LONGEST_NAME_BYTES = 255  # of a file on the usual file systems
 SUMMARY = "summary.json"
@@ -117,6 +117,7 @@ def load_model(model: nn.Module, file: Path) -> None:
         UserError: the file cannot be read, is damaged or holds another model.
     """
     try:
+        check_tensors(file)
         model.load_state_dict(torch.load(file, weights_only=True))
     except Exception as error:  # a damaged file may raise anything
         raise UserError(f"--resume: {file} does not hold this model: {one_line(error)}") from None
@@ -191,7 +192,7 @@ class Records:
     def write_config(self, config: Config) -> None:
         """Write it on the node that leads: a folder with config.yaml is a run that can go on."""
         if self._lock is not None:
-            write_whole(self.folder / "config.yaml", to_yaml(config).encode())
+            write_whole(self.folder / "config.yaml", sealed(to_yaml(config)).encode())
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         text = json.dumps(summary, indent=2, allow_nan=False) + "\n"

@@ -5,6 +5,7 @@ import codecs
 import difflib
 import errno
 import gzip
+import hashlib
 import heapq
 import lzma
 import os
@@ -135,6 +136,31 @@ def decoded(content: bytes) -> str:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError:
         raise ValueError("not a text file (UTF-8)") from None
+
+
+_SEAL = "# SHA-256 of the lines below: "
+
+
+def sealed(text: str) -> str:
+    """Return a text behind a line, a comment for YAML, by which damage to it is found."""
+    return f"{_SEAL}{hashlib.sha256(text.encode()).hexdigest()}\n{text}"
+
+
+def unsealed(text: str) -> str:
+    """Return what stands behind the first line of `sealed`; without such a line, the text.
+
+    Raises:
+        ValueError: it is not what was sealed.
+    """
+    if not text.startswith(_SEAL):
+        return text
+    seal, _, rest = text.replace("\r\n", "\n").partition("\n")
+    if sealed(rest) != f"{seal}\n{rest}":
+        raise ValueError(
+            "damaged, or changed since it was written: its first line is the SHA-256 of another "
+            "text; without that line it is taken as it is"
+        )
+    return rest
 
 
 def is_hidden(name: str) -> bool:

@@ -46,6 +46,9 @@ class Option:
             not, a run may go on in its own folder.
         compared: whether runs that differ in it alone are different ones beside each other. Where a
             run lies, who made it and its seed are not.
+        starts: whether it says what is started, where or with which variables. It is never taken
+            from the config.yaml of a run, which may be a stranger's.
+        recorded: what of a value config.yaml gets.
         name, kind, default: of the flag, if not the parameter's. Gamma's flag, for one, may also be
             "auto", which planning replaces by a number before the optimizer sees it.
         parameter: what gets the value.
@@ -63,6 +66,8 @@ class Option:
     irrelevant: Rule = dataclasses.field(default=lambda flags: None, compare=False)
     decides: bool = True
     compared: bool = True
+    starts: bool = False
+    recorded: Callable[[Any], Any] = dataclasses.field(default=lambda value: value, compare=False)
     name: str = ""
     kind: Any = None
     default: Any = inspect.Parameter.empty

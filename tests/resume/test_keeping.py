@@ -9,6 +9,7 @@ import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -71,25 +72,37 @@ def flip(file: Path) -> None:
     file.write_bytes(content)
 
 
+def forge(manifest: Path, **changed: Any) -> None:
+    """Change a manifest as who knows the format can: the first version has no digest of its own."""
+    content = json.loads(manifest.read_text()) | {"version": 1} | changed
+    del content["digest"]
+    manifest.write_text(json.dumps(content))
+
+
 def other_version(file: Path) -> None:
-    file.write_text(json.dumps(json.loads(file.read_text()) | {"version": 7}))
+    forge(file, version=7)
 
 
 def climb(file: Path) -> None:
-    content = json.loads(file.read_text())
-    content["folders"][1] = "../1"
-    file.write_text(json.dumps(content))
+    forge(file, folders=["0", "../1", "2"])
 
 
 def fewer(file: Path) -> None:
-    content = json.loads(file.read_text())
-    content["sha256"].pop()
-    file.write_text(json.dumps(content))
+    forge(file, sha256=json.loads(file.read_text())["sha256"][:2])
+
+
+def edited(file: Path) -> None:
+    """A change that makes sense, and that the digest alone tells."""
+    file.write_text(file.read_text().replace('"steps_per_epoch": 7', '"steps_per_epoch": 6'))
+
+
+def pipe(file: Path) -> None:
+    file.unlink()
+    os.mkfifo(file)
 
 
 def pickled(file: Path) -> None:
     """A file with the right digest that a pickle of objects is: it must not be run."""
-    import hashlib  # noqa: PLC0415
 
     class Evil:
         def __reduce__(self) -> tuple[Callable[..., object], tuple[str]]:
@@ -97,24 +110,31 @@ def pickled(file: Path) -> None:
 
     torch.save({"names": Evil()}, file)
     manifest = file.parents[1] / "checkpoints/28.json"
-    content = json.loads(manifest.read_text())
-    content["sha256"][0] = hashlib.sha256(file.read_bytes()).hexdigest()
-    manifest.write_text(json.dumps(content))
+    sha256 = json.loads(manifest.read_text())["sha256"]
+    forge(manifest, sha256=[hashlib.sha256(file.read_bytes()).hexdigest(), *sha256[1:]])
 
 
 DAMAGES: list[tuple[str, Callable[[Path], object], str]] = [
     ("checkpoints/28.json", cut, "28.json is damaged"),
     ("checkpoints/28.json", lambda file: file.write_bytes(b"\xff\0"), "28.json is damaged"),
     ("checkpoints/28.json", lambda file: file.write_bytes(b"[1]"), "28.json is damaged"),
-    ("checkpoints/28.json", other_version, "of version 7, this program reads 1"),
+    ("checkpoints/28.json", other_version, "of version 7, this program reads 2"),
     ("checkpoints/28.json", climb, "28.json is damaged"),
     ("checkpoints/28.json", fewer, "28.json is damaged"),
+    ("checkpoints/28.json", edited, "28.json is damaged"),
+    ("checkpoints/28.json", pipe, "28.json is damaged"),
     ("1/checkpoint_28.pt", Path.unlink, "checkpoint_28.pt is not there"),
     ("0/checkpoint_28.pt", cut, "0/checkpoint_28.pt is damaged"),
     ("2/checkpoint_28.pt", flip, "2/checkpoint_28.pt is damaged"),
     ("0/checkpoint_28.pt", pickled, "0/checkpoint_28.pt is no checkpoint"),
     ("config.yaml", Path.unlink, "no run, there is no"),
     ("config.yaml", lambda file: file.write_bytes(b"lr: ["), "not a YAML file"),
+    (
+        "config.yaml",
+        lambda file: file.write_text(file.read_text().replace("manual_seed: 6", "manual_seed: 7")),
+        "config.yaml: damaged, or changed since it was written",
+    ),
+    ("config.yaml", pipe, "config.yaml"),
 ]
 
 
@@ -162,14 +182,14 @@ def test_a_checkpoint_of_the_first_version_is_read(tmp_path: Path, whole: Path) 
     (run_ / "summary.json").unlink()
     step = last_step(run_)
     manifest_file = run_ / f"checkpoints/{step}.json"
-    manifest = json.loads(manifest_file.read_text())
-    for rank in range(len(manifest["sha256"])):
+    sha256 = json.loads(manifest_file.read_text())["sha256"]
+    for rank in range(len(sha256)):
         file = run_ / f"{rank}/checkpoint_{step}.pt"
         state = torch.load(file, weights_only=True)
         state["law"] = state.pop("optimizer")
         torch.save(state, file)
-        manifest["sha256"][rank] = hashlib.sha256(file.read_bytes()).hexdigest()
-    manifest_file.write_text(json.dumps(manifest))
+        sha256[rank] = hashlib.sha256(file.read_bytes()).hexdigest()
+    forge(manifest_file, sha256=sha256)
     ended = run(tmp_path, ("--resume", str(run_)))
     assert ended.status == 0, ended.output
     assert f"resumed after step {step}" in ended.output

@@ -1,0 +1,93 @@
+"""A run that was received from others starts nothing that its files name."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.run.runs import finished, run, run_folder
+
+SMALL = ("--arch", "logistic_regression", "--num_epochs", "1")
+
+
+@pytest.fixture(scope="module")
+def received(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run that was honest once."""
+    folder = tmp_path_factory.mktemp("received")
+    finished(folder, *SMALL, "--backend", "sim")
+    return run_folder(folder)
+
+
+def plant(folder: Path, flag: str) -> str:
+    """Lay a program in a folder that leaves a file beside it; the flag's value that starts it."""
+    program = "#!/bin/sh\ntouch {}/started\n"
+    if flag == "mpi_env":
+        module = folder / "planted"
+        module.mkdir()
+        (module / "sitecustomize.py").write_text(f"open({str(folder / 'started')!r}, 'w')\n")
+        return f"PYTHONPATH={module}"
+    if flag == "hostfile":
+        (folder / "hosts").write_text("elsewhere.invalid slots=2\n")
+        return str(folder / "hosts")
+    if flag == "work_dir":
+        (folder / "there").mkdir()
+        return str(folder / "there")
+    file = folder / ("bin/mpirun" if flag == "mpi_path" else "python")
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(program.format(folder))
+    file.chmod(0o755)
+    return str(folder if flag == "mpi_path" else file)
+
+
+@pytest.mark.parametrize("flag", ["mpi_path", "python_path", "mpi_env", "hostfile", "work_dir"])
+@pytest.mark.parametrize("way", ["resume", "evaluate", "config"])
+def test_no_flag_of_launching_is_taken_from_a_run(
+    received: Path, tmp_path: Path, flag: str, way: str
+) -> None:
+    (tmp_path / "planted").mkdir()
+    copy = tmp_path / "copy"
+    shutil.copytree(received, copy)
+    value = plant(tmp_path / "planted", flag)
+    config = copy / "config.yaml"
+    # Its sender leaves out the first line, its digest.
+    lines = [
+        f"{flag}: {value}" if line.startswith(f"{flag}: ") else line
+        for line in config.read_text().splitlines()[1:]
+    ]
+    assert f"{flag}: {value}" in lines
+    config.write_text("\n".join(lines))
+    flags = {
+        "resume": ("--resume", str(copy), "--num_epochs", "2"),
+        "evaluate": ("--resume", str(copy), "--evaluate", "True"),
+        "config": ("--config", str(config)),
+    }[way]
+    done = run(tmp_path, *flags, "--backend", "mpi", "--n_mpi_process", "2")
+    assert done.returncode == 0, done.stderr
+    assert not (tmp_path / "planted/started").exists()
+    notice = f"run.py: warning: --{flag}: not taken from {config}, as a run may be a stranger's"
+    assert [line for line in done.stderr.splitlines() if line.startswith(notice)]
+
+
+def test_flags_of_launching_that_are_given_again_are_followed(
+    received: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "hosts.yaml"
+    file.write_text("mpi_env: GIVEN=1\nn_mpi_process: 2\nbackend: mpi\n")
+    done = run(tmp_path, "--resume", str(received), "--config", str(file), "--dry_run")
+    assert done.returncode == 0
+    assert "-x GIVEN=1" in done.stdout
+    assert "not taken from" not in done.stderr
+
+
+def test_values_of_variables_for_the_ranks_are_not_written(tmp_path: Path) -> None:
+    finished(
+        tmp_path,
+        *SMALL,
+        *("--mpi_env", "TYPED=the-first-secret,KEPT_HERE"),
+        KEPT_HERE="the-second-secret",
+    )
+    files = [file for file in tmp_path.rglob("*") if file.is_file()]
+    assert not [file for file in files if b"-secret" in file.read_bytes()]
+    assert "mpi_env: TYPED,KEPT_HERE\n" in (run_folder(tmp_path) / "config.yaml").read_text()
