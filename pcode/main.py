@@ -245,6 +245,7 @@ def _be_rank(plan: Plan, place: RankEnvironment, request: StopRequest) -> int:
             limit_seconds=flags.time_limit_seconds,
             address=None if flags.backend == "mpi" else rendezvous_address(),
             comm_device=flags.comm_device,
+            all_here=place.all_here,
         )
         connected = True
         try:

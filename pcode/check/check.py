@@ -203,6 +203,7 @@ def _check_as_rank(
             limit_seconds=options.time_limit_seconds,
             address=None if options.backend == "mpi" else rendezvous_address(),
             comm_device=options.comm_device,
+            all_here=place.all_here,
         )
         _check_together(communicator, config, plan, own, report)
         status = 0

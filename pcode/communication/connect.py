@@ -2,13 +2,15 @@
 
 import os
 import signal
+import socket
 import sys
 from datetime import timedelta
 from typing import NoReturn
 
+import psutil
 import torch
 import torch.distributed as dist
-from torch.distributed import Store  # type: ignore[attr-defined]
+from torch.distributed import Store, TCPStore  # type: ignore[attr-defined]
 from torch.distributed.rendezvous import rendezvous
 
 from pcode import mpi_backend
@@ -21,6 +23,7 @@ Address = tuple[str, int]  # host and port
 
 # Ranks import for seconds, some longer than others.
 _SHORTEST_JOIN_SECONDS = 60.0
+_LOOPBACK = "127.0.0.1"
 
 
 def connect(
@@ -32,6 +35,7 @@ def connect(
     limit_seconds: float,
     address: Address | None = None,
     comm_device: str | None = None,
+    all_here: bool = False,
 ) -> ProcessCommunicator:
     """Join the run's other ranks; this one's view of them, for tensors on its device.
 
@@ -41,6 +45,8 @@ def connect(
         address: where rank 0 listens; MPI needs none.
         comm_device: "cpu": messages are copied to the host, whatever the backend; "cuda": the
             user asks for messages that are not.
+        all_here: all ranks run on this machine: nothing listens beyond loopback, but MPI's
+            transports, which are what its mpirun was told.
 
     Raises:
         CommunicationError: the other ranks cannot be reached.
@@ -52,7 +58,11 @@ def connect(
         communicator = _join_mpi(rank, size, limit_seconds)
     else:
         assert address is not None, "to be given"
-        communicator = _join_by_store(backend, rank, size, device, address, seconds=limit_seconds)
+        if all_here:
+            _stay_on_loopback()
+        communicator = _join_by_store(
+            backend, rank, size, device, address, seconds=limit_seconds, all_here=all_here
+        )
     if device.type == "cpu" or dist.get_backend() == "nccl":
         return communicator
     is_direct = backend == "mpi" and comm_device != "cpu" and mpi_backend.is_cuda_aware()
@@ -85,7 +95,14 @@ def _join_mpi(rank: int, size: int, limit_seconds: float) -> DistributedCommunic
 
 
 def _join_by_store(
-    backend: str, rank: int, size: int, device: torch.device, address: Address, *, seconds: float
+    backend: str,
+    rank: int,
+    size: int,
+    device: torch.device,
+    address: Address,
+    *,
+    seconds: float,
+    all_here: bool,
 ) -> DistributedCommunicator:
     """Join over gloo or NCCL, at an address that all ranks know."""
     limit = timedelta(seconds=seconds)
@@ -95,7 +112,11 @@ def _join_by_store(
     method = "env://" if dist.is_torchelastic_launched() else f"tcp://{host}:{port}"
     try:
         # Rank 0's store is open when all have come to it; from then on the run's own limit holds.
-        store, rank, size = next(rendezvous(method, rank, size, timeout=join_limit))
+        if all_here and not dist.is_torchelastic_launched():
+            host = _LOOPBACK
+            store: Store = _store_on_loopback(rank, size, port, join_limit)
+        else:
+            store, rank, size = next(rendezvous(method, rank, size, timeout=join_limit))
         over_nccl = backend == "nccl" and not _share_gpus(store, rank, size, device)
         dist.init_process_group(
             "nccl" if over_nccl else "gloo",
@@ -108,10 +129,27 @@ def _join_by_store(
         # What is no tensor of a model lies in host memory.
         host_group = new_group(None, limit, "gloo") if over_nccl else None
         return DistributedCommunicator(host_group=host_group)
-    except RuntimeError as error:
+    except (RuntimeError, OSError) as error:
         reason = str(error).strip().splitlines()[0]
         reason = f"cannot join the others at {host}:{port}: {reason}"
         raise CommunicationError(reason, rank=rank) from error
+
+
+def _stay_on_loopback() -> None:
+    """Let gloo and NCCL listen there alone, unless the user has chosen an interface for them."""
+    name = next(
+        name
+        for name, addresses in psutil.net_if_addrs().items()
+        if _LOOPBACK in [each.address for each in addresses]
+    )
+    for variable in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
+        os.environ.setdefault(variable, name)
+
+
+def _store_on_loopback(rank: int, size: int, port: int, limit: timedelta) -> Store:
+    """Open the store on rank 0, or join it; torch's own would listen on all interfaces."""
+    listening = socket.create_server((_LOOPBACK, port)).detach() if rank == 0 else None
+    return TCPStore(_LOOPBACK, port, size, rank == 0, limit, master_listen_fd=listening)
 
 
 def _share_gpus(store: Store, rank: int, size: int, device: torch.device) -> bool:

@@ -51,6 +51,11 @@ class RankEnvironment:
             "environment)"
         )
 
+    @property
+    def all_here(self) -> bool:
+        """Whether all ranks run on this machine."""
+        return self.num_local_ranks == self.num_ranks
+
     def __post_init__(self) -> None:
         if not (
             self.rank < self.num_ranks and self.local_rank < self.num_local_ranks <= self.num_ranks
@@ -210,7 +215,7 @@ def rendezvous_address(environ: Mapping[str, str] = os.environ) -> tuple[str, in
         return environ["MASTER_ADDR"], port
     found = detect(environ)
     if found is not None and "OMPI_COMM_WORLD_RANK" in environ:
-        if found.num_local_ranks == found.num_ranks and "PMIX_NAMESPACE" in environ:
+        if found.all_here and "PMIX_NAMESPACE" in environ:
             return "127.0.0.1", derived_port(environ["PMIX_NAMESPACE"])
     elif _num_step_tasks(environ) is not None:
         nodes = environ.get("SLURM_STEP_NODELIST", environ.get("SLURM_JOB_NODELIST", ""))

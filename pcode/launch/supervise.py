@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import psutil
 
+from pcode.launch.closing import close_ports
 from pcode.launch.relay import Filter, Relay
 from pcode.launch.scratch import STEPS_VARIABLE, marked_step, scratch_folder
 from pcode.utils.errors import DIVERGED, INTERRUPTED, PREEMPTED, USER_ERROR, say
@@ -58,6 +59,7 @@ def launch(command: Sequence[str], here: bool = True, survives: bool = False) ->
     - When mpirun is gone, so is every process on this machine that came from it, and its files.
       Other hosts' daemons end their ranks when they lose mpirun. This needs Linux, as the next.
     - Should this process be killed, mpirun gets SIGTERM.
+    - Where all ranks run here, mpirun's ports answer nobody on other machines (closing.py).
 
     Args:
         here: all ranks run on this machine.
@@ -86,6 +88,8 @@ def launch(command: Sequence[str], here: bool = True, survives: bool = False) ->
                 pass_fds=[scratch.lock, reader],  # the lock, too, may outlive this process
             )
             os.close(writer)
+            if here:
+                run.close_ports()
             relay = Relay(reader, failed)
             loop.run_forever()
         relay.finish(_KILL_LIMIT_SECONDS)
@@ -155,6 +159,15 @@ class _Supervised:
         """Note that a rank has failed, after which mpirun has to end."""
         if self._timer is None:
             self._await_end(END_LIMIT_SECONDS)
+
+    def close_ports(self) -> None:
+        """Close its ports to other machines, looking for them until it has started its ranks."""
+        with contextlib.suppress(psutil.Error, OSError):  # it has ended, or this is not allowed
+            mpirun = psutil.Process(self.process.pid)
+            has_started = bool(mpirun.children())
+            close_ports(mpirun)
+            if not has_started:
+                self._loop.call_later(_LOOK_SECONDS, self.close_ports)
 
     def _look(self) -> None:
         if self.process.poll() is not None:

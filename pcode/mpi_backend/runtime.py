@@ -28,6 +28,7 @@ from pcode.mpi_backend.progress import Progress
 from pcode.mpi_backend.world import Result, World
 
 PROBE_SECONDS = 2.0  # for each address of rank 0 that another rank tries
+_LOOPBACK = "127.0.0.1"
 ENABLED = "OMPI_MCA_mpi_ft_enable"  # what --with-ft ulfm sets for the ranks
 
 
@@ -87,9 +88,13 @@ class Runtime:
         """
         store = partial(TCPStore, wait_for_workers=False, timeout=self.timeout)
         server, offer = None, None
+        _, num_here = self._place_on_host()
         if self.world.rank == 0:
-            server = store("0.0.0.0", 0, is_master=True)
-            offer = (_addresses(), server.port)
+            is_local = num_here == self.world.size
+            listening = socket.create_server((_LOOPBACK if is_local else "", 0))
+            port = listening.getsockname()[1]
+            server = store(_LOOPBACK, port, is_master=True, master_listen_fd=listening.detach())
+            offer = ([_LOOPBACK] if is_local else _addresses(), port)
         addresses, port = self._call("start of the store", lambda: self.world.comm.bcast(offer))
         if server is not None:
             return server
@@ -98,23 +103,30 @@ class Runtime:
     def environment(self) -> dict[str, str]:
         """Return what torch.distributed's env:// and launchers' programs read; collective."""
         world, comm, offer = self.world, self.world.comm, None
-        node = self._call("ranks of this host", lambda: comm.Split_type(MPI.COMM_TYPE_SHARED))
+        local_rank, num_here = self._place_on_host()
         if world.rank == 0:
             with socket.socket() as probe:
                 probe.bind(("", 0))
-                addresses = ["127.0.0.1"] if node.Get_size() == world.size else _addresses()
+                addresses = [_LOOPBACK] if num_here == world.size else _addresses()
                 offer = (addresses[0], probe.getsockname()[1])
         address, port = self._call("address of rank 0", lambda: comm.bcast(offer))
-        environment = {
+        return {
             "RANK": str(world.rank),
             "WORLD_SIZE": str(world.size),
-            "LOCAL_RANK": str(node.Get_rank()),
-            "LOCAL_WORLD_SIZE": str(node.Get_size()),
+            "LOCAL_RANK": str(local_rank),
+            "LOCAL_WORLD_SIZE": str(num_here),
             "MASTER_ADDR": address,
             "MASTER_PORT": str(port),
         }
-        node.Free()
-        return environment
+
+    def _place_on_host(self) -> tuple[int, int]:
+        """Return this rank among those of its host, and how many these are; collective."""
+        comm = self.world.comm
+        node = self._call("ranks of this host", lambda: comm.Split_type(MPI.COMM_TYPE_SHARED))
+        try:
+            return node.Get_rank(), node.Get_size()
+        finally:
+            node.Free()
 
     def _call(self, name: str, function: Callable[[], Result]) -> Result:
         self.world.raise_fault()
@@ -202,7 +214,7 @@ def _addresses() -> list[str]:
     found = [os.environ["MASTER_ADDR"]] if "MASTER_ADDR" in os.environ else []
     for interface in psutil.net_if_addrs().values():
         found += [each.address for each in interface if each.family == socket.AF_INET]
-    unique = dict.fromkeys([*found, socket.gethostname(), "127.0.0.1"])
+    unique = dict.fromkeys([*found, socket.gethostname(), _LOOPBACK])
     return sorted(unique, key=lambda address: address.startswith("127."))
 
 
