@@ -46,7 +46,7 @@ def connect(
         comm_device: "cpu": messages are copied to the host, whatever the backend; "cuda": the
             user asks for messages that are not.
         all_here: all ranks run on this machine: nothing listens beyond loopback, but MPI's
-            transports, which are what its mpirun was told.
+            transports, for which its mpirun has flags.
 
     Raises:
         CommunicationError: the other ranks cannot be reached.
