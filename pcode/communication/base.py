@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
+from pcode.communication.checksums import EdgeChecksums
 from pcode.utils.errors import CommunicationError
 
 # Pieces of `average`: n of them are in memory at a time.
@@ -44,10 +45,12 @@ class Communicator(ABC):
         local_ranks: the processes that this node consists of.
         names_peers: whether an exchange whose messages do not come ends, and its error names the
             peer. NCCL's goes on waiting, on the GPU: see `check_peers`.
+        checksums: of the messages of `exchange`, for `compare_messages`; None: nobody asks.
     """
 
     rank: int
     size: int
+    checksums: EdgeChecksums | None = None
     bytes_sent: int = 0
     local_ranks: ProcessCommunicator
     names_peers: bool = True
@@ -72,7 +75,29 @@ class Communicator(ABC):
         """
         wait = self._exchange(outgoing, incoming, step)
         self.bytes_sent += sum(tensor.nbytes for tensor in outgoing.values())
-        return Exchange(wait)
+        checksums = self.checksums
+        if checksums is None:
+            return Exchange(wait)
+        checksums.add_sent(outgoing)
+
+        def wait_and_count() -> None:
+            wait()
+            checksums.add_received(incoming)
+
+        return Exchange(wait_and_count)
+
+    def compare_messages(self, step: int) -> None:
+        """Compare checksums with every peer, of all messages so far, where they are taken.
+
+        All nodes call it, when no exchange is under way.
+
+        Raises:
+            DamagedMessageError: of what came from a peer and what that has sent.
+        """
+        if self.checksums is not None:
+            own, said = self.checksums.due()
+            self._exchange(own, said, step)()
+            self.checksums.compare(said, self.rank, step)
 
     @abstractmethod
     def _exchange(self, outgoing: TensorsByPeer, incoming: TensorsByPeer, step: int | None) -> Wait:
@@ -132,6 +157,8 @@ class Communicator(ABC):
         """
         communicator, survivors = self._recover(reason)
         communicator.bytes_sent = self.bytes_sent
+        if self.checksums is not None:
+            communicator.checksums = EdgeChecksums()
         return communicator, survivors
 
     def _recover(self, reason: str) -> tuple[Communicator, list[int]]:

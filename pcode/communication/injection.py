@@ -4,7 +4,8 @@ The environment variable PCODE_INJECT holds ACTION:RANK:STEP:PHASE, several sepa
 
 - RANK: that of a process, counted node after node.
 - ACTION: `stop` (SIGSTOP), `kill` (SIGKILL), `delay=SECONDS`, or `corrupt`: what is in hand there
-  (the parameters, an outgoing message, the checkpoint's file) is made useless.
+  (the parameters, an outgoing message, the checkpoint's file) is made useless; in the phase
+  `arrival` one bit of a message that has come is flipped.
 - STEP: how many steps the rank has made, or `*` for the first time it comes there.
 - PHASE: one of PHASES.
 
@@ -25,8 +26,11 @@ from pcode.communication.base import Communicator, TensorsByPeer, Wait
 from pcode.utils.errors import UserError
 
 VARIABLE = "PCODE_INJECT"
-PHASES = ("data", "forward", "backward", "exchange", "meeting", "evaluate", "save", "manifest")
-CORRUPTIBLE = ("forward", "exchange", "save")
+PHASES = (
+    *("data", "forward", "backward", "exchange", "arrival", "meeting", "evaluate", "save"),
+    "manifest",
+)
+CORRUPTIBLE = ("forward", "exchange", "arrival", "save")
 ACTIONS = ("stop", "kill", "delay", "corrupt")
 _FAULT = re.compile(
     rf"(?:(stop|kill|corrupt)|delay=(\d*\.?\d+)):(\d+):(\*|\d+):({'|'.join(PHASES)})", re.ASCII
@@ -105,8 +109,18 @@ class InjectingCommunicator(Communicator):
             for tensor in outgoing.values():
                 tensor.view(torch.uint8).fill_(255)  # NaN, where they are floats
 
+        def flip() -> None:
+            message = next(iter(incoming.values())).view(torch.uint8)
+            message[message.numel() // 2] ^= 1
+
         self.fail_point("exchange", step, corrupt)
-        return self._inner.exchange(outgoing, incoming, step).wait
+        exchange = self._inner.exchange(outgoing, incoming, step)
+
+        def wait() -> None:
+            exchange.wait()
+            self.fail_point("arrival", step, flip)
+
+        return wait
 
     def _all_reduce(self, tensor: torch.Tensor, step: int | None) -> None:
         self._inner.all_reduce(tensor, step)

@@ -126,6 +126,11 @@ class Launch:
         maximum=1e7,
         irrelevant=_waiting_for_nobody,
     )
+    check_messages: bool = option(
+        True,
+        "compare checksums of the messages of each edge before every checkpoint",
+        irrelevant=needs("backend", "messages of simulated nodes stay in memory", "sim".__ne__),
+    )
     max_restarts: int = option(
         0,
         "after a failure, start again from the last checkpoint, so many times",
@@ -151,6 +156,11 @@ class Launch:
                 f"--n_mpi_process {self.n_mpi_process} --n_sub_process {self.n_sub_process}: "
                 f"{self.num_processes:,} processes; at most {MOST_PROCESSES}"
             )
+
+    @property
+    def checks_messages(self) -> bool:
+        """Whether nodes keep checksums of what they send and receive."""
+        return self.check_messages and self.backend != "sim"
 
     @property
     def num_processes(self) -> int:

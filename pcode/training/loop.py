@@ -10,6 +10,7 @@ from typing import Any
 from tqdm import tqdm
 
 from pcode.communication import ProcessCommunicator, by_nodes
+from pcode.communication.checksums import EdgeChecksums
 from pcode.communication.gathering import mean, sums, sums_on_first
 from pcode.communication.injection import inject
 from pcode.training.checkpoint import Checkpoints, Manifest, graph_digest
@@ -22,6 +23,7 @@ from pcode.training.state import RunState
 from pcode.training.sync import Decision, StopRequest, SyncPoints
 from pcode.utils.errors import (
     CommunicationError,
+    DamagedMessageError,
     DivergenceError,
     LoaderError,
     Preempted,
@@ -59,16 +61,19 @@ def run_node(
         StorageError: a file could not be written.
         LoaderError: the processes that load data failed.
         CommunicationError: names rank and step.
+        DamagedMessageError: names the edge and the step; no checkpoint holds what came of it.
     """
     launch = plan.config.launch
     communicator = by_nodes(processes, launch.n_sub_process, launch.time_limit_seconds)
     communicator = inject(communicator)
+    if launch.checks_messages and communicator.local_ranks.is_first:
+        communicator.checksums = EdgeChecksums()
     state: RunState | None = None
     try:
         state = RunState(plan, communicator)
         loop = Loop(state, request, mark_step, shows_progress=shows_progress)
         summary = loop.train() if plan.evaluated is None else loop.evaluate(plan.evaluated)
-    except (DivergenceError, CommunicationError) as error:
+    except (DivergenceError, CommunicationError, DamagedMessageError) as error:
         if state is None:
             raise
         if isinstance(error, DivergenceError):
@@ -232,6 +237,7 @@ class Loop:
         """Write a checkpoint; all nodes call it at the same step."""
         state, node = self.state, self.state.node
         node.finish()
+        state.communicator.compare_messages(state.step)
         self._gather_losses()
         content = node.state_dict()
         state.progress.bytes_sent = state.communicator.bytes_sent

@@ -108,6 +108,22 @@ class CommunicationError(RunError):
         return CommunicationError(**vars(self) | {"reason": reason, "rank": node, "peer": peer})
 
 
+class DamagedMessageError(RunError):
+    """What came from a peer is not what it sent; the run cannot go on from here.
+
+    Args:
+        rank, peer, step: see RunError; the two ends of the edge, and when they compared.
+        since: the step at which they had compared before.
+    """
+
+    def __init__(self, *, since: int, **places: int | None) -> None:
+        super().__init__(
+            f"a message that came from the peer since step {since} is not the one that it sent: "
+            "memory or the network has changed it; earlier checkpoints are right",
+            **places,
+        )
+
+
 class StorageError(RunError):
     """A file of the run cannot be written; the run cannot go on."""
 
