@@ -81,7 +81,6 @@ class Mpirun:
             # Ranks wait by polling. Where the slots outnumber the cores, polling without giving way
             # made an all-reduce of 4 ranks on 2 cores 60 times slower.
             *("--mca", "mpi_yield_when_idle", "1"),
-            *self._transports(),
             # Survivors of a dead rank learn of it, and go on; otherwise mpirun ends them.
             *(["--with-ft", "ulfm"] if self.survives_failures else []),
             *(
@@ -96,13 +95,6 @@ class Mpirun:
             "-u",
             *self.program,
         ]
-
-    def _transports(self) -> list[str]:
-        """Keep ranks that are all here from listening on the network: shared memory is enough."""
-        if self.is_remote:
-            return []
-        # GPUs' memory has transports of its own, by other names in other builds.
-        return ["--mca", "btl", "self,sm" if self.use_ipc is None else "^tcp"]
 
     def _managers(self) -> list[str]:
         """Keep mpirun from the hosts of a job that this run is not in, whose variables it has."""

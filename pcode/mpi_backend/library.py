@@ -81,12 +81,8 @@ def initializing() -> Iterator[None]:
         )
     chooses = _TRANSPORTS not in os.environ
     if chooses:
-        # Ranks do without `ofi`, which carries one-sided messages over libfabric: none are sent
-        # here, and where it finds no device it sleeps for a second. A process that nothing has
-        # started as one of several has itself alone, as it would leave its shared memory behind for
-        # ever. What it starts later chooses for itself.
-        alone = _rank_of_launcher() is None
-        os.environ[_TRANSPORTS] = "self" if alone else "^ofi"
+        # What it starts later chooses for itself.
+        os.environ[_TRANSPORTS] = _transports()
     try:
         yield
     except (ImportError, RuntimeError) as error:
@@ -94,6 +90,19 @@ def initializing() -> Iterator[None]:
     finally:
         if chooses:
             del os.environ[_TRANSPORTS]
+
+
+def _transports() -> str:
+    """Choose among Open MPI's transports."""
+    # A process that nothing has started as one of several has itself alone, as it would leave its
+    # shared memory behind for ever.
+    if _rank_of_launcher() is None:
+        return "self"
+    # Ranks do without `ofi`, which carries one-sided messages over libfabric: none are sent here,
+    # and where it finds no device it sleeps for a second.
+    num_ranks, num_here = (os.environ.get(f"OMPI_COMM_WORLD_{n}SIZE") for n in ("", "LOCAL_"))
+    # Eight bytes that a stranger sends to a rank's port and holds would stop it.
+    return "^ofi,tcp" if num_ranks is not None and num_ranks == num_here else "^ofi"
 
 
 def _rank_of_launcher() -> str | None:
