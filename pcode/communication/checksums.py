@@ -1,4 +1,4 @@
-"""Running checksums of the messages on each edge, which its two ends compare now and then.
+"""Checksums of all messages so far on each edge, which its two ends compare now and then.
 
 TCP's own has 16 bits, and of what happens in cards, drivers and memory nothing is said: a message
 with a flipped bit decodes to other numbers. The messages stay as they are; the two ends of an edge

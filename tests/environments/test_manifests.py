@@ -107,6 +107,22 @@ def test_pods_are_restricted(built: str) -> None:
             assert not any("hostPort" in port for port in container.get("ports", ()))
 
 
+# Which label a job's pods get with its name: from the Job controller, and from the MPI Operator.
+NAMED_BY = {"Job": "batch.kubernetes.io/job-name", "MPIJob": "training.kubeflow.org/job-name"}
+
+
+@pytest.mark.parametrize("built", BUILT)
+def test_pods_of_a_run_are_called_by_nobody_else(built: str) -> None:
+    manifests = read_manifests(built)
+    (job,) = (each for each in manifests if each["kind"] in NAMED_BY)
+    (policy,) = (each for each in manifests if each["kind"] == "NetworkPolicy")
+    own = {"matchLabels": {NAMED_BY[job["kind"]]: job["metadata"]["name"]}}
+    assert policy["spec"]["podSelector"] == own
+    assert policy["spec"]["policyTypes"] == ["Ingress"]
+    senders = [] if built.endswith("/job") else [{"from": [{"podSelector": own}]}]
+    assert policy["spec"]["ingress"] == senders
+
+
 @pytest.mark.parametrize("built", BUILT)
 def test_pods_have_limits_and_time_to_save(built: str) -> None:
     for spec in pod_specs(read_manifests(built)).values():
