@@ -11,6 +11,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from pcode.communication import Communicator
+from pcode.communication.checksums import checksum
 from pcode.communication.sim import SimCommunicator, Simulation
 from tests.gpu import needs_gpu
 from tests.gpu.nodes import COMPRESSORS, Vectors, choco, draw_gradients, parameters, train
@@ -111,3 +112,9 @@ def test_a_step_never_waits_for_the_gpu(compressor: tuple[str, dict[str, Any]]) 
         torch.cuda.set_sync_debug_mode("default")
     optimizer.finish()
     assert optimizer.x.isfinite().all()
+
+
+@pytest.mark.parametrize("num_bytes", [1, 90, 3 * 32768 + 5])
+def test_a_gpu_and_its_host_come_to_the_same_checksum(num_bytes: int) -> None:
+    message = torch.arange(num_bytes, dtype=torch.int32).to(torch.uint8)
+    assert int(checksum(message.to(GPU))[0]) == int(checksum(message)[0])
