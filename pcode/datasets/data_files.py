@@ -4,12 +4,11 @@ import fcntl
 import io
 import json
 import os
-import pickle
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from pcode.utils.errors import UserError
 from pcode.utils.files import check_file, one_line, unpacked, whole_file
@@ -18,14 +17,6 @@ from pcode.utils.files import check_file, one_line, unpacked, whole_file
 VERSION = 1
 # A line of JSON with spaces before its end: what follows it is aligned for any type.
 HEADER_BYTES = 256
-# What a pickled array or number is made with, by NumPy 1 and 2, in protocols up to 5.
-ALLOWED = {
-    ("numpy", "ndarray"),
-    ("numpy", "dtype"),
-    ("numpy._core.multiarray", "_reconstruct"),
-    ("numpy._core.multiarray", "scalar"),
-    ("numpy._core.numeric", "_frombuffer"),
-}
 
 
 @contextmanager
@@ -59,40 +50,6 @@ def text_lines(
     except OSError as error:
         reason = error.strerror or one_line(error)
         raise UserError(f"{path} cannot be read: {reason}{hint}") from None
-
-
-def _encode(text: str, encoding: str) -> bytes:
-    """Decode bytes as Python 3 writes them in protocols 0 to 2."""
-    if encoding != "latin1":
-        raise pickle.UnpicklingError(f"bytes as {encoding}")
-    return text.encode("latin1")
-
-
-class _ArraysOnly(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
-        # NumPy 2 renamed the package; 1.26 knows both names.
-        module = module.replace("numpy.core.", "numpy._core.")
-        if (module, name) == ("_codecs", "encode"):
-            return _encode
-        if (module, name) not in ALLOWED:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}; only arrays are opened")
-        return super().find_class(module, name)
-
-
-def load_arrays(path: Path) -> dict[str, Any]:
-    """Load a pickled dict of NumPy arrays, lists, numbers and text.
-
-    A pickle may name any function and have it called, and a data file comes from somewhere else:
-    here it may name those alone that make arrays, and is a pickle.UnpicklingError where it names
-    another or holds no dict. Files written by Python 2 are read too; their strings are taken as
-    latin-1, and so are keys that are bytes.
-    """
-    with path.open("rb") as file:
-        content = _ArraysOnly(file, encoding="latin1").load()
-    if not isinstance(content, dict):
-        raise pickle.UnpicklingError(f"it holds a {type(content).__name__}, not a dict")
-    keys = (key.decode("latin1") if isinstance(key, bytes) else key for key in content)
-    return dict(zip(keys, content.values(), strict=True))
 
 
 @contextmanager

@@ -20,8 +20,9 @@ import numpy as np
 import torch
 
 from pcode.datasets.base import Split
-from pcode.datasets.data_files import alone, load_arrays, reading
+from pcode.datasets.data_files import alone, reading
 from pcode.datasets.in_memory import InMemory, image_dataset
+from pcode.datasets.pickled import as_array, load_arrays
 from pcode.utils.errors import UserError
 from pcode.utils.files import beside, one_line, shortened, unpacked
 from pcode.utils.options import Option
@@ -58,7 +59,10 @@ def read_arrays(path: Path, *, size: int = 32, first: int = 0) -> tuple[Array, A
             content = dict(arrays)
     else:
         content = load_arrays(path)
-    labels, data = _entry(content, "fine_labels", "labels"), np.asarray(_entry(content, "data"))
+    labels, data = (
+        as_array(_entry(content, *keys), path.stat().st_size)
+        for keys in (("fine_labels", "labels"), ("data",))
+    )
     shape = tuple(length for length in data.shape if length != 1)
     images = (3 * size**2,), (3, size**2), (3, size, size)
     if data.shape[1:] == (size, size, 3):
@@ -68,7 +72,8 @@ def read_arrays(path: Path, *, size: int = 32, first: int = 0) -> tuple[Array, A
             f"data of shape {data.shape}; expected N x {3 * size**2}, all red first, "
             f"N x 3 x {size} x {size} or N x {size} x {size} x 3"
         )
-    return data.reshape(-1, 3, size, size), np.asarray(labels) - first
+    # In 64 bits, where 0 - 1 is no byte.
+    return data.reshape(-1, 3, size, size), np.subtract(labels, first, dtype=np.int64)
 
 
 def read_idx(images: Path, labels: Path) -> tuple[Array, Array]:

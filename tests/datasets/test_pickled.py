@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pcode.datasets.data_files import load_arrays
+from pcode.datasets.pickled import load_arrays
 from tests.datasets.published import python2_pickle
 
 DATA = np.random.default_rng(1).integers(256, size=(5, 12), dtype=np.uint8)
