@@ -4,6 +4,7 @@ import fcntl
 import io
 import json
 import os
+import stat
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -59,7 +60,9 @@ def alone(lock: Path) -> Iterator[None]:
     A file system without locks (NFS 3 without its lock service) lets all in. Of what fails no file
     is left: those that wait may then find others that come later.
     """
-    with lock.open("a") as file:
+    # Neither a link nor a pipe that somebody has put there is followed or waited for.
+    kinds = os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
+    with open(os.open(lock, os.O_RDONLY | kinds, 0o666), "rb") as file:
         with suppress(OSError):
             fcntl.flock(file, fcntl.LOCK_EX)
         try:
@@ -78,9 +81,10 @@ def cached_copy(
     It is cached as SOURCE.kept, after a header of HEADER_BYTES with VERSION, the layout (a few
     ASCII words), the size and the time of modification of the source, and the number of bytes that
     follow. Where these are not so, because the source is another one or the copy was cut, it is
-    made anew. Of several processes that ask at once, one makes it and the others wait (a lock on
-    SOURCE.lock). It appears when it is whole and on the disk. Where the folder cannot be written
-    to, each process makes a temporary file of its own.
+    made anew; so is one that somebody else has put into a folder for all, such as /tmp. Who may
+    read the source, and nobody else, may read it. Of several processes that ask at once, one makes
+    it and the others wait (a lock on SOURCE.lock). It appears when it is whole and on the disk.
+    Where the folder cannot be written to, each process makes a temporary file of its own.
 
     `make` may seek in the file, but not before where it stands.
     """
@@ -99,26 +103,42 @@ def cached_copy(
         file.write(header(num_bytes))
         file.flush()
 
+    def share(file: BinaryIO) -> None:
+        """Let those read it who may read the source, and nobody else."""
+        readers = status.st_mode & 0o044
+        try:
+            os.fchown(file.fileno(), -1, status.st_gid)
+        except PermissionError:  # this user is not in the source's group
+            readers &= 0o004
+        os.fchmod(file.fileno(), 0o600 | readers)
+
     def find() -> BinaryIO | None:
         """Open the copy, if it is there, is whole and of this source and layout."""
         try:
-            file = path.open("rb")
-        except FileNotFoundError:
+            opened = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        except OSError:  # not there, or not for this user
             return None
-        if file.read(HEADER_BYTES) == header(os.fstat(file.fileno()).st_size - HEADER_BYTES):
+        file, found = os.fdopen(opened, "rb"), os.fstat(opened)
+        if (
+            stat.S_ISREG(found.st_mode)
+            and (found.st_uid in (0, os.geteuid(), status.st_uid) or not is_sticky)
+            and file.read(HEADER_BYTES) == header(found.st_size - HEADER_BYTES)
+        ):
             return file
         file.close()
         return None
 
     path = source.with_name(f"{source.name}.kept")
+    # Elsewhere, who can put a copy there could as well put another source there.
+    is_sticky = bool(source.parent.stat().st_mode & stat.S_ISVTX)
     file = find()
     if file is None and os.access(source.parent, os.W_OK):
         with alone(source.with_name(f"{source.name}.lock")):
             file = find()
             if file is None:
                 with whole_file(path) as new:
+                    share(new)
                     write(new)
-                    os.fchmod(new.fileno(), 0o644)  # others who read the source use it too
                 file = path.open("rb")
     elif file is None:
         file = tempfile.TemporaryFile()  # noqa: SIM115  # closed below

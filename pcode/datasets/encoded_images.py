@@ -152,7 +152,7 @@ def write_lmdb(images: EncodedImages, path: Path, *, show: bool) -> None:
         with TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
             new = Path(folder, path.name)
             with lmdb.open(
-                str(new), subdir=False, lock=False, sync=False, mode=0o644, map_size=MAP_BYTES
+                str(new), subdir=False, lock=False, sync=False, mode=0o666, map_size=MAP_BYTES
             ) as out:
                 for position in tqdm(range(len(images.labels)), unit="image", disable=not show):
                     (image,) = images.read([position])
