@@ -99,6 +99,9 @@ def _reading(path: Path) -> Iterator[lmdb.Transaction]:
             ) as environment,
             environment.begin() as transaction,
         ):
+            num_pages, page_bytes = environment.info()["last_pgno"] + 1, environment.stat()["psize"]
+            if os.path.getsize(path) < num_pages * page_bytes:  # whose pages would end the process
+                raise OSError(f"it was cut; it had {num_pages * page_bytes:,} bytes")
             yield transaction
     except (lmdb.Error, OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: cannot be read: {one_line(error)}") from None
