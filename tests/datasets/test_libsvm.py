@@ -14,11 +14,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from pcode.datasets import Dataset, load_dataset
-from pcode.datasets.data_files import cached_copy
+from pcode.datasets.data_files import HEADER_BYTES, cached_copy
 from pcode.models import make_model
 from pcode.utils.errors import UserError
 from pcode.utils.files import beside
@@ -322,3 +323,26 @@ def test_a_folder_that_cannot_be_written_to(
     monkeypatch.setattr(os, "access", lambda path, mode: False)  # as root, everything is writable
     assert load(tmp_path, "epsilon").train_targets.tolist() == [0, 1, 1, 0]
     assert sorted(path.name for path in tmp_path.iterdir()) == list(NAMES["epsilon"])
+
+
+@pytest.mark.parametrize("wrong", ["column", "class", "type"])
+def test_a_copy_from_somewhere_else_is_checked(tmp_path: Path, wrong: str) -> None:
+    """One with the right header, and places outside of what it is read into."""
+    write(tmp_path, "rcv1")
+    load(tmp_path, "rcv1")
+    kept = tmp_path / "rcv1_train.binary.kept"
+    with kept.open("r+b") as file:
+        file.seek(HEADER_BYTES)
+        entries, columns, ends = (np.load(file) for _ in range(3))
+        if wrong == "column":
+            columns[0] = 1 << 30
+        elif wrong == "class":
+            entries[columns == FEATURES["rcv1"]] = 7
+        else:
+            entries = entries.view(np.int32)
+        file.seek(HEADER_BYTES)
+        for array in (entries, columns, ends):
+            np.save(file, array)
+    with pytest.raises(UserError, match=r"^--data rcv1: .*rcv1_train.binary: .") as caught:
+        load(tmp_path, "rcv1")
+    assert "\n" not in str(caught.value)
