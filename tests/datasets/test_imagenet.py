@@ -385,6 +385,6 @@ def test_an_image_that_is_a_program_is_not_run(
     (image,) = (tmp_path / "imagenet/train/n01").glob("n01_0.*")
     Image.new("RGB", (64, 64)).save(image, format="EPS")
     dataset = load(tmp_path)
-    with pytest.raises(UserError, match="n01_0.JPEG: is no image that can be decoded"):
+    with pytest.raises(UserError, match=r"n01_0.JPEG: is no image that can be decoded"):
         next(dataset.read([torch.tensor([0])], [0]))
     assert not mark.exists()
