@@ -4,12 +4,12 @@ import fcntl
 import io
 import json
 import os
-import pickle
+import stat
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from pcode.utils.errors import UserError
 from pcode.utils.files import check_file, one_line, unpacked, whole_file
@@ -18,14 +18,6 @@ from pcode.utils.files import check_file, one_line, unpacked, whole_file
 VERSION = 1
 # A line of JSON with spaces before its end: what follows it is aligned for any type.
 HEADER_BYTES = 256
-# What a pickled array or number is made with, by NumPy 1 and 2, in protocols up to 5.
-ALLOWED = {
-    ("numpy", "ndarray"),
-    ("numpy", "dtype"),
-    ("numpy._core.multiarray", "_reconstruct"),
-    ("numpy._core.multiarray", "scalar"),
-    ("numpy._core.numeric", "_frombuffer"),
-}
 
 
 @contextmanager
@@ -61,40 +53,6 @@ def text_lines(
         raise UserError(f"{path} cannot be read: {reason}{hint}") from None
 
 
-def _encode(text: str, encoding: str) -> bytes:
-    """Decode bytes as Python 3 writes them in protocols 0 to 2."""
-    if encoding != "latin1":
-        raise pickle.UnpicklingError(f"bytes as {encoding}")
-    return text.encode("latin1")
-
-
-class _ArraysOnly(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
-        # NumPy 2 renamed the package; 1.26 knows both names.
-        module = module.replace("numpy.core.", "numpy._core.")
-        if (module, name) == ("_codecs", "encode"):
-            return _encode
-        if (module, name) not in ALLOWED:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}; only arrays are opened")
-        return super().find_class(module, name)
-
-
-def load_arrays(path: Path) -> dict[str, Any]:
-    """Load a pickled dict of NumPy arrays, lists, numbers and text.
-
-    A pickle may name any function and have it called, and a data file comes from somewhere else:
-    here it may name those alone that make arrays, and is a pickle.UnpicklingError where it names
-    another or holds no dict. Files written by Python 2 are read too; their strings are taken as
-    latin-1, and so are keys that are bytes.
-    """
-    with path.open("rb") as file:
-        content = _ArraysOnly(file, encoding="latin1").load()
-    if not isinstance(content, dict):
-        raise pickle.UnpicklingError(f"it holds a {type(content).__name__}, not a dict")
-    keys = (key.decode("latin1") if isinstance(key, bytes) else key for key in content)
-    return dict(zip(keys, content.values(), strict=True))
-
-
 @contextmanager
 def alone(lock: Path) -> Iterator[None]:
     """Let one process of this machine in at a time; the others wait.
@@ -102,7 +60,9 @@ def alone(lock: Path) -> Iterator[None]:
     A file system without locks (NFS 3 without its lock service) lets all in. Of what fails no file
     is left: those that wait may then find others that come later.
     """
-    with lock.open("a") as file:
+    # Neither a link nor a pipe that somebody has put there is followed or waited for.
+    kinds = os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
+    with open(os.open(lock, os.O_RDONLY | kinds, 0o666), "rb") as file:
         with suppress(OSError):
             fcntl.flock(file, fcntl.LOCK_EX)
         try:
@@ -121,9 +81,10 @@ def cached_copy(
     It is cached as SOURCE.kept, after a header of HEADER_BYTES with VERSION, the layout (a few
     ASCII words), the size and the time of modification of the source, and the number of bytes that
     follow. Where these are not so, because the source is another one or the copy was cut, it is
-    made anew. Of several processes that ask at once, one makes it and the others wait (a lock on
-    SOURCE.lock). It appears when it is whole and on the disk. Where the folder cannot be written
-    to, each process makes a temporary file of its own.
+    made anew; so is one that somebody else has put into a folder for all, such as /tmp. Who may
+    read the source, and nobody else, may read it. Of several processes that ask at once, one makes
+    it and the others wait (a lock on SOURCE.lock). It appears when it is whole and on the disk.
+    Where the folder cannot be written to, each process makes a temporary file of its own.
 
     `make` may seek in the file, but not before where it stands.
     """
@@ -142,26 +103,42 @@ def cached_copy(
         file.write(header(num_bytes))
         file.flush()
 
+    def share(file: BinaryIO) -> None:
+        """Let those read it who may read the source, and nobody else."""
+        readers = status.st_mode & 0o044
+        try:
+            os.fchown(file.fileno(), -1, status.st_gid)
+        except PermissionError:  # this user is not in the source's group
+            readers &= 0o004
+        os.fchmod(file.fileno(), 0o600 | readers)
+
     def find() -> BinaryIO | None:
         """Open the copy, if it is there, is whole and of this source and layout."""
         try:
-            file = path.open("rb")
-        except FileNotFoundError:
+            opened = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        except OSError:  # not there, or not for this user
             return None
-        if file.read(HEADER_BYTES) == header(os.fstat(file.fileno()).st_size - HEADER_BYTES):
+        file, found = os.fdopen(opened, "rb"), os.fstat(opened)
+        if (
+            stat.S_ISREG(found.st_mode)
+            and (found.st_uid in (0, os.geteuid(), status.st_uid) or not is_sticky)
+            and file.read(HEADER_BYTES) == header(found.st_size - HEADER_BYTES)
+        ):
             return file
         file.close()
         return None
 
     path = source.with_name(f"{source.name}.kept")
+    # Elsewhere, who can put a copy there could as well put another source there.
+    is_sticky = bool(source.parent.stat().st_mode & stat.S_ISVTX)
     file = find()
     if file is None and os.access(source.parent, os.W_OK):
         with alone(source.with_name(f"{source.name}.lock")):
             file = find()
             if file is None:
                 with whole_file(path) as new:
+                    share(new)
                     write(new)
-                    os.fchmod(new.fileno(), 0o644)  # others who read the source use it too
                 file = path.open("rb")
     elif file is None:
         file = tempfile.TemporaryFile()  # noqa: SIM115  # closed below

@@ -99,6 +99,9 @@ def _reading(path: Path) -> Iterator[lmdb.Transaction]:
             ) as environment,
             environment.begin() as transaction,
         ):
+            num_pages, page_bytes = environment.info()["last_pgno"] + 1, environment.stat()["psize"]
+            if os.path.getsize(path) < num_pages * page_bytes:  # whose pages would end the process
+                raise OSError(f"it was cut; it had {num_pages * page_bytes:,} bytes")
             yield transaction
     except (lmdb.Error, OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: cannot be read: {one_line(error)}") from None
@@ -152,7 +155,7 @@ def write_lmdb(images: EncodedImages, path: Path, *, show: bool) -> None:
         with TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
             new = Path(folder, path.name)
             with lmdb.open(
-                str(new), subdir=False, lock=False, sync=False, mode=0o644, map_size=MAP_BYTES
+                str(new), subdir=False, lock=False, sync=False, mode=0o666, map_size=MAP_BYTES
             ) as out:
                 for position in tqdm(range(len(images.labels)), unit="image", disable=not show):
                     (image,) = images.read([position])

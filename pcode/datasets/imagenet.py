@@ -47,8 +47,12 @@ class Decoder(data.Dataset[torch.Tensor | UserError | LoaderError]):
 
     def __init__(self, images: EncodedImages, training: bool) -> None:
         # Here, because it takes a second and few runs read images from files.
+        from PIL import Image  # noqa: PLC0415
         from torchvision import transforms  # noqa: PLC0415
 
+        Image.init()
+        # Whose images are programs, which another program runs.
+        self.formats = [name for name in Image.ID if name != "EPS"]
         self.images = images
         choose = (
             [transforms.RandomResizedCrop(SIDE), transforms.RandomHorizontalFlip()]
@@ -82,7 +86,7 @@ class Decoder(data.Dataset[torch.Tensor | UserError | LoaderError]):
         from PIL import Image  # noqa: PLC0415
 
         try:
-            with Image.open(io.BytesIO(file)) as image:
+            with Image.open(io.BytesIO(file), formats=self.formats) as image:
                 decoded: torch.Tensor = self.transform(image.convert("RGB"))
         # Damaged bytes make decoders raise nearly anything, and it all means the same here.
         except Exception as error:

@@ -134,8 +134,8 @@ def _dense(data: str, path: Path, num_features: int) -> Split:
         # "c": what would be written stays in this process.
         rows = num_bytes // (4 * (num_features + 1))
         entries: Any = np.memmap(file, np.float32, "c", file.tell(), (rows, num_features + 1))
-    table = torch.from_numpy(entries)
-    return Split(table[:, :-1], table[:, -1].to(torch.int64))
+        table = torch.from_numpy(entries)
+        return Split(table[:, :-1], _classes(table[:, -1]))
 
 
 def _sparse(data: str, path: Path, num_features: int) -> SparseSplit:
@@ -150,9 +150,20 @@ def _sparse(data: str, path: Path, num_features: int) -> SparseSplit:
     layout = f".npy of entries, columns and row ends, {num_features} features and the class"
     with _cached(data, path, layout, make) as (file, _):
         entries, columns, ends = (np.load(file, allow_pickle=False) for _ in range(3))
-    table = csr_array((entries, columns, ends), shape=(len(ends) - 1, num_features + 1))
-    targets = table[:, [num_features]].toarray()[:, 0]
-    return csr_array(table[:, :num_features]), torch.from_numpy(targets).to(torch.int64)
+        if entries.dtype != np.float32:
+            raise ValueError(f"its copy holds {entries.dtype}")
+        table = csr_array((entries, columns, ends), shape=(len(ends) - 1, num_features + 1))
+        # It may come from somewhere else: other places than there are would be written to.
+        table.check_format(full_check=True)
+        targets = table[:, [num_features]].toarray()[:, 0]
+        return csr_array(table[:, :num_features]), _classes(torch.from_numpy(targets))
+
+
+def _classes(column: torch.Tensor) -> torch.Tensor:
+    """Return the classes of a cached copy, which may come from somewhere else."""
+    if not ((column == 0) | (column == 1)).all():
+        raise ValueError("its copy has other classes than 0 and 1")
+    return column.to(torch.int64)
 
 
 @contextmanager

@@ -9,21 +9,23 @@ for, and takes a second to import on every rank.
 import math
 import os
 import tarfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any
+from zipfile import ZIP_DEFLATED, ZIP_STORED
 
 import numpy as np
 import torch
 
 from pcode.datasets.base import Split
-from pcode.datasets.data_files import alone, load_arrays, reading
+from pcode.datasets.data_files import alone, reading
 from pcode.datasets.in_memory import InMemory, image_dataset
+from pcode.datasets.pickled import as_array, load_arrays
 from pcode.utils.errors import UserError
-from pcode.utils.files import beside, one_line, shortened, unpacked
+from pcode.utils.files import beside, most_unpacked, one_line, shortened, unpacked
 from pcode.utils.options import Option
 
 Array = np.ndarray[Any, Any]
@@ -38,7 +40,7 @@ IDX_BYTES = b"\0\0\x08"
 # The readers return images, N x C x H x W, and labels, N; damaged files make them raise anything.
 
 
-def _entry(content: dict[str, Any], *keys: str) -> Any:
+def _entry(content: Mapping[str, Any], *keys: str) -> Any:
     """Return what a file holds by the first of these keys that it has, or raise a ValueError."""
     for key in keys:
         if key in content:
@@ -47,18 +49,29 @@ def _entry(content: dict[str, Any], *keys: str) -> Any:
     raise ValueError(f"it holds {shortened(held)}, but no {' or '.join(keys)}")
 
 
+def _check_unpacked(path: Path, num_bytes: int) -> None:
+    if num_bytes > most_unpacked(path):
+        raise ValueError(f"it unpacks to {num_bytes:,} bytes, which no data does")
+
+
 def read_arrays(path: Path, *, size: int = 32, first: int = 0) -> tuple[Array, Array]:
     """Read a pickled dict or .npz file: `data`, N x 3 size^2 bytes, and `labels` from `first` on.
 
     The data may be N x 3 x size x size, N x 3 x size^2, or N x size x size x 3, as well, with axes
     of length 1 anywhere, or flat. Of CIFAR-100 the labels are called `fine_labels`.
     """
+    content: Any
     if path.suffix == ".npz":
-        with np.load(path, allow_pickle=False) as arrays:
-            content = dict(arrays)
+        with np.load(path, allow_pickle=False) as content:
+            parts = content.zip.infolist()
+            _check_unpacked(path, sum(part.file_size for part in parts))
+            if not {part.compress_type for part in parts} <= {ZIP_STORED, ZIP_DEFLATED}:
+                raise ValueError("it is compressed as NumPy does not")  # and unpacks at once
+            labels, data = _entry(content, "fine_labels", "labels"), _entry(content, "data")
     else:
-        content = load_arrays(path)
-    labels, data = _entry(content, "fine_labels", "labels"), np.asarray(_entry(content, "data"))
+        content, most = load_arrays(path), path.stat().st_size
+        labels = as_array(_entry(content, "fine_labels", "labels"), most)
+        data = as_array(_entry(content, "data"), most)
     shape = tuple(length for length in data.shape if length != 1)
     images = (3 * size**2,), (3, size**2), (3, size, size)
     if data.shape[1:] == (size, size, 3):
@@ -68,7 +81,8 @@ def read_arrays(path: Path, *, size: int = 32, first: int = 0) -> tuple[Array, A
             f"data of shape {data.shape}; expected N x {3 * size**2}, all red first, "
             f"N x 3 x {size} x {size} or N x {size} x {size} x 3"
         )
-    return data.reshape(-1, 3, size, size), np.asarray(labels) - first
+    # In 64 bits, where 0 - 1 is no byte.
+    return data.reshape(-1, 3, size, size), np.subtract(labels, first, dtype=np.int64)
 
 
 def read_idx(images: Path, labels: Path) -> tuple[Array, Array]:
@@ -91,9 +105,13 @@ def _idx(path: Path) -> Array:
 def read_matlab(path: Path) -> tuple[Array, Array]:
     """Read a MATLAB file: X, H x W x C x N bytes, and y, N x 1, where 10 is the digit 0."""
     # Here, because it takes a quarter of a second and no other data set needs it.
-    from scipy.io import loadmat  # noqa: PLC0415
+    from scipy.io import loadmat, whosmat  # noqa: PLC0415
 
-    content = loadmat(path)
+    names = ("X", "y")
+    _check_unpacked(
+        path, sum(math.prod(shape) for each, shape, _ in whosmat(path) if each in names)
+    )
+    content = loadmat(path, variable_names=names)
     labels = _entry(content, "y").ravel()
     return _entry(content, "X").transpose(3, 2, 0, 1), np.where(labels == 10, 0, labels)
 

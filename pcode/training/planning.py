@@ -6,6 +6,7 @@ from pathlib import Path
 from torch import nn
 
 from pcode.compression import COMPRESSORS
+from pcode.compression.kernels.cpu import cache
 from pcode.config import Config
 from pcode.config.options import AUTO
 from pcode.consensus import GammaSearch, search_gamma
@@ -84,7 +85,7 @@ def make_plan(config: Config) -> Plan:
             topology, compressor=compressor, adam=adam, local_step=learning.local_step
         )
     dataset = load_dataset(config.data.data, flags)
-    embeddings, notices = None, (*topology.notices, *dataset.notices)
+    embeddings, notices = None, (*topology.notices, *dataset.notices, *cache.notices())
     if config.model.rnn_use_pretrained_emb and isinstance(dataset, Text):
         size = config.options["rnn_n_hidden"]
         rows, known, skipped = load_embeddings(config.data.data_dir, dataset.vocabulary, size)

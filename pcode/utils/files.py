@@ -7,6 +7,7 @@ import errno
 import gzip
 import hashlib
 import heapq
+import io
 import lzma
 import os
 import re
@@ -23,6 +24,8 @@ TEMPORARY = ".tmp-"
 # Of the names of compressed files, and what opens them.
 _OPENERS: dict[str, Callable[..., Any]] = {".bz2": bz2.open, ".gz": gzip.open, ".xz": lzma.open}
 PACKED = tuple(_OPENERS)
+# What a compressed file may unpack to: so many times its bytes, and any to so many bytes.
+_LARGEST_RATIO, _SMALL_BYTES = 100, 1 << 28
 # What systems, archives and file servers leave in folders that people share, in small letters,
 # besides names that begin with ".".
 _LEFT_BY_SYSTEMS = {
@@ -190,17 +193,48 @@ def beside(path: Path) -> str:
     return f"; beside it lie {one_line(', '.join(alike))}" if alike else ""
 
 
+def most_unpacked(path: Path) -> int:
+    """Return to how many bytes a compressed file may unpack; no data does to more."""
+    return max(_LARGEST_RATIO * path.stat().st_size, _SMALL_BYTES)
+
+
+class _Bounded(io.RawIOBase):
+    """Reads so many bytes of another file at most; more are an OSError."""
+
+    def __init__(self, file: BinaryIO, most_bytes: int) -> None:
+        self._file, self._most = file, most_bytes
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        content = self._file.read(len(buffer))
+        if self._file.tell() > self._most:
+            raise OSError(f"unpacks to more than {self._most:,} bytes, which no data does")
+        buffer[: len(content)] = content
+        return len(content)
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        return self._file.seek(offset, whence)
+
+
 @contextmanager
 def unpacked(path: Path) -> Iterator[BinaryIO]:
     """Open a file to read, decompressed if its name says so, after the byte-order mark of UTF-8.
 
     Raises:
         OSError: it is no regular file or cannot be read, or the compressed bytes are damaged, also
-            where that is found out within the block.
+            or unpack to more than any data does, where that is found out within the block.
     """
     check_file(path)
     try:
-        with _OPENERS.get(path.suffix, open)(path, "rb") as file:
+        with _OPENERS.get(path.suffix, open)(path, "rb") as opened:
+            file = opened
+            if path.suffix in _OPENERS:
+                file = io.BufferedReader(_Bounded(opened, most_unpacked(path)), 1 << 16)
             if file.read(len(codecs.BOM_UTF8)) != codecs.BOM_UTF8:
                 file.seek(0)
             yield file

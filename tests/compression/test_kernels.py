@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import stat
 import subprocess
 import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -52,6 +54,7 @@ def digest_of_a_round(name: str, seed: int = 0, layout: Layout = LAYOUT, **optio
 
 
 ELSEWHERE = """
+import os
 from numba.core.dispatcher import Dispatcher
 from pcode.compression.none import cpu as none
 from pcode.compression.qsgd import cpu as qsgd
@@ -85,10 +88,11 @@ for module in (elias_fano, none, qsgd, random_k, sign, top_k):
     print(module.__name__, hits, sum(sum(each.stats.cache_misses.values()) for each in kernels))
 """
 WHERE = """
+import os
 from test_kernels import digest_of_a_round
 from pcode.compression.sign import cpu
 digest_of_a_round("sign")
-print(cpu._encode.stats.cache_path)
+print(os.path.realpath(cpu._encode.stats.cache_path))
 """
 
 
@@ -164,11 +168,90 @@ def test_only_the_user_places_kernels_in_the_working_directory(
     # What os.path.expanduser gives for a user without a home.
     monkeypatch.setenv("HOME", "~")
     monkeypatch.setenv("XDG_CACHE_HOME", cache_home)
-    folder = cache.folder.__wrapped__()
+    folder, _ = cache._find.__wrapped__()
     assert (folder is not None) == found
     if folder is not None:
-        assert Path(folder).parent == tmp_path / "relative"
+        assert Path(folder).resolve().parent == tmp_path / "relative"
     assert {*tmp_path.iterdir()} == {nowhere, *[tmp_path / "relative"] * found}
+
+
+def own(path: Path, mode: int = 0o755, owner: int = 0) -> None:
+    path.chmod(mode)
+    if owner:
+        if os.geteuid():
+            pytest.skip("only root gives a file to another user")
+        os.chown(path, owner, -1)
+
+
+OTHERS: dict[str, Callable[[Path], None]] = {
+    "a folder for all": lambda found: own(found, 0o777),
+    "a sticky folder for all": lambda found: own(found, 0o1777),
+    "a folder for the group": lambda found: own(found, 0o775),
+    "another user's folder": lambda found: own(found, owner=1234),
+    "another user's, below": lambda found: own(found / "kernels_of_a_file", owner=1234),
+    "another user's file": lambda found: own(found / "kernels_of_a_file/index", 0o644, 1234),
+    "a file for all": lambda found: own(found / "kernels_of_a_file/index", 0o666),
+    "a link": lambda found: (found / "link").symlink_to("/tmp"),
+}
+
+
+@pytest.fixture
+def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
+    """What kernels are in, as NUMBA_CACHE_DIR says, and where others would be made."""
+    monkeypatch.setattr(config, "CACHE_DIR", str(tmp_path / "set"))
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(cache, "HERE", tmp_path / "file")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
+    before = os.umask(0)
+    found, _ = cache._find.__wrapped__()
+    os.umask(before)
+    assert found is not None
+    folder = Path(found).resolve()
+    assert folder.parent == tmp_path / "set"
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    (folder / "kernels_of_a_file").mkdir(0o755)
+    (folder / "kernels_of_a_file/index").write_text("a pickle")
+    return folder, tmp_path / "home/choco-sgd" / folder.name
+
+
+@pytest.mark.parametrize("change", OTHERS.values(), ids=OTHERS)
+def test_kernels_that_another_user_could_have_written_are_not_used(
+    places: tuple[Path, Path], change: Callable[[Path], None]
+) -> None:
+    made, other = places
+    made.chmod(0o755)
+    change(made)
+    found, (notice,) = cache._find.__wrapped__()
+    assert found is not None
+    assert Path(found).resolve() == other
+    assert notice.startswith(f"compiled kernels in {made} are not used: ")
+    assert (made / "kernels_of_a_file/index").read_text() == "a pickle"
+
+
+@pytest.mark.parametrize("mode", [0o700, 0o755])
+def test_kernels_that_only_this_user_could_have_written_are_used(
+    places: tuple[Path, Path], mode: int
+) -> None:
+    made, _ = places
+    made.chmod(mode)
+    if mode == 0o700:  # what the umask left open, where nobody else comes to
+        (made / "kernels_of_a_file/index").chmod(0o666)
+    made.parent.chmod(0o1777)
+    found, notices = cache._find.__wrapped__()
+    assert found is not None
+    assert (Path(found).resolve(), notices) == (made, ())
+
+
+def test_a_folder_that_is_put_in_the_place_of_kernels_is_not_used(
+    places: tuple[Path, Path],
+) -> None:
+    made, _ = places
+    found, _ = cache._find.__wrapped__()
+    assert found is not None
+    made.rename(made.with_name("before"))
+    made.mkdir()
+    (made / "index").write_text("another's")
+    assert [path.name for path in Path(found).iterdir()] == ["kernels_of_a_file"]
 
 
 @pytest.mark.parametrize("name", COMPRESSORS)

@@ -100,6 +100,15 @@ def test_arrays_of_objects_are_not_opened(tmp_path: Path) -> None:
         load(8, tmp_path)
 
 
+def test_a_label_of_a_byte_is_no_other_one(tmp_path: Path) -> None:
+    folder = tmp_path / "imagenet8"
+    images, *_ = write(folder, 8, npz=True)
+    data = images[:2].reshape(2, -1)
+    np.savez(folder / "val_data.npz", data=data, labels=np.array([0, 5], np.uint8))
+    with pytest.raises(UserError, match=r"classes from -1 to 4"):
+        load(8, tmp_path)
+
+
 class Harmful:
     """Pickled, it is a call of open."""
 

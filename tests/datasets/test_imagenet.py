@@ -21,7 +21,7 @@ import numpy as np
 import psutil
 import pytest
 import torch
-from PIL import Image
+from PIL import EpsImagePlugin, Image
 
 from pcode.datasets import Batch, Dataset, load_dataset
 from pcode.datasets.encoded_images import FORMAT, FolderImages
@@ -368,3 +368,23 @@ def test_an_lmdb_file_that_does_not_fit_together_is_refused(
     with pytest.raises(UserError, match=rf"/train\.lmdb: {reason}") as refusal:
         load(tmp_path, lmdb=True)
     assert "\n" not in str(refusal.value)
+
+
+def test_an_image_that_is_a_program_is_not_run(
+    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pillow has Ghostscript run what is in PostScript, whatever the file's name is."""
+    shutil.copytree(folder / "imagenet/train", tmp_path / "imagenet/train")
+    shutil.copytree(folder / "imagenet/val", tmp_path / "imagenet/val")
+    program, mark = tmp_path / "bin/gs", tmp_path / "mark"
+    program.parent.mkdir()
+    program.write_text(f"#!/bin/sh\ntouch {mark}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setattr(EpsImagePlugin, "gs_binary", None)
+    (image,) = (tmp_path / "imagenet/train/n01").glob("n01_0.*")
+    Image.new("RGB", (64, 64)).save(image, format="EPS")
+    dataset = load(tmp_path)
+    with pytest.raises(UserError, match=r"n01_0.JPEG: is no image that can be decoded"):
+        next(dataset.read([torch.tensor([0])], [0]))
+    assert not mark.exists()

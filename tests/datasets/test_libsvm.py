@@ -10,14 +10,16 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from pcode.datasets import Dataset, load_dataset
-from pcode.datasets.data_files import cached_copy
+from pcode.datasets.data_files import HEADER_BYTES, cached_copy
 from pcode.models import make_model
 from pcode.utils.errors import UserError
 from pcode.utils.files import beside
@@ -140,15 +142,70 @@ def test_the_copy_of_a_changed_file_takes_the_place_of_the_other(tmp_path: Path)
     assert len(dataset.train_targets) == 1
 
 
-def test_a_copy_is_for_all_who_read_the_file(tmp_path: Path) -> None:
+@pytest.mark.parametrize("mask", [0o022, 0o077])
+@pytest.mark.parametrize(("mode", "expected"), [(0o644, 0o644), (0o440, 0o640), (0o600, 0o600)])
+def test_a_copy_is_for_all_who_read_the_file_and_nobody_else(
+    tmp_path: Path, mask: int, mode: int, expected: int
+) -> None:
     write(tmp_path, "epsilon")
-    before = os.umask(0o077)
+    group = os.getegid()
+    for name in NAMES["epsilon"]:
+        (tmp_path / name).chmod(mode)
+        if not os.geteuid():
+            os.chown(tmp_path / name, -1, group := 1234)
+    before = os.umask(mask)
     try:
         load(tmp_path, "epsilon")
     finally:
         os.umask(before)
-    modes = {path.stat().st_mode & 0o777 for path in tmp_path.glob("*.kept")}
-    assert modes == {0o644}
+    found = {(path.stat().st_mode & 0o777, path.stat().st_gid) for path in tmp_path.glob("*.kept")}
+    assert found == {(expected, group)}
+
+
+def test_a_copy_is_private_before_it_is_written(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.touch(0o600)
+    modes = []
+
+    def make(file: Any) -> None:
+        modes.append(os.fstat(file.fileno()).st_mode & 0o777)
+
+    with cached_copy(source, "layout", make):
+        assert modes == [0o600]
+
+
+def test_a_copy_of_another_users_in_a_folder_for_all_is_not_used(tmp_path: Path) -> None:
+    if os.geteuid():
+        pytest.skip("only root gives a file to another user")
+    source = tmp_path / "source"
+    source.write_text("abc")
+
+    def copy(content: bytes) -> bytes:
+        with cached_copy(source, "layout", lambda file: file.writelines([content])) as (file, _):
+            return file.read()
+
+    assert copy(b"mine") == b"mine"
+    for mode, expected in ((0o777, b"mine"), (0o1777, b"anew")):
+        os.chown(tmp_path / "source.kept", 1234, -1)
+        tmp_path.chmod(mode)
+        assert copy(b"anew") == expected
+
+
+@pytest.mark.parametrize("name", ["source.kept", "source.lock"])
+@pytest.mark.parametrize("kind", ["link", "pipe"])
+def test_what_lies_in_the_place_of_a_copy_or_lock(tmp_path: Path, name: str, kind: str) -> None:
+    (tmp_path / "source").write_text("abc")
+    other = tmp_path / "other"
+    if kind == "link":
+        (tmp_path / name).symlink_to(other)
+    else:
+        os.mkfifo(tmp_path / name)
+    with (
+        suppress(OSError),
+        cached_copy(tmp_path / "source", "layout", lambda file: file.writelines([b"ABC"])) as copy,
+    ):
+        assert copy[0].read() == b"ABC"
+    assert not other.exists()
 
 
 @pytest.mark.parametrize("data", NAMES)
@@ -266,3 +323,26 @@ def test_a_folder_that_cannot_be_written_to(
     monkeypatch.setattr(os, "access", lambda path, mode: False)  # as root, everything is writable
     assert load(tmp_path, "epsilon").train_targets.tolist() == [0, 1, 1, 0]
     assert sorted(path.name for path in tmp_path.iterdir()) == list(NAMES["epsilon"])
+
+
+@pytest.mark.parametrize("wrong", ["column", "class", "type"])
+def test_a_copy_from_somewhere_else_is_checked(tmp_path: Path, wrong: str) -> None:
+    """One with the right header, and places outside of what it is read into."""
+    write(tmp_path, "rcv1")
+    load(tmp_path, "rcv1")
+    kept = tmp_path / "rcv1_train.binary.kept"
+    with kept.open("r+b") as file:
+        file.seek(HEADER_BYTES)
+        entries, columns, ends = (np.load(file) for _ in range(3))
+        if wrong == "column":
+            columns[0] = 1 << 30
+        elif wrong == "class":
+            entries[columns == FEATURES["rcv1"]] = 7
+        else:
+            entries = entries.view(np.int32)
+        file.seek(HEADER_BYTES)
+        for array in (entries, columns, ends):
+            np.save(file, array)
+    with pytest.raises(UserError, match=r"^--data rcv1: .*rcv1_train.binary: .") as caught:
+        load(tmp_path, "rcv1")
+    assert "\n" not in str(caught.value)

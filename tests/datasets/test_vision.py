@@ -15,8 +15,8 @@ import torch
 
 from pcode.datasets import load_dataset
 from pcode.datasets.base import Order
-from pcode.datasets.data_files import load_arrays
 from pcode.datasets.in_memory import InMemory
+from pcode.datasets.pickled import load_arrays
 from pcode.utils.errors import UserError
 from tests.datasets import published
 from tests.datasets.published import Array

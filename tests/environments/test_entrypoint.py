@@ -131,6 +131,22 @@ def test_mpirun_is_told_how_to_reach_other_containers(keys: Path) -> None:
     assert done.stdout == f"ssh -F {keys.parent}/choco-sgd/ssh/ssh_config\n"
 
 
+@pytest.mark.parametrize("mask", ["0022", "0027", "0077"])
+@pytest.mark.parametrize("has_key", [True, False])
+def test_what_a_run_writes_is_as_open_as_elsewhere(keys: Path, mask: str, has_key: bool) -> None:
+    where = {} if has_key else {"SSH_KEYS": str(keys.parent / "nowhere")}
+    before = os.umask(int(mask, 8))
+    try:
+        done = enter(keys.parent, "sh", "-c", "umask", **where)
+    finally:
+        os.umask(before)
+    assert (done.returncode, done.stdout) == (0, f"{mask}\n")
+    settings = keys.parent / "choco-sgd/ssh"
+    assert settings.exists() == has_key
+    if has_key:
+        assert {file.stat().st_mode & 0o077 for file in (settings, *settings.iterdir())} == {0}
+
+
 def test_a_worker_without_a_key_says_so(tmp_path: Path) -> None:
     done = enter(tmp_path, "worker")
     assert done.returncode == 2

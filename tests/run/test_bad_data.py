@@ -14,10 +14,12 @@ from typing import Any
 import lmdb
 import numpy as np
 import pytest
+from scipy.io import savemat
 
-from pcode.datasets.encoded_images import FORMAT
+from pcode.datasets.encoded_images import FORMAT, FolderImages, write_lmdb
 from tests.datasets import published
 from tests.run.bad_input import Refuse
+from tests.run.runs import draw_images
 
 CIFAR = "cifar-10-batches-py/data_batch_3"
 PICTURES, LABELS = published.draw(10, (3, 32, 32), 10, seed=1)
@@ -114,6 +116,33 @@ def test_a_small_file_that_unpacks_to_a_huge_one(refuse: Refuse, tmp_path: Path)
     some = gzip.compress(bytes(1 << 26))
     file.write_bytes(gzip.compress(IDX) + some * 100)  # 6.7 GB
     refuse(["--data", "mnist", "--data_dir", "."], file.name)
+
+
+def test_a_small_text_that_unpacks_to_a_huge_line(refuse: Refuse, tmp_path: Path) -> None:
+    (tmp_path / "ptb").mkdir()
+    some = gzip.compress(bytes(1 << 26))
+    (tmp_path / "ptb/ptb.train.txt.gz").write_bytes(some * 5)
+    flags = ["--data", "ptb", "--data_dir", ".", "--arch", "rnn_lm"]
+    assert "unpacks to more than" in refuse(flags, "ptb.train.txt.gz")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["npz", "matlab"])
+def test_small_arrays_that_unpack_to_huge_ones(refuse: Refuse, tmp_path: Path, kind: str) -> None:
+    huge = np.zeros((32, 32, 3, 100_000), np.uint8)
+    if kind == "npz":
+        (tmp_path / "imagenet32").mkdir()
+        (tmp_path / "imagenet32/val_data").touch()
+        for number in range(1, 11):
+            (tmp_path / f"imagenet32/train_data_batch_{number}.npz").touch()
+        file = tmp_path / "imagenet32/train_data_batch_1.npz"
+        np.savez_compressed(file, data=TWO, labels=np.ones(2, int), mean=huge)
+    else:
+        file = tmp_path / "train_32x32.mat"
+        (tmp_path / "test_32x32.mat").touch()
+        savemat(file, {"X": huge, "y": np.ones((2, 1), np.uint8)}, do_compression=True)
+    flags = ["--data", "imagenet32" if kind == "npz" else "svhn", "--data_dir", "."]
+    assert "unpacks to 307," in refuse(flags, file.name)
 
 
 @pytest.mark.parametrize(
@@ -244,3 +273,15 @@ def test_lmdb(refuse: Refuse, tmp_path: Path, content: dict[bytes, bytes]) -> No
                 transaction.put(key, value)
     flags = ["--data", "imagenet", "--use_lmdb_data", "True", "--data_dir", "."]
     refuse([*flags, "--arch", "resnet18"], "imagenet/train.lmdb")
+
+
+@pytest.mark.parametrize("part", [0.3, 0.99])
+def test_an_lmdb_file_that_was_cut(refuse: Refuse, tmp_path: Path, part: float) -> None:
+    draw_images(tmp_path, 3)
+    folder = tmp_path / "data/imagenet"
+    for name in ("train", "val"):
+        write_lmdb(FolderImages(folder / name), folder / f"{name}.lmdb", show=False)
+    file = folder / "train.lmdb"
+    os.truncate(file, int(part * file.stat().st_size))
+    flags = ["--data", "imagenet", "--use_lmdb_data", "True", "--data_dir", "data"]
+    assert "it was cut" in refuse([*flags, "--arch", "resnet18"], "train.lmdb")

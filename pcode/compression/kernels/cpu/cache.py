@@ -2,8 +2,10 @@
 
 import hashlib
 import os
+import stat
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -57,15 +59,57 @@ def _places() -> Iterator[Path]:
         yield Path(home, "choco-sgd")
 
 
+def _not_to_trust(folder: int) -> str:
+    """Say what in an open folder another user than this one or root could have written, if any.
+
+    Numba unpickles what lies there, and a pickle may run anything.
+    """
+    is_closed = not os.fstat(folder).st_mode & 0o077  # then nobody comes to what is in it
+    for _, folders, files, inside in os.fwalk(dir_fd=folder):
+        for name in (".", *folders, *files):
+            try:
+                status = os.stat(name, dir_fd=inside, follow_symlinks=False)
+            except FileNotFoundError:  # what another process of this run has renamed meanwhile
+                continue
+            if status.st_uid not in (0, os.geteuid()):
+                return f"{name} belongs to user {status.st_uid}"
+            if status.st_mode & 0o022 and not is_closed:
+                return f"others may write to {name} ({stat.filemode(status.st_mode)})"
+    return ""
+
+
 @cache
-def folder() -> str | None:
-    """Make a folder for these sources in the first place that can be written; None: none can."""
+def _find() -> tuple[str | None, tuple[str, ...]]:
+    notices: list[str] = []
     for place in _places():
         found = place / f"kernels-{_digest()}"
         try:
-            found.mkdir(parents=True, exist_ok=True)
-            tempfile.TemporaryFile(dir=found).close()
+            place.mkdir(parents=True, exist_ok=True)
+            with suppress(FileExistsError):
+                found.mkdir(0o700)
+            # Open as long as this process lives: what was judged is what is used, also where others
+            # may rename a folder above it.
+            opened = os.open(found, os.O_RDONLY | os.O_DIRECTORY)
+            path = f"/proc/self/fd/{opened}"
+            if not os.path.exists(path):  # a system without Linux's /proc
+                path = str(found)
+            tempfile.TemporaryFile(dir=path).close()
         except OSError:
             continue
-        return str(found)
-    return None
+        if not (reason := _not_to_trust(opened)):
+            return path, tuple(notices)
+        notices.append(f"compiled kernels in {found} are not used: {reason}; remove that folder")
+    return None, tuple(notices)
+
+
+def folder() -> str | None:
+    """Make a folder for these sources in the first place that can be written; None: none can.
+
+    Folders are skipped in which others could have put something; new ones are the user's alone.
+    """
+    return _find()[0]
+
+
+def notices() -> tuple[str, ...]:
+    """Return what the user should know of folders that were skipped, a line each."""
+    return _find()[1]
