@@ -14,7 +14,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from pcode.tools.command import FORMATS, Parser, check_writable, tool
+from pcode.tools.command import FORMATS, Parser, as_it_stands, check_writable, tool
 from pcode.topology import Graph, Mixing, Topology, make_graph
 from pcode.utils.errors import UserError
 
@@ -46,7 +46,7 @@ def draw(graph: Graph, path: Path) -> None:
         if len(rounds) > 1:
             panel.set_title(f"round {step}", fontsize=10, color=INK)
     title = f"{graph.name}, n = {graph.num_nodes}, spectral gap {graph.spectral_gap:.3g}"
-    figure.suptitle(title, fontsize=12, color=INK)
+    figure.suptitle(as_it_stands(title), fontsize=12, color=INK)
     figure.savefig(path, dpi=200, bbox_inches="tight", pad_inches=0.1)
 
 

@@ -36,14 +36,13 @@ from tqdm import tqdm
 
 from pcode.config import make_config
 from pcode.datasets import loader
-from pcode.tools.command import FORMATS, Parser, check_writable, tool, write
+from pcode.tools.command import FAILED, FORMATS, Parser, check_writable, say, tool, write
 from pcode.tools.reproduce_report import caption, draw, markdown, summarise
 from pcode.tools.reproduce_tables import ROOT, TABLES, Cell, Setting, Table, is_rehearsal
 from pcode.tools.results_runs import DIVERGED as HAS_DIVERGED
 from pcode.tools.results_runs import FINISHED, read_summary
 from pcode.utils.errors import DIVERGED, UserError
 
-FAILED = 1  # the exit status where a run failed
 _DEFAULTS = make_config().flat()
 
 
@@ -184,7 +183,7 @@ def main(arguments: Sequence[str]) -> int:
         draw(setting, cells, options.picture)
     failures = runs["failure"].dropna()
     for failure in failures:
-        print(f"reproduce: error: {failure}", file=sys.stderr)
+        say(f"reproduce: error: {failure}")
     return FAILED if len(failures) else 0
 
 
