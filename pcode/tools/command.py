@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from functools import wraps
@@ -52,8 +53,8 @@ def say(line: str) -> None:
 
 
 def as_it_stands(text: str) -> str:
-    """Return a text as matplotlib is to be given it: `$` begins no formula."""
-    return text.replace("$", r"\$")
+    """Return a text as matplotlib is given it: `$` begins no formula, and `_` hides no label."""
+    return re.sub("^_", " _", text).replace("$", r"\$")
 
 
 Main = Callable[[Sequence[str]], int]

@@ -72,9 +72,12 @@ def main(arguments: Sequence[str]) -> int:
     """Show runs; return 1 where one cannot be read."""
     options = _parse(arguments)
     unread: list[UserError] = []
-    by_data = group_runs(find_runs(options.runs, unread.append))
-    for error in unread:
+
+    def report(error: UserError) -> None:
+        unread.append(error)
         say(f"results: warning: {error}")
+
+    by_data = group_runs(find_runs(options.runs, report))
     every = pd.concat([group for runs in by_data.values() for group in groups_of(runs)])
     for run in every[~every["is_last"]].itertuples():
         words = f"another run with its flags and --manual_seed {run.manual_seed} counts"

@@ -16,7 +16,7 @@ from pcode.config.parser import all_flags, make_config, why_irrelevant
 from pcode.optim import OPTIMIZERS
 from pcode.training.tasks import TASKS, Task
 from pcode.utils.errors import UserError
-from pcode.utils.files import cut, json_object, printable, read_lines, read_text
+from pcode.utils.files import cut, decoded, json_object, printable, read_lines, read_text
 from pcode.utils.options import look_up, options_of
 from pcode.utils.timing import PARTS
 
@@ -31,6 +31,7 @@ MOST_STEPS = 1 << 53
 DEEPEST = 100
 LARGEST = 1e300  # of a number, so that means are finite
 LONGEST_REASON = 1000
+LONGEST_VALUE = 32767  # of a flag: what the cell of a spreadsheet holds
 _RANK = re.compile("[0-9]+")
 
 UNFINISHED, DIVERGED, FINISHED = "unfinished", "diverged", "finished"
@@ -69,7 +70,7 @@ _EVALUATED = ("step", *_COURSE[3:], *(f"{name}_{of}" for of in METRICS for name 
 
 
 @contextmanager
-def _naming(path: Path) -> Iterator[None]:
+def naming(path: Path) -> Iterator[None]:
     """Make a UserError that names the file of what is wrong with its content."""
     try:
         yield
@@ -77,7 +78,7 @@ def _naming(path: Path) -> Iterator[None]:
         raise UserError(f"{path}: cannot be read: {cut(str(error), LONGEST_REASON)}") from None
 
 
-def _number(record: Record, name: str) -> float | None:
+def number_of(record: Record, name: str) -> float | None:
     """Return a number of a record; None where it is missing or null."""
     value = record.get(name)
     if value is None:
@@ -93,7 +94,7 @@ def _parts(record: Record) -> dict[str, float | None]:
     parts = record.get("step_seconds") or {}
     if not isinstance(parts, dict):
         raise ValueError("step_seconds is no JSON object")
-    return {name: _number(parts, name) for name in ("total", *PARTS)}
+    return {name: number_of(parts, name) for name in ("total", *PARTS)}
 
 
 def read_summary(path: Path) -> Record | None:
@@ -104,7 +105,7 @@ def read_summary(path: Path) -> Record | None:
     """
     if not path.exists():
         return None
-    with _naming(path):
+    with naming(path):
         summary = json_object(read_text(path, MOST_BYTES))
         if not isinstance(summary.get("exit_reason"), str):
             raise ValueError("exit_reason is no text")
@@ -113,7 +114,7 @@ def read_summary(path: Path) -> Record | None:
 
 def _evaluation(record: Record) -> dict[str, float | None]:
     """Return the numbers of a record of an evaluation."""
-    numbers = {name: _number(record, name) for name in _EVALUATED}
+    numbers = {name: number_of(record, name) for name in _EVALUATED}
     step = numbers["step"]
     if step is None or not 0 <= step <= MOST_STEPS:
         raise ValueError(f"step is no number from 0 to {MOST_STEPS}")
@@ -127,10 +128,10 @@ def _read_log(path: Path) -> tuple[pd.DataFrame, dict[str, float | None]]:
     """
     evaluations: dict[float | None, dict[str, float | None]] = {}
     last: Record = {}
-    with _naming(path):
+    with naming(path):
         for number, line in enumerate(read_lines(path, MOST_BYTES), start=1):
             try:
-                record = json_object(line)
+                record = json_object(decoded(line))
                 if record.get("kind") == "evaluation":
                     numbers = _evaluation(record)
                     # A run that went on from a checkpoint may have evaluated a step again.
@@ -139,7 +140,7 @@ def _read_log(path: Path) -> tuple[pd.DataFrame, dict[str, float | None]]:
                 elif record.get("kind") == "train":
                     last = record
             except ValueError as error:
-                if line.endswith("\n"):
+                if line.endswith(b"\n"):
                     raise ValueError(f"line {number}: {error}") from None
             if len(evaluations) > MOST_EVALUATIONS:
                 raise ValueError(f"more than {MOST_EVALUATIONS} evaluations")
@@ -154,8 +155,11 @@ def _read_flags(path: Path) -> dict[str, Any]:
     texts = read_run_flags(str(path), {name: name for name in declared}, others=True)
     # Not checked as a run's flags are: it has run, perhaps on a machine with more than this one.
     flags = make_config().flat()
-    with _naming(path):
-        flags |= {name: declared[name].parse(text) for name, (text, _) in texts.items()}
+    with naming(path):
+        for name, (text, _) in texts.items():
+            if len(text) > LONGEST_VALUE:
+                raise ValueError(f"--{name}: longer than {LONGEST_VALUE} characters")
+            flags[name] = declared[name].parse(text)
         look_up("optimizer", flags["optimizer"], OPTIMIZERS)
         look_up("comm_op", flags["comm_op"], COMPRESSORS)
         for name in ("n_mpi_process", "manual_seed"):
@@ -240,11 +244,11 @@ def _read_run(folder: Path) -> dict[str, Any]:
         parts, ending = [parts for _, parts in logs], UNFINISHED
         figures = _figures_so_far(course, metric, flags["n_mpi_process"])
     else:
-        with _naming(path):
+        with naming(path):
             parts, ending = [_parts(summary)], printable(summary["exit_reason"])
             names = [name for name in FIGURES if name != "step_seconds"]
             fields = {name: _field(_IN_SUMMARY.get(name, name), metric) for name in names}
-            figures = {name: _number(summary, field) for name, field in fields.items()}
+            figures = {name: number_of(summary, field) for name, field in fields.items()}
     step_parts = _mean_parts(parts)
     return {
         "folder": folder,

@@ -133,7 +133,10 @@ def check_file(path: str | Path) -> None:
 
 
 def _parts(
-    path: str | Path, most_bytes: int, read: Callable[[io.BufferedReader, int], bytes]
+    path: str | Path,
+    most_bytes: int,
+    read: Callable[[io.BufferedReader, int], bytes],
+    which: str = "",
 ) -> Iterator[bytes]:
     """Yield what `read` takes from a regular file, of at most `most_bytes` each, to its end."""
     try:
@@ -141,7 +144,7 @@ def _parts(
         with open(path, "rb") as file:
             while part := read(file, most_bytes + 1):
                 if len(part) > most_bytes:
-                    raise OSError(errno.EFBIG, f"larger than {most_bytes} bytes")
+                    raise OSError(errno.EFBIG, f"{which}larger than {most_bytes} bytes")
                 yield part
     except OSError as error:
         raise ValueError(error.strerror) from None
@@ -163,12 +166,12 @@ def read_text(path: str | Path, most_bytes: int) -> str:
     return decoded(read_bytes(path, most_bytes))
 
 
-def read_lines(path: str | Path, most_bytes: int) -> Iterator[str]:
-    """Yield the lines of a regular file, of any length, each of at most `most_bytes` bytes.
+def read_lines(path: str | Path, most_bytes: int) -> Iterator[bytes]:
+    """Yield the lines of a regular file of any length, with their ends; raise as `read_text`.
 
-    They keep their ends. Raise as `read_text`.
+    Each is of at most `most_bytes` bytes.
     """
-    return map(decoded, _parts(path, most_bytes, io.BufferedReader.readline))
+    return _parts(path, most_bytes, io.BufferedReader.readline, "it has a line ")
 
 
 def json_object(text: str) -> dict[str, Any]:
