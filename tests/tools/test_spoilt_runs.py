@@ -191,13 +191,13 @@ def test_text_of_runs_is_text_wherever_it_is_shown(
 ) -> None:
     runs, pictures = tmp_path / "runs", tmp_path / "pictures"
     for name, experiment in HOSTILE.items():
-        flags = {"experiment": json.dumps(experiment), "data": "synthetic:../../out"}
+        flags = {"experiment": json.dumps(experiment), "data": "synthetic:../../../out"}
         write_run(runs / name, flags, (60, 70), ending="@\x1b[2J\ud800\n</td>")
     write_run(runs / "other", {}, (60,))
     markdown, table = tmp_path / "t.md", tmp_path / "t.csv"
     there = set(tmp_path.rglob("*"))
-    flags = ["--markdown", str(markdown), "--csv", str(table), "--pictures", str(pictures)]
-    assert main([str(runs), *flags, "--format", "svg"]) == 0
+    places = ["--markdown", str(markdown), "--csv", str(table), "--pictures", str(pictures)]
+    assert main([str(runs), *places, "--format", "svg"]) == 0
     printed = capsys.readouterr()
     assert all(line.isprintable() for line in printed.out.splitlines())
     assert printed.err == ""
