@@ -15,7 +15,7 @@ from pcode.utils.files import one_line, read_text, shortened
 INCLUDE = "include"
 # All flags with long lists take a few thousand. Reading YAML takes seconds for a million.
 MOST_BYTES = 1 << 18
-# Characters and values of a file with all that its aliases stand for; twice what one without has.
+# Characters and values of a file with all that its aliases stand for. One without has half of it.
 MOST_EXPANDED = 1 << 20
 DEEPEST = 100
 

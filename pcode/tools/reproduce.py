@@ -103,7 +103,7 @@ def _ended(folder: Path, experiment: str, metric: str) -> list[float]:
             with naming(file):
                 if (figure := number_of(summary, f"test_{metric}")) is None:
                     raise ValueError(f"test_{metric} is not there")
-            figures.append(figure)
+            figures.append(float(figure))
         elif ending.startswith(HAS_DIVERGED):
             figures.append(math.nan)
     return figures

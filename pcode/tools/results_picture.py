@@ -30,7 +30,8 @@ DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (4, 1, 1, 1)), (0, (1.5, 1)))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 MOST_MARKERS = 8  # of a curve
 LEGEND_LETTERS, BAR_LETTERS = 54, 26  # of a line
-MOST_LINES = 12  # of a label
+MOST_LINES = 8  # of a label
+DPI, MOST_PIXELS = 300, 32_000  # matplotlib draws no more than 65,535 in a column
 WIDTH, PANEL_HEIGHT, LEGEND_LINE, LETTER = 3.5, 2.1, 0.15, 0.052  # inches
 STYLE: dict[Any, Any] = {
     "font.size": 8,
@@ -256,5 +257,5 @@ def draw_all(runs: pd.DataFrame, folder: Path, suffix: str) -> tuple[list[Path],
         figures["step_time"] = step_figure(runs)
         drawn = {folder / f"{name}.{suffix}": each for name, each in figures.items() if each}
         for path, figure in drawn.items():
-            figure.savefig(path, dpi=300)
+            figure.savefig(path, dpi=min(DPI, MOST_PIXELS / figure.get_figheight()))
     return list(drawn), [name for name, figure in figures.items() if figure is None]

@@ -102,11 +102,11 @@ def one_line(reason: object) -> str:
 
 
 def file_name(text: str) -> str:
-    """Name a file or a folder by a text: itself where it can be, else what no other text gives.
+    """Name a file or a folder by a printable text: itself where it can be, else with a digest.
 
     It is one component of a path, is not hidden, and is short enough for the usual file systems.
     """
-    name = text.replace("/", "_").replace("\0", "_")
+    name = text.replace("/", "_")
     name = f"_{name}" if is_hidden(name) else name
     if name == text and 0 < len(os.fsencode(text)) <= LONGEST_NAME_BYTES:
         return name
