@@ -15,6 +15,8 @@ from pcode.utils.files import one_line, read_text, shortened, unsealed
 INCLUDE = "include"
 # All flags with long lists take a few thousand. Reading YAML takes seconds for a million.
 MOST_BYTES = 1 << 18
+# Characters and values of a file with all that its aliases stand for. One without has half of it.
+MOST_EXPANDED = 1 << 20
 DEEPEST = 100
 
 
@@ -31,7 +33,30 @@ class FileValue(NamedTuple):
 
 
 class _Loader(yaml.BaseLoader):
-    """Every value is the text that stands there, as on the command line, and stands there once."""
+    """Every value is the text that stands there, as on the command line, and stands there once.
+
+    Aliases are taken or not, and stand for so much at most.
+    """
+
+    def __init__(self, text: str, takes_aliases: bool) -> None:
+        super().__init__(text)
+        self._takes_aliases = takes_aliases
+        self._size = 0
+        self._sizes: dict[yaml.Node | None, int] = {}
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        is_alias, before = self.check_event(yaml.AliasEvent), self._size
+        if is_alias and not self._takes_aliases:
+            raise yaml.YAMLError("an alias")
+        node = super().compose_node(parent, index)
+        if is_alias:
+            self._size += self._sizes.get(node, 0)  # what holds itself is an error of its own
+        else:
+            self._size += 1 + (len(node.value) if isinstance(node, yaml.ScalarNode) else 0)
+            self._sizes[node] = self._size - before
+        if self._size > MOST_EXPANDED:
+            raise yaml.YAMLError(f"aliases that stand for more than {MOST_EXPANDED} characters")
+        return node
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         names = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
@@ -60,6 +85,24 @@ def read_flags(path: str, names: Mapping[str, str]) -> dict[str, FileValue]:
     return _read(path, names, (), {})
 
 
+def read_run_flags(
+    path: str, names: Mapping[str, str], *, others: bool = False
+) -> dict[str, FileValue]:
+    """Return the flags of a file that a run has written: it includes none, and has no aliases.
+
+    Args:
+        names: as in `read_flags`.
+        others: leave out flags that are none of `names`.
+
+    Raises:
+        UserError: as `read_flags`.
+    """
+    content = _load(path, path, path, takes_aliases=False)
+    if others:
+        content = {name: value for name, value in content.items() if name in names}
+    return _own(path, path, content, names)
+
+
 def _read(
     path: str,
     names: Mapping[str, str],
@@ -75,23 +118,26 @@ def _read(
     if place not in read:
         if len(above) > DEEPEST:
             raise UserError(f"--config {path}: included through more than {DEEPEST} files")
-        content = _load(path, named)
+        where = f"--config {path}"
+        content = _load(path, named, where)
         found: dict[str, FileValue] = {}
         for included in _included(path, content.pop(INCLUDE, [])):
             found |= _read(included, names, (*above, path), read)
-        read[place] = found | _own(path, content, names)
+        read[place] = found | _own(path, where, content, names)
     return read[place]
 
 
-def _load(path: str, named: str) -> dict[Any, Any]:
-    """Return what stands in a file; `named` says where its name stands, if it cannot be opened."""
-    where = f"--config {path}"
+def _load(path: str, named: str, where: str, *, takes_aliases: bool = True) -> dict[Any, Any]:
+    """Return what stands in a file.
+
+    Errors begin with `where`, or, if it cannot be opened, with `named`: where its name stands.
+    """
     try:
         text = unsealed(read_text(path, MOST_BYTES))
     except ValueError as error:
         raise UserError(f"{named}: {error}") from None
     try:
-        content = yaml.load(text, Loader=_Loader)
+        content = _Loader(text, takes_aliases).get_single_data()
     except (yaml.YAMLError, RecursionError) as error:
         reason = one_line(error)
         raise UserError(f"{where}: not a YAML file: {reason}") from None
@@ -112,18 +158,20 @@ def _included(path: str, value: Any) -> list[str]:
     return [str(Path(path).parent / file) for file in files]
 
 
-def _own(path: str, content: dict[Any, Any], names: Mapping[str, str]) -> dict[str, FileValue]:
-    """Return the flags that stand in the file itself."""
+def _own(
+    path: str, where: str, content: dict[Any, Any], names: Mapping[str, str]
+) -> dict[str, FileValue]:
+    """Return the flags that stand in the file itself; errors begin with `where`."""
     found: dict[str, FileValue] = {}
     for name, value in content.items():
         if name not in names:
-            near = difflib.get_close_matches(str(name), [*names, INCLUDE], n=1)
+            near = difflib.get_close_matches(str(name), {*names, INCLUDE} - {name}, n=1)
             hint = f"; did you mean {near[0]}?" if near else ""
-            raise UserError(f"--config {path}: no flag is called {shortened(str(name))}{hint}")
+            raise UserError(f"{where}: no flag is called {shortened(str(name))}{hint}")
         elements = value if isinstance(value, list) else [value]
         if not all(isinstance(element, str) for element in elements):
-            raise UserError(f"--config {path}: {name}: expected a value, or a list of values")
+            raise UserError(f"{where}: {name}: expected a value, or a list of values")
         if names[name] in found:
-            raise UserError(f"--config {path}: {names[name]} stands there under two names")
+            raise UserError(f"{where}: {names[name]} stands there under two names")
         found[names[name]] = FileValue(",".join(elements), path)
     return found

@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 import yaml
 
 from pcode.compression import COMPRESSORS
-from pcode.config.files import FileValue, read_flags
+from pcode.config.files import FileValue, read_flags, read_run_flags
 from pcode.config.options import AUTO, Config
 from pcode.datasets import DATASETS
 from pcode.models import builder, builders
@@ -208,7 +208,7 @@ def _flags_of_run(texts: Mapping[str, FileValue]) -> dict[str, FileValue]:
     file = Path(resume, CONFIG)
     if not os.path.isfile(file):  # Path.is_file raises where the name is too long
         raise UserError(f"--resume {resume}: no run, there is no {file}")
-    return read_flags(str(file), _spellings())
+    return read_run_flags(str(file), _spellings())
 
 
 def config_of_run(run: Path) -> Config:
@@ -217,7 +217,7 @@ def config_of_run(run: Path) -> Config:
     Raises:
         UserError: its file cannot be read or is none of this program's.
     """
-    found = read_flags(str(run / CONFIG), _spellings())
+    found = read_run_flags(str(run / CONFIG), _spellings())
     return make_config(**_values(found))
 
 

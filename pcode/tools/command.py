@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from functools import wraps
@@ -9,7 +10,9 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from pcode.utils.errors import INTERRUPTED, USER_ERROR, UserError
+from pcode.utils.files import printable
 
+FAILED = 1  # the exit status where a run failed or cannot be read
 # Of pictures.
 FORMATS = (".png", ".pdf", ".svg")
 
@@ -44,6 +47,16 @@ def write(name: str | Path | None, text: str) -> None:
         Path(name).write_text(text, encoding="utf-8")
 
 
+def say(line: str) -> None:
+    """Write a line to the standard error."""
+    print(printable(line), file=sys.stderr)
+
+
+def as_it_stands(text: str) -> str:
+    """Return a text as matplotlib is given it: `$` begins no formula, and `_` hides no label."""
+    return re.sub("^_", " _", text).replace("$", r"\$")
+
+
 Main = Callable[[Sequence[str]], int]
 
 
@@ -60,7 +73,7 @@ def tool(name: str) -> Callable[[Callable[[Sequence[str]], int | None]], Main]:
             try:
                 return run(arguments) or 0
             except UserError as error:
-                print(f"{name}: error: {error}", file=sys.stderr)
+                say(f"{name}: error: {error}")
                 return USER_ERROR
             except KeyboardInterrupt:
                 return INTERRUPTED

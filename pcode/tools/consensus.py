@@ -19,7 +19,15 @@ from matplotlib.lines import Line2D
 
 from pcode.compression import COMPRESSORS, Compressor
 from pcode.consensus import Measurement, Setting, measure, search_gamma, setting_of
-from pcode.tools.command import FORMATS, Parser, check_writable, tool, write
+from pcode.tools.command import (
+    FORMATS,
+    Parser,
+    as_it_stands,
+    check_writable,
+    say,
+    tool,
+    write,
+)
 from pcode.topology import Topology, make_topology
 from pcode.utils.errors import UserError
 from pcode.utils.layout import Layout
@@ -71,7 +79,8 @@ def draw(measurements: Sequence[Measurement], path: Path) -> None:
     by_round.set_ylabel(r"$\|X-\bar{X}\|_F$ relative to the start")
     handles = [Line2D([], [], color=colours[name], label=name) for name in compressors]
     for name in graphs if len(graphs) > 1 else ():
-        handles.append(Line2D([], [], color="0.3", linestyle=styles[name], label=name))
+        label = as_it_stands(name)
+        handles.append(Line2D([], [], color="0.3", linestyle=styles[name], label=label))
     figure.legend(handles=handles, loc="outside upper center", ncols=6, frameon=False)
     figure.savefig(path, dpi=150)
 
@@ -154,7 +163,7 @@ def _parse(arguments: Sequence[str]) -> tuple[Options, dict[str, Any]]:
 def _warn_of_unused(given: Iterable[str], taken: Collection[str]) -> None:
     if unused := [f"--{name}" for name in given if name not in taken]:
         words = f"{', '.join(unused)}: no compressor in --comm_op takes it"
-        print(f"consensus: warning: {words}", file=sys.stderr)
+        say(f"consensus: warning: {words}")
 
 
 def _cell(topology: Topology, name: str, compressor: Compressor, options: Options) -> Setting:

@@ -14,9 +14,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from pcode.tools.command import FORMATS, Parser, check_writable, tool
+from pcode.tools.command import FORMATS, Parser, as_it_stands, check_writable, tool
 from pcode.topology import Graph, Mixing, Topology, make_graph
 from pcode.utils.errors import UserError
+from pcode.utils.files import printable
 
 ROUNDS_SHOWN = 4
 CIRCULAR = ("ring", "ring_ext", "data_center", "complete", "expander", "exponential")
@@ -46,7 +47,7 @@ def draw(graph: Graph, path: Path) -> None:
         if len(rounds) > 1:
             panel.set_title(f"round {step}", fontsize=10, color=INK)
     title = f"{graph.name}, n = {graph.num_nodes}, spectral gap {graph.spectral_gap:.3g}"
-    figure.suptitle(title, fontsize=12, color=INK)
+    figure.suptitle(as_it_stands(printable(title)), fontsize=12, color=INK)
     figure.savefig(path, dpi=200, bbox_inches="tight", pad_inches=0.1)
 
 
@@ -146,7 +147,7 @@ def main(arguments: Sequence[str]) -> None:
         raise UserError(f"--n_mpi_process {options.n_mpi_process}: at most {MAX_NODES}")
     graph = make_graph(options.graph_topology, options.n_mpi_process, options.manual_seed)
     check_writable("picture", options.picture, FORMATS)
-    print(*graph.notices, *summary(graph), sep="\n")
+    print(*map(printable, (*graph.notices, *summary(graph))), sep="\n")
     if options.picture is not None:
         draw(graph, options.picture)
         print(f"picture: {options.picture}")

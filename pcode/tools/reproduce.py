@@ -36,14 +36,13 @@ from tqdm import tqdm
 
 from pcode.config import make_config
 from pcode.datasets import loader
-from pcode.tools.command import FORMATS, Parser, check_writable, tool, write
+from pcode.tools.command import FAILED, FORMATS, Parser, check_writable, say, tool, write
 from pcode.tools.reproduce_report import caption, draw, markdown, summarise
 from pcode.tools.reproduce_tables import ROOT, TABLES, Cell, Setting, Table, is_rehearsal
 from pcode.tools.results_runs import DIVERGED as HAS_DIVERGED
-from pcode.tools.results_runs import FINISHED, read_summary
+from pcode.tools.results_runs import FINISHED, naming, number_of, read_summary
 from pcode.utils.errors import DIVERGED, UserError
 
-FAILED = 1  # the exit status where a run failed
 _DEFAULTS = make_config().flat()
 
 
@@ -91,13 +90,20 @@ def _select(table: Table, patterns: str) -> list[Cell]:
 
 
 def _ended(folder: Path, experiment: str, metric: str) -> list[float]:
-    """Return the figures of an experiment's runs that have ended; NaN: diverged."""
+    """Return the figures of an experiment's runs that have ended; NaN: diverged.
+
+    Raises:
+        UserError: a summary cannot be read.
+    """
     figures = []
     for file in sorted(folder.glob(f"*/*/{experiment}/*/summary.json")):
         summary = read_summary(file) or {}
         ending = summary.get("exit_reason", "")
         if ending == FINISHED:
-            figures.append(float(summary[f"test_{metric}"]))
+            with naming(file):
+                if (figure := number_of(summary, f"test_{metric}")) is None:
+                    raise ValueError(f"test_{metric} is not there")
+            figures.append(float(figure))
         elif ending.startswith(HAS_DIVERGED):
             figures.append(math.nan)
     return figures
@@ -105,6 +111,15 @@ def _ended(folder: Path, experiment: str, metric: str) -> list[float]:
 
 def _run_cell(setting: Setting, cell: Cell, seed: int) -> tuple[str, float, str | None]:
     """Return the row of one run, see `run_all`; from its folder where it ran before."""
+    try:
+        figure, failure = _figure(setting, cell, seed)
+    except UserError as error:
+        figure, failure = math.nan, str(error)
+    return cell.name, figure, f"{cell.name}, seed {seed}: {failure}" if failure else None
+
+
+def _figure(setting: Setting, cell: Cell, seed: int) -> tuple[float, str | None]:
+    """Return the figure of one run and why it failed; raise as `_ended`."""
     # No run of other flags is called so.
     flags = setting.config(cell, seed).flat()
     changed = {name: value for name, value in flags.items() if value != _DEFAULTS[name]}
@@ -124,9 +139,8 @@ def _run_cell(setting: Setting, cell: Cell, seed: int) -> tuple[str, float, str 
         figures = _ended(setting.folder, experiment, cell.metric)
         if done.returncode not in (0, DIVERGED) or not figures:
             said = done.stderr.strip().splitlines() or ["it said nothing"]
-            status = f"ended with status {done.returncode}"
-            return cell.name, math.nan, f"{cell.name}, seed {seed}: {status}: {said[-1]}"
-    return cell.name, figures[-1], None
+            return math.nan, f"ended with status {done.returncode}: {said[-1]}"
+    return figures[-1], None
 
 
 def run_all(setting: Setting, cells: Sequence[Cell], jobs: int) -> pd.DataFrame:
@@ -184,7 +198,7 @@ def main(arguments: Sequence[str]) -> int:
         draw(setting, cells, options.picture)
     failures = runs["failure"].dropna()
     for failure in failures:
-        print(f"reproduce: error: {failure}", file=sys.stderr)
+        say(f"reproduce: error: {failure}")
     return FAILED if len(failures) else 0
 
 

@@ -20,6 +20,7 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogFormatterMathtext, LogLocator, NullFormatter
 
+from pcode.tools.command import as_it_stands
 from pcode.tools.results_runs import DIVERGED, METRICS, Metric
 from pcode.tools.results_table import groups_of, title
 from pcode.utils.timing import PARTS
@@ -29,6 +30,8 @@ DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (4, 1, 1, 1)), (0, (1.5, 1)))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 MOST_MARKERS = 8  # of a curve
 LEGEND_LETTERS, BAR_LETTERS = 54, 26  # of a line
+MOST_LINES = 8  # of a label
+DPI, MOST_PIXELS = 300, 32_000  # matplotlib draws no more than 65,535 in a column
 WIDTH, PANEL_HEIGHT, LEGEND_LINE, LETTER = 3.5, 2.1, 0.15, 0.052  # inches
 STYLE: dict[Any, Any] = {
     "font.size": 8,
@@ -128,7 +131,12 @@ def curve_of(group: pd.DataFrame, x: Quantity, y: Quantity) -> Curve:
         values = steps.xs("y", axis=1, level=1)
         values = values.set_axis(steps.xs("x", axis=1, level=1).mean(axis=1), axis=0)
     breaks_off = bool((counted["state"] == DIVERGED).all())
-    return Curve(textwrap.fill(title(group), LEGEND_LETTERS), values, breaks_off)
+    return Curve(_label(group, LEGEND_LETTERS), values, breaks_off)
+
+
+def _label(group: pd.DataFrame, letters: int) -> str:
+    """Return a group's title in lines of so many letters."""
+    return as_it_stands(textwrap.fill(title(group), letters, max_lines=MOST_LINES))
 
 
 def course_figure(runs: pd.DataFrame, x: Quantity, y: Quantity) -> Figure | None:
@@ -183,13 +191,16 @@ def _finished(figure: Figure, labels: Sequence[str], panel_height: float = PANEL
 
 def step_figure(runs: pd.DataFrame) -> Figure | None:
     """Draw a bar for each group, in the parts of a step; None where no time was measured."""
-    bars = {title(group): parts for group in groups_of(runs) if len(parts := _parts(group))}
+    labels, bars = [], []
+    for group in groups_of(runs):
+        if len(parts := _parts(group)):
+            labels.append(_label(group, BAR_LETTERS))
+            bars.append(parts)
     if not bars:
         return None
-    labels = [textwrap.fill(label, BAR_LETTERS) for label in bars]
     figure = Figure(layout="constrained")
     panel = figure.subplots()
-    lengths = pd.DataFrame(list(bars.values()))
+    lengths = pd.DataFrame(bars)
     left = pd.Series(0.0, lengths.index)
     for part, style in PART_STYLES.items():
         panel.barh(
@@ -246,5 +257,5 @@ def draw_all(runs: pd.DataFrame, folder: Path, suffix: str) -> tuple[list[Path],
         figures["step_time"] = step_figure(runs)
         drawn = {folder / f"{name}.{suffix}": each for name, each in figures.items() if each}
         for path, figure in drawn.items():
-            figure.savefig(path, dpi=300)
+            figure.savefig(path, dpi=min(DPI, MOST_PIXELS / figure.get_figheight()))
     return list(drawn), [name for name, figure in figures.items() if figure is None]

@@ -1,25 +1,38 @@
 """Runs as a table: a row for each run, read from its folder."""
 
-import json
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import reduce
-from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import pandas as pd
-import yaml
 
 from pcode.compression import COMPRESSORS
-from pcode.config.parser import make_config, why_irrelevant
+from pcode.config.files import read_run_flags
+from pcode.config.parser import all_flags, make_config, why_irrelevant
 from pcode.optim import OPTIMIZERS
 from pcode.training.tasks import TASKS, Task
 from pcode.utils.errors import UserError
+from pcode.utils.files import cut, decoded, json_object, printable, read_lines, read_text
 from pcode.utils.options import look_up, options_of
 from pcode.utils.timing import PARTS
 
 Record = dict[str, Any]
+
+CONFIG = "config.yaml"
+# A summary, and a line of a log: those of 4096 nodes take 300 kB and 2 kB.
+MOST_BYTES = 1 << 22
+MOST_EVALUATIONS = 100_000  # of a node
+MOST_STEPS = 1 << 53
+# Folders are looked for runs so far down; a run lies four below --checkpoint.
+DEEPEST = 100
+LARGEST = 1e300  # of a number, so that means are finite
+LONGEST_REASON = 1000
+LONGEST_VALUE = 32767  # of a flag: what the cell of a spreadsheet holds
+_RANK = re.compile("[0-9]+")
 
 UNFINISHED, DIVERGED, FINISHED = "unfinished", "diverged", "finished"
 
@@ -53,82 +66,116 @@ _IN_SUMMARY = {
 }
 _IDENTITY = ("data", "arch", "experiment", "manual_seed", "graph_topology", "optimizer")
 _COURSE = (*OF_METRIC[:3], "epoch", "consensus_distance", "bytes_sent", "seconds")
+_EVALUATED = ("step", *_COURSE[3:], *(f"{name}_{of}" for of in METRICS for name in _COURSE[:3]))
 
 
-def _read_text(path: Path) -> str:
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Make a UserError that names the file of what is wrong with its content."""
     try:
-        return path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read") from error
+        yield
+    except (ValueError, LookupError) as error:
+        raise UserError(f"{path}: cannot be read: {cut(str(error), LONGEST_REASON)}") from None
 
 
-def _parse(text: str, where: object) -> Record:
-    """Parse a JSON object; `where` is named in errors."""
-    try:
-        content = json.loads(text)
-    except ValueError as error:
-        raise UserError(f"{where}: is damaged (no JSON)") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{where}: is damaged (no JSON object)")
-    return content
+def number_of(record: Record, name: str) -> float | None:
+    """Return a number of a record; None where it is missing or null."""
+    value = record.get(name)
+    if value is None:
+        return None
+    if type(value) not in (int, float) or not abs(value) <= LARGEST:
+        raise ValueError(f"{name} is no number")
+    number: float = value
+    return number
+
+
+def _parts(record: Record) -> dict[str, float | None]:
+    """Return the seconds of a step that a record holds."""
+    parts = record.get("step_seconds") or {}
+    if not isinstance(parts, dict):
+        raise ValueError("step_seconds is no JSON object")
+    return {name: number_of(parts, name) for name in ("total", *PARTS)}
 
 
 def read_summary(path: Path) -> Record | None:
-    """Read a run's summary.json; None: there is none."""
+    """Read a run's summary.json; None: there is none.
+
+    Raises:
+        UserError: it cannot be read.
+    """
     if not path.exists():
         return None
-    summary = _parse(_read_text(path), path)
-    if not isinstance(summary.get("exit_reason"), str):
-        raise UserError(f"{path}: is damaged (exit_reason is no text)")
+    with naming(path):
+        summary = json_object(read_text(path, MOST_BYTES))
+        if not isinstance(summary.get("exit_reason"), str):
+            raise ValueError("exit_reason is no text")
     return summary
 
 
-def _read_log(path: Path) -> list[Record]:
-    """Read a node's records, without a last line that a killed run left incomplete."""
-    *lines, rest = _read_text(path).split("\n")
-    records = [_parse(line, f"{path}, line {n}") for n, line in enumerate(lines, start=1)]
-    with suppress(UserError):
-        records.append(_parse(rest, path))
-    return records
+def _evaluation(record: Record) -> dict[str, float | None]:
+    """Return the numbers of a record of an evaluation."""
+    numbers = {name: number_of(record, name) for name in _EVALUATED}
+    step = numbers["step"]
+    if step is None or not 0 <= step <= MOST_STEPS:
+        raise ValueError(f"step is no number from 0 to {MOST_STEPS}")
+    return numbers
 
 
-def _numbers(records: Sequence[Record], fields: Mapping[str, str], where: Path) -> pd.DataFrame:
-    """Tabulate numbers (column -> name in the records), None where one is missing or null."""
-    if not all(isinstance(each, dict) for each in records):
-        raise UserError(f"{where}: is damaged (no JSON object)")
-    rows = [{column: each.get(name) for column, name in fields.items()} for each in records]
-    for column, value in chain.from_iterable(row.items() for row in rows):
-        if value is not None and type(value) not in (int, float):
-            raise UserError(f"{where}: is damaged ({fields[column]} is no number)")
-    return pd.DataFrame(rows, columns=list(fields), dtype=object)
+def _read_log(path: Path) -> tuple[pd.DataFrame, dict[str, float | None]]:
+    """Read a node's evaluations, by step, and the seconds of a step in its last training record.
+
+    A last line that a killed run left incomplete is left out.
+    """
+    evaluations: dict[float | None, dict[str, float | None]] = {}
+    last: Record = {}
+    with naming(path):
+        for number, line in enumerate(read_lines(path, MOST_BYTES), start=1):
+            try:
+                record = json_object(decoded(line))
+                if record.get("kind") == "evaluation":
+                    numbers = _evaluation(record)
+                    # A run that went on from a checkpoint may have evaluated a step again.
+                    evaluations.pop(numbers["step"], None)
+                    evaluations[numbers["step"]] = numbers
+                elif record.get("kind") == "train":
+                    last = record
+            except ValueError as error:
+                if line.endswith(b"\n"):
+                    raise ValueError(f"line {number}: {error}") from None
+            if len(evaluations) > MOST_EVALUATIONS:
+                raise ValueError(f"more than {MOST_EVALUATIONS} evaluations")
+        parts = _parts(last)
+    found = pd.DataFrame(list(evaluations.values()), columns=list(_EVALUATED), dtype=float)
+    return found.set_index("step"), parts
 
 
 def _read_flags(path: Path) -> dict[str, Any]:
     """Read the flags that matter in a run, with the defaults of those that it did not know."""
-    try:
-        content = yaml.safe_load(_read_text(path))
-    except yaml.YAMLError as error:
-        raise UserError(f"{path}: is damaged (no YAML)") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: is damaged (no `flag: value` lines)")
+    declared = all_flags()
+    texts = read_run_flags(str(path), {name: name for name in declared}, others=True)
     # Not checked as a run's flags are: it has run, perhaps on a machine with more than this one.
     flags = make_config().flat()
-    for name in flags.keys() & content.keys():
-        value = content[name]
-        flags[name] = tuple(value) if isinstance(value, list) else value
-    try:
+    with naming(path):
+        for name, (text, _) in texts.items():
+            if len(text) > LONGEST_VALUE:
+                raise ValueError(f"--{name}: longer than {LONGEST_VALUE} characters")
+            flags[name] = declared[name].parse(text)
         look_up("optimizer", flags["optimizer"], OPTIMIZERS)
         look_up("comm_op", flags["comm_op"], COMPRESSORS)
+        for name in ("n_mpi_process", "manual_seed"):
+            declared[name].validate(flags[name])
         for name in why_irrelevant(flags, flags):
             del flags[name]
-        for name in ("n_mpi_process", "manual_seed"):
-            flags[name] = int(flags[name])
-    except (UserError, LookupError, TypeError, ValueError) as error:
-        raise UserError(f"{path}: is damaged or of another version ({error})") from error
     return flags
 
 
-def find_runs(places: Iterable[Path]) -> pd.DataFrame:
+def _fail(error: UserError) -> NoReturn:
+    raise error
+
+
+def find_runs(
+    places: Iterable[Path], report: Callable[[UserError], object] = _fail
+) -> pd.DataFrame:
     """Read every run in or below the folders, in the order of their paths, each once, into a row.
 
     Columns are `folder`; `flags` (those that matter in it), and of these data, arch, experiment,
@@ -136,40 +183,73 @@ def find_runs(places: Iterable[Path]) -> pd.DataFrame:
     METRICS; None where nothing was evaluated); FIGURES, as they are in the files (None: not known);
     `exit_reason`, and `state`, its first word; `course`, the evaluations that the first node has
     recorded, by step (_COURSE; bytes_sent is the mean over the nodes); `step_parts`, seconds of a
-    step by part (PARTS) and in `total`. A place without a run, or a file of a run that cannot be
-    read, is a UserError.
+    step by part (PARTS) and in `total`. All text but that of `folder` is printable.
+
+    Args:
+        places: folders.
+        report: is called with what is wrong with each run that cannot be read.
+
+    Raises:
+        UserError: a place without a run, or no run can be read; what is wrong with the last.
     """
     found: dict[Path, None] = {}
     for place in places:
-        if not place.is_dir():
+        if not os.path.isdir(place):
             raise UserError(f"{place}: no such folder")
-        configs = sorted(place.rglob("config.yaml"))
+        configs = sorted(_configs(place))
         if not configs:
             raise UserError(f"{place}: no run in it (no config.yaml)")
         found.update(dict.fromkeys(path.parent.resolve() for path in configs))
+    rows, unread = [], []
+    for folder in found:
+        try:
+            rows.append(_read_run(folder))
+        except UserError as error:
+            unread.append(error)
+    last = None if rows else unread.pop()
+    for each in unread:
+        report(each)
+    if last is not None:
+        raise last
     # Objects: whole numbers stay whole beside unknown ones.
-    return pd.DataFrame([_read_run(folder) for folder in found], dtype=object)
+    return pd.DataFrame(rows, dtype=object)
+
+
+def _configs(place: Path) -> Iterator[Path]:
+    """Yield what is called config.yaml in a folder or below, not in folders of folders without end.
+
+    Links to folders are not followed.
+    """
+    above = len(place.parts)
+    for name, folders, files in os.walk(place):
+        folder = Path(name)
+        if CONFIG in (*folders, *files):
+            yield folder / CONFIG
+        if len(folder.parts) - above >= DEEPEST:
+            folders.clear()
 
 
 def _read_run(folder: Path) -> dict[str, Any]:
-    flags = _read_flags(folder / "config.yaml")
-    files = (path for path in folder.glob("*/log.jsonl") if path.parent.name.isdigit())
-    logs = {path: _read_log(path) for path in sorted(files, key=lambda log: int(log.parent.name))}
+    flags = _read_flags(folder / CONFIG)
+    places = [path for path in folder.glob("*/log.jsonl") if _RANK.fullmatch(path.parent.name)]
+    logs = [_read_log(path) for path in sorted(places, key=lambda path: int(path.parent.name))]
     path = folder / "summary.json"
     summary = read_summary(path)
-    evaluations = {log: _of_kind("evaluation", records) for log, records in logs.items()}
-    recorded = set(chain(*chain(*evaluations.values()), summary or ()))
+    evaluations = [evaluated for evaluated, _ in logs]
+    recorded = {name for each in evaluations for name in each.columns[each.notna().any()]}
+    recorded |= summary.keys() if summary is not None else set()
     metric = next((name for name in METRICS if f"test_{name}" in recorded), None)
     course = _course(evaluations, metric)
     if summary is None:
-        lasts = {log: _of_kind("train", records)[-1:] for log, records in logs.items()}
-        parts, ending = _step_parts(lasts), UNFINISHED
+        parts, ending = [parts for _, parts in logs], UNFINISHED
         figures = _figures_so_far(course, metric, flags["n_mpi_process"])
     else:
-        parts, ending = _step_parts({path: [summary]}), summary["exit_reason"]
-        names = [name for name in FIGURES if name != "step_seconds"]
-        fields = {name: _field(_IN_SUMMARY.get(name, name), metric) for name in names}
-        figures = _numbers([summary], fields, path).iloc[0].to_dict()
+        with naming(path):
+            parts, ending = [_parts(summary)], printable(summary["exit_reason"])
+            names = [name for name in FIGURES if name != "step_seconds"]
+            fields = {name: _field(_IN_SUMMARY.get(name, name), metric) for name in names}
+            figures = {name: number_of(summary, field) for name, field in fields.items()}
+    step_parts = _mean_parts(parts)
     return {
         "folder": folder,
         "flags": flags,
@@ -178,16 +258,12 @@ def _read_run(folder: Path) -> dict[str, Any]:
         "compressor": _compressor(flags),
         "metric": metric,
         **figures,
-        "step_seconds": parts.get("total"),
-        "exit_reason": ending,
-        "state": ending.partition(":")[0],
+        "step_seconds": step_parts.get("total"),
+        "exit_reason": cut(ending, LONGEST_REASON),
+        "state": cut(ending.partition(":")[0], LONGEST_REASON),
         "course": course,
-        "step_parts": parts,
+        "step_parts": step_parts,
     }
-
-
-def _of_kind(kind: str, records: Iterable[Record]) -> list[Record]:
-    return [each for each in records if each.get("kind") == kind]
 
 
 def _field(name: str, metric: str | None) -> str:
@@ -203,18 +279,14 @@ def _compressor(flags: Mapping[str, Any]) -> str:
     return " ".join([name, *(str(flags[flag]) for flag in own), *unbiased])
 
 
-def _course(evaluations: Mapping[Path, Sequence[Record]], metric: str | None) -> pd.DataFrame:
+def _course(evaluations: Sequence[pd.DataFrame], metric: str | None) -> pd.DataFrame:
     """Tabulate the evaluations of the first node by step, with the bytes that a node has sent."""
     if metric is None or not evaluations:
         return pd.DataFrame(columns=list(_COURSE), dtype=float)
-    fields = {name: _field(name, metric) for name in ("step", *_COURSE)}
-    nodes = [
-        # A run that went on from a checkpoint may have evaluated a step again.
-        _numbers(records, fields, log).astype(float).drop_duplicates("step", keep="last")
-        for log, records in evaluations.items()
-    ]
-    course = nodes[0].set_index("step")
-    return course.assign(bytes_sent=pd.concat(nodes).groupby("step")["bytes_sent"].mean())
+    names = {_field(name, metric): name for name in _COURSE}
+    course = evaluations[0].rename(columns=names)[list(_COURSE)]
+    sent = [each["bytes_sent"].reindex(course.index) for each in evaluations]
+    return course.assign(bytes_sent=pd.concat(sent, axis=1).mean(axis=1))
 
 
 def _figures_so_far(course: pd.DataFrame, metric: str | None, num_nodes: int) -> dict[str, Any]:
@@ -235,14 +307,7 @@ def _figures_so_far(course: pd.DataFrame, metric: str | None, num_nodes: int) ->
     return {name: None if pd.isna(value) else value for name, value in known.items()}
 
 
-def _step_parts(records: Mapping[Path, Sequence[Record]]) -> dict[str, float]:
+def _mean_parts(of_nodes: Sequence[Mapping[str, float | None]]) -> dict[str, float]:
     """Return seconds of a step, mean over the nodes; nothing where no time was measured."""
-    fields = {name: name for name in ("total", *PARTS)}
-    measured = [
-        _numbers([each.get("step_seconds") or {} for each in of_file], fields, path)
-        for path, of_file in records.items()
-    ]
-    if not measured:
-        return {}
-    mean = pd.concat(measured).astype(float).mean().dropna()
+    mean = pd.DataFrame(of_nodes, columns=["total", *PARTS], dtype=float).mean().dropna()
     return mean.to_dict() if "total" in mean else {}

@@ -7,6 +7,7 @@ import pandas as pd
 
 from pcode.config.parser import COMPONENTS, all_flags
 from pcode.tools.results_runs import FIGURES, FINISHED, METRICS, OF_METRIC
+from pcode.utils.files import printable
 
 # A short name begins with components, whose values need no flag's name; then comes the number.
 COMPONENT_FLAGS = [component.flag for component in reversed(COMPONENTS)]
@@ -156,6 +157,14 @@ def table(runs: pd.DataFrame) -> list[list[str]]:
     return rows
 
 
+def _cell(value: object) -> object:
+    """Return a value as a spreadsheet takes it for a number or for text, but for no formula."""
+    if isinstance(value, int | float):
+        return value
+    text = printable(str(value))
+    return f"'{text}" if text.startswith(("=", "+", "-", "@")) else text
+
+
 def csv_text(runs: pd.DataFrame) -> str:
     """Write a row for each run, with raw numbers; what is not known is empty."""
     identity = "folder run data arch experiment manual_seed num_nodes graph_topology optimizer"
@@ -166,6 +175,8 @@ def csv_text(runs: pd.DataFrame) -> str:
         for name in OF_METRIC
     }
     others = [name for name in FIGURES if name not in OF_METRIC]
-    shown = [*identity.split(), "compressor", *of_metric, *others, "exit_reason"]
-    text: str = runs.assign(**of_metric)[shown].to_csv(index=False, lineterminator="\n")
+    named = [*identity.split(), "compressor", "exit_reason"]
+    cells = {name: runs[name].map(_cell) for name in named} | of_metric
+    shown = [*named[:-1], *of_metric, *others, "exit_reason"]
+    text: str = runs.assign(**cells)[shown].to_csv(index=False, lineterminator="\n")
     return text

@@ -8,6 +8,7 @@ import gzip
 import hashlib
 import heapq
 import io
+import json
 import lzma
 import os
 import re
@@ -33,6 +34,7 @@ _LEFT_BY_SYSTEMS = {
     *("$recycle.bin", "recycler", "system volume information", "~snapshot", "#snapshot"),
     *("#recycle", "@recycle", "@recently-snapshot", "@eadir", "@tmp", "@__thumb"),
 }
+LONGEST_NAME_BYTES = 255  # of a file on the usual file systems
 # Among how many names at most those like another are looked for, for it takes 40 us a name.
 _MOST_ALIKE = 500
 
@@ -81,15 +83,38 @@ def sync_folder(path: Path) -> None:
 LONGEST_QUOTE = 80
 
 
+def cut(text: str, most: int) -> str:
+    """Return a text of at most so many characters."""
+    return text if len(text) <= most else text[: most - 3] + "..."
+
+
 def shortened(text: str) -> str:
     """Return a text as it can stand in one line of an error."""
-    return repr(text if len(text) <= LONGEST_QUOTE else text[: LONGEST_QUOTE - 3] + "...")
+    return repr(cut(text, LONGEST_QUOTE))
+
+
+def printable(text: str) -> str:
+    """Return a text with Python's escapes for what a terminal or a file would not show as it is."""
+    return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in text)
 
 
 def one_line(reason: object) -> str:
     """Make one line of what another library says of a user's file, for an error."""
-    words = " ".join(re.sub(r"<[^<>]* at 0x[0-9a-f]+>", "", str(reason)).split())
-    return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in words)
+    return printable(" ".join(re.sub(r"<[^<>]* at 0x[0-9a-f]+>", "", str(reason)).split()))
+
+
+def file_name(text: str) -> str:
+    """Name a file or a folder by a printable text: itself where it can be, else with a digest.
+
+    It is one component of a path, is not hidden, and is short enough for the usual file systems.
+    """
+    name = text.replace("/", "_")
+    name = f"_{name}" if is_hidden(name) else name
+    if name == text and 0 < len(os.fsencode(text)) <= LONGEST_NAME_BYTES:
+        return name
+    digest = hashlib.sha256(os.fsencode(text)).hexdigest()[:8]
+    longest = LONGEST_NAME_BYTES - len(digest) - 1
+    return f"{os.fsencode(name)[:longest].decode(errors='ignore')}-{digest}"
 
 
 def check_file(path: str | Path) -> None:
@@ -109,19 +134,29 @@ def check_file(path: str | Path) -> None:
         raise OSError(errno.EINVAL, "not a regular file")
 
 
-def read_bytes(path: str | Path, most_bytes: int) -> bytes:
-    """Return what a regular file of at most `most_bytes` bytes holds; raise as `read_text`."""
+def _parts(
+    path: str | Path,
+    most_bytes: int,
+    read: Callable[[io.BufferedReader, int], bytes],
+    which: str = "",
+) -> Iterator[bytes]:
+    """Yield what `read` takes from a regular file, of at most `most_bytes` each, to its end."""
     try:
         check_file(path)
         with open(path, "rb") as file:
-            content = file.read(most_bytes + 1)
+            while part := read(file, most_bytes + 1):
+                if len(part) > most_bytes:
+                    raise OSError(errno.EFBIG, f"{which}larger than {most_bytes} bytes")
+                yield part
     except OSError as error:
         raise ValueError(error.strerror) from None
     except ValueError:  # a NUL or a lone surrogate
         raise ValueError("not the name of a file") from None
-    if len(content) > most_bytes:
-        raise ValueError(f"larger than {most_bytes} bytes")
-    return content
+
+
+def read_bytes(path: str | Path, most_bytes: int) -> bytes:
+    """Return what a regular file of at most `most_bytes` bytes holds; raise as `read_text`."""
+    return next(_parts(path, most_bytes, io.BufferedReader.read), b"")
 
 
 def read_text(path: str | Path, most_bytes: int) -> str:
@@ -131,6 +166,25 @@ def read_text(path: str | Path, most_bytes: int) -> str:
         ValueError: why it cannot be read, in a few words.
     """
     return decoded(read_bytes(path, most_bytes))
+
+
+def read_lines(path: str | Path, most_bytes: int) -> Iterator[bytes]:
+    """Yield the lines of a regular file of any length, with their ends; raise as `read_text`.
+
+    Each is of at most `most_bytes` bytes.
+    """
+    return _parts(path, most_bytes, io.BufferedReader.readline, "it has a line ")
+
+
+def json_object(text: str) -> dict[str, Any]:
+    """Return the JSON object that a text is; raise a ValueError where it is none."""
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError):
+        content = None
+    if not isinstance(content, dict):
+        raise ValueError("no JSON object")
+    return content
 
 
 def decoded(content: bytes) -> str:

@@ -1,5 +1,6 @@
 """Rows of text as a table, aligned for a terminal or in Markdown."""
 
+import re
 from collections.abc import Collection, Sequence
 
 Rows = Sequence[Sequence[str]]
@@ -22,9 +23,13 @@ def aligned(rows: Rows, left: Collection[str]) -> list[str]:
     ]
 
 
+def escaped(text: str) -> str:
+    """Return a text with nothing in it that Markdown reads as markup, HTML or a formula."""
+    return re.sub(r"[\\`*<>\[\]|&$~]", r"\\\g<0>", text)
+
+
 def markdown(rows: Rows, left: Collection[str]) -> list[str]:
     """Write a Markdown table; the arguments are those of `aligned`."""
-    escaped = [[cell.replace("|", "\\|") for cell in row] for row in rows]
-    lines = ["".join(f"| {cell} " if cell else "| " for cell in row) + "|" for row in escaped]
+    lines = ["".join(f"| {escaped(cell)} " if cell else "| " for cell in row) + "|" for row in rows]
     rule = ["---" if heading in left else "---:" for heading in rows[0]]
     return [lines[0], f"|{'|'.join(rule)}|", *lines[1:]]

@@ -11,7 +11,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pcode.config import make_config, parse, to_yaml
+from pcode.config import config_of_run, make_config, parse, to_yaml
 from pcode.utils.errors import UserError
 
 # The published flag set, with its defaults.
@@ -258,6 +258,27 @@ def test_a_bad_file_is_one_line(tmp_path: Path, content: bytes) -> None:
     with pytest.raises(UserError) as caught:
         parse(["--config", str(file)])
     assert "\n" not in str(caught.value)
+
+
+def test_aliases_stand_for_values_but_not_for_many(tmp_path: Path) -> None:
+    file = tmp_path / "flags.yaml"
+    file.write_text("lr_change_epochs: &epochs [1, 2]\nsave_some_models: *epochs\n")
+    flat = parse(["--config", str(file)]).config.flat()
+    assert (flat["lr_change_epochs"], flat["save_some_models"]) == ((1.0, 2.0), (1, 2))
+    # a kilobyte a thousand times
+    file.write_text(f"user: &a {'x' * 1024}\nlr_change_epochs: [{'*a, ' * 1024}]\n")
+    with pytest.raises(UserError, match="not a YAML file: aliases that stand for more than"):
+        parse(["--config", str(file)])
+
+
+@pytest.mark.parametrize("content", ["user: &a b\nproject: *a\n", "include: flags.yaml\n"])
+def test_a_run_s_file_is_what_a_run_writes(tmp_path: Path, content: str) -> None:
+    (tmp_path / "flags.yaml").touch()
+    (tmp_path / "config.yaml").write_text(content)
+    parse(["--config", str(tmp_path / "config.yaml")])
+    with pytest.raises(UserError) as caught:
+        config_of_run(tmp_path)
+    assert str(caught.value).startswith(f"{tmp_path}/config.yaml: ")
 
 
 @given(st.text(max_size=200))

@@ -39,6 +39,17 @@ def test_a_picture_shows_something_and_is_always_the_same(tmp_path: Path, name: 
     assert (pixels.min(axis=2) < 0.95).mean() > 0.01
 
 
+def test_the_name_of_a_file_is_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    name = "$\\frac{$ \x1b[2J"
+    file, picture = tmp_path / f"{name}.txt", tmp_path / "graph.svg"
+    file.write_text("0 1\n1 2\n")
+    with mpl.rc_context({"svg.fonttype": "none"}):
+        flags = ["--graph_topology", str(file), "--n_mpi_process", "3", "--picture", str(picture)]
+        assert main(flags) == 0
+    assert all(line.isprintable() for line in capsys.readouterr().out.splitlines())
+    assert "$\\frac{$ " in picture.read_text()
+
+
 @pytest.mark.parametrize(
     "flags",
     [

@@ -129,6 +129,15 @@ def test_cells_run_once_and_what_diverges_is_marked(
         cell["cell"]: cell["test_top1"] for cell in json.loads(output.read_text())["cells"]
     } == (measured)
 
+    spoilt = next(file for file in found if file.parts[-3].startswith("all-reduce"))
+    for content in ("[", '{"exit_reason": "finished"}'):
+        spoilt.write_text(content)
+        assert main(arguments) == 1
+        printed = capsys.readouterr()
+        assert "| random 1 % | div | div |" in printed.out
+        last = printed.err.splitlines()[-1]
+        assert last.startswith(f"reproduce: error: all-reduce, seed 1: {spoilt}: cannot be read: ")
+
 
 def test_a_run_that_fails_is_one_line_and_the_others_end(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch

@@ -130,8 +130,8 @@ def test_a_run_that_diverged_is_marked(tmp_path: Path) -> None:
     reason = "diverged: rank 1, step 25: the training loss is inf"
     write_run(tmp_path / "1", {"manual_seed": 1}, (40, 10), ending=reason)
     write_run(tmp_path / "2", {"manual_seed": 2}, (60, 70))
-    write_run(tmp_path / "3", {"manual_seed": 3, "lr": 9}, (30, 10), ending=reason, distance=1e9)
-    assert titles_of(tmp_path) == ["lr 0.1 (1 of 2)", "lr 9"]
+    write_run(tmp_path / "3", {"manual_seed": 3, "lr": 9.0}, (30, 10), ending=reason, distance=1e9)
+    assert titles_of(tmp_path) == ["lr 0.1 (1 of 2)", "lr 9.0"]
     markdown, table = tmp_path / "t.md", tmp_path / "t.csv"
     assert main([str(tmp_path), "--markdown", str(markdown), "--csv", str(table)]) == 0
     first, second = map(cells, markdown.read_text().splitlines()[2:])
