@@ -35,6 +35,7 @@ from pcode.training.planning import make_plan
 from pcode.training.records import runs_folder
 from pcode.training.reports import describe, headline
 from pcode.training.restarts import Attempt, GoingBack, new_run, next_attempt, run_attempts
+from pcode.training.resume import FOUND_VARIABLE
 from pcode.training.sync import StopRequest
 from pcode.utils.devices import (
     check_gpus,
@@ -46,11 +47,13 @@ from pcode.utils.devices import (
 from pcode.utils.errors import (
     INTERRUPTED,
     PREEMPTED,
+    TAKEN,
     USER_ERROR,
     CommunicationError,
     HostError,
     Preempted,
     RunError,
+    TakenError,
     UserError,
     say,
 )
@@ -66,7 +69,10 @@ def main(arguments: Sequence[str]) -> int:
     reads the standard output; anything else: a node failed.
     """
     try:
-        status = _main(arguments)
+        folder = os.getcwd()
+        # Plan again, but for a rank, whose launcher does.
+        while (status := _main(arguments)) == TAKEN and detect() is None:
+            os.chdir(folder)
         sys.stdout.flush()
     except KeyboardInterrupt:
         return INTERRUPTED
@@ -101,12 +107,7 @@ def _main(arguments: Sequence[str]) -> int:
         check_gpus(config.launch.world, processes if config.launch.on_cuda else ())
         plan = make_plan(config)
     except UserError as error:
-        # Every rank finds the same error, and one of them reports it, unless it is of its machine.
-        if place is None or place.rank == 0:
-            say(f"error: {error}")
-        elif isinstance(error, HostError):
-            say(f"error: rank {place.rank} on {gethostname()}: {error}")
-        return USER_ERROR
+        return _refuse(error, place)
     first = place is None or place.rank == 0
     if first and LAUNCHER_VARIABLE not in os.environ:  # what the launcher has said is said
         on_gpus = config.launch.num_processes if config.launch.on_cuda else 0
@@ -123,6 +124,7 @@ def _main(arguments: Sequence[str]) -> int:
             command += ["--consensus_stepsize", repr(plan.search.best)]
         runs = runs_folder(plan.config)
         first_attempt, going_back = _first_attempt(plan, config)
+        command[1:1] = _found(plan, config)
         del plan  # its data set would lie in memory, beside the ranks', for as long as they run
         kind = "terminal" if sys.stderr.isatty() else "pipe"
         command = with_variable(command, LAUNCHER_VARIABLE, kind)
@@ -142,7 +144,19 @@ def _main(arguments: Sequence[str]) -> int:
         print(*headline(plan), sep="\n", flush=True)
     request = StopRequest()
     with request.listening():
-        return _simulate(plan, request) if place is None else _be_rank(plan, place, request)
+        return _be_rank(plan, config, place, request) if place else _simulate(plan, request)
+
+
+def _refuse(error: UserError, place: RankEnvironment | None) -> int:
+    """Say why the flags cannot be followed; the exit status."""
+    if isinstance(error, TakenError) and place is not None and LAUNCHER_VARIABLE in os.environ:
+        return TAKEN
+    # Every rank finds the same error, and one of them reports it, unless it is of its machine.
+    if place is None or place.rank == 0:
+        say(f"error: {error}")
+    elif isinstance(error, HostError):
+        say(f"error: rank {place.rank} on {gethostname()}: {error}")
+    return USER_ERROR
 
 
 def _first_attempt(plan: Plan, config: Config) -> tuple[Attempt, GoingBack | None]:
@@ -154,12 +168,18 @@ def _first_attempt(plan: Plan, config: Config) -> tuple[Attempt, GoingBack | Non
     first = new_run(runs) if plan.timestamp is None else Attempt((), runs / plan.timestamp)
     if start is not None and start.same:
         first = Attempt((), start.run)
-    if config.watch.resume == AUTO:  # what it has found here the ranks need not look for
-        found = "none" if start is None else str(start.run)
-        first = dataclasses.replace(first, flags=("--resume", found, *first.flags))
+    if config.watch.resume == AUTO and start is None:  # the ranks are not to find one
+        first = dataclasses.replace(first, flags=("--resume", "none", *first.flags))
     if config.watch.checkpoint_index is not None and start is not None and start.manifest:
         going_back = GoingBack(start.run, start.manifest.step)
     return first, going_back
+
+
+def _found(plan: Plan, config: Config) -> list[str]:
+    """Return mpirun's flags that tell the ranks what --resume auto has found."""
+    if config.watch.resume != AUTO or plan.start is None:
+        return []
+    return ["-x", f"{FOUND_VARIABLE}={plan.start.run}"]
 
 
 def mpirun_of(flags: Launch, program: Sequence[str]) -> Mpirun:
@@ -226,13 +246,15 @@ def _simulate(plan: Plan, request: StopRequest) -> int:
     except Preempted as end:
         print(f"run.py: {end}")
         return PREEMPTED
+    except TakenError:
+        return TAKEN
     except (RunError, UserError) as error:
         say(f"error: {error}")
         return error.exit_status
     return 0
 
 
-def _be_rank(plan: Plan, place: RankEnvironment, request: StopRequest) -> int:
+def _be_rank(plan: Plan, config: Config, place: RankEnvironment, request: StopRequest) -> int:
     """Run the node of this rank, or its part of one."""
     flags = plan.config.launch
     connected, status = False, 0
@@ -250,7 +272,15 @@ def _be_rank(plan: Plan, place: RankEnvironment, request: StopRequest) -> int:
         connected = True
         try:
             terminal = os.environ.get(LAUNCHER_VARIABLE) == "terminal" or sys.stderr.isatty()
-            run_node(plan, processes, request, StepMark(place.rank), shows_progress=terminal)
+            mark, is_done = StepMark(place.rank), False
+            while not is_done:
+                try:
+                    run_node(plan, processes, request, mark, shows_progress=terminal)
+                    is_done = True
+                except TakenError:
+                    if LAUNCHER_VARIABLE in os.environ:
+                        abort("", TAKEN)
+                    plan = make_plan(config)
         except Preempted as end:
             status = PREEMPTED
             if place.rank == 0:

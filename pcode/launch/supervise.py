@@ -18,7 +18,7 @@ import psutil
 from pcode.launch.closing import close_ports
 from pcode.launch.relay import Filter, Relay
 from pcode.launch.scratch import STEPS_VARIABLE, marked_step, scratch_folder
-from pcode.utils.errors import DIVERGED, INTERRUPTED, PREEMPTED, USER_ERROR, say
+from pcode.utils.errors import DIVERGED, INTERRUPTED, PREEMPTED, TAKEN, USER_ERROR, say
 
 _ASKING = (signal.SIGTERM, signal.SIGUSR1)
 _ENDING = (signal.SIGINT, signal.SIGHUP)
@@ -31,7 +31,7 @@ _KILL_LIMIT_SECONDS = 5.0
 _PR_SET_CHILD_SUBREAPER = 36  # prctl(2)
 _LOOK_SECONDS = 0.05
 # What ranks end with when they know what they do.
-_ORDERLY = (0, USER_ERROR, DIVERGED, PREEMPTED, INTERRUPTED)
+_ORDERLY = (0, USER_ERROR, DIVERGED, TAKEN, PREEMPTED, INTERRUPTED)
 
 
 class Ended(NamedTuple):

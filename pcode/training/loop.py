@@ -56,6 +56,7 @@ def run_node(
 
     Raises:
         UserError: what it starts from is damaged or does not fit.
+        TakenError: on all nodes: another process trains it, or has since it was found.
         DivergenceError: after the summary has been written.
         Preempted: after a checkpoint has been written.
         StorageError: a file could not be written.

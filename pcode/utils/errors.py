@@ -12,6 +12,7 @@ Error = TypeVar("Error", bound="RunError")
 
 USER_ERROR = 2  # the flags cannot be followed, and nothing was written
 DIVERGED = 3  # the loss or a vector is no longer finite
+TAKEN = 74  # of ranks: another process has the run that the launcher has found, which looks again
 PREEMPTED = 75  # SIGTERM or SIGUSR1: saved; --resume goes on (sysexits.h: EX_TEMPFAIL)
 INTERRUPTED = 130  # Ctrl-C
 
@@ -28,6 +29,10 @@ class UserError(ValueError):
     """
 
     exit_status = USER_ERROR
+
+
+class TakenError(UserError):
+    """Another process trains the run that was to go on, or has done so since it was found."""
 
 
 class HostError(UserError):
