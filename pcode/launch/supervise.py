@@ -54,7 +54,8 @@ def launch(command: Sequence[str], here: bool = True, survives: bool = False) ->
       mpirun sends SIGTERM and then SIGKILL to every rank. A signal that this process was started
       to ignore (nohup) stays ignored. SIGUSR2 reaches the ranks as it is.
     - A further signal, or an mpirun that takes longer than `END_LIMIT_SECONDS` to end, kills it:
-      after a signal, and, but for ranks that go on without others, after a rank's failure. It
+      after a signal, after an error that a rank has reported, and, but for ranks that go on
+      without others, after the end of a rank. It
       waits for ever for a host that it cannot reach.
     - When mpirun is gone, so is every process on this machine that came from it, and its files.
       Other hosts' daemons end their ranks when they lose mpirun. This needs Linux, as the next.
@@ -74,7 +75,7 @@ def launch(command: Sequence[str], here: bool = True, survives: bool = False) ->
     """
     with scratch_folder() as scratch, contextlib.closing(asyncio.new_event_loop()) as loop:
         run = _Supervised(loop)
-        failed = (lambda: None) if survives else partial(loop.call_soon_threadsafe, run.failed)
+        failed = partial(loop.call_soon_threadsafe, run.failed)
         # mpirun leaves its ranks where it cannot write. It keeps the reading end open itself: were
         # this process killed, it could still end them.
         reader, writer = os.pipe()
@@ -90,7 +91,7 @@ def launch(command: Sequence[str], here: bool = True, survives: bool = False) ->
             os.close(writer)
             if here:
                 run.close_ports()
-            relay = Relay(reader, failed)
+            relay = Relay(reader, failed, survives)
             loop.run_forever()
         relay.finish(_KILL_LIMIT_SECONDS)
         loop.call_soon(loop.stop)

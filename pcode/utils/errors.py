@@ -18,8 +18,9 @@ INTERRUPTED = 130  # Ctrl-C
 
 
 def say(line: str) -> None:
-    """Write a line of run.py's to the standard error."""
-    print(f"run.py: {line}", file=sys.stderr, flush=True)
+    """Write a line of run.py's to the standard error, at once: other ranks write there too."""
+    sys.stderr.write(f"run.py: {line}\n")
+    sys.stderr.flush()
 
 
 class UserError(ValueError):
