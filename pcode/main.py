@@ -26,7 +26,7 @@ from pcode.launch.environment import (
     rendezvous_address,
 )
 from pcode.launch.hostfile import all_here, check_slots, read_hostfile
-from pcode.launch.mpirun import Mpirun, go_to, with_variable
+from pcode.launch.mpirun import Mpirun, allow_open_files, go_to, with_variable
 from pcode.launch.scratch import StepMark
 from pcode.launch.supervise import launch
 from pcode.training.loop import run_node
@@ -55,8 +55,10 @@ from pcode.utils.errors import (
     RunError,
     TakenError,
     UserError,
+    lacks_memory,
     say,
 )
+from pcode.utils.files import one_line
 
 # The launcher sets it to "terminal" where its standard error is one: a rank's own never is.
 LAUNCHER_VARIABLE = "PCODE_LAUNCHER"
@@ -79,6 +81,11 @@ def main(arguments: Sequence[str]) -> int:
     except UserError as error:  # in what the launch needs
         say(f"error: {error}")
         return USER_ERROR
+    except (MemoryError, RuntimeError) as error:
+        if not lacks_memory(error):
+            raise
+        say(f"error: out of memory: {one_line(error)}")
+        return 1
     except BrokenPipeError:  # `run.py ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
@@ -213,7 +220,10 @@ def _mpirun(flags: Launch, arguments: Sequence[str]) -> Mpirun | None:
             passed_on[position] = os.path.abspath(argument)
         elif argument.startswith("--config="):
             passed_on[position] = f"--config={os.path.abspath(argument.removeprefix('--config='))}"
-    return mpirun_of(flags, [os.path.abspath(sys.argv[0]), *passed_on])
+    mpirun = mpirun_of(flags, [os.path.abspath(sys.argv[0]), *passed_on])
+    if not mpirun.is_remote:
+        allow_open_files(mpirun.num_ranks)
+    return mpirun
 
 
 def _resolve(config: Config, given: frozenset[str], place: RankEnvironment | None) -> Config:

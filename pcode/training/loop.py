@@ -33,9 +33,12 @@ from pcode.utils.errors import (
     DivergenceError,
     LoaderError,
     Preempted,
+    RunError,
     StorageError,
     UserError,
+    lacks_memory,
 )
+from pcode.utils.files import one_line
 
 # Left out of the mean step times: kernels compile in the first steps.
 UNTIMED_STEPS = 2
@@ -68,6 +71,7 @@ def run_node(
         Preempted: after a checkpoint has been written.
         StorageError: a file could not be written.
         LoaderError: the processes that load data failed.
+        RunError: there is no more memory.
         CommunicationError: names rank and step.
         DamagedMessageError: names the edge and the step; no checkpoint holds what came of it.
     """
@@ -98,6 +102,12 @@ def run_node(
         if state is not None:
             reason += f"; {_left_by(state.records.folder)}"
         raise StorageError(reason, rank=rank, step=step) from error
+    except (MemoryError, RuntimeError) as error:
+        if not lacks_memory(error):
+            raise
+        rank = communicator.rank if state is None else int(state.records.own.name)
+        step = None if state is None else state.step
+        raise RunError(f"out of memory: {one_line(error)}", rank=rank, step=step) from error
     state.say(f"results: {state.records.folder}")
     return summary, state.records.folder
 

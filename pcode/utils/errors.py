@@ -23,6 +23,12 @@ def say(line: str) -> None:
     sys.stderr.flush()
 
 
+def lacks_memory(error: BaseException) -> bool:
+    """Return whether it means that this process gets no more memory: of a machine or a GPU."""
+    words = ("allocate memory", "out of memory", "can't start new thread")
+    return isinstance(error, MemoryError) or any(each in str(error) for each in words)
+
+
 class UserError(ValueError):
     """What the user asked for cannot be done; the message says why and what would do.
 
