@@ -20,7 +20,7 @@ class Failures:
     """Sees to it that a process ends badly that has shown a traceback of a thread or an exit."""
 
     def __init__(self) -> None:
-        self.status = 0
+        self.status, self._exit = 0, os._exit  # modules may be gone at the last moment
         self._has_failed = self._is_over = False
         threading.excepthook = self._after(threading.excepthook)
         sys.unraisablehook = self._after(sys.unraisablehook)
@@ -36,10 +36,11 @@ class Failures:
         return show
 
     def _end(self) -> None:
-        self._is_over = True
+        is_last, self._is_over = self._is_over, True
         if self._has_failed and self.status == 0:
-            sys.stdout.flush()
-            os._exit(1)
+            if not is_last:
+                sys.stdout.flush()
+            self._exit(1)
 
 
 def refuse(error: Exception) -> None:
