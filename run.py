@@ -43,7 +43,7 @@ class Failures:
             self._exit(1)
 
 
-def refuse(error: Exception) -> None:
+def explain(error: Exception) -> None:
     """End with one line where a limit of the shell keeps modules from being loaded."""
     limit, _ = resource.getrlimit(resource.RLIMIT_AS)
     reason = " ".join(str(error).split()) or type(error).__name__
@@ -71,7 +71,7 @@ if __name__ == "__main__":
     try:
         from pcode.main import main
     except (ImportError, MemoryError, OSError, RuntimeError) as error:
-        refuse(error)
+        explain(error)
         raise
     if signal.getsignal(signal.SIGINT) == end:
         signal.signal(signal.SIGINT, signal.default_int_handler)

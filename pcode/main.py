@@ -114,7 +114,7 @@ def _main(arguments: Sequence[str]) -> int:
         check_gpus(config.launch.world, processes if config.launch.on_cuda else ())
         plan = make_plan(config)
     except UserError as error:
-        return _refuse(error, place)
+        return _report(error, place)
     first = place is None or place.rank == 0
     if first and LAUNCHER_VARIABLE not in os.environ:  # what the launcher has said is said
         on_gpus = config.launch.num_processes if config.launch.on_cuda else 0
@@ -154,7 +154,7 @@ def _main(arguments: Sequence[str]) -> int:
         return _be_rank(plan, config, place, request) if place else _simulate(plan, request)
 
 
-def _refuse(error: UserError, place: RankEnvironment | None) -> int:
+def _report(error: UserError, place: RankEnvironment | None) -> int:
     """Say why the flags cannot be followed; the exit status."""
     if isinstance(error, TakenError) and place is not None and LAUNCHER_VARIABLE in os.environ:
         return TAKEN

@@ -24,6 +24,9 @@ from pcode.training import loop
 seen = set()
 train = loop.Loop.train
 
+def say(word):
+    sys.stderr.write(" ".join([word, *sorted(set(sys.modules) - seen)]) + "\\n")
+
 def watched(self):
     mark = self._mark_step
     def marked(step):
@@ -32,12 +35,12 @@ def watched(self):
             seen.update(sys.modules)
     self._mark_step = marked
     summary = train(self)
-    print("late:", *sorted(set(sys.modules) - seen), file=sys.stderr)
+    say("late:")
     return summary
 
 loop.Loop.train = watched
 status = main.main(sys.argv[1:])
-print("later:", *sorted(set(sys.modules) - seen), file=sys.stderr)
+say("later:")
 sys.exit(status)
 """
 SMALL = ("--n_mpi_process", "2", "--arch", "mlp", "--mlp_hidden_size", "16", "--num_epochs", "2")
