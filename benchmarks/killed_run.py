@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import re
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from PIL import Image
 
 from pcode.communication.injection import VARIABLE
 from started import (
@@ -24,11 +26,16 @@ from started import (
 )
 
 NODES, EPOCHS = 3, 8
-FLAGS = (
+COMMON = (
     *("--backend", "mpi", "--n_mpi_process", str(NODES), "--graph_topology", "ring"),
-    *("--optimizer", "parallel_choco", "--comm_op", "sign", "--lr", "0.02"),
-    *("--arch", "mlp", "--drop_rate", "0.1", "--batch_size", "16", "--num_epochs", str(EPOCHS)),
+    *("--optimizer", "parallel_choco", "--comm_op", "sign", "--num_epochs", str(EPOCHS)),
 )
+DIGITS = ("--arch", "mlp", "--drop_rate", "0.1", "--lr", "0.02", "--batch_size", "16")
+IMAGES = (
+    *("--data", "imagenet", "--num_workers", "1", "--arch", "logistic_regression"),
+    *("--lr", "1e-5", "--batch_size", "4"),
+)
+IMAGES_OF_A_CLASS = 30
 GONE_SECONDS = 15.0
 # Far more than a start, or a whole run, takes.
 LIMIT_SECONDS = 180.0
@@ -44,11 +51,13 @@ class Reference:
     """The run without failures.
 
     Attributes:
+        flags: with which it and the runs that are compared with it begin.
         sha256: of the nodes' parameters.
         num_steps: of each node.
         moments: seconds at which its configuration was there, and after each epoch's line.
     """
 
+    flags: tuple[str, ...]
     sha256: list[str]
     num_steps: int
     moments: list[float]
@@ -59,8 +68,8 @@ class Kill:
     """One kill to come: of a rank by itself, or from outside.
 
     Attributes:
-        target: "rank", "launcher" or "mpirun".
-        rank: where a rank is the target.
+        target: "rank", "loader", "launcher" or "mpirun".
+        rank: where a rank, or the process that loads its data, is the target.
         phase: where the rank kills itself, or None: from outside, at a moment.
         step: in which it does.
         epochs: the moment is `seconds` after the line of so many epochs; 0: after the beginning.
@@ -78,7 +87,7 @@ class Kill:
         return f"{self.target}, any moment" if self.phase is None else f"rank, {self.phase}"
 
     def __str__(self) -> str:
-        name = self.target if self.rank is None else f"rank {self.rank}"
+        name = self.target if self.rank is None else f"{self.target} {self.rank}"
         if self.phase is not None:
             return f"{name}, {self.phase} of step {self.step}"
         return f"{name}, {self.seconds:.2f} s after epoch {self.epochs}"
@@ -117,13 +126,37 @@ def num_lines(run: Started) -> int:
     return len(EPOCH_LINE.findall(run.printed()))
 
 
-def flags_in(place: Path) -> tuple[str, ...]:
-    return ("--checkpoint", str(place / "runs"), *FLAGS)
+def draw_images(folder: Path) -> tuple[str, ...]:
+    """Make images of two classes in a folder; the flags of a run that loads them."""
+    for part in ("train", "val"):
+        for label in ("cat", "dog"):
+            place = folder / "imagenet" / part / label
+            place.mkdir(parents=True)
+            for number in range(IMAGES_OF_A_CLASS):
+                Image.new("RGB", (64, 64), (number, 0, 0)).save(place / f"{number}.JPEG")
+    return (*IMAGES, "--data_dir", str(folder))
 
 
-def measure_reference(place: Path) -> Reference:
+def flags_in(place: Path, flags: tuple[str, ...]) -> tuple[str, ...]:
+    return ("--checkpoint", str(place / "runs"), *COMMON, *flags)
+
+
+def loader_of(rank: psutil.Process) -> psutil.Process | None:
+    """The process that loads a rank's data, if there is one at the moment."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        for server in rank.children():
+            if any("multiprocessing.forkserver" in word for word in server.cmdline()):
+                return next(iter(server.children()), None)
+    return None
+
+
+def named_semaphores() -> set[str]:
+    return {file.name for file in Path("/dev/shm").glob("sem.*")}
+
+
+def measure_reference(place: Path, flags: tuple[str, ...]) -> Reference:
     moments: list[float] = []
-    with Started(place, "reference", flags_in(place)) as run:
+    with Started(place, "reference", flags_in(place, flags)) as run:
         run.wait_for(lambda: folder_of_run(place / "runs") is not None, "start", LIMIT_SECONDS)
         for epochs in range(EPOCHS + 1):
             run.wait_for(lambda least=epochs: num_lines(run) >= least, "training", LIMIT_SECONDS)  # type: ignore[misc]
@@ -135,7 +168,8 @@ def measure_reference(place: Path) -> Reference:
     num_steps = json.loads((folder / "summary.json").read_bytes())["num_steps"]
     if check_checkpoints(folder) is None:
         sys.exit("the run without failures has left no checkpoint")
-    return Reference(read_digests(folder), num_steps, [moment - moments[0] for moment in moments])
+    seconds = [moment - moments[0] for moment in moments]
+    return Reference(flags, read_digests(folder), num_steps, seconds)
 
 
 def strike(run: Started, kill: Kill, place: Path) -> float | None:
@@ -156,6 +190,10 @@ def strike(run: Started, kill: Kill, place: Path) -> float | None:
     victim = psutil.Process(run.process.pid)
     if kill.target == "mpirun":
         victim = ranks[0].parent()
+    elif kill.target == "loader" and kill.rank is not None:
+        # There is none between two epochs.
+        run.wait_for(lambda: loader_of(ranks[kill.rank or 0]) is not None, "loader", LIMIT_SECONDS)
+        victim = loader_of(ranks[kill.rank])
     elif kill.rank is not None:
         victim = ranks[kill.rank]
     if victim is None or not lives(victim):
@@ -184,11 +222,14 @@ def attempt(place: Path, kill: Kill, reference: Reference) -> Outcome:
     variables = {}
     if kill.phase is not None:
         variables[VARIABLE] = f"kill:{kill.rank}:{kill.step}:{kill.phase}"
-    with Started(place, "killed", flags_in(place), variables=variables) as run:
+    flags, semaphores = flags_in(place, reference.flags), named_semaphores()
+    with Started(place, "killed", flags, variables=variables) as run:
         struck = strike(run, kill, place)
         seconds = None if struck is None else seconds_until_gone(run, struck)
         status = run.status(LIMIT_SECONDS)
         said = run.printed()
+    if left_over := named_semaphores() - semaphores:
+        raise CheckError(f"semaphores are left: {', '.join(sorted(left_over))}")
     folder = folder_of_run(place / "runs")
     if folder is None:
         raise CheckError(f"ended with status {status} before it began: {said[-500:]!r}")

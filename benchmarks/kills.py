@@ -7,12 +7,15 @@ evaluation and checkpoint after each. A run without failures gives the digest of
 ten trials,
 
 - five kill (SIGKILL) a random rank at a random moment of the training;
-- four kill a random rank at a random step in a given phase: those of PHASES in turn;
+- three kill a random rank at a random step in a given phase: those of PHASES in turn;
+- one kills, at a random moment, the process that loads the data of a random rank; this run has
+  small images and a logistic regression in the place of digits and MLP;
 - one kills the launcher or mpirun at a random moment.
 
 A kill that came after the run had finished is late: counted, and drawn again. Checked each time:
 
 - all processes of the run are gone within 15 s of the kill, and its exit status is not 0;
+- no semaphore of a process has come to lie in /dev/shm;
 - every checkpoint that the folder says it has loads, with the digest that was written down;
 - `run.py --resume` goes on from the last one, ends with status 0 and has the digest.
 
@@ -34,6 +37,7 @@ from typing import Any
 
 from harness import keep
 from killed_run import (
+    DIGITS,
     EPOCHS,
     NODES,
     CheckError,
@@ -41,6 +45,7 @@ from killed_run import (
     Outcome,
     Reference,
     attempt,
+    draw_images,
     measure_reference,
 )
 from pcode.utils.errors import UserError
@@ -49,6 +54,8 @@ from started import LimitExceededError, end_in_good_order
 AFTER_EPOCHS = ("meeting", "evaluate", "save", "manifest")
 PHASES = ("data", "forward", "backward", "exchange", *AFTER_EPOCHS)
 DRAWS = 5
+# Which of ten trials kills a process that loads data.
+LOADERS = 7
 
 
 def draw(number: int, draws: random.Random, reference: Reference) -> Kill:
@@ -60,6 +67,8 @@ def draw(number: int, draws: random.Random, reference: Reference) -> Kill:
         target = "launcher" if number // 10 % 2 == 0 else "mpirun"
         return Kill(target, epochs=epochs, seconds=seconds)
     rank = draws.randrange(NODES)
+    if number % 10 == LOADERS:
+        return Kill("loader", rank, epochs=epochs, seconds=seconds)
     if number % 2 == 0:
         return Kill("rank", rank, epochs=epochs, seconds=seconds)
     phase = PHASES[number // 2 % len(PHASES)]
@@ -131,14 +140,21 @@ def main() -> int:
     arguments = parser.parse_args()
     end_in_good_order()
     place = Path(tempfile.mkdtemp(prefix="kills-"))
-    reference = measure_reference(place / "reference")
+    reference = measure_reference(place / "reference", DIGITS)
+    of_images = measure_reference(place / "images", draw_images(place / "data"))
     print(
         f"without failures: {reference.num_steps} steps, {reference.moments[-1]:.1f} s of training",
         flush=True,
     )
     draws = random.Random(arguments.seed)
     rows = [
-        trial(number, place / str(number), draws, reference) for number in range(arguments.kills)
+        trial(
+            number,
+            place / str(number),
+            draws,
+            of_images if number % 10 == LOADERS else reference,
+        )
+        for number in range(arguments.kills)
     ]
     print(*table(rows, reference), sep="\n")
     failed = sum(row["failure"] is not None for row in rows)

@@ -26,7 +26,7 @@ from pcode.launch.environment import (
     rendezvous_address,
 )
 from pcode.launch.hostfile import all_here, check_slots, read_hostfile
-from pcode.launch.mpirun import Mpirun, go_to, with_variable
+from pcode.launch.mpirun import Mpirun, allow_open_files, go_to, with_variable
 from pcode.launch.scratch import StepMark
 from pcode.launch.supervise import launch
 from pcode.training.loop import run_node
@@ -35,6 +35,7 @@ from pcode.training.planning import make_plan
 from pcode.training.records import runs_folder
 from pcode.training.reports import describe, headline
 from pcode.training.restarts import Attempt, GoingBack, new_run, next_attempt, run_attempts
+from pcode.training.resume import FOUND_VARIABLE
 from pcode.training.sync import StopRequest
 from pcode.utils.devices import (
     check_gpus,
@@ -46,14 +47,18 @@ from pcode.utils.devices import (
 from pcode.utils.errors import (
     INTERRUPTED,
     PREEMPTED,
+    TAKEN,
     USER_ERROR,
     CommunicationError,
     HostError,
     Preempted,
     RunError,
+    TakenError,
     UserError,
+    lacks_memory,
     say,
 )
+from pcode.utils.files import one_line
 
 # The launcher sets it to "terminal" where its standard error is one: a rank's own never is.
 LAUNCHER_VARIABLE = "PCODE_LAUNCHER"
@@ -66,13 +71,21 @@ def main(arguments: Sequence[str]) -> int:
     reads the standard output; anything else: a node failed.
     """
     try:
-        status = _main(arguments)
+        folder = os.getcwd()
+        # Plan again, but for a rank, whose launcher does.
+        while (status := _main(arguments)) == TAKEN and detect() is None:
+            os.chdir(folder)
         sys.stdout.flush()
     except KeyboardInterrupt:
         return INTERRUPTED
     except UserError as error:  # in what the launch needs
         say(f"error: {error}")
         return USER_ERROR
+    except (MemoryError, RuntimeError) as error:
+        if not lacks_memory(error):
+            raise
+        say(f"error: out of memory: {one_line(error)}")
+        return 1
     except BrokenPipeError:  # `run.py ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
@@ -101,12 +114,7 @@ def _main(arguments: Sequence[str]) -> int:
         check_gpus(config.launch.world, processes if config.launch.on_cuda else ())
         plan = make_plan(config)
     except UserError as error:
-        # Every rank finds the same error, and one of them reports it, unless it is of its machine.
-        if place is None or place.rank == 0:
-            say(f"error: {error}")
-        elif isinstance(error, HostError):
-            say(f"error: rank {place.rank} on {gethostname()}: {error}")
-        return USER_ERROR
+        return _report(error, place)
     first = place is None or place.rank == 0
     if first and LAUNCHER_VARIABLE not in os.environ:  # what the launcher has said is said
         on_gpus = config.launch.num_processes if config.launch.on_cuda else 0
@@ -123,6 +131,7 @@ def _main(arguments: Sequence[str]) -> int:
             command += ["--consensus_stepsize", repr(plan.search.best)]
         runs = runs_folder(plan.config)
         first_attempt, going_back = _first_attempt(plan, config)
+        command[1:1] = _found(plan, config)
         del plan  # its data set would lie in memory, beside the ranks', for as long as they run
         kind = "terminal" if sys.stderr.isatty() else "pipe"
         command = with_variable(command, LAUNCHER_VARIABLE, kind)
@@ -142,7 +151,19 @@ def _main(arguments: Sequence[str]) -> int:
         print(*headline(plan), sep="\n", flush=True)
     request = StopRequest()
     with request.listening():
-        return _simulate(plan, request) if place is None else _be_rank(plan, place, request)
+        return _be_rank(plan, config, place, request) if place else _simulate(plan, request)
+
+
+def _report(error: UserError, place: RankEnvironment | None) -> int:
+    """Say why the flags cannot be followed; the exit status."""
+    if isinstance(error, TakenError) and place is not None and LAUNCHER_VARIABLE in os.environ:
+        return TAKEN
+    # Every rank finds the same error, and one of them reports it, unless it is of its machine.
+    if place is None or place.rank == 0:
+        say(f"error: {error}")
+    elif isinstance(error, HostError):
+        say(f"error: rank {place.rank} on {gethostname()}: {error}")
+    return USER_ERROR
 
 
 def _first_attempt(plan: Plan, config: Config) -> tuple[Attempt, GoingBack | None]:
@@ -154,12 +175,18 @@ def _first_attempt(plan: Plan, config: Config) -> tuple[Attempt, GoingBack | Non
     first = new_run(runs) if plan.timestamp is None else Attempt((), runs / plan.timestamp)
     if start is not None and start.same:
         first = Attempt((), start.run)
-    if config.watch.resume == AUTO:  # what it has found here the ranks need not look for
-        found = "none" if start is None else str(start.run)
-        first = dataclasses.replace(first, flags=("--resume", found, *first.flags))
+    if config.watch.resume == AUTO and start is None:  # the ranks are not to find one
+        first = dataclasses.replace(first, flags=("--resume", "none", *first.flags))
     if config.watch.checkpoint_index is not None and start is not None and start.manifest:
         going_back = GoingBack(start.run, start.manifest.step)
     return first, going_back
+
+
+def _found(plan: Plan, config: Config) -> list[str]:
+    """Return mpirun's flags that tell the ranks what --resume auto has found."""
+    if config.watch.resume != AUTO or plan.start is None:
+        return []
+    return ["-x", f"{FOUND_VARIABLE}={plan.start.run}"]
 
 
 def mpirun_of(flags: Launch, program: Sequence[str]) -> Mpirun:
@@ -193,7 +220,10 @@ def _mpirun(flags: Launch, arguments: Sequence[str]) -> Mpirun | None:
             passed_on[position] = os.path.abspath(argument)
         elif argument.startswith("--config="):
             passed_on[position] = f"--config={os.path.abspath(argument.removeprefix('--config='))}"
-    return mpirun_of(flags, [os.path.abspath(sys.argv[0]), *passed_on])
+    mpirun = mpirun_of(flags, [os.path.abspath(sys.argv[0]), *passed_on])
+    if not mpirun.is_remote:
+        allow_open_files(mpirun.num_ranks)
+    return mpirun
 
 
 def _resolve(config: Config, given: frozenset[str], place: RankEnvironment | None) -> Config:
@@ -226,13 +256,15 @@ def _simulate(plan: Plan, request: StopRequest) -> int:
     except Preempted as end:
         print(f"run.py: {end}")
         return PREEMPTED
+    except TakenError:
+        return TAKEN
     except (RunError, UserError) as error:
         say(f"error: {error}")
         return error.exit_status
     return 0
 
 
-def _be_rank(plan: Plan, place: RankEnvironment, request: StopRequest) -> int:
+def _be_rank(plan: Plan, config: Config, place: RankEnvironment, request: StopRequest) -> int:
     """Run the node of this rank, or its part of one."""
     flags = plan.config.launch
     connected, status = False, 0
@@ -250,7 +282,15 @@ def _be_rank(plan: Plan, place: RankEnvironment, request: StopRequest) -> int:
         connected = True
         try:
             terminal = os.environ.get(LAUNCHER_VARIABLE) == "terminal" or sys.stderr.isatty()
-            run_node(plan, processes, request, StepMark(place.rank), shows_progress=terminal)
+            mark, is_done = StepMark(place.rank), False
+            while not is_done:
+                try:
+                    run_node(plan, processes, request, mark, shows_progress=terminal)
+                    is_done = True
+                except TakenError:
+                    if LAUNCHER_VARIABLE in os.environ:
+                        abort("", TAKEN)
+                    plan = make_plan(config)
         except Preempted as end:
             status = PREEMPTED
             if place.rank == 0:

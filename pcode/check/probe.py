@@ -109,7 +109,7 @@ def memory_free_bytes() -> int | None:
 def cores() -> int:
     """Count those that a process may use, as a run does where joblib is installed."""
     try:
-        from joblib import cpu_count  # noqa: PLC0415  # maybe missing
+        from joblib.externals.loky import cpu_count  # noqa: PLC0415  # maybe missing
     except ImportError:
         pass
     else:

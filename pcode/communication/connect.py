@@ -191,7 +191,8 @@ def abort(message: str, status: int = 1) -> NoReturn:
     (finalising MPI, interpreter exit handlers of a backend) is tried.
     """
     if message:
-        print(message, file=sys.stderr, flush=True)
+        sys.stderr.write(f"{message}\n")  # at once: other ranks write there too
+        sys.stderr.flush()
     sys.stdout.flush()
     if dist.is_initialized() and "mpi" in dist.get_backend():
         mpi_backend.abort(status)

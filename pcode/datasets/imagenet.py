@@ -3,23 +3,19 @@
 import contextlib
 import functools
 import io
-import multiprocessing
-import os
-import tempfile
 import threading
 import time
-from collections.abc import Sequence
-from multiprocessing.util import get_temp_dir
+from collections.abc import Generator, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import psutil
 import torch
-from torch.utils import data
 
 from pcode.datasets.base import Batches, Dataset, share_batches
 from pcode.datasets.encoded_images import EncodedImages, FolderImages, LmdbImages
+from pcode.datasets.workers import made_by_workers, workers_context
 from pcode.utils.errors import LoaderError, UserError, naming_flags
 from pcode.utils.files import one_line
 from pcode.utils.options import Option
@@ -32,12 +28,8 @@ TEST_BATCH_SIZE = 64
 # A batch: positions of its images, and what its augmentation is drawn from; None for testing.
 Task = tuple[np.ndarray, int | None]
 
-# Of the folder for temporary files: workers listen some 32 bytes below it, and a socket's path has
-# 107.
-_LONGEST_PATH_BYTES = 75
 
-
-class Decoder(data.Dataset[torch.Tensor | UserError | LoaderError]):
+class Decoder:
     """Makes batches of encoded images; pickled for each worker.
 
     Training: a random crop of 8 to 100 % of the area, resized to 224 x 224, and a flip with
@@ -63,7 +55,7 @@ class Decoder(data.Dataset[torch.Tensor | UserError | LoaderError]):
             [*choose, transforms.ToTensor(), transforms.Normalize(MEAN, DEVIATION)]
         )
 
-    def __getitem__(self, task: Task) -> torch.Tensor | UserError | LoaderError:
+    def __call__(self, task: Task) -> torch.Tensor | UserError:
         """float32 N x 3 x 224 x 224, or why there is none: a worker cannot raise in one line."""
         positions, seed = task
         try:
@@ -73,14 +65,20 @@ class Decoder(data.Dataset[torch.Tensor | UserError | LoaderError]):
                     torch.default_generator.manual_seed(seed)
                 files = self.images.read(positions)
                 pairs = zip(positions, files, strict=True)
-                batch = torch.stack([self._decode(int(place), file) for place, file in pairs])
+                return torch.stack([self._decode(int(place), file) for place, file in pairs])
         except UserError as error:
             return error
+
+    def shared(self, task: Task) -> torch.Tensor | UserError | LoaderError:
+        """Return the same in shared memory, for another process."""
+        batch = self(task)
+        if isinstance(batch, UserError):
+            return batch
         try:
-            # A worker's queue would do so in a thread, which loses a batch that finds no room.
-            return batch if data.get_worker_info() is None else batch.share_memory_()
+            batch.share_memory_()
         except RuntimeError:
             return LoaderError(f"no room for a batch of {batch.nbytes / 1e6:.0f} MB in /dev/shm")
+        return batch
 
     def _decode(self, position: int, file: bytes) -> torch.Tensor:
         from PIL import Image  # noqa: PLC0415
@@ -135,6 +133,12 @@ class ImageNet(Dataset):
         self.num_workers, self.limit_seconds = num_workers, limit_seconds
         self.pin_memory = pin_memory and torch.cuda.is_available()
 
+    def on(self, device: torch.device) -> "ImageNet":
+        """Start what starts workers: it imports meanwhile, and what lies there before training."""
+        if self.num_workers:
+            workers_context()
+        return self
+
     def read(self, batches: Sequence[torch.Tensor], seeds: Sequence[int]) -> Batches:
         tasks = [(batch.numpy(), seed) for batch, seed in zip(batches, seeds, strict=True)]
         return self._decoded(Decoder(self.train_images, training=True), self.train_targets, tasks)
@@ -145,31 +149,24 @@ class ImageNet(Dataset):
         return self._decoded(Decoder(self.test_images, training=False), self.test_targets, tasks)
 
     def _decoded(self, decoder: Decoder, targets: torch.Tensor, tasks: Sequence[Task]) -> Batches:
-        # One iterator of workers, which end when it is dropped: at the end, or by close().
-        loader = data.DataLoader(
-            decoder,
-            batch_size=None,
-            sampler=tasks,
-            num_workers=self.num_workers,
-            pin_memory=self.pin_memory,
-            multiprocessing_context=_context() if self.num_workers else None,
-            worker_init_fn=_end_with_parent,
-            generator=torch.Generator(),  # not the global one, from which it would draw
-        )
-        killed = _watch(self.limit_seconds) if self.num_workers else []
+        if not self.num_workers:
+            made: Generator[Any, None, None] = (decoder(task) for task in tasks)
+            killed: list[str] = []
+        else:
+            made = made_by_workers(decoder.shared, tasks, self.num_workers)
+            killed = _watch(self.limit_seconds)
         try:
-            for (positions, _), inputs in zip(tasks, loader, strict=True):
-                if isinstance(inputs, Exception):
-                    raise inputs
-                yield inputs, targets.index_select(0, torch.from_numpy(positions))
-        except (OSError, EOFError, RuntimeError) as error:
-            if not self.num_workers:
-                raise
-            reason = "; ".join([*killed, one_line(error)])
+            with contextlib.closing(made):
+                for (positions, _), inputs in zip(tasks, made, strict=True):
+                    if isinstance(inputs, Exception):
+                        raise inputs
+                    batch = inputs.pin_memory() if self.pin_memory else inputs
+                    yield batch, targets.index_select(0, torch.from_numpy(positions))
+        except LoaderError as error:
             raise LoaderError(
-                f"--num_workers {self.num_workers}: a loader process failed ({reason}); they need "
-                "memory, and in /dev/shm room for three batches each: give them more (docker run "
-                "--shm-size), or lower --num_workers or --batch_size"
+                f"--num_workers {self.num_workers}: {'; '.join([*killed, error.reason])}; loader "
+                "processes need memory, and in /dev/shm room for three batches each: give them "
+                "more (docker run --shm-size), or lower --num_workers or --batch_size"
             ) from error
 
 
@@ -203,41 +200,6 @@ def _watch(limit_seconds: float) -> list[str]:
 
     threading.Thread(target=watch, daemon=True).start()
     return killed
-
-
-def _end_with_parent(worker: int) -> None:
-    """Make a worker end when the process that reads from it does, however that ends.
-
-    torch's workers watch what started them: a fork server, which in turn waits for the workers.
-    """
-
-    def wait() -> None:
-        parent = multiprocessing.parent_process()
-        assert parent is not None, "only workers call this"
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=wait, daemon=True).start()
-
-
-def _context() -> multiprocessing.context.BaseContext:
-    """Return how workers are started: a process in which MPI or OpenMP runs must not be forked.
-
-    A server that is started afresh once, and has imported what run.py and workers need, is forked
-    instead: on one machine the first batch then took .17 s, where spawned workers need 3 s for
-    their imports, each epoch.
-    """
-    usual = tempfile.gettempdir()
-    if len(os.fsencode(usual)) > _LONGEST_PATH_BYTES:  # sockets are then made elsewhere
-        places = ("/dev/shm", "/tmp")
-        tempfile.tempdir = next((one for one in places if os.access(one, os.W_OK)), usual)
-        try:
-            get_temp_dir()  # from now on that of this process and its workers
-        finally:
-            tempfile.tempdir = usual
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["pcode.main", "pcode.datasets.imagenet", "torchvision"])
-    return context
 
 
 def load_imagenet(

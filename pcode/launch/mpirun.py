@@ -2,6 +2,7 @@
 
 import os
 import re
+import resource
 import shutil
 import socket
 import sys
@@ -20,6 +21,8 @@ _PASSED_ON = (
     *("OMP_", "MKL_", "NUMBA_", "GLOO_", "NCCL_", "TORCH_", "PCODE_"),
     *("CUBLAS_", "PYTORCH_", "TORCHINDUCTOR_", "TRITON_"),
 )
+# Files that mpirun holds open, and those for each rank; with fewer it fails, or hangs at the end.
+_FILES, _FILES_OF_RANK = 32, 8
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 
 
@@ -134,6 +137,24 @@ class Mpirun:
                 )
         yield from sorted(inherited - own.keys())
         yield from (f"{name}={value}" for name, value in own.items())
+
+
+def allow_open_files(num_ranks: int) -> None:
+    """Let this process and what it starts hold as many files open as mpirun needs for its ranks.
+
+    Raises:
+        UserError: the limit cannot be raised.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = _FILES + _FILES_OF_RANK * num_ranks
+    if soft >= needed or soft == resource.RLIM_INFINITY:
+        return
+    if hard != resource.RLIM_INFINITY and hard < needed:
+        raise UserError(
+            f"the limit of open files is {hard} (ulimit -n), mpirun needs {needed} for "
+            f"{num_ranks} ranks; ulimit -n {needed}, or --backend sim"
+        )
+    resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
 
 
 def go_to(work_dir: str) -> None:

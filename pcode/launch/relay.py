@@ -30,8 +30,9 @@ _BEGUN = re.compile(
 # PMIx had answered them.
 _NOISE = re.compile(
     rb"\[warn\] Epoll [^\n]*: Bad file descriptor\n"
-    rb"|\[[^\]\n]*\] (?:\d+ more processe?s? ha(?:s|ve) sent help message help-mpi-api\.txt"
-    rb"|Set MCA parameter \"\w+_base_help_aggregate\""
+    rb"|(?:\[[^\]\n]*\] )?\d+ more processe?s? ha(?:s|ve) sent help message help-mpi-api\.txt"
+    rb"[^\n]*\n"
+    rb"|\[[^\]\n]*\] (?:Set MCA parameter \"\w+_base_help_aggregate\""
     rb"|PMIX ERROR: PMIX_ERR_UNREACH in file \S+/pmix_server\.c at line "
     rb"|plm:ssh: Warning: setpgid\(\d+,\d+\) failed in parent)[^\n]*\n"
 )
@@ -42,6 +43,8 @@ _KILLED = re.compile(
 _FAILED = re.compile(rb"Process name: \[[^\]]*,(\d+)\]\s+Exit code:\s+(\d+)")
 _ABORTED = re.compile(rb"due to process rank (\d+) .*abort", re.DOTALL)
 _ERROR = b"run.py: error:"
+# What a rank says of its own step; where another has failed before, that is the reason.
+_OF_RANK = re.compile(rb"^run\.py: error: rank \d+(?:, (?:peer|step) \d+)*: [^\n]*\n", re.MULTILINE)
 _MOST_HELD_BYTES = 65536
 
 
@@ -75,6 +78,7 @@ class Filter:
         text = without_noise(text)
         text, num_closed = _CLOSED.subn(b"", text)
         self.is_closed = self.is_closed or num_closed > 0
+        text = _OF_RANK.sub(self._first_error, text)
         begun = _BEGUN.search(text)
         cut = begun.start() if begun and len(text) < _MOST_HELD_BYTES else len(text)
         self._held = text[cut:]
@@ -89,6 +93,11 @@ class Filter:
         self.has_error = self.has_error or _ERROR in self._tail + text
         self._tail = (self._tail + text)[-len(_ERROR) :]
         return text
+
+    def _first_error(self, line: re.Match[bytes]) -> bytes:
+        """Return the line, unless an error has passed: ranks that fail together say so at once."""
+        passes, self.has_error = not self.has_error, True
+        return line[0] if passes else b""
 
     def _note(self, block: re.Match[bytes]) -> bytes:
         if self.death is None:
@@ -119,12 +128,13 @@ def _death(text: bytes) -> Death | None:
 class Relay:
     """Passes a program's standard error, `source`, on to this one's through a Filter, in a thread.
 
-    There `failed` is called once the filter has seen that the run fails.
+    There `failed` is called once the filter has seen that the run fails: by an error that a rank
+    has reported, or, unless the others survive that, by a rank that has ended badly.
     """
 
-    def __init__(self, source: int, failed: Callable[[], object]) -> None:
+    def __init__(self, source: int, failed: Callable[[], object], survives: bool = False) -> None:
         self.filter = Filter()
-        self._source, self._failed = source, failed
+        self._source, self._failed, self._survives = source, failed, survives
         self._thread = threading.Thread(target=self._work, daemon=True)
         self._thread.start()
 
@@ -136,7 +146,8 @@ class Relay:
         reported = False
         while chunk := os.read(self._source, 65536):
             self._write(self.filter.feed(chunk))
-            if self.filter.fails and not reported:
+            fails = self.filter.has_error if self._survives else self.filter.fails
+            if fails and not reported:
                 self._failed()
                 reported = True
         self._write(self.filter.close())

@@ -1,5 +1,6 @@
 """A folder for what mpirun, MPI and the ranks keep on this machine while a run lasts."""
 
+import errno
 import fcntl
 import mmap
 import os
@@ -17,6 +18,8 @@ _MEMORY = Path("/dev/shm")
 _PREFIX = "pcode-"
 # A file in every such folder that has been locked, without which none is taken for one.
 _MARK = ".made-by-pcode-launch"
+# Open MPI asks whether there is room for a rank's shared memory, of 16 MiB.
+_ROOM_BYTES = 32 << 20
 # Of the folder's path: Open MPI puts sockets some 70 bytes below it, and a socket's path has 107.
 _LONGEST_PATH_BYTES = 32
 # The folder in which a launcher wants to find the step that each rank is in: the killed cannot say.
@@ -67,6 +70,8 @@ def _make_folder() -> Path:
     for place in (_MEMORY, *([usual] if is_short else []), Path("/tmp")):
         try:
             _remove_orphaned(place)
+            if shutil.disk_usage(place).free < _ROOM_BYTES:
+                raise OSError(errno.ENOSPC, f"less than {_ROOM_BYTES >> 20} MiB are free")
             return Path(tempfile.mkdtemp(prefix=_PREFIX, dir=place))
         except OSError as error:  # not there, not writable, or full
             reason = f"{place}: {error.strerror}"

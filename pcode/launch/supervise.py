@@ -18,7 +18,7 @@ import psutil
 from pcode.launch.closing import close_ports
 from pcode.launch.relay import Filter, Relay
 from pcode.launch.scratch import STEPS_VARIABLE, marked_step, scratch_folder
-from pcode.utils.errors import DIVERGED, INTERRUPTED, PREEMPTED, USER_ERROR, say
+from pcode.utils.errors import DIVERGED, INTERRUPTED, PREEMPTED, TAKEN, USER_ERROR, say
 
 _ASKING = (signal.SIGTERM, signal.SIGUSR1)
 _ENDING = (signal.SIGINT, signal.SIGHUP)
@@ -31,7 +31,7 @@ _KILL_LIMIT_SECONDS = 5.0
 _PR_SET_CHILD_SUBREAPER = 36  # prctl(2)
 _LOOK_SECONDS = 0.05
 # What ranks end with when they know what they do.
-_ORDERLY = (0, USER_ERROR, DIVERGED, PREEMPTED, INTERRUPTED)
+_ORDERLY = (0, USER_ERROR, DIVERGED, TAKEN, PREEMPTED, INTERRUPTED)
 
 
 class Ended(NamedTuple):
@@ -54,7 +54,8 @@ def launch(command: Sequence[str], here: bool = True, survives: bool = False) ->
       mpirun sends SIGTERM and then SIGKILL to every rank. A signal that this process was started
       to ignore (nohup) stays ignored. SIGUSR2 reaches the ranks as it is.
     - A further signal, or an mpirun that takes longer than `END_LIMIT_SECONDS` to end, kills it:
-      after a signal, and, but for ranks that go on without others, after a rank's failure. It
+      after a signal, after an error that a rank has reported, and, but for ranks that go on
+      without others, after the end of a rank. It
       waits for ever for a host that it cannot reach.
     - When mpirun is gone, so is every process on this machine that came from it, and its files.
       Other hosts' daemons end their ranks when they lose mpirun. This needs Linux, as the next.
@@ -74,7 +75,7 @@ def launch(command: Sequence[str], here: bool = True, survives: bool = False) ->
     """
     with scratch_folder() as scratch, contextlib.closing(asyncio.new_event_loop()) as loop:
         run = _Supervised(loop)
-        failed = (lambda: None) if survives else partial(loop.call_soon_threadsafe, run.failed)
+        failed = partial(loop.call_soon_threadsafe, run.failed)
         # mpirun leaves its ranks where it cannot write. It keeps the reading end open itself: were
         # this process killed, it could still end them.
         reader, writer = os.pipe()
@@ -90,7 +91,7 @@ def launch(command: Sequence[str], here: bool = True, survives: bool = False) ->
             os.close(writer)
             if here:
                 run.close_ports()
-            relay = Relay(reader, failed)
+            relay = Relay(reader, failed, survives)
             loop.run_forever()
         relay.finish(_KILL_LIMIT_SECONDS)
         loop.call_soon(loop.stop)

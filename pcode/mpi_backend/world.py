@@ -80,7 +80,7 @@ class World:
         try:
             return outcome.result(limit)
         except futures.TimeoutError:
-            reason = f"not all ranks have come within the timeout of {limit:g} s ({name})"
+            reason = f"not all ranks have come within the timeout of {limit:.3g} s ({name})"
             failure = MPIError(reason, rank=self.rank)
         except MPI.Exception as error:
             failure = self.translate(error)

@@ -185,6 +185,9 @@ class Checkpoints:
 
     def __init__(self, run: Path, folder: str, watch: Watch, *, writes: bool) -> None:
         self._run, self._folder, self._watch, self._writes = run, folder, watch, writes
+        # Lets torch import what it otherwise would at the first checkpoint, which may be the end:
+        # files may have changed by then.
+        torch.save(None, io.BytesIO())
         self._epochs = dict.fromkeys(saved_steps(run), math.nan)  # where a manifest is damaged
         for step in self._epochs:
             with suppress(UserError):

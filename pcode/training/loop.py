@@ -3,7 +3,7 @@
 import errno
 import math
 from collections.abc import Callable, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,13 @@ from pcode.communication import ProcessCommunicator, by_nodes
 from pcode.communication.checksums import EdgeChecksums
 from pcode.communication.gathering import mean, sums, sums_on_first
 from pcode.communication.injection import inject
-from pcode.training.checkpoint import Checkpoints, Manifest, graph_digest
+from pcode.training.checkpoint import (
+    Checkpoints,
+    Manifest,
+    graph_digest,
+    read_manifest,
+    saved_steps,
+)
 from pcode.training.evaluation import Evaluation, average_model, evaluate
 from pcode.training.plan import Plan
 from pcode.training.records import load_model, runs_folder
@@ -27,8 +33,12 @@ from pcode.utils.errors import (
     DivergenceError,
     LoaderError,
     Preempted,
+    RunError,
     StorageError,
+    UserError,
+    lacks_memory,
 )
+from pcode.utils.files import one_line
 
 # Left out of the mean step times: kernels compile in the first steps.
 UNTIMED_STEPS = 2
@@ -56,10 +66,12 @@ def run_node(
 
     Raises:
         UserError: what it starts from is damaged or does not fit.
+        TakenError: on all nodes: another process trains it, or has since it was found.
         DivergenceError: after the summary has been written.
         Preempted: after a checkpoint has been written.
         StorageError: a file could not be written.
         LoaderError: the processes that load data failed.
+        RunError: there is no more memory.
         CommunicationError: names rank and step.
         DamagedMessageError: names the edge and the step; no checkpoint holds what came of it.
     """
@@ -86,11 +98,28 @@ def run_node(
             raise LoaderError(error.reason, rank=rank, step=step) from error
         if error.filename is None and error.errno not in FULL:
             raise
-        place = error.filename or runs_folder(plan.config)
-        reason = f"{place}: {error.strerror}; earlier checkpoints are whole"
+        reason = f"{error.filename or runs_folder(plan.config)}: {error.strerror}"
+        if state is not None:
+            reason += f"; {_left_by(state.records.folder)}"
         raise StorageError(reason, rank=rank, step=step) from error
+    except (MemoryError, RuntimeError) as error:
+        if not lacks_memory(error):
+            raise
+        rank = communicator.rank if state is None else int(state.records.own.name)
+        step = None if state is None else state.step
+        raise RunError(f"out of memory: {one_line(error)}", rank=rank, step=step) from error
     state.say(f"results: {state.records.folder}")
     return summary, state.records.folder
+
+
+def _left_by(run: Path) -> str:
+    """Say what there is to go on from where a run could not write."""
+    if not run.exists():
+        return "the run's folder is gone"
+    for step in reversed(saved_steps(run)):
+        with suppress(UserError):
+            return f"the checkpoint after step {read_manifest(run, step).step} is whole"
+    return "there is no whole checkpoint"
 
 
 def _diverged(state: RunState, error: DivergenceError) -> DivergenceError:

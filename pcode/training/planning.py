@@ -150,9 +150,11 @@ def _at_rest(config: Config, start: ResumePoint | None) -> Config:
 
     A run that began with another's models begins with them again.
     """
-    if config.watch.evaluate or (start is not None and not start.same):
+    if config.watch.evaluate:
         return config
     resume, index = (None, None) if start is None else start.origin
+    if start is not None and not start.same:  # also where it was found
+        resume, index = str(start.run), config.watch.checkpoint_index
     watch = dataclasses.replace(config.watch, resume=resume, checkpoint_index=index)
     return dataclasses.replace(config, watch=watch)
 

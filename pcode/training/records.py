@@ -21,7 +21,7 @@ from torch import nn
 
 from pcode.config import Config, to_yaml
 from pcode.training.checkpoint import check_tensors, save_tensors
-from pcode.utils.errors import UserError
+from pcode.utils.errors import TakenError, UserError
 from pcode.utils.files import one_line, sealed, whole_file, write_whole
 
 LONGEST_NAME_BYTES = 255  # of a file on the usual file systems
@@ -56,6 +56,10 @@ def check_folder(config: Config) -> None:
         raise UserError(f"--checkpoint {watch.checkpoint}: cannot write into {existing}")
 
 
+def taken(run: Path) -> TakenError:
+    return TakenError(f"--resume {run}: another process trains it")
+
+
 def is_locked(run: Path) -> bool:
     """Return whether a process trains in this folder."""
     try:
@@ -72,7 +76,7 @@ def lock(run: Path) -> BinaryIO:
     """Keep others from training in this folder as long as the file is open.
 
     Raises:
-        UserError: another process does already.
+        TakenError: another process does already.
     """
     file = (run / ".lock").open("ab")
     deadline = time.monotonic() + ASKING_SECONDS
@@ -84,7 +88,7 @@ def lock(run: Path) -> BinaryIO:
                 time.sleep(0.05)
                 continue
             file.close()
-            raise UserError(f"--resume {run}: another process trains it") from None
+            raise taken(run) from None
         except OSError:  # a file system without locks
             pass
         return file

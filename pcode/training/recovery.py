@@ -52,7 +52,11 @@ def continue_after(state: RunState, error: CommunicationError | DivergenceError)
     before, alive = state.members, list(range(communicator.size))
     attempts = 0  # since a node died
     while True:
-        communicator, survivors = communicator.recover(reason)
+        try:
+            communicator, survivors = communicator.recover(reason)
+        except CommunicationError as failure:
+            why = {"reason": f"{failure.reason}, after this: {error}"}
+            raise CommunicationError(**vars(failure) | why) from error
         attempts = attempts + 1 if len(survivors) == len(alive) else 0
         reason = ""
         alive = [alive[rank] for rank in survivors]

@@ -1,5 +1,6 @@
 """From where a run starts: the beginning, a checkpoint of its own, or another run's models."""
 
+import os
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -21,9 +22,14 @@ from pcode.training.checkpoint import (
     read_node,
     saved_steps,
 )
-from pcode.training.records import SUMMARY, is_locked
+from pcode.training.records import SUMMARY, is_locked, taken
 from pcode.utils.errors import UserError
 from pcode.utils.layout import Layout
+
+# The run that a launcher has found for --resume auto: its ranks are not to find another.
+FOUND_VARIABLE = "PCODE_FOUND"
+# A run's last checkpoint, and whether it has ended.
+Standing = tuple[int | None, bool]
 
 
 @dataclass(frozen=True)
@@ -37,12 +43,14 @@ class ResumePoint:
             new run, in a folder of its own, that starts from the other's models.
         averaged: the nodes, the graph or the optimizer are others: every node starts from the mean
             of the models. Otherwise each starts from its own, with all that it keeps.
+        standing: of the run when it was found; it is another once somebody else has trained it.
         origin: --resume and --checkpoint_index of the run that goes on: with what it began.
     """
 
     run: Path
     manifest: Manifest | None
     same: bool
+    standing: Standing
     averaged: bool = False
     origin: tuple[str | None, int | None] = (None, None)
 
@@ -83,6 +91,10 @@ def decisive_flags(config: Config) -> dict[str, Any]:
     return {name: value for name, value in config.flat().items() if name not in free}
 
 
+def standing_of(run: Path) -> Standing:
+    return last_step(run), (run / SUMMARY).exists()
+
+
 def find_resume_point(
     config: Config, runs: Path, graph: Graph, steps_per_epoch: int
 ) -> ResumePoint | None:
@@ -94,19 +106,19 @@ def find_resume_point(
         graph, steps_per_epoch: of this run.
 
     Raises:
-        UserError: there is no such run or checkpoint, it is damaged, or it is under way.
+        UserError: there is no such run or checkpoint, or it is damaged.
+        TakenError: it is under way, or what a launcher has found has ended since.
     """
     watch = config.watch
     if watch.resume is None:
         return None
-    if watch.resume == AUTO:
-        run = _last_unfinished(config, runs)
-        if run is None:
-            return None
-    else:
-        run = Path(watch.resume)
-        if is_locked(run):
-            raise UserError(f"--resume {run}: another process trains it")
+    name = os.environ.get(FOUND_VARIABLE, AUTO) if watch.resume == AUTO else watch.resume
+    run = _last_unfinished(config, runs) if name == AUTO else Path(name)
+    if run is None:
+        return None
+    standing = standing_of(run)
+    if is_locked(run) or (watch.resume == AUTO and standing[1]):
+        raise taken(run)
     before = config_of_run(run)
     same = decisive_flags(before) == decisive_flags(config)
     step = _step(run, watch.checkpoint_index)
@@ -114,13 +126,14 @@ def find_resume_point(
     if step is None:
         if not same:
             raise UserError(f"--resume {run}: it has no checkpoint, and its flags differ")
-        return ResumePoint(run, None, same=True, origin=origin)
+        return ResumePoint(run, None, same=True, standing=standing, origin=origin)
     manifest = read_manifest(run, step)
     own = tuple(map(str, range(config.launch.n_mpi_process)))
     same_nodes = manifest.folders == own and manifest.graph == graph_digest(graph)
     same_optimizer = before.learning.optimizer == config.learning.optimizer
     same = same and same_nodes and manifest.steps_per_epoch == steps_per_epoch
-    return ResumePoint(run, manifest, same, not (same_nodes and same_optimizer), origin)
+    averaged = not (same_nodes and same_optimizer)
+    return ResumePoint(run, manifest, same, standing, averaged, origin)
 
 
 def _last_unfinished(config: Config, runs: Path) -> Path | None:

@@ -17,8 +17,8 @@ from pcode.training.checkpoint import Manifest, manifest_file, saved_steps
 from pcode.training.node import Node
 from pcode.training.plan import Plan
 from pcode.training.records import SUMMARY, Records, lock, run_name, runs_folder
-from pcode.training.resume import ResumePoint
-from pcode.utils.errors import CommunicationError, UserError
+from pcode.training.resume import ResumePoint, standing_of
+from pcode.utils.errors import CommunicationError, TakenError, UserError
 from pcode.utils.files import one_line
 
 
@@ -58,6 +58,7 @@ class RunState:
 
     Raises:
         UserError: what it starts from is damaged or does not fit, or the folder cannot be made.
+        TakenError: on all nodes.
     """
 
     def __init__(self, plan: Plan, communicator: Communicator) -> None:
@@ -141,8 +142,14 @@ def _open_records(plan: Plan, communicator: Communicator, log_bytes: int) -> Rec
     name = plan.timestamp or run_name(datetime.fromtimestamp(now))
     resumed = plan.start if plan.start is not None and plan.start.same else None
     folder = runs_folder(plan.config) / name if resumed is None else resumed.run
-    held = _claim(folder, resumed) if communicator.is_first else None
-    communicator.barrier()
+    held, error = None, TakenError(f"--resume {folder}: another process has trained it meanwhile")
+    if communicator.is_first:
+        try:
+            held = _claim(folder, resumed)
+        except TakenError as taken:
+            error = taken
+    if not gather_floats(communicator, [held is not None])[0][0]:
+        raise error
     own, writes = str(communicator.rank), communicator.local_ranks.is_first
     records = Records(folder, own, None if resumed is None else log_bytes, writes=writes)
     if held is not None:
@@ -152,13 +159,18 @@ def _open_records(plan: Plan, communicator: Communicator, log_bytes: int) -> Rec
     return records
 
 
-def _claim(folder: Path, resumed: ResumePoint | None) -> BinaryIO:
+def _claim(folder: Path, resumed: ResumePoint | None) -> BinaryIO | None:
     """Make or lock the run's folder before any node writes into it; the lock.
+
+    None: another process has trained the run since it was found.
 
     Of a run that is resumed, what is later than its checkpoint is removed.
     """
     if resumed is not None:
         held = lock(folder)
+        if standing_of(folder) != resumed.standing:
+            held.close()
+            return None
         (folder / SUMMARY).unlink(missing_ok=True)
         for step in saved_steps(folder):
             if resumed.manifest is not None and step > resumed.manifest.step:

@@ -12,8 +12,8 @@ from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 
-import joblib
 import torch
+from joblib.externals.loky import cpu_count
 
 from pcode.utils.errors import HostError, UserError
 
@@ -48,7 +48,7 @@ def threads_per_node(
                 "--num_threads overrides it"
             )
         return int(first)
-    return max(1, (num_cores or int(joblib.cpu_count())) // nodes_on_this_machine)
+    return max(1, (num_cores or int(cpu_count())) // nodes_on_this_machine)
 
 
 def device_of(on_cuda: bool | None, world: Sequence[int], process: int) -> torch.device:

@@ -12,13 +12,21 @@ Error = TypeVar("Error", bound="RunError")
 
 USER_ERROR = 2  # the flags cannot be followed, and nothing was written
 DIVERGED = 3  # the loss or a vector is no longer finite
+TAKEN = 74  # of ranks: another process has the run that the launcher has found, which looks again
 PREEMPTED = 75  # SIGTERM or SIGUSR1: saved; --resume goes on (sysexits.h: EX_TEMPFAIL)
 INTERRUPTED = 130  # Ctrl-C
 
 
 def say(line: str) -> None:
-    """Write a line of run.py's to the standard error."""
-    print(f"run.py: {line}", file=sys.stderr, flush=True)
+    """Write a line of run.py's to the standard error, at once: other ranks write there too."""
+    sys.stderr.write(f"run.py: {line}\n")
+    sys.stderr.flush()
+
+
+def lacks_memory(error: BaseException) -> bool:
+    """Return whether it means that this process gets no more memory: of a machine or a GPU."""
+    words = ("allocate memory", "out of memory", "can't start new thread")
+    return isinstance(error, MemoryError) or any(each in str(error) for each in words)
 
 
 class UserError(ValueError):
@@ -28,6 +36,10 @@ class UserError(ValueError):
     """
 
     exit_status = USER_ERROR
+
+
+class TakenError(UserError):
+    """Another process trains the run that was to go on, or has done so since it was found."""
 
 
 class HostError(UserError):

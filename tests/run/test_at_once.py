@@ -1,0 +1,75 @@
+"""Two processes that are to go on with the same run: one does, and the other plans again."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from pcode.config import config_of_run
+from pcode.training.records import lock
+from pcode.training.resume import FOUND_VARIABLE, ResumePoint, standing_of
+from pcode.training.state import _claim
+from pcode.utils.errors import TAKEN
+from tests.resume.children import run, run_folder
+from tests.run.started import LIMIT_SECONDS, Started
+
+SMALL = ("--arch", "mlp", "--mlp_hidden_size", "16", "--n_mpi_process", "2", "--num_epochs", "9")
+KILLED = "kill:1:50:forward"
+
+
+def unfinished(folder: Path) -> Path:
+    assert run(folder, SMALL, KILLED).status == -9
+    return run_folder(folder)
+
+
+@pytest.mark.parametrize(
+    "backend",
+    ["sim", *(pytest.param(each, marks=pytest.mark.slow) for each in ("mpi", "gloo"))],
+)
+def test_two_at_once(tmp_path: Path, started: list[Started], backend: str) -> None:
+    """They start together; a run goes on once, and the other process begins a new one."""
+    old = unfinished(tmp_path)
+    flags = (*SMALL, "--backend", backend, "--resume", "auto")
+    started += [Started(tmp_path, *flags), Started(tmp_path, *flags)]
+    for each in started:  # nothing of both is left when the second has ended
+        each.process.wait(LIMIT_SECONDS)
+    assert [each.status() for each in started] == [0, 0], [each.errors for each in started]
+    assert [each.errors for each in started] == [b"", b""]
+    runs = sorted(old.parent.iterdir())
+    assert old in runs
+    assert len(runs) == 2
+    outputs = [each.output.decode() for each in started]
+    assert sorted(output.splitlines()[-1] for output in outputs) == [f"results: {r}" for r in runs]
+    assert all((each / "summary.json").is_file() for each in runs)
+    resumed = [json.loads((each / "summary.json").read_text())["events"] for each in runs]
+    assert [len(events) for events in resumed] == [1, 0]
+
+
+def test_what_has_changed_since_it_was_found_is_not_claimed(tmp_path: Path) -> None:
+    """With the lock in hand: the process that had it may have brought the run to its end."""
+    old = unfinished(tmp_path)
+    found = ResumePoint(old, None, same=True, standing=standing_of(old))
+    held = _claim(old, found)
+    assert held is not None
+    held.close()
+    (old / "summary.json").write_text("{}")
+    assert _claim(old, found) is None
+    lock(old).close()  # it does not hold it
+
+
+def test_ranks_leave_it_to_their_launcher_to_plan_again(
+    tmp_path: Path, started: list[Started]
+) -> None:
+    """What it has found for them is trained by another process when they look."""
+    old = unfinished(tmp_path)
+    assert config_of_run(old).watch.resume is None
+    rank = {"OMPI_COMM_WORLD_RANK": "0", "OMPI_COMM_WORLD_SIZE": "2"}
+    local = {"OMPI_COMM_WORLD_LOCAL_RANK": "0", "OMPI_COMM_WORLD_LOCAL_SIZE": "2"}
+    launcher = {"PCODE_LAUNCHER": "pipe", FOUND_VARIABLE: str(old)}
+    with lock(old):
+        flags = (*SMALL, "--resume", "auto")
+        started.append(Started(tmp_path, *flags, **rank, **local, **launcher))
+        assert started[0].status() == TAKEN
+    assert started[0].output + started[0].errors == b""
