@@ -12,7 +12,7 @@ import pandas as pd
 
 from pcode.compression import COMPRESSORS
 from pcode.config.files import read_run_flags
-from pcode.config.parser import all_flags, make_config, why_irrelevant
+from pcode.config.parser import CONFIG, all_flags, make_config, why_irrelevant
 from pcode.optim import OPTIMIZERS
 from pcode.training.tasks import TASKS, Task
 from pcode.utils.errors import UserError
@@ -22,7 +22,6 @@ from pcode.utils.timing import PARTS
 
 Record = dict[str, Any]
 
-CONFIG = "config.yaml"
 # A summary, and a line of a log: those of 4096 nodes take 300 kB and 2 kB.
 MOST_BYTES = 1 << 22
 MOST_EVALUATIONS = 100_000  # of a node
