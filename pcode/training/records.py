@@ -22,9 +22,8 @@ from torch import nn
 from pcode.config import Config, to_yaml
 from pcode.training.checkpoint import check_tensors, save_tensors
 from pcode.utils.errors import TakenError, UserError
-from pcode.utils.files import one_line, sealed, whole_file, write_whole
+from pcode.utils.files import LONGEST_NAME_BYTES, one_line, sealed, whole_file, write_whole
 
-LONGEST_NAME_BYTES = 255  # of a file on the usual file systems
 SUMMARY = "summary.json"
 # How long who asks whether a run is locked may lock it.
 ASKING_SECONDS = 2.0
