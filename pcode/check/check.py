@@ -165,7 +165,7 @@ def _check_edges(report: Report, backend: str, mpirun: Mpirun, command: list[str
     placed = place_ranks(mpirun.hosts, mpirun.num_ranks)
     command = with_variable(command, _VARIABLE, ",".join(names_by_rank(placed)))
     limit = _RANKS_SECONDS + _START_SECONDS * max(len(host.ranks) for host in placed)
-    (ended,) = run_mpiruns([command], limit, report.note)
+    (ended,) = run_mpiruns([command], limit, report.note, here=not mpirun.is_remote)
     for line in dict.fromkeys(ended.output.splitlines()):  # ranks may find the same
         report.repeat(line)
     if ended.status != 0 and not report.num_wrong:

@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import IO
 
+from pcode.launch.closing import close_ports_of
 from pcode.launch.relay import Filter, without_noise
 from pcode.launch.scratch import scratch_folder
 from pcode.launch.supervise import no_process_left, tethered
@@ -64,17 +65,26 @@ def _summary(block: str) -> str:
     return " ".join(first.split()).rstrip(".:") + (f" ({facts})" if facts else "")
 
 
-def run_all(commands: Sequence[Sequence[str]], limit_seconds: float) -> list[CommandResult]:
+def run_all(
+    commands: Sequence[Sequence[str]], limit_seconds: float, *, here: bool = False
+) -> list[CommandResult]:
     """Run commands at the same time, some dozens of them at most; leave no process behind.
 
     The limit is that of each. Where it is interrupted, `map` cancels those that have not begun.
+
+    Args:
+        here: they are mpiruns, and their ranks all run on this machine.
     """
     with ThreadPoolExecutor(_MAX_CONCURRENT) as pool, no_process_left(_ENDING_SECONDS):
-        return list(pool.map(lambda command: _run(command, limit_seconds), commands))
+        return list(pool.map(lambda command: _run(command, limit_seconds, here), commands))
 
 
 def run_mpiruns(
-    commands: Sequence[Sequence[str]], limit_seconds: float, note: Callable[[str], None]
+    commands: Sequence[Sequence[str]],
+    limit_seconds: float,
+    note: Callable[[str], None],
+    *,
+    here: bool = False,
 ) -> list[CommandResult]:
     """Run mpiruns as `run_all` does, and remove their files, whatever becomes of them.
 
@@ -83,15 +93,15 @@ def run_mpiruns(
     """
     with scratch_folder() as scratch:
         flagged = [[command[0], *scratch.flags(False), *command[1:]] for command in commands]
-        ended = dict(enumerate(run_all(flagged, limit_seconds)))
+        ended = dict(enumerate(run_all(flagged, limit_seconds, here=here)))
         silent = [at for at, each in ended.items() if each.status and not each.output + each.errors]
         for at in silent:
             note(f"mpirun ended with status {ended[at].status}, without a word: started again")
-        again = run_all([flagged[at] for at in silent], limit_seconds)
+        again = run_all([flagged[at] for at in silent], limit_seconds, here=here)
         return list((ended | dict(zip(silent, again, strict=True))).values())
 
 
-def _run(command: Sequence[str], limit_seconds: float) -> CommandResult:
+def _run(command: Sequence[str], limit_seconds: float, here: bool) -> CommandResult:
     """Run a command; one that is late gets SIGTERM, at which mpirun ends its ranks, and SIGKILL."""
     # Files, and not pipes, which the processes of a killed mpirun would hold open.
     with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
@@ -102,6 +112,8 @@ def _run(command: Sequence[str], limit_seconds: float) -> CommandResult:
             stderr=errors,
             start_new_session=True,  # ssh finds no terminal to ask for a password on
         )
+        if here:
+            close_ports_of(process.pid)
         deadline, has_failed = time.monotonic() + limit_seconds, False
         while not _ends(process, _POLL_SECONDS) and time.monotonic() < deadline:
             # An mpirun whose ranks have failed has to end soon. It does not always.

@@ -89,15 +89,16 @@ class Communicator(ABC):
     def compare_messages(self, step: int) -> None:
         """Compare checksums with every peer, of all messages so far, where they are taken.
 
-        All nodes call it, when no exchange is under way.
+        All nodes call it, when no exchange is under way; it returns once all have found no damage.
 
         Raises:
             DamagedMessageError: of what came from a peer and what that has sent.
         """
         if self.checksums is not None:
-            own, said = self.checksums.due()
-            self._exchange(own, said, step)()
-            self.checksums.compare(said, self.rank, step)
+            own, reported = self.checksums.messages()
+            self._exchange(own, reported, step)()
+            self.checksums.compare(reported, self.rank, step)
+            self.barrier(step)
 
     @abstractmethod
     def _exchange(self, outgoing: TensorsByPeer, incoming: TensorsByPeer, step: int | None) -> Wait:
@@ -134,7 +135,7 @@ class Communicator(ABC):
             others = [rank for rank in range(self.size) if rank != self.rank]
             answers = {peer: torch.empty(1, dtype=torch.uint8) for peer in others}
             question = torch.zeros(1, dtype=torch.uint8)
-            self.exchange(dict.fromkeys(others, question), answers, step).wait()
+            self._exchange(dict.fromkeys(others, question), answers, step)()
 
     def recover(self, reason: str = "") -> tuple[Communicator, list[int]]:
         """Go on with the nodes that live; called by all of them after a CommunicationError of their

@@ -55,7 +55,6 @@ class EdgeChecksums:
     def __init__(self) -> None:
         self._sent: _Sums = {}
         self._received: _Sums = {}
-        self._since = 0  # the step at which they were last found equal
 
     def add_sent(self, messages: Mapping[int, torch.Tensor]) -> None:
         """Count messages by the peers that get them."""
@@ -65,22 +64,21 @@ class EdgeChecksums:
         """Count messages by the peers that they came from; they are there."""
         _add(self._received, messages)
 
-    def due(self) -> tuple[dict[int, torch.Tensor], dict[int, torch.Tensor]]:
-        """Return what to say to each peer, and where what it says belongs, for `compare`."""
+    def messages(self) -> tuple[dict[int, torch.Tensor], dict[int, torch.Tensor]]:
+        """Return the message to each peer, and a buffer for the one from each, for `compare`."""
         sent = {peer: torch.as_tensor(total) for peer, total in self._sent.items()}
         received = {peer: torch.as_tensor(total) for peer, total in self._received.items()}
         return sent, {peer: torch.empty_like(total) for peer, total in received.items()}
 
-    def compare(self, said: Mapping[int, torch.Tensor], rank: int, step: int) -> None:
-        """Compare what peers say that they have sent with what came.
+    def compare(self, reported: Mapping[int, torch.Tensor], rank: int, step: int) -> None:
+        """Compare the checksums of what peers have sent with those of what came.
 
         Raises:
             DamagedMessageError: they differ; names rank, peer and step.
         """
         for peer, total in self._received.items():
-            if int(said[peer]) != int(total[0]):
-                raise DamagedMessageError(rank=rank, peer=peer, step=step, since=self._since)
-        self._since = step
+            if int(reported[peer]) != int(total[0]):
+                raise DamagedMessageError(rank=rank, peer=peer, step=step)
 
 
 def _add(running: _Sums, messages: Mapping[int, torch.Tensor]) -> None:

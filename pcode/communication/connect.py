@@ -137,13 +137,10 @@ def _join_by_store(
 
 def _stay_on_loopback() -> None:
     """Let gloo and NCCL listen there alone, unless the user has chosen an interface for them."""
-    name = next(
-        name
-        for name, addresses in psutil.net_if_addrs().items()
-        if _LOOPBACK in [each.address for each in addresses]
-    )
-    for variable in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
-        os.environ.setdefault(variable, name)
+    for name, addresses in psutil.net_if_addrs().items():
+        if _LOOPBACK in [each.address for each in addresses]:
+            os.environ.setdefault("GLOO_SOCKET_IFNAME", name)
+            os.environ.setdefault("NCCL_SOCKET_IFNAME", name)
 
 
 def _store_on_loopback(rank: int, size: int, port: int, limit: timedelta) -> Store:

@@ -12,6 +12,8 @@ import yaml
 from pcode.utils.errors import UserError
 from pcode.utils.files import one_line, read_text, shortened, unsealed
 
+# The file in which a run's folder holds its flags.
+RUN_CONFIG = "config.yaml"
 INCLUDE = "include"
 # All flags with long lists take a few thousand. Reading YAML takes seconds for a million.
 MOST_BYTES = 1 << 18
@@ -26,10 +28,12 @@ class FileValue(NamedTuple):
     Attributes:
         text: as on the command line; a list is joined by commas.
         file: where it stands; "": on the command line.
+        of_run: whether a run's file says so, or one that a run's file includes.
     """
 
     text: str
     file: str = ""
+    of_run: bool = False
 
 
 class _Loader(yaml.BaseLoader):
@@ -100,7 +104,7 @@ def read_run_flags(
     content = _load(path, path, path, takes_aliases=False)
     if others:
         content = {name: value for name, value in content.items() if name in names}
-    return _own(path, path, content, names)
+    return _marked(_own(path, path, content, names))
 
 
 def _read(
@@ -123,8 +127,15 @@ def _read(
         found: dict[str, FileValue] = {}
         for included in _included(path, content.pop(INCLUDE, [])):
             found |= _read(included, names, (*above, path), read)
-        read[place] = found | _own(path, where, content, names)
+        found |= _own(path, where, content, names)
+        if Path(path).name == RUN_CONFIG:
+            found = _marked(found)
+        read[place] = found
     return read[place]
+
+
+def _marked(found: Mapping[str, FileValue]) -> dict[str, FileValue]:
+    return {name: value._replace(of_run=True) for name, value in found.items()}
 
 
 def _load(path: str, named: str, where: str, *, takes_aliases: bool = True) -> dict[Any, Any]:
@@ -133,12 +144,17 @@ def _load(path: str, named: str, where: str, *, takes_aliases: bool = True) -> d
     Errors begin with `where`, or, if it cannot be opened, with `named`: where its name stands.
     """
     try:
-        text = unsealed(read_text(path, MOST_BYTES))
+        text = read_text(path, MOST_BYTES)
+        if Path(path).name == RUN_CONFIG:  # a copy by another name is there to be edited
+            text = unsealed(text)
     except ValueError as error:
         raise UserError(f"{named}: {error}") from None
     try:
         content = _Loader(text, takes_aliases).get_single_data()
     except (yaml.YAMLError, RecursionError) as error:
+        if isinstance(error, yaml.MarkedYAMLError):  # the line may hold a secret
+            for mark in filter(None, (error.problem_mark, error.context_mark)):
+                mark.buffer = None
         reason = one_line(error)
         raise UserError(f"{where}: not a YAML file: {reason}") from None
     if content in (None, ""):

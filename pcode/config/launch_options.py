@@ -1,5 +1,6 @@
 """How the nodes of a run are started and talk: the flags, and what they decide."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -51,10 +52,11 @@ def _without_cuda_messages(flags: Flags) -> str | None:
 
 
 def _names(variables: str | None) -> str | None:
-    """Return the list without its values, which may be secrets."""
+    """Return the list without its values, which may be secrets, as may be pieces of them."""
     if variables is None:
         return None
-    return ",".join(part.partition("=")[0].strip() for part in variables.split(","))
+    parts = (part.strip().partition("=") for part in variables.split(","))
+    return ",".join(name for name, equals, _ in parts if equals or name in os.environ)
 
 
 # Options of an mpirun.

@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 import yaml
 
 from pcode.compression import COMPRESSORS
-from pcode.config.files import FileValue, read_flags, read_run_flags
+from pcode.config.files import RUN_CONFIG, FileValue, read_flags, read_run_flags
 from pcode.config.options import AUTO, Config
 from pcode.datasets import DATASETS
 from pcode.models import builder, builders
@@ -24,8 +24,6 @@ from pcode.utils.errors import UserError
 from pcode.utils.files import shortened
 from pcode.utils.options import Option, options_of
 
-# The file in which a run's folder holds its flags.
-CONFIG = "config.yaml"
 # YAML's word for no value, as `to_yaml` writes it.
 _NONE = "null"
 
@@ -192,7 +190,7 @@ def make_config(**given: Any) -> Config:
 def _values(texts: Mapping[str, FileValue]) -> dict[str, Any]:
     """Return what the texts of flags stand for; an error names the file in which one stands."""
     values, flags = {}, all_flags()
-    for name, (text, file) in texts.items():
+    for name, (text, file, _) in texts.items():
         try:
             values[name] = flags[name].accepted(flags[name].parse(text))
         except UserError as error:
@@ -205,7 +203,7 @@ def _flags_of_run(texts: Mapping[str, FileValue]) -> dict[str, FileValue]:
     resume = _values({name: text for name, text in texts.items() if name == "resume"}).get("resume")
     if resume in (None, AUTO):
         return {}
-    file = Path(resume, CONFIG)
+    file = Path(resume, RUN_CONFIG)
     if not os.path.isfile(file):  # Path.is_file raises where the name is too long
         raise UserError(f"--resume {resume}: no run, there is no {file}")
     return read_run_flags(str(file), _spellings())
@@ -217,24 +215,8 @@ def config_of_run(run: Path) -> Config:
     Raises:
         UserError: its file cannot be read or is none of this program's.
     """
-    found = read_run_flags(str(run / CONFIG), _spellings())
+    found = read_run_flags(str(run / RUN_CONFIG), _spellings())
     return make_config(**_values(found))
-
-
-def _received(
-    in_files: Mapping[str, FileValue], of_run: Mapping[str, FileValue]
-) -> dict[str, FileValue]:
-    """Return what files say of starting programs that is not to be followed.
-
-    That is all from the run that goes on or is evaluated, and all from a file named as runs name
-    theirs.
-    """
-    flags = all_flags()
-    return {
-        name: value
-        for name, value in in_files.items()
-        if flags[name].starts and (value is of_run.get(name) or Path(value.file).name == CONFIG)
-    }
 
 
 def why_irrelevant(names: Iterable[str], flags: Mapping[str, Any]) -> dict[str, str]:
@@ -272,18 +254,21 @@ def parse(arguments: Sequence[str]) -> Parsed:
     typed = {name: FileValue(text) for name, text in given.items()}
     of_run = _flags_of_run(in_files | typed)
     in_files = of_run | in_files
-    received = _received(in_files, of_run)
+    flags = all_flags()
+    received = {
+        name: value for name, value in in_files.items() if flags[name].starts and value.of_run
+    }
     texts = {name: text for name, text in in_files.items() if name not in received} | typed
     values = _values(texts)
     config = make_config(**values)
     # A file that a run wrote holds every flag: only what it changes is worth a warning.
-    flags, defaults = config.flat(), {name: flag.default for name, flag in all_flags().items()}
+    values_of_all, defaults = config.flat(), {name: flag.default for name, flag in flags.items()}
     explicit = [
         name
         for name, text in texts.items()
         if not text.file or (name not in of_run and values[name] != defaults[name])
     ]
-    reasons = why_irrelevant(explicit, flags)
+    reasons = why_irrelevant(explicit, values_of_all)
     if config.watch.evaluate:
         learning = set(flags_by_group()["learning"]) - {"avg_model"}
         reasons |= dict.fromkeys(learning & set(explicit), "--evaluate True trains nothing")
@@ -291,7 +276,7 @@ def parse(arguments: Sequence[str]) -> Parsed:
     warnings += [
         f"--{name}: not taken from {file}, as a run may be a stranger's: it says what is started, "
         "or where; give it again, or by --config in a file of another name"
-        for name, (text, file) in received.items()
+        for name, (text, file, _) in received.items()
         if name not in typed and text != _NONE
     ]
     return Parsed(config, frozenset(texts), dry_run, check, tuple(warnings))

@@ -9,16 +9,39 @@ import ipaddress
 import os
 import socket
 import struct
+import threading
+import time
+from contextlib import suppress
 
 import psutil
 
+_LOOK_SECONDS = 0.02
 _PIDFD_GETFD = 438  # of Linux, on all architectures
 _SO_ATTACH_FILTER = 26
 _DROP_ALL = struct.pack("HBBI", 6, 0, 0, 0)  # the program of one instruction: return 0
 
 
+def close_ports_of(mpirun: int) -> None:
+    """Close the ports of the mpirun with this process id, in a thread, until it starts its ranks.
+
+    Where the kernel does not allow that they stay open.
+    """
+    threading.Thread(target=_watch, args=(mpirun,), daemon=True).start()
+
+
+def _watch(mpirun: int) -> None:
+    with suppress(psutil.Error, OSError):  # it has ended; not allowed
+        process, has_started = psutil.Process(mpirun), False
+        while not has_started:
+            has_started = bool(process.children())  # it listens before that
+            close_ports(process)
+            time.sleep(_LOOK_SECONDS)
+
+
 def close_ports(process: psutil.Process) -> None:
-    """Let no packet reach what a descendant of this process listens on, but on loopback.
+    """Let no packet reach the sockets on which a descendant of this process listens.
+
+    But for those on loopback.
 
     Raises:
         OSError: the kernel has no such call, or does not let this process make it, as the default

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import psutil
 
-from pcode.launch.closing import close_ports
+from pcode.launch.closing import close_ports_of
 from pcode.launch.relay import Filter, Relay
 from pcode.launch.scratch import STEPS_VARIABLE, marked_step, scratch_folder
 from pcode.utils.errors import DIVERGED, INTERRUPTED, PREEMPTED, TAKEN, USER_ERROR, say
@@ -90,7 +90,7 @@ def launch(command: Sequence[str], here: bool = True, survives: bool = False) ->
             )
             os.close(writer)
             if here:
-                run.close_ports()
+                close_ports_of(run.process.pid)
             relay = Relay(reader, failed, survives)
             loop.run_forever()
         relay.finish(_KILL_LIMIT_SECONDS)
@@ -160,15 +160,6 @@ class _Supervised:
         """Note that a rank has failed, after which mpirun has to end."""
         if self._timer is None:
             self._await_end(END_LIMIT_SECONDS)
-
-    def close_ports(self) -> None:
-        """Close its ports to other machines, looking for them until it has started its ranks."""
-        with contextlib.suppress(psutil.Error, OSError):  # it has ended, or this is not allowed
-            mpirun = psutil.Process(self.process.pid)
-            has_started = bool(mpirun.children())
-            close_ports(mpirun)
-            if not has_started:
-                self._loop.call_later(_LOOK_SECONDS, self.close_ports)
 
     def _look(self) -> None:
         if self.process.poll() is not None:

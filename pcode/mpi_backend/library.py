@@ -100,9 +100,14 @@ def _transports() -> str:
         return "self"
     # Ranks do without `ofi`, which carries one-sided messages over libfabric: none are sent here,
     # and where it finds no device it sleeps for a second.
-    num_ranks, num_here = (os.environ.get(f"OMPI_COMM_WORLD_{n}SIZE") for n in ("", "LOCAL_"))
-    # Eight bytes that a stranger sends to a rank's port and holds would stop it.
-    return "^ofi,tcp" if num_ranks is not None and num_ranks == num_here else "^ofi"
+    # And without `tcp` on one host: eight bytes that a stranger sends to a rank's port and holds
+    # would stop it.
+    if "OMPI_COMM_WORLD_SIZE" in os.environ:
+        num_ranks, num_here = (os.environ.get(f"OMPI_COMM_WORLD_{n}SIZE") for n in ("", "LOCAL_"))
+        is_one_host = num_ranks == num_here
+    else:  # srun's
+        is_one_host = os.environ.get("SLURM_STEP_NUM_NODES") == "1"
+    return "^ofi,tcp" if is_one_host else "^ofi"
 
 
 def _rank_of_launcher() -> str | None:

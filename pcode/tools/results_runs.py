@@ -11,8 +11,8 @@ from typing import Any, NamedTuple, NoReturn
 import pandas as pd
 
 from pcode.compression import COMPRESSORS
-from pcode.config.files import read_run_flags
-from pcode.config.parser import CONFIG, all_flags, make_config, why_irrelevant
+from pcode.config.files import RUN_CONFIG, read_run_flags
+from pcode.config.parser import all_flags, make_config, why_irrelevant
 from pcode.optim import OPTIMIZERS
 from pcode.training.tasks import TASKS, Task
 from pcode.utils.errors import UserError
@@ -155,7 +155,7 @@ def _read_flags(path: Path) -> dict[str, Any]:
     # Not checked as a run's flags are: it has run, perhaps on a machine with more than this one.
     flags = make_config().flat()
     with naming(path):
-        for name, (text, _) in texts.items():
+        for name, (text, *_) in texts.items():
             if len(text) > LONGEST_VALUE:
                 raise ValueError(f"--{name}: longer than {LONGEST_VALUE} characters")
             flags[name] = declared[name].parse(text)
@@ -222,14 +222,14 @@ def _configs(place: Path) -> Iterator[Path]:
     above = len(place.parts)
     for name, folders, files in os.walk(place):
         folder = Path(name)
-        if CONFIG in (*folders, *files):
-            yield folder / CONFIG
+        if RUN_CONFIG in (*folders, *files):
+            yield folder / RUN_CONFIG
         if len(folder.parts) - above >= DEEPEST:
             folders.clear()
 
 
 def _read_run(folder: Path) -> dict[str, Any]:
-    flags = _read_flags(folder / CONFIG)
+    flags = _read_flags(folder / RUN_CONFIG)
     places = [path for path in folder.glob("*/log.jsonl") if _RANK.fullmatch(path.parent.name)]
     logs = [_read_log(path) for path in sorted(places, key=lambda path: int(path.parent.name))]
     path = folder / "summary.json"

@@ -105,7 +105,8 @@ def read_manifest(run: Path, step: int) -> Manifest:
         raise damaged from None
     if version not in (FIRST_VERSION, VERSION):
         raise UserError(
-            f"--resume {run}: {file} is of version {version!r:.80}, this program reads {VERSION}"
+            f"--resume {run}: {file} is of version {version!r:.80}, this program reads "
+            f"{FIRST_VERSION} and {VERSION}"
         )
     if digest != (None if version == FIRST_VERSION else _digest(content)):
         raise damaged

@@ -78,7 +78,7 @@ def run_node(
     launch = plan.config.launch
     communicator = by_nodes(processes, launch.n_sub_process, launch.time_limit_seconds)
     communicator = inject(communicator)
-    if launch.checks_messages and communicator.local_ranks.is_first:
+    if launch.checks_messages:
         communicator.checksums = EdgeChecksums()
     state: RunState | None = None
     try:
@@ -241,6 +241,8 @@ class Loop:
             node.schedule.scheme.observe(progress.loss)
         decision = self._sync_points.synchronise(step)
         if watch.saves_model_after(epoch):
+            node.finish()
+            state.communicator.compare_messages(step)
             state.records.write_model(node.model, epoch)
         by_epochs = watch.checkpoint_minutes is None or watch.saves_model_after(epoch)
         due = (by_epochs and not watch.train_fast) or step == state.plan.num_steps

@@ -1,6 +1,7 @@
 """A run's plan from its flags, checked before anything is written."""
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 
 from torch import nn
@@ -123,14 +124,21 @@ def make_plan(config: Config) -> Plan:
         # Its name is the folder's; a run started from config.yaml gets a folder of its own.
         watch=dataclasses.replace(config.watch, timestamp=None),
     )
-    start = None if plan.evaluated else _start(plan, resolved)
-    return dataclasses.replace(plan, config=_at_rest(resolved, start), search=search, start=start)
+    left_out: list[str] = []
+    start = None if plan.evaluated else _start(plan, resolved, left_out.append)
+    return dataclasses.replace(
+        plan,
+        config=_at_rest(resolved, start),
+        search=search,
+        start=start,
+        warnings=(*plan.warnings, *left_out),
+    )
 
 
-def _start(plan: Plan, resolved: Config) -> ResumePoint | None:
+def _start(plan: Plan, resolved: Config, note: Callable[[str], object]) -> ResumePoint | None:
     """Return where the run goes on from: before its end, or at the end of one of its own."""
     runs = runs_folder(resolved)
-    start = find_resume_point(resolved, runs, plan.topology, plan.steps_per_epoch)
+    start = find_resume_point(resolved, runs, plan.topology, plan.steps_per_epoch, note)
     new = None if plan.timestamp is None else runs / plan.timestamp
     if new is not None and new.exists() and (start is None or not start.same):
         raise UserError(f"--timestamp {plan.timestamp}: the run {new} exists")

@@ -1,8 +1,7 @@
 """From where a run starts: the beginning, a checkpoint of its own, or another run's models."""
 
 import os
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -96,7 +95,7 @@ def standing_of(run: Path) -> Standing:
 
 
 def find_resume_point(
-    config: Config, runs: Path, graph: Graph, steps_per_epoch: int
+    config: Config, runs: Path, graph: Graph, steps_per_epoch: int, note: Callable[[str], object]
 ) -> ResumePoint | None:
     """Return what `--resume` asks for, or None where the run begins at the beginning.
 
@@ -104,6 +103,7 @@ def find_resume_point(
         config: with what was left to the run filled in.
         runs: the folder of the experiment's runs.
         graph, steps_per_epoch: of this run.
+        note: called with a line for each run that `--resume auto` cannot read.
 
     Raises:
         UserError: there is no such run or checkpoint, or it is damaged.
@@ -113,7 +113,7 @@ def find_resume_point(
     if watch.resume is None:
         return None
     name = os.environ.get(FOUND_VARIABLE, AUTO) if watch.resume == AUTO else watch.resume
-    run = _last_unfinished(config, runs) if name == AUTO else Path(name)
+    run = _last_unfinished(config, runs, note) if name == AUTO else Path(name)
     if run is None:
         return None
     standing = standing_of(run)
@@ -136,19 +136,22 @@ def find_resume_point(
     return ResumePoint(run, manifest, same, standing, averaged, origin)
 
 
-def _last_unfinished(config: Config, runs: Path) -> Path | None:
+def _last_unfinished(config: Config, runs: Path, note: Callable[[str], object]) -> Path | None:
     """Return the newest run of this experiment with these flags that has not ended."""
     found: list[tuple[float, Path]] = []
     gone_on: set[Path] = set()  # runs from which others began
     for file in runs.glob("*/config.yaml"):
         run = file.parent
-        with suppress(UserError):  # what this program cannot read is not its own
+        try:
             its_own = config_of_run(run)
-            if its_own.watch.resume is not None:
-                gone_on.add(Path(its_own.watch.resume).resolve())
-            ended = (run / SUMMARY).exists() or is_locked(run)
-            if not ended and decisive_flags(its_own) == decisive_flags(config):
-                found.append((file.stat().st_mtime, run))
+        except UserError as error:
+            note(f"--resume auto leaves out a run: {error}")
+            continue
+        if its_own.watch.resume is not None:
+            gone_on.add(Path(its_own.watch.resume).resolve())
+        ended = (run / SUMMARY).exists() or is_locked(run)
+        if not ended and decisive_flags(its_own) == decisive_flags(config):
+            found.append((file.stat().st_mtime, run))
     left = [(when, run) for when, run in found if run.resolve() not in gone_on]
     return max(left)[1] if left else None
 

@@ -125,13 +125,12 @@ class DamagedMessageError(RunError):
 
     Args:
         rank, peer, step: see RunError; the two ends of the edge, and when they compared.
-        since: the step at which they had compared before.
     """
 
-    def __init__(self, *, since: int, **places: int | None) -> None:
+    def __init__(self, **places: int | None) -> None:
         super().__init__(
-            f"a message that came from the peer since step {since} is not the one that it sent: "
-            "memory or the network has changed it; earlier checkpoints are right",
+            "a message that came from the peer since the last checkpoint is not the one that it "
+            "sent: memory or the network has changed it; that checkpoint is right",
             **places,
         )
 

@@ -127,7 +127,8 @@ class Option:
         except ValueError:
             expected = NAMES[element] + (", or several separated by commas" if many else "")
             expected += "".join(f" or {word}" for word in words)
-            raise UserError(f"--{self.name} {shortened(text)}: expected {expected}") from None
+            shown = shortened(str(self.recorded(text)))
+            raise UserError(f"--{self.name} {shown}: expected {expected}") from None
 
     def accepted(self, value: Any) -> Any:
         """Return the value, or what it is another word for; raise as `validate`."""

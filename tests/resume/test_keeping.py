@@ -118,7 +118,7 @@ DAMAGES: list[tuple[str, Callable[[Path], object], str]] = [
     ("checkpoints/28.json", cut, "28.json is damaged"),
     ("checkpoints/28.json", lambda file: file.write_bytes(b"\xff\0"), "28.json is damaged"),
     ("checkpoints/28.json", lambda file: file.write_bytes(b"[1]"), "28.json is damaged"),
-    ("checkpoints/28.json", other_version, "of version 7, this program reads 2"),
+    ("checkpoints/28.json", other_version, "of version 7, this program reads 1 and 2"),
     ("checkpoints/28.json", climb, "28.json is damaged"),
     ("checkpoints/28.json", fewer, "28.json is damaged"),
     ("checkpoints/28.json", edited, "28.json is damaged"),

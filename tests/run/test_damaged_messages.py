@@ -30,23 +30,31 @@ def test_the_run_ends_and_goes_on_from_the_last_good_checkpoint(
 ) -> None:
     if (backend, on_failure) == ("gloo", "continue"):
         pytest.skip("gloo cannot go on after a failure")
-    flags = (*FLAGS, "--backend", backend, "--on_failure", on_failure)
+    flags = (*FLAGS, "--backend", backend, "--on_failure", on_failure, "--save_all_models", "True")
     done = run(tmp_path, *flags, PCODE_INJECT=FLIPPED)
     assert done.returncode == 1
     said = f"run.py: error: rank 1, peer 0, step {2 * STEPS}: a message that came from the peer"
-    assert f"{said} since step {STEPS} is not the one that it sent" in done.stderr
+    assert f"{said} since the last checkpoint is not the one that it sent" in done.stderr
     folder = run_folder(tmp_path)
     assert last_step(folder) == STEPS
     assert not (folder / "summary.json").exists()
+    assert {file.name for file in folder.glob("*/model*.pt")} == {"model_1.pt"}
     assert finished(tmp_path, "--resume", str(folder))["parameters_sha256"] == unbroken
 
 
-def test_it_is_restarted_as_after_any_failure(tmp_path: Path, unbroken: list[str]) -> None:
-    # The fault happens again, in the same step of the second epoch, but once for each start.
+def test_it_is_restarted_as_after_any_failure(tmp_path: Path) -> None:
+    """And fails again: the fault happens once in each start."""
     done = run(tmp_path, *FLAGS, "--max_restarts", "1", PCODE_INJECT=FLIPPED)
     assert done.returncode == 1
     assert f"from the checkpoint after step {STEPS} of" in done.stderr
+
+
+def test_nodes_of_several_processes_compare_too(tmp_path: Path) -> None:
+    flags = (*FLAGS, "--n_mpi_process", "2", "--n_sub_process", "2")
+    assert finished(tmp_path, *flags)["exit_reason"] == "finished"
     shutil.rmtree(tmp_path / "runs")
+    assert run(tmp_path, *flags, PCODE_INJECT="corrupt:2:30:arrival").returncode == 1
+    assert last_step(run_folder(tmp_path)) == 22
 
 
 def test_without_the_check_the_damage_passes(tmp_path: Path, unbroken: list[str]) -> None:

@@ -72,7 +72,6 @@ def test_a_closed_port_answers_nobody(listener: subprocess.Popen[str]) -> None:
 def test_a_run_listens_on_loopback_alone(
     tmp_path: Path, started: list[Started], listener: subprocess.Popen[str], backend: str
 ) -> None:
-    closable(listener)
     flags = ("--n_mpi_process", "3", "--num_epochs", "100000", "--arch", "logistic_regression")
     started.append(Started(tmp_path, *flags, "--backend", backend))
     run = started[0]
@@ -89,6 +88,8 @@ def test_a_run_listens_on_loopback_alone(
         if not ipaddress.ip_address(address).is_loopback
     }
     assert {name for name, _ in beyond} <= {"prterun"}  # the ranks have none
-    assert not [port for _, port in beyond if answers(port)]
+    open_ports = [port for _, port in beyond if answers(port)]
     run.process.send_signal(signal.SIGTERM)
     assert run.status() == PREEMPTED
+    closable(listener)
+    assert not open_ports

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from pcode.utils.errors import USER_ERROR
 from tests.run.runs import finished, run, run_folder
 
 SMALL = ("--arch", "logistic_regression", "--num_epochs", "1")
@@ -42,7 +43,7 @@ def plant(folder: Path, flag: str) -> str:
 
 
 @pytest.mark.parametrize("flag", ["mpi_path", "python_path", "mpi_env", "hostfile", "work_dir"])
-@pytest.mark.parametrize("way", ["resume", "evaluate", "config"])
+@pytest.mark.parametrize("way", ["resume", "evaluate", "config", "include", "included"])
 def test_no_flag_of_launching_is_taken_from_a_run(
     received: Path, tmp_path: Path, flag: str, way: str
 ) -> None:
@@ -58,27 +59,41 @@ def test_no_flag_of_launching_is_taken_from_a_run(
     ]
     assert f"{flag}: {value}" in lines
     config.write_text("\n".join(lines))
+    if way == "include":
+        config.rename(copy / "flags.yaml")
+        config.write_text("include: flags.yaml\n")
+    (tmp_path / "mine.yaml").write_text(f"include: {config}\n")
     flags = {
         "resume": ("--resume", str(copy), "--num_epochs", "2"),
         "evaluate": ("--resume", str(copy), "--evaluate", "True"),
         "config": ("--config", str(config)),
+        "include": ("--config", str(config)),
+        "included": ("--config", str(tmp_path / "mine.yaml")),
     }[way]
     done = run(tmp_path, *flags, "--backend", "mpi", "--n_mpi_process", "2")
     assert done.returncode == 0, done.stderr
     assert not (tmp_path / "planted/started").exists()
-    notice = f"run.py: warning: --{flag}: not taken from {config}, as a run may be a stranger's"
+    notice = f"run.py: warning: --{flag}: not taken from {copy}/"
     assert [line for line in done.stderr.splitlines() if line.startswith(notice)]
 
 
 def test_flags_of_launching_that_are_given_again_are_followed(
     received: Path, tmp_path: Path
 ) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(received, copy)
+    config = copy / "config.yaml"
+    lines = config.read_text().splitlines()[1:]
+    config.write_text("\n".join(line.replace("mpi_env: null", "mpi_env: A=1") for line in lines))
     file = tmp_path / "hosts.yaml"
     file.write_text("mpi_env: GIVEN=1\nn_mpi_process: 2\nbackend: mpi\n")
-    done = run(tmp_path, "--resume", str(received), "--config", str(file), "--dry_run")
-    assert done.returncode == 0
-    assert "-x GIVEN=1" in done.stdout
-    assert "not taken from" not in done.stderr
+    resume = ("--resume", str(copy), "--backend", "mpi", "--dry_run")
+    assert "--mpi_env: not taken from" in run(tmp_path, *resume).stderr
+    for given in (("--config", str(file)), ("--mpi_env", "GIVEN=1")):
+        done = run(tmp_path, *resume, *given)
+        assert done.returncode == 0
+        assert "-x GIVEN=1" in done.stdout
+        assert "not taken from" not in done.stderr
 
 
 def test_values_of_variables_for_the_ranks_are_not_written(tmp_path: Path) -> None:
@@ -88,6 +103,19 @@ def test_values_of_variables_for_the_ranks_are_not_written(tmp_path: Path) -> No
         *("--mpi_env", "TYPED=the-first-secret,KEPT_HERE"),
         KEPT_HERE="the-second-secret",
     )
+    with_comma = run(tmp_path, *SMALL, "--backend", "sim", "--mpi_env", "A=1,b-secret,c_secret")
+    assert with_comma.returncode == 0
     files = [file for file in tmp_path.rglob("*") if file.is_file()]
-    assert not [file for file in files if b"-secret" in file.read_bytes()]
-    assert "mpi_env: TYPED,KEPT_HERE\n" in (run_folder(tmp_path) / "config.yaml").read_text()
+    assert not [file for file in files if b"secret" in file.read_bytes()]
+    configs = [file.read_text() for file in files if file.name == "config.yaml"]
+    assert len([text for text in configs if "mpi_env: TYPED,KEPT_HERE\n" in text]) == 1
+    assert len([text for text in configs if "mpi_env: A\n" in text]) == 1
+
+
+def test_errors_show_no_value_of_a_variable(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("mpi_env: TOKEN=the-secret: x\n")
+    for flags in (("--mpi_env", "TOKEN=the-secret\tx"), ("--config", "mine.yaml")):
+        done = run(tmp_path, *flags)
+        assert done.returncode == USER_ERROR
+        assert "error: --" in done.stderr
+        assert "secret" not in done.stderr
