@@ -43,8 +43,12 @@ _KILLED = re.compile(
 _FAILED = re.compile(rb"Process name: \[[^\]]*,(\d+)\]\s+Exit code:\s+(\d+)")
 _ABORTED = re.compile(rb"due to process rank (\d+) .*abort", re.DOTALL)
 _ERROR = b"run.py: error:"
-# What a rank says of its own step; where another has failed before, that is the reason.
-_OF_RANK = re.compile(rb"^run\.py: error: rank \d+(?:, (?:peer|step) \d+)*: [^\n]*\n", re.MULTILINE)
+# What a rank says of its own step; where another has failed before, that is the reason, unless the
+# rank has diverged: any of those that have is named in the summary.
+_OF_RANK = re.compile(
+    rb"^run\.py: error: rank \d+(?:, (?:peer|step) \d+)*: (?![^\n]*(?:loss|finite|NaN))[^\n]*\n",
+    re.MULTILINE,
+)
 _MOST_HELD_BYTES = 65536
 
 

@@ -319,6 +319,7 @@ EFFECTS: dict[str, Effect] = {
     "compress_warmup_epochs": trained("1", *DGC),
     "consensus_stepsize": trained("0.2"),
     "overlap": recorded(lambda *_: {False} == OVERLAPPED, "False"),
+    "check_messages": warned("messages of simulated nodes stay in memory", "False"),
     "max_restarts": warned("--backend sim runs all nodes in this process", "3"),
     "on_failure": Effect(
         "continue",

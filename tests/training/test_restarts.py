@@ -144,7 +144,7 @@ def test_after_nodes_were_lost_a_new_run_goes_on_with_all(tmp_path: Path) -> Non
     (run / "checkpoints").mkdir(parents=True)
     (run / "config.yaml").touch()
     members = ["0", "2"]
-    manifest = Manifest(57, 11, tuple(members), ("", ""), "")
+    manifest = Manifest(57, 11, tuple(members), ("", ""), "", version=1)
     (run / "checkpoints/57.json").write_text(json.dumps(dataclasses.asdict(manifest)))
     for name in members:
         (run / name).mkdir()
