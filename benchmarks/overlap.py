@@ -3,12 +3,14 @@
     python benchmarks/overlap.py [--nodes 2] [--arch resnet20] [--rounds N] [--output FILE.json]
 
 A model on 3 x 32 x 32 random images, sign, one thread per rank; starts itself under mpirun, all
-ranks on this machine. Three kinds of step are timed in turn, a block of each per round, so that all
+ranks on this machine. These kinds of step are timed in turn, a block of each per round, so that all
 see the same machine:
 
 - none: PyTorch's own loop with torch.optim.SGD (fused): no communication;
 - sign: `parallel_choco`, its exchange hidden behind the next gradient;
-- sign_in_step: the same with overlap off.
+- sign_in_step: the same with overlap off;
+- d_psgd: whole parameters, exchanged in the step;
+- sign_unchecked and d_psgd_unchecked: as those, without checksums of the messages.
 
 All ranks take the same kind at the same time: all cores are busy in each. A block's time is the
 mean over the ranks of its seconds per step; a round's ratio divides by the block without
@@ -26,10 +28,19 @@ import torch
 from harness import keep, spread, start_ranks
 from pcode import mpi_backend
 from pcode.communication import DistributedCommunicator
+from pcode.communication.checksums import EdgeChecksums
 from pcode.utils.devices import use_memory_well
 from peers import PEERS, random_batch, time_steps
 
-KINDS = ("none", "sign", "sign_in_step")
+# The method of each kind of step, and whether checksums of its messages are kept, as by default.
+KINDS = {
+    "none": ("none", False),
+    "sign": ("sign", True),
+    "sign_unchecked": ("sign", False),
+    "sign_in_step": ("sign_in_step", True),
+    "d_psgd": ("d_psgd", True),
+    "d_psgd_unchecked": ("d_psgd", False),
+}
 
 
 def measure(arguments: argparse.Namespace) -> None:
@@ -38,12 +49,14 @@ def measure(arguments: argparse.Namespace) -> None:
     use_memory_well()
     mpi_backend.init_process_group()
     node = DistributedCommunicator()
-    methods = {kind: PEERS[kind].make(arguments.arch, 0.01, node) for kind in KINDS}
+    peers = dict.fromkeys(peer for peer, _ in KINDS.values())
+    methods = {peer: PEERS[peer].make(arguments.arch, 0.01, node) for peer in peers}
     batch = random_batch(arguments.batch_size, seed=node.rank)
     seconds: dict[str, list[float]] = {kind: [] for kind in KINDS}
     for round_number in range(arguments.rounds + 1):
-        for kind, method in methods.items():
-            row = time_steps(method, batch, arguments.block, node)
+        for kind, (peer, is_checked) in KINDS.items():
+            node.checksums = EdgeChecksums() if is_checked else None
+            row = time_steps(methods[peer], batch, arguments.block, node)
             if round_number:  # the first compiles kernels and fills caches
                 seconds[kind].append(row["total"])
     if node.rank == 0:
@@ -61,7 +74,7 @@ def report(seconds: dict[str, list[float]], num_nodes: int, arguments: argparse.
         pairs = zip(values, seconds["none"], strict=True)
         ratio = ratios[kind] = spread([value / alone for value, alone in pairs])
         print(
-            f"| {PEERS[kind].title} | {1e3 * spread(values)['median']:.1f} | {ratio['median']:.3f} "
+            f"| {kind} | {1e3 * spread(values)['median']:.1f} | {ratio['median']:.3f} "
             f"| {ratio['lower_quartile']:.3f} to {ratio['upper_quartile']:.3f} |"
         )
     figures = {"nodes": num_nodes, "arch": arguments.arch, "batch_size": arguments.batch_size}
