@@ -43,6 +43,7 @@ _KILLED = re.compile(
 _FAILED = re.compile(rb"Process name: \[[^\]]*,(\d+)\]\s+Exit code:\s+(\d+)")
 _ABORTED = re.compile(rb"due to process rank (\d+) .*abort", re.DOTALL)
 _ERROR = b"run.py: error:"
+_TRACEBACK = b"Traceback (most recent call last)"
 # What a rank says of its own step; where another has failed before, that is the reason, unless the
 # rank has diverged: any of those that have is named in the summary.
 _OF_RANK = re.compile(
@@ -67,6 +68,7 @@ class Filter:
     def __init__(self) -> None:
         self.death: Death | None = None  # the first that mpirun says to have ended badly
         self.has_error = False  # of run.py, which passed
+        self.has_traceback = False  # of any program
         self.is_closed = False  # nobody reads mpirun's standard output any more, so that it ended
         self._held = self._tail = b""
 
@@ -94,8 +96,10 @@ class Filter:
         return self._passed(held)
 
     def _passed(self, text: bytes) -> bytes:
-        self.has_error = self.has_error or _ERROR in self._tail + text
-        self._tail = (self._tail + text)[-len(_ERROR) :]
+        seen = self._tail + text
+        self.has_error = self.has_error or _ERROR in seen
+        self.has_traceback = self.has_traceback or _TRACEBACK in seen
+        self._tail = seen[-len(_TRACEBACK) :]
         return text
 
     def _first_error(self, line: re.Match[bytes]) -> bytes:

@@ -42,6 +42,7 @@ class Ended(NamedTuple):
 
     status: int
     failed: bool
+    has_traceback: bool = False  # of a rank that has failed
 
 
 def launch(command: Sequence[str], here: bool = True, survives: bool = False) -> Ended:
@@ -238,4 +239,4 @@ def _judge(run: _Supervised, seen: Filter, folder: Path) -> Ended:
     elif not seen.has_error:
         end = f"was ended by signal {-returned}" if returned < 0 else f"ended with status {status}"
         say(f"error: {death or f'mpirun {end}'}")
-    return Ended(status, failed=True)
+    return Ended(status, failed=True, has_traceback=seen.has_traceback)

@@ -86,7 +86,7 @@ def next_attempt(
 
 
 def run_attempts(
-    start: Callable[[Sequence[str]], tuple[int, bool]],
+    start: Callable[[Sequence[str]], tuple[int, bool, bool]],
     first: Attempt,
     following: Callable[[Attempt], Attempt],
     max_restarts: int,
@@ -98,7 +98,8 @@ def run_attempts(
     died may be one that the others went on without.
 
     Args:
-        start: runs mpirun with these flags added; its exit status, and whether it failed.
+        start: runs mpirun with these flags added; its exit status, whether it failed, and whether
+            a rank has then shown a traceback, which never goes with status 0.
         first: what to start first.
         following: what to start after one that failed.
         max_restarts: how often at most.
@@ -109,10 +110,10 @@ def run_attempts(
     while True:
         summary = attempt.folder / SUMMARY
         before = _identity(summary)
-        status, failed = start(attempt.flags)
+        status, failed, has_traceback = start(attempt.flags)
         is_new = _identity(summary) != before
         if failed and is_new and json.loads(summary.read_bytes())["exit_reason"] == "finished":
-            return 0
+            return status if has_traceback else 0
         if status == 0 and summary_needed and not is_new:
             say("error: no node came to the end")
             status, failed = 1, True

@@ -98,3 +98,12 @@ def test_endless_blocks_pass() -> None:
     found = Filter()
     text = RULE + b"prterun " + 100_000 * b"x"
     assert found.feed(text) == text
+
+
+@pytest.mark.parametrize("cut", range(40))
+def test_a_traceback_is_noted_wherever_it_is_cut(cut: int) -> None:
+    text = b"x\nTraceback (most recent call last):\n  File\n"
+    relayed = Filter()
+    assert relayed.feed(text[:cut]) + relayed.feed(text[cut:]) + relayed.close() == text
+    assert relayed.has_traceback
+    assert not relayed.has_error

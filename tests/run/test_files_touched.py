@@ -7,8 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.run.bad_input import listing
-from tests.run.runs import LIMIT_SECONDS, RUN
+from tests.run.runs import LIMIT_SECONDS, RUN, finished
 
 PACKAGE = Path(RUN).parent / "pcode"
 
@@ -57,3 +59,13 @@ def test_a_run_writes_its_folder_alone(tmp_path: Path) -> None:
     theirs = [path for path in elsewhere if path.name.startswith("torchinductor_")]
     assert elsewhere == theirs
     assert not any(any(path.iterdir()) for path in theirs)
+
+
+@pytest.mark.parametrize("umask", ["022", "027", "077"])
+def test_files_of_a_run_follow_the_umask(tmp_path: Path, umask: str) -> None:
+    flags = ("--backend", "sim", "--arch", "mlp", "--num_epochs", "1", "--save_all_models", "True")
+    finished(tmp_path, *flags, before=("sh", "-c", f'umask {umask}; exec "$0" "$@"'))
+    closed = int(umask, 8)
+    found = {path: path.stat().st_mode & 0o777 for path in (tmp_path / "runs").rglob("*")}
+    assert {mode for path, mode in found.items() if path.is_dir()} == {0o777 & ~closed}
+    assert {mode for path, mode in found.items() if path.is_file()} == {0o666 & ~closed}

@@ -60,11 +60,16 @@ def test_failures_are_restarted_so_many_times(
     ]
 
 
-@pytest.mark.parametrize(("reason", "status"), [("finished", 0), ("diverged: x", 137)])
-def test_summary_of_this_run_decides(tmp_path: Path, reason: str, status: int) -> None:
+@pytest.mark.parametrize(
+    ("reason", "has_traceback", "status"),
+    [("finished", False, 0), ("finished", True, 137), ("diverged: x", False, 137)],
+)
+def test_summary_of_this_run_decides_unless_there_is_a_traceback(
+    tmp_path: Path, reason: str, has_traceback: bool, status: int
+) -> None:
     def start(flags: Sequence[str]) -> Ended:
         (tmp_path / "summary.json").write_text(json.dumps({"exit_reason": reason}))
-        return FAILED
+        return FAILED._replace(has_traceback=has_traceback)
 
     assert run_attempts(start, Attempt((), tmp_path), restart, 0) == status
 
