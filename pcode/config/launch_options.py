@@ -56,7 +56,7 @@ def _names(variables: str | None) -> str | None:
     if variables is None:
         return None
     parts = (part.strip().partition("=") for part in variables.split(","))
-    return ",".join(name for name, equals, _ in parts if equals or name in os.environ)
+    return ",".join(name for name, equals, _ in parts if equals or name in set(os.environ))
 
 
 # Options of an mpirun.
