@@ -44,10 +44,11 @@ _FAILED = re.compile(rb"Process name: \[[^\]]*,(\d+)\]\s+Exit code:\s+(\d+)")
 _ABORTED = re.compile(rb"due to process rank (\d+) .*abort", re.DOTALL)
 _ERROR = b"run.py: error:"
 _TRACEBACK = b"Traceback (most recent call last)"
-# What a rank says of its own step; where another has failed before, that is the reason, unless the
-# rank has diverged: any of those that have is named in the summary.
+# What a rank says of its own step: where all find the same (no disk, no memory), once is enough. Of
+# lines that name a peer any may be the reason of the others, and of ranks that diverge any is named
+# in the summary.
 _OF_RANK = re.compile(
-    rb"^run\.py: error: rank \d+(?:, (?:peer|step) \d+)*: (?![^\n]*(?:loss|finite|NaN))[^\n]*\n",
+    rb"^run\.py: error: rank \d+(?:, step \d+)?: (?![^\n]*(?:loss|finite|NaN))[^\n]*\n",
     re.MULTILINE,
 )
 _MOST_HELD_BYTES = 65536

@@ -24,18 +24,24 @@ class Started:
     Args:
         folder: in it the run gets its own.
         before: what starts the interpreter, if not the test itself.
+        python: the interpreter; with `sys.executable`, everything is started as a user starts it.
         variables: added to the environment.
     """
 
     def __init__(
-        self, folder: Path, *flags: str, before: Sequence[str] = (), **variables: str
+        self,
+        folder: Path,
+        *flags: str,
+        before: Sequence[str] = (),
+        python: str | None = None,
+        **variables: str,
     ) -> None:
         self.runs = folder / "runs"
         self.output = b""
         self.errors = b""
         self.process = subprocess.Popen(
             [
-                *(*before, quick_python(), RUN, "--checkpoint", str(self.runs)),
+                *(*before, python or quick_python(), RUN, "--checkpoint", str(self.runs)),
                 *("--arch", "resnet8", *flags),
             ],
             env={**os.environ, "OMP_NUM_THREADS": "1", **variables},
