@@ -76,7 +76,7 @@ def test_a_stopped_rank_ends_the_run(
     assert started[0].status() == 1
     ended = "run.py: mpirun did not end within 10 s; killing it and its ranks"
     lines = [line for line in started[0].errors.decode().splitlines() if line != ended]
-    named = r"run\.py: error: rank [02], peer 1, step \d+: no message within the"
+    named = r"run\.py: error: rank [02], .*\bpeer 1\b.*: no message within the"
     assert lines
     assert all(re.match(named, line) for line in lines), lines  # of one neighbour, or of both
 
