@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from PIL import Image
 
 from pcode.communication.injection import VARIABLE
 from started import (
@@ -24,6 +23,7 @@ from started import (
     leftovers,
     lives,
 )
+from tests.run.runs import draw_images
 
 NODES, EPOCHS = 3, 8
 COMMON = (
@@ -126,15 +126,10 @@ def num_lines(run: Started) -> int:
     return len(EPOCH_LINE.findall(run.printed()))
 
 
-def draw_images(folder: Path) -> tuple[str, ...]:
-    """Make images of two classes in a folder; the flags of a run that loads them."""
-    for part in ("train", "val"):
-        for label in ("cat", "dog"):
-            place = folder / "imagenet" / part / label
-            place.mkdir(parents=True)
-            for number in range(IMAGES_OF_A_CLASS):
-                Image.new("RGB", (64, 64), (number, 0, 0)).save(place / f"{number}.JPEG")
-    return (*IMAGES, "--data_dir", str(folder))
+def flags_of_images(folder: Path) -> tuple[str, ...]:
+    """Make images in a folder; the flags of a run that loads them."""
+    draw_images(folder, IMAGES_OF_A_CLASS)
+    return (*IMAGES, "--data_dir", str(folder / "data"))
 
 
 def flags_in(place: Path, flags: tuple[str, ...]) -> tuple[str, ...]:

@@ -45,7 +45,7 @@ from killed_run import (
     Outcome,
     Reference,
     attempt,
-    draw_images,
+    flags_of_images,
     measure_reference,
 )
 from pcode.utils.errors import UserError
@@ -141,7 +141,7 @@ def main() -> int:
     end_in_good_order()
     place = Path(tempfile.mkdtemp(prefix="kills-"))
     reference = measure_reference(place / "reference", DIGITS)
-    of_images = measure_reference(place / "images", draw_images(place / "data"))
+    of_images = measure_reference(place / "images", flags_of_images(place / "images_drawn"))
     print(
         f"without failures: {reference.num_steps} steps, {reference.moments[-1]:.1f} s of training",
         flush=True,

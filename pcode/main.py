@@ -183,7 +183,10 @@ def _first_attempt(plan: Plan, config: Config) -> tuple[Attempt, GoingBack | Non
 
 
 def _found(plan: Plan, config: Config) -> list[str]:
-    """Return mpirun's flags that tell the ranks what --resume auto has found."""
+    """Return mpirun's flags that tell the ranks what --resume auto has found.
+
+    It is not set here, as `with_variable` does: this process may look again.
+    """
     if config.watch.resume != AUTO or plan.start is None:
         return []
     return ["-x", f"{FOUND_VARIABLE}={plan.start.run}"]
@@ -282,11 +285,11 @@ def _be_rank(plan: Plan, config: Config, place: RankEnvironment, request: StopRe
         connected = True
         try:
             terminal = os.environ.get(LAUNCHER_VARIABLE) == "terminal" or sys.stderr.isatty()
-            mark, is_done = StepMark(place.rank), False
-            while not is_done:
+            mark = StepMark(place.rank)
+            while True:
                 try:
                     run_node(plan, processes, request, mark, shows_progress=terminal)
-                    is_done = True
+                    break
                 except TakenError:
                     if LAUNCHER_VARIABLE in os.environ:
                         abort("", TAKEN)

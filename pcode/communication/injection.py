@@ -27,8 +27,8 @@ from pcode.utils.errors import UserError
 
 VARIABLE = "PCODE_INJECT"
 PHASES = (
-    *("data", "forward", "backward", "exchange", "arrival", "meeting", "evaluate", "save"),
-    "manifest",
+    *("data", "forward", "backward", "exchange", "arrival"),
+    *("meeting", "evaluate", "save", "manifest"),
 )
 CORRUPTIBLE = ("forward", "exchange", "arrival", "save")
 ACTIONS = ("stop", "kill", "delay", "corrupt")

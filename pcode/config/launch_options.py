@@ -55,8 +55,9 @@ def _names(variables: str | None) -> str | None:
     """Return the list without its values, which may be secrets, as may be pieces of them."""
     if variables is None:
         return None
+    here = set(os.environ)  # os.environ itself raises where a name cannot be one
     parts = (part.strip().partition("=") for part in variables.split(","))
-    return ",".join(name for name, equals, _ in parts if equals or name in set(os.environ))
+    return ",".join(name for name, equals, _ in parts if equals or name in here)
 
 
 # Options of an mpirun.

@@ -99,9 +99,8 @@ def _transports() -> str:
     if _rank_of_launcher() is None:
         return "self"
     # Ranks do without `ofi`, which carries one-sided messages over libfabric: none are sent here,
-    # and where it finds no device it sleeps for a second.
-    # And without `tcp` on one host: eight bytes that a stranger sends to a rank's port and holds
-    # would stop it.
+    # and where it finds no device it sleeps for a second. On one host they do without `tcp` too:
+    # eight bytes that a stranger sends to a rank's port and holds would stop it.
     if "OMPI_COMM_WORLD_SIZE" in os.environ:
         num_ranks, num_here = (os.environ.get(f"OMPI_COMM_WORLD_{n}SIZE") for n in ("", "LOCAL_"))
         is_one_host = num_ranks == num_here

@@ -25,7 +25,7 @@ from pcode.communication.gathering import gather_digests
 from pcode.config.options import Watch
 from pcode.topology import Graph, Topology
 from pcode.utils.errors import UserError
-from pcode.utils.files import TEMPORARY, one_line, read_bytes, whole_file, write_whole
+from pcode.utils.files import TEMPORARY, json_object, one_line, read_text, whole_file, write_whole
 from pcode.utils.layout import Layout
 
 # Of manifests and nodes' files. The first had no digest of the manifest itself.
@@ -99,10 +99,10 @@ def read_manifest(run: Path, step: int) -> Manifest:
     file = manifest_file(run, step)
     damaged = _unusable(run, step, f"{file} is damaged")
     try:
-        content = json.loads(read_bytes(file, MOST_MANIFEST_BYTES))
-        version, digest = content.get("version"), content.pop("digest", None)
-    except (ValueError, AttributeError, RecursionError):
+        content = json_object(read_text(file, MOST_MANIFEST_BYTES))
+    except ValueError:
         raise damaged from None
+    version, digest = content.get("version"), content.pop("digest", None)
     if version not in (FIRST_VERSION, VERSION):
         raise UserError(
             f"--resume {run}: {file} is of version {version!r:.80}, this program reads "

@@ -9,7 +9,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from pcode.communication import ProcessCommunicator, by_nodes
+from pcode.communication import Communicator, ProcessCommunicator, by_nodes
 from pcode.communication.checksums import EdgeChecksums
 from pcode.communication.gathering import mean, sums, sums_on_first
 from pcode.communication.injection import inject
@@ -92,24 +92,28 @@ def run_node(
             raise _diverged(state, error.named(state.members)) from error
         raise error.named(state.members, state.step) from error
     except (OSError, LoaderError) as error:
-        rank = communicator.rank if state is None else int(state.records.own.name)
-        step = None if state is None else state.step
         if isinstance(error, LoaderError):
-            raise LoaderError(error.reason, rank=rank, step=step) from error
+            raise LoaderError(error.reason, **_place(state, communicator)) from error
         if error.filename is None and error.errno not in FULL:
             raise
         reason = f"{error.filename or runs_folder(plan.config)}: {error.strerror}"
         if state is not None:
             reason += f"; {_left_by(state.records.folder)}"
-        raise StorageError(reason, rank=rank, step=step) from error
+        raise StorageError(reason, **_place(state, communicator)) from error
     except (MemoryError, RuntimeError) as error:
         if not lacks_memory(error):
             raise
-        rank = communicator.rank if state is None else int(state.records.own.name)
-        step = None if state is None else state.step
-        raise RunError(f"out of memory: {one_line(error)}", rank=rank, step=step) from error
+        reason = f"out of memory: {one_line(error)}"
+        raise RunError(reason, **_place(state, communicator)) from error
     state.say(f"results: {state.records.folder}")
     return summary, state.records.folder
+
+
+def _place(state: RunState | None, communicator: Communicator) -> dict[str, int | None]:
+    """Return rank, by the name that the node had first, and step, for an error."""
+    if state is None:
+        return {"rank": communicator.rank, "step": None}
+    return {"rank": int(state.records.own.name), "step": state.step}
 
 
 def _left_by(run: Path) -> str:
@@ -241,8 +245,7 @@ class Loop:
             node.schedule.scheme.observe(progress.loss)
         decision = self._sync_points.synchronise(step)
         if watch.saves_model_after(epoch):
-            node.finish()
-            state.communicator.compare_messages(step)
+            self._finish_exchanges()
             state.records.write_model(node.model, epoch)
         by_epochs = watch.checkpoint_minutes is None or watch.saves_model_after(epoch)
         due = (by_epochs and not watch.train_fast) or step == state.plan.num_steps
@@ -264,11 +267,15 @@ class Loop:
             self.state.records.close()
             raise Preempted(self.state.records.folder, self.state.step)
 
+    def _finish_exchanges(self) -> None:
+        """Complete what is under way between nodes, and see that no message was damaged."""
+        self.state.node.finish()
+        self.state.communicator.compare_messages(self.state.step)
+
     def _save(self) -> None:
         """Write a checkpoint; all nodes call it at the same step."""
         state, node = self.state, self.state.node
-        node.finish()
-        state.communicator.compare_messages(state.step)
+        self._finish_exchanges()
         self._gather_losses()
         content = node.state_dict()
         state.progress.bytes_sent = state.communicator.bytes_sent
