@@ -22,7 +22,7 @@ from pcode.training.checkpoint import (
     saved_steps,
 )
 from pcode.training.records import SUMMARY, is_locked, taken
-from pcode.utils.errors import UserError
+from pcode.utils.errors import TakenError, UserError
 from pcode.utils.layout import Layout
 
 # The run that a launcher has found for --resume auto: its ranks are not to find another.
@@ -66,6 +66,11 @@ class ResumePoint:
                 "resynchronised by one exchange"
             )
         return f"a new run from {where}, whose flags differ: every node goes on from {models}"
+
+    @property
+    def is_taken(self) -> bool:
+        """Whether another process has trained the run since it was found."""
+        return standing_of(self.run) != self.standing
 
     def state(self, rank: int, layout: Layout) -> dict[str, Any]:
         """Return what the node of that rank starts from: its own state, or the mean of all.
@@ -113,13 +118,27 @@ def find_resume_point(
     if watch.resume is None:
         return None
     name = os.environ.get(FOUND_VARIABLE, AUTO) if watch.resume == AUTO else watch.resume
-    run = _last_unfinished(config, runs, note) if name == AUTO else Path(name)
-    if run is None:
-        return None
-    standing = standing_of(run)
-    if is_locked(run) or (watch.resume == AUTO and standing[1]):
-        raise taken(run)
-    before = config_of_run(run)
+    while True:
+        run = _last_unfinished(config, runs, note) if name == AUTO else Path(name)
+        if run is None:
+            return None
+        standing = standing_of(run)
+        try:
+            if is_locked(run) or (watch.resume == AUTO and standing[1]):
+                raise taken(run)
+            return _resume_point(config, run, standing, graph, steps_per_epoch)
+        except UserError as error:
+            is_taken = isinstance(error, TakenError) or standing_of(run) != standing
+            if is_taken and name == AUTO:
+                continue
+            raise (taken(run) if is_taken else error) from None
+
+
+def _resume_point(
+    config: Config, run: Path, standing: Standing, graph: Graph, steps_per_epoch: int
+) -> ResumePoint:
+    """Return how a run with this configuration goes on from that one."""
+    watch, before = config.watch, config_of_run(run)
     same = decisive_flags(before) == decisive_flags(config)
     step = _step(run, watch.checkpoint_index)
     origin = before.watch.resume, before.watch.checkpoint_index

@@ -12,14 +12,17 @@ from typing import Any, BinaryIO
 from tqdm import tqdm
 
 from pcode.communication import Communicator
-from pcode.communication.gathering import gather_digests, gather_floats
+from pcode.communication.gathering import gather_digests, gather_floats, sums
 from pcode.training.checkpoint import Manifest, manifest_file, saved_steps
 from pcode.training.node import Node
 from pcode.training.plan import Plan
-from pcode.training.records import SUMMARY, Records, lock, run_name, runs_folder
+from pcode.training.records import SUMMARY, Records, lock, run_name, runs_folder, taken
 from pcode.training.resume import ResumePoint, standing_of
 from pcode.utils.errors import CommunicationError, TakenError, UserError
 from pcode.utils.files import one_line
+
+# What a checkpoint with the right digest raises that another program wrote.
+_FOREIGN = (KeyError, TypeError, ValueError, RuntimeError, AttributeError)
 
 
 @dataclass
@@ -90,26 +93,34 @@ class RunState:
     def _begin(self) -> Progress:
         """Load what the run starts from; all nodes have to see the same."""
         node, start = self.node, self.plan.start
-        _agree(node.communicator, "" if start is None else str(start))
+        state, unreadable = {}, None
+        try:
+            if start is not None and start.manifest is not None:
+                state = start.state(node.rank, node.optimizer.layout)
+        except _FOREIGN as error:
+            unreadable = error
+        # After the reading: a process that trains the run removes what is read for what is newer.
+        _agree(node.communicator, start)
         if start is None:
             return Progress()
         self.say(str(start))
         if start.manifest is None:
             return Progress()
         try:
-            progress = self._load(start, start.manifest)
-        except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+            if unreadable is not None:
+                raise unreadable
+            progress = self._load(start, start.manifest, state)
+        except _FOREIGN as error:
             if isinstance(error, UserError | CommunicationError):
                 raise
-            # With the right digest: another program's.
             raise UserError(
                 f"--resume {start.run}: its checkpoint is not one of this run: {one_line(error)}"
             ) from None
         progress.events.append({"step": start.manifest.step, "resumed": str(start.run)})
         return progress
 
-    def _load(self, start: ResumePoint, manifest: Manifest) -> Progress:
-        node, state = self.node, start.state(self.node.rank, self.node.optimizer.layout)
+    def _load(self, start: ResumePoint, manifest: Manifest, state: dict[str, Any]) -> Progress:
+        node = self.node
         if not start.same:
             node.warm_start(state, node.plan.steps_after(manifest.epoch))
             if start.averaged:
@@ -123,10 +134,16 @@ class RunState:
         return progress
 
 
-def _agree(communicator: Communicator, text: str) -> None:
-    """Raise UserError where nodes see different things."""
-    digest = hashlib.sha256(text.encode()).digest()
-    seen = [gather_digests(each, digest) for each in (communicator.local_ranks, communicator)]
+def _agree(communicator: Communicator, start: ResumePoint | None) -> None:
+    """Raise TakenError where another process has trained the run, UserError where nodes differ."""
+    groups = (communicator.local_ranks, communicator)
+    num_taken = [float(start is not None and start.is_taken)]
+    for each in groups:
+        num_taken = sums(each, num_taken)
+    if start is not None and num_taken != [0.0]:
+        raise taken(start.run)
+    digest = hashlib.sha256(str(start).encode()).digest()
+    seen = [gather_digests(each, digest) for each in groups]
     if len({*seen[0], *seen[1]}) > 1:
         raise UserError(
             "--resume: the nodes see different checkpoints; --checkpoint has to be a folder that "

@@ -7,11 +7,17 @@ from pathlib import Path
 
 import pytest
 
+from pcode.communication.sim import Simulation
 from pcode.config import config_of_run
+from pcode.config.parser import parse
+from pcode.training.checkpoint import node_file
+from pcode.training.loop import run_node
+from pcode.training.planning import make_plan
 from pcode.training.records import lock
 from pcode.training.resume import FOUND_VARIABLE, ResumePoint, standing_of
 from pcode.training.state import _claim
-from pcode.utils.errors import TAKEN
+from pcode.training.sync import StopRequest
+from pcode.utils.errors import TAKEN, TakenError
 from tests.resume.children import run, run_folder
 from tests.run.started import LIMIT_SECONDS, Started
 
@@ -57,6 +63,21 @@ def test_what_has_changed_since_it_was_found_is_not_claimed(tmp_path: Path) -> N
     (old / "summary.json").write_text("{}")
     assert _claim(old, found) is None
     lock(old).close()  # it does not hold it
+
+
+def test_what_it_removes_meanwhile_is_not_missed(tmp_path: Path) -> None:
+    """A run that was brought to its end between another's finding and reading its checkpoint."""
+    old = unfinished(tmp_path)
+    flags = [*SMALL, "--backend", "sim", "--checkpoint", str(tmp_path / "runs")]
+    plan = make_plan(parse([*flags, "--resume", str(old)]).config)
+    assert plan.start is not None
+    assert plan.start.manifest is not None
+    read = node_file(old, "0", plan.start.manifest.step)
+    assert read.is_file()
+    assert run(tmp_path, [*SMALL, "--resume", str(old)]).status == 0
+    assert not read.exists()
+    with pytest.raises(TakenError):
+        Simulation(2).run(lambda process: run_node(plan, process, StopRequest()))
 
 
 def test_ranks_leave_it_to_their_launcher_to_plan_again(
