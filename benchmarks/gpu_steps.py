@@ -207,7 +207,7 @@ def main() -> None:
                 seconds[name].append(taken)
     if arguments.ranks > 1:
         communicator.barrier()
-        disconnect()
+        disconnect(communicator)
     if arguments.ranks == 1 or communicator.rank == 0:
         report(arguments, seconds)
 

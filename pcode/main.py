@@ -298,7 +298,7 @@ def _be_rank(plan: Plan, config: Config, place: RankEnvironment, request: StopRe
             status = PREEMPTED
             if place.rank == 0:
                 print(f"run.py: {end}", flush=True)
-        disconnect(status)
+        disconnect(processes, status)
     except RunError as error:
         # A rank to which a peer has reported it stays silent: one line says it.
         is_reported = isinstance(error, CommunicationError) and error.reported_by_peer

@@ -210,7 +210,7 @@ def _check_as_rank(
         if names is None:  # otherwise the launcher counts the lines and prints the last
             own_status = report.status() if communicator.rank == 0 else 0
             status = int(max(gather_floats(communicator, [own_status]))[0])
-        disconnect(status)
+        disconnect(communicator, status)
     except CommunicationError as error:
         if not error.reported_by_peer:
             time.sleep(_FIRST_GRACE_SECONDS if place.rank == 0 else _GRACE_SECONDS)

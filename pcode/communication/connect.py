@@ -14,7 +14,7 @@ from torch.distributed import Store, TCPStore  # type: ignore[attr-defined]
 from torch.distributed.rendezvous import rendezvous
 
 from pcode import mpi_backend
-from pcode.communication import DistributedCommunicator, ProcessCommunicator
+from pcode.communication import Communicator, DistributedCommunicator, ProcessCommunicator
 from pcode.communication.distributed import naming, nccl_limit, new_group
 from pcode.communication.staging import StagedCommunicator
 from pcode.utils.errors import CommunicationError, UserError, say
@@ -165,10 +165,14 @@ def _share_gpus(store: Store, rank: int, size: int, device: torch.device) -> boo
     return False
 
 
-def disconnect(status: int = 0) -> None:
+def disconnect(communicator: Communicator, status: int = 0) -> None:
     """Leave after a run that went well; returns when all ranks that live have.
 
     Where ranks were lost over MPI it does not return: it ends this process, with this status.
+
+    Args:
+        communicator: of all ranks. NCCL's ranks wait for each other by way of the host,
+            where a rank that does not come is an error, and not the end of the process.
 
     Raises:
         CommunicationError: a rank died meanwhile, or has not come within the time limit.
@@ -177,7 +181,7 @@ def disconnect(status: int = 0) -> None:
         with naming(dist.get_rank()):
             mpi_backend.finish(status)
     else:
-        dist.barrier()
+        communicator.barrier()
     dist.destroy_process_group()
 
 

@@ -31,7 +31,13 @@ def new_group(
     ranks: list[int] | None, limit: timedelta, backend: str | None = None
 ) -> dist.ProcessGroup | None:
     """Return a group of these ranks, of all if None; None on those that are no members."""
-    made = dist.new_group(ranks, timeout=limit, backend=backend)
+    # Where NCCL's default group is bound to a GPU, torch before 2.15 lets those that are no members
+    # of a group over gloo take part in a split of NCCL's communicator, in which its members do not.
+    # Members that synchronise by themselves leave the others alone.
+    over_gloo = backend == "gloo"
+    made = dist.new_group(
+        ranks, timeout=limit, backend=backend, use_local_synchronization=over_gloo
+    )
     # Who is no member gets a number.
     return made if isinstance(made, dist.ProcessGroup) else None
 

@@ -4,8 +4,8 @@ The environment variable PCODE_INJECT holds ACTION:RANK:STEP:PHASE, several sepa
 
 - RANK: that of a process, counted node after node.
 - ACTION: `stop` (SIGSTOP), `kill` (SIGKILL), `delay=SECONDS`, or `corrupt`: what is in hand there
-  (the parameters, an outgoing message, the checkpoint's file) is made useless; in the phase
-  `arrival` one bit of a message that has come is flipped.
+  (the parameters, the gradient, an outgoing message, the checkpoint's file) is made useless; in the
+  phase `arrival` one bit of a message that has come is flipped.
 - STEP: how many steps the rank has made, or `*` for the first time it comes there.
 - PHASE: one of PHASES.
 
@@ -30,7 +30,7 @@ PHASES = (
     *("data", "forward", "backward", "exchange", "arrival"),
     *("meeting", "evaluate", "save", "manifest"),
 )
-CORRUPTIBLE = ("forward", "exchange", "arrival", "save")
+CORRUPTIBLE = ("forward", "backward", "exchange", "arrival", "save")
 ACTIONS = ("stop", "kill", "delay", "corrupt")
 _FAULT = re.compile(
     rf"(?:(stop|kill|corrupt)|delay=(\d*\.?\d+)):(\d+):(\*|\d+):({'|'.join(PHASES)})", re.ASCII

@@ -170,7 +170,8 @@ class SimCommunicator(ProcessCommunicator):
         with self._naming(None, step):
             self._simulation.raise_if_over(self._process)
         # A message to several peers is copied once: the sender may change it after wait().
-        copies = {id(tensor): tensor.clone() for tensor in outgoing.values()}
+        messages = {id(tensor): tensor for tensor in outgoing.values()}
+        copies = {number: tensor.clone() for number, tensor in messages.items()}
         for peer, tensor in outgoing.items():
             mailbox = self._simulation.mailboxes[self._group, self.rank, peer]
             mailbox[self._num_sent[peer]] = copies[id(tensor)]

@@ -142,7 +142,8 @@ class Text(Dataset):
 
     def _window(self, columns: torch.Tensor, begin: int, chosen: torch.Tensor) -> Batch:
         words = columns[:, begin : begin + self.window + 1].index_select(0, chosen)
-        return words[:, :-1], words[:, 1:]
+        # In memory of their own: page-locked copies of a slice would be made in two steps.
+        return words[:, :-1].contiguous(), words[:, 1:].contiguous()
 
 
 def load_text(

@@ -22,8 +22,10 @@ class Losses:
     """What is known of the losses, step after step.
 
     On a CPU a loss is known at once. On a GPU it is copied to host memory when the GPU comes to it,
-    and read a step later, so that there is always work queued; reading it is also where a step that
-    does not come to an end is noticed.
+    and read a step later, so that there is always work queued: a forward pass. Reading it is also
+    where a step that does not come to an end is noticed. The host therefore waits for the step's
+    end, its exchange included: behind an exchange that waits for a peer the driver takes some 1,000
+    launches, fewer than backward's of a deep model, and blocks in the next one for ever.
 
     Args:
         device: where the losses are.
@@ -52,10 +54,14 @@ class Losses:
         """
         if self._device.type != "cuda":
             return [self._checked(loss.item(), step)]
-        value = torch.empty((), dtype=loss.dtype, pin_memory=True)
-        value.copy_(loss.detach(), non_blocking=True)
+        value = loss.detach().to("cpu", non_blocking=True)  # into page-locked memory
         self._ahead.append((step, value, torch.cuda.current_stream().record_event()))
         return self.read(self._steps_ahead)
+
+    def end_step(self) -> None:
+        """Let those that are not read yet wait for what a GPU's stream has been given so far."""
+        for _, _, copied in self._ahead:
+            copied.record(torch.cuda.current_stream())
 
     def wait(self, step: int) -> None:
         """Return when a GPU has done all that is queued, or raise CommunicationError."""

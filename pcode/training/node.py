@@ -22,6 +22,8 @@ from pcode.utils.devices import device_of, to_device
 from pcode.utils.errors import CommunicationError, DivergenceError
 from pcode.utils.seeding import derive_seed
 
+# Far from that of a model that still learns, and from what float32 holds.
+LARGEST_GRADIENT = 1e30
 # Batch dimension of the state that a recurrent model carries from batch to batch.
 _COLUMNS = 1
 
@@ -70,8 +72,9 @@ class Node:
             torch.compile(self.model) if learning.compile else self.model  # type: ignore[assignment]
         )
         self._scaler = LossScaler(self.device) if self.amp == "fp16" else None
-        # With continue, a loss is read before anything is sent, so that NaN is never sent.
-        steps_ahead = 0 if launch.on_failure == "continue" else STEPS_AHEAD
+        # With continue, loss and gradient are read before anything is sent: NaN is never sent.
+        self._sends_finite = launch.on_failure == "continue"
+        steps_ahead = 0 if self._sends_finite else STEPS_AHEAD
         self._losses = Losses(self.device, communicator, launch.time_limit_seconds, steps_ahead)
         groups = parameter_groups(
             self.model, learning.weight_decay, normalization_parameters(self.model)
@@ -103,7 +106,8 @@ class Node:
 
         Raises:
             DivergenceError: the loss is above LARGEST_LOSS, or it or what is to be compressed is
-                not finite.
+                not finite; with `--on_failure continue` also where the gradient is not, or has an
+                entry above LARGEST_GRADIENT.
             CommunicationError: an exchange failed.
         """
         step, on_gpu = self.optimizer.num_steps, self.device.type == "cuda"
@@ -128,7 +132,9 @@ class Node:
                 outputs, self.carried = self.task.forward(self._forward, inputs, self.carried)
             loss = cross_entropy(outputs, targets)
         known = self._losses.add(loss, step)
-        self.communicator.fail_point("backward", step)
+        self.communicator.fail_point(
+            "backward", step, lambda: loss.register_hook(lambda gradient: gradient * math.inf)
+        )
         with self.timer("backward"):
             self.optimizer.zero_grad()
             # By its share of the samples, so that the sum over the local ranks is the mean over the
@@ -147,7 +153,10 @@ class Node:
                 self._scaler.scale_back(self.optimizer.g)
             if self.clip_norm is not None:
                 nn.utils.clip_grad_norm_(self.model.parameters(), self.clip_norm)
+            if self._sends_finite:
+                self._check_gradient(step)
         self.optimizer.step()
+        self._losses.end_step()
         # Not the timer's own sums: what is received between two steps is no step's.
         parts = {name: after - before[name] for name, after in self.timer.seconds.items()}
         self.last_step_seconds = {"total": time.perf_counter() - start, **parts}
@@ -155,6 +164,15 @@ class Node:
         for name, seconds in self.last_step_seconds.items():
             self._timed[name] += seconds
         return [self._share * loss for loss in known]
+
+    def _check_gradient(self, step: int) -> None:
+        """Raise DivergenceError where a step by it could make the vectors infinite."""
+        found = [parameter.grad for parameter in self.model.parameters()]
+        gradients = [gradient for gradient in found if gradient is not None]
+        largest = nn.utils.get_total_norm(gradients, math.inf).item()
+        if not largest <= LARGEST_GRADIENT:
+            reason = f"the largest entry of the gradient is {largest:g}"
+            raise DivergenceError(reason, rank=self.rank, step=step)
 
     def outstanding_losses(self) -> list[float]:
         """Return the losses of steps that train_step has not returned, which it waits for.

@@ -183,7 +183,7 @@ def main(name: str, folder: Path) -> None:
     check_all(tale.communicator)
     SCENARIOS[name](tale)
     (folder / f"{rank}.json").write_text(json.dumps(tale.entries), encoding="utf-8")
-    disconnect()
+    disconnect(tale.communicator)
 
 
 if __name__ == "__main__":

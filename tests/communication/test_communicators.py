@@ -18,6 +18,7 @@ from tests.communication.contract import (
     neighbours,
 )
 from tests.support.cases import failure
+from tests.support.operations import Operations
 from tests.support.programs import run_mpi
 
 PROGRAM = ["-m", "tests.communication.contract"]
@@ -84,6 +85,17 @@ def test_errors_of_nodes_of_several_processes_name_nodes() -> None:
     assert all(error.startswith("rank 0, ") for error in errors)
 
 
+def test_all_ranks_take_part_in_a_split_of_nccl_s_communicator() -> None:
+    """Where one takes part in a split more than another, both wait for ever."""
+    done = run_mpi(4, ["-m", "tests.communication.splits"], timeout=120)
+    assert done.returncode == 0, done.stderr
+    reports = read_reports(done.stdout)
+    # Of two nodes, and of their first processes.
+    assert sorted((report["rank"], report["splits"]) for report in reports) == [
+        (rank, 3) for rank in range(4)
+    ]
+
+
 def test_nodes_of_several_processes_do_not_recover() -> None:
     def process(processes: ProcessCommunicator) -> None:
         node = by_nodes(processes, 2, 1.0)
@@ -112,6 +124,19 @@ def test_simulated_nodes_take_turns_in_the_same_order() -> None:
     first = trace(16)
     assert len(first) == 16 * 5
     assert all(trace(16) == first for _ in range(3))
+
+
+def test_a_message_to_several_peers_is_copied_once() -> None:
+    def node(communicator: Communicator) -> list[int]:
+        peers = [peer for peer in range(4) if peer != communicator.rank]
+        got = {peer: torch.zeros(1) for peer in peers}
+        message = torch.zeros(1)
+        with Operations() as operations:
+            exchange = communicator.exchange(dict.fromkeys(peers, message), got)
+        exchange.wait()
+        return [operations.counts["clone"]]
+
+    assert Simulation(4).run(node) == [[1]] * 4
 
 
 def test_a_failing_simulated_node_ends_all_and_its_error_is_the_run_s() -> None:

@@ -48,8 +48,9 @@ def expected(num_ranks: int) -> list[tuple[str, str]]:
 @contextmanager
 def communicator(backend: str, local_size: int) -> Iterator[Checks]:
     """The contract of communicators."""
-    yield checks_of(join(backend, local_size, LIMIT.total_seconds()))
-    disconnect()
+    node = join(backend, local_size, LIMIT.total_seconds())
+    yield checks_of(node)
+    disconnect(node)
 
 
 def main(folder: Path) -> None:

@@ -130,6 +130,8 @@ def test_windows_are_the_columns_cut_in_time(num_words: int, num_columns: int, w
     share = torch.arange(num_columns)
     batches = epoch(dataset, share, num_columns)
     assert all(inputs.shape == targets.shape for inputs, targets in batches)
+    # Otherwise a GPU's batch would be copied twice on its way to page-locked memory.
+    assert all(part.is_contiguous() for batch in batches for part in batch)
     assert {inputs.shape[1] for inputs, _ in batches[:-1]} <= {window}
     assert 1 <= batches[-1][0].shape[1] <= window
     inputs, targets = (torch.cat(parts, dim=1) for parts in zip(*batches, strict=True))

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.gpu import needs_gpu, needs_two_gpus
-from tests.run.runs import finished, run, run_folder
+from tests.run.runs import finished, run, run_folder, write_rcv1
 
 pytestmark = needs_gpu
 
@@ -42,7 +42,7 @@ def digests(result: dict[str, Any]) -> list[str]:
 def test_digits_as_on_a_cpu(end: End) -> None:
     on_gpu = end(*DIGITS, *SIM, *ON_GPU)
     on_cpu = end(*DIGITS, *SIM, *ON_CPU)
-    assert on_gpu["test_top1"] == pytest.approx(on_cpu["test_top1"], abs=0.5)
+    assert on_gpu["test_top1"] == pytest.approx(on_cpu["test_top1"], abs=2)
 
 
 def test_overlapped_and_sequential_runs_end_at_the_same_bits(end: End) -> None:
@@ -63,7 +63,7 @@ def test_ranks_that_share_the_gpu_are_staged(end: End, backend: str) -> None:
 def test_nccl_on_one_gpu_falls_back_with_a_notice(tmp_path: Path) -> None:
     done = run(tmp_path, *SHORT, "--backend", "nccl", *ON_GPU)
     assert done.returncode == 0, done.stderr
-    assert "ranks 0 and 1 share a GPU, which NCCL refuses" in done.stderr
+    assert "ranks 0 and 1 share a GPU, which NCCL cannot" in done.stderr
 
 
 @needs_two_gpus
@@ -122,7 +122,7 @@ def test_every_centralized_optimizer(end: End, optimizer: str, comm_op: str) -> 
         ("--compile", "True"),
         ("--local_optimizer", "adam", "--lr", "0.001"),
         ("--clip_grad", "True", "--clip_grad_val", "1"),
-        ("--drop_rate", "0.1"),
+        ("--arch", "densenet", "--drop_rate", "0.1"),
     ],
     ids=" ".join,
 )
@@ -137,10 +137,24 @@ def test_images_are_augmented_there(end: End) -> None:
     assert on_gpu["train_loss"] == pytest.approx(on_cpu["train_loss"], rel=0.05)
 
 
-def test_words(end: End) -> None:
-    flags = ("--data", "synthetic:text:50:5000", "--arch", "rnn_lm", "--num_epochs", "1")
+@pytest.mark.parametrize("normalised", ["True", "False"])
+def test_words(end: End, normalised: str) -> None:
+    flags = (
+        *("--data", "synthetic:text:50:5000", "--arch", "rnn_lm", "--num_epochs", "1"),
+        *("--rnn_weight_norm", normalised),
+    )
     on_gpu, on_cpu = (end(*flags, *SIM, *place) for place in (ON_GPU, ON_CPU))
     assert on_gpu["train_loss"] == pytest.approx(on_cpu["train_loss"], rel=0.02)
+
+
+def test_sparse_rows(end: End, tmp_path: Path) -> None:
+    write_rcv1(tmp_path, num_train=64, num_test=30)
+    flags = (
+        *("--data", "rcv1", "--data_dir", str(tmp_path), "--arch", "logistic_regression"),
+        *("--num_epochs", "2", "--batch_size", "8", "--lr", "1", "--n_mpi_process", "2"),
+    )
+    on_gpu, on_cpu = (end(*flags, *SIM, *place) for place in (ON_GPU, ON_CPU))
+    assert on_gpu["train_loss"] == pytest.approx(on_cpu["train_loss"], rel=0.01)
 
 
 def test_a_run_on_a_gpu_goes_on_where_it_was(end: End, tmp_path: Path) -> None:

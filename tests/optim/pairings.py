@@ -170,7 +170,7 @@ def over(backend: str, folder: Path) -> Iterator[Checks]:
         file.write_text(json.dumps(digests(node)), encoding="utf-8")
 
     yield {"digests": write}
-    disconnect()
+    disconnect(node)
 
 
 if __name__ == "__main__":

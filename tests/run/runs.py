@@ -57,6 +57,14 @@ def finished(folder: Path, *flags: str, **options: Any) -> dict[str, Any]:
     return summary(folder)
 
 
+def write_rcv1(folder: Path, *, num_train: int, num_test: int) -> None:
+    """Write rcv1's files with so many rows: which of two features is there tells the class."""
+    folder.mkdir(exist_ok=True)
+    for name, count in (("rcv1_train.binary", num_train), ("rcv1_test.binary", num_test)):
+        rows = [f"{'+-'[i % 2]}1 {i % 2 + 1}:1 {i + 1000}:0.1 47236:0.2\n" for i in range(count)]
+        (folder / name).write_text("".join(rows), encoding="ascii")
+
+
 def draw_images(folder: Path, images_of_a_class: int) -> None:
     """ImageNet in `folder`/data: small images of two classes, for training and for testing."""
     for part in ("train", "val"):

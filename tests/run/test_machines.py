@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 from pcode.utils.errors import USER_ERROR
-from tests.run.runs import draw_images, finished, run, run_folder
+from tests.run.runs import draw_images, finished, run, run_folder, write_rcv1
 from tests.run.started import LIMIT_SECONDS, Started, started
 
 __all__ = ["started"]
@@ -161,10 +161,7 @@ def test_a_file_system_without_locks_is_done_without(tmp_path: Path, number: int
     library = str(tmp_path / "flock.so")
     source = str(tmp_path / "flock.c")
     subprocess.run([compiler, "-shared", "-fPIC", "-o", library, source], check=True)
-    (tmp_path / "data").mkdir()
-    for name in ("rcv1_train.binary", "rcv1_test.binary"):
-        lines = (f"{'+-'[i % 2]}1 {i % 2 + 1}:1 47236:0.2\n" for i in range(32))
-        (tmp_path / "data" / name).write_text("".join(lines))
+    write_rcv1(tmp_path / "data", num_train=32, num_test=32)
     flags = ("--data", "rcv1", "--data_dir", "data", "--arch", "logistic_regression")
     variables = {"LD_PRELOAD": library, "FLOCK_ERRNO": str(number)}
     finished(tmp_path, *flags, "--num_epochs", "1", python=sys.executable, **variables)

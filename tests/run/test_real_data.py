@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from tests.datasets import published
-from tests.run.runs import finished
+from tests.run.runs import finished, write_rcv1
 
 COMMON = ("--data_dir", "../data", "--n_mpi_process", "2", "--num_epochs", "1")
 
@@ -51,11 +51,7 @@ def test_imagenet_is_the_same_with_and_without_workers(tmp_path: Path) -> None:
 
 
 def test_rcv1_is_learnt(tmp_path: Path) -> None:
-    """The class is told by which of two features is there."""
-    (tmp_path / "data").mkdir()
-    for name, count in (("rcv1_train.binary", 64), ("rcv1_test.binary", 30)):
-        lines = [f"{'+-'[i % 2]}1 {i % 2 + 1}:1 {i + 1000}:0.1 47236:0.2\n" for i in range(count)]
-        (tmp_path / "data" / name).write_text("".join(lines), encoding="ascii")
+    write_rcv1(tmp_path / "data", num_train=64, num_test=30)
     summary = finished(
         tmp_path,
         *("--data", "rcv1", "--arch", "logistic_regression", "--data_dir", "data"),

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
+from torch.utils._python_dispatch import _disable_current_modes
 
 from pcode.compression.base import Difference, WeightedSum
 from pcode.utils.layout import Layout
@@ -19,6 +19,7 @@ from triton.runtime.jit import JITFunction
 
 from pcode.optim.sgd_update import SGDUpdate
 from tests.compression.gpu.cases import CASES, DEVICE, WEIGHTS, Case, drawn, room
+from tests.support.operations import Operations
 
 FEW = Layout.of_sizes([20, 3])
 MANY = Layout.of_sizes([5] * 8)
@@ -34,20 +35,6 @@ each_case = pytest.mark.parametrize(
         for case in CASES
     ],
 )
-
-
-class Operations(TorchDispatchMode):
-    """Counts torch's operations."""
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.counts: Counter[str] = Counter()
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        self.counts[func.overloadpacket.__name__] += 1
-        return func(*args, **(kwargs or {}))
 
 
 @pytest.fixture
