@@ -46,7 +46,7 @@ setup(
         "numpy>=1.26",
         "numba>=0.60",
         "packaging>=23.0",
-        "psutil>=5.9",
+        "psutil>=6.0",
         "pyyaml>=6.0",
         "scikit-learn>=1.4",
         "scipy>=1.11",

@@ -102,6 +102,8 @@ def read_run_flags(
         UserError: as `read_flags`.
     """
     content = _load(path, path, path, takes_aliases=False)
+    if not content:
+        raise UserError(f"{path}: holds no flags; it was cut, or is no run's")
     if others:
         content = {name: value for name, value in content.items() if name in names}
     return _marked(_own(path, path, content, names))

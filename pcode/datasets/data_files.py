@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from pcode.utils.errors import UserError
-from pcode.utils.files import check_file, one_line, unpacked, whole_file
+from pcode.utils.files import check_file, one_line, plain_file, unpacked, whole_file
 
 # Of every cached copy; another one makes the copies that there are be made anew.
 VERSION = 1
@@ -60,9 +60,12 @@ def alone(lock: Path) -> Iterator[None]:
     A file system without locks (NFS 3 without its lock service) lets all in. Of what fails no file
     is left: those that wait may then find others that come later.
     """
-    # Neither a link nor a pipe that somebody has put there is followed or waited for.
-    kinds = os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
-    with open(os.open(lock, os.O_RDONLY | kinds, 0o666), "rb") as file:
+    mode = "ab"  # NFS locks no file that is only read
+    try:
+        os.close(plain_file(str(lock), os.O_WRONLY | os.O_CREAT))
+    except PermissionError:  # another user's
+        mode = "rb"
+    with open(lock, mode, opener=plain_file) as file:
         with suppress(OSError):
             fcntl.flock(file, fcntl.LOCK_EX)
         try:
@@ -108,22 +111,19 @@ def cached_copy(
         readers = status.st_mode & 0o044
         try:
             os.fchown(file.fileno(), -1, status.st_gid)
-        except PermissionError:  # this user is not in the source's group
+        except OSError:  # this user is not in the source's group, or it has no number here
             readers &= 0o004
         os.fchmod(file.fileno(), 0o600 | readers)
 
     def find() -> BinaryIO | None:
         """Open the copy, if it is there, is whole and of this source and layout."""
         try:
-            opened = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+            file = open(path, "rb", opener=plain_file)  # noqa: SIM115  # closed by who asks
         except OSError:  # not there, or not for this user
             return None
-        file, found = os.fdopen(opened, "rb"), os.fstat(opened)
-        if (
-            stat.S_ISREG(found.st_mode)
-            and (found.st_uid in (0, os.geteuid(), status.st_uid) or not is_sticky)
-            and file.read(HEADER_BYTES) == header(found.st_size - HEADER_BYTES)
-        ):
+        found = os.fstat(file.fileno())
+        is_trusted = found.st_uid in (0, os.geteuid(), status.st_uid) or not is_sticky
+        if is_trusted and file.read(HEADER_BYTES) == header(found.st_size - HEADER_BYTES):
             return file
         file.close()
         return None

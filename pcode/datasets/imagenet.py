@@ -24,6 +24,9 @@ SIDE, RESIZED_SIDE = 224, 256
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 # Each worker holds two batches in advance; one of the usual 512 would be 300 MB.
 TEST_BATCH_SIZE = 64
+# What images are decoded from. Of others of Pillow's some are programs, or may hold such a file,
+# which another program runs.
+FORMATS = ("JPEG", "PNG", "PPM", "BMP", "GIF", "TIFF", "WEBP")
 
 # A batch: positions of its images, and what its augmentation is drawn from; None for testing.
 Task = tuple[np.ndarray, int | None]
@@ -39,12 +42,8 @@ class Decoder:
 
     def __init__(self, images: EncodedImages, training: bool) -> None:
         # Here, because it takes a second and few runs read images from files.
-        from PIL import Image  # noqa: PLC0415
         from torchvision import transforms  # noqa: PLC0415
 
-        Image.init()
-        # Whose images are programs, which another program runs.
-        self.formats = [name for name in Image.ID if name != "EPS"]
         self.images = images
         choose = (
             [transforms.RandomResizedCrop(SIDE), transforms.RandomHorizontalFlip()]
@@ -84,7 +83,7 @@ class Decoder:
         from PIL import Image  # noqa: PLC0415
 
         try:
-            with Image.open(io.BytesIO(file), formats=self.formats) as image:
+            with Image.open(io.BytesIO(file), formats=FORMATS) as image:
                 decoded: torch.Tensor = self.transform(image.convert("RGB"))
         # Damaged bytes make decoders raise nearly anything, and it all means the same here.
         except Exception as error:

@@ -20,9 +20,9 @@ _HASHED = {
     pickle.SETITEM: slice(-2, None, 2),
     pickle.SETITEMS: slice(None, None, 2),
     pickle.DICT: slice(None, None, 2),
-    pickle.ADDITEMS: slice(None),
-    pickle.FROZENSET: slice(None),
 }
+# Of sets, which no data holds: a byte of the file would take hundreds of memory.
+_REFUSED = {pickle.EMPTY_SET, pickle.ADDITEMS, pickle.FROZENSET}
 
 
 @dataclass
@@ -140,6 +140,8 @@ class _ArraysOnly(pickle._Unpickler):
         pickle.BUILD[0]: _build,
         pickle.BYTEARRAY8[0]: _read_bytearray,
     }
+    for _opcode in _REFUSED:
+        del dispatch[_opcode[0]]
 
 
 def as_array(value: Any, most_entries: int) -> Array:
@@ -153,7 +155,7 @@ def as_array(value: Any, most_entries: int) -> Array:
 
     def check(part: Any) -> None:
         nonlocal left
-        left -= part.size if isinstance(part, np.ndarray) else 1
+        left -= max(1, part.size) if isinstance(part, np.ndarray) else 1
         if left < 0:
             raise ValueError("its lists repeat one another")
         if isinstance(part, list | tuple):

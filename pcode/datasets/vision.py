@@ -8,6 +8,7 @@ for, and takes a second to import on every rank.
 
 import math
 import os
+import re
 import tarfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -34,6 +35,7 @@ _FETCHED_AS_TAR = ("CIFAR10", "CIFAR100", "STL10")
 # Pixels on a side of downsampled ImageNet.
 SIZES = (8, 16, 32, 64)
 # "u1" of the idx format: two zeros, 8 for bytes.
+_MATLAB_NUMBERS = re.compile("u?int(8|16|32|64)|single|double")
 IDX_BYTES = b"\0\0\x08"
 
 
@@ -108,9 +110,10 @@ def read_matlab(path: Path) -> tuple[Array, Array]:
     from scipy.io import loadmat, whosmat  # noqa: PLC0415
 
     names = ("X", "y")
-    _check_unpacked(
-        path, sum(math.prod(shape) for each, shape, _ in whosmat(path) if each in names)
-    )
+    arrays = [(shape, kind) for name, shape, kind in whosmat(path) if name in names]
+    if not all(_MATLAB_NUMBERS.fullmatch(kind) for _, kind in arrays):
+        raise ValueError("X and y hold something else than numbers")
+    _check_unpacked(path, sum(math.prod(shape) * np.dtype(kind).itemsize for shape, kind in arrays))
     content = loadmat(path, variable_names=names)
     labels = _entry(content, "y").ravel()
     return _entry(content, "X").transpose(3, 2, 0, 1), np.where(labels == 10, 0, labels)

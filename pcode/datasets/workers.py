@@ -79,15 +79,11 @@ def made_by_workers(
     Raises:
         LoaderError: a worker has ended; it says how.
     """
-    workers = []
-    for _ in range(min(num_workers, len(tasks))):
-        ours, theirs = workers_context().Pipe()
-        process = workers_context().Process(target=_work, args=(make, theirs), daemon=True)
-        process.start()
-        theirs.close()
-        workers.append((process, ours))
-    ahead = AHEAD * len(workers)
+    workers: list[tuple[BaseProcess, Connection]] = []
     try:
+        for _ in range(min(num_workers, len(tasks))):
+            workers.append(_started(make))
+        ahead = AHEAD * len(workers)
         for number in range(-ahead, len(tasks)):
             process, pipe = workers[number % len(workers)]
             with _naming(process):
@@ -101,6 +97,18 @@ def made_by_workers(
             pipe.close()
         for process, _ in workers:
             process.join()
+
+
+def _started(make: Callable[[Task], object]) -> tuple[BaseProcess, Connection]:
+    """Start a worker; return it with the reader's end of its pipe."""
+    try:
+        ours, theirs = workers_context().Pipe()
+        with theirs:
+            process = workers_context().Process(target=_work, args=(make, theirs), daemon=True)
+            process.start()
+    except (OSError, RuntimeError) as error:
+        raise LoaderError(f"a loader process cannot be started: {one_line(error)}") from error
+    return process, ours
 
 
 def _work(make: Callable[[Task], object], pipe: Connection) -> None:
@@ -122,7 +130,8 @@ def _naming(process: BaseProcess) -> Iterator[None]:
     """Raise a LoaderError that says what has become of the process, for one of its pipe."""
     try:
         yield
-    except (EOFError, OSError) as error:
+    # torch raises RuntimeError where there are no descriptors left for what is sent.
+    except (EOFError, OSError, RuntimeError) as error:
         process.join(ENDING_SECONDS)
         code, fate = process.exitcode, f"failed ({one_line(error)})"
         if code is not None:

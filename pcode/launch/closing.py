@@ -16,7 +16,8 @@ from contextlib import suppress
 import psutil
 
 _LOOK_SECONDS = 0.02
-_PIDFD_GETFD = 438  # of Linux, on all architectures
+# Calls of Linux, on all architectures; Python's own pidfd_open is not in every build of it.
+_PIDFD_OPEN, _PIDFD_GETFD = 434, 438
 _SO_ATTACH_FILTER = 26
 _DROP_ALL = struct.pack("HBBI", 6, 0, 0, 0)  # the program of one instruction: return 0
 
@@ -59,12 +60,16 @@ def close_ports(process: psutil.Process) -> None:
 
 def _socket_of(pid: int, number: int) -> socket.socket:
     """Return the socket that a process knows by that number."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    handle = os.pidfd_open(pid)
+    process = _call(_PIDFD_OPEN, pid, 0)
     try:
-        own = libc.syscall(_PIDFD_GETFD, handle, number, 0)
+        return socket.socket(fileno=_call(_PIDFD_GETFD, process, number, 0))
     finally:
-        os.close(handle)
-    if own < 0:
+        os.close(process)
+
+
+def _call(number: int, *arguments: int) -> int:
+    """Make a call of the kernel that returns a descriptor; raise OSError where it fails."""
+    found: int = ctypes.CDLL(None, use_errno=True).syscall(number, *arguments)
+    if found < 0:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
-    return socket.socket(fileno=own)
+    return found

@@ -22,7 +22,14 @@ from torch import nn
 from pcode.config import Config, to_yaml
 from pcode.training.checkpoint import check_tensors, save_tensors
 from pcode.utils.errors import TakenError, UserError
-from pcode.utils.files import LONGEST_NAME_BYTES, one_line, sealed, whole_file, write_whole
+from pcode.utils.files import (
+    LONGEST_NAME_BYTES,
+    one_line,
+    plain_file,
+    sealed,
+    whole_file,
+    write_whole,
+)
 
 SUMMARY = "summary.json"
 # How long who asks whether a run is locked may lock it.
@@ -55,6 +62,13 @@ def check_folder(config: Config) -> None:
         raise UserError(f"--checkpoint {watch.checkpoint}: cannot write into {existing}")
 
 
+def check_contents(run: Path) -> None:
+    """Raise UserError where what a run writes would lie elsewhere: it may come from anybody."""
+    for path in (*run.iterdir(), *run.glob("*/log.jsonl")):
+        if path.is_symlink() or not (path.is_file() or path.is_dir()):
+            raise UserError(f"--resume {run}: {path} is a link, or neither a file nor a folder")
+
+
 def taken(run: Path) -> TakenError:
     return TakenError(f"--resume {run}: another process trains it")
 
@@ -62,7 +76,7 @@ def taken(run: Path) -> TakenError:
 def is_locked(run: Path) -> bool:
     """Return whether a process trains in this folder."""
     try:
-        with (run / ".lock").open("rb") as file:
+        with open(run / ".lock", "rb", opener=plain_file) as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # many may ask at once
     except BlockingIOError:
         return True
@@ -77,7 +91,7 @@ def lock(run: Path) -> BinaryIO:
     Raises:
         TakenError: another process does already.
     """
-    file = (run / ".lock").open("ab")
+    file = open(run / ".lock", "ab", opener=plain_file)  # noqa: SIM115  # held by who calls
     deadline = time.monotonic() + ASKING_SECONDS
     while True:
         try:
@@ -147,7 +161,8 @@ class Records:
         if not writes:
             return
         self.own.mkdir(parents=True, exist_ok=log_bytes is not None)
-        self._log = (self.own / "log.jsonl").open("a", encoding="utf-8")
+        log = self.own / "log.jsonl"
+        self._log = open(log, "a", encoding="utf-8", opener=plain_file)  # noqa: SIM115  # `close`
         if log_bytes is not None and log_bytes < self._log.tell():
             self._log.truncate(log_bytes)
             self._log.seek(0, os.SEEK_END)

@@ -7,8 +7,8 @@ from datetime import datetime
 from pathlib import Path
 
 from pcode.training.checkpoint import last_step, read_manifest
-from pcode.training.records import SUMMARY, run_name
-from pcode.utils.errors import UserError, say
+from pcode.training.records import SUMMARY, run_name, taken
+from pcode.utils.errors import TAKEN, USER_ERROR, UserError, say
 
 
 @dataclass(frozen=True)
@@ -117,6 +117,9 @@ def run_attempts(
         if status == 0 and summary_needed and not is_new:
             say("error: no node came to the end")
             status, failed = 1, True
+        if status == TAKEN and num_restarts > 0:  # what its caller would plan is the first start
+            say(f"error: {taken(attempt.folder)}")
+            return USER_ERROR
         if not failed or num_restarts == max_restarts:
             return status
         num_restarts += 1

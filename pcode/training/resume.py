@@ -21,7 +21,7 @@ from pcode.training.checkpoint import (
     read_node,
     saved_steps,
 )
-from pcode.training.records import SUMMARY, is_locked, taken
+from pcode.training.records import SUMMARY, check_contents, is_locked, taken
 from pcode.utils.errors import TakenError, UserError
 from pcode.utils.layout import Layout
 
@@ -139,6 +139,7 @@ def _resume_point(
 ) -> ResumePoint:
     """Return how a run with this configuration goes on from that one."""
     watch, before = config.watch, config_of_run(run)
+    check_contents(run)
     same = decisive_flags(before) == decisive_flags(config)
     step = _step(run, watch.checkpoint_index)
     origin = before.watch.resume, before.watch.checkpoint_index

@@ -134,6 +134,19 @@ def check_file(path: str | Path) -> None:
         raise OSError(errno.EINVAL, "not a regular file")
 
 
+def plain_file(path: str, flags: int) -> int:
+    """Be an `opener` of `open` that neither follows a link nor waits for a pipe.
+
+    Raises:
+        OSError: it is no regular file, or as `os.open`.
+    """
+    opened = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+    if not stat.S_ISREG(os.fstat(opened).st_mode):
+        os.close(opened)
+        raise OSError(errno.EINVAL, "not a regular file", path)
+    return opened
+
+
 def _parts(
     path: str | Path,
     most_bytes: int,

@@ -11,7 +11,8 @@ import signal
 import struct
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -370,8 +371,23 @@ def test_an_lmdb_file_that_does_not_fit_together_is_refused(
     assert "\n" not in str(refusal.value)
 
 
+def within_iptc(content: bytes) -> bytes:
+    """A file in which Pillow looks for another one, whatever that is."""
+    # One component, 64 x 64, compressed as JPEG is; then what it holds.
+    fields = [(3, 60, b"\1\0"), (3, 65, b"\1"), (3, 20, b"\0\x40"), (3, 30, b"\0\x40")]
+    fields += [(3, 120, b"\5"), (8, 10, content)]
+    return b"".join(
+        bytes([0x1C, record, number]) + len(data).to_bytes(2, "big") + data
+        for record, number, data in fields
+    )
+
+
+@pytest.mark.parametrize("packed", [bytes, within_iptc])
 def test_an_image_that_is_a_program_is_not_run(
-    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    packed: Callable[[bytes], bytes],
 ) -> None:
     """Pillow has Ghostscript run what is in PostScript, whatever the file's name is."""
     shutil.copytree(folder / "imagenet/train", tmp_path / "imagenet/train")
@@ -384,6 +400,11 @@ def test_an_image_that_is_a_program_is_not_run(
     monkeypatch.setattr(EpsImagePlugin, "gs_binary", None)
     (image,) = (tmp_path / "imagenet/train/n01").glob("n01_0.*")
     Image.new("RGB", (64, 64)).save(image, format="EPS")
+    image.write_bytes(packed(image.read_bytes()))
+    with suppress(OSError), Image.open(image) as opened:
+        opened.load()
+    assert mark.exists()  # so it would
+    mark.unlink()
     dataset = load(tmp_path)
     with pytest.raises(UserError, match=r"n01_0.JPEG: is no image that can be decoded"):
         next(dataset.read([torch.tensor([0])], [0]))

@@ -7,6 +7,8 @@ import difflib
 import gzip
 import lzma
 import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -23,6 +25,7 @@ from pcode.datasets.data_files import HEADER_BYTES, cached_copy
 from pcode.models import make_model
 from pcode.utils.errors import UserError
 from pcode.utils.files import beside
+from tests.support.programs import ROOT, run_program
 
 NAMES = {
     "epsilon": ("epsilon_normalized", "epsilon_normalized.t"),
@@ -160,6 +163,29 @@ def test_a_copy_is_for_all_who_read_the_file_and_nobody_else(
         os.umask(before)
     found = {(path.stat().st_mode & 0o777, path.stat().st_gid) for path in tmp_path.glob("*.kept")}
     assert found == {(expected, group)}
+
+
+COPY = """
+import os, sys
+from pathlib import Path
+from pcode.datasets.data_files import cached_copy
+with cached_copy(Path(sys.argv[1]), "layout", lambda file: None) as (file, _):
+    print(oct(os.fstat(file.fileno()).st_mode & 0o777))
+"""
+
+
+def test_a_copy_where_the_source_s_group_has_no_number(tmp_path: Path) -> None:
+    """As in a container that another user than root starts."""
+    namespace = ("unshare", "--user", "--map-root-user")
+    try:
+        subprocess.run([*namespace, "true"], check=True, capture_output=True)
+        source = tmp_path / "source"
+        source.touch(0o644)
+        os.chown(source, -1, 1234)
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"this user cannot make one: {error}")
+    done = run_program([*namespace, sys.executable, "-c", COPY, str(source)], ROOT, 60, {})
+    assert done.stdout == "0o604\n", done.stderr
 
 
 def test_a_copy_is_private_before_it_is_written(tmp_path: Path) -> None:

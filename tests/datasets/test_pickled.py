@@ -131,8 +131,8 @@ FORGED_BYTES = {
     "a deep key": b"}" + DEEP + b"Ns.",
     "a deep key of several": b"}(" + DEEP + b"Nu.",
     "a deep key of protocol 0": b"(" + DEEP + b"Nd.",
-    "a deep entry of a set": b"\x8f(" + DEEP + b"\x90.",
-    "a deep entry of a constant set": b"(" + DEEP + b"\x91.",
+    "a set": b"}U\x01a\x8fs.",
+    "a constant set": b"}U\x01a(\x91s.",
     # Gigabytes, if the file is believed.
     "a huge memo": b")r\xff\xff\xff\x07.",
     "huge bytes": b"\x96" + struct.pack("<Q", 1 << 33) + b"abc.",
@@ -175,6 +175,11 @@ def test_lists_that_hold_others_again_and_again(empty: bool) -> None:
         lists = [lists] * 50
     with pytest.raises(ValueError, match="repeat one another"):
         as_array(lists, 10_000)
+
+
+def test_empty_arrays_again_and_again() -> None:
+    with pytest.raises(ValueError, match="repeat one another"):
+        as_array([[np.empty(0)] * 200] * 200, 10_000)
 
 
 @pytest.mark.parametrize("words", [["a"] * 1000 + ["b" * 10_000], "word", [{}], [None]])

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from scipy.io import savemat
 
 from pcode.datasets import load_dataset
 from pcode.datasets.base import Order
@@ -292,6 +293,18 @@ def test_a_damaged_file_is_named_in_one_line(
         load(name, tmp_path)
     assert str(tmp_path / file) in str(refusal.value)
     assert "\n" not in str(refusal.value)
+
+
+def test_a_matlab_file_of_something_else_than_numbers(tmp_path: Path) -> None:
+    """A cell may hold any number of arrays, and counts as one."""
+    train, test = (published.draw(10, (3, 32, 32), 10, seed) for seed in (1, 2))
+    write_svhn(tmp_path, train, test)
+    cell = np.empty(1, dtype=object)
+    cell[0] = np.zeros(1 << 20)
+    file = tmp_path / "train_32x32.mat"
+    savemat(file, {"X": cell, "y": train[1][:, None]}, do_compression=True)
+    with pytest.raises(UserError, match=r"train_32x32.mat .*something else than numbers"):
+        load("svhn", tmp_path)
 
 
 def test_labels_that_do_not_fit_are_refused(tmp_path: Path) -> None:

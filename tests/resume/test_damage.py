@@ -67,6 +67,14 @@ def test_in_a_configuration(trained: Path) -> None:
     assert found > 0.9 * NUM_FLIPS  # the others are in the first line, which is a comment
 
 
+def test_a_configuration_of_which_nothing_is_left(trained: Path, tmp_path: Path) -> None:
+    for kept in (0, 20):
+        content = (trained / "config.yaml").read_bytes()[:kept]
+        (tmp_path / "config.yaml").write_bytes(content)
+        with pytest.raises(UserError, match="holds no flags"):
+            config_of_run(tmp_path)
+
+
 def test_in_a_model(trained: Path) -> None:
     file = model_file(trained / "0", None)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -94,6 +95,37 @@ def test_flags_of_launching_that_are_given_again_are_followed(
         assert done.returncode == 0
         assert "-x GIVEN=1" in done.stdout
         assert "not taken from" not in done.stderr
+
+
+@pytest.mark.parametrize("name", [".lock", "0/log.jsonl", "tensorboard", "checkpoints"])
+@pytest.mark.parametrize("kind", ["link", "pipe"])
+def test_nothing_is_written_through_what_lies_in_a_run(
+    received: Path, tmp_path: Path, name: str, kind: str
+) -> None:
+    copy, other = tmp_path / "copy", tmp_path / "other"
+    shutil.copytree(received, copy)
+    (copy / name).rename(other)
+    before = sorted(path.name for path in other.rglob("*")) or other.read_bytes()
+    if kind == "link":
+        (copy / name).symlink_to(other)
+    else:
+        os.mkfifo(copy / name)
+    done = run(tmp_path, "--resume", str(copy), "--num_epochs", "2", "--backend", "sim")
+    assert done.returncode == USER_ERROR
+    (line,) = done.stderr.splitlines()
+    place = f"{copy}/{name} is a link, or neither a file nor a folder"
+    assert line == f"run.py: error: --resume {copy}: {place}"
+    assert (sorted(path.name for path in other.rglob("*")) or other.read_bytes()) == before
+
+
+def test_a_model_that_is_a_pipe_is_not_waited_for(received: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(received, copy)
+    (copy / "0/model.pt").unlink()
+    os.mkfifo(copy / "0/model.pt")
+    done = run(tmp_path, "--resume", str(copy), "--evaluate", "True", "--backend", "sim")
+    assert done.returncode == USER_ERROR
+    assert f"there is no model {copy}/0/model.pt" in done.stderr.splitlines()[-1]
 
 
 def test_values_of_variables_for_the_ranks_are_not_written(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import pytest
 from pcode.utils.errors import USER_ERROR
 from tests.run.runs import RUN, draw_images, run
 from tests.run.started import Started
+from tests.support.programs import ROOT, run_program
 
 SMALL = ("--arch", "mlp", "--mlp_hidden_size", "16", "--n_mpi_process", "2", "--num_epochs", "1")
 LONG = (*SMALL, "--num_epochs", "1000")
@@ -112,6 +113,31 @@ def test_a_killed_loader_process(tmp_path: Path, started: list[Started]) -> None
     )
     left = set(os.listdir(SHARED_MEMORY)) - before
     assert [name for name in left if name.startswith(("sem.", "psm_", "torch_"))] == []
+
+
+STARVED = """
+import os, resource
+from pcode.datasets.workers import made_by_workers, workers_context
+from pcode.utils.errors import LoaderError
+workers_context()
+ready = made_by_workers(abs, [1, 2, 3], 1)
+next(ready)
+used = max(map(int, os.listdir("/proc/self/fd")))
+resource.setrlimit(resource.RLIMIT_NOFILE, (used + 1, used + 1))
+try:
+    list(made_by_workers(abs, [1], 1))
+except LoaderError as error:
+    print(error.reason)
+print(list(ready))
+"""
+
+
+def test_no_file_is_left_for_a_loader_process() -> None:
+    done = run_program([sys.executable, "-c", STARVED], ROOT, 60, {})
+    assert done.stderr == ""
+    reason, rest = done.stdout.splitlines()
+    assert reason == "a loader process cannot be started: [Errno 24] Too many open files"
+    assert rest == "[2, 3]"
 
 
 FAILURES = {

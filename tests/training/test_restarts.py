@@ -88,6 +88,18 @@ def test_good_end_without_a_summary_is_none_where_nodes_may_die(tmp_path: Path) 
     assert run_attempts(preempted, attempt, restart, 0, summary_needed=True) == 75
 
 
+def test_what_another_process_trains_is_not_begun_anew(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whoever called would plan from the beginning: only the first start may be planned again."""
+    taken = Ended(74, failed=False)
+    assert run_attempts(Starts(taken), Attempt((), tmp_path), restart, 1) == 74
+    capsys.readouterr()
+    assert run_attempts(Starts(FAILED, taken), Attempt((), tmp_path), restart, 1) == 2
+    line = f"run.py: error: --resume {tmp_path}: another process trains it"
+    assert capsys.readouterr().err.splitlines()[1:] == [line]
+
+
 def test_run_goes_on_from_its_last_checkpoint(tmp_path: Path) -> None:
     first = new_run(tmp_path)
     assert first.flags == ("--timestamp", first.folder.name)
