@@ -15,7 +15,6 @@ from unittest.mock import patch
 
 import torch
 import torch.distributed as dist
-from torch._C._distributed_c10d import Backend
 
 from pcode.communication import DistributedCommunicator, by_nodes, distributed
 from pcode.communication.connect import disconnect
@@ -25,44 +24,40 @@ from tests.support.cases import LIMIT
 LOCAL_SIZE = 2
 
 
-class Splits(Backend):
-    """What a bound group is split by; counts."""
-
-    supports_splitting = True
-
-    def __init__(self) -> None:
-        super().__init__(dist.get_rank(), dist.get_world_size())
-        self.number = 0
-
-    def perform_nocolor_split(self, device: torch.device) -> None:
-        """Take part in the split of a group of others."""
-        self.number += 1
-
-
 def main() -> None:
     """Run one rank."""
     limit = LIMIT.total_seconds()
     join("gloo", 1, limit)
     host_group = distributed.new_group(None, timedelta(seconds=limit), "gloo")
     processes = DistributedCommunicator(host_group=host_group)
-    splits, make = Splits(), distributed.new_group
+    make, num_splits = distributed.new_group, 0
 
     def counting(
         ranks: list[int] | None, limit: timedelta, backend: str | None = None
     ) -> dist.ProcessGroup | None:
+        nonlocal num_splits
         made = make(ranks, limit, backend)
-        splits.number += backend is None and made is not None
+        num_splits += backend is None and made is not None
         return made
 
-    distributed.new_group = counting
+    def take_part(group: dist.ProcessGroupGloo, device: torch.device) -> None:
+        """Be no member of a group that others split off."""
+        nonlocal num_splits
+        num_splits += 1
+
     bound = dist.group.WORLD
     assert bound is not None
     bound.bound_device_id = torch.device("cuda", 0)
-    with patch.object(type(bound), "_get_backend", lambda group, device: splits):
+    gloo = dist.ProcessGroupGloo
+    with (
+        patch.object(distributed, "new_group", counting),
+        patch.object(gloo, "supports_splitting", True),
+        patch.object(gloo, "perform_nocolor_split", take_part, create=True),
+    ):
         node = by_nodes(processes, LOCAL_SIZE, limit)
     gathered = node.all_gather(torch.tensor([node.rank]))
     assert [int(each) for each in gathered] == list(range(node.size))
-    print(json.dumps({"rank": processes.rank, "splits": splits.number}), flush=True)
+    print(json.dumps({"rank": processes.rank, "splits": num_splits}), flush=True)
     disconnect(processes)  # not by way of a GPU, which is not there
 
 
