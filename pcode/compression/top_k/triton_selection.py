@@ -146,7 +146,8 @@ def find_threshold(
     while bits > 0:
         shift = tl.maximum(bits - DIGIT_BITS, 0)
         histogram = tl.zeros([1 << DIGIT_BITS], tl.int64)
-        for begin in range(0, number, ENTRIES):
+        begin = tl.full([], 0, tl.int64)
+        while begin < number:
             numbers = begin + tl.arange(0, ENTRIES)
             put_aside = tl.load(
                 listed + tl.load(row + LIST) + numbers, mask=numbers < num_listed, other=0
@@ -157,6 +158,7 @@ def find_threshold(
             counted = (numbers < number) & (above_low >= 0) & ((above_low >> bits) == 0)
             counted_digits = tl.where(counted, above_low >> shift, 0)
             histogram += tl.histogram(counted_digits, 1 << DIGIT_BITS, mask=counted).to(tl.int64)
+            begin += ENTRIES
         # Entries of each digit and of larger ones.
         reaching = tl.sum(histogram, axis=0) - tl.cumsum(histogram, axis=0) + histogram
         digit = tl.sum((reaching >= rank).to(tl.int32), axis=0) - 1
@@ -229,7 +231,8 @@ def count_selected(
     threshold = tl.load(thresholds + 2 * tensor)
     begin, num_candidates, number = _source(tensor, size, threshold, brackets, begins, counts)
     num_above, num_equal = tl.full([], 0, tl.int32), tl.full([], 0, tl.int32)
-    for start in range(0, number, ENTRIES):
+    start = tl.full([], 0, tl.int64)
+    while start < number:
         numbers = start + tl.arange(0, ENTRIES)
         inside = numbers < number
         magnitudes = magnitudes_of(
@@ -237,6 +240,7 @@ def count_selected(
         )
         num_above += tl.sum((inside & (magnitudes > threshold)).to(tl.int32), axis=0)
         num_equal += tl.sum((inside & (magnitudes == threshold)).to(tl.int32), axis=0)
+        start += ENTRIES
     to = tallies + tl.program_id(0)
     tl.store(to, num_above.to(tl.int64))
     tl.store(to + tl.num_programs(0), num_equal.to(tl.int64))
@@ -286,7 +290,8 @@ def write_selected(
         + tl.minimum(equal_before, ties)
     )
     ties = tl.maximum(ties - equal_before, 0)
-    for start in range(0, number, ENTRIES):
+    start = tl.full([], 0, tl.int64)
+    while start < number:
         numbers = start + tl.arange(0, ENTRIES)
         inside = numbers < number
         entries = _entries_of(
@@ -308,3 +313,4 @@ def write_selected(
         both = tl.sum(ones, axis=0)
         at += (both & 0xFFFF) + tl.minimum((both >> 16).to(tl.int64), ties)
         ties = tl.maximum(ties - (both >> 16), 0)
+        start += ENTRIES
