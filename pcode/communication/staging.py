@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import torch
@@ -33,6 +34,9 @@ class StagedCommunicator(ProcessCommunicator):
         self._inner, self._device, self._takes_device = inner, device, takes_device
         # torch.cuda, or torch.cpu, whose streams do nothing.
         self._gpu: Any = torch.get_device_module(device)
+        # A thread that waits for one sleeps, and does not take a core from those that compute.
+        options = {"blocking": True} if device.type == "cuda" else {}
+        self._ready_event = partial(self._gpu.Event, **options)
         # A stream is one of the current device.
         self._gpu.set_device(device)
         self._stream = self._gpu.Stream()
@@ -57,7 +61,7 @@ class StagedCommunicator(ProcessCommunicator):
                     copies[number].copy_(tensor, non_blocking=True)
             sent = {peer: copies[id(tensor)] for peer, tensor in outgoing.items()}
             received = {peer: self._on_host(tensor) for peer, tensor in incoming.items()}
-        ready = self._gpu.Event()
+        ready = self._ready_event()
         ready.record(self._stream)
 
         def exchange() -> Any:

@@ -42,7 +42,7 @@ def _sum_squares(
 ) -> None:
     _, _, _, _, result = difference_of_segment(value, reference, segments, ALIGNMENT, ENTRIES)
     wide = result.to(tl.float64)
-    store_sum(sums, wide * wide)
+    store_sum(sums, segments, wide * wide)
 
 
 @triton.jit

@@ -42,7 +42,7 @@ def _encode(
         value, reference, segments, ALIGNMENT, ENTRIES
     )
     store_signs(payload + tl.load(places + tensor) + start // 8, result, size, ENTRIES)
-    store_sum(sums, tl.abs(result).to(tl.float64))
+    store_sum(sums, segments, tl.abs(result).to(tl.float64))
 
 
 @triton.jit

@@ -133,7 +133,6 @@ def _select(
         num_warps=16,
     )
     tallies = torch.empty(2, num_segments, dtype=int64, device=device)
-    form = {"ALIGNMENT": segments.alignment, "ENTRIES": selection.SELECTED_ENTRIES}
     launch(
         selection.count_selected,
         num_segments,
@@ -145,7 +144,7 @@ def _select(
         counts,
         thresholds,
         tallies,
-        **form,
+        ENTRIES=selection.SELECTED_ENTRIES,
     )
     selected = torch.empty(num_selected, dtype=int32, device=device)
     launch(
@@ -165,7 +164,7 @@ def _select(
         tallies.cumsum(1),
         payload,
         selected,
-        **form,
+        ENTRIES=selection.SELECTED_ENTRIES,
     )
     return selected
 

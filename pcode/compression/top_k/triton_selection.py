@@ -24,7 +24,12 @@ from typing import Any
 import triton
 import triton.language as tl
 
-from pcode.compression.kernels.gpu.blocks import difference, floats_at, segment_of
+from pcode.compression.kernels.gpu.blocks import (
+    difference,
+    floats_at,
+    number_of_segment,
+    segment_of,
+)
 
 # Entries that one program takes at a time.
 THRESHOLD_ENTRIES = 8192
@@ -70,7 +75,7 @@ def collect(
         listed: to be written: the magnitudes within the brackets.
         totals: for each tensor the entries above the bracket and within it; zeros at first.
     """
-    segment = tl.program_id(0)
+    segment = number_of_segment(segments)
     tensor, first, _, size = segment_of(segments, ALIGNMENT)
     lowest, highest = tl.load(brackets + 2 * tensor), tl.load(brackets + 2 * tensor + 1)
     entries = tl.arange(0, ENTRIES)
@@ -219,7 +224,6 @@ def count_selected(
     counts: tl.tensor,
     thresholds: tl.tensor,
     tallies: tl.tensor,
-    ALIGNMENT: tl.constexpr,
     ENTRIES: tl.constexpr,
 ) -> None:
     """Write a segment's entries above the threshold into row 0, and those equal to it into 1.
@@ -227,7 +231,7 @@ def count_selected(
     Args:
         tallies: 2 x num_segments int64.
     """
-    tensor, first, _, size = segment_of(segments, ALIGNMENT)
+    tensor, first, _, size = segment_of(segments, 1)
     threshold = tl.load(thresholds + 2 * tensor)
     begin, num_candidates, number = _source(tensor, size, threshold, brackets, begins, counts)
     num_above, num_equal = tl.full([], 0, tl.int32), tl.full([], 0, tl.int32)
@@ -263,7 +267,6 @@ def write_selected(
     sums: tl.tensor,
     payload: tl.tensor,
     selected_positions: tl.tensor,
-    ALIGNMENT: tl.constexpr,
     ENTRIES: tl.constexpr,
 ) -> None:
     """Write what is selected of a segment: values into the message, positions in a vector.
@@ -274,7 +277,7 @@ def write_selected(
         sums: of the tallies, up to each segment and with it.
     """
     segment, num_segments = tl.program_id(0), tl.num_programs(0)
-    tensor, first, _, size = segment_of(segments, ALIGNMENT)
+    tensor, first, _, size = segment_of(segments, 1)
     threshold, ties = tl.load(thresholds + 2 * tensor), tl.load(thresholds + 2 * tensor + 1)
     begin, num_candidates, number = _source(tensor, size, threshold, brackets, begins, counts)
     own = tl.load(firsts + tensor)

@@ -4,37 +4,51 @@
 
 Triton's interpreter takes what its compiler refuses. Here the compressors' own calls go as far as
 the machine code for an H100 (compute capability 9.0), and nothing is launched. Prints a line for
-each compiled kernel; ends with status 1 where one rounds otherwise than a CPU does, or where the
-local step reads its vectors by less than 16 bytes though all of them are aligned.
+each compiled kernel: registers of a thread, blocks that a multiprocessor has registers for, bytes
+of a thread that lie in memory as registers do not suffice, barriers, and by how much its code reads
+and writes. Ends with status 1 where one
+
+- rounds otherwise than a CPU does;
+- spills registers, or leaves a multiprocessor fewer than FEWEST_BLOCKS blocks of its size;
+- reads or writes entries by less than 16 bytes in segments that are aligned.
 """
 
 from __future__ import annotations
 
 import re
+import subprocess
 import sys
 from collections import Counter
-from typing import Any
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 import triton
+from triton.backends import nvidia
 from triton.backends.compiler import GPUTarget
 from triton.runtime.jit import JITFunction
 
 from pcode.compression import Message
 from pcode.compression.base import Difference, WeightedSum
-from pcode.compression.kernels.gpu.launch import SEGMENT_ENTRIES
+from pcode.compression.kernels.gpu.launch import WIDEST_ACCESS
 from pcode.optim.sgd_update import SGDUpdate
 from pcode.utils.layout import Layout
 from tests.compression.gpu.cases import CASES, WEIGHTS, Case
 
 # A tensor that random-k shuffles and one of which top-k takes a sample.
-ALIGNED = Layout.of_sizes([4096, 100_000])
+MIXED = Layout.of_sizes([4096, 100_000, 10])
 UNALIGNED = Layout.of_sizes([63, 100_000])
+# Ends the name of a kernel that takes segments which are aligned.
+WIDE = ", by 16 bytes"
 # Denormals flushed to zero, products added without having been rounded, quotients and roots.
 ROUNDED_OTHERWISE = re.compile(r"\S*(?:\.ftz|fma\.rn\.f32|\.approx|div\.full)\S*")
-# By how much a thread's code reads the vectors.
-READ = re.compile(r"ld\.global\S*?((?:\.v[24])?\.b\d+)")
+# By how much a thread's code reads and writes.
+ACCESS = re.compile(r"(?:ld|st)\.global\S*?((?:\.v[24])?\.b\d+)")
+RESOURCES = re.compile(r"REG:(\d+) STACK:(\d+)")
+# Of a multiprocessor, and the threads that should fit into it at least: a quarter of all.
+REGISTERS, FEWEST_THREADS = 65536, 512
 
 
 class Driver:
@@ -79,17 +93,18 @@ def compile_launches() -> dict[str, Any]:
 
     def compile_only(kernel: JITFunction, *args: Any, **kwargs: Any) -> None:
         compiled = run(kernel, *args, **{**kwargs, "warmup": True})
-        found[f"{label}: {compiled.metadata.name}"] = compiled
+        aligned = WIDE if kwargs.get("ALIGNMENT") == WIDEST_ACCESS else ""
+        found[f"{label}: {compiled.metadata.name}{aligned}"] = compiled
 
     JITFunction.run = compile_only
     try:
         for case in CASES:
             label = case.label
-            _launch(case, ALIGNED, has_reference=True)
+            _launch(case, MIXED, has_reference=True)
             if case.label in {"sign", "compress_top_k-0.99"}:
                 label = f"{case.label}, unaligned, no reference"
                 _launch(case, UNALIGNED, has_reference=False)
-        for layout in (ALIGNED, UNALIGNED):
+        for layout in (MIXED, UNALIGNED):
             label = f"update of {layout.sizes}"
             _launch_update(layout)
     finally:
@@ -97,23 +112,63 @@ def compile_launches() -> dict[str, Any]:
     return found
 
 
-def reads_wide(update_kernel: Any) -> bool:
-    """Whether it reads its four vectors by 16 bytes, and but five coefficients by 4."""
-    reads = Counter(READ.findall(update_kernel.asm["ptx"]))
-    entries = 4 * SEGMENT_ENTRIES // (32 * update_kernel.metadata.num_warps)
-    return reads[".v4.b32"] == entries // 4 and reads[".b32"] == 5
+class Report(NamedTuple):
+    """What a kernel takes of a multiprocessor, and how it accesses memory.
+
+    Attributes:
+        registers, spilled_bytes: of a thread.
+        threads: of a block.
+        barriers: in the code.
+        accesses: how many there are in the code, by width.
+    """
+
+    registers: int
+    spilled_bytes: int
+    threads: int
+    barriers: int
+    accesses: Counter[str]
+
+    @property
+    def blocks(self) -> int:
+        """How many a multiprocessor has registers for, which it deals out to a warp by 256."""
+        return REGISTERS // (-(-self.registers // 8) * 8 * self.threads)
+
+    def __str__(self) -> str:
+        widths = " ".join(f"{count} x {width}" for width, count in sorted(self.accesses.items()))
+        return (
+            f"{self.registers} registers, {self.blocks} blocks of {self.threads}, "
+            f"{self.spilled_bytes} bytes spilled, {self.barriers} barriers; {widths}"
+        )
+
+
+def report(kernel: Any, folder: Path) -> Report:
+    """Ask NVIDIA's tools, which come with Triton."""
+    file = folder / "kernel.cubin"
+    file.write_bytes(kernel.asm["cubin"])
+    tool = Path(nvidia.__file__).parent / "bin/cuobjdump"
+    command = [str(tool), "--dump-resource-usage", str(file)]
+    text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    (found,) = RESOURCES.findall(text)
+    ptx = kernel.asm["ptx"]
+    return Report(
+        *map(int, found),
+        32 * kernel.metadata.num_warps,
+        len(re.findall(r"bar(?:rier)?\.sync|barrier\.cta", ptx)),
+        Counter(ACCESS.findall(ptx)),
+    )
 
 
 def main() -> int:
     status = 0
     kernels = compile_launches()
-    if not reads_wide(kernels[f"update of {ALIGNED.sizes}: _update"]):
-        print("the local step reads its vectors by less than 16 bytes")
-        status = 1
-    for name, kernel in kernels.items():
-        others = sorted(set(ROUNDED_OTHERWISE.findall(kernel.asm["ptx"])))
-        print(f"{name}: {len(kernel.asm['cubin'])} bytes", *others)
-        status |= bool(others)
+    with TemporaryDirectory() as folder:
+        for name, kernel in kernels.items():
+            found = report(kernel, Path(folder))
+            others = sorted(set(ROUNDED_OTHERWISE.findall(kernel.asm["ptx"])))
+            print(f"{name}: {found}", *others)
+            is_narrow = name.endswith(WIDE) and found.accesses[".v4.b32"] == 0
+            fits = found.blocks * found.threads >= FEWEST_THREADS and found.spilled_bytes == 0
+            status |= bool(others) or is_narrow or not fits
     return status
 
 

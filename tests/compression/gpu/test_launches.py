@@ -21,8 +21,9 @@ from pcode.optim.sgd_update import SGDUpdate
 from tests.compression.gpu.cases import CASES, DEVICE, WEIGHTS, Case, drawn, room
 from tests.support.operations import Operations
 
+# Tensors that are read by 16 bytes, and others.
 FEW = Layout.of_sizes([20, 3])
-MANY = Layout.of_sizes([5] * 8)
+MANY = Layout.of_sizes([20, 8, 16, 4, *([5] * 8)])
 # In a step with two neighbours; torch's operations that a GPU has no part in.
 MOST_OPERATIONS = 20
 HOST_ONLY = {"empty", "view", "slice", "select", "unbind", "detach"}

@@ -9,6 +9,8 @@ from typing import Any
 import triton
 import triton.language as tl
 
+# Numbers in a row of a table of segments.
+ROW = tl.constexpr(5)
 # Segments whose sums are added at a time.
 SUMS = tl.constexpr(512)
 
@@ -18,12 +20,20 @@ def segment_of(segments: tl.tensor, ALIGNMENT: tl.constexpr) -> Any:
     """Load this program's tensor, its first entry in the vector and in the tensor, its entries.
 
     Args:
-        ALIGNMENT: entries that the sizes of all tensors are multiples of.
+        segments: a table as `Segments.rows`.
+        ALIGNMENT: entries that the first one's place in the vector and their number are multiples
+            of.
     """
-    row = segments + 4 * tl.program_id(0).to(tl.int64)
+    row = segments + ROW * tl.program_id(0).to(tl.int64)
     start = tl.load(row + 2)
     first = tl.multiple_of(tl.load(row + 1) + start, ALIGNMENT)
     return tl.load(row), first, start, tl.multiple_of(tl.load(row + 3), ALIGNMENT)
+
+
+@triton.jit
+def number_of_segment(segments: tl.tensor) -> Any:
+    """Load the number of this program's segment among all."""
+    return tl.load(segments + ROW * tl.program_id(0).to(tl.int64) + 4)
 
 
 @triton.jit
@@ -87,9 +97,9 @@ def floats_at(payload: tl.tensor) -> Any:
 
 
 @triton.jit
-def store_sum(sums: tl.tensor, entries: tl.tensor) -> None:
+def store_sum(sums: tl.tensor, segments: tl.tensor, entries: tl.tensor) -> None:
     """Write the float64 sum of this program's entries."""
-    tl.store(sums + tl.program_id(0), tl.sum(tl.sum(entries, axis=1), axis=0))
+    tl.store(sums + number_of_segment(segments), tl.sum(tl.sum(entries, axis=1), axis=0))
 
 
 @triton.jit
