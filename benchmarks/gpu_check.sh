@@ -9,7 +9,7 @@
 # that shows the packages of PYTHON (python3) too. Ends with status 1 where a part failed or a bound
 # does not hold; without a GPU all parts say so, and that is no failure.
 set -uo pipefail
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/.." || exit
 most_seconds=450
 python=${PYTHON:-python3}
 folder=$(realpath -m "${1:-gpu-results}")

@@ -15,10 +15,10 @@ from pcode.compression.kernels.cpu.elias_fano import Code
 from pcode.compression.kernels.gpu import elias_fano
 from pcode.compression.kernels.gpu.launch import (
     SEGMENT_ENTRIES,
+    SEGMENT_WARPS,
     Segments,
     check_alignment,
     launch,
-    launch_on_segments,
     segments_of,
 )
 from pcode.compression.top_k import triton_sample as sample
@@ -98,16 +98,16 @@ def _select(
         brackets,
         SAMPLE=SAMPLE,
         TOGETHER=sample.TOGETHER,
-        num_warps=16,
+        num_warps=32,
     )
     candidates = torch.empty(plan.num_candidates, device=device)
     positions = torch.empty(plan.num_candidates, dtype=torch.int16, device=device)
     counts = torch.empty(num_segments, dtype=int32, device=device)
     listed = torch.empty(plan.num_listed, dtype=int32, device=device)
     totals = torch.zeros(num_tensors, 2, dtype=int64, device=device)
-    launch_on_segments(
+    launch(
         selection.collect,
-        segments,
+        num_segments,
         *difference,
         plan.tensors,
         brackets,
@@ -117,6 +117,9 @@ def _select(
         counts,
         listed,
         totals,
+        segments.rows,
+        ENTRIES=SEGMENT_ENTRIES,
+        num_warps=SEGMENT_WARPS,
     )
     thresholds = torch.empty(num_tensors, 2, dtype=int64, device=device)
     launch(

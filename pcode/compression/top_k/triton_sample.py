@@ -55,10 +55,12 @@ def _places(
     numbers: tl.tensor, size: tl.tensor, SAMPLE: tl.constexpr, TOGETHER: tl.constexpr
 ) -> Any:
     """Return where in a tensor the sample's entries of these numbers are."""
-    part, stride = numbers // TOGETHER, size // (SAMPLE // TOGETHER)
-    place = part * stride + word_of(tl.full([], 0, tl.int64), part).to(tl.int64) % stride
+    # In 32 bits, as positions in a vector are: Triton 3.6 has no registers for twice as many.
+    part, within = (numbers // TOGETHER).to(tl.uint32), (numbers % TOGETHER).to(tl.uint32)
+    stride = (size // (SAMPLE // TOGETHER)).to(tl.uint32)
+    place = part * stride + word_of(tl.full([], 0, tl.int64), part) % stride
     # The parts together are a multiple of TOGETHER, so that this stays within them.
-    return place // TOGETHER * TOGETHER + numbers % TOGETHER
+    return place // TOGETHER * TOGETHER + within
 
 
 @triton.jit
@@ -79,10 +81,10 @@ def bracket(
     lowest, highest = tl.full([], 1, tl.int32), tl.full([], 0x7FFFFFFF, tl.int32)
     if below > 0:
         numbers = tl.arange(0, SAMPLE)
-        places = _places(numbers, tl.load(row + SIZE), SAMPLE, TOGETHER) + tl.load(row + OFFSET)
-        entries = tl.load(value + places)
+        places = _places(numbers, tl.load(row + SIZE), SAMPLE, TOGETHER)
+        entries = tl.load(value + tl.load(row + OFFSET) + places)
         if reference is not None:
-            entries -= tl.load(reference + places)
+            entries -= tl.load(reference + tl.load(row + OFFSET) + places)
         sample = magnitudes_of(entries)
         lowest = tl.maximum(_of_rank(sample, below), lowest)
         if above > 0:

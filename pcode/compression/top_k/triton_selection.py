@@ -24,18 +24,14 @@ from typing import Any
 import triton
 import triton.language as tl
 
-from pcode.compression.kernels.gpu.blocks import (
-    difference,
-    floats_at,
-    number_of_segment,
-    segment_of,
-)
+from pcode.compression.kernels.gpu.blocks import difference, floats_at, segment_of
 
 # Entries that one program takes at a time.
-THRESHOLD_ENTRIES = 8192
+THRESHOLD_ENTRIES = 4096
 SELECTED_ENTRIES = 1024
-# A digit of the threshold: 2^11 counts.
-DIGIT_BITS = 11
+# A digit of the threshold: 2^8 counts. Triton 3.6 counts by a vote for each bit and count, which a
+# thread keeps in registers: of 2^11 they did not fit.
+DIGIT_BITS = 8
 # Columns of the table of tensors, by which kernels read it. RANK_BELOW is 0 where no sample is
 # taken: every entry but zeros is a candidate. RANK_ABOVE is 0 where the bracket has no upper end.
 # Magnitudes within the bracket have their list at LIST, with room for LIST_ROOM.
@@ -63,7 +59,6 @@ def collect(
     listed: tl.tensor,
     totals: tl.tensor,
     segments: tl.tensor,
-    ALIGNMENT: tl.constexpr,
     ENTRIES: tl.constexpr,
 ) -> None:
     """Put aside a segment's candidates, as far as there is room, and count them all.
@@ -75,8 +70,10 @@ def collect(
         listed: to be written: the magnitudes within the brackets.
         totals: for each tensor the entries above the bracket and within it; zeros at first.
     """
-    segment = number_of_segment(segments)
-    tensor, first, _, size = segment_of(segments, ALIGNMENT)
+    segment = tl.program_id(0)
+    # Read by 16 bytes, entries would lie so among threads that counting them takes more registers
+    # and barriers than it saves.
+    tensor, first, _, size = segment_of(segments, 1)
     lowest, highest = tl.load(brackets + 2 * tensor), tl.load(brackets + 2 * tensor + 1)
     entries = tl.arange(0, ENTRIES)
     inside = entries < size

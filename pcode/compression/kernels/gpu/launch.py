@@ -13,8 +13,9 @@ from pcode.compression.kernels.cpu.parallel import segments_of as cpu_segments_o
 # Entries of a program: a multiple of 8, so that packed bits of two programs share no byte.
 SEGMENT_ENTRIES = 4096
 # Warps of a program that has as many entries: with half of them, numbers would not fit into the
-# registers of a thread, or so few programs into a processor that it would wait for memory.
-SEGMENT_WARPS = 8
+# registers of a thread, or so few programs into a processor that it would wait for memory. What is
+# not aligned takes twice the registers, for addresses.
+SEGMENT_WARPS, UNALIGNED_WARPS = 8, 16
 # Messages of a launch, each of which is code of its own in the kernel.
 MOST_MESSAGES = 4
 # Entries of a 16-byte access.
@@ -107,7 +108,7 @@ def launch_on_segments(kernel: Any, segments: Segments, *arguments: Any, **const
             rows,
             ALIGNMENT=alignment,
             ENTRIES=SEGMENT_ENTRIES,
-            num_warps=SEGMENT_WARPS,
+            num_warps=UNALIGNED_WARPS if alignment == 1 else SEGMENT_WARPS,
             **constants,
         )
 
