@@ -2,7 +2,7 @@
 
     python -m pcode.tools.reproduce TABLE [--cells choco-*,all-reduce] [--seeds 3] [--jobs 1]
         [--data digits] [--epochs 40] [--folder data/TABLE] [--markdown FILE.md]
-        [--picture FILE.png] [--output FILE.json]
+        [--picture FILE.png] [--output FILE.json] [--simulate] [--dry_run]
 
 Tables of arXiv 1907.09356: table1 (DCD-, ECD- and CHOCO-SGD with eleven compressors on a ring of
 8), scaling (4 to 64 nodes), social (32 nodes of a social network), datacenter (8 machines of 4
@@ -13,6 +13,10 @@ synthetic, is a rehearsal in minutes: all nodes simulated, smaller batches, fewe
 learning rate .1 for all cells (its milestones at the same shares of a run), gamma as it is for
 each compressor without a flag, language models small and on synthetic:text. Another data set
 takes the place of the files' own and changes nothing else.
+
+With --simulate all nodes of a run are simulated in one process, to the same bits: a table on one
+GPU, `jobs` runs side by side. --dry_run trains a few steps of each cell, `jobs` at a time too, and
+says how many hours the table takes on this machine.
 
 "div": the loss or a vector is no longer finite; a run that sits at chance has a figure. Every run
 is a process of its own, `jobs` at a time; a finished one of the same flags is not run again. A
@@ -37,6 +41,7 @@ from tqdm import tqdm
 from pcode.config import make_config
 from pcode.datasets import loader
 from pcode.tools.command import FAILED, FORMATS, Parser, check_writable, say, tool, write
+from pcode.tools.reproduce_plan import plan_table
 from pcode.tools.reproduce_report import caption, draw, markdown, summarise
 from pcode.tools.reproduce_tables import ROOT, TABLES, Cell, Setting, Table, is_rehearsal
 from pcode.tools.results_runs import DIVERGED as HAS_DIVERGED
@@ -56,6 +61,12 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--epochs", type=int, help="of each run [the files', or the rehearsal's]")
     parser.add_argument("--seeds", type=int, default=3, help="runs of each cell [3]")
     parser.add_argument("--jobs", type=int, help="runs at a time [1, in a rehearsal all cores]")
+    parser.add_argument(
+        "--simulate", action="store_true", help="all nodes of a run in one process, on one GPU"
+    )
+    parser.add_argument(
+        "--dry_run", action="store_true", help="say how long it takes here, by a few steps of each"
+    )
     parser.add_argument("--folder", type=Path, help="of the runs [data/TABLE]")
     parser.add_argument("--markdown", type=Path, help="file for the table")
     parser.add_argument("--picture", type=Path, help=f"file to draw into ({', '.join(FORMATS)})")
@@ -186,8 +197,11 @@ def main(arguments: Sequence[str]) -> int:
     table = TABLES[options.table]
     selected = _select(table, options.cells)
     seeds = range(1, options.seeds + 1)
-    setting = Setting(table, options.data, options.epochs, seeds, options.folder)
+    setting = Setting(table, options.data, options.epochs, seeds, options.folder, options.simulate)
     jobs = options.jobs or ((os.cpu_count() or 1) if is_rehearsal(options.data) else 1)
+    if options.dry_run:
+        print(plan_table(setting, selected, jobs), end="")
+        return 0
     runs = run_all(setting, selected, jobs)
     cells = summarise(table, runs)
     text = markdown(setting, cells)

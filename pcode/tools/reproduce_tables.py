@@ -83,7 +83,7 @@ def is_rehearsal(data: str | None) -> bool:
 class Setting:
     """How the cells of a table are run, each once for every seed, in a folder.
 
-    Data and epochs take the place of the files' own.
+    Data and epochs take the place of the files' own; with `simulate` the nodes are simulated.
     """
 
     table: Table
@@ -91,6 +91,7 @@ class Setting:
     epochs: int | None
     seeds: range
     folder: Path
+    simulate: bool = False
 
     def flags(self, cell: Cell, seed: int) -> list[str]:
         """Return those of run.py, but for the folder of the run; a UserError: one is wrong."""
@@ -100,6 +101,7 @@ class Setting:
         rehearsal = [("*", SMALL), *self.table.rehearsal.items()] if is_rehearsal(self.data) else ()
         for pattern, more in rehearsal:
             flags += more.split() if fnmatchcase(cell.name, pattern) else []
+        flags += ["--backend", "sim"] if self.simulate else []
         flags += ["--manual_seed", f"{seed}"]
         flags += ["--num_epochs", f"{self.epochs}"] if self.epochs is not None else []
         share = parse(flags).config.learning.num_epochs / published["num_epochs"]

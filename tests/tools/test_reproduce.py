@@ -5,14 +5,17 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import re
 from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 
 from pcode.tools.reproduce import main
 from pcode.tools.reproduce_report import draw, markdown, summarise
 from pcode.tools.reproduce_tables import ROOT, TABLES, Cell, Setting, is_rehearsal
+from pcode.training.planning import make_plan
 
 
 def cell(table: str, name: str) -> Cell:
@@ -137,6 +140,38 @@ def test_cells_run_once_and_what_diverges_is_marked(
         assert "| random 1 % | div | div |" in printed.out
         last = printed.err.splitlines()[-1]
         assert last.startswith(f"reproduce: error: all-reduce, seed 1: {spoilt}: cannot be read: ")
+
+
+def test_a_dry_run_says_how_long_it_takes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["table1", "--data", "digits", "--epochs", "3", "--seeds", "2", "--jobs", "2"]
+    arguments += ["--cells", "choco-sign,all-reduce", "--folder", str(tmp_path), "--dry_run"]
+    assert main(arguments) == 0
+    head, _, *rows, empty, total = capsys.readouterr().out.splitlines()
+    assert head == "| cell | ms a step | s an evaluation | GB of the GPU | hours a run |"
+    assert empty == ""
+    config = setting("table1", "digits", 3).config(cell("table1", "choco-sign"), 1)
+    steps = make_plan(config).num_steps
+    hours = []
+    for row, name in zip(rows, ("all-reduce", "choco-sign"), strict=True):
+        cell_name, step_ms, evaluation_seconds, _, _ = row.strip("| ").split(" | ")
+        assert cell_name == name
+        assert float(step_ms) > 0
+        # Evaluated once, at the end: --train_fast True.
+        hours.append((steps * float(step_ms) / 1e3 + float(evaluation_seconds)) / 3600)
+    where = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPUs"
+    found = re.fullmatch(rf"4 runs, 2 at a time, on {where}: (\S+) hours", total)
+    assert found is not None
+    assert float(found[1]) == pytest.approx(sum(hours) * 2 / 2, rel=0.05)
+    assert finished(tmp_path) == []
+
+
+def test_only_simulated_nodes_are_measured(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["table1", "--cells", "choco-sign", "--dry_run"]) == 2
+    assert "choco-sign has 8 nodes in processes of their own" in capsys.readouterr().err
+    simulated = dataclasses.replace(setting("table1", None), simulate=True)
+    assert simulated.config(cell("table1", "choco-sign"), 1).launch.backend == "sim"
 
 
 def test_a_run_that_fails_is_one_line_and_the_others_end(
