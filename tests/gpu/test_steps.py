@@ -20,7 +20,8 @@ pytestmark = needs_gpu
 
 GPU, CPU = torch.device("cuda", 0), torch.device("cpu")
 STEPS = 8
-NUM_LAUNCHES = 20
+# Of a node: those of compression and of the local step, its message copied once, and two received.
+NUM_LAUNCHES = 20 + 3
 
 
 def same_bits(one: Vectors, other: Vectors) -> bool:

@@ -97,8 +97,8 @@ def launch(
 def launch_on_segments(kernel: Any, segments: Segments, *arguments: Any, **constants: Any) -> None:
     """Run a program of a kernel for each of the segments, which have SEGMENT_ENTRIES at most.
 
-    The kernel takes a table of segments after the arguments. Two launches where some of the
-    segments are aligned: one tensor of an odd size, a bias of 10 classes, slows no other down.
+    The kernel takes a table of segments after the arguments. Two launches where some segments are
+    aligned and some are not: a last bias, of 10 classes, slows nothing else down.
     """
     for alignment, rows in segments.by_alignment.items():
         launch(
