@@ -97,8 +97,13 @@ def test_flags_of_launching_that_are_given_again_are_followed(
         assert "not taken from" not in done.stderr
 
 
-@pytest.mark.parametrize("name", [".lock", "0/log.jsonl", "tensorboard", "checkpoints"])
-@pytest.mark.parametrize("kind", ["link", "pipe"])
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        *((".lock", "pipe"), ("0/log.jsonl", "link"), ("tensorboard", "link")),
+        pytest.param("checkpoints", "link", marks=pytest.mark.slow),
+    ],
+)
 def test_nothing_is_written_through_what_lies_in_a_run(
     received: Path, tmp_path: Path, name: str, kind: str
 ) -> None:
