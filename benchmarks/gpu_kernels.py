@@ -23,9 +23,10 @@ message's norm takes a pass of its own over value and reference, and where few e
 are touched, as many 32-byte sectors are moved as contain such an entry, if they are spread at
 random; in targets again for each message, though the cache may still have some. What top-k's
 encoding puts aside is not counted; it is given in multiples of the encoding of sign, one pass over
-both vectors.
+both vectors. "by torch" is top-k whose entries are selected by torch's operations (by_torch.py of
+the tests), a tenth of the code: what the kernels have to be worth.
 
-Launches are the kernels and copies on the GPU that torch.profiler sees in one call.
+"aside" is the most memory that a call takes and frees. Launches are the kernels and copies on the GPU that torch.profiler sees in one call.
 
 The table goes to stdout; with --output all figures go to a JSON file. Without a GPU it ends with
 status 2.
@@ -37,9 +38,11 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from unittest.mock import patch
 
 import torch
 from torch.profiler import ProfilerActivity, profile
@@ -51,7 +54,9 @@ from pcode.compression import Message, make_compressor
 from pcode.compression.qsgd import QSGD
 from pcode.compression.random_k import RandomK
 from pcode.compression.top_k import TopK
+from pcode.compression.top_k import triton as top_k
 from pcode.utils.layout import Layout
+from tests.compression.gpu import by_torch
 
 CASES: tuple[tuple[str, str, dict[str, object]], ...] = (
     *kernels.CASES,
@@ -86,6 +91,7 @@ class Times:
     seconds: list[float]
     host_seconds: list[float]
     num_launches: int
+    aside_bytes: int
 
 
 def parts_of(layout: Layout) -> dict[str, Part]:
@@ -136,7 +142,23 @@ def parts_of(layout: Layout) -> dict[str, Part]:
 
     for case in CASES:
         add(*case)
+    for name, part in list(parts.items()):
+        if name.startswith("top-k") and name.endswith("encode"):
+            parts[f"{name} by torch"] = replace(part, run=partial(selecting_by_torch, part.run))
     return parts
+
+
+def selecting_by_torch(run: Callable[[], object]) -> None:
+    with patch.object(top_k, "_select", by_torch.select):
+        run()
+
+
+def aside_bytes(run: Callable[[], object]) -> int:
+    """The most memory that a call takes and frees."""
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    run()
+    return torch.cuda.max_memory_allocated() - before
 
 
 def num_launches(run: Callable[[], object]) -> int:
@@ -151,7 +173,7 @@ def num_launches(run: Callable[[], object]) -> int:
 def measure(run: Callable[[], object], repeats: int) -> Times:
     for _ in range(3):
         run()
-    launches = num_launches(run)
+    launches, aside = num_launches(run), aside_bytes(run)
     cache = torch.empty(CACHE_BYTES, dtype=torch.uint8, device="cuda")
     seconds: list[float] = []
     host_seconds: list[float] = []
@@ -175,7 +197,7 @@ def measure(run: Callable[[], object], repeats: int) -> Times:
             continue
         host_seconds.append(host)
         seconds.append(begin.elapsed_time(end) / 1000)
-    return Times(seconds, host_seconds, launches)
+    return Times(seconds, host_seconds, launches, aside)
 
 
 def table(parts: dict[str, Part], measured: dict[str, Times]) -> list[str]:
@@ -183,8 +205,9 @@ def table(parts: dict[str, Part], measured: dict[str, Times]) -> list[str]:
     medians = {name: statistics.median(times.seconds) for name, times in measured.items()}
     bandwidth = parts["copy"].num_bytes / medians["copy"]
     lines = [
-        "| part | ms | host ms | MB | GB/s | share | share moved | passes of sign | launches |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| part | ms | host ms | MB | GB/s | share | share moved | passes of sign | launches "
+        "| MB aside |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for name, part in parts.items():
         times, rate = measured[name], part.num_bytes / medians[name]
@@ -194,7 +217,8 @@ def table(parts: dict[str, Part], measured: dict[str, Times]) -> list[str]:
             f"| {name} | {milliseconds} | {1000 * host:.3f} | {part.num_bytes / 1e6:.1f} "
             f"| {rate / 1e9:.0f} | {rate / bandwidth:.2f} "
             f"| {part.moved_bytes / medians[name] / bandwidth:.2f} "
-            f"| {medians[name] / medians[ONE_PASS]:.2f} | {times.num_launches} |"
+            f"| {medians[name] / medians[ONE_PASS]:.2f} | {times.num_launches} "
+            f"| {times.aside_bytes / 1e6:.1f} |"
         )
     return lines
 

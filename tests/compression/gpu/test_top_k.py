@@ -19,6 +19,7 @@ from pcode.compression.top_k import TopK
 from pcode.compression.top_k import triton as top_k
 from pcode.compression.top_k import triton_sample as sample
 from pcode.compression.top_k import triton_selection as selection
+from tests.compression.gpu import by_torch
 from tests.compression.gpu.cases import DEVICE, Case, drawn, on_cpu, on_gpu
 
 # NumPy speaks of what every processor does: NaN times what a torn message holds.
@@ -65,9 +66,17 @@ def scaled_by_channel(rows: int, channels: int, seed: int) -> torch.Tensor:
     return (torch.randn(rows, channels, 9, generator=generator) * scales).flatten()
 
 
+@pytest.fixture(params=["kernels", "torch"])
+def selection_by(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernels, or what they are measured against."""
+    if request.param == "torch":
+        monkeypatch.setattr(top_k, "_select", by_torch.select)
+
+
 OTHERS = (pytest.param(ratio, marks=pytest.mark.slow) for ratio in (0.9, 0.0))
 
 
+@pytest.mark.usefixtures("selection_by")
 @pytest.mark.parametrize("ratio", [0.99, 0.5, *OTHERS])
 def test_messages_are_those_of_the_cpu(ratio: float) -> None:
     # Of each kind one that is sampled and ends in a segment of a few entries, and one that is not.
@@ -80,6 +89,7 @@ def test_messages_are_those_of_the_cpu(ratio: float) -> None:
     assert torch.equal(on_gpu(case, layout, value).payload.cpu(), expected.payload)
 
 
+@pytest.mark.usefixtures("selection_by")
 @pytest.mark.parametrize("factor", [100.0, 0.01, 0.0])
 @pytest.mark.parametrize("ratio", [0.99, 0.6])
 def test_a_sample_that_misleads_changes_nothing(factor: float, ratio: float) -> None:
@@ -116,6 +126,7 @@ def test_the_sample_brackets_the_threshold_of_scaled_channels(
     assert num_within <= int(plan.tensors[0, selection.LIST_ROOM.value])
 
 
+@pytest.mark.usefixtures("selection_by")
 @pytest.mark.parametrize("ratio", [0.99, 0.5])
 def test_messages_of_scaled_channels_are_those_of_the_cpu(ratio: float) -> None:
     value, case = scaled_by_channel(64, 64, 1), case_of(ratio)
@@ -124,6 +135,7 @@ def test_messages_of_scaled_channels_are_those_of_the_cpu(ratio: float) -> None:
     assert torch.equal(on_gpu(case, layout, value).payload.cpu(), expected.payload)
 
 
+@pytest.mark.usefixtures("selection_by")
 def test_one_entry_selected_of_many() -> None:
     layout, case = Layout.of_sizes([40_000]), case_of(1 - 1e-5)
     value = drawn(layout, 1)
