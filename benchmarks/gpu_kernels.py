@@ -26,7 +26,8 @@ encoding puts aside is not counted; it is given in multiples of the encoding of 
 both vectors. "by torch" is top-k whose entries are selected by torch's operations (by_torch.py of
 the tests), a tenth of the code: what the kernels have to be worth.
 
-"aside" is the most memory that a call takes and frees. Launches are the kernels and copies on the GPU that torch.profiler sees in one call.
+"aside" is the most memory that a call takes and frees. Launches are the kernels and copies on the
+GPU that torch.profiler sees in one call.
 
 The table goes to stdout; with --output all figures go to a JSON file. Without a GPU it ends with
 status 2.

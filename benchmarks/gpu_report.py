@@ -69,10 +69,10 @@ def of_kernels(figures: dict[str, Any]) -> Iterator[Row]:
         share, least = moved / medians[name] / bandwidth, LEAST_SHARES.get(name)
         bound = "" if least is None else f"{least:g} or more"
         holds = None if least is None else share >= least
-        launches = figures["times"][name]["num_launches"]
-        yield Row(
-            f"{name}, of a copy's bandwidth", f"{share:.2f}, {launches} launches", bound, holds
-        )
+        times = figures["times"][name]
+        found = f"{share:.2f}, {times['num_launches']} launches"
+        found += f", {times['aside_bytes'] / 1e6:.1f} MB aside"
+        yield Row(f"{name}, of a copy's bandwidth", found, bound, holds)
 
 
 def of_ratio(promise: str, ratio: dict[str, float], most: float | None) -> Row:
