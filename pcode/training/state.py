@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 from tqdm import tqdm
 
 from pcode.communication import Communicator
-from pcode.communication.gathering import gather_digests, gather_floats, sums
+from pcode.communication.gathering import gather_digests, gather_floats
 from pcode.training.checkpoint import Manifest, manifest_file, saved_steps
 from pcode.training.node import Node
 from pcode.training.plan import Plan
@@ -137,10 +137,10 @@ class RunState:
 def _agree(communicator: Communicator, start: ResumePoint | None) -> None:
     """Raise TakenError where another process has trained the run, UserError where nodes differ."""
     groups = (communicator.local_ranks, communicator)
-    num_taken = [float(start is not None and start.is_taken)]
-    for each in groups:
-        num_taken = sums(each, num_taken)
-    if start is not None and num_taken != [0.0]:
+    num_taken = float(start is not None and start.is_taken)
+    for each in groups:  # not by an all-reduce, whose bytes are counted as sent
+        num_taken = sum(row[0] for row in gather_floats(each, [num_taken]))
+    if start is not None and num_taken > 0:
         raise taken(start.run)
     digest = hashlib.sha256(str(start).encode()).digest()
     seen = [gather_digests(each, digest) for each in groups]
