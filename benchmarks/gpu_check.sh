@@ -60,11 +60,10 @@ measure() {
 
 has_gpu=$("$python" -c 'import torch; print(torch.cuda.is_available())')
 part machine 40 "$python" -c '
-import mpi4py.MPI as mpi, numba, numpy, torch, triton
-import pcode.main
-for module in (torch, triton, numba, numpy):
-    print(module.__name__, module.__version__)
-print(mpi.Get_library_version().split(",")[0])
+from importlib.metadata import version
+import pcode.main, torch
+for name in ("torch", "triton", "numba", "numpy", "mpi4py"):
+    print(name, version(name))
 print(torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU")'
 kernels=(tests/compression/gpu) # without a GPU these are for Triton's interpreter
 [[ $has_gpu == True ]] || kernels=()
