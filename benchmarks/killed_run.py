@@ -182,9 +182,10 @@ def strike(run: Started, kill: Kill, place: Path) -> float | None:
     if len(ranks) < NODES or run.process.poll() is not None:
         return None
     time.sleep(kill.seconds)
-    victim = psutil.Process(run.process.pid)
+    victim: psutil.Process | None = psutil.Process(run.process.pid)
     if kill.target == "mpirun":
-        victim = ranks[0].parent()
+        # Where the run has ended meanwhile, the rank has no parent any more.
+        victim = ranks[0].parent() if lives(ranks[0]) else None
     elif kill.target == "loader" and kill.rank is not None:
         # There is none between two epochs.
         run.wait_for(lambda: loader_of(ranks[kill.rank or 0]) is not None, "loader", LIMIT_SECONDS)
