@@ -24,7 +24,7 @@ are touched, as many 32-byte sectors are moved as contain such an entry, if they
 random; in targets again for each message, though the cache may still have some. What top-k's
 encoding puts aside is not counted; it is given in multiples of the encoding of sign, one pass over
 both vectors. "by torch" is top-k whose entries are selected by torch's operations (by_torch.py of
-the tests), a tenth of the code: what the kernels have to be worth.
+the tests), a fraction of the code: what the kernels have to be worth.
 
 "aside" is the most memory that a call takes and frees. Launches are the kernels and copies on the
 GPU that torch.profiler sees in one call.

@@ -60,12 +60,11 @@ def alone(lock: Path) -> Iterator[None]:
     A file system without locks (NFS 3 without its lock service) lets all in. Of what fails no file
     is left: those that wait may then find others that come later.
     """
-    mode = "ab"  # NFS locks no file that is only read
     try:
-        os.close(plain_file(str(lock), os.O_WRONLY | os.O_CREAT))
+        opened = plain_file(str(lock), os.O_RDWR | os.O_CREAT)  # NFS locks none that is only read
     except PermissionError:  # another user's
-        mode = "rb"
-    with open(lock, mode, opener=plain_file) as file:
+        opened = plain_file(str(lock), os.O_RDONLY)
+    with open(opened, "rb") as file:
         with suppress(OSError):
             fcntl.flock(file, fcntl.LOCK_EX)
         try:

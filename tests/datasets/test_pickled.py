@@ -131,6 +131,8 @@ FORGED_BYTES = {
     "a deep key": b"}" + DEEP + b"Ns.",
     "a deep key of several": b"}(" + DEEP + b"Nu.",
     "a deep key of protocol 0": b"(" + DEEP + b"Nd.",
+    "a deep entry of a set": b"\x8f(" + DEEP + b"\x90.",
+    "a deep entry of a constant set": b"(" + DEEP + b"\x91.",
     "a set": b"}U\x01a\x8fs.",
     "a constant set": b"}U\x01a(\x91s.",
     # Gigabytes, if the file is believed.

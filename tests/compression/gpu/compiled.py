@@ -11,7 +11,8 @@ and writes. Ends with status 1 where one
 - rounds otherwise than a CPU does;
 - spills more than MOST_SPILLED_BYTES, or takes so many registers that fewer than FEWEST_THREADS
   fit into a multiprocessor;
-- reads or writes entries by less than 16 bytes in segments that are aligned.
+- reads and writes no entries by 16 bytes in segments that are aligned, or, the local step, reads
+  any of its vectors by less.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from triton.runtime.jit import JITFunction
 
 from pcode.compression import Message
 from pcode.compression.base import Difference, WeightedSum
-from pcode.compression.kernels.gpu.launch import WIDEST_ACCESS
+from pcode.compression.kernels.gpu.launch import SEGMENT_ENTRIES, WIDEST_ACCESS
 from pcode.optim.sgd_update import SGDUpdate
 from pcode.utils.layout import Layout
 from tests.compression.gpu.cases import CASES, WEIGHTS, Case
@@ -45,7 +46,8 @@ UNALIGNED = Layout.of_sizes([63, 100_000])
 WIDE = ", by 16 bytes"
 # Denormals flushed to zero, products added without having been rounded, quotients and roots.
 ROUNDED_OTHERWISE = re.compile(r"\S*(?:\.ftz|fma\.rn\.f32|\.approx|div\.full)\S*")
-# By how much a thread's code reads and writes.
+# By how much a thread's code reads, and reads and writes.
+READ = re.compile(r"ld\.global\S*?((?:\.v[24])?\.b\d+)")
 ACCESS = re.compile(r"(?:ld|st)\.global\S*?((?:\.v[24])?\.b\d+)")
 RESOURCES = re.compile(r"REG:(\d+) STACK:(\d+)")
 # Of a multiprocessor, and the threads that should fit into it at least: a quarter of all.
@@ -115,6 +117,13 @@ def compile_launches() -> dict[str, Any]:
     return found
 
 
+def reads_wide(update_kernel: Any) -> bool:
+    """Whether it reads its four vectors by 16 bytes, and but five coefficients by 4."""
+    reads = Counter(READ.findall(update_kernel.asm["ptx"]))
+    entries = 4 * SEGMENT_ENTRIES // (32 * update_kernel.metadata.num_warps)
+    return reads[".v4.b32"] == entries // 4 and reads[".b32"] == 5
+
+
 class Report(NamedTuple):
     """What a kernel takes of a multiprocessor, and how it accesses memory.
 
@@ -165,6 +174,9 @@ def report(kernel: Any, folder: Path) -> Report:
 def main() -> int:
     status = 0
     kernels = compile_launches()
+    if not reads_wide(kernels[f"update of {MIXED.sizes}: _update{WIDE}"]):
+        print("the local step reads its vectors by less than 16 bytes")
+        status = 1
     with TemporaryDirectory() as folder:
         for name, kernel in kernels.items():
             found = report(kernel, Path(folder))
