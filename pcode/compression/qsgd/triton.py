@@ -130,17 +130,21 @@ def _decode(
     BITS: tl.constexpr,
     ENTRIES: tl.constexpr,
 ) -> Any:
-    _, _, entries = rows_of(ENTRIES)
-    inside = entries < size
+    rows, columns, entries = rows_of(ENTRIES)
     found = payload + tl.load(places + 2 * tensor + 1) + start * BITS // 8
     if BITS < 8:
-        byte = tl.load(found + entries * BITS // 8, mask=inside, other=0).to(tl.int32)
-        integers = (byte >> (entries * BITS % 8)) & ((1 << BITS) - 1)
+        # The BITS bytes of a row's eight entries, each read once.
+        row = tl.zeros_like(rows)
+        for number in tl.static_range(BITS):
+            at = rows * BITS + number
+            byte = tl.load(found + at, mask=8 * at < size * BITS, other=0)
+            row |= byte.to(tl.int32) << (8 * number)
+        integers = (row >> (columns * BITS)) & ((1 << BITS) - 1)
     else:
         integers = tl.zeros_like(entries)
         for number in tl.static_range(BITS // 8):
             at = found + entries * (BITS // 8) + number
-            integers += tl.load(at, mask=inside, other=0).to(tl.int32) << (8 * number)
+            integers += tl.load(at, mask=entries < size, other=0).to(tl.int32) << (8 * number)
     decoded = tl.load(floats_at(payload) + tensor) * integers.to(tl.float32)
     return signed(decoded, payload + tl.load(places + 2 * tensor) + start // 8, size, ENTRIES)
 

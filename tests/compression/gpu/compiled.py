@@ -12,7 +12,8 @@ and writes. Ends with status 1 where one
 - spills more than MOST_SPILLED_BYTES, or takes so many registers that fewer than FEWEST_THREADS
   fit into a multiprocessor;
 - reads and writes no entries by 16 bytes in segments that are aligned, or, the local step, reads
-  any of its vectors by less.
+  any of its vectors by less;
+- reads a byte of qsgd's messages more often than MOST_BYTE_READS.
 """
 
 from __future__ import annotations
@@ -54,6 +55,9 @@ RESOURCES = re.compile(r"REG:(\d+) STACK:(\d+)")
 REGISTERS, FEWEST_THREADS = 65536, 512
 # A number, which Triton 3.6 puts away in random-k's shuffle.
 MOST_SPILLED_BYTES = 8
+# Of a thread that adds three messages of qsgd to 16 entries, by bits: below 8 bits, the bytes of a
+# row of eight entries once, and else those of each entry; and two of signs.
+MOST_BYTE_READS = {1: 12, 2: 18, 4: 30, 8: 54, 16: 102}
 
 
 class Driver:
@@ -124,6 +128,15 @@ def reads_wide(update_kernel: Any) -> bool:
     return reads[".v4.b32"] == entries // 4 and reads[".b32"] == 5
 
 
+def byte_reads(kernels: dict[str, Any]) -> dict[int, int]:
+    """How often a thread reads a byte as it adds qsgd's messages, by bits, as MOST_BYTE_READS."""
+    found = {}
+    for bits in MOST_BYTE_READS:
+        ptx = kernels[f"quantize_qsgd-{bits}: _add_entries{WIDE}"].asm["ptx"]
+        found[bits] = READ.findall(ptx).count(".b8")
+    return found
+
+
 class Report(NamedTuple):
     """What a kernel takes of a multiprocessor, and how it accesses memory.
 
@@ -177,6 +190,10 @@ def main() -> int:
     if not reads_wide(kernels[f"update of {MIXED.sizes}: _update{WIDE}"]):
         print("the local step reads its vectors by less than 16 bytes")
         status = 1
+    for bits, count in byte_reads(kernels).items():
+        if count > MOST_BYTE_READS[bits]:
+            print(f"qsgd, {bits} bits: {count} bytes read, of {MOST_BYTE_READS[bits]} at most")
+            status = 1
     with TemporaryDirectory() as folder:
         for name, kernel in kernels.items():
             found = report(kernel, Path(folder))
