@@ -72,7 +72,9 @@ class DGC(CompressedOptimizer):
         self._clip_norm = math.inf
         if clip_grad and clip_grad_val is not None:
             self._clip_norm = clip_grad_val / math.sqrt(self.topology.num_nodes)
-        self._sizes = torch.tensor(self.layout.sizes, device=self.x.device)
+        sizes = torch.tensor(self.layout.sizes, device=self.x.device)
+        numbers = torch.arange(len(sizes), dtype=torch.int32, device=self.x.device)
+        self._tensor_of = numbers.repeat_interleave(sizes)  # of each entry
         self.mask_momentum = mask_momentum
         self._warmup_ratios = tuple(compress_warmup_values)
         self._warmup_epochs = compress_warmup_epochs if self._warmup_ratios else 0
@@ -115,8 +117,8 @@ class DGC(CompressedOptimizer):
         tensors = self.layout.views(self.g)
         norms = torch.stack(torch._foreach_norm(tensors))
         factors = (self._clip_norm / (norms + NORM_EPSILON)).clamp_(max=1.0)
-        # Each for all entries of its tensor: a GPU would be given a launch for every tensor.
-        self.g.mul_(factors.repeat_interleave(self._sizes, output_size=self.layout.num_entries))
+        # Entry by entry: a GPU would be given a launch for every tensor.
+        self.g.mul_(factors.index_select(0, self._tensor_of))
 
     def _recursion(self) -> None:
         assert isinstance(self.local, LocalSGD)

@@ -25,7 +25,8 @@ class Losses:
     and read a step later, so that there is always work queued: a forward pass. Reading it is also
     where a step that does not come to an end is noticed. The host therefore waits for the step's
     end, its exchange included: behind an exchange that waits for a peer the driver takes some 1,000
-    launches, fewer than backward's of a deep model, and blocks in the next one for ever.
+    launches, fewer than backward's of a deep model, and blocks in the next one for ever. A forward
+    pass of as many launches may still end there: nobody is named then until NCCL's own time limit.
 
     Args:
         device: where the losses are.

@@ -23,7 +23,7 @@ from pcode.utils.errors import CommunicationError, DivergenceError
 from pcode.utils.seeding import derive_seed
 
 # Far from that of a model that still learns, and from what float32 holds.
-LARGEST_GRADIENT = 1e30
+LARGEST_GRADIENT = 1e15
 # Batch dimension of the state that a recurrent model carries from batch to batch.
 _COLUMNS = 1
 
