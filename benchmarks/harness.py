@@ -16,12 +16,13 @@ from typing import Any
 import psutil
 import torch
 
+# A benchmark is run as a script, which finds its own folder only: `pcode`, which need not be
+# installed, and `tests` lie beside it.
+sys.path.insert(1, str(Path(__file__).parents[1]))
+
 from pcode.launch.environment import RankEnvironment, detect
 from pcode.launch.mpirun import Mpirun
 from pcode.launch.supervise import launch
-
-# A benchmark is run as a script, which finds its own folder only: `tests.support` lies beside it.
-sys.path.append(str(Path(__file__).parents[1]))
 
 
 def _processors() -> str:

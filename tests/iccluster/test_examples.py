@@ -24,12 +24,14 @@ from tests.support.programs import ROOT, mpirun_of_a_user, quick_python
 FOLDER = ROOT / "iccluster"
 HOSTFILES = sorted(FOLDER.glob("hostfile*"))
 SCRIPTS = sorted(FOLDER.glob("*.sh"))
+OTHER_SCRIPTS = sorted(ROOT.glob("benchmarks/*.sh"))
 LIMIT_SECONDS = 120.0
 
 
 def test_there_are_some() -> None:
     assert [path.name for path in HOSTFILES] == ["hostfile", "hostfile-gpus", "hostfile-hosts"]
     assert [path.name for path in SCRIPTS] == ["slurm-mpirun.sh", "slurm-srun.sh"]
+    assert [path.name for path in OTHER_SCRIPTS] == ["gpu_check.sh"]
 
 
 @pytest.mark.parametrize("path", HOSTFILES, ids=lambda path: path.name)
@@ -39,7 +41,7 @@ def test_a_hostfile_is_read(path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", [*SCRIPTS, *OTHER_SCRIPTS], ids=lambda path: path.name)
 def test_a_script_has_no_mistake_that_bash_or_shellcheck_find(path: Path) -> None:
     beside = Path(sys.executable).with_name("shellcheck")
     shellcheck = str(beside) if beside.exists() else shutil.which("shellcheck")
