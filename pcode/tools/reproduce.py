@@ -15,8 +15,9 @@ each compressor without a flag, language models small and on synthetic:text. Ano
 takes the place of the files' own and changes nothing else.
 
 With --simulate all nodes of a run are simulated in one process, to the same bits: a table on one
-GPU, `jobs` runs side by side. --dry_run trains a few steps of each cell, `jobs` at a time too, and
-says how many hours the table takes on this machine.
+GPU, `jobs` runs side by side. --dry_run trains a few steps of each cell, in `jobs` copies side by
+side, and says how many hours the table takes on this machine, and how many epochs a second it needs
+to end within a day.
 
 "div": the loss or a vector is no longer finite; a run that sits at chance has a figure. Every run
 is a process of its own, `jobs` at a time; a finished one of the same flags is not run again. A

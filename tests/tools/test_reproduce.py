@@ -5,16 +5,20 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import re
+import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
 import torch
 
+from pcode.datasets import Batches
+from pcode.tools import reproduce_plan
 from pcode.tools.reproduce import main
 from pcode.tools.reproduce_report import draw, markdown, summarise
 from pcode.tools.reproduce_tables import ROOT, TABLES, Cell, Setting, is_rehearsal
+from pcode.training.node import Node
 from pcode.training.planning import make_plan
 
 
@@ -142,29 +146,90 @@ def test_cells_run_once_and_what_diverges_is_marked(
         assert last.startswith(f"reproduce: error: all-reduce, seed 1: {spoilt}: cannot be read: ")
 
 
-def test_a_dry_run_says_how_long_it_takes(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_a_dry_run_says_how_long_it_takes_and_which_cell_diverges(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    arguments = ["table1", "--data", "digits", "--epochs", "3", "--seeds", "2", "--jobs", "2"]
-    arguments += ["--cells", "choco-sign,all-reduce", "--folder", str(tmp_path), "--dry_run"]
+    flags = {**TABLES["scaling"].rehearsal, "choco-ring-4": "--lr 1e30"}
+    monkeypatch.setitem(TABLES, "scaling", dataclasses.replace(TABLES["scaling"], rehearsal=flags))
+    arguments = ["scaling", "--data", "digits", "--epochs", "3", "--seeds", "2", "--jobs", "2"]
+    arguments += ["--cells", "choco-ring-4,all-reduce-4", "--folder", str(tmp_path), "--dry_run"]
     assert main(arguments) == 0
-    head, _, *rows, empty, total = capsys.readouterr().out.splitlines()
-    assert head == "| cell | ms a step | s an evaluation | GB of the GPU | hours a run |"
+    head, _, all_reduce, choco, empty, total, _ = capsys.readouterr().out.splitlines()
+    assert head == (
+        "| cell | ms a step | s an evaluation | s the last | GB of the GPU | hours a run |"
+    )
+    assert choco == "| choco-ring-4 | diverged | | | | |"
     assert empty == ""
-    config = setting("table1", "digits", 3).config(cell("table1", "choco-sign"), 1)
-    steps = make_plan(config).num_steps
-    hours = []
-    for row, name in zip(rows, ("all-reduce", "choco-sign"), strict=True):
-        cell_name, step_ms, evaluation_seconds, _, _ = row.strip("| ").split(" | ")
-        assert cell_name == name
-        assert float(step_ms) > 0
-        # Evaluated once, at the end: --train_fast True.
-        hours.append((steps * float(step_ms) / 1e3 + float(evaluation_seconds)) / 3600)
-    where = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPUs"
-    found = re.fullmatch(rf"4 runs, 2 at a time, on {where}: (\S+) hours", total)
-    assert found is not None
-    assert float(found[1]) == pytest.approx(sum(hours) * 2 / 2, rel=0.05)
+    plan = make_plan(setting("scaling", "digits", 3).config(cell("scaling", "all-reduce-4"), 1))
+    name, step_ms, _, last_seconds, _, hours = all_reduce.strip("| ").split(" | ")
+    assert name == "all-reduce-4"
+    assert float(step_ms) > 0
+    # Evaluated once, at the end: --train_fast True.
+    seconds = plan.num_steps * float(step_ms) / 1e3 + float(last_seconds)
+    assert float(hours) == pytest.approx(seconds / 3600, rel=0.01)
+    # Two seeds of what does not diverge, side by side.
+    assert total.startswith("4 runs, 2 at a time, on ")
+    assert total.endswith(f": {hours} hours")
     assert finished(tmp_path) == []
+
+
+def test_what_is_measured_is_from_the_first_node_s_begin_to_the_last_one_s_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = 0.0
+
+    def work(seconds: float) -> None:
+        nonlocal now
+        now += seconds
+
+    def train_step(node: Node, batches: Batches) -> list[float]:
+        work(1)
+        return original(node, batches)
+
+    def evaluate(*_: object, averaged: bool, consensus: bool, amp: str | None) -> None:
+        work(3 if averaged and consensus else 2)
+
+    original = Node.train_step
+    monkeypatch.setattr(Node, "train_step", train_step)
+    monkeypatch.setattr(reproduce_plan, "evaluate", evaluate)
+    monkeypatch.setattr(reproduce_plan, "time", SimpleNamespace(perf_counter=lambda: now))
+    config = setting("table1", "digits", 5).config(cell("table1", "choco-sign"), 1)
+    watch = dataclasses.replace(config.watch, train_fast=False, eval_freq=2, evaluate_avg=False)
+    cost = reproduce_plan.measured(dataclasses.replace(config, watch=watch), threading.Barrier(1))
+    assert cost is not None
+    # 8 nodes, one after another.
+    assert (cost.step_seconds, cost.evaluation_seconds, cost.last_seconds) == (8, 16, 24)
+    assert (cost.num_evaluations, cost.num_epochs) == (2, 5)  # after epochs 2 and 4
+    assert cost.hours == pytest.approx((8 * cost.num_steps + 2 * 16 + 24) / 3600)
+
+
+def test_hours_of_a_table_are_no_less_than_those_of_its_longest_run() -> None:
+    one = reproduce_plan.Cost(3.6, 36, 72, 970, 1, 40)
+    four = reproduce_plan.Cost(3.6, 36, 72, 3970, 1, 40)
+    assert (one.hours, four.hours) == pytest.approx((1, 4))
+    for costs, num_seeds, jobs, hours in (
+        ([one], 3, 1, 3),
+        ([one], 3, 2, 1.5),
+        ([one], 3, 4, 1),
+        ([one, four], 1, 2, 4),
+        ([one, four], 3, 2, 7.5),
+        ([], 3, 2, 0),
+    ):
+        assert reproduce_plan.table_hours(costs, num_seeds, jobs) == pytest.approx(hours)
+
+
+def test_a_plan_says_how_many_epochs_a_second_a_day_takes() -> None:
+    cells = TABLES["table1"].cells[:2]
+    cost = reproduce_plan.Cost(3.6, 36, 72, 970, 1, 288, gpu_bytes=2.5e9)
+    text = reproduce_plan.report(setting("table1", None), cells, [cost, None], 4)
+    _, _, first, second, _, total, epochs = text.splitlines()
+    assert first == f"| {cells[0].name} | 3600.000 | 36.000 | 72.000 | 2.500 | 1 |"
+    assert second == f"| {cells[1].name} | diverged | | | | |"
+    where = "CPUs"
+    if torch.cuda.is_available():
+        where = f"{torch.cuda.get_device_name()} of {torch.cuda.mem_get_info()[1] / 1e9:.0f} GB"
+    assert total == f"6 runs, 4 at a time, on {where}: 1 hours"
+    assert epochs == "864 epochs: 0.24 a second; to end within a day it takes 0.01 a second"
 
 
 def test_only_simulated_nodes_are_measured(capsys: pytest.CaptureFixture[str]) -> None:
