@@ -13,10 +13,11 @@ from torch import nn
 from pcode.communication.base import Communicator, NoCommunicator
 from pcode.compression.base import Compressor, Message
 from pcode.optim import ParallelChoco
-from pcode.optim.compressed import CompressedOptimizer, OverlappingOptimizer
+from pcode.optim.compressed import CompressedOptimizer
 from pcode.optim.flat import FlatStore, Groups
 from pcode.optim.gossip import Gossip
 from pcode.optim.local import LocalStep
+from pcode.optim.overlapping import OverlappingOptimizer
 from pcode.topology.base import Matrix, Topology
 from pcode.utils.errors import NotFiniteError
 from pcode.utils.layout import Layout

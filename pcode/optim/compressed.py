@@ -11,6 +11,7 @@ from pcode.communication.gathering import is_same_everywhere
 from pcode.compression.base import Compressor
 from pcode.optim.base import DecentralizedOptimizer
 from pcode.optim.gossip import Gossip, VectorGossip
+from pcode.optim.overlapping import OverlappingOptimizer
 from pcode.topology.base import Topology
 from pcode.utils.errors import UserError
 from pcode.utils.layout import Layout
@@ -86,61 +87,23 @@ class CompressedOptimizer(DecentralizedOptimizer):
         ]
 
 
-class OverlappingOptimizer(CompressedOptimizer):
-    """An optimizer whose exchange only the next step needs: it runs while that gradient is taken.
-
-    A step is `_receive_pending`, which ends the round before, and `_step_and_send`. A subclass has
-    the first, and the second or, as ParallelChoco, a `_recursion` of its own.
-
-    Args:
-        overlap: False waits for the exchange within the step; the same numbers come out.
-    """
-
-    def __init__(
-        self,
-        *args: Any,
-        overlap: Annotated[
-            bool,
-            Option(
-                "exchange while the next gradient is computed; the same numbers come out",
-                decides=False,
-            ),
-        ] = True,
-        **options: Any,
-    ) -> None:
-        super().__init__(*args, **options)
-        self.overlap = overlap
-
-    def _step_and_send(self) -> None:
-        """Take the local step and start the exchange."""
-        raise NotImplementedError
-
-    def _receive_pending(self) -> None:
-        """Wait for the round under way, if there is one, and use what has come."""
-        raise NotImplementedError
-
-    def _recursion(self) -> None:
-        self.finish()
-        self._step_and_send()
-        if not self.overlap:
-            self.finish()
-
-    @torch.no_grad()
-    def finish(self) -> None:
-        self._receive_pending()
+class OverlappingCompressedOptimizer(OverlappingOptimizer, CompressedOptimizer):
+    """One that sends compressed messages, which only the next step needs."""
 
     def cancel_pending(self) -> None:
         self._gossip.cancel_pending()
 
 
-def mean_of_neighbours(optimizer: OverlappingOptimizer) -> torch.Tensor:
+def mean_of_neighbours(optimizer: OverlappingCompressedOptimizer) -> torch.Tensor:
     """sum_j w_ij x_j, by one exchange of whole parameters; all nodes call it."""
     mean, gossip = optimizer.x.clone(), VectorGossip(optimizer.communicator, optimizer.timer)
     gossip(mean, optimizer.topology, optimizer.num_steps)
     return mean
 
 
-def make_copies_exact(optimizer: OverlappingOptimizer, hat: torch.Tensor, z: torch.Tensor) -> None:
+def make_copies_exact(
+    optimizer: OverlappingCompressedOptimizer, hat: torch.Tensor, z: torch.Tensor
+) -> None:
     """hat_i = x_i everywhere, so that z_i = sum_j w_ij x_j - x_i; all nodes call it."""
     hat.copy_(optimizer.x)
     z.copy_(mean_of_neighbours(optimizer)).sub_(optimizer.x)

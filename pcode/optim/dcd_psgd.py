@@ -7,7 +7,7 @@ import torch
 
 from pcode.compression.base import Compressor
 from pcode.optim.compressed import (
-    OverlappingOptimizer,
+    OverlappingCompressedOptimizer,
     make_copies_exact,
     require_equal_start,
     warn_of_bias,
@@ -16,7 +16,7 @@ from pcode.topology.base import Topology
 from pcode.utils.layout import Layout
 
 
-class DCDPSGD(OverlappingOptimizer):
+class DCDPSGD(OverlappingCompressedOptimizer):
     """q = Q(sum_j w_ij hat_j - lr d - x_i) ; every hat_j += q_j ; x_i = hat_i.
 
     The copies hat_j start at x_0, the same on all nodes. Written with z = sum_j w_ij hat_j - hat_i:

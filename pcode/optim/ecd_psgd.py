@@ -5,7 +5,7 @@ from typing import Any
 
 from pcode.compression.base import Compressor
 from pcode.optim.compressed import (
-    OverlappingOptimizer,
+    OverlappingCompressedOptimizer,
     mean_of_neighbours,
     require_equal_start,
     warn_of_bias,
@@ -17,7 +17,7 @@ from pcode.utils.layout import Layout
 HARMLESS_ERROR = 1e-2
 
 
-class ECDPSGD(OverlappingOptimizer):
+class ECDPSGD(OverlappingCompressedOptimizer):
     """x' = s - lr d ; v = (1 - t/2) x + (t/2) x' ; s <- (1 - 2/t) s + (2/t) sum_j w_ij Q(v_j).
 
     t = 1, 2, ... counts exchanges; s = sum_j w_ij hat_j, where each copy follows

@@ -4,10 +4,14 @@ from typing import Any
 
 import torch
 
-from pcode.optim.compressed import ConsensusStepsize, OverlappingOptimizer, make_copies_exact
+from pcode.optim.compressed import (
+    ConsensusStepsize,
+    OverlappingCompressedOptimizer,
+    make_copies_exact,
+)
 
 
-class ParallelChoco(OverlappingOptimizer):
+class ParallelChoco(OverlappingCompressedOptimizer):
     """hat += q ; z += sum_j w_ij q_j - q ; x -= lr d ; x += gamma z ; q = Q(x - hat) ; send q.
 
     A step begins with the messages of the round before, q and all q_j, and ends when a new q is on

@@ -25,7 +25,7 @@ from pcode.compression import make_compressor
 from pcode.config import make_config
 from pcode.launch.environment import detect, rendezvous_address
 from pcode.optim import OPTIMIZERS, DecentralizedOptimizer, make_optimizer, optimizer_class
-from pcode.optim.compressed import OverlappingOptimizer
+from pcode.optim.overlapping import OverlappingOptimizer
 from pcode.topology import Graph, make_graph
 from pcode.utils.errors import UserError
 from tests.support.cases import LIMIT, Checks, go_through

@@ -10,7 +10,7 @@ from torch import nn
 
 from pcode.communication import Communicator, Simulation
 from pcode.optim import OPTIMIZERS, optimizer_class
-from pcode.optim.compressed import OverlappingOptimizer
+from pcode.optim.overlapping import OverlappingOptimizer
 from pcode.topology import make_graph
 from tests.optim.pairings import Pairing, optimizer_of
 
