@@ -22,7 +22,7 @@ from torch.nn.parallel import DistributedDataParallel
 from pcode.communication import Communicator
 from pcode.compression import make_compressor
 from pcode.models import make_model
-from pcode.optim import DPSGD, DecentralizedOptimizer, ParallelChoco
+from pcode.optim import DPSGD, DecentralizedOptimizer, ParallelChoco, PowerGossip
 from pcode.topology import make_topology
 from pcode.utils.timing import StepTimer
 
@@ -212,7 +212,9 @@ def _optimizer(title: str, optimizer: type[DecentralizedOptimizer], **options: A
     return Peer(title, make)
 
 
-def _choco(title: str, comm_op: str, overlap: bool = True, **flags: Any) -> Peer:
+def _choco(
+    title: str, comm_op: str, overlap: bool = True, local_step: int = 1, **flags: Any
+) -> Peer:
     compressor = make_compressor(comm_op, **flags)
     return _optimizer(
         f"CHOCO, {title}",
@@ -220,6 +222,7 @@ def _choco(title: str, comm_op: str, overlap: bool = True, **flags: Any) -> Peer
         compressor=compressor,
         consensus_stepsize=compressor.default_consensus_stepsize,
         overlap=overlap,
+        local_step=local_step,
     )
 
 
@@ -235,6 +238,9 @@ PEERS = {
     "random_k": _choco("random 1 %", "compress_random_k", compress_ratio=0.99),
     "qsgd_4": _choco("qsgd 4", "quantize_qsgd", quantize_level=4),
     "qsgd_8": _choco("qsgd 8", "quantize_qsgd", quantize_level=8),
+    "sign_local_4": _choco("sign, 4 local steps", "sign", local_step=4),
+    "power_gossip_1": _optimizer("PowerGossip rank 1", PowerGossip),
+    "power_gossip_4": _optimizer("PowerGossip rank 4", PowerGossip, gossip_rank=4),
     "d_psgd": _optimizer("D-PSGD", DPSGD),
     "ddp": _ddp("DDP"),
     "ddp_bf16": _ddp("DDP, bf16", hook=bf16),

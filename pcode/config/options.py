@@ -63,7 +63,7 @@ def _without_compression(flags: Flags) -> str | None:
     name = flags["optimizer"]
     if optim.OPTIMIZERS[name].compresses:
         return None
-    return f"--optimizer {name} sends the parameters or gradients themselves"
+    return f"--optimizer {name} takes no compressor"
 
 
 def _saving_models(flags: Flags) -> str | None:

@@ -19,6 +19,7 @@ from pcode.optim.ecd_psgd import ECDPSGD
 from pcode.optim.ef_sign_sgd import EFSignSGD
 from pcode.optim.local import AdamOptions, SGDOptions
 from pcode.optim.parallel_choco import ParallelChoco
+from pcode.optim.power_gossip import PowerGossip
 from pcode.topology.base import Graph
 from pcode.utils.options import look_up, taken_by
 
@@ -36,6 +37,7 @@ __all__ = [
     "DeepSqueeze",
     "EFSignSGD",
     "ParallelChoco",
+    "PowerGossip",
     "SGDOptions",
     "local_options",
     "make_optimizer",
@@ -51,6 +53,7 @@ OPTIMIZERS: dict[str, type[DecentralizedOptimizer]] = {
     "deep_squeeze": DeepSqueeze,
     "ef_sign_sgd": EFSignSGD,
     "dgc": DGC,
+    "power_gossip": PowerGossip,
 }
 ALIASES = {"parallel_choco_v": "parallel_choco", "dcd": "dcd_psgd", "ecd": "ecd_psgd"}
 # What declares the options of the local step.

@@ -256,9 +256,14 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
         for group, part in zip(self.param_groups, self.store.slices, strict=True):
             self.x[part].add_(direction[part], alpha=-group["lr"])
 
+    @classmethod
+    def message_bytes_of(cls, layout: Layout, compressor: Compressor, **flags: Any) -> int:
+        """Return `message_bytes` of a model of that layout; flags are all of the run."""
+        return 4 * layout.num_entries
+
     @property
     def message_bytes(self) -> int:
-        """Bytes of one message to one neighbour."""
+        """Bytes of what a step with an exchange sends to one neighbour."""
         return self.x.nbytes
 
     def _vectors(self) -> dict[str, torch.Tensor]:
@@ -302,8 +307,9 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
         for name in COUNTS:
             setattr(self, name, state_dict[name])
         for name, vector in self._vectors().items():
-            if name in state_dict["vectors"]:
-                vector.copy_(state_dict["vectors"][name])
+            saved = state_dict["vectors"].get(name)
+            if saved is not None and saved.shape == vector.shape:
+                vector.copy_(saved)
 
     def resynchronise(self) -> None:
         """Make copies of the neighbours' models exact by one exchange; all nodes call it.

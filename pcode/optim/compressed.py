@@ -69,6 +69,10 @@ class CompressedOptimizer(DecentralizedOptimizer):
         )
         self._gossip = self._gossip_of(compressor)
 
+    @classmethod
+    def message_bytes_of(cls, layout: Layout, compressor: Compressor, **flags: Any) -> int:
+        return compressor.message_bytes(layout)
+
     @property
     def message_bytes(self) -> int:
         return self._gossip.message_bytes

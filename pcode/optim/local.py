@@ -101,6 +101,10 @@ class LocalStep:
         """
         return None
 
+    def update_with(self, z: torch.Tensor, gamma: float) -> SGDUpdate | None:
+        """Return the pass over the vectors that `step_and_mix` is; None where it is several."""
+        return None
+
     def exchanged(self) -> None:
         """Do what is due after a step with an exchange."""
 
@@ -120,15 +124,15 @@ class LocalSGD(LocalStep):
         self._add(self.store.x)
 
     def step_and_mix(self, z: torch.Tensor, gamma: float) -> None:
-        self._update_with(z, gamma)()
+        self.update_with(z, gamma)()
 
     def fused_with(self, compressor: Compressor, z: torch.Tensor, gamma: float) -> FusedStep | None:
         step = FUSED_STEPS.get(type(compressor))
         if step is None or z.device.type != "cpu":
             return None
-        return partial(step, self._update_with(z, gamma))
+        return partial(step, self.update_with(z, gamma))
 
-    def _update_with(self, z: torch.Tensor, gamma: float) -> SGDUpdate:
+    def update_with(self, z: torch.Tensor, gamma: float) -> SGDUpdate:
         rows = [[*(group[name] for name in GROUP_OPTIONS), gamma] for group in self.groups]
         num_tensors = [len(group["params"]) for group in self.groups]
         coefficients = np.array(rows, dtype=np.float32).repeat(num_tensors, axis=0)

@@ -85,9 +85,8 @@ class Plan:
     @property
     def message_bytes(self) -> int:
         """One message to one neighbour (for all-reduce: the vector that is reduced)."""
-        if self.optimizer.compresses:
-            return self.compressor.message_bytes(self.layout)
-        return 4 * self.layout.num_entries
+        flags = self.config.flat()
+        return self.optimizer.message_bytes_of(self.layout, self.compressor, **flags)
 
     @property
     def clip_norm(self) -> float | None:

@@ -110,7 +110,7 @@ def _traffic(plan: Plan) -> list[str]:
         sent = f"it is summed over all nodes, once {often}"
     return [
         f"message: {plan.message_bytes:,} bytes ({what}), "
-        f"{full / plan.message_bytes:.3g} times less than float32",
+        f"{full / plan.message_bytes:.3g} times less than the model",
         f"  {sent}",
         f"steps: {plan.num_steps}, {plan.steps_per_epoch} an epoch",
     ]

@@ -87,7 +87,7 @@ def test_a_flag_without_effect_is_one_warning_that_says_why() -> None:
         "--quantize_level: it has no effect with --comm_op sign",
     )
     assert parse(["--optimizer", "sgd", "--comm_op", "sign"]).warnings == (
-        "--comm_op: --optimizer sgd sends the parameters or gradients themselves",
+        "--comm_op: --optimizer sgd takes no compressor",
     )
     assert parse(["--lr", "0.2"]).warnings == ()
 

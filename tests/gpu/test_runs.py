@@ -96,7 +96,9 @@ def test_a_sick_node_takes_the_others_model(tmp_path: Path) -> None:
     assert [event["healed"] for event in result["events"]] == [["1"]]
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "dcd_psgd", "ecd_psgd", "deep_squeeze"])
+@pytest.mark.parametrize(
+    "optimizer", ["sgd", "dcd_psgd", "ecd_psgd", "deep_squeeze", "power_gossip"]
+)
 def test_every_decentralized_optimizer(end: End, optimizer: str) -> None:
     flags: tuple[str, ...] = (*SHORT, "--optimizer", optimizer, "--comm_op", "quantize_qsgd")
     flags += ("--quantize_level", "16", "--is_biased", "False")

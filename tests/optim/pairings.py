@@ -63,6 +63,7 @@ class Pairing(NamedTuple):
 
 TOP, RANDOM = COMPRESSIONS[2], COMPRESSIONS[3]
 DGC = {"mask_momentum": True, "clip_grad": True, "clip_grad_val": 1.0, "compress_warmup_epochs": 2}
+PROMPT = {"mix_promptly": True, "power_iterations": 2}
 VARIANTS = (
     Pairing("parallel_choco", "ring", *RANDOM, True, {"local_step": 2}),
     Pairing("ecd_psgd", "ring", *RANDOM, True, {"local_step": 3, "turn_on_local_step_from": 1}),
@@ -70,6 +71,9 @@ VARIANTS = (
     Pairing("sgd", "random_matching", *COMPRESSIONS[0], False, {"local_step": 2}),
     Pairing("ef_sign_sgd", "complete", *TOP, False, {"majority_vote": True}),
     Pairing("dgc", "complete", *TOP, False, DGC),
+    Pairing("power_gossip", "ring", *COMPRESSIONS[0], True, {"gossip_rank": 2, "local_step": 2}),
+    Pairing("power_gossip", "star", *COMPRESSIONS[0], False, {"local_optimizer": "adam"}),
+    Pairing("power_gossip", "ring", *COMPRESSIONS[0], False, PROMPT),
 )
 
 

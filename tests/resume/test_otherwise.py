@@ -75,7 +75,9 @@ def test_others_start_from_the_mean(
         torch.testing.assert_close(got, mean, atol=1e-6, rtol=0)
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "dcd_psgd", "ecd_psgd", "deep_squeeze"])
+@pytest.mark.parametrize(
+    "optimizer", ["sgd", "dcd_psgd", "ecd_psgd", "deep_squeeze", "power_gossip"]
+)
 def test_another_optimizer_goes_on_from_the_mean(
     tmp_path: Path, first: Path, optimizer: str
 ) -> None:

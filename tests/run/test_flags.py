@@ -34,6 +34,7 @@ CONVEX = "--lr_schedule_scheme custom_convex_decay --lr_gamma .1 --lr_mu 1 --lr_
 SCALED = "--lr_scaleup True --base_batch_size 16".split()
 ADAM = "--local_optimizer adam --lr .01".split()
 TEXT = "--data synthetic:text:50:4000 --arch rnn_lm --batch_size 4 --rnn_n_hidden 16".split()
+POWER = ("--optimizer", "power_gossip")
 DGC = "--optimizer dgc --graph_topology complete --comm_op compress_top_k".split()
 TINY = "--data synthetic:3x8x8:4:64 --batch_size 8".split()
 
@@ -318,6 +319,9 @@ EFFECTS: dict[str, Effect] = {
     "compress_warmup_values": trained(".1", *DGC, "--compress_warmup_epochs", "1"),
     "compress_warmup_epochs": trained("1", *DGC),
     "consensus_stepsize": trained("0.2"),
+    "gossip_rank": trained("2", *POWER),
+    "power_iterations": trained("2", *POWER),
+    "mix_promptly": trained("True", *POWER),
     "overlap": recorded(lambda *_: {False} == OVERLAPPED, "False"),
     "check_messages": warned("messages of simulated nodes stay in memory", "False"),
     "max_restarts": warned("--backend sim runs all nodes in this process", "3"),

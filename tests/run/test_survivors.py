@@ -55,6 +55,7 @@ OPTIMIZERS = {
     "dcd": ("--optimizer", "dcd_psgd"),
     "ecd": ("--optimizer", "ecd_psgd", "--comm_op", "quantize_qsgd", "--quantize_level", "16"),
     "deep squeeze": ("--optimizer", "deep_squeeze"),
+    "PowerGossip": ("--optimizer", "power_gossip"),
     "ef-sign": ("--optimizer", "ef_sign_sgd", "--graph_topology", "complete"),
 }
 # They send whole vectors, which nobody looks at, as a GPU does not at what it compresses.

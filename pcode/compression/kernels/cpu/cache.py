@@ -15,22 +15,31 @@ from numba import config, njit
 HERE = Path(__file__).parent
 PACKAGE = HERE.parents[2]
 # What kernels, and the constants in them, are made of.
-SOURCES = ("compression/**/*.py", "optim/sgd_update.py", "optim/fused.py")
+SOURCES = (
+    "compression/**/*.py",
+    "optim/sgd_update.py",
+    "optim/fused.py",
+    "optim/low_rank/*.py",
+)
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
-def kernel(function: Function) -> Function:
+def kernel(function: Function, **options: Any) -> Function:
     """Compile with Numba at the first call; the kernel runs without the interpreter lock.
 
     It is cached for later runs, which takes a function that encloses nothing.
+
+    Args:
+        options: of `njit`.
     """
     # Numba asks for these when a function is decorated; elsewhere its settings are the user's.
     # NUMBA_DISABLE_JIT is for debugging other code: without a compiler kernels cannot run.
     before = config.CACHE_DIR, config.DISABLE_JIT
     config.CACHE_DIR, config.DISABLE_JIT = folder() or "", 0
     try:
-        compiled = njit(nogil=True, error_model="numpy", cache=folder() is not None)(function)
+        is_cached = folder() is not None
+        compiled = njit(nogil=True, error_model="numpy", cache=is_cached, **options)(function)
     finally:
         config.CACHE_DIR, config.DISABLE_JIT = before
     return cast(Function, compiled)

@@ -1,0 +1,400 @@
+"""PowerGossip: against NumPy steps by hand, both ends' bits, consensus, kernels, and its limits."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from pcode.communication import Communicator, Simulation
+from pcode.optim import DPSGD, PowerGossip
+from pcode.optim.low_rank import LEFT, RIGHT, WHOLE, LowRank, Mix, batched, cpu
+from pcode.topology import Topology, make_topology
+from pcode.utils.errors import DivergenceError
+from pcode.utils.layout import Layout
+from tests.optim.recursions import (
+    NUM_STEPS,
+    SHAPES,
+    Array,
+    State,
+    Tensors,
+    draw,
+    far,
+    gradients,
+    local_options,
+    local_step,
+    run,
+    split,
+)
+from tests.run.runs import finished
+from tests.support.pairwise import pairwise
+
+SEED = 5
+MATRICES = [(shape[0], int(np.prod(shape[1:], dtype=int))) for shape in SHAPES]
+MODEL = Layout.of((str(i), torch.empty(shape)) for i, shape in enumerate(SHAPES))
+
+
+def orthonormal(factor: Array) -> Array:
+    """Gram and Schmidt's: the columns of Q whose triangle has a positive diagonal."""
+    Q, R = np.linalg.qr(factor)
+    return Q * np.sign(np.diag(R))
+
+
+class ByHand:
+    """The recursion in float64, for all nodes at once, of matrices as they are written."""
+
+    def __init__(self, topology: Topology, rank: int, *, iterations: int, promptly: bool) -> None:
+        self.W, self.edges = topology.matrix, topology.edges
+        self.rank, self.iterations, self.promptly = rank, iterations, promptly
+        low_rank = LowRank(MODEL, rank)
+        even = low_rank.sides(0)
+        self.is_whole = [rank * (rows + cols) >= rows * cols for rows, cols in MATRICES]
+        start = low_rank.start(SEED).double().numpy()
+        self.from_left = [kind == LEFT for kind in even.kinds]
+        self.factors: dict[tuple[int, int, int], Array] = {}
+        for tensor, (rows, cols) in enumerate(MATRICES):
+            if self.is_whole[tensor]:
+                continue
+            size = rows if self.from_left[tensor] else cols
+            place = even.others[tensor]
+            drawn = start[1, place : place + rank * size].reshape(rank, size).T
+            for i, j in self.edges:
+                self.factors[i, j, tensor] = drawn
+        self.pending: list[tuple[int, int, int, Array]] = []
+
+    def _exchange(self, x: Array) -> None:
+        """Work out what every edge subtracts of every matrix."""
+        self.pending = []
+        for i, j in self.edges:
+            for tensor, (rows, cols) in enumerate(MATRICES):
+                a, b = (split(x[node])[tensor].reshape(rows, cols) for node in (i, j))
+                if self.is_whole[tensor]:
+                    self.pending.append((i, j, tensor, a - b))
+                    continue
+                basis = orthonormal(self.factors[i, j, tensor])
+                if self.from_left[tensor]:
+                    new = (a - b).T @ basis
+                    low = basis @ new.T
+                else:
+                    new = (a - b) @ basis
+                    low = new @ basis.T
+                self.factors[i, j, tensor] = new
+                self.pending.append((i, j, tensor, low))
+        self.from_left = [not left for left in self.from_left]
+
+    def _mixed(self, x: Array) -> Array:
+        x = x.copy()
+        for i, j, tensor, low in self.pending:
+            split(x[i])[tensor][:] -= self.W[i, j] * low.ravel()
+            split(x[j])[tensor][:] += self.W[i, j] * low.ravel()
+        self.pending = []
+        return x
+
+    def step(self, state: State, g: Array, nesterov: bool) -> State:
+        """Take a step of x and buf."""
+        change = self._mixed(state["x"]) - state["x"]
+        state = local_step(state, g, nesterov)
+        x = state["x"] + change
+        self._exchange(x)
+        for _ in range(self.iterations - 1):
+            x = self._mixed(x)
+            self._exchange(x)
+        return {**state, "x": self._mixed(x) if self.promptly else x}
+
+    def take_over(self, vectors: list[dict[str, Array]], num_steps: int) -> None:
+        """Go on from the optimizers' own factors, of one end of each edge, after their steps."""
+        sides = LowRank(MODEL, self.rank).sides(num_steps * self.iterations - 1)
+        self.pending = []
+        for i, j in self.edges:
+            for tensor, (rows, cols) in enumerate(MATRICES):
+                is_left, is_whole = sides.kinds[tensor] == LEFT, self.is_whole[tensor]
+                sent, kept = (cols, rows) if is_left else (rows, cols)
+                begin, other = sides.places[tensor], sides.others[tensor]
+                size = rows * cols if is_whole else self.rank * sent
+                new = vectors[i][f"difference_{j}"][begin : begin + size]
+                low = (
+                    new.reshape(rows, cols)
+                    if is_whole
+                    else low_rank_of(
+                        vectors[i][f"basis_{j}"][other : other + self.rank * kept].reshape(
+                            self.rank, -1
+                        ),
+                        new.reshape(self.rank, -1),
+                        is_left,
+                    )
+                )
+                if not is_whole:
+                    self.factors[i, j, tensor] = new.reshape(self.rank, sent).T
+                if not self.promptly:
+                    self.pending.append((i, j, tensor, low))
+
+
+def low_rank_of(basis: Array, new: Array, is_left: bool) -> Array:
+    product: Array = basis.T @ new if is_left else new.T @ basis
+    return product
+
+
+def states_of(topology: Topology, nesterov: bool = False, **options: Any) -> list[Any]:
+    """x, buf and factors of every node, after each step: nodes x steps."""
+
+    def use(model: Tensors, optimizer: PowerGossip) -> dict[str, Array]:
+        vectors = optimizer.state_dict()["vectors"]
+        return {"x": model.flat(), **{name: v.double().numpy() for name, v in vectors.items()}}
+
+    given = local_options(nesterov) | {"manual_seed": SEED} | options
+    return Simulation(topology.num_nodes).run(
+        lambda node: trained(node, topology, NUM_STEPS, use, **given)
+    )
+
+
+@pytest.mark.parametrize(
+    ("graph", "rank_and_iterations", "promptly"),
+    pairwise([("ring", 4), ("torus", 8), ("ring", 2)], [(1, 1), (2, 1), (1, 2)], [False, True]),
+)
+def test_it_is_its_recursion(
+    graph: tuple[str, int], rank_and_iterations: tuple[int, int], promptly: bool
+) -> None:
+    """Each step from the optimizer's own state; from the start on the first ones by NumPy alone.
+
+    Float32's rounding of directions doubles from step to step there.
+    """
+    topology, nesterov = make_topology(*graph), graph[1] == 8
+    rank, iterations = rank_and_iterations
+    nodes = states_of(
+        topology, nesterov, gossip_rank=rank, power_iterations=iterations, mix_promptly=promptly
+    )
+    by_hand, forced = (
+        ByHand(topology, rank, iterations=iterations, promptly=promptly) for _ in range(2)
+    )
+    start = np.stack([draw(node) for node in range(graph[1])])
+    alone = before = {"x": start, "buf": np.zeros_like(start)}
+    for number in range(NUM_STEPS):
+        g = gradients(number, graph[1])
+        found = [states[number] for states in nodes]
+        got = {name: np.stack([state[name] for state in found]) for name in before}
+        want = forced.step(before, g, nesterov)
+        assert far(got["x"], want["x"]) < 1e-6, number
+        if number < 10:
+            alone = by_hand.step(alone, g, nesterov)
+            assert far(got["x"], alone["x"]) < 1e-5, number
+        forced.take_over(found, number + 1)
+        before = got
+    assert far(before["x"], start) > 0.1
+
+
+def test_with_all_ranks_it_is_d_psgd() -> None:
+    """Nothing is smaller by its factors then: everything goes whole."""
+    topology = make_topology("torus", 8)
+    nodes = states_of(topology, gossip_rank=6, mix_promptly=True)
+    want = run(
+        lambda model, node: DPSGD(model.parameters(), node, topology, **local_options(False)), 8
+    )
+    assert far(np.stack([states[-1]["x"] for states in nodes]), want[-1]["x"]) < 1e-5
+
+
+def trained(
+    communicator: Communicator,
+    topology: Topology,
+    num_steps: int,
+    use: Callable[[Tensors, PowerGossip], Any],
+    **options: Any,
+) -> list[Any]:
+    """What `use` finds after each step."""
+    model = Tensors(draw(communicator.rank))
+    optimizer = PowerGossip(model.parameters(), communicator, topology, **options)
+    found = []
+    for step in range(num_steps):
+        optimizer.zero_grad()
+        model.give_gradient(gradients(step, topology.num_nodes)[communicator.rank])
+        optimizer.step()
+        found.append(use(model, optimizer))
+    optimizer.finish()
+    return found
+
+
+@pytest.mark.parametrize("rank", [1, 2])
+def test_both_ends_of_an_edge_have_the_same_bits(rank: int) -> None:
+    topology = make_topology("torus", 8)
+
+    def factors(model: Tensors, optimizer: PowerGossip) -> dict[str, torch.Tensor]:
+        vectors = optimizer.state_dict()["vectors"]
+        return {name: v.clone() for name, v in vectors.items() if name != "buf"}
+
+    found = Simulation(8).run(
+        lambda node: trained(node, topology, 20, factors, lr=0.05, gossip_rank=rank)
+    )
+    for i, j in topology.edges:
+        for own, others in zip(found[i], found[j], strict=True):
+            for name in ("basis", "difference"):
+                assert torch.equal(own[f"{name}_{j}"], others[f"{name}_{i}"])
+                assert own[f"{name}_{j}"].abs().max() > 0
+
+
+@pytest.mark.parametrize(
+    ("graph", "rounds", "bound"),
+    [(("ring", 8), 150, 1e-2), pytest.param(("social", 32), 150, 1e-2, marks=pytest.mark.slow)],
+)
+def test_nodes_without_gradients_come_to_agree(
+    graph: tuple[str, int], rounds: int, bound: float
+) -> None:
+    """With the published rank 1: the mean stays, and the distance from it never grows."""
+    topology = make_topology(*graph)
+    found = Simulation(graph[1]).run(
+        lambda node: trained(node, topology, rounds, lambda model, _: model.flat(), lr=0.0)
+    )
+    courses = np.array(found)  # nodes x rounds x d
+    mean = np.mean([draw(rank) for rank in range(graph[1])], axis=0)
+    assert far(courses.mean(axis=0), np.broadcast_to(mean, courses.shape[1:])) < 1e-5
+    distances = np.sqrt(np.square(courses - mean).sum(axis=(0, 2)))
+    assert (np.diff(distances) <= 1e-6 * distances[0]).all()
+    assert distances[-1] < bound * distances[0]
+
+
+def test_restored_it_goes_on_with_the_same_bits() -> None:
+    topology = make_topology("ring", 4)
+
+    def node(communicator: Communicator) -> None:
+        def start() -> tuple[Tensors, PowerGossip]:
+            model = Tensors(draw(communicator.rank))
+            options = {**local_options(True), "local_step": 3, "gossip_rank": 2}
+            return model, PowerGossip(model.parameters(), communicator, topology, **options)
+
+        def train(model: Tensors, optimizer: PowerGossip, steps: range) -> None:
+            for step in steps:
+                optimizer.zero_grad()
+                model.give_gradient(gradients(step, 4)[communicator.rank])
+                optimizer.step()
+
+        model, optimizer = start()
+        train(model, optimizer, range(7))
+        saved, x = copy.deepcopy(optimizer.state_dict()), optimizer.x.clone()
+        train(model, optimizer, range(7, 20))
+        other_model, other = start()
+        train(other_model, other, range(3))  # a round is under way then
+        other.load_state_dict(saved)
+        other.x.copy_(x)
+        train(other_model, other, range(7, 20))
+        want, got = (each.state_dict()["vectors"] for each in (optimizer, other))
+        assert torch.equal(other.x, optimizer.x)
+        assert not torch.equal(other.x, x)
+        assert all(torch.equal(got[name], want[name]) for name in want)
+
+    Simulation(4).run(node)
+
+
+def test_a_message_that_is_not_finite_names_rank_step_and_tensor() -> None:
+    topology = make_topology("ring", 2)
+
+    def node(communicator: Communicator) -> None:
+        def spoil(model: Tensors, optimizer: PowerGossip) -> None:
+            if communicator.rank == 1 and optimizer.num_steps == 3:
+                with torch.no_grad():
+                    model.tensors[3].view(-1)[2] = torch.inf
+
+        trained(communicator, topology, 5, spoil, lr=0.05)
+
+    with pytest.raises(DivergenceError, match=r"rank 1, step 3: .*\b3\b"):
+        Simulation(2).run(node)
+
+
+SIZES = [(7, 5), (300, 40), (3, 900), (40,), (300, 40), (16, 3, 3, 3), (1, 9), (2000, 301), ()]
+LAYOUT = Layout.of((str(index), torch.empty(shape)) for index, shape in enumerate(SIZES))
+
+
+def mix_of(low_rank: LowRank, number: int, num_edges: int = 3) -> Mix:
+    draw_ = torch.Generator().manual_seed(number)
+    shape = num_edges, low_rank.width
+    basis, difference, new = (torch.randn(shape, generator=draw_) for _ in range(3))
+    weights = torch.tensor([0.3, -0.2, 0.1])
+    return Mix(basis, difference, weights, new, torch.zeros(shape), mixes=True, sends=True)
+
+
+@pytest.mark.parametrize("rank", [1, 4])
+@pytest.mark.parametrize("number", [0, 1])
+def test_kernels_do_as_torchs_operations(number: int, rank: int) -> None:
+    low_rank = LowRank(LAYOUT, rank)
+    start = low_rank.start(1)
+    x = torch.randn(LAYOUT.num_entries, generator=torch.Generator().manual_seed(2))
+    mix, same = mix_of(low_rank, number), mix_of(low_rank, number)
+    cpu.orthonormalise(low_rank, number, mix.new_basis, start)
+    batched.orthonormalise(low_rank, number, same.new_basis, start)
+    torch.testing.assert_close(mix.new_basis, same.new_basis, atol=1e-5, rtol=1e-5)
+    y = x.clone()
+    cpu.pass_over(low_rank, number, x, mix, None)
+    batched.pass_over(low_rank, number, y, same)
+    torch.testing.assert_close(x, y, atol=1e-4, rtol=1e-5)
+    torch.testing.assert_close(mix.messages, same.messages, atol=1e-3, rtol=1e-5)
+
+
+def test_bits_do_not_depend_on_the_number_of_threads() -> None:
+    low_rank = LowRank(Layout.of([("a", torch.empty(3000, 1000)), ("b", torch.empty(700_000))]), 2)
+
+    def passed(num_threads: int, number: int) -> tuple[torch.Tensor, torch.Tensor]:
+        x = torch.randn(low_rank.layout.num_entries, generator=torch.Generator().manual_seed(2))
+        mix, before = mix_of(low_rank, number), torch.get_num_threads()
+        torch.set_num_threads(num_threads)
+        try:
+            cpu.pass_over(low_rank, number, x, mix, None)
+        finally:
+            torch.set_num_threads(before)
+        return x, mix.messages
+
+    for number in (0, 1):
+        assert all(map(torch.equal, passed(1, number), passed(3, number)))
+
+
+@pytest.mark.parametrize("kernels", [cpu, batched])
+def test_factors_are_orthonormal_whatever_they_come_from(kernels: Any) -> None:
+    """Independent vectors, none, equal and all but equal ones; they span what they did."""
+    rank, size = 3, 50
+    low_rank = LowRank(Layout.of([("0", torch.empty(size, size))]), rank)
+    draw_ = torch.Generator().manual_seed(3)
+    a, b = torch.randn(2, size, generator=draw_)
+    for vectors, kept in (
+        ([a, b, a + b + 1], 3),
+        ([a, a, b], 3),
+        ([0 * a, 0 * a, 0 * a], 0),
+        ([a, a + 1e-6 * b, b], 1),
+        ([1e-15 * a, 1e15 * b, 1e-15 * a], 2),
+    ):
+        factors = torch.cat(vectors)[None].clone()
+        kernels.orthonormalise(low_rank, 0, factors, low_rank.start(1))
+        found = factors.view(rank, size).double()
+        torch.testing.assert_close(found @ found.T, torch.eye(rank).double(), atol=1e-5, rtol=0)
+        for vector in vectors[:kept]:
+            unit = vector.double() / vector.double().norm()
+            torch.testing.assert_close(found.T @ (found @ unit), unit, atol=1e-5, rtol=0)
+
+
+def test_a_message_holds_what_is_said() -> None:
+    """Two numbers for each row or column of a matrix in turn, and all of what is no smaller."""
+    shapes = [(30, 10), (30, 10), (3, 5), (7,), ()]
+    low_rank = LowRank(Layout.of((str(i), torch.empty(s)) for i, s in enumerate(shapes)), 2)
+    for number in (0, 1):
+        *matrices, small, vector, scalar = low_rank.sides(number).kinds
+        assert {*matrices} == {LEFT, RIGHT}  # one begins from the other side
+        assert (small, vector, scalar) == (WHOLE, WHOLE, WHOLE)
+    assert low_rank.width == 2 * (30 + 10) + 15 + 7 + 1
+
+
+def place(folder: Path, name: str) -> Path:
+    (folder / name).mkdir()
+    return folder / name
+
+
+@pytest.mark.slow
+def test_it_learns_digits_as_d_psgd_does(tmp_path: Path) -> None:
+    """In 440 steps: rank 1 takes some to carry all that nodes learn."""
+    flags = "--backend sim --n_mpi_process 8 --arch mlp --batch_size 8 --lr .03 --num_epochs 20"
+    flags += " --lr_schedule_scheme custom_multistep --lr_change_epochs 10,16 --train_fast True"
+    own, d_psgd = (
+        finished(place(tmp_path, name), *flags.split(), "--optimizer", name)
+        for name in ("power_gossip", "sgd")
+    )
+    assert own["test_top1"] == pytest.approx(d_psgd["test_top1"], abs=1)
+    assert 20 * own["bytes_sent_total"] < d_psgd["bytes_sent_total"]
