@@ -13,7 +13,10 @@ node does in a step besides sending:
 - path: encode, then accumulate;
 - fused step: what a step of CHOCO-SGD on a ring does, where one pass can: own message and two
   others' into hat and z, SGD with momentum, mixing, and the next message;
-- sgd: a step with momentum alone, torch's fused one over a flat vector.
+- sgd: a step with momentum alone, torch's fused one over a flat vector;
+- PowerGossip: a whole step of two edges, messages and SGD with momentum, but for what is sent;
+- PowerSGD: what its hook for DistributedDataParallel does with the gradients, on one node, without
+  SGD's step.
 
 Compressors are called through their interface, all once before anything is timed (which compiles),
 then in turn, N rounds; a multiple divides by the copy of its own round. Tables give the median
@@ -36,16 +39,23 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numba
 import numpy as np
 import torch
+import torch.distributed as dist
+from torch.distributed.algorithms.ddp_comm_hooks.powerSGD_hook import PowerSGDState, powerSGD_hook
+from torch.nn.parallel import DistributedDataParallel
 from torchvision.models import resnet50
 
 from harness import keep, processor_name
+from pcode.communication.base import NoCommunicator
 from pcode.compression import Compressor, Message, make_compressor
+from pcode.optim import PowerGossip
 from pcode.optim.fused import FUSED_STEPS
 from pcode.optim.sgd_update import SGDUpdate
+from pcode.topology import make_topology
 from pcode.utils.layout import Layout
 
 COPY_BYTES = 8.0
@@ -59,6 +69,7 @@ CASES: tuple[tuple[str, str, dict[str, object]], ...] = (
 )
 WEIGHTS = ((1.0, 0.0), (1 / 3, 1 / 3))
 LEARNING_RATE, MOMENTUM, WEIGHT_DECAY = 0.01, 0.9, 1e-4
+RANKS = (1, 4)
 
 
 def resnet50_layout() -> Layout:
@@ -75,6 +86,9 @@ class Parts:
         self.runs: dict[str, Callable[[], object]] = {"copy": lambda: copied.copy_(vectors[0])}
         self.bytes: dict[str, float] = {"copy": COPY_BYTES}
         self._add_sgd(vectors[0])
+        for rank in RANKS:
+            self._add_power_gossip(rank)
+            self._add_power_sgd(rank)
         for label, name, options in CASES:
             compressor = make_compressor(name, **options)
             self._add(layout, label, compressor, *vectors)
@@ -124,6 +138,52 @@ class Parts:
         )
         self.runs["sgd"], self.bytes["sgd"] = sgd.step, 5 * 4
 
+    def _add_power_gossip(self, rank: int) -> None:
+        parameters = [*resnet50().parameters()]
+        for parameter in parameters:
+            parameter.grad = torch.full_like(parameter, 1e-3)
+        optimizer = PowerGossip(
+            parameters,
+            NoCommunicator(0, 4),
+            make_topology("ring", 4),
+            lr=LEARNING_RATE,
+            momentum=MOMENTUM,
+            weight_decay=WEIGHT_DECAY,
+            gossip_rank=rank,
+        )
+        self.runs[f"PowerGossip {rank}"] = optimizer.step
+        self.bytes[f"PowerGossip {rank}"] = 5 * 4
+
+    def _add_power_sgd(self, rank: int) -> None:
+        if not dist.is_initialized():
+            dist.init_process_group("gloo", init_method="tcp://127.0.0.1:0", rank=0, world_size=1)
+        # All gradients in one bucket, all-reduced whole in the first two steps.
+        model = DistributedDataParallel(
+            resnet50(), bucket_cap_mb=1000, gradient_as_bucket_view=True
+        )
+        state = PowerSGDState(None, matrix_approximation_rank=rank, start_powerSGD_iter=2)
+        seconds = [0.0]
+
+        def timed_hook(_: None, bucket: Any) -> torch.futures.Future[torch.Tensor]:
+            begin = time.perf_counter()
+            done = powerSGD_hook(state, bucket)
+            done.wait()
+            seconds[0] = time.perf_counter() - begin
+            return done
+
+        model.register_comm_hook(None, timed_hook)
+        images = torch.randn(2, 3, 32, 32)
+
+        def hook() -> float:
+            model(images).sum().backward()
+            return seconds[0]
+
+        hook()
+        hook()
+        self.runs[f"PowerSGD {rank}"] = hook
+        # Reads gradients twice and the error once, and writes the error and the gradients.
+        self.bytes[f"PowerSGD {rank}"] = 5 * 4
+
     def _add_fused_step(
         self,
         layout: Layout,
@@ -166,7 +226,10 @@ class Times:
 
 
 def measure(runs: dict[str, Callable[[], object]], repeats: int, num_threads: int) -> Times:
-    """Time each run `repeats` times; the copy is always on one thread."""
+    """Time each run `repeats` times; the copy is always on one thread.
+
+    A run that times a part of itself returns the seconds of that.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     for run in runs.values():
         run()
@@ -174,8 +237,9 @@ def measure(runs: dict[str, Callable[[], object]], repeats: int, num_threads: in
         for name, run in runs.items():
             torch.set_num_threads(1 if name == "copy" else num_threads)
             start = time.perf_counter()
-            run()
-            seconds[name].append(time.perf_counter() - start)
+            found = run()
+            own = found if isinstance(found, float) else time.perf_counter() - start
+            seconds[name].append(own)
     copies = {
         name: [each / copy for each, copy in zip(times, seconds["copy"], strict=True)]
         for name, times in seconds.items()
