@@ -9,6 +9,7 @@ from typing import Any
 
 from pcode.communication.base import Communicator
 from pcode.compression.base import Compressor
+from pcode.optim.ada_gossip import AdaGossip
 from pcode.optim.all_reduce_sgd import AllReduceSGD
 from pcode.optim.base import DecentralizedOptimizer, parameter_groups
 from pcode.optim.d_psgd import DPSGD
@@ -31,6 +32,7 @@ __all__ = [
     "ECDPSGD",
     "LOCAL_OPTIMIZERS",
     "OPTIMIZERS",
+    "AdaGossip",
     "AdamOptions",
     "AllReduceSGD",
     "DecentralizedOptimizer",
@@ -48,6 +50,7 @@ __all__ = [
 OPTIMIZERS: dict[str, type[DecentralizedOptimizer]] = {
     "sgd": DPSGD,
     "parallel_choco": ParallelChoco,
+    "ada_gossip": AdaGossip,
     "dcd_psgd": DCDPSGD,
     "ecd_psgd": ECDPSGD,
     "deep_squeeze": DeepSqueeze,

@@ -1,6 +1,6 @@
 """CHOCO-SGD with the exchange hidden behind the next gradient."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -33,7 +33,7 @@ class ParallelChoco(OverlappingCompressedOptimizer):
         consensus_stepsize: gamma, in (0, 1].
     """
 
-    state_vectors = ("hat", "z")
+    state_vectors: ClassVar[tuple[str, ...]] = ("hat", "z")
     reads_gradients_in_place = True
 
     def __init__(self, *args: Any, consensus_stepsize: ConsensusStepsize, **options: Any) -> None:

@@ -97,7 +97,7 @@ def test_a_sick_node_takes_the_others_model(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "optimizer", ["sgd", "dcd_psgd", "ecd_psgd", "deep_squeeze", "power_gossip"]
+    "optimizer", ["sgd", "dcd_psgd", "ecd_psgd", "deep_squeeze", "power_gossip", "ada_gossip"]
 )
 def test_every_decentralized_optimizer(end: End, optimizer: str) -> None:
     flags: tuple[str, ...] = (*SHORT, "--optimizer", optimizer, "--comm_op", "quantize_qsgd")

@@ -12,6 +12,7 @@ from pcode.optim import (
     DCDPSGD,
     DGC,
     ECDPSGD,
+    AdaGossip,
     DecentralizedOptimizer,
     DeepSqueeze,
     EFSignSGD,
@@ -39,6 +40,7 @@ class Given(NamedTuple):
     nesterov: bool
 
 
+BETA = 0.9
 COMPRESSIONS: list[tuple[str, dict[str, Any]]] = [
     ("none", {}),
     ("sign", {}),
@@ -75,6 +77,17 @@ def ecd(state: State, g: Array, given: Given) -> State:
     x = state["s"] + stepped["x"] - state["x"]
     c = given.Q((1 - t / 2) * state["x"] + (t / 2) * x)
     return {**stepped, "x": x, "last_x": x, "s": (1 - 2 / t) * state["s"] + (2 / t) * (given.W @ c)}
+
+
+def ada_gossip(state: State, g: Array, given: Given) -> State:
+    hat, z, v = (state[name] for name in ("hat", "z", "v"))
+    state = local_step(state, g, given.nesterov)
+    x = state["x"]
+    if given.t > 1:
+        v = BETA * v + (1 - BETA) * z**2
+        x = x + np.minimum(1, GAMMA / (np.sqrt(v / (1 - BETA ** (given.t - 1))) + 1e-8)) * z
+    q = given.Q(x - hat)
+    return {**state, "x": x, "hat": hat + q, "z": z + (given.W - np.eye(len(q))) @ q, "v": v}
 
 
 def deep_squeeze(state: State, g: Array, given: Given) -> State:
@@ -157,6 +170,9 @@ COMPLETE = [("complete", 4), ("complete", 8)]
 SPARSE = [each for each in COMPRESSIONS if "compress_ratio" in each[1]]
 CASES = {
     "choco": Case(ParallelChoco, choco, graphs=RINGS, consensus_stepsize=GAMMA),
+    "ada_gossip": Case(
+        AdaGossip, ada_gossip, graphs=RINGS, consensus_stepsize=GAMMA, gossip_beta=BETA
+    ),
     "dcd": Case(DCDPSGD, dcd, graphs=RINGS, start=same_start),
     "ecd": Case(ECDPSGD, ecd, graphs=RINGS, start=same_start),
     "deep_squeeze": Case(DeepSqueeze, deep_squeeze, graphs=RINGS, consensus_stepsize=GAMMA),

@@ -319,6 +319,7 @@ EFFECTS: dict[str, Effect] = {
     "compress_warmup_values": trained(".1", *DGC, "--compress_warmup_epochs", "1"),
     "compress_warmup_epochs": trained("1", *DGC),
     "consensus_stepsize": trained("0.2"),
+    "gossip_beta": trained("0.5", "--optimizer", "ada_gossip", "--consensus_stepsize", ".01"),
     "gossip_rank": trained("2", *POWER),
     "power_iterations": trained("2", *POWER),
     "mix_promptly": trained("True", *POWER),
