@@ -148,7 +148,7 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
         """Raise UserError for what the optimizer cannot work with."""
         if not (cls.time_varying or isinstance(topology, Topology)):
             raise UserError(
-                "its nodes keep copies of what their neighbours have sent, which are right only "
+                "its nodes keep what follows from all messages of a neighbour, which is right only "
                 f"where every link is used in every round; with {topology.name!r}, whose links "
                 "change, use --optimizer sgd (D-PSGD)"
             )
@@ -263,7 +263,7 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
 
     @property
     def message_bytes(self) -> int:
-        """Bytes of what a step with an exchange sends to one neighbour."""
+        """Bytes of one message to one neighbour."""
         return self.x.nbytes
 
     def _vectors(self) -> dict[str, torch.Tensor]:
@@ -293,6 +293,9 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
             raise ValueError(
                 f"the state holds {', '.join(state_dict['vectors'])}, not {', '.join(vectors)}"
             )
+        for name, vector in vectors.items():
+            if (shape := state_dict["vectors"][name].shape) != vector.shape:
+                raise ValueError(f"{name} is {tuple(shape)} there and {tuple(vector.shape)} here")
         for group, saved in zip(self.param_groups, state_dict["param_groups"], strict=True):
             group.update(saved)
         self.warm_start(state_dict)

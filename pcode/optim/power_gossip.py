@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from dataclasses import replace
 from typing import Annotated, Any
 
@@ -10,13 +11,15 @@ import torch
 
 from pcode.communication.base import Exchange
 from pcode.compression.base import Compressor
-from pcode.optim.low_rank import LowRank, Mix, batched, cpu
+from pcode.optim.low_rank import LowRank, Mix
+from pcode.optim.low_rank.batched import BatchedPasses
+from pcode.optim.low_rank.cpu import CPUPasses
 from pcode.optim.overlapping import OVERLAP, OverlappingOptimizer
 from pcode.utils.errors import DivergenceError, NotFiniteError
 from pcode.utils.layout import Layout
 from pcode.utils.options import Option, needs
 
-_WAITS = needs("mix_promptly", "--mix_promptly True waits for every exchange", False.__eq__)
+_WAITS = needs("mix_promptly", "--mix_promptly True waits for every exchange", operator.not_)
 
 
 class PowerGossip(OverlappingOptimizer):
@@ -35,9 +38,8 @@ class PowerGossip(OverlappingOptimizer):
     subtracted in the next step, together with the next gradient, which is that at the x before and
     hides the exchange. With mix_promptly it is subtracted at once, within the step.
 
-    Where nodes are on different kinds of processors, the two ends of an edge may round P and thus
-    what they add differently, by float32's last digit; the factors do not drift apart, since each
-    is made from differences that both ends have.
+    Where an edge's ends are on different kinds of processors they may round P, and thus what they
+    add, differently; Q is the same bits at both, so that this does not add up.
 
     Source: Vogels, Karimireddy and Jaggi, "Practical low-rank communication compression in
     decentralized deep learning", NeurIPS 2020, arXiv 2008.01425, Algorithm 1, with one
@@ -72,7 +74,8 @@ class PowerGossip(OverlappingOptimizer):
         super().__init__(*args, overlap=overlap, **options)
         self.power_iterations, self.mix_promptly = power_iterations, mix_promptly
         self._low_rank, x = LowRank(self.layout, gossip_rank), self.x
-        self._start_factors = self._low_rank.start(manual_seed).to(x.device)
+        passes = CPUPasses if x.device.type == "cpu" else BatchedPasses
+        self._passes = passes(self._low_rank, x, self._low_rank.start(manual_seed).to(x.device))
         rank, weights = self.communicator.rank, self.topology.at(0).weights(self.communicator.rank)
         self._neighbours = self.topology.at(0).senders(rank)
         # Q is that of the lower rank's end.
@@ -83,80 +86,76 @@ class PowerGossip(OverlappingOptimizer):
         shape = len(self._neighbours), self._low_rank.width
         self._messages, self._received = (x.new_zeros(shape) for _ in range(2))
         self.basis, self.difference, self._spare = (x.new_zeros(shape) for _ in range(3))
-        self._kernels = cpu if x.device.type == "cpu" else batched
         self._pending: Exchange | None = None
+        # Rounds so far, and whether the last one's difference has been subtracted.
+        self._round, self._is_mixed = 0, True
+
+    @classmethod
+    def notes(cls, **flags: Any) -> list[str]:
+        if (rounds := flags["power_iterations"]) == 1:
+            return []
+        return [f"a step with an exchange has {rounds} rounds of messages"]
 
     @classmethod
     def message_bytes_of(cls, layout: Layout, compressor: Compressor, **flags: Any) -> int:
-        iterations: int = flags["power_iterations"]
-        return 4 * LowRank(layout, flags["gossip_rank"]).width * iterations
+        return 4 * LowRank(layout, flags["gossip_rank"]).width
 
     @property
     def message_bytes(self) -> int:
-        return 4 * self._low_rank.width * self.power_iterations
+        return 4 * self._low_rank.width
 
     def _recursion(self) -> None:
-        first = self.num_exchanges * self.power_iterations
-        for number in range(first, first + self.power_iterations):
+        for iteration in range(self.power_iterations):
             self.finish()
-            is_first = number == first
-            with self.timer("compress"):
-                new_basis = self._spare.copy_(self.difference)
-                self._kernels.orthonormalise(self._low_rank, number, new_basis, self._start_factors)
-            mixes = not (is_first and self.mix_promptly)
-            self._pass(number, new_basis, mixes=mixes, sends=True, steps=is_first)
-            self._spare, self.basis = self.basis, new_basis
-            self._send()
+            self._begin_round(steps=iteration == 0)
         if self.mix_promptly:
             self.finish()
-            self._pass(first + self.power_iterations, self._spare, mixes=True)
+            self._pass(self._spare, sends=False, steps=False)
         elif not self.overlap:
             self.finish()
 
-    def _pass(
-        self,
-        number: int,
-        new_basis: torch.Tensor,
-        *,
-        mixes: bool,
-        sends: bool = False,
-        steps: bool = False,
-    ) -> None:
-        """Subtract the last differences, take the local step and write a round's messages."""
-        on_cpu, update = self.x.device.type == "cpu", None
-        mix = Mix(
-            self.basis, self.difference, self._weights, new_basis, self._messages, mixes, sends
-        )
-        with self.timer("local_update"):
-            if steps and on_cpu:
-                update = self.local.update_with(self.x, 1.0)
-            if steps and update is None:
-                self.store.collect_gradients()
-                self.local.step()
-            if on_cpu:
-                cpu.pass_over(self._low_rank, number, self.x, mix, update)
-            else:
-                batched.pass_over(self._low_rank, number, self.x, mix)
-        if on_cpu and sends:
-            self._check_messages(number)
-
-    def _check_messages(self, number: int) -> None:
-        """Raise DivergenceError where a message is not finite."""
-        finite = np.isfinite(self._messages.numpy())
-        if not finite.all():
-            place = np.argwhere(~finite)[0, 1]
-            tensor = np.searchsorted(self._low_rank.sides(number).places, place, side="right") - 1
-            name = self.layout.names[tensor]
-            error = str(NotFiniteError(name))
-            raise DivergenceError(error, rank=self.communicator.rank, step=self.num_steps)
-
-    def _send(self) -> None:
+    def _begin_round(self, *, steps: bool) -> None:
+        """Subtract the last round's difference, take the local step, and send products."""
+        with self.timer("compress"):
+            new_basis = self._spare.copy_(self.difference)
+            self._passes.orthonormalise(self._round, new_basis)
+        self._pass(new_basis, sends=True, steps=steps)
+        self._spare, self.basis = self.basis, new_basis
         with self.timer("wait"):
             self._pending = self.communicator.exchange(
                 dict(zip(self._neighbours, self._messages, strict=True)),
                 dict(zip(self._neighbours, self._received, strict=True)),
                 self.num_steps,
             )
+        self._round += 1
+
+    def _pass(self, new_basis: torch.Tensor, *, sends: bool, steps: bool) -> None:
+        """Subtract the last differences unless that is done, take the local step and write the
+        messages of the next round.
+        """
+        mix = Mix(
+            self.basis,
+            self.difference,
+            self._weights,
+            new_basis,
+            self._messages,
+            mixes=not self._is_mixed,
+            sends=sends,
+        )
+        with self.timer("local_update"):
+            self._passes.over(self._round, mix, self.local if steps else None)
+        self._is_mixed = True
+        if sends and self.x.device.type == "cpu":
+            self._check_messages()
+
+    def _check_messages(self) -> None:
+        """Raise DivergenceError where a message is not finite."""
+        finite = np.isfinite(self._messages.numpy())
+        if not finite.all():
+            places, place = self._low_rank.sides(self._round).places, np.argwhere(~finite)[0, 1]
+            name = self.layout.names[np.searchsorted(places, place, side="right") - 1]
+            error = str(NotFiniteError(name))
+            raise DivergenceError(error, rank=self.communicator.rank, step=self.num_steps)
 
     def _receive_pending(self) -> None:
         if self._pending is None:
@@ -166,6 +165,7 @@ class PowerGossip(OverlappingOptimizer):
             exchange.wait()
         with self.timer("mix"):
             torch.sub(self._messages, self._received, out=self.difference).mul_(self._signs)
+        self._is_mixed = False
 
     def cancel_pending(self) -> None:
         self._pending = None
@@ -179,7 +179,17 @@ class PowerGossip(OverlappingOptimizer):
         }
         return {**super()._vectors(), **of_edges}
 
+    def state_dict(self) -> dict[str, Any]:
+        state = super().state_dict()  # ends the round under way
+        return {**state, "round": self._round, "is_mixed": self._is_mixed}
+
+    def warm_start(self, state_dict: dict[str, Any]) -> None:
+        super().warm_start(state_dict)
+        self._round = state_dict.get("round", 0)
+        self._is_mixed = state_dict.get("is_mixed", True)
+
     def resynchronise(self) -> None:
         """Begin with the first factors again."""
         self.basis.zero_()
         self.difference.zero_()
+        self._round, self._is_mixed = 0, True

@@ -192,11 +192,20 @@ def _step(run: Path, epoch: int | None) -> int | None:
 
 
 def _mean_state(states: Iterator[dict[str, Any]]) -> dict[str, Any]:
-    """Return the first state, with the mean of all in what is floating point."""
+    """Return the first state, with the mean of all in what is floating point.
+
+    Without the optimizer's vectors that only some have, or in another size: those of neighbours.
+    """
     mean = next(states)
-    count = 1
+    count, vectors = 1, mean["optimizer"]["vectors"]
     for state in states:
         count += 1
+        others = state["optimizer"]["vectors"]
+        for name in [*vectors]:
+            if name not in others or others[name].shape != vectors[name].shape:
+                del vectors[name]
+        for name in others.keys() - vectors.keys():
+            del others[name]
         for total, tensor in zip(_tensors(mean), _tensors(state), strict=True):
             total.add_(tensor)
     for total in _tensors(mean):

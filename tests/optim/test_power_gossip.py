@@ -12,8 +12,11 @@ import pytest
 import torch
 
 from pcode.communication import Communicator, Simulation
+from pcode.communication.base import NoCommunicator
 from pcode.optim import DPSGD, PowerGossip
-from pcode.optim.low_rank import LEFT, RIGHT, WHOLE, LowRank, Mix, batched, cpu
+from pcode.optim.low_rank import LEFT, RIGHT, WHOLE, LowRank, Mix
+from pcode.optim.low_rank.batched import BatchedPasses
+from pcode.optim.low_rank.cpu import CPUPasses
 from pcode.topology import Topology, make_topology
 from pcode.utils.errors import DivergenceError
 from pcode.utils.layout import Layout
@@ -255,13 +258,16 @@ def test_nodes_without_gradients_come_to_agree(
     assert distances[-1] < bound * distances[0]
 
 
-def test_restored_it_goes_on_with_the_same_bits() -> None:
+@pytest.mark.parametrize(
+    "form", [{"local_step": 3}, {"power_iterations": 3}, {"mix_promptly": True}], ids=str
+)
+def test_restored_it_goes_on_with_the_same_bits(form: dict[str, Any]) -> None:
     topology = make_topology("ring", 4)
 
     def node(communicator: Communicator) -> None:
         def start() -> tuple[Tensors, PowerGossip]:
             model = Tensors(draw(communicator.rank))
-            options = {**local_options(True), "local_step": 3, "gossip_rank": 2}
+            options = {**local_options(True), **form, "gossip_rank": 2}
             return model, PowerGossip(model.parameters(), communicator, topology, **options)
 
         def train(model: Tensors, optimizer: PowerGossip, steps: range) -> None:
@@ -285,6 +291,59 @@ def test_restored_it_goes_on_with_the_same_bits() -> None:
         assert all(torch.equal(got[name], want[name]) for name in want)
 
     Simulation(4).run(node)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ({"mix_promptly": True}, {}),
+        ({}, {"mix_promptly": True}),
+        ({}, {"power_iterations": 2}),
+        ({"power_iterations": 3}, {"gossip_rank": 2}),
+    ],
+    ids=str,
+)
+def test_with_other_options_it_goes_on_without_harm(
+    before: dict[str, Any], after: dict[str, Any]
+) -> None:
+    """Nodes without gradients never come to be further apart."""
+    topology = make_topology("ring", 4)
+
+    def node(communicator: Communicator) -> list[Array]:
+        model = Tensors(draw(communicator.rank))
+        first = PowerGossip(model.parameters(), communicator, topology, lr=0.0, **before)
+        for _ in range(3):
+            first.step()
+        state = copy.deepcopy(first.state_dict())
+        then = PowerGossip(model.parameters(), communicator, topology, lr=0.0, **after)
+        then.warm_start(state)
+        found = [model.flat()]
+        for _ in range(4):
+            then.step()
+            found.append(model.flat())
+        then.finish()
+        return found
+
+    courses = np.array(Simulation(4).run(node))
+    distances = np.sqrt(np.square(courses - courses.mean(axis=0)).sum(axis=(0, 2)))
+    assert (np.diff(distances) <= 1e-6 * distances[0]).all()
+    assert distances[-1] < distances[0]
+
+
+@pytest.mark.parametrize("passes", [CPUPasses, BatchedPasses])
+def test_a_node_alone_takes_its_local_step(passes: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pcode.optim.power_gossip.CPUPasses", passes)
+    model = Tensors(draw(0))
+    optimizer = PowerGossip(
+        model.parameters(), NoCommunicator(), make_topology("ring", 1), **local_options(False)
+    )
+    state = {"x": draw(0), "buf": np.zeros_like(draw(0))}
+    for step in range(3):
+        optimizer.zero_grad()
+        model.give_gradient(gradients(step, 1)[0])
+        optimizer.step()
+        state = local_step(state, gradients(step, 1)[0], nesterov=False)
+    assert far(model.flat(), state["x"]) < 1e-6
 
 
 def test_a_message_that_is_not_finite_names_rank_step_and_tensor() -> None:
@@ -320,15 +379,28 @@ def test_kernels_do_as_torchs_operations(number: int, rank: int) -> None:
     low_rank = LowRank(LAYOUT, rank)
     start = low_rank.start(1)
     x = torch.randn(LAYOUT.num_entries, generator=torch.Generator().manual_seed(2))
-    mix, same = mix_of(low_rank, number), mix_of(low_rank, number)
-    cpu.orthonormalise(low_rank, number, mix.new_basis, start)
-    batched.orthonormalise(low_rank, number, same.new_basis, start)
-    torch.testing.assert_close(mix.new_basis, same.new_basis, atol=1e-5, rtol=1e-5)
-    y = x.clone()
-    cpu.pass_over(low_rank, number, x, mix, None)
-    batched.pass_over(low_rank, number, y, same)
+    y, mix, same = x.clone(), mix_of(low_rank, number), mix_of(low_rank, number)
+    kernels, operations = CPUPasses(low_rank, x, start), BatchedPasses(low_rank, y, start)
+    kernels.orthonormalise(number, mix.new_basis)
+    operations.orthonormalise(number, same.new_basis)
+    torch.testing.assert_close(mix.new_basis, same.new_basis, atol=1e-7, rtol=1e-6)
+    kernels.over(number, mix, None)
+    operations.over(number, same, None)
     torch.testing.assert_close(x, y, atol=1e-4, rtol=1e-5)
     torch.testing.assert_close(mix.messages, same.messages, atol=1e-3, rtol=1e-5)
+
+
+@pytest.mark.parametrize("passes", [CPUPasses, BatchedPasses])
+def test_a_factor_has_the_same_bits_whatever_other_edges_there_are(passes: Any) -> None:
+    """An edge's ends may have any number of others."""
+    low_rank = LowRank(LAYOUT, 4)
+    x, start = torch.zeros(LAYOUT.num_entries), low_rank.start(1)
+    among = mix_of(low_rank, 0).difference
+    among[:, 40] = among[:, 41]
+    alone = among[1:2].clone()
+    for factors in (among, alone):
+        passes(low_rank, x, start).orthonormalise(0, factors)
+    assert torch.equal(among[1], alone[0])
 
 
 def test_bits_do_not_depend_on_the_number_of_threads() -> None:
@@ -339,7 +411,7 @@ def test_bits_do_not_depend_on_the_number_of_threads() -> None:
         mix, before = mix_of(low_rank, number), torch.get_num_threads()
         torch.set_num_threads(num_threads)
         try:
-            cpu.pass_over(low_rank, number, x, mix, None)
+            CPUPasses(low_rank, x, low_rank.start(1)).over(number, mix, None)
         finally:
             torch.set_num_threads(before)
         return x, mix.messages
@@ -348,8 +420,8 @@ def test_bits_do_not_depend_on_the_number_of_threads() -> None:
         assert all(map(torch.equal, passed(1, number), passed(3, number)))
 
 
-@pytest.mark.parametrize("kernels", [cpu, batched])
-def test_factors_are_orthonormal_whatever_they_come_from(kernels: Any) -> None:
+@pytest.mark.parametrize("passes", [CPUPasses, BatchedPasses])
+def test_factors_are_orthonormal_whatever_they_come_from(passes: Any) -> None:
     """Independent vectors, none, equal and all but equal ones; they span what they did."""
     rank, size = 3, 50
     low_rank = LowRank(Layout.of([("0", torch.empty(size, size))]), rank)
@@ -363,7 +435,8 @@ def test_factors_are_orthonormal_whatever_they_come_from(kernels: Any) -> None:
         ([1e-15 * a, 1e15 * b, 1e-15 * a], 2),
     ):
         factors = torch.cat(vectors)[None].clone()
-        kernels.orthonormalise(low_rank, 0, factors, low_rank.start(1))
+        x = torch.zeros(size * size)
+        passes(low_rank, x, low_rank.start(1)).orthonormalise(0, factors)
         found = factors.view(rank, size).double()
         torch.testing.assert_close(found @ found.T, torch.eye(rank).double(), atol=1e-5, rtol=0)
         for vector in vectors[:kept]:
@@ -379,7 +452,7 @@ def test_a_message_holds_what_is_said() -> None:
         *matrices, small, vector, scalar = low_rank.sides(number).kinds
         assert {*matrices} == {LEFT, RIGHT}  # one begins from the other side
         assert (small, vector, scalar) == (WHOLE, WHOLE, WHOLE)
-    assert low_rank.width == 2 * (30 + 10) + 15 + 7 + 1
+    assert low_rank.width == 2 * (30 + 10) + 15 + 7 + 1 + 1  # a multiple of four
 
 
 def place(folder: Path, name: str) -> Path:

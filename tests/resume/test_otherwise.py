@@ -95,6 +95,17 @@ def test_another_optimizer_goes_on_from_the_mean(
     assert got["parameters_sha256"] == result["parameters_sha256"]
 
 
+def test_what_belongs_to_links_is_left_behind(tmp_path: Path) -> None:
+    """PowerGossip's factors: nodes of a star have one link or three."""
+    folder, flags = tmp_path / "star", (*SMALL, "--optimizer", "power_gossip")
+    folder.mkdir()
+    finished(folder, (*flags, "--graph_topology", "star"))
+    ring = ("--graph_topology", "ring", "--num_epochs", "3")
+    output, _ = branch(tmp_path, run_folder(folder), *ring)
+    assert "every node goes on from the mean of 4 models" in output
+    assert summary(tmp_path)["num_steps"] == 3 * 5
+
+
 @pytest.mark.parametrize(
     "flags", [("--lr", ".01"), ("--n_mpi_process", "5"), ("--lr", ".01", "--num_epochs", "1")]
 )

@@ -21,6 +21,10 @@ from pcode.utils.seeding import derive_seed
 
 # What is sent of a tensor X: X itself, P^T X, X Q.
 WHOLE, LEFT, RIGHT = range(3)
+# A vector that sticks out of the span of those before it by no more than this share is rounding.
+SMALLEST_SHARE = 1e-4
+# Messages lie back to back, and checksums read them by 8 bytes, kernels by 16.
+WIDTH_MULTIPLE = 4
 
 
 class Sides(NamedTuple):
@@ -78,8 +82,8 @@ class LowRank:
 
     @property
     def width(self) -> int:
-        """Numbers of a message: the same in all rounds; what one does not need is 0."""
-        return _sides(self)[1]
+        """Numbers of a message: the same in all rounds, of which one may leave some unused."""
+        return -(-_sides(self)[1] // WIDTH_MULTIPLE) * WIDTH_MULTIPLE
 
     def sides(self, round_number: int) -> Sides:
         return _sides(self)[0][round_number % 2]
@@ -96,7 +100,7 @@ class LowRank:
 
 @lru_cache(maxsize=8)
 def _sides(low_rank: LowRank) -> tuple[tuple[Sides, Sides], int]:
-    """Return what is sent in even and in odd rounds, and the width."""
+    """Return what is sent in even and in odd rounds, and the numbers of the longer one."""
     sizes, rank = np.array(low_rank.layout.sizes, dtype=np.int64), low_rank.rank
     rows = np.array([shape[0] if len(shape) > 1 else 1 for shape in low_rank.layout.shapes])
     columns = sizes // np.maximum(rows, 1)

@@ -6,51 +6,116 @@ shapes, not on that of tensors.
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import NamedTuple
 
+import numpy as np
 import torch
 
-from pcode.optim.low_rank import LEFT, WHOLE, LowRank, Mix
-
-# A vector that sticks out of the span of those before it by no more than this is rounding.
-SMALLEST_SHARE = 1e-4
+from pcode.optim.local import LocalStep
+from pcode.optim.low_rank import LEFT, SMALLEST_SHARE, WHOLE, LowRank, Mix
 
 
 class Shape(NamedTuple):
     """Matrices of one shape that are multiplied from the same side in a round.
 
     Attributes:
-        tensors: their numbers.
+        matrices: views of x.
         places, others: num_matrices x rank x length: where the numbers of their products lie in a
             message, and those of their factors, that is of the products of the round before.
     """
 
-    rows: int
-    columns: int
     is_left: bool
-    tensors: tuple[int, ...]
+    matrices: list[torch.Tensor]
     places: torch.Tensor
     others: torch.Tensor
 
 
-class Shapes(NamedTuple):
-    """All of a round, and the entries that go whole: in the vector, and in messages."""
+class Round(NamedTuple):
+    """All shapes, and the entries that go whole: in x, and in messages of this round and others."""
 
-    shapes: tuple[Shape, ...]
+    shapes: list[Shape]
     entries: torch.Tensor
     places: torch.Tensor
     others: torch.Tensor
 
 
-def _ranges(begins: list[int], rank: int, length: int, device: torch.device) -> torch.Tensor:
-    numbers = torch.arange(rank * length, device=device).view(rank, length)
-    return torch.tensor(begins, device=device)[:, None, None] + numbers
+class BatchedPasses:
+    """The passes of PowerGossip over a node's vector, in even and odd rounds.
+
+    Args:
+        x: the vector, whose memory stays where it is.
+        start: `LowRank.start`.
+    """
+
+    def __init__(self, low_rank: LowRank, x: torch.Tensor, start: torch.Tensor) -> None:
+        self._x, self._start = x, start
+        self._rounds = [_round(low_rank, number, x) for number in range(2)]
+
+    def orthonormalise(self, round_number: int, factors: torch.Tensor) -> None:
+        """Make the products of the round before the orthonormal factors of a round, in place.
+
+        By Gram and Schmidt, each vector against those before it twice, in float64. One that is not
+        independent of those before it, as that of nodes which are equal, begins anew.
+
+        Args:
+            factors: num_edges x width.
+        """
+        fresh = self._start[(round_number + 1) % 2].double()
+        for shape in self._rounds[round_number % 2].shapes:
+            vectors = factors[:, shape.others].double()  # edges x matrices x rank x length
+            for k in range(vectors.shape[2]):
+                vector, span = vectors[:, :, k], vectors[:, :, :k]
+                before, vector = _norm(vector), _without(span, vector)
+                is_independent = _norm(vector) > SMALLEST_SHARE * before
+                vector = torch.where(is_independent, vector, fresh[shape.others[:, k]])
+                vector = _without(span, _without(span, vector))
+                vectors[:, :, k] = vector / _norm(vector)
+            factors[:, shape.others] = vectors.float()
+
+    def over(self, round_number: int, mix: Mix, local: LocalStep | None) -> None:
+        """Take the local step, if any, mix, and multiply the result for the next messages."""
+        if local is not None:
+            local.store.collect_gradients()
+            local.step()
+        x, found = self._x, self._rounds[round_number % 2]
+        num_edges = len(mix.messages)
+        for shape in found.shapes:
+            stacked = torch.stack(shape.matrices)
+            count, rank, length = shape.places.shape
+            num_vectors, other_length = num_edges * rank, shape.others.shape[2]
+            if mix.mixes:
+                own = (mix.basis * mix.weights[:, None])[:, shape.places].transpose(0, 1)
+                own = own.reshape(count, num_vectors, length)
+                theirs = mix.difference[:, shape.others].transpose(0, 1)
+                theirs = theirs.reshape(count, num_vectors, other_length)
+                left, right = (theirs, own) if shape.is_left else (own, theirs)
+                stacked.baddbmm_(left.transpose(1, 2), right)
+                torch._foreach_copy_(shape.matrices, list(stacked.unbind()))
+            if mix.sends:
+                factors = mix.new_basis[:, shape.others].transpose(0, 1)
+                factors = factors.reshape(count, num_vectors, other_length)
+                products = factors @ (stacked if shape.is_left else stacked.transpose(1, 2))
+                products = products.view(count, num_edges, rank, length)
+                mix.messages[:, shape.places] = products.transpose(0, 1)
+        if mix.mixes:
+            x[found.entries] += mix.weights @ mix.difference[:, found.others]
+        if mix.sends:
+            mix.messages[:, found.places] = x[found.entries]
 
 
-@lru_cache(maxsize=16)
-def _shapes(low_rank: LowRank, is_odd: int, device: torch.device) -> Shapes:
-    sides = low_rank.sides(is_odd)
+def _norm(vector: torch.Tensor) -> torch.Tensor:
+    norm: torch.Tensor = torch.linalg.vector_norm(vector, dim=-1, keepdim=True)
+    return norm
+
+
+def _without(span: torch.Tensor, vector: torch.Tensor) -> torch.Tensor:
+    """Subtract from vectors what lies in a span of orthonormal ones."""
+    shares = span @ vector[..., None]
+    return vector - (span.transpose(-1, -2) @ shares)[..., 0]
+
+
+def _round(low_rank: LowRank, round_number: int, x: torch.Tensor) -> Round:
+    sides, views, device = low_rank.sides(round_number), low_rank.layout.views(x), x.device
     found: dict[tuple[int, int, int], list[int]] = {}
     for tensor, key in enumerate(zip(*(part.tolist() for part in sides[:3]), strict=True)):
         found.setdefault(key, []).append(tensor)
@@ -60,86 +125,16 @@ def _shapes(low_rank: LowRank, is_odd: int, device: torch.device) -> Shapes:
             whole += tensors
             continue
         lengths = (columns, rows) if kind == LEFT else (rows, columns)
-        indices = [
-            _ranges(begins[tensors].tolist(), low_rank.rank, length, device)
-            for begins, length in zip(sides[3:], lengths, strict=True)
-        ]
-        shapes.append(Shape(rows, columns, kind == LEFT, tuple(tensors), *indices))
-    begins = low_rank.layout.offsets, sides.places.tolist(), sides.others.tolist()
-    entries = [
-        torch.cat([torch.arange(at[t], at[t] + low_rank.layout.sizes[t]) for t in whole])
-        if whole
-        else torch.arange(0)
-        for at in begins
-    ]
-    return Shapes(tuple(shapes), *(each.to(device) for each in entries))
-
-
-def orthonormalise(
-    low_rank: LowRank, round_number: int, factors: torch.Tensor, start: torch.Tensor
-) -> None:
-    """Make the products of the round before the orthonormal factors of a round, in place.
-
-    By Gram and Schmidt, each vector against those before it twice. One that is not independent of
-    those before it, as that of nodes which are equal, begins anew from the start's.
-
-    Args:
-        factors: num_edges x width.
-        start: `LowRank.start`.
-    """
-    fresh = start[(round_number + 1) % 2]
-    for shape in _shapes(low_rank, round_number % 2, factors.device).shapes:
-        vectors = factors[:, shape.others]  # edges x matrices x rank x length
-        for k in range(low_rank.rank):
-            vector, span = vectors[:, :, k], vectors[:, :, :k]
-            before = torch.linalg.vector_norm(vector, dim=-1, keepdim=True)
-            vector = _without(span, vector)
-            after = torch.linalg.vector_norm(vector, dim=-1, keepdim=True)
-            is_independent = after > SMALLEST_SHARE * before
-            vector = torch.where(is_independent, vector, fresh[shape.others[:, k]])
-            vector = _without(span, vector)
-            norm = torch.linalg.vector_norm(vector, dim=-1, keepdim=True)
-            vectors[:, :, k] = vector / norm
-        factors[:, shape.others] = vectors
-
-
-def _without(span: torch.Tensor, vector: torch.Tensor) -> torch.Tensor:
-    """Subtract from vectors what lies in a span of orthonormal ones."""
-    shares = span @ vector[..., None]
-    return vector - (span.transpose(-1, -2) @ shares)[..., 0]
-
-
-def pass_over(low_rank: LowRank, round_number: int, x: torch.Tensor, mix: Mix) -> None:
-    """Add to x what the round before has brought, and multiply the result for the next messages.
-
-    Args:
-        round_number: of the messages that are made.
-    """
-    rank, num_edges = low_rank.rank, len(mix.messages)
-    shapes = _shapes(low_rank, round_number % 2, x.device)
-    views = low_rank.layout.views(x)
-    for shape in shapes.shapes:
-        matrices = [views[t].view(shape.rows, shape.columns) for t in shape.tensors]
-        stacked = torch.stack(matrices)
-
-        def vectors_of(
-            source: torch.Tensor, places: torch.Tensor, count: int = len(matrices)
-        ) -> torch.Tensor:
-            """Matrices x (edges x rank) x length."""
-            return source[:, places].transpose(0, 1).reshape(count, num_edges * rank, -1)
-
-        if mix.mixes:
-            own = vectors_of(mix.basis * mix.weights[:, None], shape.places)
-            theirs = vectors_of(mix.difference, shape.others)
-            left, right = (theirs, own) if shape.is_left else (own, theirs)
-            stacked.baddbmm_(left.transpose(1, 2), right)
-            torch._foreach_copy_(matrices, list(stacked.unbind()))
-        if mix.sends:
-            factors = vectors_of(mix.new_basis, shape.others)
-            transposed = stacked if shape.is_left else stacked.transpose(1, 2)
-            products = (factors @ transposed).view(len(matrices), num_edges, rank, -1)
-            mix.messages[:, shape.places] = products.transpose(0, 1)
-    if mix.mixes:
-        x[shapes.entries] += mix.weights @ mix.difference[:, shapes.others]
-    if mix.sends:
-        mix.messages[:, shapes.places] = x[shapes.entries]
+        indices = []
+        for begins, length in zip(sides[3:], lengths, strict=True):
+            first = torch.from_numpy(begins[tensors])[:, None, None]
+            numbers = torch.arange(low_rank.rank * length).view(low_rank.rank, length)
+            indices.append((first + numbers).to(device))
+        matrices = [views[tensor].view(rows, columns) for tensor in tensors]
+        shapes.append(Shape(kind == LEFT, matrices, *indices))
+    entries = []
+    for begins in (np.array(low_rank.layout.offsets), sides.places, sides.others):
+        ranges = [np.arange(begins[t], begins[t] + low_rank.layout.sizes[t]) for t in whole]
+        flat = np.concatenate([np.zeros(0, np.int64), *ranges])
+        entries.append(torch.from_numpy(flat).to(device))
+    return Round(shapes, *entries)

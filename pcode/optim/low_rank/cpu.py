@@ -11,19 +11,18 @@ import torch
 from pcode.compression.kernels.cpu.blocks import add_scaled
 from pcode.compression.kernels.cpu.cache import kernel
 from pcode.compression.kernels.cpu.memory import BLOCK, Doubles, Floats, Ints, block_at, floats_at
-from pcode.compression.kernels.cpu.parallel import run
-from pcode.optim.low_rank import LEFT, RIGHT, WHOLE, LowRank, Mix
-from pcode.optim.sgd_update import SGDUpdate, update_block
+from pcode.compression.kernels.cpu.parallel import run_shares
+from pcode.optim.local import LocalStep
+from pcode.optim.low_rank import LEFT, RIGHT, SMALLEST_SHARE, WHOLE, LowRank, Mix
+from pcode.optim.sgd_update import update_block
 
-# Entries of a matrix that a thread takes at a time: so many that the sums over its rows, which are
-# written for each such piece, are few beside them.
+# Entries that a thread takes at a time.
 SEGMENT_ENTRIES = 1 << 18
-# Rows of a block that are multiplied together from the left, while their sums are at hand.
+# Columns of a piece that is multiplied from the left: few enough for GROUP rows of them to stay in
+# the first-level cache, and for so many rows that their sums are few beside them.
+STRIP = 2 * BLOCK
+# Rows that are multiplied together from the left, while their sums are at hand.
 GROUP = 4
-# Columns of them, which stay in the first-level cache until then.
-CHUNK = 4 * BLOCK
-# A vector that sticks out of the span of those before it by no more than this is rounding.
-SMALLEST_SHARE = 1e-4
 _NO_ADDRESSES, _NO_COEFFICIENTS = np.zeros(0, np.int64), np.zeros((0, 5), np.float32)
 
 
@@ -32,8 +31,8 @@ class Pieces(NamedTuple):
 
     Attributes:
         tensors: num_tensors x 6: offset in the vector, rows, columns, kind, place and other place.
-        segments: num_segments x 4: a tensor's number, its first row and their number (of a tensor
-            that goes whole, entries), and where its sums over rows begin for one vector.
+        segments: num_segments x 6: a tensor's number, the first row and how many, the first column
+            and how many, and where its sums over rows begin for one vector (LEFT).
         num_sums: numbers of the sums over rows for one vector.
     """
 
@@ -61,14 +60,17 @@ def _pieces(low_rank: LowRank, is_odd: int) -> Pieces:
     for tensor, (rows, columns, kind) in enumerate(
         zip(sides.rows.tolist(), sides.columns.tolist(), sides.kinds.tolist(), strict=True)
     ):
-        length = columns if kind == WHOLE else rows
-        step = SEGMENT_ENTRIES if kind == WHOLE else max(1, SEGMENT_ENTRIES // columns)
-        for start in range(0, length, step):
-            segments.append((tensor, start, min(step, length - start), num_sums))
-            num_sums += columns if kind == LEFT else 0
+        widths = {LEFT: STRIP, RIGHT: columns, WHOLE: SEGMENT_ENTRIES}
+        for column in range(0, columns, widths[kind] or 1):
+            num_columns = min(widths[kind], columns - column)
+            num_rows = max(1, SEGMENT_ENTRIES // num_columns)
+            for row in range(0, rows, num_rows):
+                count = min(num_rows, rows - row)
+                segments.append((tensor, row, count, column, num_columns, num_sums))
+                num_sums += num_columns if kind == LEFT else 0
     table = np.stack([offsets, sides.rows, sides.columns, sides.kinds, sides.places, sides.others])
-    rows_of_segments = np.array(segments, dtype=np.int64).reshape(-1, 4)
-    return Pieces(np.ascontiguousarray(table.T), rows_of_segments, num_sums)
+    of_segments = np.array(segments, dtype=np.int64).reshape(-1, 6)
+    return Pieces(np.ascontiguousarray(table.T), of_segments, num_sums)
 
 
 @partial(kernel, fastmath={"reassoc"})
@@ -78,15 +80,6 @@ def _product(a: Floats, b: Floats) -> float:
     for i in range(a.size):
         total += a[i] * b[i]
     return float(total)
-
-
-@kernel
-def _long_product(a: Floats, b: Floats) -> float:
-    """Return the inner product, block by block: of long vectors float32 would lose digits."""
-    total = 0.0
-    for begin in range(0, a.size, BLOCK):
-        total += _product(a[begin : begin + BLOCK], b[begin : begin + BLOCK])
-    return total
 
 
 @kernel
@@ -127,6 +120,12 @@ def _mix(change: Floats, at: Vectors, weights: Floats, piece: Ints, i: int, j: i
 
 
 @kernel
+def _some_at(address: int, size: int) -> Floats:
+    """As `block_at`, where a row has whole blocks: what is fetched is not needed otherwise."""
+    return block_at(address, size) if size == BLOCK else floats_at(address, size)
+
+
+@kernel
 def _change(
     at: Vectors,
     weights: Floats,
@@ -155,12 +154,12 @@ def _change(
         change = room[:size]
         if mixes:
             _mix(change, at, weights, piece, i, j)
-        block = block_at(x + 4 * (offset + entry), size)
+        block = _some_at(x + 4 * (offset + entry), size)
         if steps:
             update_block(
                 block,
-                block_at(gradients[tensor] + 4 * entry, size),
-                block_at(buf + 4 * (offset + entry), size),
+                _some_at(gradients[tensor] + 4 * entry, size),
+                _some_at(buf + 4 * (offset + entry), size),
                 change,
                 coefficients[tensor],
             )
@@ -180,23 +179,19 @@ def _multiply_right(block: Floats, at: Vectors, piece: Ints, j: int, totals: Dou
 
 @kernel
 def _multiply_left(
-    sums: Floats,
-    x: int,
-    at: Vectors,
-    piece: Ints,
-    edge: int,
-    i: int,
-    count: int,
-    begin: int,
-    end: int,
+    sums: Floats, at: Vectors, piece: Ints, x: int, i: int, count: int, num_columns: int
 ) -> None:
-    """Add the products of columns of rows, from i on, to an edge's sums: rank x columns."""
-    offset, rows, columns, _, _, other = piece
-    block = x + 4 * (offset + i * columns + begin)
-    for k in range(at.rank):
+    """Add the products of rows, from i on, to sums: edges x rank x num_columns.
+
+    Args:
+        x: where the first of the columns lies in the first of the rows.
+    """
+    _, rows, columns, _, _, other = piece
+    for vector in range(sums.size // num_columns):
+        edge, k = vector // at.rank, vector % at.rank
         factors = at.new_basis + 4 * (edge * at.width + other + k * rows + i)
-        target = sums[k * columns + begin : k * columns + end]
-        _add_rows(target, block, 4 * columns, floats_at(factors, count))
+        target = sums[vector * num_columns : (vector + 1) * num_columns]
+        _add_rows(target, x, 4 * columns, floats_at(factors, count))
 
 
 @kernel
@@ -216,32 +211,28 @@ def _pass(
 ) -> None:
     """Change x, and multiply what has changed while it is in the first-level cache."""
     step = x, gradients, buf, coefficients
+    num_vectors = weights.size * at.rank
     room, totals = np.zeros(BLOCK, np.float32), np.empty((weights.size, at.rank))
     for segment in range(first, last):
-        tensor, start, count, place_of_sums = pieces.segments[segment]
+        tensor, row, count, column, num_columns, place_of_sums = pieces.segments[segment]
         piece = pieces.tensors[tensor]
         offset, rows, columns, kind, place, _ = piece
-        row, end_row, begin, end = start, start + count, 0, columns
-        if kind == WHOLE:
-            row, end_row, begin, end = 0, 1, start, start + count
-        size, group = at.rank * columns, GROUP if kind == LEFT else 1
-        own = sums[weights.size * at.rank * place_of_sums :]
-        if sends and kind == LEFT:
-            own[: weights.size * size] = 0
-        for i in range(row, end_row, group):
-            num_rows = min(group, end_row - i)
+        group, end = GROUP if kind == LEFT else 1, column + num_columns
+        begin = num_vectors * place_of_sums
+        own = sums[begin : begin + num_vectors * num_columns if sends and kind == LEFT else begin]
+        own[:] = 0
+        for i in range(row, row + count, group):
+            num_rows = min(group, row + count - i)
             totals[:] = 0
-            for j in range(begin, end, CHUNK):
-                stop = min(j + CHUNK, end)
+            for j in range(column, end, STRIP):
+                stop = min(j + STRIP, end)
                 for each in range(i, i + num_rows):
                     _change(at, weights, mixes, *step, pieces, tensor, each, j, stop, room)
+                block = x + 4 * (offset + i * columns + j)
                 if sends and kind == LEFT:
-                    for edge in range(weights.size):
-                        of_edge = own[edge * size : (edge + 1) * size]
-                        _multiply_left(of_edge, x, at, piece, edge, i, num_rows, j, stop)
+                    _multiply_left(own, at, piece, block, i, num_rows, num_columns)
                 elif sends and kind == RIGHT:
-                    block = floats_at(x + 4 * (offset + i * columns + j), stop - j)
-                    _multiply_right(block, at, piece, j, totals)
+                    _multiply_right(floats_at(block, stop - j), at, piece, j, totals)
             if sends and kind == RIGHT:
                 for edge in range(weights.size):
                     for k in range(at.rank):
@@ -251,88 +242,98 @@ def _pass(
 
 @kernel
 def _write_sums(at: Vectors, num_edges: int, x: int, pieces: Pieces, sums: Floats) -> None:
-    """Write products from the left, their sums over the rows of all segments in order, and what
-    goes whole.
-    """
+    """Write what goes whole, and products from the left: the sums of segments, in their order."""
     for segment in range(len(pieces.segments)):
-        tensor, start, count, place_of_sums = pieces.segments[segment]
+        tensor, row, _, column, num_columns, place_of_sums = pieces.segments[segment]
         offset, _, columns, kind, place, _ = pieces.tensors[tensor]
-        size = at.rank * columns
         for edge in range(num_edges):
-            message = at.messages + 4 * (edge * at.width + place)
+            message = at.messages + 4 * (edge * at.width + place + column)
             if kind == WHOLE:
-                sent = floats_at(x + 4 * (offset + start), count)
-                floats_at(message + 4 * start, count)[:] = sent
+                sent = floats_at(x + 4 * (offset + column), num_columns)
+                floats_at(message, num_columns)[:] = sent
             elif kind == LEFT:
-                to = floats_at(message, size)
-                begin = num_edges * at.rank * place_of_sums + edge * size
-                if start == 0:
-                    to[:] = 0
-                add_scaled(to, sums[begin : begin + size], np.float32(1))
+                for k in range(at.rank):
+                    to = floats_at(message + 4 * k * columns, num_columns)
+                    begin = num_edges * at.rank * place_of_sums
+                    begin += (edge * at.rank + k) * num_columns
+                    if row == 0:
+                        to[:] = 0
+                    add_scaled(to, sums[begin : begin + num_columns], np.float32(1))
+
+
+@kernel
+def _remove(vectors: Doubles, k: int) -> float:
+    """Subtract from vector k what lies in the span of those before; return its squared norm."""
+    for other in range(k):
+        share = 0.0
+        for i in range(vectors.shape[1]):
+            share += vectors[k, i] * vectors[other, i]
+        for i in range(vectors.shape[1]):
+            vectors[k, i] -= share * vectors[other, i]
+    square = 0.0
+    for i in range(vectors.shape[1]):
+        square += vectors[k, i] ** 2
+    return square
 
 
 @kernel
 def _orthonormalise(
     factors: int, fresh: int, num_edges: int, rank: int, width: int, tensors: Ints
 ) -> None:
-    """Of each edge and matrix, by Gram and Schmidt, each vector against those before it twice."""
+    """Take each edge and matrix by itself, so that both ends of an edge come to the same bits."""
     for tensor in range(len(tensors)):
         _, rows, columns, kind, _, place = tensors[tensor]
         if kind == WHOLE:
             continue
         size = rows if kind == LEFT else columns
+        vectors = np.empty((rank, size))
         for edge in range(num_edges):
-            base = factors + 4 * (edge * width + place)
             for k in range(rank):
-                vector = floats_at(base + 4 * k * size, size)
-                before = _long_product(vector, vector)
-                for attempt in range(3):
-                    for other in range(k):
-                        against = floats_at(base + 4 * other * size, size)
-                        share = _long_product(vector, against)
-                        add_scaled(vector, against, np.float32(-share))
-                    after = _long_product(vector, vector)
-                    if attempt == 0 and not after > SMALLEST_SHARE**2 * before:
-                        vector[:] = floats_at(fresh + 4 * (place + k * size), size)
-                    elif attempt > 0:
-                        break
-                scale = 1 / np.sqrt(after)
-                for i in range(size):
-                    vector[i] = np.float32(vector[i] * scale)
+                vector = floats_at(factors + 4 * (edge * width + place + k * size), size)
+                vectors[k] = vector
+                before = _remove(vectors[k : k + 1], 0)
+                if not _remove(vectors, k) > SMALLEST_SHARE**2 * before:
+                    vectors[k] = floats_at(fresh + 4 * (place + k * size), size)
+                    _remove(vectors, k)
+                vectors[k] /= np.sqrt(_remove(vectors, k))
+                vector[:] = vectors[k]
 
 
-def orthonormalise(
-    low_rank: LowRank, round_number: int, factors: torch.Tensor, start: torch.Tensor
-) -> None:
-    """Do as `batched.orthonormalise`."""
-    tensors = _pieces(low_rank, round_number % 2).tensors
-    num_edges, width = factors.shape
-    fresh = start[(round_number + 1) % 2]
-    addresses = factors.data_ptr(), fresh.data_ptr()
-    _orthonormalise(*addresses, num_edges, low_rank.rank, width, tensors)
+class CPUPasses:
+    """What `BatchedPasses` does, by kernels, the local step of SGD in the same pass."""
 
+    def __init__(self, low_rank: LowRank, x: torch.Tensor, start: torch.Tensor) -> None:
+        self._low_rank, self._x, self._start = low_rank, x, start
 
-def pass_over(
-    low_rank: LowRank, round_number: int, x: torch.Tensor, mix: Mix, update: SGDUpdate | None
-) -> None:
-    """Do as `batched.pass_over`, with a local step before, if any, in the same pass."""
-    pieces, num_edges = _pieces(low_rank, round_number % 2), len(mix.messages)
-    at = Vectors(
-        mix.basis.data_ptr(),
-        mix.difference.data_ptr(),
-        mix.new_basis.data_ptr(),
-        mix.messages.data_ptr(),
-        low_rank.rank,
-        low_rank.width,
-    )
-    x_address, gradients, buf, _, coefficients = (
-        (x.data_ptr(), _NO_ADDRESSES, 0, 0, _NO_COEFFICIENTS)
-        if update is None
-        else update.arguments()
-    )
-    sums = np.empty(low_rank.rank * num_edges * pieces.num_sums, np.float32)
-    step = x_address, gradients, buf, coefficients
-    arguments = at, mix.weights.numpy(), mix.mixes, mix.sends, *step, pieces, sums
-    run(_pass, len(pieces.segments), *arguments)
-    if mix.sends:
-        _write_sums(at, num_edges, x.data_ptr(), pieces, sums)
+    def orthonormalise(self, round_number: int, factors: torch.Tensor) -> None:
+        tensors = _pieces(self._low_rank, round_number % 2).tensors
+        num_edges, width = factors.shape
+        addresses = factors.data_ptr(), self._start[(round_number + 1) % 2].data_ptr()
+        _orthonormalise(*addresses, num_edges, self._low_rank.rank, width, tensors)
+
+    def over(self, round_number: int, mix: Mix, local: LocalStep | None) -> None:
+        update = None if local is None else local.update_with(self._x, 1.0)
+        if local is not None and update is None:
+            local.store.collect_gradients()
+            local.step()
+        step = (
+            (self._x.data_ptr(), _NO_ADDRESSES, 0, 0, _NO_COEFFICIENTS)
+            if update is None
+            else update.arguments()
+        )
+        x, gradients, buf, _, coefficients = step  # z is what the kernel works out
+        pieces, num_edges = _pieces(self._low_rank, round_number % 2), len(mix.messages)
+        at = Vectors(
+            mix.basis.data_ptr(),
+            mix.difference.data_ptr(),
+            mix.new_basis.data_ptr(),
+            mix.messages.data_ptr(),
+            self._low_rank.rank,
+            self._low_rank.width,
+        )
+        sums = np.empty(at.rank * num_edges * pieces.num_sums, np.float32)
+        changes = mix.weights.numpy(), mix.mixes, mix.sends, x, gradients, buf, coefficients
+        counts = pieces.segments[:, 2] * pieces.segments[:, 4]
+        run_shares(_pass, counts, at, *changes, pieces, sums)
+        if mix.sends:
+            _write_sums(at, num_edges, x, pieces, sums)

@@ -53,9 +53,15 @@ def _bounds(sizes: tuple[int, ...], num_threads: int, entries: int) -> tuple[int
     Args:
         entries: a thread has so many or more.
     """
-    ends = np.cumsum(segments_of(sizes)[:, 3])
-    num_threads = max(1, min(num_threads, sum(sizes) // entries))
-    shares = sum(sizes) * np.arange(1, num_threads) / num_threads
+    return _shares(segments_of(sizes)[:, 3], num_threads, entries)
+
+
+def _shares(counts: NDArray[np.int64], num_threads: int, entries: int) -> tuple[int, ...]:
+    """Do as `_bounds`, of segments of so many entries."""
+    ends = np.cumsum(counts)
+    total = int(ends[-1]) if len(ends) else 0
+    num_threads = max(1, min(num_threads, total // entries))
+    shares = total * np.arange(1, num_threads) / num_threads
     return 0, *np.searchsorted(ends, shares).tolist(), len(ends)
 
 
@@ -107,6 +113,12 @@ def run_segments(
     """
     bounds = _bounds(sizes, torch.get_num_threads(), entries_per_thread)
     _call(kernel, bounds, (*arguments, segments_of(sizes)))
+
+
+def run_shares(kernel: Callable[..., None], counts: NDArray[np.int64], *arguments: Any) -> None:
+    """Like `run`, over segments of so many entries each: the ranges have about as many."""
+    bounds = _shares(counts, torch.get_num_threads(), ENTRIES_PER_THREAD)
+    _call(kernel, bounds, arguments)
 
 
 def sum_segments(
