@@ -93,7 +93,8 @@ def test_too_little_shared_memory_for_batches_is_one_line(
 def test_a_rank_names_its_own_loader_process(
     images: Path, started: list[Started], number: signal.Signals
 ) -> None:
-    flags = (*LOADING, "--data_dir", str(images / "data"), "--batch_size", "1")
+    # A rate with which single images do not make it diverge meanwhile.
+    flags = (*LOADING, "--data_dir", str(images / "data"), "--batch_size", "1", "--lr", ".001")
     mpi_run = Started(images, *flags, "--time_limit_seconds", "20", TMPDIR=str(images))
     started.append(mpi_run)
     deadline = time.monotonic() + LIMIT_SECONDS
