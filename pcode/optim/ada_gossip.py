@@ -49,7 +49,7 @@ class AdaGossip(ParallelChoco):
 
     @classmethod
     def default_consensus_stepsize(cls, compressor: Compressor) -> float:
-        """The same whatever the compressor, unless that leaves nothing out."""
+        """Return the same whatever the compressor, unless that leaves nothing out."""
         choco = super().default_consensus_stepsize(compressor)
         return choco if choco == 1 else STEPSIZE
 
