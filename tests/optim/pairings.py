@@ -120,7 +120,7 @@ def train(node: Communicator, pairing: Pairing) -> str:
     """A few steps on data of the node's own; digest of parameters and vectors, and bytes sent.
 
     Raises:
-        AssertionError: the bytes are not those of one message to each receiver in each step.
+        AssertionError: the bytes are not those of one message to each receiver in each round.
     """
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(20, 16), nn.ReLU(), nn.Linear(16, 3))
@@ -137,7 +137,8 @@ def train(node: Communicator, pairing: Pairing) -> str:
         optimizer.step()
         if optimizer.num_exchanges > exchanges:
             receivers = graph.at(exchanges).receivers(node.rank)
-            expected += len(receivers) * optimizer.message_bytes
+            rounds = pairing.flags.get("power_iterations", 1)
+            expected += rounds * len(receivers) * optimizer.message_bytes
             exchanges = optimizer.num_exchanges
     state = optimizer.state_dict()["vectors"]
     sent = node.bytes_sent - before
