@@ -164,14 +164,15 @@ class Parts:
         state = PowerSGDState(None, matrix_approximation_rank=rank, start_powerSGD_iter=2)
         seconds = [0.0]
 
-        def timed_hook(_: None, bucket: Any) -> torch.futures.Future[torch.Tensor]:
+        def timed(bucket: Any) -> torch.futures.Future[torch.Tensor]:
             begin = time.perf_counter()
             done = powerSGD_hook(state, bucket)
             done.wait()
             seconds[0] = time.perf_counter() - begin
             return done
 
-        model.register_comm_hook(None, timed_hook)
+        # Without annotations, which it would compare as text.
+        model.register_comm_hook(None, lambda _, bucket: timed(bucket))
         images = torch.randn(2, 3, 32, 32)
 
         def hook() -> float:

@@ -21,6 +21,7 @@ from pcode.datasets import load_dataset
 from pcode.models import make_model
 from pcode.optim import ParallelChoco
 from pcode.topology import make_topology
+from peers import LOCAL
 
 NUM_NODES, BATCH_SIZE, DEPTH = 4, 32, 8
 Bits = NDArray[np.uint8]
@@ -50,9 +51,7 @@ def signs_of_run(arch: str, num_steps: int, lr: float) -> list[Bits]:
             compressor=make_compressor("sign"),
             consensus_stepsize=0.45,
             lr=lr,
-            momentum=0.9,
-            nesterov=True,
-            weight_decay=1e-4,
+            **LOCAL,
         )
         draw = torch.Generator().manual_seed(communicator.rank)
         found: list[Bits] = []

@@ -72,9 +72,9 @@ class DGC(CompressedOptimizer):
         self._clip_norm = math.inf
         if clip_grad and clip_grad_val is not None:
             self._clip_norm = clip_grad_val / math.sqrt(self.topology.num_nodes)
-        sizes = torch.tensor(self.layout.sizes, device=self.x.device)
-        numbers = torch.arange(len(sizes), dtype=torch.int32, device=self.x.device)
-        self._tensor_of = numbers.repeat_interleave(sizes)  # of each entry
+            sizes = torch.tensor(self.layout.sizes, device=self.x.device)
+            numbers = torch.arange(len(sizes), dtype=torch.int32, device=self.x.device)
+            self._tensor_of = numbers.repeat_interleave(sizes)  # of each entry
         self.mask_momentum = mask_momentum
         self._warmup_ratios = tuple(compress_warmup_values)
         self._warmup_epochs = compress_warmup_epochs if self._warmup_ratios else 0

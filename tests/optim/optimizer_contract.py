@@ -10,6 +10,7 @@ with nothing of the optimizer but its messages, NumPy's x after all steps is the
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -107,33 +108,39 @@ def check_restored(case: Case) -> None:
     """
     topology = make_topology(*case.graphs[0])
 
-    def node(communicator: Communicator) -> None:
-        def start() -> tuple[Tensors, DecentralizedOptimizer]:
-            model = Tensors(same_start(0))
-            compressor = make_compressor("compress_random_k", compress_ratio=0.5)
-            optimizer = case.optimizer(
-                model.named_parameters(),
-                communicator,
-                topology,
-                compressor=compressor,
-                seed=5,
-                **local_options(True),
-                **({} if case.centralized else {"local_step": 3}),
-                **case.options,
-            )
-            return model, optimizer
+    def start(communicator: Communicator) -> tuple[Tensors, DecentralizedOptimizer]:
+        model = Tensors(same_start(0))
+        compressor = make_compressor("compress_random_k", compress_ratio=0.5)
+        optimizer = case.optimizer(
+            model.named_parameters(),
+            communicator,
+            topology,
+            compressor=compressor,
+            seed=5,
+            **local_options(True),
+            **({} if case.centralized else {"local_step": 3}),
+            **case.options,
+        )
+        return model, optimizer
 
+    check_goes_on(start)
+
+
+def check_goes_on(start: Callable[[Communicator], tuple[Tensors, DecentralizedOptimizer]]) -> None:
+    """As `check_restored`, of what is started on each of 4 nodes."""
+
+    def node(communicator: Communicator) -> None:
         def train(model: Tensors, optimizer: DecentralizedOptimizer, steps: range) -> None:
             for step in steps:
                 optimizer.zero_grad()
                 model.give_gradient(gradients(step, 4)[communicator.rank])
                 optimizer.step()
 
-        model, optimizer = start()
+        model, optimizer = start(communicator)
         train(model, optimizer, range(7))
         kept, x = copy.deepcopy(optimizer.state_dict()), optimizer.x.clone()
         train(model, optimizer, range(7, 20))
-        other_model, other = start()
+        other_model, other = start(communicator)
         train(other_model, other, range(3))  # with overlap, a round is under way then
         other.load_state_dict(kept)
         other.x.copy_(x)

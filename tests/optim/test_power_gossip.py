@@ -1,4 +1,4 @@
-"""PowerGossip: against NumPy steps by hand, both ends' bits, consensus, kernels, and its limits."""
+"""PowerGossip: against NumPy steps by hand, both ends' bits, consensus, states and its limits."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ import torch
 from pcode.communication import Communicator, Simulation
 from pcode.communication.base import NoCommunicator
 from pcode.optim import DPSGD, PowerGossip
-from pcode.optim.low_rank import LEFT, RIGHT, WHOLE, LowRank, Mix
+from pcode.optim.low_rank import LEFT, LowRank
 from pcode.optim.low_rank.batched import BatchedPasses
 from pcode.optim.low_rank.cpu import CPUPasses
 from pcode.topology import Topology, make_topology
 from pcode.utils.errors import DivergenceError
 from pcode.utils.layout import Layout
+from tests.optim.optimizer_contract import check_goes_on
 from tests.optim.recursions import (
     NUM_STEPS,
     SHAPES,
@@ -264,33 +265,12 @@ def test_nodes_without_gradients_come_to_agree(
 def test_restored_it_goes_on_with_the_same_bits(form: dict[str, Any]) -> None:
     topology = make_topology("ring", 4)
 
-    def node(communicator: Communicator) -> None:
-        def start() -> tuple[Tensors, PowerGossip]:
-            model = Tensors(draw(communicator.rank))
-            options = {**local_options(True), **form, "gossip_rank": 2}
-            return model, PowerGossip(model.parameters(), communicator, topology, **options)
+    def start(communicator: Communicator) -> tuple[Tensors, PowerGossip]:
+        model = Tensors(draw(communicator.rank))
+        options = {**local_options(True), **form, "gossip_rank": 2}
+        return model, PowerGossip(model.parameters(), communicator, topology, **options)
 
-        def train(model: Tensors, optimizer: PowerGossip, steps: range) -> None:
-            for step in steps:
-                optimizer.zero_grad()
-                model.give_gradient(gradients(step, 4)[communicator.rank])
-                optimizer.step()
-
-        model, optimizer = start()
-        train(model, optimizer, range(7))
-        saved, x = copy.deepcopy(optimizer.state_dict()), optimizer.x.clone()
-        train(model, optimizer, range(7, 20))
-        other_model, other = start()
-        train(other_model, other, range(3))  # a round is under way then
-        other.load_state_dict(saved)
-        other.x.copy_(x)
-        train(other_model, other, range(7, 20))
-        want, got = (each.state_dict()["vectors"] for each in (optimizer, other))
-        assert torch.equal(other.x, optimizer.x)
-        assert not torch.equal(other.x, x)
-        assert all(torch.equal(got[name], want[name]) for name in want)
-
-    Simulation(4).run(node)
+    check_goes_on(start)
 
 
 @pytest.mark.parametrize(
@@ -359,100 +339,6 @@ def test_a_message_that_is_not_finite_names_rank_step_and_tensor() -> None:
 
     with pytest.raises(DivergenceError, match=r"rank 1, step 3: .*\b3\b"):
         Simulation(2).run(node)
-
-
-SIZES = [(7, 5), (300, 40), (3, 900), (40,), (300, 40), (16, 3, 3, 3), (1, 9), (2000, 301), ()]
-LAYOUT = Layout.of((str(index), torch.empty(shape)) for index, shape in enumerate(SIZES))
-
-
-def mix_of(low_rank: LowRank, number: int, num_edges: int = 3) -> Mix:
-    draw_ = torch.Generator().manual_seed(number)
-    shape = num_edges, low_rank.width
-    basis, difference, new = (torch.randn(shape, generator=draw_) for _ in range(3))
-    weights = torch.tensor([0.3, -0.2, 0.1])
-    return Mix(basis, difference, weights, new, torch.zeros(shape), mixes=True, sends=True)
-
-
-@pytest.mark.parametrize("rank", [1, 4])
-@pytest.mark.parametrize("number", [0, 1])
-def test_kernels_do_as_torchs_operations(number: int, rank: int) -> None:
-    low_rank = LowRank(LAYOUT, rank)
-    start = low_rank.start(1)
-    x = torch.randn(LAYOUT.num_entries, generator=torch.Generator().manual_seed(2))
-    y, mix, same = x.clone(), mix_of(low_rank, number), mix_of(low_rank, number)
-    kernels, operations = CPUPasses(low_rank, x, start), BatchedPasses(low_rank, y, start)
-    kernels.orthonormalise(number, mix.new_basis)
-    operations.orthonormalise(number, same.new_basis)
-    torch.testing.assert_close(mix.new_basis, same.new_basis, atol=1e-7, rtol=1e-6)
-    kernels.over(number, mix, None)
-    operations.over(number, same, None)
-    torch.testing.assert_close(x, y, atol=1e-4, rtol=1e-5)
-    torch.testing.assert_close(mix.messages, same.messages, atol=1e-3, rtol=1e-5)
-
-
-@pytest.mark.parametrize("passes", [CPUPasses, BatchedPasses])
-def test_a_factor_has_the_same_bits_whatever_other_edges_there_are(passes: Any) -> None:
-    """An edge's ends may have any number of others."""
-    low_rank = LowRank(LAYOUT, 4)
-    x, start = torch.zeros(LAYOUT.num_entries), low_rank.start(1)
-    among = mix_of(low_rank, 0).difference
-    among[:, 40] = among[:, 41]
-    alone = among[1:2].clone()
-    for factors in (among, alone):
-        passes(low_rank, x, start).orthonormalise(0, factors)
-    assert torch.equal(among[1], alone[0])
-
-
-def test_bits_do_not_depend_on_the_number_of_threads() -> None:
-    low_rank = LowRank(Layout.of([("a", torch.empty(3000, 1000)), ("b", torch.empty(700_000))]), 2)
-
-    def passed(num_threads: int, number: int) -> tuple[torch.Tensor, torch.Tensor]:
-        x = torch.randn(low_rank.layout.num_entries, generator=torch.Generator().manual_seed(2))
-        mix, before = mix_of(low_rank, number), torch.get_num_threads()
-        torch.set_num_threads(num_threads)
-        try:
-            CPUPasses(low_rank, x, low_rank.start(1)).over(number, mix, None)
-        finally:
-            torch.set_num_threads(before)
-        return x, mix.messages
-
-    for number in (0, 1):
-        assert all(map(torch.equal, passed(1, number), passed(3, number)))
-
-
-@pytest.mark.parametrize("passes", [CPUPasses, BatchedPasses])
-def test_factors_are_orthonormal_whatever_they_come_from(passes: Any) -> None:
-    """Independent vectors, none, equal and all but equal ones; they span what they did."""
-    rank, size = 3, 50
-    low_rank = LowRank(Layout.of([("0", torch.empty(size, size))]), rank)
-    draw_ = torch.Generator().manual_seed(3)
-    a, b = torch.randn(2, size, generator=draw_)
-    for vectors, kept in (
-        ([a, b, a + b + 1], 3),
-        ([a, a, b], 3),
-        ([0 * a, 0 * a, 0 * a], 0),
-        ([a, a + 1e-6 * b, b], 1),
-        ([1e-15 * a, 1e15 * b, 1e-15 * a], 2),
-    ):
-        factors = torch.cat(vectors)[None].clone()
-        x = torch.zeros(size * size)
-        passes(low_rank, x, low_rank.start(1)).orthonormalise(0, factors)
-        found = factors.view(rank, size).double()
-        torch.testing.assert_close(found @ found.T, torch.eye(rank).double(), atol=1e-5, rtol=0)
-        for vector in vectors[:kept]:
-            unit = vector.double() / vector.double().norm()
-            torch.testing.assert_close(found.T @ (found @ unit), unit, atol=1e-5, rtol=0)
-
-
-def test_a_message_holds_what_is_said() -> None:
-    """Two numbers for each row or column of a matrix in turn, and all of what is no smaller."""
-    shapes = [(30, 10), (30, 10), (3, 5), (7,), ()]
-    low_rank = LowRank(Layout.of((str(i), torch.empty(s)) for i, s in enumerate(shapes)), 2)
-    for number in (0, 1):
-        *matrices, small, vector, scalar = low_rank.sides(number).kinds
-        assert {*matrices} == {LEFT, RIGHT}  # one begins from the other side
-        assert (small, vector, scalar) == (WHOLE, WHOLE, WHOLE)
-    assert low_rank.width == 2 * (30 + 10) + 15 + 7 + 1 + 1  # a multiple of four
 
 
 def place(folder: Path, name: str) -> Path:
