@@ -30,7 +30,7 @@ from pcode import mpi_backend
 from pcode.communication import DistributedCommunicator
 from pcode.communication.checksums import EdgeChecksums
 from pcode.utils.devices import use_memory_well
-from peers import PEERS, random_batch, time_steps
+from peers import PEERS, mean_of, random_batch, time_steps
 
 # The method of each kind of step, and whether checksums of its messages are kept, as by default.
 KINDS = {
@@ -56,7 +56,7 @@ def measure(arguments: argparse.Namespace) -> None:
     for round_number in range(arguments.rounds + 1):
         for kind, (peer, is_checked) in KINDS.items():
             node.checksums = EdgeChecksums() if is_checked else None
-            row = time_steps(methods[peer], batch, arguments.block, node)
+            row = mean_of(time_steps(methods[peer], batch, arguments.block, node))
             if round_number:  # the first compiles kernels and fills caches
                 seconds[kind].append(row["total"])
     if node.rank == 0:

@@ -6,8 +6,9 @@ weight decay 1e-4. With DDP it takes the nodes' mean gradient, otherwise each no
 
 from __future__ import annotations
 
+import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +31,8 @@ IMAGE = (3, 32, 32)
 NUM_CLASSES = 10
 # The first steps compile kernels, make connections and fill the pipeline.
 WARM_UP = 2
+# What all are compared with: a key of PEERS.
+BASE = "none"
 LOCAL: dict[str, Any] = {"momentum": 0.9, "nesterov": True, "weight_decay": 1e-4}
 # Changes the way of a wrapped model's gradients between the ranks of a group.
 Hook = Callable[[DistributedDataParallel, Any], None]
@@ -46,10 +49,20 @@ class Method:
     Attributes:
         model: this node's.
         timer: where the time of the steps goes.
+        steps_per_exchange: local steps from one exchange to the next.
+        gradient_ms: wait so long instead of computing gradients; None: compute them.
     """
 
     model: nn.Module
     timer: StepTimer
+    steps_per_exchange: int = 1
+    gradient_ms: float | None = None
+    _noise: Sequence[torch.Tensor] = ()
+
+    @property
+    def warm_up(self) -> int:
+        """Steps, with an exchange at the end, before those that are measured."""
+        return max(WARM_UP, self.steps_per_exchange)
 
     def step(self, inputs: torch.Tensor, targets: torch.Tensor) -> None:
         """One training step of this node."""
@@ -60,10 +73,22 @@ class Method:
 
     def _backward(self, model: nn.Module, inputs: torch.Tensor, targets: torch.Tensor) -> None:
         """Gradients; those of the step before are gone."""
+        if self.gradient_ms is not None:
+            with self.timer("backward"):
+                self._wait(model, time.perf_counter() + self.gradient_ms / 1e3)
+            return
         with self.timer("forward"):
             loss = functional.cross_entropy(model(inputs), targets)
         with self.timer("backward"):
             torch.autograd.backward(loss)
+
+    def _wait(self, model: nn.Module, end: float) -> None:
+        """Gradients that mean nothing, at that time of the performance counter."""
+        if not self._noise:
+            self._noise = [torch.randn_like(parameter) for parameter in model.parameters()]
+        for parameter, noise in zip(model.parameters(), self._noise, strict=True):
+            parameter.grad = noise.clone()
+        time.sleep(max(0.0, end - time.perf_counter()))
 
 
 class ByOptimizer(Method):
@@ -79,6 +104,7 @@ class ByOptimizer(Method):
         self.model = new_model(arch)
         self.optimizer = make_optimizer(self.model.parameters(), **LOCAL, lr=lr)
         self.timer = self.optimizer.timer
+        self.steps_per_exchange = self.optimizer.steps_per_exchange
 
     def step(self, inputs: torch.Tensor, targets: torch.Tensor) -> None:
         self.optimizer.zero_grad()
@@ -152,7 +178,7 @@ class Peer:
     """A method by name.
 
     Attributes:
-        title: for tables.
+        title: for tables; that of `pcode.tools.advise`, where it knows the method.
         make: called with architecture, learning rate and this node's communicator.
     """
 
@@ -162,14 +188,14 @@ class Peer:
 
 def time_steps(
     method: Method, batch: tuple[torch.Tensor, torch.Tensor], num_steps: int, node: Communicator
-) -> dict[str, float]:
-    """Mean seconds of a step and of its parts, over steps in a row and over the nodes.
+) -> list[dict[str, float]]:
+    """Mean seconds of a step and of its parts, over steps in a row, of each node.
 
-    The steps before, WARM_UP of them, and the end of what the last one has under way are not
+    The steps before, `warm_up` of them, and the end of what the last one has under way are not
     counted: as in the middle of training.
     """
     node.barrier()
-    for _ in range(WARM_UP):
+    for _ in range(method.warm_up):
         method.step(*batch)
     method.timer.reset()
     begin = time.perf_counter()
@@ -177,8 +203,13 @@ def time_steps(
         method.step(*batch)
     totals = {"total": time.perf_counter() - begin, **method.timer.seconds}
     method.finish()
-    means = mean(node, [value / num_steps for value in totals.values()])
-    return dict(zip(totals, means, strict=True))
+    own = torch.tensor(list(totals.values()), dtype=torch.float64) / num_steps
+    return [dict(zip(totals, row.tolist(), strict=True)) for row in node.all_gather(own)]
+
+
+def mean_of(rows: list[dict[str, float]]) -> dict[str, float]:
+    """The nodes' means of what `time_steps` returns."""
+    return {name: statistics.fmean(row[name] for row in rows) for name in rows[0]}
 
 
 def mean(node: Communicator, values: list[float]) -> list[float]:
@@ -238,9 +269,18 @@ PEERS = {
     "random_k": _choco("random 1 %", "compress_random_k", compress_ratio=0.99),
     "qsgd_4": _choco("qsgd 4", "quantize_qsgd", quantize_level=4),
     "qsgd_8": _choco("qsgd 8", "quantize_qsgd", quantize_level=8),
+    "sign_local_2": _choco("sign, 2 local steps", "sign", local_step=2),
     "sign_local_4": _choco("sign, 4 local steps", "sign", local_step=4),
-    "power_gossip_1": _optimizer("PowerGossip rank 1", PowerGossip),
-    "power_gossip_4": _optimizer("PowerGossip rank 4", PowerGossip, gossip_rank=4),
+    "sign_local_8": _choco("sign, 8 local steps", "sign", local_step=8),
+    "power_gossip_1": _optimizer("PowerGossip, rank 1", PowerGossip),
+    "power_gossip_2": _optimizer("PowerGossip, rank 2", PowerGossip, gossip_rank=2),
+    "power_gossip_4": _optimizer("PowerGossip, rank 4", PowerGossip, gossip_rank=4),
+    "power_gossip_4_prompt": _optimizer(
+        "PowerGossip, rank 4, promptly", PowerGossip, gossip_rank=4, mix_promptly=True
+    ),
+    "power_gossip_1_local_4": _optimizer(
+        "PowerGossip, rank 1, 4 local steps", PowerGossip, local_step=4
+    ),
     "d_psgd": _optimizer("D-PSGD", DPSGD),
     "ddp": _ddp("DDP"),
     "ddp_bf16": _ddp("DDP, bf16", hook=bf16),

@@ -1,15 +1,18 @@
-"""Training over slow networks: CHOCO beside what else one would use, on real sockets.
+"""Training over slow networks: this project beside what else one would use, on real sockets.
 
-    python benchmarks/slow_network.py [--output FILE.json] [--markdown FILE.md] [--pictures FOLDER]
+    python benchmarks/slow_network.py FOLDER SCENARIO.yaml... [--accuracy METHOD...]
 
-Four hosts on this machine (network namespaces with links of 10, 100 and 1000 Mbit/s, and as fast
-as the machine goes), one node on each, in a ring. Measured for VGG-11 (9.23 million parameters)
-and ResNet-20 (.27 million), on images of 3 x 32 x 32:
+A scenario (`benchmarks/scenarios`) is four hosts on this machine, namespaces with a network between
+them, one node on each, in a ring. Measured for VGG-11 (9.23 million parameters) and ResNet-20
+(.27 million), on images of 3 x 32 x 32:
 
 - the time of a step and of its parts, by turns with the same step without communication;
-- at one rate, how the test accuracy on digits grows with time.
+- of the methods after --accuracy, how the test accuracy on digits grows with time;
+- what `python -m pcode.tools.advise` predicts and advises there.
 
-What is in FILE.json already, of a run that was interrupted, is not measured again.
+The figures of a scenario are in FOLDER/SCENARIO.json; tables.md and the pictures beside it are of
+all scenarios in FOLDER. What is there already, of a run that was interrupted or of other methods,
+is not measured again.
 
 The hosts share the machine's cores: whatever a method computes besides the gradient costs time, and
 so does the network itself, whose packets these cores move.
@@ -23,47 +26,109 @@ import os
 import subprocess
 import sys
 import tempfile
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from harness import keep, machine
+import yaml
+
+from harness import keep
 from pcode.launch.hostfile import read_hostfile
 from pcode.launch.mpirun import Mpirun
-from peers import PEERS
-from slow_network_rank import BASE, Accuracy, Steps
-from slow_network_report import Figures, draw, markdown, read
-from tests.support.hosts import Hosts, why_not
+from peers import BASE, PEERS
+from slow_network_rank import Accuracy, Steps
+from slow_network_report import report
+from tests.support.hosts import Disturbance, Hosts, why_not
 
 RANK = Path(__file__).with_name("slow_network_rank.py")
-RATES: tuple[float | None, ...] = (10, 100, 1000, None)
-ACCURACY_RATE = 100.0
+ROOT = RANK.parents[1]
 EVALUATE_EVERY = 6  # steps; a quarter of an epoch
 TARGET = 95.0
 # Of each model: the learning rate with which DDP was the fastest to the target, of .0025, .005, .01
 # and .02, and of .02, .05 and .1.
 MODELS = {"vgg11": 0.01, "resnet20": 0.1}
 METHODS = [name for name in PEERS if name not in (BASE, "sign_in_step")]
-# A method that takes longer to the target than this is given up.
-LIMIT_SECONDS = 240.0
 
 
-def measure(
-    num_nodes: int, rate_mbit: float | None, options: Steps | Accuracy, folder: Path
-) -> dict[str, Any]:
-    """What the ranks measured on hosts whose links have this rate."""
-    hostfile, output = folder / "hosts", folder / "measured.json"
-    with Hosts(num_nodes, rate_mbit) as hosts:
+@dataclass(frozen=True)
+class Scenario:
+    """A network, and what else is not as it should be.
+
+    Attributes:
+        rate_mbit: of each host's link, in each direction; None: as fast as the machine.
+        latency_ms, jitter_ms, loss_percent: of each way from host to host (see Disturbance).
+        ways_mbit: rates of single ways, both directions, by "HOST HOST".
+        processors: shares of a core that hosts have, by host; others take what there is.
+        gradient_ms: steps wait so long, instead of computing gradients: the network's part alone,
+            as on hosts with processors of their own. DDP cannot.
+    """
+
+    rate_mbit: float | None = None
+    latency_ms: float = 0.0
+    jitter_ms: float = 0.0
+    loss_percent: float = 0.0
+    ways_mbit: dict[str, float] = field(default_factory=dict)
+    processors: dict[str, float] = field(default_factory=dict)
+    gradient_ms: float | None = None
+
+    def hosts(self, num_hosts: int) -> Hosts:
+        """Make them; the caller closes them."""
+        disturbance = None
+        if self.latency_ms or self.jitter_ms or self.loss_percent:
+            disturbance = Disturbance(self.latency_ms, self.jitter_ms, self.loss_percent / 100)
+        hosts = Hosts(num_hosts, self.rate_mbit, disturbance)
+        for ends, mbit in self.ways_mbit.items():
+            one, other = ends.split()
+            hosts.network.set_way(one, other, mbit)
+        for name, share in self.processors.items():
+            hosts.limit_processor(name, share)
+        return hosts
+
+
+def run_on(hosts: Hosts, command: Sequence[str]) -> None:
+    """Run a command on the first of the hosts, which may start ranks on all of them."""
+    subprocess.run(
+        hosts.command(hosts.names[0], command),
+        check=True,
+        stdin=subprocess.DEVNULL,
+        env={**os.environ, **hosts.variables},
+    )
+
+
+def measure(num_nodes: int, scenario: Scenario, options: Steps | Accuracy) -> dict[str, Any]:
+    """What the ranks measured on the scenario's hosts, by methods."""
+    with tempfile.TemporaryDirectory() as folder, scenario.hosts(num_nodes) as hosts:
+        hostfile, output = Path(folder, "hosts"), Path(folder, "measured.json")
         hosts.write_hostfile(hostfile, 1)
-        program = [str(RANK), str(output), json.dumps(asdict(options))]
-        command = Mpirun(program, num_nodes, read_hostfile(str(hostfile)), is_remote=True).command()
-        subprocess.run(
-            hosts.command(hosts.names[0], command),
-            check=True,
-            stdin=subprocess.DEVNULL,
-            env={**os.environ, **hosts.variables},
+        mpirun = Mpirun(
+            [str(RANK), str(output), json.dumps(asdict(options))],
+            num_nodes,
+            read_hostfile(str(hostfile)),
+            is_remote=True,
+            mpi_env=f"PYTHONPATH={ROOT}",  # pcode need not be installed
         )
-    found: dict[str, Any] = json.loads(output.read_text(encoding="utf-8"))
+        run_on(hosts, mpirun.command())
+        found: dict[str, Any] = json.loads(output.read_text(encoding="utf-8"))
+    return found
+
+
+def advise(num_nodes: int, scenario: Scenario, arch: str, batch_size: int) -> dict[str, Any]:
+    """What the tool writes about the scenario's hosts."""
+    with tempfile.TemporaryDirectory() as folder, scenario.hosts(num_nodes) as hosts:
+        hostfile, output = Path(folder, "hosts"), Path(folder, "advice.json")
+        hosts.write_hostfile(hostfile, 1)
+        flags = {
+            "hostfile": hostfile,
+            "n_mpi_process": num_nodes,
+            "arch": arch,
+            "data": "synthetic",  # images of 3 x 32 x 32, ten classes
+            "batch_size": batch_size,
+            "output": output,
+        }
+        words = [word for name, value in flags.items() for word in (f"--{name}", str(value))]
+        run_on(hosts, [sys.executable, "-m", "pcode.tools.advise", *words])
+        found: dict[str, Any] = json.loads(output.read_text(encoding="utf-8"))
     return found
 
 
@@ -71,59 +136,69 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("scenarios", type=Path, nargs="+")
     parser.add_argument("--nodes", type=int, default=4)
     parser.add_argument("--batch_size", type=int, default=16, help="of a node")
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=4, help="of a method in a round")
+    parser.add_argument("--limit_seconds", type=float, default=240, help="of a method's accuracy")
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
-    parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS)
-    parser.add_argument("--rates", nargs="+", type=float, help="of links, in Mbit/s; 0: no limit")
-    parser.add_argument("--output", type=Path)
-    parser.add_argument("--markdown", type=Path)
-    parser.add_argument("--pictures", type=Path, help="folder")
+    parser.add_argument("--methods", nargs="*", choices=METHODS, default=METHODS)
+    parser.add_argument("--accuracy", nargs="*", choices=METHODS, default=[])
     arguments = parser.parse_args()
     reason = why_not()
     if reason is not None:
         sys.exit(f"slow_network.py: no hosts can be made here: {reason}")
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    rates = RATES if arguments.rates is None else [rate or None for rate in arguments.rates]
-    figures = Figures(arguments.nodes, arguments.batch_size, TARGET, ACCURACY_RATE, {}, {})
-    if arguments.output is not None and arguments.output.exists():
-        figures, _ = read(arguments.output)
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place)
+    for path in arguments.scenarios:
+        scenario = Scenario(**yaml.safe_load(path.read_text(encoding="utf-8")) or {})
+        output = arguments.folder / f"{path.stem}.json"
+        kept = json.loads(output.read_text(encoding="utf-8")) if output.exists() else {}
+        figures = {
+            "nodes": arguments.nodes,
+            "batch_size": arguments.batch_size,
+            "target": TARGET,
+            "scenario": asdict(scenario),
+            "steps": kept.get("steps", {}),
+            "accuracy": kept.get("accuracy", {}),
+            "advice": kept.get("advice", {}),
+        }
         for arch in arguments.models:
-            for rate in rates:
-                name = "no limit" if rate is None else f"{rate:g}"
-                if name in figures.steps.get(arch, {}):
-                    continue
-                steps = Steps(
-                    arch,
-                    arguments.batch_size,
-                    arguments.methods,
-                    arguments.rounds,
-                    arguments.seconds,
-                )
-                print(f"{arch}, {name} Mbit/s: steps", flush=True)
-                rows = measure(arguments.nodes, rate, steps, folder)
-                figures.steps.setdefault(arch, {})[name] = rows
-                # What has been measured is not lost with what comes.
-                keep(arguments.output, asdict(figures))
-            if arch in figures.accuracy:
-                continue
-            print(f"{arch}, {ACCURACY_RATE:g} Mbit/s: accuracy", flush=True)
-            lr = dict.fromkeys(arguments.methods, MODELS[arch])
-            accuracy = Accuracy(
-                arch, arguments.batch_size, lr, TARGET, EVALUATE_EVERY, LIMIT_SECONDS
+            timed = Steps(
+                arch,
+                arguments.batch_size,
+                arguments.methods,
+                arguments.rounds,
+                arguments.seconds,
+                scenario.gradient_ms,
             )
-            figures.accuracy[arch] = measure(arguments.nodes, ACCURACY_RATE, accuracy, folder)
-            keep(arguments.output, asdict(figures))
-    text = markdown(figures, machine())
-    print(text)
-    if arguments.markdown is not None:
-        arguments.markdown.write_text(text, encoding="utf-8")
-    if arguments.pictures is not None:
-        draw(figures, arguments.pictures)
+            trained = Accuracy(
+                arch,
+                arguments.batch_size,
+                arguments.accuracy,
+                MODELS[arch],
+                TARGET,
+                EVALUATE_EVERY,
+                arguments.limit_seconds,
+            )
+            for kind, options in (("steps", timed), ("accuracy", trained)):
+                found = figures[kind].setdefault(arch, {})
+                left = [name for name in options.methods if name not in found]
+                if not left:
+                    continue
+                print(f"{path.stem}, {arch}: {kind} of {', '.join(left)}", flush=True)
+                found |= measure(arguments.nodes, scenario, replace(options, methods=left))
+                # What has been measured is not lost with what comes.
+                keep(output, figures)
+            # What it measures are gradients.
+            if arch not in figures["advice"] and scenario.gradient_ms is None:
+                print(f"{path.stem}, {arch}: advice", flush=True)
+                figures["advice"][arch] = advise(
+                    arguments.nodes, scenario, arch, arguments.batch_size
+                )
+                keep(output, figures)
+    print(report(arguments.folder))
 
 
 if __name__ == "__main__":

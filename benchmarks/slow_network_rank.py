@@ -23,14 +23,13 @@ from pcode.communication import Communicator, DistributedCommunicator
 from pcode.datasets import load_dataset
 from pcode.datasets.partition import partition_indices
 from pcode.utils.devices import use_memory_well
-from peers import IMAGE, PEERS, WARM_UP, Method, mean, random_batch, time_steps
+from peers import BASE, IMAGE, PEERS, Method, mean, mean_of, random_batch, time_steps
 
 SENT = Path("/sys/class/net/eth0/statistics/tx_bytes")
 SEED = 6
 MOST_STEPS = 20
-# A method one of whose steps takes longer than so many turns has one round only.
+# A method one of whose steps takes longer than so many turns has one round only, its first.
 MOST_TURNS = 5
-BASE = "none"
 
 
 @dataclass(frozen=True)
@@ -42,6 +41,7 @@ class Steps:
         methods: keys of PEERS, without BASE, which all are compared with.
         rounds: how often each has its turn.
         seconds: about how long a turn lasts.
+        gradient_ms: wait so long instead of computing gradients, whose values do not matter.
     """
 
     arch: str
@@ -49,6 +49,7 @@ class Steps:
     methods: list[str]
     rounds: int
     seconds: float
+    gradient_ms: float | None = None
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,8 @@ class Accuracy:
 
     Attributes:
         arch, batch_size: what is trained; batch_size is that of a node.
-        rates: learning rate of each method, by keys of PEERS.
+        methods: keys of PEERS.
+        learning_rate: of all.
         target: test top-1 in %, mean over the nodes' models.
         every: steps from one evaluation to the next; the clock stands still meanwhile.
         limit_seconds: after which a method is given up.
@@ -65,7 +67,8 @@ class Accuracy:
 
     arch: str
     batch_size: int
-    rates: dict[str, float]
+    methods: list[str]
+    learning_rate: float
     target: float
     every: int
     limit_seconds: float
@@ -73,12 +76,20 @@ class Accuracy:
 
 def block(
     method: Method, batch: tuple[torch.Tensor, torch.Tensor], num_steps: int, node: Communicator
-) -> dict[str, float]:
-    """`time_steps`, and the bytes that left a host in a step."""
+) -> dict[str, Any]:
+    """The nodes' means of `time_steps`, and the bytes that left a host in a step.
+
+    And each node's own seconds in a step without waiting for messages, "busy".
+    """
     sent = int(SENT.read_text())
-    row = time_steps(method, batch, num_steps, node)
+    rows = time_steps(method, batch, num_steps, node)
     (link_bytes,) = mean(node, [float(int(SENT.read_text()) - sent)])
-    return {**row, "link_bytes": link_bytes / (WARM_UP + num_steps)}
+    busy = [row["total"] - row["wait"] for row in rows]
+    return {
+        **mean_of(rows),
+        "link_bytes": link_bytes / (method.warm_up + num_steps),
+        "busy": busy,
+    }
 
 
 def measure_steps(options: Steps, node: Communicator) -> dict[str, Any]:
@@ -91,22 +102,32 @@ def measure_steps(options: Steps, node: Communicator) -> dict[str, Any]:
     batch = random_batch(options.batch_size, SEED + node.rank)
     # A rate that leaves the models as they are, for as long as it takes.
     base = PEERS[BASE].make(options.arch, 1e-6, node)
-    num_alone = _steps_in(options.seconds, block(base, batch, 1, node)["total"])
-    rows: dict[str, list[dict[str, float]]] = {BASE: []}
+    base.gradient_ms = options.gradient_ms
+    num_alone = _steps_in(options.seconds, block(base, batch, 1, node)["total"], base)
+    rows: dict[str, list[dict[str, Any]]] = {BASE: []}
     for name in options.methods:
         method = PEERS[name].make(options.arch, 1e-6, node)
-        first = block(method, batch, 1, node)["total"]
-        num_steps = _steps_in(options.seconds, first)
+        method.gradient_ms = options.gradient_ms
+        first = block(method, batch, method.steps_per_exchange, node)
+        if first["total"] > MOST_TURNS * options.seconds:
+            alone = block(base, batch, num_alone, node)
+            rows[BASE].append(alone)
+            rows[name] = [{**first, "alone": alone["total"]}]
+            continue
+        num_steps = _steps_in(options.seconds, first["total"], method)
         rows[name] = []
-        for _ in range(options.rounds if first < MOST_TURNS * options.seconds else 1):
+        for _ in range(options.rounds):
             rows[BASE].append(block(base, batch, num_alone, node))
             row = block(method, batch, num_steps, node)
             rows[name].append({**row, "alone": rows[BASE][-1]["total"]})
     return rows
 
 
-def _steps_in(seconds: float, step_seconds: float) -> int:
-    return max(1, min(MOST_STEPS, round(seconds / step_seconds)))
+def _steps_in(seconds: float, step_seconds: float, method: Method) -> int:
+    """Whole exchanges with their local steps."""
+    several = method.steps_per_exchange
+    exchanges = min(MOST_STEPS // several, round(seconds / step_seconds / several))
+    return several * max(1, exchanges)
 
 
 def large_digits() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -137,8 +158,8 @@ def test_top1(method: Method, inputs: torch.Tensor, targets: torch.Tensor) -> fl
 def measure_accuracy(options: Accuracy, node: Communicator) -> dict[str, Any]:
     """For each method, how test accuracy grew with steps and seconds."""
     train, labels, test, test_labels = large_digits()
-    found = {}
-    for name, rate in options.rates.items():
+    found, rate = {}, options.learning_rate
+    for name in options.methods:
         method = PEERS[name].make(options.arch, rate, node)
         method.timer.reset()
         sent, seconds, curve = int(SENT.read_text()), 0.0, []
@@ -181,7 +202,7 @@ def main() -> None:
     node = DistributedCommunicator()
     found = (
         measure_accuracy(Accuracy(**options), node)
-        if "rates" in options
+        if "target" in options
         else measure_steps(Steps(**options), node)
     )
     if node.rank == 0:

@@ -1,191 +1,228 @@
-"""The slow-network benchmark in tables and pictures.
-
-python slow_network_report.py FIGURES.json MARKDOWN FOLDER makes them again from kept figures.
-"""
+"""The slow-network benchmark in tables and pictures: `slow_network_report.py FOLDER` makes them."""
 
 from __future__ import annotations
 
 import json
 import statistics
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 
-from pcode.tools.results_picture import COLOURS, DASHES, MARKERS, PART_STYLES, STYLE
+from pcode.tools.results_picture import COLOURS, DASHES, MARKERS, STYLE
+from pcode.utils.tables import markdown
 from pcode.utils.timing import PARTS
-from peers import PEERS
+from peers import BASE, PEERS
 
 TITLES = {"vgg11": "VGG-11 (9.23 M parameters)", "resnet20": "ResNet-20 (.27 M parameters)"}
 SHOWN = tuple(part for part in PARTS if part != "data")
-# What the pictures' curves and bars are of; the table has all.
-NO_LIMIT = "no limit"
+# PowerSGD needs its first steps whole.
+WHOLE_STEPS = 2
+WHOLE = {"power_sgd_1": "ddp", "power_sgd_4": "ddp"}
 
 
 @dataclass(frozen=True)
 class Figures:
-    """What was measured.
+    """What was measured of one scenario with one model.
 
     Attributes:
-        nodes, batch_size: of every run; batch_size of a node.
+        name: of the scenario.
+        steps: method -> a row for each round (see slow_network_rank.py); where there was no
+            communication it has no time "alone".
+        accuracy: method -> learning rate, bytes, and curve of test top-1.
         target: test top-1 in %.
-        accuracy_rate: Mbit/s at which accuracy was measured.
-        steps: model -> rate of the links -> method -> a row for each round (see the rank); where
-            there was no communication it has no time "alone".
-        accuracy: model -> method -> learning rate, bytes, and curve of test top-1.
+        advice: what `python -m pcode.tools.advise` has written; None: it was not asked.
+        is_unequal: whether one of the hosts has a network or a processor of its own.
     """
 
-    nodes: int
-    batch_size: int
-    target: float
-    accuracy_rate: float
-    steps: dict[str, dict[str, dict[str, list[dict[str, float]]]]]
+    name: str
+    steps: dict[str, list[dict[str, Any]]]
     accuracy: dict[str, dict[str, Any]]
+    target: float
+    advice: dict[str, Any] | None
+    is_unequal: bool
 
-    def median(self, arch: str, rate: str, method: str, figure: str = "total") -> float:
+    def median(self, method: str, figure: str = "total") -> float:
         """Of a step: seconds, of the whole or of a part, or bytes that left a host."""
-        return statistics.median(row[figure] for row in self.steps[arch][rate][method])
+        return float(statistics.median(row[figure] for row in self.steps[method]))
 
-    def ratio(self, arch: str, rate: str, method: str) -> float:
-        """A step's time in steps without communication of the same round, median."""
-        rows = self.steps[arch][rate][method]
-        return statistics.median(row["total"] / row.get("alone", row["total"]) for row in rows)
+    def ratios(self, method: str) -> list[float]:
+        """A step's time in steps without communication, by rounds."""
+        return [row["total"] / row["alone"] for row in self.steps[method]]
 
-    def to_target(self, arch: str, method: str) -> dict[str, float] | None:
+    def predicted(self, method: str) -> float | None:
+        """A step's seconds, where advise knows the method and it was measured."""
+        if self.advice is None or method not in self.steps:
+            return None
+        steps = {each["title"]: each["step_seconds"] for each in self.advice["methods"]}
+        return steps.get(PEERS[method].title)
+
+    def reached(self, method: str) -> dict[str, float] | None:
         """The first evaluation that reached the target; None: there was none."""
-        curve = self.accuracy[arch][method]["curve"]
+        curve = self.accuracy.get(method, {"curve": []})["curve"]
         return next((point for point in curve if point["test_top1"] >= self.target), None)
 
 
-def read(path: Path) -> tuple[Figures, dict[str, Any]]:
-    """Kept figures, and all that is kept with them."""
-    kept = json.loads(path.read_text(encoding="utf-8"))
-    return Figures(**{field.name: kept[field.name] for field in fields(Figures)}), kept
+def read(folder: Path) -> dict[str, list[Figures]]:
+    """The figures of each model, by scenarios."""
+    found: dict[str, list[Figures]] = {}
+    for path in sorted(folder.glob("*.json")):
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        for arch, steps in kept["steps"].items():
+            accuracy, scenario = kept["accuracy"].get(arch, {}), kept["scenario"]
+            is_unequal = bool(scenario["ways_mbit"] or scenario["processors"])
+            advice = kept["advice"].get(arch)
+            figures = Figures(path.stem, steps, accuracy, kept["target"], advice, is_unequal)
+            found.setdefault(arch, []).append(figures)
+    return found
 
 
-def _table(head: list[str], rows: list[list[str]]) -> Iterator[str]:
-    yield f"| {' | '.join(head)} |"
-    yield f"|{'---|' * len(head)}"
-    for row in rows:
-        yield f"| {' | '.join(row)} |"
-    yield ""
+def _methods(scenarios: Sequence[Figures]) -> list[str]:
+    """In the order of PEERS."""
+    return [name for name in PEERS if any(name in each.steps for each in scenarios)]
 
 
-def _steps_table(figures: Figures, arch: str) -> Iterator[str]:
-    """Time of a step at each rate."""
-    rates = figures.steps[arch]
-    head = ["", "MB a step", *(_rate(rate) for rate in rates)]
-    rows = []
-    for method in next(iter(rates.values())):
-        sent = [figures.median(arch, rate, method, "link_bytes") for rate in rates]
-        cells = [
-            f"{figures.median(arch, rate, method):.3f} s ({figures.ratio(arch, rate, method):.2f})"
-            for rate in rates
-        ]
-        rows.append([PEERS[method].title, f"{statistics.median(sent) / 1e6:.2f}", *cells])
-    yield f"Time of a step, and in steps without communication; {TITLES[arch]}:"
-    yield ""
-    yield from _table(head, rows)
+def _table(head: str, rows: Sequence[list[str]]) -> Iterator[str]:
+    yield from ("", head, "")
+    yield from markdown(list(rows), {""})
 
 
-def _parts_table(figures: Figures, arch: str, rate: str) -> Iterator[str]:
-    """Where the time of a step goes at one rate."""
-    rows = [
-        [
-            PEERS[method].title,
-            *(f"{1e3 * figures.median(arch, rate, method, part):.0f}" for part in SHOWN),
-        ]
-        for method in figures.steps[arch][rate]
-    ]
-    yield (
-        f"Parts of a step at {_rate(rate)}, ms ({TITLES[arch]}). DDP's all-reduce is in its "
-        "backward; CHOCO with sign does all but waiting in one pass, its local update:"
+def _steps(scenarios: Sequence[Figures]) -> Iterator[str]:
+    """Time of a step in each scenario: quartiles in steps without communication."""
+    rows = [["", "MB a step", *(each.name for each in scenarios)]]
+    for method in _methods(scenarios):
+        have = [each for each in scenarios if method in each.steps]
+        sent = statistics.median(each.median(method, "link_bytes") for each in have)
+        cells = [_step(each, method) if each in have else "-" for each in scenarios]
+        rows.append([PEERS[method].title, f"{sent / 1e6:.2f}", *cells])
+    yield from _table(
+        "A step in steps without communication of the same round: median (quartiles); of that "
+        "itself, seconds:",
+        rows,
     )
-    yield ""
-    yield from _table(["", *(part.replace("_", " ") for part in SHOWN)], rows)
 
 
-def _accuracy_table(figures: Figures, arch: str) -> Iterator[str]:
-    """Time to the target, as measured, and at the other rates from the time of a step."""
-    rates = figures.steps[arch]
-    measured = f"{figures.accuracy_rate:g}"
-    others = [rate for rate in rates if rate != measured]
-    head = [
-        *("", "steps", f"{_rate(measured)}, measured"),
-        *(f"{_rate(rate)}, steps x time" for rate in others),
-    ]
-    rows = []
-    for method in figures.accuracy[arch]:
-        point = figures.to_target(arch, method)
-        if point is None:
-            last = figures.accuracy[arch][method]["curve"][-1]
-            text = f"{last['test_top1']:.1f} % after {last['seconds']:.0f} s"
-            rows.append([PEERS[method].title, "-", text, *["-"] * len(others)])
-            continue
-        derived = [point["step"] * figures.median(arch, rate, method) for rate in others]
-        times = [f"{seconds:.0f} s" for seconds in (point["seconds"], *derived)]
-        rows.append([PEERS[method].title, f"{point['step']:.0f}", *times])
-    rate = next(iter(figures.accuracy[arch].values()))["learning_rate"]
-    yield (
-        f"To {figures.target:g} % test top-1 on digits (mean over the nodes' models; learning rate "
-        f"{rate:g}; {TITLES[arch]}):"
-    )
-    yield ""
-    yield from _table(head, rows)
+def _step(figures: Figures, method: str) -> str:
+    if method == BASE:
+        return f"{figures.median(method):.3f} s"
+    ratios = figures.ratios(method)
+    if len(ratios) == 1:
+        return f"{ratios[0]:.2f}"
+    lower, middle, upper = statistics.quantiles(ratios, n=4, method="inclusive")
+    return f"{middle:.2f} ({lower:.2f} to {upper:.2f})"
 
 
-def _rate(name: str) -> str:
-    return name if name == NO_LIMIT else f"{name} Mbit/s"
+def _to_target(scenarios: Sequence[Figures]) -> Iterator[str]:
+    """Time to the target: measured, or else steps x time.
 
-
-def markdown(figures: Figures, facts: dict[str, Any]) -> str:
-    """All tables.
-
-    Args:
-        facts: what it was measured on, by `harness.machine`.
+    How many steps a method needs does not depend on the network.
     """
-    lines = [
-        f"{figures.nodes} hosts in a ring, a node on each, batch {figures.batch_size} a node; "
-        f"{facts['date']}, {facts['processor']}, {facts['cores']} cores, "
-        f"{facts['memory_gib']} GiB, {facts['kernel']}, Python {facts['python']}, "
-        f"PyTorch {facts['torch']}, NumPy {facts['numpy']}, Numba {facts['numba']}, "
-        f"Open MPI {facts['openmpi']}, mpi4py {facts['mpi4py']}; `{facts['command']}`.",
-        "",
+    methods = [
+        name for name in _methods(scenarios) if any(each.reached(name) for each in scenarios)
     ]
-    for arch, rates in figures.steps.items():
-        lines += _steps_table(figures, arch)
-        middle = f"{figures.accuracy_rate:g}"
-        if middle in rates:
-            lines += _parts_table(figures, arch, middle)
-        if arch in figures.accuracy:
-            lines += _accuracy_table(figures, arch)
-    return "\n".join(lines)
+    rows = [["", "steps", *(each.name for each in scenarios)]]
+    for method in methods:
+        (steps, *_) = (point["step"] for each in scenarios if (point := each.reached(method)))
+        times = [_seconds_to_target(each, method, steps) for each in scenarios]
+        rows.append([PEERS[method].title, f"{steps:.0f}", *times])
+    if methods:
+        yield from _table(
+            f"Seconds to {scenarios[0].target:g} % test top-1 on digits (mean over the nodes' "
+            "models); ~: steps x time of a step, with PowerSGD's first two at DDP's:",
+            rows,
+        )
 
 
-def draw(figures: Figures, folder: Path) -> None:
-    """steps.png: time of a step at each rate; parts.png: where it goes; accuracy.png: over time."""
+def _seconds_to_target(figures: Figures, method: str, steps: float) -> str:
+    point = figures.reached(method)
+    if point is not None:
+        return f"{point['seconds']:.0f}"
+    whole = WHOLE.get(method)
+    if method not in figures.steps or (whole is not None and whole not in figures.steps):
+        return "-"
+    seconds = steps * figures.median(method)
+    if whole is not None:
+        seconds += WHOLE_STEPS * (figures.median(whole) - figures.median(method))
+    return f"~{seconds:.0f}"
+
+
+def _advice(scenarios: Sequence[Figures]) -> Iterator[str]:
+    """Steps as predicted and as measured, and what was advised."""
+    rows, errors = [["", *(each.name for each in scenarios)]], []
+    for method in _methods(scenarios):
+        cells = []
+        for each in scenarios:
+            predicted = each.predicted(method)
+            if predicted is None:
+                cells.append("-")
+                continue
+            measured = each.median(method)
+            errors.append(predicted / measured - 1)
+            cells.append(f"{predicted:.2f} / {measured:.2f} ({100 * errors[-1]:+.0f} %)")
+        if set(cells) != {"-"}:
+            rows.append([PEERS[method].title, *cells])
+    if not errors:
+        return
+    sizes = [abs(error) for error in errors]
+    advised = ["advised", *(each.advice["advice"] if each.advice else "-" for each in scenarios)]
+    yield from _table(
+        f"A step as advise predicts it / as measured, s (error): {len(errors)} cells, median error "
+        f"{100 * statistics.median(sizes):.0f} %, worst {100 * max(sizes):.0f} %:",
+        [*rows, advised],
+    )
+
+
+def _parts(figures: Figures) -> Iterator[str]:
+    """Where the time of a step goes."""
+    rows = [["", *(part.replace("_", " ") for part in SHOWN)]]
+    for method in _methods([figures]):
+        times = (f"{1e3 * figures.median(method, part):.0f}" for part in SHOWN)
+        rows.append([PEERS[method].title, *times])
+    yield from _table(f"Parts of a step, ms, {figures.name} (DDP's all-reduce is backward):", rows)
+
+
+def _busy(figures: Figures) -> Iterator[str]:
+    """What each host does itself in a step."""
+    num_nodes = len(figures.steps[BASE][0]["busy"])
+    rows = [["", "step", *(f"host-{1 + rank}" for rank in range(num_nodes))]]
+    for method in _methods([figures]):
+        by_round = zip(*(row["busy"] for row in figures.steps[method]), strict=True)
+        times = (f"{1e3 * statistics.median(values):.0f}" for values in by_round)
+        rows.append([PEERS[method].title, f"{1e3 * figures.median(method):.0f}", *times])
+    yield from _table(f"A step, and what of it a host does not wait, ms, {figures.name}:", rows)
+
+
+def report(folder: Path) -> str:
+    """Make tables.md and the pictures of what is in the folder; the tables."""
+    found = read(folder)
+    lines = []
+    for arch, scenarios in found.items():
+        lines += [f"# {TITLES[arch]}", *_steps(scenarios), *_to_target(scenarios)]
+        lines += _advice(scenarios)
+        for figures in scenarios:
+            lines += _parts(figures)
+            lines += _busy(figures) if figures.is_unequal else ()
+    text = "\n".join([*lines, ""])
+    (folder / "tables.md").write_text(text, encoding="utf-8")
+    _draw(found, folder)
+    return text
+
+
+def _draw(found: dict[str, list[Figures]], folder: Path) -> None:
+    """ARCH-steps.png: time of a step in each scenario."""
     mpl.use("Agg")
-    folder.mkdir(parents=True, exist_ok=True)
     with mpl.rc_context(STYLE):
-        for name, panel in (
-            ("steps", _draw_steps),
-            ("parts", _draw_parts),
-            ("accuracy", _draw_accuracy),
-        ):
-            size = (3.6 * len(figures.steps), 3.0)
-            chart, panels = plt.subplots(
-                1, len(figures.steps), figsize=size, squeeze=False, layout="constrained"
-            )
-            for axes, arch in zip(panels[0], figures.steps, strict=True):
-                axes.set_title(TITLES[arch], fontsize=8)
-                panel(axes, figures, arch)
-            handles, labels = panels[0][0].get_legend_handles_labels()
-            chart.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False)
-            chart.savefig(folder / f"{name}.png", dpi=200)
+        for arch, scenarios in found.items():
+            size = (1.5 + 1.3 * len(scenarios), 4.2)
+            chart, axes = plt.subplots(figsize=size, layout="constrained")
+            axes.set_title(TITLES[arch], fontsize=8)
+            _draw_steps(axes, scenarios)
+            chart.legend(loc="outside right center", frameon=False)
+            chart.savefig(folder / f"{arch}-steps.png", dpi=200)
             plt.close(chart)
 
 
@@ -200,68 +237,18 @@ def _style(method: str) -> dict[str, Any]:
     }
 
 
-def _draw_steps(axes: Any, figures: Figures, arch: str) -> None:
-    rates = list(figures.steps[arch])
-    for method in next(iter(figures.steps[arch].values())):
-        ratios = [figures.ratio(arch, rate, method) for rate in rates]
-        axes.plot(range(len(rates)), ratios, **_style(method))
+def _draw_steps(axes: Any, scenarios: Sequence[Figures]) -> None:
+    for method in _methods(scenarios):
+        if method != BASE:
+            have = [at for at, each in enumerate(scenarios) if method in each.steps]
+            ratios = [statistics.median(scenarios[at].ratios(method)) for at in have]
+            axes.plot(have, ratios, **_style(method))
+    names = [each.name.replace("-", "\n") for each in scenarios]
+    axes.set_xticks(range(len(scenarios)), names)
     axes.set_yscale("log")
-    axes.set_xticks(range(len(rates)), rates)
-    axes.set_xlabel("rate of the links (Mbit/s)")
     axes.set_ylabel("step (steps without communication)")
     axes.grid(alpha=0.3, which="both")
 
 
-def _draw_parts(axes: Any, figures: Figures, arch: str) -> None:
-    rate = f"{figures.accuracy_rate:g}"
-    rows = figures.steps[arch].get(rate)
-    if rows is None:
-        return
-    base = figures.median(arch, rate, "none")
-    methods = list(rows)[::-1]
-    starts = [0.0] * len(methods)
-    for part in SHOWN:
-        widths = [figures.median(arch, rate, method, part) / base for method in methods]
-        axes.barh(
-            range(len(methods)),
-            widths,
-            left=starts,
-            label=part.replace("_", " "),
-            edgecolor="black",
-            linewidth=0.3,
-            **PART_STYLES[part],
-        )
-        starts = [start + width for start, width in zip(starts, widths, strict=True)]
-    axes.set_yticks(range(len(methods)), [PEERS[method].title for method in methods])
-    # The longest bars would hide the others.
-    axes.set_xlim(0, 6)
-    for row, end in enumerate(starts):
-        if end > 6:
-            axes.annotate(f"{end:.1f}", (5.95, row), ha="right", va="center", fontsize=7)
-    axes.set_xlabel(f"step at {_rate(rate)} (1: no communication)")
-
-
-def _draw_accuracy(axes: Any, figures: Figures, arch: str) -> None:
-    for method, found in figures.accuracy.get(arch, {}).items():
-        curve = found["curve"]
-        axes.plot(
-            [point["seconds"] for point in curve],
-            [point["test_top1"] for point in curve],
-            **_style(method),
-        )
-    axes.axhline(figures.target, color="grey", linewidth=0.6)
-    axes.set_xscale("log")
-    axes.set_xlabel(f"seconds at {figures.accuracy_rate:g} Mbit/s")
-    axes.set_ylabel("test top-1 (%), mean over nodes")
-    axes.grid(alpha=0.3, which="both")
-
-
-def main() -> None:
-    source, text, folder = map(Path, sys.argv[1:])
-    figures, facts = read(source)
-    text.write_text(markdown(figures, facts), encoding="utf-8")
-    draw(figures, folder)
-
-
 if __name__ == "__main__":
-    main()
+    report(Path(sys.argv[1]))
