@@ -13,6 +13,7 @@ from pathlib import Path
 from types import TracebackType
 
 from pcode.utils.errors import UserError
+from tests.support.hosts.disturbance import Disturbance
 from tests.support.hosts.namespaces import entering, run, why_not
 from tests.support.hosts.network import Network
 
@@ -38,32 +39,41 @@ class Hosts:
     Args:
         num_hosts: at least 1; they are called host-1, host-2, ...
         rate_mbit: of each link, in Mbit/s, in each direction; None: as fast as the machine.
+        disturbance: between any two hosts. A process of its own then forwards between the links,
+            at the cost of a part of a core.
 
     Attributes:
         names: of the hosts.
         network: to slow and cut links.
+        relay: the process that forwards between the links, where that is not the kernel.
 
     Raises:
         UserError: they cannot be made here, or not that many.
     """
 
-    def __init__(self, num_hosts: int, rate_mbit: float | None = None) -> None:
+    def __init__(
+        self,
+        num_hosts: int,
+        rate_mbit: float | None = None,
+        disturbance: Disturbance | None = None,
+    ) -> None:
         if not 1 <= num_hosts <= MOST_HOSTS:
             raise UserError(f"{num_hosts} hosts: from 1 to {MOST_HOSTS} are possible")
         reason = why_not()
         if reason is not None:
             raise UserError(f"no hosts can be made here: {reason}")
         self.names = [f"host-{number}" for number in range(1, num_hosts + 1)]
+        self.relay: subprocess.Popen[bytes] | None = None
         self._holders: dict[str, subprocess.Popen[bytes]] = {}
         self._left = ExitStack()
         self._folder = Path(tempfile.mkdtemp(prefix="pcode-hosts-"))
         self._left.callback(shutil.rmtree, self._folder)
         with ExitStack() as undo:
             undo.callback(self.close)
-            self._make(rate_mbit)
+            self._make(rate_mbit, disturbance)
             undo.pop_all()
 
-    def _make(self, rate_mbit: float | None) -> None:
+    def _make(self, rate_mbit: float | None, disturbance: Disturbance | None) -> None:
         etc_hosts = self._folder / "hosts"
         lines = [f"{self.address(name)} {name}" for name in self.names]
         etc_hosts.write_text(
@@ -72,10 +82,12 @@ class Hosts:
         switch = self._hold("switch", etc_hosts)
         for name in self.names:
             self._holders[name] = self._hold(name, etc_hosts)
-        self.network = Network(switch.pid)
+        self.network = Network(switch.pid, is_bridged=disturbance is None)
         for name, holder in self._holders.items():
             self.network.plug_in(name, holder.pid, self.address(name), _PREFIX_BITS)
             self.network.set_rate(name, rate_mbit)
+        if disturbance is not None:
+            self.relay = self._start_relay(switch.pid, disturbance)
         pids = {name: holder.pid for name, holder in self._holders.items()}
         (self._folder / "holders.json").write_text(json.dumps(pids), encoding="utf-8")
         agent = self._folder / "agent"
@@ -91,20 +103,27 @@ class Hosts:
 
     def _hold(self, name: str, etc_hosts: Path) -> subprocess.Popen[bytes]:
         """Start the process that holds a host, and wait until the host can be entered."""
-        holder = subprocess.Popen(
-            [
-                *("unshare", "--net", "--uts", "--mount"),
-                *(sys.executable, "-I", "-S", str(_HERE / "holder.py"), name, str(etc_hosts)),
-            ],
+        namespaces = ["unshare", "--net", "--uts", "--mount"]
+        return self._start(namespaces, "holder.py", name, str(etc_hosts))
+
+    def _start_relay(self, switch: int, disturbance: Disturbance) -> subprocess.Popen[bytes]:
+        values = disturbance.latency_ms, disturbance.jitter_ms, disturbance.loss, disturbance.seed
+        words = [*map(str, values), *self.network.ports]
+        return self._start(entering(switch, "-n"), "relay.py", *words)
+
+    def _start(self, before: list[str], script: str, *words: str) -> subprocess.Popen[bytes]:
+        """Start a script that ends with its standard input, and wait until it is ready."""
+        process = subprocess.Popen(
+            [*before, sys.executable, "-I", "-S", str(_HERE / script), *words],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             start_new_session=True,  # a terminal's Ctrl-C is for what runs on the hosts
         )
-        self._left.callback(_end, holder)
-        assert holder.stdout is not None
-        if holder.stdout.readline() != b"ready\n":
-            raise RuntimeError(f"{name} cannot be made: its holder ended")
-        return holder
+        self._left.callback(_end, process, script)
+        assert process.stdout is not None
+        if process.stdout.readline() != b"ready\n":
+            raise RuntimeError(f"no hosts can be made: {script} ended")
+        return process
 
     def __enter__(self) -> Hosts:
         return self
@@ -132,7 +151,12 @@ class Hosts:
 
         Args:
             folder: to run it in, if not that of this process.
+
+        Raises:
+            RuntimeError: nothing is forwarded between the hosts any more.
         """
+        if self.relay is not None and self.relay.poll() is not None:
+            raise RuntimeError(_ended("relay.py", self.relay))
         inside = entering(self.process(name), "-n", "-u", "-m")
         return [*inside, "env", f"--chdir={folder or Path.cwd()}", *argv]
 
@@ -160,11 +184,21 @@ class Hosts:
         return int(run(self.command(name, ["cat", file])))
 
 
-def _end(holder: subprocess.Popen[bytes]) -> None:
-    """The end of its standard input ends a holder, once all else in its host is gone."""
+def _end(process: subprocess.Popen[bytes], script: str) -> None:
+    """The end of its standard input ends a holder, once all else in its host is gone, or a relay.
+
+    Raises:
+        RuntimeError: it has failed.
+    """
     try:
-        holder.communicate(timeout=_ENDING_SECONDS)
+        process.communicate(timeout=_ENDING_SECONDS)
     except subprocess.TimeoutExpired:
-        holder.kill()
-        holder.communicate()
+        process.kill()
+        process.communicate()
         raise
+    if process.returncode != 0:
+        raise RuntimeError(_ended(script, process))
+
+
+def _ended(script: str, process: subprocess.Popen[bytes]) -> str:
+    return f"{script}, which the hosts need, has ended with status {process.returncode}"
