@@ -1,4 +1,4 @@
-"""Hosts that are far apart, and lose packets."""
+"""Hosts that are far apart, lose packets, or compute slowly."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 
 from pcode.utils.errors import UserError
 from tests.hosts.talking import TALK, mbit, reaches, run_on, tool
-from tests.support.hosts import Disturbance, Hosts
+from tests.support.hosts import Disturbance, Hosts, why_no_limit
 
 pytestmark = pytest.mark.usefixtures("hosts_possible")
 
@@ -160,3 +160,35 @@ def test_the_tool_disturbs_what_the_command_sends() -> None:
     flags = "--latency_ms 10 --jitter_ms 0 --loss_percent 0 --"
     done = tool(*flags.split(), sys.executable, "-c", program)
     assert (done.stdout, done.stderr) == ("True\n", "")
+
+
+# Prints the share of a core that it gets.
+BUSY = (
+    "import time\n"
+    "begin, used = time.perf_counter(), time.process_time()\n"
+    "while time.perf_counter() < begin + .6:\n"
+    "    pass\n"
+    "print((time.process_time() - used) / (time.perf_counter() - begin))"
+)
+
+
+def test_all_that_a_slow_host_computes_gets_a_share_of_a_core() -> None:
+    reason = why_no_limit()
+    if reason is not None:
+        pytest.skip(f"no processor can be limited here: {reason}")
+    with Hosts(2) as hosts:
+        hosts.limit_processor("host-2", 0.9)
+        hosts.limit_processor("host-2", 0.2)
+        agent = hosts.variables["PRTE_MCA_plm_ssh_agent"]
+        commands = [
+            hosts.command("host-2", [sys.executable, "-c", BUSY]),
+            hosts.command("host-1", [agent, "host-2", sys.executable, "-c", f"'{BUSY}'"]),
+        ]
+        busy = [subprocess.Popen(each, stdout=subprocess.PIPE, text=True) for each in commands]
+        shares = [float(each.communicate(timeout=60)[0]) for each in busy]
+        groups = {run_on(hosts, name, "cat", "/proc/self/cgroup").stdout for name in hosts.names}
+        with pytest.raises(UserError, match=r"a share of 0\.01 of a core: at least 0\.05"):
+            hosts.limit_processor("host-2", 0.01)
+    assert 0.05 < sum(shares) < 0.3
+    assert len(groups) == 2
+    assert why_no_limit() is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from pcode.utils.errors import UserError
 from tests.support.hosts.disturbance import Disturbance
 from tests.support.hosts.namespaces import entering, run, why_not
 from tests.support.hosts.network import Network
+from tests.support.hosts.processor import LEAST_SHARE, Group
 
 _HERE = Path(__file__).parent
 # A private network's; nothing of the machine's own network is seen from the hosts.
@@ -65,9 +67,11 @@ class Hosts:
         self.names = [f"host-{number}" for number in range(1, num_hosts + 1)]
         self.relay: subprocess.Popen[bytes] | None = None
         self._holders: dict[str, subprocess.Popen[bytes]] = {}
+        self._groups: dict[str, Group] = {}
         self._left = ExitStack()
         self._folder = Path(tempfile.mkdtemp(prefix="pcode-hosts-"))
         self._left.callback(shutil.rmtree, self._folder)
+        self._left.callback(self._remove_groups)
         with ExitStack() as undo:
             undo.callback(self.close)
             self._make(rate_mbit, disturbance)
@@ -88,8 +92,7 @@ class Hosts:
             self.network.set_rate(name, rate_mbit)
         if disturbance is not None:
             self.relay = self._start_relay(switch.pid, disturbance)
-        pids = {name: holder.pid for name, holder in self._holders.items()}
-        (self._folder / "holders.json").write_text(json.dumps(pids), encoding="utf-8")
+        self._tell_agents()
         agent = self._folder / "agent"
         words = [
             sys.executable,
@@ -125,6 +128,20 @@ class Hosts:
             raise RuntimeError(f"no hosts can be made: {script} ended")
         return process
 
+    def _tell_agents(self) -> None:
+        """Write what an agent needs to know of each host."""
+        told = {name: (self.process(name), self._entry(name)) for name in self.names}
+        (self._folder / "holders.json").write_text(json.dumps(told), encoding="utf-8")
+
+    def _entry(self, name: str) -> str | None:
+        """The file by which a process comes under a host's limit, as seen from any host."""
+        group = self._groups.get(name)
+        return f"/proc/{os.getpid()}/root{group.entry}" if group is not None else None
+
+    def _remove_groups(self) -> None:
+        for group in self._groups.values():
+            group.remove()
+
     def __enter__(self) -> Hosts:
         return self
 
@@ -158,7 +175,31 @@ class Hosts:
         if self.relay is not None and self.relay.poll() is not None:
             raise RuntimeError(_ended("relay.py", self.relay))
         inside = entering(self.process(name), "-n", "-u", "-m")
-        return [*inside, "env", f"--chdir={folder or Path.cwd()}", *argv]
+        command = [*inside, "env", f"--chdir={folder or Path.cwd()}", *argv]
+        entry = self._entry(name)
+        if entry is None:
+            return command
+        return ["sh", "-c", 'echo 0 > "$0" && exec "$@"', entry, *command]
+
+    def limit_processor(self, name: str, share: float) -> None:
+        """Let a host compute more slowly.
+
+        All processes that are started on it from now on together get this share of the time of one
+        core (.5: half of it), spread evenly over time; so do, at once, those that were started
+        since an earlier call. A group is left behind where this process is killed.
+
+        Raises:
+            UserError: that share, or none here, is possible.
+        """
+        if not LEAST_SHARE <= share < float("inf"):
+            raise UserError(f"a share of {share} of a core: at least {LEAST_SHARE} is needed")
+        try:
+            if name not in self._groups:
+                self._groups[name] = Group(f"{self._folder.name}-{name}")
+            self._groups[name].limit(share)
+        except OSError as error:
+            raise UserError(f"the processor of {name} cannot be limited here: {error}") from error
+        self._tell_agents()
 
     def process(self, name: str) -> int:
         """Id of the process in whose namespaces the host is."""
