@@ -6,50 +6,13 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from pcode.utils.errors import UserError
+from tests.hosts.talking import alive, mbit, reaches, run_on, tool
 from tests.support.hosts import Hosts
-
-TALK = str(Path(__file__).with_name("talk.py"))
-
-
-def run_on(hosts: Hosts, name: str, *argv: str) -> subprocess.CompletedProcess[str]:
-    command = hosts.command(name, argv)
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-
-
-@contextmanager
-def taking(hosts: Hosts, name: str) -> Iterator[subprocess.Popen[str]]:
-    """A host that takes what one other sends it."""
-    command = hosts.command(name, [sys.executable, TALK, "take"])
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stdout is not None
-            assert process.stdout.readline() == "listening\n"
-            yield process
-        finally:
-            process.kill()
-
-
-def mbit(hosts: Hosts, sender: str, receiver: str, num_bytes: int) -> float:
-    """The rate, in Mbit/s, at which bytes come to the other host; what disturbs makes it lower."""
-    with taking(hosts, receiver) as process:
-        sent = run_on(hosts, sender, sys.executable, TALK, "send", receiver, str(num_bytes))
-        assert sent.returncode == 0, sent.stderr
-        assert process.communicate(timeout=60)[0] == f"{num_bytes}\n"
-    return 8e-6 * num_bytes / float(sent.stdout)
-
-
-def reaches(hosts: Hosts, sender: str, receiver: str) -> bool:
-    """Whether a connection comes about within two seconds."""
-    with taking(hosts, receiver):
-        sent = run_on(hosts, sender, sys.executable, TALK, "send", receiver, "1")
-    return sent.returncode == 0
 
 
 def test_connections_have_one_congestion_control(four_hosts: Hosts) -> None:
@@ -77,6 +40,7 @@ def test_the_machine_itself_is_left_as_it_was(four_hosts: Hosts) -> None:
     assert "port1" not in links
     assert "bridge" not in links
     assert "host-1" not in Path("/etc/hosts").read_text()
+    assert four_hosts.relay is None
 
 
 def test_links_have_their_rate_in_both_directions(four_hosts: Hosts) -> None:
@@ -127,26 +91,17 @@ def test_processes_on_hosts_end_with_them(hosts_possible: None) -> None:
     assert not any(alive(pid) for pid in [grandchild, *holders])
 
 
-def alive(process: int) -> bool:
-    """Whether it runs; one that nobody has collected yet does not."""
-    try:
-        stat = Path(f"/proc/{process}/stat").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-    return stat.rpartition(")")[2].split()[0] != "Z"
-
-
 def test_hosts_and_what_runs_there_go_when_their_maker_is_killed(
     hosts_possible: None, tmp_path: Path
 ) -> None:
     program = (
         "import subprocess\n"
-        "from tests.support.hosts import Hosts\n"
-        "hosts = Hosts(2)\n"
+        "from tests.support.hosts import Disturbance, Hosts\n"
+        "hosts = Hosts(2, disturbance=Disturbance(1))\n"
         "command = hosts.command('host-2', ['sh', '-c', 'setsid sleep 1000 & echo $!; wait'])\n"
         "started = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)\n"
         "print(started.stdout.readline(), started.pid)\n"
-        "print(*map(hosts.process, hosts.names), flush=True)\n"
+        "print(*map(hosts.process, hosts.names), hosts.relay.pid, flush=True)\n"
         "input()\n"
     )
     maker = subprocess.Popen(
@@ -159,7 +114,7 @@ def test_hosts_and_what_runs_there_go_when_their_maker_is_killed(
     )
     assert maker.stdout is not None
     processes = [int(word) for _ in range(3) for word in maker.stdout.readline().split()]
-    assert len(processes) == 4
+    assert len(processes) == 5
     maker.kill()
     maker.communicate(timeout=30)
     deadline = time.monotonic() + 30
@@ -172,14 +127,6 @@ def test_hosts_and_what_runs_there_go_when_their_maker_is_killed(
 def test_a_number_that_cannot_be_is_refused(number: int) -> None:
     with pytest.raises(UserError, match=f"{number} hosts: from 1 to 250"):
         Hosts(number)
-
-
-def tool(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "tests.support.hosts", *arguments]
-    root = Path(__file__).parents[2]
-    return subprocess.run(
-        command, cwd=root, capture_output=True, text=True, timeout=60, check=False
-    )
 
 
 def test_the_tool_runs_a_command_on_the_first_host(hosts_possible: None, tmp_path: Path) -> None:

@@ -3,7 +3,9 @@
 Needs Linux, root (or `unshare --user --map-root-user`), util-linux and iproute2.
 """
 
+from tests.support.hosts.disturbance import Disturbance
 from tests.support.hosts.hosts import Hosts
 from tests.support.hosts.namespaces import why_not
+from tests.support.hosts.processor import why_no_limit
 
-__all__ = ["Hosts", "why_not"]
+__all__ = ["Disturbance", "Hosts", "why_no_limit", "why_not"]

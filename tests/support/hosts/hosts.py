@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -13,8 +14,10 @@ from pathlib import Path
 from types import TracebackType
 
 from pcode.utils.errors import UserError
+from tests.support.hosts.disturbance import Disturbance
 from tests.support.hosts.namespaces import entering, run, why_not
 from tests.support.hosts.network import Network
+from tests.support.hosts.processor import LEAST_SHARE, Group
 
 _HERE = Path(__file__).parent
 # A private network's; nothing of the machine's own network is seen from the hosts.
@@ -38,32 +41,43 @@ class Hosts:
     Args:
         num_hosts: at least 1; they are called host-1, host-2, ...
         rate_mbit: of each link, in Mbit/s, in each direction; None: as fast as the machine.
+        disturbance: between any two hosts. A process of its own then forwards between the links,
+            at the cost of a part of a core.
 
     Attributes:
         names: of the hosts.
         network: to slow and cut links.
+        relay: the process that forwards between the links, where that is not the kernel.
 
     Raises:
         UserError: they cannot be made here, or not that many.
     """
 
-    def __init__(self, num_hosts: int, rate_mbit: float | None = None) -> None:
+    def __init__(
+        self,
+        num_hosts: int,
+        rate_mbit: float | None = None,
+        disturbance: Disturbance | None = None,
+    ) -> None:
         if not 1 <= num_hosts <= MOST_HOSTS:
             raise UserError(f"{num_hosts} hosts: from 1 to {MOST_HOSTS} are possible")
         reason = why_not()
         if reason is not None:
             raise UserError(f"no hosts can be made here: {reason}")
         self.names = [f"host-{number}" for number in range(1, num_hosts + 1)]
+        self.relay: subprocess.Popen[bytes] | None = None
         self._holders: dict[str, subprocess.Popen[bytes]] = {}
+        self._groups: dict[str, Group] = {}
         self._left = ExitStack()
         self._folder = Path(tempfile.mkdtemp(prefix="pcode-hosts-"))
         self._left.callback(shutil.rmtree, self._folder)
+        self._left.callback(self._remove_groups)
         with ExitStack() as undo:
             undo.callback(self.close)
-            self._make(rate_mbit)
+            self._make(rate_mbit, disturbance)
             undo.pop_all()
 
-    def _make(self, rate_mbit: float | None) -> None:
+    def _make(self, rate_mbit: float | None, disturbance: Disturbance | None) -> None:
         etc_hosts = self._folder / "hosts"
         lines = [f"{self.address(name)} {name}" for name in self.names]
         etc_hosts.write_text(
@@ -72,12 +86,13 @@ class Hosts:
         switch = self._hold("switch", etc_hosts)
         for name in self.names:
             self._holders[name] = self._hold(name, etc_hosts)
-        self.network = Network(switch.pid)
+        self.network = Network(switch.pid, is_bridged=disturbance is None)
         for name, holder in self._holders.items():
             self.network.plug_in(name, holder.pid, self.address(name), _PREFIX_BITS)
             self.network.set_rate(name, rate_mbit)
-        pids = {name: holder.pid for name, holder in self._holders.items()}
-        (self._folder / "holders.json").write_text(json.dumps(pids), encoding="utf-8")
+        if disturbance is not None:
+            self.relay = self._start_relay(switch.pid, disturbance)
+        self._tell_agents()
         agent = self._folder / "agent"
         words = [
             sys.executable,
@@ -91,20 +106,41 @@ class Hosts:
 
     def _hold(self, name: str, etc_hosts: Path) -> subprocess.Popen[bytes]:
         """Start the process that holds a host, and wait until the host can be entered."""
-        holder = subprocess.Popen(
-            [
-                *("unshare", "--net", "--uts", "--mount"),
-                *(sys.executable, "-I", "-S", str(_HERE / "holder.py"), name, str(etc_hosts)),
-            ],
+        namespaces = ["unshare", "--net", "--uts", "--mount"]
+        return self._start(namespaces, "holder.py", name, str(etc_hosts))
+
+    def _start_relay(self, switch: int, disturbance: Disturbance) -> subprocess.Popen[bytes]:
+        values = disturbance.latency_ms, disturbance.jitter_ms, disturbance.loss, disturbance.seed
+        words = [*map(str, values), *self.network.ports]
+        return self._start(entering(switch, "-n"), "relay.py", *words)
+
+    def _start(self, before: list[str], script: str, *words: str) -> subprocess.Popen[bytes]:
+        """Start a script that ends with its standard input, and wait until it is ready."""
+        process = subprocess.Popen(
+            [*before, sys.executable, "-I", "-S", str(_HERE / script), *words],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             start_new_session=True,  # a terminal's Ctrl-C is for what runs on the hosts
         )
-        self._left.callback(_end, holder)
-        assert holder.stdout is not None
-        if holder.stdout.readline() != b"ready\n":
-            raise RuntimeError(f"{name} cannot be made: its holder ended")
-        return holder
+        self._left.callback(_end, process, script)
+        assert process.stdout is not None
+        if process.stdout.readline() != b"ready\n":
+            raise RuntimeError(f"no hosts can be made: {script} ended")
+        return process
+
+    def _tell_agents(self) -> None:
+        """Write what an agent needs to know of each host."""
+        told = {name: (self.process(name), self._entry(name)) for name in self.names}
+        (self._folder / "holders.json").write_text(json.dumps(told), encoding="utf-8")
+
+    def _entry(self, name: str) -> str | None:
+        """The file by which a process comes under a host's limit, as seen from any host."""
+        group = self._groups.get(name)
+        return f"/proc/{os.getpid()}/root{group.entry}" if group is not None else None
+
+    def _remove_groups(self) -> None:
+        for group in self._groups.values():
+            group.remove()
 
     def __enter__(self) -> Hosts:
         return self
@@ -132,9 +168,38 @@ class Hosts:
 
         Args:
             folder: to run it in, if not that of this process.
+
+        Raises:
+            RuntimeError: nothing is forwarded between the hosts any more.
         """
+        if self.relay is not None and self.relay.poll() is not None:
+            raise RuntimeError(_ended("relay.py", self.relay))
         inside = entering(self.process(name), "-n", "-u", "-m")
-        return [*inside, "env", f"--chdir={folder or Path.cwd()}", *argv]
+        command = [*inside, "env", f"--chdir={folder or Path.cwd()}", *argv]
+        entry = self._entry(name)
+        if entry is None:
+            return command
+        return ["sh", "-c", 'echo 0 > "$0" && exec "$@"', entry, *command]
+
+    def limit_processor(self, name: str, share: float) -> None:
+        """Let a host compute more slowly.
+
+        All processes that are started on it from now on together get this share of the time of one
+        core (.5: half of it), spread evenly over time; so do, at once, those that were started
+        since an earlier call. A group is left behind where this process is killed.
+
+        Raises:
+            UserError: that share, or none here, is possible.
+        """
+        if not LEAST_SHARE <= share < float("inf"):
+            raise UserError(f"a share of {share} of a core: at least {LEAST_SHARE} is needed")
+        try:
+            if name not in self._groups:
+                self._groups[name] = Group(f"{self._folder.name}-{name}")
+            self._groups[name].limit(share)
+        except OSError as error:
+            raise UserError(f"the processor of {name} cannot be limited here: {error}") from error
+        self._tell_agents()
 
     def process(self, name: str) -> int:
         """Id of the process in whose namespaces the host is."""
@@ -160,11 +225,21 @@ class Hosts:
         return int(run(self.command(name, ["cat", file])))
 
 
-def _end(holder: subprocess.Popen[bytes]) -> None:
-    """The end of its standard input ends a holder, once all else in its host is gone."""
+def _end(process: subprocess.Popen[bytes], script: str) -> None:
+    """The end of its standard input ends a holder, once all else in its host is gone, or a relay.
+
+    Raises:
+        RuntimeError: it has failed.
+    """
     try:
-        holder.communicate(timeout=_ENDING_SECONDS)
+        process.communicate(timeout=_ENDING_SECONDS)
     except subprocess.TimeoutExpired:
-        holder.kill()
-        holder.communicate()
+        process.kill()
+        process.communicate()
         raise
+    if process.returncode != 0:
+        raise RuntimeError(_ended(script, process))
+
+
+def _ended(script: str, process: subprocess.Popen[bytes]) -> str:
+    return f"{script}, which the hosts need, has ended with status {process.returncode}"

@@ -54,7 +54,7 @@ class _Port:
 
 
 class Network:
-    """A bridge in a namespace of its own, and a virtual link from it to each host.
+    """A switch in a namespace of its own, and a virtual link from it to each host.
 
     Traffic is shaped where it leaves a host and where it leaves the switch towards a host: a link
     has its rate in both directions, whoever else sends at the same time. Connections over the links
@@ -62,13 +62,21 @@ class Network:
 
     Args:
         switch: the process that holds the switch's namespace.
+        is_bridged: whether the kernel forwards between the ports; another process does otherwise.
     """
 
-    def __init__(self, switch: int) -> None:
+    def __init__(self, switch: int, is_bridged: bool) -> None:
         self._switch = switch
+        self._is_bridged = is_bridged
         self._ports: dict[str, _Port] = {}
-        self._ip(switch, "link add bridge type bridge")
-        self._ip(switch, "link set bridge up")
+        if is_bridged:
+            self._ip(switch, "link add bridge type bridge")
+            self._ip(switch, "link set bridge up")
+
+    @property
+    def ports(self) -> list[str]:
+        """The names that the switch's ends of the links have there."""
+        return [port.outside.name for port in self._ports.values()]
 
     def plug_in(self, name: str, process: int, address: str, prefix_bits: int) -> None:
         """Connect a host.
@@ -82,7 +90,9 @@ class Network:
         number = len(self._ports) + 1
         port = f"port{number}"
         self._ip(self._switch, f"link add {port} type veth peer name eth0 netns {process}")
-        self._ip(self._switch, f"link set {port} master bridge up")
+        if self._is_bridged:
+            self._ip(self._switch, f"link set {port} master bridge")
+        self._ip(self._switch, f"link set {port} up")
         self._ip(process, f"addr add {address}/{prefix_bits} dev eth0")
         self._ip(process, "link set eth0 up")
         network = ip_network(f"{address}/{prefix_bits}", strict=False)
