@@ -99,7 +99,7 @@ def _main(arguments: Sequence[str]) -> int:
         place = detect()
         read_faults()
         parsed = parse(arguments)
-        config = _resolve(parsed.config, parsed.given, place)
+        config = resolve(parsed.config, parsed.given, place)
         mpirun = _mpirun(config.launch, arguments) if place is None else None
         shown = config.launch.hostfile if parsed.dry_run else None
         command = [] if mpirun is None else mpirun.command(shown)
@@ -212,24 +212,30 @@ def mpirun_of(flags: Launch, program: Sequence[str]) -> Mpirun:
     )
 
 
+def for_ranks(arguments: Sequence[str], work_dir: str | None) -> list[str]:
+    """Return arguments as ranks get them: the file of flags lies where the user is, not there."""
+    passed_on = list(arguments)
+    for position, argument in enumerate(passed_on) if work_dir is not None else ():
+        if passed_on[position - 1] == "--config":
+            passed_on[position] = os.path.abspath(argument)
+        elif argument.startswith("--config="):
+            passed_on[position] = f"--config={os.path.abspath(argument.removeprefix('--config='))}"
+    return passed_on
+
+
 def _mpirun(flags: Launch, arguments: Sequence[str]) -> Mpirun | None:
     """Return the mpirun that starts the nodes, or None where they run in this process."""
     if flags.backend == "sim" or flags.num_processes == 1:
         return None
     passed_on = [argument for argument in arguments if argument != "--dry_run"]
-    # The file of flags lies where the user is, not in the ranks' directory.
-    for position, argument in enumerate(passed_on) if flags.work_dir is not None else ():
-        if passed_on[position - 1] == "--config":
-            passed_on[position] = os.path.abspath(argument)
-        elif argument.startswith("--config="):
-            passed_on[position] = f"--config={os.path.abspath(argument.removeprefix('--config='))}"
+    passed_on = for_ranks(passed_on, flags.work_dir)
     mpirun = mpirun_of(flags, [os.path.abspath(sys.argv[0]), *passed_on])
     if not mpirun.is_remote:
         allow_open_files(mpirun.num_ranks)
     return mpirun
 
 
-def _resolve(config: Config, given: frozenset[str], place: RankEnvironment | None) -> Config:
+def resolve(config: Config, given: frozenset[str], place: RankEnvironment | None) -> Config:
     """Fill in what depends on where this process runs."""
     flags = config.launch
     if place is not None:

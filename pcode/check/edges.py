@@ -146,12 +146,12 @@ def _measure(
         else:
             row = _measure_one(communicator, own, seconds)
             found[place[own]] = torch.tensor(row, dtype=torch.float64)
-        _barrier(communicator)
+        barrier(communicator)
     communicator.all_reduce(found)
     return [Measured(edge, *found[index].tolist()) for edge, index in place.items()]
 
 
-def _barrier(communicator: Communicator) -> None:
+def barrier(communicator: Communicator) -> None:
     """Return when all ranks have come; unlike others, this barrier names who has not."""
     tokens = {rank: torch.zeros(1, dtype=torch.uint8) for rank in range(communicator.size)}
     own = tokens.pop(communicator.rank)

@@ -35,7 +35,7 @@ def test_an_edge_that_does_not_answer_is_named(tmp_path: Path, backend: str) -> 
 
 @pytest.mark.parametrize("backend", [SLOW_MPI, "gloo"])
 def test_a_rank_that_does_not_come_is_named(tmp_path: Path, backend: str) -> None:
-    (wrong,) = wrong_with_silent("_barrier", backend, tmp_path)
+    (wrong,) = wrong_with_silent("barrier", backend, tmp_path)
     assert wrong.startswith(f"--backend {backend}: rank 2 does not answer: ")
 
 

@@ -1,0 +1,307 @@
+"""Which method suits a network: what a step will take with each, before any training.
+
+python -m pcode.tools.advise --hostfile hosts --n_mpi_process 4 --arch vgg11 --batch_size 16
+python -m pcode.tools.advise --rate_mbit 100 --latency_ms 1 --n_mpi_process 4 --arch vgg11
+
+The first measures on the hosts, the second takes the network as given. Both take run.py's flags.
+"""
+
+import argparse
+import dataclasses
+import json
+import math
+import os
+import sys
+import textwrap
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from pcode.check import edges
+from pcode.check.commands import run_mpiruns
+from pcode.check.hosts import names_by_rank, place_ranks
+from pcode.config import Config, parse
+from pcode.config.parser import all_flags
+from pcode.launch.environment import detect
+from pcode.launch.mpirun import allow_open_files, go_to, with_variable
+from pcode.main import for_ranks, mpirun_of, resolve
+from pcode.tools.advise_measure import (
+    ERROR,
+    MARK,
+    METHODS,
+    Found,
+    Method,
+    measure_here,
+    plan_alone,
+    plans_of,
+)
+from pcode.tools.advise_network import (
+    Cost,
+    Network,
+    Prediction,
+    given,
+    measured,
+    predict,
+    sent_bytes,
+)
+from pcode.tools.advise_picture import draw
+from pcode.tools.command import FAILED, FORMATS, Parser, check_writable, say, tool, write
+from pcode.topology import Graph
+from pcode.utils.devices import threads_per_node, use_memory_well
+from pcode.utils.errors import RunError, UserError
+from pcode.utils.options import option, options_of
+from pcode.utils.tables import aligned
+
+# Times to an accuracy that differ by less are the same, as far as the prediction knows: steps vary
+# by as much. Of such methods the one that sends the most is the safest.
+EQUAL_SHARE = 0.05
+# After that mpirun is ended; ranks that wait for each other have --time_limit_seconds.
+_RANKS_SECONDS = 3600.0
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is asked besides run.py's flags."""
+
+    rate_mbit: float | None = option(
+        None, "rate of each host's link, each direction; none: measured on the hosts", above=0
+    )
+    latency_ms: float = option(0.0, "of the links, one way; with --rate_mbit", minimum=0)
+    loss_percent: float = option(
+        0.0, "packets that are lost; with --rate_mbit", minimum=0, below=100
+    )
+    gradient_ms: float | None = option(
+        None, "forward and backward; with --rate_mbit; none: measured in this process", above=0
+    )
+    picture: str | None = option(None, "file for a picture (.png, .pdf, .svg)")
+    output: str | None = option(None, "file for the figures (JSON)")
+
+
+@dataclass(frozen=True)
+class Row:
+    """A method and what is predicted of it."""
+
+    method: Method
+    cost: Cost
+    graph: Graph = field(repr=False)
+    prediction: Prediction
+
+    @property
+    def seconds_to_accuracy(self) -> float | None:
+        steps = self.method.steps
+        return None if steps is None else steps * self.prediction.step_seconds
+
+
+def choose(rows: Sequence[Row]) -> Row:
+    """Return the row to recommend, that with the least time to the accuracy: steps x step.
+
+    Of those within EQUAL_SHARE of it, the first in METHODS, whose order the rows have. Methods of
+    which nobody knows how many steps they need are not recommended.
+    """
+    times = [(row, row.seconds_to_accuracy) for row in rows]
+    known = [(row, seconds) for row, seconds in times if seconds is not None]
+    limit = (1 + EQUAL_SHARE) * min(seconds for _, seconds in known)
+    return next(row for row, seconds in known if seconds <= limit)
+
+
+def table(rows: Sequence[Row], alone_seconds: float) -> list[str]:
+    """Return the methods in columns, the shortest step first.
+
+    Args:
+        alone_seconds: a step without communication.
+    """
+    head = "method|MB sent|step ms|x alone|gradient|pass|waiting|steps to 95 %|seconds|flags"
+    body = []
+    for row in sorted(rows, key=lambda row: row.prediction.step_seconds):
+        part, seconds = row.prediction, row.seconds_to_accuracy
+        parts = part.step_seconds, part.gradient_seconds, part.pass_seconds, part.waiting_seconds
+        step, *shown = (f"{1e3 * each:,.4g}" for each in parts)
+        sent = f"{sent_bytes(row.cost, row.graph) / 1e6:.3g}"
+        times = f"{part.step_seconds / alone_seconds:.2f}"
+        needed = ("-", "-") if seconds is None else (str(row.method.steps), f"{seconds:,.3g}")
+        body.append([row.method.title, sent, step, times, *shown, *needed, row.method.command])
+    return aligned([head.split("|"), *body], {"method", "flags"})
+
+
+def advice(rows: Sequence[Row]) -> Iterator[str]:
+    """Yield which method to take, and what else is to be known."""
+    best = choose(rows)
+    least = min(seconds for row in rows if (seconds := row.seconds_to_accuracy) is not None)
+    is_least = best.seconds_to_accuracy == least
+    why = "the least" if is_least else f"as short as the least ({least:,.3g} s), and it sends more"
+    yield (
+        f"Take {best.method.title}: run.py {best.method.command}. Its steps x step are "
+        f"{best.seconds_to_accuracy:,.3g} s, {why}."
+    )
+    step = best.prediction.step_seconds
+    unknown = [row for row in rows if row.method.steps is None]
+    shortest = min(unknown, key=lambda row: row.prediction.step_seconds, default=best)
+    times = step / shortest.prediction.step_seconds
+    if times > 1 + EQUAL_SHARE:
+        yield (
+            f"{shortest.method.title} has a step {times:.3g} times as short: try it if the network "
+            f"is all that counts. It pays if it needs less than {times:.3g} times as many steps, "
+            "which is not known."
+        )
+    yield (
+        "Local steps, low ranks and sparse messages need more steps than exact averages, how many "
+        "depends on the model and its data: docs/slow-networks.md, where these figures are from."
+    )
+
+
+def _parse(arguments: Sequence[str]) -> tuple[Options, list[str]]:
+    """Return the tool's own options, and run.py's arguments."""
+    names = ", ".join(f"--{name}" for name in all_flags())
+    epilog = textwrap.fill(f"Flags of run.py, see its --help: {names}", 100)
+    settings = {"argument_default": argparse.SUPPRESS, "epilog": epilog}
+    parser = Parser("python -m pcode.tools.advise", __doc__, **settings)
+    flags = options_of(Options)
+    for name, flag in flags.items():
+        text = flag.help.replace("%", "%%")
+        parser.add_argument(f"--{name}", metavar=flag.placeholder, help=text)
+    found, of_run = parser.parse_known_args(arguments)
+    values = {
+        name: flags[name].accepted(flags[name].parse(text)) for name, text in vars(found).items()
+    }
+    options = Options(**values)
+    for name in ("latency_ms", "loss_percent", "gradient_ms") if options.rate_mbit is None else ():
+        if name in values:
+            raise UserError(f"--{name}: needs --rate_mbit; without it everything is measured")
+    check_writable("output", options.output)
+    check_writable("picture", options.picture, FORMATS)
+    # --work_dir is another directory.
+    files = {
+        name: os.path.abspath(values[name]) for name in ("output", "picture") if name in values
+    }
+    return dataclasses.replace(options, **files), of_run
+
+
+def _configure(arguments: Sequence[str], *, by_hand: bool) -> Config:
+    """Return the run's configuration."""
+    if detect() is not None:
+        raise UserError("it starts its ranks itself: without mpirun, torchrun or srun")
+    parsed = parse(arguments)
+    if parsed.dry_run or parsed.check:
+        raise UserError("--dry_run, --check: are run.py's; nothing is trained here anyway")
+    for name in sorted({name for method in METHODS for name in method.flags} - {"graph_topology"}):
+        if name in parsed.given:
+            raise UserError(f"--{name}: each method has its own, and all are gone through")
+    launch = parsed.config.launch
+    if launch.n_mpi_process < 2:
+        raise UserError("--n_mpi_process 1: a node alone sends nothing; 2 or more")
+    if launch.n_sub_process > 1:
+        raise UserError(
+            f"--n_sub_process {launch.n_sub_process}: what the processes of a node send each other "
+            "is not predicted; --n_sub_process 1"
+        )
+    if by_hand:  # every node has a machine like this one
+        threads = threads_per_node(launch.num_threads, 1)
+        launch = dataclasses.replace(launch, num_threads=threads, hostfile=None)
+    elif launch.backend == "sim":
+        raise UserError("--backend sim: it has no network to measure; mpi or gloo, or --rate_mbit")
+    return resolve(dataclasses.replace(parsed.config, launch=launch), parsed.given, None)
+
+
+def _on_hosts(config: Config, arguments: Sequence[str]) -> Callable[[], Found]:
+    """Return what lets the run's ranks measure, by paths of the directory where the user is.
+
+    Raises:
+        RunError: when called, if the ranks failed.
+    """
+    launch = config.launch
+    hosts = names_by_rank(place_ranks(mpirun_of(launch, []).hosts, launch.num_processes))
+    program = ["-m", "pcode.tools.advise_measure", ",".join(hosts)]
+    mpirun = mpirun_of(launch, [*program, *for_ranks(arguments, launch.work_dir)])
+    if not mpirun.is_remote:
+        allow_open_files(mpirun.num_ranks)
+    folder = str(Path(__file__).parents[2])  # as run.py, it lies there on every host
+    paths = [folder, *filter(None, [os.environ.get("PYTHONPATH")])]
+    command = with_variable(mpirun.command(), "PYTHONPATH", os.pathsep.join(paths))
+
+    def measure() -> Found:
+        (ended,) = run_mpiruns([command], _RANKS_SECONDS, say, here=not mpirun.is_remote)
+        for line in ended.output.splitlines() if ended.status == 0 else ():
+            if line.startswith(MARK):
+                return Found.read(line.removeprefix(MARK))
+        raise RunError(ended.reason(_RANKS_SECONDS).removeprefix(ERROR))
+
+    return measure
+
+
+def _figures(row: Row) -> dict[str, Any]:
+    """Return what is written of a method."""
+    method, prediction = row.method, row.prediction
+    return {
+        **{"title": method.title, "flags": method.flags, "steps": method.steps},
+        **{"cost": vars(row.cost), "sent_bytes": sent_bytes(row.cost, row.graph)},
+        **{"step_seconds": prediction.step_seconds, **vars(prediction)},
+    }
+
+
+@tool("advise")
+def main(arguments: Sequence[str]) -> int:
+    """Measure or take what is given, predict and advise."""
+    use_memory_well()
+    options, of_run = _parse(arguments)
+    mbit, latency, loss = options.rate_mbit, options.latency_ms / 1e3, options.loss_percent / 100
+    config = _configure(of_run, by_hand=mbit is not None)
+    by_hand = partial(measure_here, config, options.gradient_ms)
+    measure = _on_hosts(config, of_run) if mbit is None else by_hand
+    if config.launch.work_dir is not None:
+        go_to(config.launch.work_dir)
+    alone = plan_alone(config)
+    plans, left_out = plans_of(alone, config)
+    for reason in left_out:
+        print(f"left out: {reason}", flush=True)
+    try:
+        found = measure()
+    except RunError as error:
+        say(f"{ERROR}{error}")
+        return FAILED
+    num_nodes = alone.topology.num_nodes
+    if mbit is None:
+        network = measured(found.hosts, found.edges)
+    else:
+        network = given(list(map(str, range(num_nodes))), 1e6 * mbit, latency, loss)
+    gradient, graphs = found.speed.gradient_seconds, {t: plan.topology for t, plan in plans.items()}
+
+    def step(method: Method, at: Network) -> Prediction:
+        return predict(found.costs[method.title], gradient, graphs[method.title], at)
+
+    def seconds_at(method: Method, mbit: float) -> float:
+        return step(method, network.at_rate(1e6 * mbit)).step_seconds
+
+    rows = [
+        Row(method, found.costs[method.title], graphs[method.title], step(method, network))
+        for method in METHODS
+        if method.title in plans
+    ]
+    link_mbit = network.wire_mbit if math.isfinite(network.wire_mbit) else None  # on one host
+    best, data = choose(rows), config.data
+    print(
+        f"{config.model.arch} on {data.data}, batch {data.batch_size}, {num_nodes} nodes, "
+        f"{alone.topology.name}: forward and backward "
+        f"{1e3 * gradient:.4g} ms, a local step {1e3 * found.speed.local_seconds:.3g} ms"
+    )
+    if found.edges:
+        print("", *edges.table(found.edges, found.hosts, best.cost.message_bytes), sep="\n")
+    print("", *table(rows, found.speed.step_seconds), "", *advice(rows), sep="\n")
+    content = {
+        "options": dataclasses.asdict(options),
+        "link_mbit": link_mbit,
+        "speed": vars(found.speed),
+        "edges": list(map(vars, found.edges)),
+        "methods": list(map(_figures, rows)),
+        "advice": best.method.title,
+    }
+    write(options.output, json.dumps(content, indent=1) + "\n")
+    if options.picture is not None:
+        curves = {row.method.title: partial(seconds_at, row.method) for row in rows}
+        draw(curves, link_mbit, Path(options.picture))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
