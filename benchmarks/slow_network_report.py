@@ -54,6 +54,23 @@ class Figures:
         """A step's time in steps without communication, by rounds."""
         return [row["total"] / row["alone"] for row in self.steps[method]]
 
+    def advised(self) -> str:
+        """The method that advise names, and its time to the accuracy beside the best method's.
+
+        Both as measured, with the steps that advise counts on.
+        """
+        if self.advice is None:
+            return "-"
+        steps = {each["title"]: each["steps"] for each in self.advice["methods"]}
+        known = {
+            PEERS[method].title: needed * self.median(method)
+            for method in self.steps
+            if (needed := steps.get(PEERS[method].title)) is not None
+        }
+        title: str = self.advice["advice"]
+        beside = f" ({known[title] / min(known.values()):.2f})" if title in known else ""
+        return title + beside
+
     def predicted(self, method: str) -> float | None:
         """A step's seconds, where advise knows the method and it was measured."""
         if self.advice is None or method not in self.steps:
@@ -168,7 +185,8 @@ def _advice(scenarios: Sequence[Figures]) -> Iterator[str]:
     if not errors:
         return
     sizes = [abs(error) for error in errors]
-    advised = ["advised", *(each.advice["advice"] if each.advice else "-" for each in scenarios)]
+    advised = ["advised (its time to the accuracy / the best one's)"]
+    advised += [each.advised() for each in scenarios]
     yield from _table(
         f"A step as advise predicts it / as measured, s (error): {len(errors)} cells, median error "
         f"{100 * statistics.median(sizes):.0f} %, worst {100 * max(sizes):.0f} %:",
