@@ -15,7 +15,7 @@ import sys
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -27,16 +27,8 @@ from pcode.config.parser import all_flags
 from pcode.launch.environment import detect
 from pcode.launch.mpirun import allow_open_files, go_to, with_variable
 from pcode.main import for_ranks, mpirun_of, resolve
-from pcode.tools.advise_measure import (
-    ERROR,
-    MARK,
-    METHODS,
-    Found,
-    Method,
-    measure_here,
-    plan_alone,
-    plans_of,
-)
+from pcode.tools.advise_measure import ERROR, MARK, Found, measure_here
+from pcode.tools.advise_methods import METHODS, Method, plan_alone, plans_of
 from pcode.tools.advise_network import (
     Cost,
     Network,
@@ -85,13 +77,32 @@ class Row:
 
     method: Method
     cost: Cost
+    gradient_seconds: float
     graph: Graph = field(repr=False)
-    prediction: Prediction
+    network: Network = field(repr=False)
+
+    @cached_property
+    def prediction(self) -> Prediction:
+        return predict(self.cost, self.gradient_seconds, self.graph, self.network)
+
+    def seconds_at(self, mbit: float) -> float:
+        """Return the seconds of a step with links of that rate."""
+        network = self.network.at_rate(1e6 * mbit)
+        return dataclasses.replace(self, network=network).prediction.step_seconds
 
     @property
     def seconds_to_accuracy(self) -> float | None:
         steps = self.method.steps
         return None if steps is None else steps * self.prediction.step_seconds
+
+    def figures(self) -> dict[str, Any]:
+        """Return what is written."""
+        method, prediction = self.method, self.prediction
+        return {
+            **{"title": method.title, "flags": method.flags, "steps": method.steps},
+            **{"cost": vars(self.cost), "sent_bytes": sent_bytes(self.cost, self.graph)},
+            **{"step_seconds": prediction.step_seconds, **vars(prediction)},
+        }
 
 
 def choose(rows: Sequence[Row]) -> Row:
@@ -141,9 +152,8 @@ def advice(rows: Sequence[Row]) -> Iterator[str]:
     times = step / shortest.prediction.step_seconds
     if times > 1 + EQUAL_SHARE:
         yield (
-            f"{shortest.method.title} has a step {times:.3g} times as short: try it if the network "
-            f"is all that counts. It pays if it needs less than {times:.3g} times as many steps, "
-            "which is not known."
+            f"{shortest.method.title} has a step {times:.3g} times as short, and is not known to "
+            f"need less than {times:.3g} times as many of them, which decides."
         )
     yield (
         "Local steps, low ranks and sparse messages need more steps than exact averages, how many "
@@ -230,14 +240,12 @@ def _on_hosts(config: Config, arguments: Sequence[str]) -> Callable[[], Found]:
     return measure
 
 
-def _figures(row: Row) -> dict[str, Any]:
-    """Return what is written of a method."""
-    method, prediction = row.method, row.prediction
-    return {
-        **{"title": method.title, "flags": method.flags, "steps": method.steps},
-        **{"cost": vars(row.cost), "sent_bytes": sent_bytes(row.cost, row.graph)},
-        **{"step_seconds": prediction.step_seconds, **vars(prediction)},
-    }
+def _network(options: Options, found: Found, num_nodes: int) -> Network:
+    if options.rate_mbit is None:
+        return measured(found.hosts, found.edges)
+    latency_seconds, loss = options.latency_ms / 1e3, options.loss_percent / 100
+    hosts = [str(node) for node in range(num_nodes)]
+    return given(hosts, 1e6 * options.rate_mbit, latency_seconds, loss)
 
 
 @tool("advise")
@@ -245,10 +253,9 @@ def main(arguments: Sequence[str]) -> int:
     """Measure or take what is given, predict and advise."""
     use_memory_well()
     options, of_run = _parse(arguments)
-    mbit, latency, loss = options.rate_mbit, options.latency_ms / 1e3, options.loss_percent / 100
-    config = _configure(of_run, by_hand=mbit is not None)
-    by_hand = partial(measure_here, config, options.gradient_ms)
-    measure = _on_hosts(config, of_run) if mbit is None else by_hand
+    by_hand = options.rate_mbit is not None
+    config = _configure(of_run, by_hand=by_hand)
+    measure = None if by_hand else _on_hosts(config, of_run)
     if config.launch.work_dir is not None:
         go_to(config.launch.work_dir)
     alone = plan_alone(config)
@@ -256,50 +263,38 @@ def main(arguments: Sequence[str]) -> int:
     for reason in left_out:
         print(f"left out: {reason}", flush=True)
     try:
-        found = measure()
+        found = measure() if measure else measure_here(alone, plans, options.gradient_ms)
     except RunError as error:
         say(f"{ERROR}{error}")
         return FAILED
-    num_nodes = alone.topology.num_nodes
-    if mbit is None:
-        network = measured(found.hosts, found.edges)
-    else:
-        network = given(list(map(str, range(num_nodes))), 1e6 * mbit, latency, loss)
-    gradient, graphs = found.speed.gradient_seconds, {t: plan.topology for t, plan in plans.items()}
-
-    def step(method: Method, at: Network) -> Prediction:
-        return predict(found.costs[method.title], gradient, graphs[method.title], at)
-
-    def seconds_at(method: Method, mbit: float) -> float:
-        return step(method, network.at_rate(1e6 * mbit)).step_seconds
-
+    speed, graph, data = found.speed, alone.topology, config.data
+    network = _network(options, found, graph.num_nodes)
     rows = [
-        Row(method, found.costs[method.title], graphs[method.title], step(method, network))
+        Row(method, found.costs[title], speed.gradient_seconds, plans[title].topology, network)
         for method in METHODS
-        if method.title in plans
+        if (title := method.title) in plans
     ]
-    link_mbit = network.wire_mbit if math.isfinite(network.wire_mbit) else None  # on one host
-    best, data = choose(rows), config.data
+    best = choose(rows)
     print(
-        f"{config.model.arch} on {data.data}, batch {data.batch_size}, {num_nodes} nodes, "
-        f"{alone.topology.name}: forward and backward "
-        f"{1e3 * gradient:.4g} ms, a local step {1e3 * found.speed.local_seconds:.3g} ms"
+        f"{config.model.arch} on {data.data}, batch {data.batch_size}, {graph.num_nodes} nodes, "
+        f"{graph.name}: forward and backward {1e3 * speed.gradient_seconds:.4g} ms, a local step "
+        f"{1e3 * speed.local_seconds:.3g} ms"
     )
     if found.edges:
         print("", *edges.table(found.edges, found.hosts, best.cost.message_bytes), sep="\n")
-    print("", *table(rows, found.speed.step_seconds), "", *advice(rows), sep="\n")
+    print("", *table(rows, speed.step_seconds), "", *advice(rows), sep="\n")
+    link_mbit = network.wire_mbit if math.isfinite(network.wire_mbit) else None  # on one host
     content = {
         "options": dataclasses.asdict(options),
         "link_mbit": link_mbit,
-        "speed": vars(found.speed),
-        "edges": list(map(vars, found.edges)),
-        "methods": list(map(_figures, rows)),
+        "speed": vars(speed),
+        "edges": [vars(edge) for edge in found.edges],
+        "methods": [row.figures() for row in rows],
         "advice": best.method.title,
     }
     write(options.output, json.dumps(content, indent=1) + "\n")
     if options.picture is not None:
-        curves = {row.method.title: partial(seconds_at, row.method) for row in rows}
-        draw(curves, link_mbit, Path(options.picture))
+        draw({row.method.title: row.seconds_at for row in rows}, link_mbit, Path(options.picture))
     return 0
 
 

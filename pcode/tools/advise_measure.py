@@ -13,7 +13,6 @@ import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
@@ -22,72 +21,22 @@ from pcode.communication import Communicator
 from pcode.communication.base import NoCommunicator, TensorsByPeer, Wait
 from pcode.communication.connect import abort, connect, disconnect
 from pcode.communication.gathering import gather_floats
-from pcode.compression import COMPRESSORS
-from pcode.config import Config, make_config, parse
+from pcode.config import Config, parse
 from pcode.datasets import Batches
 from pcode.launch.environment import detect, rendezvous_address
 from pcode.main import resolve
-from pcode.optim import local_options, optimizer_class
+from pcode.tools.advise_methods import plan_alone, plans_of
 from pcode.tools.advise_network import Cost
-from pcode.topology import make_graph
 from pcode.training.node import Node
 from pcode.training.plan import Plan
-from pcode.training.planning import make_plan
 from pcode.utils.devices import check_gpus, device_of, use_memory_well
 from pcode.utils.errors import CommunicationError, RunError, UserError
-from pcode.utils.options import LARGEST_INTEGER, taken_by
 
 MARK = "pcode-advise:"  # begins the line with what the ranks have measured
 ERROR = "advise: error: "
 _WARM_UP, _STEPS = 2, 7  # of each method, exchanges; of the gradient, steps
-# So small a rate changes no model by much: echoes and one batch must not let one diverge.
-_STILL = {"lr_schedule_scheme": "constant", "lr": 1e-6, "lr_scaleup": False}
-_FROM_THE_BEGINNING = {"turn_on_local_step_from": 0, "resume": None, "evaluate": False}
-# Nodes that do not exchange within what is measured.
-_ALONE = {"optimizer": "sgd", "local_step": LARGEST_INTEGER, "consensus_stepsize": None}
 # The ends of an edge that does not answer say so before those that wait for them.
 _GRACE_SECONDS = 5.0
-
-
-@dataclass(frozen=True)
-class Method:
-    """A method, as run.py's flags.
-
-    Attributes:
-        steps: to 95 % test top-1 of VGG-11 on digits, 4 nodes of batch 16; None: not known.
-    """
-
-    title: str
-    flags: Mapping[str, Any]
-    steps: int | None = None
-
-    @property
-    def command(self) -> str:
-        return " ".join(f"--{name} {value}" for name, value in self.flags.items())
-
-
-def _choco(title: str, steps: int | None = None, **flags: Any) -> Method:
-    return Method(f"CHOCO, {title}", {"optimizer": "parallel_choco", **flags}, steps)
-
-
-def _power(title: str, **flags: Any) -> Method:
-    return Method(f"PowerGossip, {title}", {"optimizer": "power_gossip", **flags})
-
-
-# What tells neighbours the most about each other's models comes first. The steps are those of
-# docs/slow-networks.md, "Time to an accuracy"; all-reduce has DistributedDataParallel's.
-METHODS = (
-    Method("all-reduce", {"optimizer": "sgd", "graph_topology": "complete"}, 24),
-    Method("D-PSGD", {"optimizer": "sgd"}, 24),
-    _choco("qsgd 8", 36, comm_op="quantize_qsgd", quantize_level=8),
-    _choco("sign", 24, comm_op="sign"),
-    _choco("qsgd 4", 186, comm_op="quantize_qsgd", quantize_level=4),
-    *(_power(f"rank {rank}", gossip_rank=rank) for rank in (4, 2, 1)),
-    *(_choco(f"sign, {n} local steps", comm_op="sign", local_step=n) for n in (2, 4, 8)),
-    _power("rank 1, 4 local steps", gossip_rank=1, local_step=4),
-    _choco("random 1 %", 84, comm_op="compress_random_k", compress_ratio=0.99),
-    _choco("top 1 %", 108, comm_op="compress_top_k", compress_ratio=0.99),
-)
 
 
 class EchoCommunicator(NoCommunicator):
@@ -132,51 +81,6 @@ class Speed:
     def step_seconds(self) -> float:
         """Of a step without communication."""
         return self.gradient_seconds + self.local_seconds
-
-
-def plan_alone(config: Config) -> Plan:
-    """Plan the run with nodes that do not communicate.
-
-    Raises:
-        UserError: no run with these flags is possible, whatever the method.
-    """
-    flags = config.flat() | _STILL | _FROM_THE_BEGINNING
-    return make_plan(make_config(**{**flags, **_ALONE}))
-
-
-def _plan_of(method: Method, alone: Plan, config: Config) -> Plan:
-    given = config.flat() | _STILL | _FROM_THE_BEGINNING
-    config = make_config(**{**given, **method.flags})
-    learning, flags, topology = config.learning, config.flat(), alone.topology
-    if "graph_topology" in method.flags:
-        name, num_nodes = config.graph.graph_topology, topology.num_nodes
-        topology = make_graph(name, num_nodes, learning.manual_seed, flags)
-    kind = optimizer_class(learning.optimizer, topology)
-    compressor_class = COMPRESSORS[config.graph.comm_op]
-    compressor = compressor_class(**taken_by(compressor_class, flags))
-    adam = local_options(flags).get("adam")
-    kind.validate(topology, compressor=compressor, adam=adam, local_step=learning.local_step)
-    gamma = kind.default_consensus_stepsize(compressor)
-    config = make_config(**{**flags, "consensus_stepsize": gamma})
-    return dataclasses.replace(alone, config=config, topology=topology, compressor=compressor)
-
-
-def plans_of(alone: Plan, config: Config) -> tuple[dict[str, Plan], list[str]]:
-    """Return plans by the titles of methods, like that of nodes alone, and why others do not go.
-
-    D-PSGD on a complete graph is all-reduce, and left out.
-    """
-    plans: dict[str, Plan] = {}
-    reasons = []
-    for method in METHODS:
-        try:
-            plan = _plan_of(method, alone, config)
-        except UserError as error:
-            reasons.append(f"{method.title}: {error}")
-            continue
-        if plan.topology is not alone.topology or not plan.optimizer.centralized:
-            plans[method.title] = plan
-    return plans, reasons
 
 
 def _timed(work: Callable[[], object], device: torch.device) -> float:
@@ -272,12 +176,10 @@ class Found:
         return cls(Speed(**content["speed"]), costs, content["hosts"], edges)
 
 
-def measure_here(config: Config, gradient_ms: float | None) -> Found:
+def measure_here(alone: Plan, plans: Mapping[str, Plan], gradient_ms: float | None) -> Found:
     """Measure in this process, as one of the nodes; the gradient only if it is not given."""
-    torch.set_num_threads(config.launch.num_threads or 1)
-    alone = plan_alone(config)
+    torch.set_num_threads(alone.config.launch.num_threads or 1)
     bench = Bench(alone, gradient_seconds=None if gradient_ms is None else gradient_ms / 1e3)
-    plans, _ = plans_of(alone, config)
     return Found(bench.speed, {title: bench.cost(plan) for title, plan in plans.items()})
 
 

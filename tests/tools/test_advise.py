@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+import math
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,9 @@ import pytest
 from pcode.communication import ProcessCommunicator, Simulation
 from pcode.config import Config, make_config, parse
 from pcode.tools.advise import Row, advice, choose, main
-from pcode.tools.advise_measure import METHODS, Bench, EchoCommunicator, plan_alone, plans_of
-from pcode.tools.advise_network import Cost, Prediction, sent_bytes
+from pcode.tools.advise_measure import Bench, EchoCommunicator
+from pcode.tools.advise_methods import METHODS, plan_alone, plans_of
+from pcode.tools.advise_network import Cost, given, sent_bytes
 from pcode.topology import make_topology
 from pcode.training.node import Node
 from pcode.training.plan import Plan
@@ -160,19 +161,20 @@ def test_echoes_leave_every_optimizer_finite() -> None:
 
 
 def row(index: int, step_seconds: float) -> Row:
-    prediction = Prediction(step_seconds, 0.0, 0.0)
-    return Row(METHODS[index], Cost(1, 0.0), make_topology("ring", 4, 6), prediction)
+    """A method whose step takes so long, without any waiting."""
+    cost, network = Cost(1, step_seconds), given("abcd", math.inf, 0.0)
+    return Row(METHODS[index], cost, 0.0, make_topology("ring", 4, 6), network)
 
 
 def test_the_choice_is_by_steps_and_their_time() -> None:
     all_reduce, d_psgd, qsgd_8, sign = (row(index, 1.0) for index in range(4))
     assert choose([all_reduce, d_psgd, qsgd_8, sign]) is all_reduce
-    slower = replace(all_reduce, prediction=Prediction(1.04, 0.0, 0.0))
+    slower = row(0, 1.04)
     assert choose([slower, d_psgd, qsgd_8, sign]) is slower
     assert next(advice([slower, d_psgd])).endswith(
         "as short as the least (24 s), and it sends more."
     )
-    slower = replace(all_reduce, prediction=Prediction(1.06, 0.0, 0.0))
+    slower = row(0, 1.06)
     assert choose([slower, d_psgd, qsgd_8, sign]) is d_psgd
     assert next(advice([slower, d_psgd])).endswith("are 24 s, the least.")
     # 36 steps instead of 24.

@@ -1,0 +1,109 @@
+"""The methods among which advise.py chooses, and a run's plan with each of them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pcode.compression import COMPRESSORS
+from pcode.config import Config, make_config
+from pcode.optim import local_options, optimizer_class
+from pcode.topology import make_graph
+from pcode.training.plan import Plan
+from pcode.training.planning import make_plan
+from pcode.utils.errors import UserError
+from pcode.utils.options import LARGEST_INTEGER, taken_by
+
+# So small a rate changes no model by much: echoes and one batch must not let one diverge.
+_STILL = {"lr_schedule_scheme": "constant", "lr": 1e-6, "lr_scaleup": False}
+_FROM_THE_BEGINNING = {"turn_on_local_step_from": 0, "resume": None, "evaluate": False}
+# Nodes that do not exchange within what is measured.
+_ALONE = {"optimizer": "sgd", "local_step": LARGEST_INTEGER, "consensus_stepsize": None}
+
+
+@dataclass(frozen=True)
+class Method:
+    """A method, as run.py's flags.
+
+    Attributes:
+        steps: to 95 % test top-1 of VGG-11 on digits, 4 nodes of batch 16; None: not known.
+    """
+
+    title: str
+    flags: Mapping[str, Any]
+    steps: int | None = None
+
+    @property
+    def command(self) -> str:
+        return " ".join(f"--{name} {value}" for name, value in self.flags.items())
+
+
+def _choco(title: str, steps: int | None = None, **flags: Any) -> Method:
+    return Method(f"CHOCO, {title}", {"optimizer": "parallel_choco", **flags}, steps)
+
+
+def _power(title: str, **flags: Any) -> Method:
+    return Method(f"PowerGossip, {title}", {"optimizer": "power_gossip", **flags})
+
+
+# What tells neighbours the most about each other's models comes first. The steps are those of
+# docs/slow-networks.md, "Time to an accuracy"; all-reduce has DistributedDataParallel's.
+METHODS = (
+    Method("all-reduce", {"optimizer": "sgd", "graph_topology": "complete"}, 24),
+    Method("D-PSGD", {"optimizer": "sgd"}, 24),
+    _choco("qsgd 8", 36, comm_op="quantize_qsgd", quantize_level=8),
+    _choco("sign", 24, comm_op="sign"),
+    _choco("qsgd 4", 186, comm_op="quantize_qsgd", quantize_level=4),
+    *(_power(f"rank {rank}", gossip_rank=rank) for rank in (4, 2, 1)),
+    *(_choco(f"sign, {n} local steps", comm_op="sign", local_step=n) for n in (2, 4, 8)),
+    _power("rank 1, 4 local steps", gossip_rank=1, local_step=4),
+    _choco("random 1 %", 84, comm_op="compress_random_k", compress_ratio=0.99),
+    _choco("top 1 %", 108, comm_op="compress_top_k", compress_ratio=0.99),
+)
+
+
+def plan_alone(config: Config) -> Plan:
+    """Plan the run with nodes that do not communicate.
+
+    Raises:
+        UserError: no run with these flags is possible, whatever the method.
+    """
+    flags = config.flat() | _STILL | _FROM_THE_BEGINNING
+    return make_plan(make_config(**{**flags, **_ALONE}))
+
+
+def _plan_of(method: Method, alone: Plan, config: Config) -> Plan:
+    given = config.flat() | _STILL | _FROM_THE_BEGINNING
+    config = make_config(**{**given, **method.flags})
+    learning, flags, topology = config.learning, config.flat(), alone.topology
+    if "graph_topology" in method.flags:
+        name, num_nodes = config.graph.graph_topology, topology.num_nodes
+        topology = make_graph(name, num_nodes, learning.manual_seed, flags)
+    kind = optimizer_class(learning.optimizer, topology)
+    compressor_class = COMPRESSORS[config.graph.comm_op]
+    compressor = compressor_class(**taken_by(compressor_class, flags))
+    adam = local_options(flags).get("adam")
+    kind.validate(topology, compressor=compressor, adam=adam, local_step=learning.local_step)
+    gamma = kind.default_consensus_stepsize(compressor)
+    config = make_config(**{**flags, "consensus_stepsize": gamma})
+    return dataclasses.replace(alone, config=config, topology=topology, compressor=compressor)
+
+
+def plans_of(alone: Plan, config: Config) -> tuple[dict[str, Plan], list[str]]:
+    """Return plans by the titles of methods, like that of nodes alone, and why others do not go.
+
+    D-PSGD on a complete graph is all-reduce, and left out.
+    """
+    plans: dict[str, Plan] = {}
+    reasons = []
+    for method in METHODS:
+        try:
+            plan = _plan_of(method, alone, config)
+        except UserError as error:
+            reasons.append(f"{method.title}: {error}")
+            continue
+        if plan.topology is not alone.topology or not plan.optimizer.centralized:
+            plans[method.title] = plan
+    return plans, reasons
