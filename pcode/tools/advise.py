@@ -195,9 +195,10 @@ def _configure(arguments: Sequence[str], *, by_hand: bool) -> Config:
     parsed = parse(arguments)
     if parsed.dry_run or parsed.check:
         raise UserError("--dry_run, --check: are run.py's; nothing is trained here anyway")
-    for name in sorted({name for method in METHODS for name in method.flags} - {"graph_topology"}):
-        if name in parsed.given:
-            raise UserError(f"--{name}: each method has its own, and all are gone through")
+    # A --config may be that of a run.
+    own = {f"--{name}" for method in METHODS for name in method.flags} - {"--graph_topology"}
+    for flag in sorted(own & {argument.partition("=")[0] for argument in arguments}):
+        raise UserError(f"{flag}: each method has its own, and all are gone through")
     launch = parsed.config.launch
     if launch.n_mpi_process < 2:
         raise UserError("--n_mpi_process 1: a node alone sends nothing; 2 or more")

@@ -34,7 +34,7 @@ from pcode.utils.errors import CommunicationError, RunError, UserError
 
 MARK = "pcode-advise:"  # begins the line with what the ranks have measured
 ERROR = "advise: error: "
-_WARM_UP, _STEPS = 2, 7  # of each method, exchanges; of the gradient, steps
+_WARM_UP, _STEPS = 2, 11  # of each method, exchanges; of the gradient, steps
 # The ends of an edge that does not answer say so before those that wait for them.
 _GRACE_SECONDS = 5.0
 

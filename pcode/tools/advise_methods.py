@@ -76,7 +76,7 @@ def plan_alone(config: Config) -> Plan:
 
 def _plan_of(method: Method, alone: Plan, config: Config) -> Plan:
     given = config.flat() | _STILL | _FROM_THE_BEGINNING
-    config = make_config(**{**given, **method.flags})
+    config = make_config(**{**given, "local_step": 1, **method.flags})
     learning, flags, topology = config.learning, config.flat(), alone.topology
     if "graph_topology" in method.flags:
         name, num_nodes = config.graph.graph_topology, topology.num_nodes

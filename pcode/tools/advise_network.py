@@ -125,19 +125,16 @@ class Network:
             if self.crosses(edge):
                 sent[self.hosts[edge[0]]] += load
                 received[self.hosts[edge[1]]] += load
-        slowest = 0.0
-        for edge, load in loads.items():
-            way = self.ways.get(edge, self.other if self.crosses(edge) else Way(0.0, math.inf))
-            busy = load / way.bits
-            if self.crosses(edge):
-                sender, receiver = (self.hosts[node] for node in edge)
-                of_links = (
-                    sent[sender] / self.links[sender],
-                    received[receiver] / self.links[receiver],
-                )
-                busy = max(busy, *of_links)
-            slowest = max(slowest, way.latency_seconds + 8 * busy)
-        return slowest
+
+        def one(edge: Edge, load: float) -> float:
+            if not self.crosses(edge):
+                way = self.ways.get(edge, Way(0.0, math.inf))
+                return way.latency_seconds + 8 * load / way.bits
+            way, (i, j) = self.ways.get(edge, self.other), (self.hosts[node] for node in edge)
+            busiest = max(load / way.bits, sent[i] / self.links[i], received[j] / self.links[j])
+            return way.latency_seconds + 8 * busiest
+
+        return max((one(edge, load) for edge, load in loads.items()), default=0.0)
 
 
 def mathis_bits(round_trip_seconds: float, loss: float) -> float:

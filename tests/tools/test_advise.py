@@ -64,9 +64,13 @@ def test_a_network_given_by_hand(tmp_path: Path) -> None:
     assert f"Take {content['advice']}: run.py --optimizer " in ended.stdout
 
 
-def test_lines_are_sorted_by_the_step(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([*BY_HAND, "--rate_mbit", "0.1"]) == 0
+def test_lines_are_sorted_by_the_step(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    file = tmp_path / "run.yaml"  # whose own method is one of many
+    file.write_text("optimizer: dcd_psgd\nlocal_step: 3\nbatch_size: 16\n")
+    assert main([*BY_HAND, "--rate_mbit", "0.1", "--config", str(file)]) == 0
     printed = capsys.readouterr().out
+    assert printed.startswith("mlp on digits, batch 16, ")
+    assert lines_of(printed)["D-PSGD"][0] == "0.0769"  # 9,610 parameters, to 2 neighbours
     body = printed.split("\n\n")[1].splitlines()[1:]
     rows = lines_of(printed)
     steps = [
