@@ -180,10 +180,12 @@ class Peer:
     Attributes:
         title: for tables; that of `pcode.tools.advise`, where it knows the method.
         make: called with architecture, learning rate and this node's communicator.
+        is_ddp: whether it communicates within backward, so that it needs one.
     """
 
     title: str
     make: Callable[[str, float, Communicator], Method]
+    is_ddp: bool = False
 
 
 def time_steps(
@@ -258,7 +260,7 @@ def _choco(
 
 
 def _ddp(title: str, **options: Any) -> Peer:
-    return Peer(title, lambda arch, lr, _: ByDDP(arch, lr, **options))
+    return Peer(title, lambda arch, lr, _: ByDDP(arch, lr, **options), is_ddp=True)
 
 
 PEERS = {

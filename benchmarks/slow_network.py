@@ -26,7 +26,8 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -72,18 +73,19 @@ class Scenario:
     processors: dict[str, float] = field(default_factory=dict)
     gradient_ms: float | None = None
 
-    def hosts(self, num_hosts: int) -> Hosts:
-        """Make them; the caller closes them."""
+    @contextmanager
+    def hosts(self, num_hosts: int) -> Iterator[Hosts]:
+        """As many hosts as that, for as long as the block lasts."""
         disturbance = None
         if self.latency_ms or self.jitter_ms or self.loss_percent:
             disturbance = Disturbance(self.latency_ms, self.jitter_ms, self.loss_percent / 100)
-        hosts = Hosts(num_hosts, self.rate_mbit, disturbance)
-        for ends, mbit in self.ways_mbit.items():
-            one, other = ends.split()
-            hosts.network.set_way(one, other, mbit)
-        for name, share in self.processors.items():
-            hosts.limit_processor(name, share)
-        return hosts
+        with Hosts(num_hosts, self.rate_mbit, disturbance) as hosts:
+            for ends, mbit in self.ways_mbit.items():
+                one, other = ends.split()
+                hosts.network.set_way(one, other, mbit)
+            for name, share in self.processors.items():
+                hosts.limit_processor(name, share)
+            yield hosts
 
 
 def run_on(hosts: Hosts, command: Sequence[str]) -> None:
@@ -154,21 +156,28 @@ def main() -> None:
     for path in arguments.scenarios:
         scenario = Scenario(**yaml.safe_load(path.read_text(encoding="utf-8")) or {})
         output = arguments.folder / f"{path.stem}.json"
-        kept = json.loads(output.read_text(encoding="utf-8")) if output.exists() else {}
-        figures = {
+        settings = {
             "nodes": arguments.nodes,
             "batch_size": arguments.batch_size,
             "target": TARGET,
             "scenario": asdict(scenario),
-            "steps": kept.get("steps", {}),
-            "accuracy": kept.get("accuracy", {}),
-            "advice": kept.get("advice", {}),
         }
+        figures = {**settings, "steps": {}, "accuracy": {}, "advice": {}}
+        if output.exists():
+            figures = json.loads(output.read_text(encoding="utf-8"))
+            if other := [name for name, value in settings.items() if figures[name] != value]:
+                sys.exit(f"slow_network.py: {output}: was measured with other {', '.join(other)}")
+        # Where nothing computes gradients DDP sends none.
+        methods = [
+            name
+            for name in arguments.methods
+            if scenario.gradient_ms is None or not PEERS[name].is_ddp
+        ]
         for arch in arguments.models:
             timed = Steps(
                 arch,
                 arguments.batch_size,
-                arguments.methods,
+                methods,
                 arguments.rounds,
                 arguments.seconds,
                 scenario.gradient_ms,

@@ -96,8 +96,9 @@ def measure_steps(options: Steps, node: Communicator) -> dict[str, Any]:
     """For each method, a row of figures for each round.
 
     In a round the method's turn follows one without communication, whose time of a step is the
-    row's "alone". Method after method, and not one turn of each in every round: what has not run
-    for a minute is slow at first, on machines that take idle programs' memory away.
+    row's "alone", and on the slowest node "alone_slowest". Method after method, and not one turn of
+    each in every round: what has not run for a minute is slow at first, on machines that take idle
+    programs' memory away.
     """
     batch = random_batch(options.batch_size, SEED + node.rank)
     # A rate that leaves the models as they are, for as long as it takes.
@@ -112,15 +113,20 @@ def measure_steps(options: Steps, node: Communicator) -> dict[str, Any]:
         if first["total"] > MOST_TURNS * options.seconds:
             alone = block(base, batch, num_alone, node)
             rows[BASE].append(alone)
-            rows[name] = [{**first, "alone": alone["total"]}]
+            rows[name] = [first | beside(alone)]
             continue
         num_steps = _steps_in(options.seconds, first["total"], method)
         rows[name] = []
         for _ in range(options.rounds):
             rows[BASE].append(block(base, batch, num_alone, node))
             row = block(method, batch, num_steps, node)
-            rows[name].append({**row, "alone": rows[BASE][-1]["total"]})
+            rows[name].append(row | beside(rows[BASE][-1]))
     return rows
+
+
+def beside(alone: dict[str, Any]) -> dict[str, float]:
+    """What a row has of the steps without communication before it."""
+    return {"alone": alone["total"], "alone_slowest": max(alone["busy"])}
 
 
 def _steps_in(seconds: float, step_seconds: float, method: Method) -> int:

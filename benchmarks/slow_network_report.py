@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import statistics
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,8 @@ SHOWN = tuple(part for part in PARTS if part != "data")
 # PowerSGD needs its first steps whole.
 WHOLE_STEPS = 2
 WHOLE = {"power_sgd_1": "ddp", "power_sgd_4": "ddp"}
+# What advise calls otherwise.
+ADVISED_AS = {"ddp": "all-reduce"}
 
 
 @dataclass(frozen=True)
@@ -51,25 +53,28 @@ class Figures:
         return float(statistics.median(row[figure] for row in self.steps[method]))
 
     def ratios(self, method: str) -> list[float]:
-        """A step's time in steps without communication, by rounds."""
-        return [row["total"] / row["alone"] for row in self.steps[method]]
+        """A step's time in steps without communication, by rounds.
 
-    def advised(self) -> str:
-        """The method that advise names, and its time to the accuracy beside the best method's.
+        Everyone waits for the slowest: where hosts are unequal, of its steps.
+        """
+        alone = "alone_slowest" if self.is_unequal else "alone"
+        return [row["total"] / row[alone] for row in self.steps[method]]
 
-        Both as measured, with the steps that advise counts on.
+    def advised(self, steps: Mapping[str, float]) -> str:
+        """The method that advise names, and its time to the target beside the best method's.
+
+        Args:
+            steps: method -> how many it needs; others do not count.
         """
         if self.advice is None:
             return "-"
-        steps = {each["title"]: each["steps"] for each in self.advice["methods"]}
-        known = {
-            PEERS[method].title: needed * self.median(method)
-            for method in self.steps
-            if (needed := steps.get(PEERS[method].title)) is not None
-        }
         title: str = self.advice["advice"]
-        beside = f" ({known[title] / min(known.values()):.2f})" if title in known else ""
-        return title + beside
+        times = {
+            ADVISED_AS.get(method, PEERS[method].title): needed * self.median(method)
+            for method, needed in steps.items()
+            if method in self.steps
+        }
+        return f"{title} ({times[title] / min(times.values()):.2f})" if title in times else title
 
     def predicted(self, method: str) -> float | None:
         """A step's seconds, where advise knows the method and it was measured."""
@@ -133,20 +138,26 @@ def _step(figures: Figures, method: str) -> str:
     return f"{middle:.2f} ({lower:.2f} to {upper:.2f})"
 
 
-def _to_target(scenarios: Sequence[Figures]) -> Iterator[str]:
-    """Time to the target: measured, or else steps x time.
+def _steps_needed(scenarios: Sequence[Figures]) -> dict[str, float]:
+    """Method -> steps to the target; they do not depend on the network."""
+    return {
+        method: point["step"]
+        for method in _methods(scenarios)
+        for each in scenarios
+        if (point := each.reached(method)) is not None
+    }
 
-    How many steps a method needs does not depend on the network.
-    """
-    methods = [
-        name for name in _methods(scenarios) if any(each.reached(name) for each in scenarios)
-    ]
+
+def _to_target(scenarios: Sequence[Figures]) -> Iterator[str]:
+    """Time to the target: measured, or else steps x time."""
+    needed = _steps_needed(scenarios)
     rows = [["", "steps", *(each.name for each in scenarios)]]
-    for method in methods:
-        (steps, *_) = (point["step"] for each in scenarios if (point := each.reached(method)))
-        times = [_seconds_to_target(each, method, steps) for each in scenarios]
-        rows.append([PEERS[method].title, f"{steps:.0f}", *times])
-    if methods:
+    for method in _methods(scenarios):
+        if any(method in each.accuracy for each in scenarios):
+            steps = needed.get(method)
+            times = [_seconds_to_target(each, method, steps) for each in scenarios]
+            rows.append([PEERS[method].title, "-" if steps is None else f"{steps:.0f}", *times])
+    if len(rows) > 1:
         yield from _table(
             f"Seconds to {scenarios[0].target:g} % test top-1 on digits (mean over the nodes' "
             "models); ~: steps x time of a step, with PowerSGD's first two at DDP's:",
@@ -154,12 +165,15 @@ def _to_target(scenarios: Sequence[Figures]) -> Iterator[str]:
         )
 
 
-def _seconds_to_target(figures: Figures, method: str, steps: float) -> str:
+def _seconds_to_target(figures: Figures, method: str, steps: float | None) -> str:
     point = figures.reached(method)
     if point is not None:
         return f"{point['seconds']:.0f}"
+    if method in figures.accuracy:
+        last = figures.accuracy[method]["curve"][-1]
+        return f"{last['test_top1']:.1f} % after {last['seconds']:.0f}"
     whole = WHOLE.get(method)
-    if method not in figures.steps or (whole is not None and whole not in figures.steps):
+    if steps is None or any(each not in figures.steps for each in (method, whole or method)):
         return "-"
     seconds = steps * figures.median(method)
     if whole is not None:
@@ -185,8 +199,9 @@ def _advice(scenarios: Sequence[Figures]) -> Iterator[str]:
     if not errors:
         return
     sizes = [abs(error) for error in errors]
-    advised = ["advised (its time to the accuracy / the best one's)"]
-    advised += [each.advised() for each in scenarios]
+    needed = _steps_needed(scenarios)
+    advised = ["advised (its steps x time / the least)"]
+    advised += [each.advised(needed) for each in scenarios]
     yield from _table(
         f"A step as advise predicts it / as measured, s (error): {len(errors)} cells, median error "
         f"{100 * statistics.median(sizes):.0f} %, worst {100 * max(sizes):.0f} %:",
@@ -209,7 +224,9 @@ def _busy(figures: Figures) -> Iterator[str]:
     rows = [["", "step", *(f"host-{1 + rank}" for rank in range(num_nodes))]]
     for method in _methods([figures]):
         by_round = zip(*(row["busy"] for row in figures.steps[method]), strict=True)
-        times = (f"{1e3 * statistics.median(values):.0f}" for values in by_round)
+        times = [f"{1e3 * statistics.median(values):.0f}" for values in by_round]
+        if PEERS[method].is_ddp:  # it waits within backward
+            times = ["-"] * num_nodes
         rows.append([PEERS[method].title, f"{1e3 * figures.median(method):.0f}", *times])
     yield from _table(f"A step, and what of it a host does not wait, ms, {figures.name}:", rows)
 

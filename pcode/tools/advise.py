@@ -28,7 +28,7 @@ from pcode.launch.environment import detect
 from pcode.launch.mpirun import allow_open_files, go_to, with_variable
 from pcode.main import for_ranks, mpirun_of, resolve
 from pcode.tools.advise_measure import ERROR, MARK, Found, measure_here
-from pcode.tools.advise_methods import METHODS, Method, plan_alone, plans_of
+from pcode.tools.advise_methods import METHODS, STEPS_WITHIN, Method, plan_alone, plans_of
 from pcode.tools.advise_network import (
     Cost,
     Network,
@@ -46,9 +46,6 @@ from pcode.utils.errors import RunError, UserError
 from pcode.utils.options import option, options_of
 from pcode.utils.tables import aligned
 
-# Times to an accuracy that differ by less are the same, as far as the prediction knows: steps vary
-# by as much. Of such methods the one that sends the most is the safest.
-EQUAL_SHARE = 0.05
 # After that mpirun is ended; ranks that wait for each other have --time_limit_seconds.
 _RANKS_SECONDS = 3600.0
 
@@ -108,13 +105,10 @@ class Row:
 def choose(rows: Sequence[Row]) -> Row:
     """Return the row to recommend, that with the least time to the accuracy: steps x step.
 
-    Of those within EQUAL_SHARE of it, the first in METHODS, whose order the rows have. Methods of
-    which nobody knows how many steps they need are not recommended.
+    Methods of which nobody knows how many steps they need are not recommended.
     """
-    times = [(row, row.seconds_to_accuracy) for row in rows]
-    known = [(row, seconds) for row, seconds in times if seconds is not None]
-    limit = (1 + EQUAL_SHARE) * min(seconds for _, seconds in known)
-    return next(row for row, seconds in known if seconds <= limit)
+    known = [row for row in rows if row.method.steps is not None]
+    return min(known, key=lambda row: row.seconds_to_accuracy or 0.0)
 
 
 def table(rows: Sequence[Row], alone_seconds: float) -> list[str]:
@@ -139,21 +133,17 @@ def table(rows: Sequence[Row], alone_seconds: float) -> list[str]:
 def advice(rows: Sequence[Row]) -> Iterator[str]:
     """Yield which method to take, and what else is to be known."""
     best = choose(rows)
-    least = min(seconds for row in rows if (seconds := row.seconds_to_accuracy) is not None)
-    is_least = best.seconds_to_accuracy == least
-    why = "the least" if is_least else f"as short as the least ({least:,.3g} s), and it sends more"
     yield (
         f"Take {best.method.title}: run.py {best.method.command}. Its steps x step are "
-        f"{best.seconds_to_accuracy:,.3g} s, {why}."
+        f"{best.seconds_to_accuracy:,.3g} s, the least; steps are known to within {STEPS_WITHIN}."
     )
     step = best.prediction.step_seconds
     unknown = [row for row in rows if row.method.steps is None]
     shortest = min(unknown, key=lambda row: row.prediction.step_seconds, default=best)
-    times = step / shortest.prediction.step_seconds
-    if times > 1 + EQUAL_SHARE:
+    if (times := step / shortest.prediction.step_seconds) > 1:
         yield (
-            f"{shortest.method.title} has a step {times:.3g} times as short, and is not known to "
-            f"need less than {times:.3g} times as many of them, which decides."
+            f"{shortest.method.title} has a step {times:.3g} times as short. It pays if it needs "
+            f"fewer than {times:.3g} times as many steps, which is not known."
         )
     yield (
         "Local steps, low ranks and sparse messages need more steps than exact averages, how many "
@@ -197,8 +187,11 @@ def _configure(arguments: Sequence[str], *, by_hand: bool) -> Config:
         raise UserError("--dry_run, --check: are run.py's; nothing is trained here anyway")
     # A --config may be that of a run.
     own = {f"--{name}" for method in METHODS for name in method.flags} - {"--graph_topology"}
+    own |= {"--consensus_stepsize"}
     for flag in sorted(own & {argument.partition("=")[0] for argument in arguments}):
         raise UserError(f"{flag}: each method has its own, and all are gone through")
+    for line in parsed.warnings:
+        say(f"warning: {line}")
     launch = parsed.config.launch
     if launch.n_mpi_process < 2:
         raise UserError("--n_mpi_process 1: a node alone sends nothing; 2 or more")
@@ -229,9 +222,9 @@ def _on_hosts(config: Config, arguments: Sequence[str]) -> Callable[[], Found]:
         allow_open_files(mpirun.num_ranks)
     folder = str(Path(__file__).parents[2])  # as run.py, it lies there on every host
     paths = [folder, *filter(None, [os.environ.get("PYTHONPATH")])]
-    command = with_variable(mpirun.command(), "PYTHONPATH", os.pathsep.join(paths))
 
     def measure() -> Found:
+        command = with_variable(mpirun.command(), "PYTHONPATH", os.pathsep.join(paths))
         (ended,) = run_mpiruns([command], _RANKS_SECONDS, say, here=not mpirun.is_remote)
         for line in ended.output.splitlines() if ended.status == 0 else ():
             if line.startswith(MARK):

@@ -48,14 +48,16 @@ def _power(title: str, **flags: Any) -> Method:
     return Method(f"PowerGossip, {title}", {"optimizer": "power_gossip", **flags})
 
 
-# What tells neighbours the most about each other's models comes first. The steps are those of
-# docs/slow-networks.md, "Time to an accuracy"; all-reduce has DistributedDataParallel's.
+# Of one run each, evaluated every so many steps.
+STEPS_WITHIN = 6
+# The steps are those of docs/slow-networks.md, "Time to an accuracy"; all-reduce has
+# DistributedDataParallel's.
 METHODS = (
     Method("all-reduce", {"optimizer": "sgd", "graph_topology": "complete"}, 24),
     Method("D-PSGD", {"optimizer": "sgd"}, 24),
     _choco("qsgd 8", 36, comm_op="quantize_qsgd", quantize_level=8),
     _choco("sign", 24, comm_op="sign"),
-    _choco("qsgd 4", 186, comm_op="quantize_qsgd", quantize_level=4),
+    _choco("qsgd 4", comm_op="quantize_qsgd", quantize_level=4),
     *(_power(f"rank {rank}", gossip_rank=rank) for rank in (4, 2, 1)),
     *(_choco(f"sign, {n} local steps", comm_op="sign", local_step=n) for n in (2, 4, 8)),
     _power("rank 1, 4 local steps", gossip_rank=1, local_step=4),

@@ -3,7 +3,8 @@
 In steady state everyone waits for the slowest: a node that is ahead waits for its neighbours'
 messages, they for theirs, and so on. The step is therefore that of the slowest way between two
 nodes. What is left out: packets take time of the cores that compute, which counts where hosts have
-few cores or links are faster than some Gbit/s, and nodes differ from step to step.
+few cores or links are faster than some Gbit/s; a connection that was idle begins slowly, which
+takes some round trips and counts where they are long; and nodes differ from step to step.
 """
 
 from __future__ import annotations
@@ -162,7 +163,11 @@ def given(
 
 
 def measured(hosts: Sequence[str], found: Sequence[Measured]) -> Network:
-    """Return the network of measured edges: a host's link is as fast as the best of them there."""
+    """Return the network of measured edges: a host's link is as fast as the best of them there.
+
+    Where loss and distance, and not the link, limit a connection, two of them at once are faster
+    than that.
+    """
     ways: dict[Edge, Way] = {}
     for each in found:
         (i, j), latency = each.edge, each.latency_seconds

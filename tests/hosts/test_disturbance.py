@@ -42,14 +42,14 @@ def answers(hosts: Hosts, count: int, limit_seconds: float) -> list[tuple[int, f
 
 def test_a_round_trip_takes_twice_the_latency() -> None:
     with Hosts(2, disturbance=Disturbance(latency_ms=20)) as hosts:
-        times = [time for _, time in answers(hosts, 10, 1.0)]
+        times = [time for _, time in answers(hosts, 10, 30.0)]
     assert len(times) == 10
-    assert 40 <= min(times) < 60
+    assert min(times) >= 40
 
 
 def test_jitter_varies_the_delay_and_keeps_the_order() -> None:
     with Hosts(2, disturbance=Disturbance(latency_ms=10, jitter_ms=8)) as hosts:
-        times = [time for _, time in answers(hosts, 20, 1.0)]
+        times = [time for _, time in answers(hosts, 20, 30.0)]
         at_once = [number for number, _ in answers(hosts, 100, 0.0)]
         mbit(hosts, "host-1", "host-2", 1_000_000)
     assert min(times) >= 4
@@ -171,6 +171,8 @@ BUSY = (
     "print((time.process_time() - used) / (time.perf_counter() - begin))"
 )
 
+GROUP = ("cat", "/proc/self/cgroup")
+
 
 def test_all_that_a_slow_host_computes_gets_a_share_of_a_core() -> None:
     reason = why_no_limit()
@@ -179,16 +181,12 @@ def test_all_that_a_slow_host_computes_gets_a_share_of_a_core() -> None:
     with Hosts(2) as hosts:
         hosts.limit_processor("host-2", 0.9)
         hosts.limit_processor("host-2", 0.2)
+        share = float(run_on(hosts, "host-2", sys.executable, "-c", BUSY).stdout)
+        groups = [run_on(hosts, name, *GROUP).stdout for name in hosts.names]
         agent = hosts.variables["PRTE_MCA_plm_ssh_agent"]
-        commands = [
-            hosts.command("host-2", [sys.executable, "-c", BUSY]),
-            hosts.command("host-1", [agent, "host-2", sys.executable, "-c", f"'{BUSY}'"]),
-        ]
-        busy = [subprocess.Popen(each, stdout=subprocess.PIPE, text=True) for each in commands]
-        shares = [float(each.communicate(timeout=60)[0]) for each in busy]
-        groups = {run_on(hosts, name, "cat", "/proc/self/cgroup").stdout for name in hosts.names}
+        by_agent = run_on(hosts, "host-1", agent, "host-2", *GROUP).stdout
         with pytest.raises(UserError, match=r"a share of 0\.01 of a core: at least 0\.05"):
             hosts.limit_processor("host-2", 0.01)
-    assert 0.05 < sum(shares) < 0.3
-    assert len(groups) == 2
+    assert share < 0.3
+    assert by_agent == groups[1] != groups[0]
     assert why_no_limit() is None

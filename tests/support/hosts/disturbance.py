@@ -13,7 +13,7 @@ class Disturbance:
 
     A reply is disturbed as well, so that a round trip takes twice the latency. Nothing overtakes
     what the same host has sent before it: where packets are closer to each other than the jitter,
-    those behind a late one come with it.
+    those behind a late one come with it. It takes the machine's root: no other has the buffers.
 
     Args:
         latency_ms: delay of each packet, in milliseconds, one way.

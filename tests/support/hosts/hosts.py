@@ -71,7 +71,6 @@ class Hosts:
         self._left = ExitStack()
         self._folder = Path(tempfile.mkdtemp(prefix="pcode-hosts-"))
         self._left.callback(shutil.rmtree, self._folder)
-        self._left.callback(self._remove_groups)
         with ExitStack() as undo:
             undo.callback(self.close)
             self._make(rate_mbit, disturbance)
@@ -138,10 +137,6 @@ class Hosts:
         group = self._groups.get(name)
         return f"/proc/{os.getpid()}/root{group.entry}" if group is not None else None
 
-    def _remove_groups(self) -> None:
-        for group in self._groups.values():
-            group.remove()
-
     def __enter__(self) -> Hosts:
         return self
 
@@ -196,6 +191,7 @@ class Hosts:
         try:
             if name not in self._groups:
                 self._groups[name] = Group(f"{self._folder.name}-{name}")
+                self._left.callback(self._groups[name].remove)
             self._groups[name].limit(share)
         except OSError as error:
             raise UserError(f"the processor of {name} cannot be limited here: {error}") from error

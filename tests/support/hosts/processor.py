@@ -70,7 +70,7 @@ class Group:
             (self._folder / name).write_text(value, encoding="utf-8")
 
     def remove(self) -> None:
-        """Remove it, once what is in it has been killed."""
+        """Kill what is in it, and remove it."""
         deadline = time.monotonic() + _ENDING_SECONDS
         while True:
             for process in self.entry.read_text(encoding="utf-8").split():
@@ -87,7 +87,11 @@ class Group:
 def why_no_limit() -> str | None:
     """Why no processor of a host can be limited here, or None where it can."""
     try:
-        Group(f"pcode-trial-{os.getpid()}").remove()
+        group = Group(f"pcode-trial-{os.getpid()}")
+        try:
+            group.limit(LEAST_SHARE)
+        finally:
+            group.remove()
     except OSError as error:
         return str(error)
     return None

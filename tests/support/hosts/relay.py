@@ -21,7 +21,7 @@ import time
 # Of linux/if_packet.h, if_ether.h and asm-generic/socket.h; Python does not name them.
 SOL_PACKET, STATISTICS, VNET_HDR, IGNORE_OUTGOING = 263, 6, 15, 23
 ETH_P_ALL = 3
-BUFFERS = {socket.SO_SNDBUF: 32, socket.SO_RCVBUF: 33}  # with what sets each beyond its limit
+SO_SNDBUFFORCE, SO_RCVBUFFORCE = 32, 33
 # Before each frame stands the kernel's note of what is left to do for a network card: whether a
 # checksum is to be filled in, and what size of segments a packet of up to 64 KiB is to be cut into.
 NOTE = struct.Struct("=BBHHHH")
@@ -45,10 +45,8 @@ class Port:
         self.socket.setsockopt(SOL_PACKET, VNET_HDR, 1)
         self.socket.setsockopt(SOL_PACKET, IGNORE_OUTGOING, 1)
         # What waits for the link is counted in the first, what waits to be read in the second.
-        for option, beyond in BUFFERS.items():
+        for option in (SO_SNDBUFFORCE, SO_RCVBUFFORCE):  # of the machine's root alone
             self.socket.setsockopt(socket.SOL_SOCKET, option, BUFFER_BYTES)
-            with contextlib.suppress(PermissionError):  # root of a user namespace only
-                self.socket.setsockopt(socket.SOL_SOCKET, beyond, BUFFER_BYTES)
         self.socket.bind((name, ETH_P_ALL))
         self.socket.setblocking(False)
 
