@@ -19,6 +19,8 @@ from pcode.utils.options import LARGEST_INTEGER, taken_by
 # So small a rate changes no model by much: echoes and one batch must not let one diverge.
 _STILL = {"lr_schedule_scheme": "constant", "lr": 1e-6, "lr_scaleup": False}
 _FROM_THE_BEGINNING = {"turn_on_local_step_from": 0, "resume": None, "evaluate": False}
+# Where a method does not say otherwise.
+_PLAIN = {"local_step": 1, "mix_promptly": False}
 # Nodes that do not exchange within what is measured.
 _ALONE = {"optimizer": "sgd", "local_step": LARGEST_INTEGER, "consensus_stepsize": None}
 
@@ -44,8 +46,8 @@ def _choco(title: str, steps: int | None = None, **flags: Any) -> Method:
     return Method(f"CHOCO, {title}", {"optimizer": "parallel_choco", **flags}, steps)
 
 
-def _power(title: str, **flags: Any) -> Method:
-    return Method(f"PowerGossip, {title}", {"optimizer": "power_gossip", **flags})
+def _power(title: str, steps: int | None = None, **flags: Any) -> Method:
+    return Method(f"PowerGossip, {title}", {"optimizer": "power_gossip", **flags}, steps)
 
 
 # Of one run each, evaluated every so many steps.
@@ -58,9 +60,14 @@ METHODS = (
     _choco("qsgd 8", 36, comm_op="quantize_qsgd", quantize_level=8),
     _choco("sign", 24, comm_op="sign"),
     _choco("qsgd 4", comm_op="quantize_qsgd", quantize_level=4),
-    *(_power(f"rank {rank}", gossip_rank=rank) for rank in (4, 2, 1)),
-    *(_choco(f"sign, {n} local steps", comm_op="sign", local_step=n) for n in (2, 4, 8)),
+    _power("rank 4", 36, gossip_rank=4),
+    _power("rank 2", gossip_rank=2),
+    _power("rank 1", gossip_rank=1),
+    _power("rank 4, promptly", 24, gossip_rank=4, mix_promptly=True),
     _power("rank 1, 4 local steps", gossip_rank=1, local_step=4),
+    _choco("sign, 2 local steps", 42, comm_op="sign", local_step=2),
+    _choco("sign, 4 local steps", 54, comm_op="sign", local_step=4),
+    _choco("sign, 8 local steps", comm_op="sign", local_step=8),
     _choco("random 1 %", 84, comm_op="compress_random_k", compress_ratio=0.99),
     _choco("top 1 %", 108, comm_op="compress_top_k", compress_ratio=0.99),
 )
@@ -78,7 +85,7 @@ def plan_alone(config: Config) -> Plan:
 
 def _plan_of(method: Method, alone: Plan, config: Config) -> Plan:
     given = config.flat() | _STILL | _FROM_THE_BEGINNING
-    config = make_config(**{**given, "local_step": 1, **method.flags})
+    config = make_config(**{**given, **_PLAIN, **method.flags})
     learning, flags, topology = config.learning, config.flat(), alone.topology
     if "graph_topology" in method.flags:
         name, num_nodes = config.graph.graph_topology, topology.num_nodes

@@ -136,7 +136,7 @@ def test_bytes_are_those_that_real_optimizers_send(graph: str) -> None:
         ({"overlap": False}, "CHOCO, qsgd 4", (1, 0, False)),
         ({}, "PowerGossip, rank 1", (1, 1, False)),
         ({"power_iterations": 3}, "PowerGossip, rank 2", (3, 1, False)),
-        ({"power_iterations": 3, "mix_promptly": True}, "PowerGossip, rank 2", (3, 0, False)),
+        ({"power_iterations": 3}, "PowerGossip, rank 4, promptly", (3, 0, False)),
     ],
 )
 def test_what_an_optimizer_waits_for_is_seen(
