@@ -10,7 +10,7 @@ import torch
 
 from pcode.compression.kernels.cpu.blocks import add_scaled
 from pcode.compression.kernels.cpu.cache import kernel
-from pcode.compression.kernels.cpu.memory import BLOCK, Doubles, Floats, Ints, block_at, floats_at
+from pcode.compression.kernels.cpu.memory import BLOCK, Doubles, Floats, Ints, floats_at
 from pcode.compression.kernels.cpu.parallel import run_shares
 from pcode.optim.local import LocalStep
 from pcode.optim.low_rank import LEFT, RIGHT, SMALLEST_SHARE, WHOLE, LowRank, Mix
@@ -20,7 +20,7 @@ from pcode.optim.sgd_update import update_block
 SEGMENT_ENTRIES = 1 << 18
 # Columns of a piece that is multiplied from the left: few enough for GROUP rows of them to stay in
 # the first-level cache, and for so many rows that their sums are few beside them.
-STRIP = 2 * BLOCK
+STRIP = 4 * BLOCK
 # Rows that are multiplied together from the left, while their sums are at hand.
 GROUP = 4
 _NO_ADDRESSES, _NO_COEFFICIENTS = np.zeros(0, np.int64), np.zeros((0, 5), np.float32)
@@ -85,21 +85,27 @@ def _product(a: Floats, b: Floats) -> float:
 @kernel
 def _add_rows(target: Floats, x: int, row_bytes: int, factors: Floats) -> None:
     """target += sum_i factors[i] * row i of a block, where rows lie so many bytes apart."""
-    if factors.size == GROUP:
-        f0, f1, f2, f3 = factors[0], factors[1], factors[2], factors[3]
-        a, b = floats_at(x, target.size), floats_at(x + row_bytes, target.size)
-        c = floats_at(x + 2 * row_bytes, target.size)
-        d = floats_at(x + 3 * row_bytes, target.size)
-        for i in range(target.size):
+    size, together = target.size, factors.size // GROUP * GROUP
+    for row in range(0, together, GROUP):
+        f0, f1, f2, f3 = factors[row], factors[row + 1], factors[row + 2], factors[row + 3]
+        begin = x + row * row_bytes
+        a, b = floats_at(begin, size), floats_at(begin + row_bytes, size)
+        c, d = floats_at(begin + 2 * row_bytes, size), floats_at(begin + 3 * row_bytes, size)
+        for i in range(size):
             target[i] += (f0 * a[i] + f1 * b[i]) + (f2 * c[i] + f3 * d[i])
-        return
-    for row in range(factors.size):
-        add_scaled(target, floats_at(x + row * row_bytes, target.size), factors[row])
+    for row in range(together, factors.size):
+        add_scaled(target, floats_at(x + row * row_bytes, size), factors[row])
 
 
 @kernel
-def _mix(change: Floats, at: Vectors, weights: Floats, piece: Ints, i: int, j: int) -> None:
-    """Set change to what a block of row i, from column j on, is to change by."""
+def _mix(
+    change: Floats, at: Vectors, weights: Floats, piece: Ints, i: int, j: int, scales: Floats
+) -> None:
+    """Set change to what columns of row i, from j on, are to change by.
+
+    Args:
+        scales: room for as many numbers as the rank.
+    """
     _, rows, columns, kind, place, other = piece
     change[:] = 0
     for edge in range(weights.size):
@@ -108,21 +114,12 @@ def _mix(change: Floats, at: Vectors, weights: Floats, piece: Ints, i: int, j: i
             sent = floats_at(at.difference + of_other + 4 * j, change.size)
             add_scaled(change, sent, weights[edge])
             continue
+        left, right = at.difference + of_other, at.basis + of_place
+        if kind == RIGHT:
+            left, right = at.basis + of_place, at.difference + of_other
         for k in range(at.rank):
-            if kind == LEFT:
-                left = at.difference + of_other + 4 * (k * rows + i)
-                right = at.basis + of_place + 4 * (k * columns + j)
-            else:
-                left = at.basis + of_place + 4 * (k * rows + i)
-                right = at.difference + of_other + 4 * (k * columns + j)
-            scale = np.float32(weights[edge] * floats_at(left, 1)[0])
-            add_scaled(change, floats_at(right, change.size), scale)
-
-
-@kernel
-def _some_at(address: int, size: int) -> Floats:
-    """As `block_at`, where a row has whole blocks: what is fetched is not needed otherwise."""
-    return block_at(address, size) if size == BLOCK else floats_at(address, size)
+            scales[k] = weights[edge] * floats_at(left + 4 * (k * rows + i), 1)[0]
+        _add_rows(change, right + 4 * j, 4 * columns, scales)
 
 
 @kernel
@@ -140,31 +137,31 @@ def _change(
     begin: int,
     end: int,
     room: Floats,
+    scales: Floats,
 ) -> None:
     """Mix and update columns of row i of a tensor.
 
     Args:
         coefficients: none where there is no local step.
-        room: a block of zeros where it does not mix.
+        room: for the change: zeros where it does not mix.
     """
     piece, steps = pieces.tensors[tensor], coefficients.shape[0] > 0
     offset, _, columns, _, _, _ = piece
-    for j in range(begin, end, BLOCK):
-        size, entry = min(BLOCK, end - j), i * columns + j
-        change = room[:size]
-        if mixes:
-            _mix(change, at, weights, piece, i, j)
-        block = _some_at(x + 4 * (offset + entry), size)
-        if steps:
-            update_block(
-                block,
-                _some_at(gradients[tensor] + 4 * entry, size),
-                _some_at(buf + 4 * (offset + entry), size),
-                change,
-                coefficients[tensor],
-            )
-        elif mixes:
-            add_scaled(block, change, np.float32(1))
+    size, entry = end - begin, i * columns + begin
+    change = room[:size]
+    if mixes:
+        _mix(change, at, weights, piece, i, begin, scales)
+    block = floats_at(x + 4 * (offset + entry), size)
+    if steps:
+        update_block(
+            block,
+            floats_at(gradients[tensor] + 4 * entry, size),
+            floats_at(buf + 4 * (offset + entry), size),
+            change,
+            coefficients[tensor],
+        )
+    elif mixes:
+        add_scaled(block, change, np.float32(1))
 
 
 @kernel
@@ -212,7 +209,8 @@ def _pass(
     """Change x, and multiply what has changed while it is in the first-level cache."""
     step = x, gradients, buf, coefficients
     num_vectors = weights.size * at.rank
-    room, totals = np.zeros(BLOCK, np.float32), np.empty((weights.size, at.rank))
+    rooms = np.zeros(STRIP, np.float32), np.empty(at.rank, np.float32)
+    totals = np.empty((weights.size, at.rank))
     for segment in range(first, last):
         tensor, row, count, column, num_columns, place_of_sums = pieces.segments[segment]
         piece = pieces.tensors[tensor]
@@ -227,7 +225,7 @@ def _pass(
             for j in range(column, end, STRIP):
                 stop = min(j + STRIP, end)
                 for each in range(i, i + num_rows):
-                    _change(at, weights, mixes, *step, pieces, tensor, each, j, stop, room)
+                    _change(at, weights, mixes, *step, pieces, tensor, each, j, stop, *rooms)
                 block = x + 4 * (offset + i * columns + j)
                 if sends and kind == LEFT:
                     _multiply_left(own, at, piece, block, i, num_rows, num_columns)
