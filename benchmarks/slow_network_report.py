@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import statistics
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -90,10 +91,11 @@ class Figures:
 
 
 def read(folder: Path) -> dict[str, list[Figures]]:
-    """The figures of each model, by scenarios."""
+    """The figures of each model, by scenarios, slow links first."""
     found: dict[str, list[Figures]] = {}
-    for path in sorted(folder.glob("*.json")):
-        kept = json.loads(path.read_text(encoding="utf-8"))
+    texts = {path: path.read_text(encoding="utf-8") for path in sorted(folder.glob("*.json"))}
+    every = [(path, json.loads(text)) for path, text in texts.items()]
+    for path, kept in sorted(every, key=lambda each: each[1]["scenario"]["rate_mbit"] or math.inf):
         for arch, steps in kept["steps"].items():
             accuracy, scenario = kept["accuracy"].get(arch, {}), kept["scenario"]
             is_unequal = bool(scenario["ways_mbit"] or scenario["processors"])
@@ -234,7 +236,7 @@ def _busy(figures: Figures) -> Iterator[str]:
 def report(folder: Path) -> str:
     """Make tables.md and the pictures of what is in the folder; the tables."""
     found = read(folder)
-    lines = []
+    lines = ["What it was measured on is in the JSON file of each scenario.", ""]
     for arch, scenarios in found.items():
         lines += [f"# {TITLES[arch]}", *_steps(scenarios), *_to_target(scenarios)]
         lines += _advice(scenarios)
