@@ -209,7 +209,7 @@ def _pass(
     """Change x, and multiply what has changed while it is in the first-level cache."""
     step = x, gradients, buf, coefficients
     num_vectors = weights.size * at.rank
-    rooms = np.zeros(STRIP, np.float32), np.empty(at.rank, np.float32)
+    scratch = np.zeros(STRIP, np.float32), np.empty(at.rank, np.float32)
     totals = np.empty((weights.size, at.rank))
     for segment in range(first, last):
         tensor, row, count, column, num_columns, place_of_sums = pieces.segments[segment]
@@ -225,7 +225,7 @@ def _pass(
             for j in range(column, end, STRIP):
                 stop = min(j + STRIP, end)
                 for each in range(i, i + num_rows):
-                    _change(at, weights, mixes, *step, pieces, tensor, each, j, stop, *rooms)
+                    _change(at, weights, mixes, *step, pieces, tensor, each, j, stop, *scratch)
                 block = x + 4 * (offset + i * columns + j)
                 if sends and kind == LEFT:
                     _multiply_left(own, at, piece, block, i, num_rows, num_columns)
