@@ -13,17 +13,17 @@ import torch
 
 from pcode.check.check import check
 from pcode.communication import Simulation
-from pcode.communication.connect import abort, connect, disconnect
+from pcode.communication.connect import abort, disconnect
 from pcode.communication.injection import read_faults
 from pcode.config import Config, parse
 from pcode.config.launch_options import Launch
 from pcode.config.options import AUTO
+from pcode.joining import join
 from pcode.launch.environment import (
     RankEnvironment,
     check_ranks,
     detect,
     num_nodes_of,
-    rendezvous_address,
 )
 from pcode.launch.hostfile import all_here, check_slots, read_hostfile
 from pcode.launch.mpirun import Mpirun, allow_open_files, go_to, with_variable
@@ -39,7 +39,6 @@ from pcode.training.resume import FOUND_VARIABLE
 from pcode.training.sync import StopRequest
 from pcode.utils.devices import (
     check_gpus,
-    device_of,
     gpu_notices,
     threads_per_node,
     use_memory_well,
@@ -278,16 +277,7 @@ def _be_rank(plan: Plan, config: Config, place: RankEnvironment, request: StopRe
     flags = plan.config.launch
     connected, status = False, 0
     try:
-        processes = connect(
-            flags.backend,
-            place.rank,
-            place.num_ranks,
-            device=device_of(flags.on_cuda, flags.world, place.rank),
-            limit_seconds=flags.time_limit_seconds,
-            address=None if flags.backend == "mpi" else rendezvous_address(),
-            comm_device=flags.comm_device,
-            all_here=place.all_here,
-        )
+        processes = join(flags, place)
         connected = True
         try:
             terminal = os.environ.get(LAUNCHER_VARIABLE) == "terminal" or sys.stderr.isatty()

@@ -27,16 +27,17 @@ from pcode.check.hosts import (
 )
 from pcode.check.report import WRONG_STATUS, Facts, Report, report_hosts
 from pcode.communication import Communicator
-from pcode.communication.connect import abort, connect, disconnect
+from pcode.communication.connect import abort, disconnect
 from pcode.communication.gathering import gather_floats
 from pcode.config import Config
 from pcode.config.launch_options import Launch
 from pcode.config.options import AUTO
-from pcode.launch.environment import RankEnvironment, rendezvous_address
+from pcode.joining import join
+from pcode.launch.environment import RankEnvironment
 from pcode.launch.mpirun import Mpirun, find_mpirun, go_to, with_variable
 from pcode.training.plan import Plan
 from pcode.training.planning import check_launch, make_plan
-from pcode.utils.devices import check_gpus, device_of
+from pcode.utils.devices import check_gpus
 from pcode.utils.errors import CommunicationError, UserError
 
 # An edge answers sooner, or there is no training over it.
@@ -195,16 +196,7 @@ def _check_as_rank(
     except UserError as error:  # on this host, maybe not on others
         own["error"] = str(error)
     try:
-        communicator = connect(
-            options.backend,
-            place.rank,
-            place.num_ranks,
-            device=device_of(options.on_cuda, options.world, place.rank),
-            limit_seconds=options.time_limit_seconds,
-            address=None if options.backend == "mpi" else rendezvous_address(),
-            comm_device=options.comm_device,
-            all_here=place.all_here,
-        )
+        communicator = join(options, place)
         _check_together(communicator, config, plan, own, report)
         status = 0
         if names is None:  # otherwise the launcher counts the lines and prints the last

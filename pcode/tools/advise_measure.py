@@ -19,17 +19,18 @@ import torch
 from pcode.check.edges import EdgeError, Measured, barrier, edges_of, measure_all, named
 from pcode.communication import Communicator
 from pcode.communication.base import NoCommunicator, TensorsByPeer, Wait
-from pcode.communication.connect import abort, connect, disconnect
+from pcode.communication.connect import abort, disconnect
 from pcode.communication.gathering import gather_floats
 from pcode.config import Config, parse
 from pcode.datasets import Batches
-from pcode.launch.environment import detect, rendezvous_address
+from pcode.joining import join
+from pcode.launch.environment import detect
 from pcode.main import resolve
 from pcode.tools.advise_methods import plan_alone, plans_of
 from pcode.tools.advise_network import Cost
 from pcode.training.node import Node
 from pcode.training.plan import Plan
-from pcode.utils.devices import check_gpus, device_of, use_memory_well
+from pcode.utils.devices import check_gpus, use_memory_well
 from pcode.utils.errors import CommunicationError, RunError, UserError
 
 MARK = "pcode-advise:"  # begins the line with what the ranks have measured
@@ -214,16 +215,7 @@ def _be_rank(hosts: Sequence[str], arguments: Sequence[str]) -> None:
         config = resolve(parsed.config, parsed.given, place)
         launch = config.launch
         torch.set_num_threads(launch.num_threads or 1)
-        communicator = connect(
-            launch.backend,
-            place.rank,
-            place.num_ranks,
-            device=device_of(launch.on_cuda, launch.world, place.rank),
-            limit_seconds=launch.time_limit_seconds,
-            address=None if launch.backend == "mpi" else rendezvous_address(),
-            comm_device=launch.comm_device,
-            all_here=place.all_here,
-        )
+        communicator = join(launch, place)
         found = _measure_on_all(communicator, config, hosts)
         if place.rank == 0:
             print(f"{MARK}{json.dumps(dataclasses.asdict(found))}", flush=True)
