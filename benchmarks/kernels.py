@@ -56,6 +56,7 @@ from pcode.optim import PowerGossip
 from pcode.optim.fused import FUSED_STEPS
 from pcode.optim.sgd_update import SGDUpdate
 from pcode.topology import make_topology
+from pcode.utils.devices import use_memory_well
 from pcode.utils.layout import Layout
 
 COPY_BYTES = 8.0
@@ -267,6 +268,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, help="JSON file for all times")
     arguments = parser.parse_args()
 
+    use_memory_well()
     layout = resnet50_layout()
     parts = Parts(layout)
     measured = {

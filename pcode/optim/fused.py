@@ -21,7 +21,7 @@ from pcode.compression.kernels.cpu.memory import (
     Ints,
     addresses_of,
     addresses_of_sum,
-    block_at,
+    floats_at,
 )
 from pcode.compression.kernels.cpu.parallel import sum_segments
 from pcode.compression.sign import Sign
@@ -56,19 +56,18 @@ def _step(
     last: int,
 ) -> None:
     room, lanes = np.empty(BLOCK, np.float32), np.empty(LANES)
-    bits = np.empty((payloads.size, BLOCK), np.uint8)
     for segment in range(first, last):
         tensor, offset, start, size = segments[segment]
         lanes[:] = 0
         for begin in range(start, start + size, BLOCK):
             num_entries = min(BLOCK, start + size - begin)
             entry, place = offset + begin, places[tensor] + begin // 8
-            accumulate_block(targets, payloads, weights, tensor, entry, place, num_entries, bits)
+            accumulate_block(targets, payloads, weights, tensor, entry, place, num_entries)
             update_block(
-                block_at(x + 4 * entry, num_entries),
-                block_at(gradients[tensor] + 4 * begin, num_entries),
-                block_at(buf + 4 * entry, num_entries),
-                block_at(z + 4 * entry, num_entries),
+                floats_at(x + 4 * entry, num_entries),
+                floats_at(gradients[tensor] + 4 * begin, num_entries),
+                floats_at(buf + 4 * entry, num_entries),
+                floats_at(z + 4 * entry, num_entries),
                 coefficients[tensor],
             )
             encode_block(difference, entry, num_entries, payload + place, lanes, room)

@@ -13,7 +13,6 @@ from pcode.compression.kernels.cpu.memory import (
     Ints,
     addresses_of,
     addresses_of_sum,
-    block_at,
     floats_at,
 )
 from pcode.compression.kernels.cpu.parallel import run_segments, sum_segments
@@ -31,8 +30,8 @@ def _encode(
         end = offset + start + size
         for entry in range(offset + start, end, BLOCK):
             num_entries = min(BLOCK, end - entry)
-            value = block_at(difference.value + 4 * entry, num_entries)
-            reference = block_at(difference.reference + 4 * difference.stride * entry, num_entries)
+            value = floats_at(difference.value + 4 * entry, num_entries)
+            reference = floats_at(difference.reference + 4 * difference.stride * entry, num_entries)
             sent = floats_at(payload + 4 * entry, num_entries)
             for i in range(num_entries):
                 sent[i] = value[i] - reference[i]
@@ -51,10 +50,10 @@ def _accumulate(
         for entry in range(offset + start, end, BLOCK):
             num_entries = min(BLOCK, end - entry)
             for k in range(targets.size):
-                target = block_at(targets[k] + 4 * entry, num_entries)
+                target = floats_at(targets[k] + 4 * entry, num_entries)
                 for m in range(payloads.size):
                     if weights[k, m] != 0:
-                        message = block_at(payloads[m] + 4 * entry, num_entries)
+                        message = floats_at(payloads[m] + 4 * entry, num_entries)
                         add_scaled(target, message, weights[k, m])
 
 

@@ -25,7 +25,6 @@ from pcode.compression.kernels.cpu.memory import (
     Words,
     addresses_of,
     addresses_of_sum,
-    block_at,
     bytes_at,
     floats_at,
 )
@@ -195,11 +194,11 @@ def _decode(
         flags, levels, decoded: room for a BLOCK.
     """
     scale = floats_at(message + 4 * tensor, 1)[0]
-    unpack_bits(bytes_at(message + signs, (size + 7) // 8), flags, 0)
+    unpack_bits(bytes_at(message + signs, (size + 7) // 8), flags)
     _unpack(bits, bytes_at(message + magnitudes, (size * bits + 7) // 8), levels)
     for i in range(BLOCK):
         entry = scale * np.float32(levels[i])
-        decoded[i] = -entry if flags[0, i] else entry
+        decoded[i] = -entry if flags[i] else entry
 
 
 @kernel
@@ -214,7 +213,7 @@ def _accumulate(
     last: int,
 ) -> None:
     """targets[k] += weights[k, m] * message m, in one pass over the memory of the targets."""
-    flags, levels = np.empty((1, BLOCK), np.uint8), np.empty(BLOCK, np.uint16)
+    flags, levels = np.empty(BLOCK, np.uint8), np.empty(BLOCK, np.uint16)
     decoded = np.empty(BLOCK, np.float32)
     for segment in range(first, last):
         tensor, offset, start, size = segments[segment]
@@ -229,7 +228,7 @@ def _accumulate(
                 )
                 for k in range(targets.size):
                     if weights[k, m] != 0:
-                        target = block_at(targets[k] + 4 * (offset + begin), num_entries)
+                        target = floats_at(targets[k] + 4 * (offset + begin), num_entries)
                         add_scaled(target, decoded, weights[k, m])
 
 

@@ -13,23 +13,22 @@ from pcode.compression.kernels.cpu.blocks import (
     pack_signs,
     subtract,
     total_of,
-    unpack_bits,
 )
 from pcode.compression.kernels.cpu.cache import kernel
 from pcode.compression.kernels.cpu.memory import (
     BLOCK,
     Addresses,
-    Bytes,
     Doubles,
     Floats,
     Ints,
     addresses_of,
     addresses_of_sum,
-    block_at,
     bytes_at,
     floats_at,
+    load_word,
 )
 from pcode.compression.kernels.cpu.parallel import array_of, run_segments, sum_segments
+from pcode.compression.kernels.cpu.vectors import WORD, add_signed
 from pcode.compression.sign.places import places_of
 from pcode.utils.layout import Layout
 
@@ -75,23 +74,25 @@ def accumulate_block(
     entry: int,
     place: int,
     num_entries: int,
-    bits: Bytes,
 ) -> None:
     """`_accumulate` for a block.
 
     Args:
         entry, place: where the block begins in a vector, and its bits in a message, in bytes.
-        bits: room for num_messages x BLOCK.
     """
-    for m in range(payloads.size):
-        unpack_bits(bytes_at(payloads[m] + place, (num_entries + 7) // 8), bits, m)
+    whole = num_entries // WORD * WORD
     for k in range(targets.size):
-        target = block_at(targets[k] + 4 * entry, num_entries)
+        target = targets[k] + 4 * entry
+        rest = floats_at(target + 4 * whole, num_entries - whole)
         for m in range(payloads.size):
             if weights[k, m] != 0:
                 plus = weights[k, m] * floats_at(payloads[m] + 4 * tensor, 1)[0]
-                for i in range(num_entries):
-                    target[i] += -plus if bits[m, i] else plus
+                for first in range(0, whole, WORD):
+                    word = load_word(payloads[m] + place + first // 8)
+                    add_signed(target + 4 * first, word, plus)
+                signs = bytes_at(payloads[m] + place + whole // 8, (rest.size + 7) // 8)
+                for i in range(rest.size):
+                    rest[i] += -plus if (signs[i // 8] >> (i % 8)) & 1 else plus
 
 
 @kernel
@@ -105,13 +106,12 @@ def _accumulate(
     last: int,
 ) -> None:
     """targets[k] += weights[k, m] * message m, in one pass over the memory of the targets."""
-    bits = np.empty((payloads.size, BLOCK), np.uint8)
     for segment in range(first, last):
         tensor, offset, start, size = segments[segment]
         for begin in range(start, start + size, BLOCK):
             num_entries = min(BLOCK, start + size - begin)
             entry, place = offset + begin, places[tensor] + begin // 8
-            accumulate_block(targets, payloads, weights, tensor, entry, place, num_entries, bits)
+            accumulate_block(targets, payloads, weights, tensor, entry, place, num_entries)
 
 
 def write_means(layout: Layout, message: Message, norms: Doubles) -> None:

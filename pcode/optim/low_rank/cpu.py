@@ -10,7 +10,7 @@ import torch
 
 from pcode.compression.kernels.cpu.blocks import add_scaled
 from pcode.compression.kernels.cpu.cache import kernel
-from pcode.compression.kernels.cpu.memory import BLOCK, Doubles, Floats, Ints, floats_at
+from pcode.compression.kernels.cpu.memory import Doubles, Floats, Ints, floats_at
 from pcode.compression.kernels.cpu.parallel import run_shares
 from pcode.optim.local import LocalStep
 from pcode.optim.low_rank import LEFT, RIGHT, SMALLEST_SHARE, WHOLE, LowRank, Mix
@@ -20,7 +20,7 @@ from pcode.optim.sgd_update import update_block
 SEGMENT_ENTRIES = 1 << 18
 # Columns of a piece that is multiplied from the left: few enough for GROUP rows of them to stay in
 # the first-level cache, and for so many rows that their sums are few beside them.
-STRIP = 4 * BLOCK
+STRIP = 1024
 # Rows that are multiplied together from the left, while their sums are at hand.
 GROUP = 4
 _NO_ADDRESSES, _NO_COEFFICIENTS = np.zeros(0, np.int64), np.zeros((0, 5), np.float32)

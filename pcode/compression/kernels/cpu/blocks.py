@@ -10,10 +10,11 @@ from pcode.compression.kernels.cpu.memory import (
     Bytes,
     Doubles,
     Floats,
-    block_at,
     bytes_at,
+    floats_at,
     store_word,
 )
+from pcode.compression.kernels.cpu.vectors import WORD, bits_below_zero
 
 # A segment's sum is one of as many sums, of every sixteenth entry.
 LANES = 16
@@ -24,8 +25,8 @@ MAGNITUDE_BITS = 0x7FFFFFFF
 @kernel
 def subtract(difference: Addresses, entry: int, size: int, room: Floats) -> None:
     """Set room to value - reference of a block that begins at an entry, and the rest to zero."""
-    value = block_at(difference.value + 4 * entry, size)
-    reference = block_at(difference.reference + 4 * difference.stride * entry, size)
+    value = floats_at(difference.value + 4 * entry, size)
+    reference = floats_at(difference.reference + 4 * difference.stride * entry, size)
     for i in range(size):
         room[i] = value[i] - reference[i]
     for i in range(size, BLOCK):
@@ -81,31 +82,31 @@ def total_of(sums: Doubles) -> float:
 
 
 @kernel
-def pack_signs(block: Floats, size: int, address: int) -> None:
+def pack_signs(room: Floats, size: int, address: int) -> None:
     """Write a bit for each of `size` entries, the first in the lowest: 1 where it is below 0.
 
     -0.0 is not.
+
+    Args:
+        room: a BLOCK, filled up with zeros.
     """
-    num_bytes = (size + 7) // 8
-    for i in range(num_bytes // 8):
-        word = np.int64(0)
-        for bit in range(64):
-            word |= np.int64(block[64 * i + bit] < 0) << np.int64(bit)
-        store_word(address + 8 * i, word)
-    signs = bytes_at(address, num_bytes)
-    for byte in range(num_bytes // 8 * 8, num_bytes):
-        packed = np.uint8(0)
-        for bit in range(8):
-            packed |= np.uint8(block[8 * byte + bit] < 0) << np.uint8(bit)
-        signs[byte] = packed
+    entries = room.ctypes.data
+    for first in range(0, size // WORD * WORD, WORD):
+        store_word(address + first // 8, bits_below_zero(entries + 4 * first))
+    first = size // WORD * WORD
+    if first < size:
+        word = bits_below_zero(entries + 4 * first)
+        signs = bytes_at(address + first // 8, (size - first + 7) // 8)
+        for byte in range(signs.size):
+            signs[byte] = np.uint8(word >> (8 * byte))
 
 
 @kernel
-def unpack_bits(packed: Bytes, bits: Bytes, row: int) -> None:
-    """Write a byte, 0 or 1, for each bit, in a row of bits."""
+def unpack_bits(packed: Bytes, bits: Bytes) -> None:
+    """Write a byte, 0 or 1, for each bit."""
     for byte in range(packed.size):
         for bit in range(8):
-            bits[row, 8 * byte + bit] = (packed[byte] >> bit) & 1
+            bits[8 * byte + bit] = (packed[byte] >> bit) & 1
 
 
 @kernel
