@@ -11,7 +11,7 @@ import torch
 
 from pcode.compression import Compressor, Message
 from pcode.compression.base import Difference
-from pcode.compression.kernels.cpu.blocks import LANES, total_of
+from pcode.compression.kernels.cpu.blocks import total_of
 from pcode.compression.kernels.cpu.cache import kernel
 from pcode.compression.kernels.cpu.memory import (
     BLOCK,
@@ -24,6 +24,7 @@ from pcode.compression.kernels.cpu.memory import (
     floats_at,
 )
 from pcode.compression.kernels.cpu.parallel import sum_segments
+from pcode.compression.kernels.cpu.vectors import LANES
 from pcode.compression.sign import Sign
 from pcode.compression.sign.cpu import accumulate_block, encode_block, write_means
 from pcode.compression.sign.places import places_of

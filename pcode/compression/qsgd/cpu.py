@@ -6,7 +6,6 @@ from numpy.typing import NDArray
 from pcode.compression.base import Difference, Message, WeightedSum
 from pcode.compression.draws import words_of
 from pcode.compression.kernels.cpu.blocks import (
-    LANES,
     add_scaled,
     add_squares,
     pack_signs,
@@ -29,6 +28,7 @@ from pcode.compression.kernels.cpu.memory import (
     floats_at,
 )
 from pcode.compression.kernels.cpu.parallel import run_segments, sum_segments
+from pcode.compression.kernels.cpu.vectors import LANES
 from pcode.compression.qsgd.places import LARGEST_NORM, errors_of, places_of
 from pcode.utils.layout import Layout
 

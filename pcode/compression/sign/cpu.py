@@ -8,7 +8,6 @@ import numpy as np
 
 from pcode.compression.base import Difference, Message, WeightedSum
 from pcode.compression.kernels.cpu.blocks import (
-    LANES,
     add_magnitudes,
     pack_signs,
     subtract,
@@ -26,9 +25,10 @@ from pcode.compression.kernels.cpu.memory import (
     bytes_at,
     floats_at,
     load_word,
+    store_word,
 )
 from pcode.compression.kernels.cpu.parallel import array_of, run_segments, sum_segments
-from pcode.compression.kernels.cpu.vectors import WORD, add_signed
+from pcode.compression.kernels.cpu.vectors import LANES, WORD, add_signed, compare
 from pcode.compression.sign.places import places_of
 from pcode.utils.layout import Layout
 
@@ -38,9 +38,17 @@ def encode_block(
     difference: Addresses, entry: int, size: int, signs: int, sums: Doubles, room: Floats
 ) -> None:
     """Write the signs of a block at an address and add its magnitudes to the LANES sums."""
-    subtract(difference, entry, size, room)
-    pack_signs(room, size, signs)
-    add_magnitudes(sums, room)
+    whole = size // WORD * WORD
+    value = difference.value + 4 * entry
+    reference = difference.reference + 4 * difference.stride * entry
+    for first in range(0, whole, WORD):
+        apart = 4 * first
+        word = compare(value + apart, reference + difference.stride * apart, sums.ctypes.data)
+        store_word(signs + first // 8, word)
+    if whole < size:
+        subtract(difference, entry + whole, size - whole, room)
+        pack_signs(room, size - whole, signs + whole // 8)
+        add_magnitudes(sums, room)
 
 
 @kernel

@@ -14,10 +14,8 @@ from pcode.compression.kernels.cpu.memory import (
     floats_at,
     store_word,
 )
-from pcode.compression.kernels.cpu.vectors import WORD, bits_below_zero
+from pcode.compression.kernels.cpu.vectors import LANES, WORD, bits_below_zero
 
-# A segment's sum is one of as many sums, of every sixteenth entry.
-LANES = 16
 INFINITY_BITS = 0x7F800000
 MAGNITUDE_BITS = 0x7FFFFFFF
 

@@ -7,11 +7,24 @@ from typing import Any
 
 from llvmlite import ir
 from numba import types
+from numba.core import cgutils
 from numba.extending import intrinsic
 
 WORD = 64
+# A segment's sum is one of as many sums, of every sixteenth entry.
+LANES = 16
 _INT, _WORD = ir.IntType(32), ir.IntType(WORD)
-_INTS, _FLOATS = ir.VectorType(_INT, 32), ir.VectorType(ir.FloatType(), 32)
+_INTS, _HALF = ir.VectorType(_INT, 32), ir.VectorType(ir.FloatType(), 32)
+_NUMBERS, _SUMS = ir.VectorType(ir.FloatType(), WORD), ir.VectorType(ir.DoubleType(), LANES)
+
+
+def _below_zero(builder: Any, numbers: Any) -> Any:
+    below = builder.fcmp_ordered("<", numbers, ir.Constant(_NUMBERS, [0.0] * WORD))
+    return builder.bitcast(below, _WORD)
+
+
+def _numbers_at(builder: Any, address: Any) -> Any:
+    return builder.load(builder.inttoptr(address, _NUMBERS.as_pointer()), align=4)
 
 
 @intrinsic
@@ -20,15 +33,38 @@ def bits_below_zero(_typing: Any, _address: Any) -> Any:
 
     -0.0 and NaN are not.
     """
-    kind = ir.VectorType(ir.FloatType(), WORD)
 
     def emit(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        (address,) = arguments
-        numbers = builder.load(builder.inttoptr(address, kind.as_pointer()), align=4)
-        below = builder.fcmp_ordered("<", numbers, ir.Constant(kind, [0.0] * WORD))
-        return builder.bitcast(below, _WORD)
+        return _below_zero(builder, _numbers_at(builder, *arguments))
 
     return types.int64(types.int64), emit
+
+
+@intrinsic
+def compare(_typing: Any, _value: Any, _reference: Any, _sums: Any) -> Any:
+    """Do `bits_below_zero` of the differences of WORD entries, and sum up their magnitudes.
+
+    Args:
+        _value, _reference: where the entries lie.
+        _sums: where the LANES sums lie, to which `blocks.add_magnitudes` adds in the same order.
+    """
+    kind = ir.FunctionType(_NUMBERS, [_NUMBERS])
+
+    def emit(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        value, reference, sums = arguments
+        difference = builder.fsub(_numbers_at(builder, value), _numbers_at(builder, reference))
+        magnitude = cgutils.get_or_insert_function(builder.module, kind, "llvm.fabs.v64f32")
+        magnitudes = builder.call(magnitude, [difference])
+        place = builder.inttoptr(sums, _SUMS.as_pointer())
+        total = builder.load(place, align=8)
+        for first in range(0, WORD, LANES):
+            lanes = ir.Constant(ir.VectorType(_INT, LANES), [*range(first, first + LANES)])
+            row = builder.shuffle_vector(magnitudes, magnitudes, lanes)
+            total = builder.fadd(total, builder.fpext(row, _SUMS))
+        builder.store(total, place, align=8)
+        return _below_zero(builder, difference)
+
+    return types.int64(types.int64, types.int64, types.int64), emit
 
 
 @intrinsic
@@ -47,14 +83,14 @@ def add_signed(_typing: Any, _address: Any, _word: Any, _addend: Any) -> Any:
     def emit(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
         address, word, addend = arguments
         magnitude = spread(builder, builder.bitcast(addend, _INT))
-        places = builder.inttoptr(address, _FLOATS.as_pointer())
+        places = builder.inttoptr(address, _HALF.as_pointer())
         # By halves, so that all of one fits into the registers.
         for half in range(2):
             bits = spread(builder, builder.trunc(builder.lshr(word, _WORD(32 * half)), _INT))
             # A number is negated by the highest of its bits.
             shifted = builder.shl(bits, ir.Constant(_INTS, [31 - bit for bit in range(32)]))
             signs = builder.and_(shifted, ir.Constant(_INTS, [1 << 31] * 32))
-            signed = builder.bitcast(builder.xor(signs, magnitude), _FLOATS)
+            signed = builder.bitcast(builder.xor(signs, magnitude), _HALF)
             place = builder.gep(places, [_INT(half)])
             builder.store(builder.fadd(builder.load(place, align=4), signed), place, align=4)
         return context.get_dummy_value()
