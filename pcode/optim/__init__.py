@@ -12,20 +12,25 @@ from pcode.compression.base import Compressor
 from pcode.optim.ada_gossip import AdaGossip
 from pcode.optim.all_reduce_sgd import AllReduceSGD
 from pcode.optim.base import DecentralizedOptimizer, parameter_groups
+from pcode.optim.d2 import D2
 from pcode.optim.d_psgd import DPSGD
 from pcode.optim.dcd_psgd import DCDPSGD
+from pcode.optim.decentlam import DecentLaM
 from pcode.optim.deep_squeeze import DeepSqueeze
 from pcode.optim.dgc import DGC
 from pcode.optim.ecd_psgd import ECDPSGD
 from pcode.optim.ef_sign_sgd import EFSignSGD
+from pcode.optim.gradient_tracking import GradientTracking
 from pcode.optim.local import AdamOptions, SGDOptions
 from pcode.optim.parallel_choco import ParallelChoco
 from pcode.optim.power_gossip import PowerGossip
+from pcode.optim.quasi_global import QuasiGlobalSGD
 from pcode.topology.base import Graph
 from pcode.utils.options import look_up, taken_by
 
 __all__ = [
     "ALIASES",
+    "D2",
     "DCDPSGD",
     "DGC",
     "DPSGD",
@@ -35,11 +40,14 @@ __all__ = [
     "AdaGossip",
     "AdamOptions",
     "AllReduceSGD",
+    "DecentLaM",
     "DecentralizedOptimizer",
     "DeepSqueeze",
     "EFSignSGD",
+    "GradientTracking",
     "ParallelChoco",
     "PowerGossip",
+    "QuasiGlobalSGD",
     "SGDOptions",
     "local_options",
     "make_optimizer",
@@ -57,8 +65,18 @@ OPTIMIZERS: dict[str, type[DecentralizedOptimizer]] = {
     "ef_sign_sgd": EFSignSGD,
     "dgc": DGC,
     "power_gossip": PowerGossip,
+    "decentralized_qg_sgd": QuasiGlobalSGD,
+    "d2": D2,
+    "gradient_tracking": GradientTracking,
+    "decentlam": DecentLaM,
 }
-ALIASES = {"parallel_choco_v": "parallel_choco", "dcd": "dcd_psgd", "ecd": "ecd_psgd"}
+ALIASES = {
+    "parallel_choco_v": "parallel_choco",
+    "dcd": "dcd_psgd",
+    "ecd": "ecd_psgd",
+    "gt": "gradient_tracking",
+    "momentum_tracking": "gradient_tracking",
+}
 # What declares the options of the local step.
 LOCAL_OPTIMIZERS: dict[str, type] = {"sgd": SGDOptions, "adam": AdamOptions}
 

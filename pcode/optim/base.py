@@ -22,6 +22,7 @@ from pcode.utils.timing import StepTimer
 ROUNDING = 1e-9
 # Without its wrapper, whose first call imports torch's compiler: a second at every rank's start.
 _ADD_PARAM_GROUP = inspect.unwrap(torch.optim.Optimizer.add_param_group)
+SMALLEST_RATE = 1e-8
 COUNTS = ("num_steps", "num_exchanges", "steps_since_exchange", "epoch")
 
 
@@ -144,8 +145,13 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
         compressor: Compressor | None = None,
         adam: AdamOptions | None = None,
         local_step: int = 1,
+        **options: Any,
     ) -> None:
-        """Raise UserError for what the optimizer cannot work with."""
+        """Raise UserError for what the optimizer cannot work with.
+
+        Args:
+            options: its own, where they are known.
+        """
         if not (cls.time_varying or isinstance(topology, Topology)):
             raise UserError(
                 "its nodes keep what follows from all messages of a neighbour, which is right only "
@@ -251,10 +257,16 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
         with self.timer("local_update"):
             self.local.step()
 
-    def apply(self, direction: torch.Tensor) -> None:
-        """x -= lr * direction, a vector that the nodes agreed on."""
+    def apply(self, direction: torch.Tensor, to: torch.Tensor | None = None) -> None:
+        """x -= lr * direction, or another vector than x."""
+        target = self.x if to is None else to
         for group, part in zip(self.param_groups, self.store.slices, strict=True):
-            self.x[part].add_(direction[part], alpha=-group["lr"])
+            target[part].add_(direction[part], alpha=-group["lr"])
+
+    def divide_by_rate(self, movement: torch.Tensor) -> None:
+        """movement /= lr; finite where that is 0, as at the start of a warm-up."""
+        for group, part in zip(self.param_groups, self.store.slices, strict=True):
+            movement[part].div_(max(group["lr"], SMALLEST_RATE))
 
     @classmethod
     def message_bytes_of(cls, layout: Layout, compressor: Compressor, **flags: Any) -> int:

@@ -169,18 +169,63 @@ class VectorGossip:
     def __init__(self, communicator: Communicator, timer: StepTimer) -> None:
         self._communicator, self._timer = communicator, timer
         self.received: list[torch.Tensor] = []
+        self._pending: tuple[Exchange, torch.Tensor, Mixing] | None = None
+        self._sum: torch.Tensor | None = None  # see difference
 
     def __call__(self, x: torch.Tensor, mixing: Mixing, step: int) -> None:
         """Replace this node's flat x; all nodes call it, with the same weights."""
+        self.send(x, mixing, step)
+        self.receive()
+
+    def send(self, x: torch.Tensor, mixing: Mixing, step: int) -> None:
+        """Start the round: x, which `receive` replaces, is not to be touched before."""
         rank = self._communicator.rank
-        weights, senders = mixing.weights(rank), mixing.senders(rank)
+        senders = mixing.senders(rank)
         while len(self.received) < len(senders):
             self.received.append(torch.empty_like(x))
         incoming = dict(zip(senders, self.received, strict=False))
         with self._timer("wait"):
             outgoing = dict.fromkeys(mixing.receivers(rank), x)
-            self._communicator.exchange(outgoing, incoming, step).wait()
+            exchange = self._communicator.exchange(outgoing, incoming, step)
+        self._pending = exchange, x, mixing
+
+    def receive(self) -> None:
+        """End the round under way, if there is one."""
+        if self._pending is None:
+            return
+        x, weights, incoming = self._wait()
         with self._timer("mix"):
-            x.mul_(weights.get(rank, 0.0))
+            x.mul_(weights.get(self._communicator.rank, 0.0))
             for peer, x_j in incoming.items():
                 x.add_(x_j, alpha=weights[peer])
+
+    def difference(self, x: torch.Tensor, mixing: Mixing, step: int) -> torch.Tensor:
+        """Return sum_j w_ij (x_j - x_i), in a buffer, and leave x as it is.
+
+        Where W is symmetric what two nodes add for their edge are opposite numbers, to the bit:
+        sums of differences over the nodes do not drift as rounded models do.
+        """
+        self.send(x, mixing, step)
+        x, weights, incoming = self._wait()
+        with self._timer("mix"):
+            if self._sum is None:
+                self._sum = torch.empty_like(x)
+            self._sum.zero_()
+            for peer, x_j in incoming.items():
+                self._sum.add_(x_j.sub_(x), alpha=weights[peer])
+        return self._sum
+
+    def _wait(self) -> tuple[torch.Tensor, dict[int, float], dict[int, torch.Tensor]]:
+        """Return the own vector, the weights and the vectors that have come, by rank."""
+        assert self._pending is not None, "nothing was sent"
+        exchange, x, mixing = self._pending
+        self._pending = None
+        with self._timer("wait"):
+            exchange.wait()
+        rank = self._communicator.rank
+        incoming = dict(zip(mixing.senders(rank), self.received, strict=False))
+        return x, mixing.weights(rank), incoming
+
+    def cancel_pending(self) -> None:
+        """Drop the pending round, which has failed."""
+        self._pending = None

@@ -82,9 +82,8 @@ def make_plan(config: Config) -> Plan:
     optimizer = optimizer_class(learning.optimizer, topology)
     adam = local_options(flags).get("adam")
     with naming_flags(f"--optimizer {learning.optimizer}"):
-        optimizer.validate(
-            topology, compressor=compressor, adam=adam, local_step=learning.local_step
-        )
+        options = taken_by(optimizer, flags)
+        optimizer.validate(topology, compressor=compressor, adam=adam, **options)
     dataset = load_dataset(config.data.data, flags)
     embeddings, notices = None, (*topology.notices, *dataset.notices, *cache.notices())
     if config.model.rnn_use_pretrained_emb and isinstance(dataset, Text):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from torch import nn
 from pcode.communication import Communicator, Simulation
 from pcode.compression import Compressor, Message
 from pcode.optim import DecentralizedOptimizer
+from pcode.topology import Topology
 from pcode.utils.layout import Layout
 
 Array = npt.NDArray[np.float64]
@@ -159,3 +160,39 @@ def local_step(state: State, g: Array, nesterov: bool) -> State:
 def far(got: Array, want: Array) -> float:
     """The largest difference, as a share of the largest value."""
     return float(np.abs(got - want).max() / max(np.abs(want).max(), 1e-30))
+
+
+def check(
+    states: list[State], step: Callable[..., State], rounded: Mapping[str, float] | None = None
+) -> None:
+    """Each step, from the optimizer's own state to 1e-6 and all of them alone to 1e-5.
+
+    Args:
+        rounded: vectors whose rounding is that of x, times a factor.
+    """
+    num_nodes = len(states[0]["x"])
+    zeros = {name: np.zeros_like(value) for name, value in states[0].items()}
+    alone = {**zeros, "x": np.stack([draw(rank) for rank in range(num_nodes)])}
+    assert all(np.array_equal(states[0][name], alone[name]) for name in alone)
+    for number in range(NUM_STEPS):
+        g = gradients(number, num_nodes)
+        forced, alone = step(states[number], g), step(alone, g)
+        for name, got in states[number + 1].items():
+            # z is a difference of vectors of the size of x: its rounding is theirs.
+            of_x = np.abs(forced["x"]).max() * (rounded or {}).get(name, 1.0)
+            scale = max(np.abs(forced[name]).max(), of_x)
+            assert np.abs(got - forced[name]).max() <= 1e-6 * scale, (name, number)
+    assert far(states[-1]["x"], alone["x"]) < 1e-5
+    assert far(states[-1]["x"], states[0]["x"]) > 0.1
+
+
+def plain(
+    optimizer: type[DecentralizedOptimizer], topology: Topology, nesterov: bool, **options: Any
+) -> list[State]:
+    """x and the vectors of an optimizer that sends whole vectors."""
+    return run(
+        lambda model, node: optimizer(
+            model.parameters(), node, topology, **{**local_options(nesterov), **options}
+        ),
+        topology.num_nodes,
+    )

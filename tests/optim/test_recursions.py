@@ -27,12 +27,14 @@ from tests.optim.recursions import (
     Array,
     State,
     Tensors,
+    check,
     draw,
     far,
     gradient,
     gradients,
     local_options,
     local_step,
+    plain,
     run,
     split,
 )
@@ -76,22 +78,6 @@ def all_reduce_step(nesterov: bool) -> Callable[..., State]:
     return step
 
 
-def check(states: list[State], step: Callable[..., State]) -> None:
-    num_nodes = len(states[0]["x"])
-    zeros = {name: np.zeros_like(value) for name, value in states[0].items()}
-    alone = {**zeros, "x": np.stack([draw(rank) for rank in range(num_nodes)])}
-    assert all(np.array_equal(states[0][name], alone[name]) for name in alone)
-    for number in range(NUM_STEPS):
-        g = gradients(number, num_nodes)
-        forced, alone = step(states[number], g), step(alone, g)
-        for name, got in states[number + 1].items():
-            # z is a difference of vectors of the size of x: its rounding is theirs.
-            scale = max(np.abs(forced[name]).max(), np.abs(forced["x"]).max())
-            assert np.abs(got - forced[name]).max() <= 1e-6 * scale, (name, number)
-    assert far(states[-1]["x"], alone["x"]) < 1e-5
-    assert far(states[-1]["x"], states[0]["x"]) > 0.1
-
-
 def choco(topology: Topology, name: str, nesterov: bool = False, **options: Any) -> list[State]:
     given = {
         **local_options(nesterov),
@@ -101,17 +87,6 @@ def choco(topology: Topology, name: str, nesterov: bool = False, **options: Any)
     }
     return run(
         lambda model, node: ParallelChoco(model.parameters(), node, topology, **given),
-        topology.num_nodes,
-    )
-
-
-def plain(
-    optimizer: type[DecentralizedOptimizer], topology: Topology, nesterov: bool
-) -> list[State]:
-    return run(
-        lambda model, node: optimizer(
-            model.parameters(), node, topology, **local_options(nesterov)
-        ),
         topology.num_nodes,
     )
 

@@ -1,0 +1,43 @@
+"""DecentLaM: momentum that does not add to the bias of unequal data."""
+
+from typing import Any
+
+import torch
+
+from pcode.optim.base import DecentralizedOptimizer
+from pcode.optim.gossip import VectorGossip
+from pcode.optim.local import LocalSGD
+
+
+class DecentLaM(DecentralizedOptimizer):
+    """g' = (x - sum_j w_ij (x_j - lr g_j)) / lr ; m = momentum m + g' ; x -= lr m.
+
+    The momentum is of the whole movement, mixing included, so that its fixed point is that of
+    D-PSGD without momentum. m, which starts at 0, is the local step's; with nesterov x moves by
+    g' + momentum m.
+
+    Source: Yuan et al., "DecentLaM: decentralized momentum SGD for large-batch deep training",
+    ICCV 2021, arXiv 2104.11981, Algorithm 2. Difference: weight decay is part of g.
+    """
+
+    takes_adam = False
+    takes_local_steps = False
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.gossip = VectorGossip(self.communicator, self.timer)
+        self._spare = torch.empty_like(self.x)
+
+    def _recursion(self) -> None:
+        assert isinstance(self.local, LocalSGD)
+        spare = self._spare
+        with self.timer("local_update"):
+            self.local.add_weight_decay()
+            spare.copy_(self.x)
+            self.apply(self.g, to=spare)
+        self.gossip(spare, self.topology.at(self.num_exchanges), self.num_steps)
+        with self.timer("local_update"):
+            torch.sub(self.x, spare, out=self.g)
+            self.divide_by_rate(self.g)
+            self.local.add_direction(spare.zero_())
+            self.apply(spare)

@@ -1,0 +1,193 @@
+"""Optimizers for unequal data that send whole vectors, against NumPy steps of their papers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+
+from pcode.communication import Simulation
+from pcode.optim import (
+    D2,
+    DPSGD,
+    AdamOptions,
+    DecentLaM,
+    DecentralizedOptimizer,
+    GradientTracking,
+    QuasiGlobalSGD,
+)
+from pcode.topology import make_topology
+from pcode.utils.errors import UserError
+from tests.optim.recursions import (
+    LR,
+    MOMENTUM,
+    NUM_ENTRIES,
+    NUM_STEPS,
+    WEIGHT_DECAY,
+    Array,
+    State,
+    check,
+    direction,
+    far,
+    gradients,
+    local_step,
+    plain,
+    run,
+)
+
+GRAPHS = [("ring", 4), ("ring", 8), ("star", 5)]
+MU = 0.9
+Step = Callable[[State, Array], State]
+
+
+def quasi_global(W: Array, nesterov: bool) -> Step:
+    def step(state: State, g: Array) -> State:
+        x, m = state["x"], state["common_buf"]
+        g = g + WEIGHT_DECAY * x
+        d = g + MOMENTUM * m
+        mixed = W @ (x - LR * (g + MOMENTUM * d if nesterov else d))
+        m = MU * m + (1 - MU) * (x - mixed) / LR
+        return {"x": mixed, "buf": m, "common_buf": m, "before": mixed}
+
+    return step
+
+
+def d2(W: Array, nesterov: bool) -> Step:
+    def step(state: State, g: Array) -> State:
+        stepped = local_step(state, g, nesterov)
+        mixed = W @ (stepped["x"] + state["c"])
+        return {**stepped, "x": mixed, "c": mixed - stepped["x"]}
+
+    return step
+
+
+def gradient_tracking(W: Array, nesterov: bool) -> Step:
+    def step(state: State, g: Array) -> State:
+        x, is_first = state["x"], not state["before"].any()
+        mixed_x, mixed_y = np.split(state["sent"], 2, axis=1)
+        stepped = local_step(state, g, nesterov)
+        u = stepped["x"] - x
+        y = mixed_y + u - state["u"]
+        x = (W @ x if is_first else mixed_x) + y
+        sent = np.concatenate([W @ x, W @ y], axis=1)
+        return {**stepped, "x": x, "before": x, "u": u, "sent": sent}
+
+    return step
+
+
+def decentlam(W: Array, nesterov: bool) -> Step:
+    def step(state: State, g: Array) -> State:
+        x = state["x"]
+        moved = (x - W @ (x - LR * (g + WEIGHT_DECAY * x))) / LR
+        d, buf = direction(state, moved, nesterov)
+        return {"x": x - LR * d, "buf": buf}
+
+    return step
+
+
+STEPS: dict[type[DecentralizedOptimizer], Callable[[Array, bool], Step]] = {
+    QuasiGlobalSGD: quasi_global,
+    D2: d2,
+    GradientTracking: gradient_tracking,
+    DecentLaM: decentlam,
+}
+
+
+@pytest.mark.parametrize("nesterov", [False, True])
+@pytest.mark.parametrize(("graph", "num_nodes"), GRAPHS)
+@pytest.mark.parametrize("kind", STEPS)
+def test_it_is_its_recursion(
+    kind: type[DecentralizedOptimizer], graph: str, num_nodes: int, nesterov: bool
+) -> None:
+    topology = make_topology(graph, num_nodes)
+    # What DecentLaM divides by the rate is a difference of models.
+    rounded = {"buf": 1 / LR} if kind is DecentLaM else {}
+    check(plain(kind, topology, nesterov), STEPS[kind](topology.matrix, nesterov), rounded)
+
+
+def test_d2_without_momentum_is_the_form_of_its_paper() -> None:
+    """x_{t+1} = W (2 x_t - x_{t-1} - lr g_t + lr g_{t-1})."""
+    topology = make_topology("ring", 4)
+    states = plain(D2, topology, False, momentum=0.0, weight_decay=0.0)
+    for number in range(1, NUM_STEPS):
+        before, x = states[number - 1]["x"], states[number]["x"]
+        change = gradients(number, 4) - gradients(number - 1, 4)
+        want = topology.matrix @ (2 * x - before - LR * change)
+        assert far(states[number + 1]["x"], want) < 1e-5
+
+
+def test_exact_diffusion_is_d2_with_half_of_the_graph() -> None:
+    topology = make_topology("ring", 4)
+    half = (np.eye(4) + topology.matrix) / 2
+    check(plain(D2, topology, True, exact_diffusion=True), d2(half, True))
+
+
+def test_gradient_tracking_of_momentum_is_momentum_tracking() -> None:
+    """x = W x - lr (m - c) ; c = W (c - m) + m, with m the momentum of the gradients."""
+    topology = make_topology("ring", 8)
+    states = plain(GradientTracking, topology, False, weight_decay=0.0)
+    x, m, c = states[0]["x"], np.zeros((8, NUM_ENTRIES)), np.zeros((8, NUM_ENTRIES))
+    for number in range(NUM_STEPS):
+        m = MOMENTUM * m + gradients(number, 8)
+        x, c = topology.matrix @ x - LR * (m - c), topology.matrix @ (c - m) + m
+        assert far(states[number + 1]["x"], x) < 1e-5
+
+
+@pytest.mark.parametrize("kind", [QuasiGlobalSGD, DecentLaM])
+def test_without_momentum_it_is_d_psgd(kind: type[DecentralizedOptimizer]) -> None:
+    topology = make_topology("torus", 8)
+    got, want = (plain(each, topology, False, momentum=0.0)[-1]["x"] for each in (kind, DPSGD))
+    assert far(got, want) < 1e-5
+
+
+@pytest.mark.parametrize("kind", [D2, GradientTracking])
+def test_the_mean_model_takes_the_mean_step(kind: type[DecentralizedOptimizer]) -> None:
+    states = plain(kind, make_topology("ring", 4), False, weight_decay=0.0, momentum=0.0)
+    for number in range(1, NUM_STEPS):
+        moved = states[number + 1]["x"].mean(axis=0) - states[number]["x"].mean(axis=0)
+        assert far(moved, -LR * gradients(number, 4).mean(axis=0)) < 1e-4
+
+
+@pytest.mark.parametrize("kind", STEPS)
+def test_a_node_alone_takes_local_steps(kind: type[DecentralizedOptimizer]) -> None:
+    """Quasi-global momentum alone is not SGD's: its m has (1 - mu) of each step."""
+    if kind is QuasiGlobalSGD:
+        pytest.skip("its momentum is not SGD's on one node either")
+    topology = make_topology("ring", 1)
+    states, want = (plain(each, topology, True) for each in (kind, DPSGD))
+    assert far(states[-1]["x"], want[-1]["x"]) < 1e-5
+
+
+def test_quasi_global_adam_is_its_recursion() -> None:
+    """Both moments are fed with the movement over its norm; the local step is Adam's."""
+    topology, options = make_topology("ring", 4), AdamOptions(0.8, 0.95, 1e-6)
+    states = run(
+        lambda model, node: QuasiGlobalSGD(model.parameters(), node, topology, lr=LR, adam=options),
+        4,
+    )
+    first = second = np.zeros((4, NUM_ENTRIES))
+    for number in range(NUM_STEPS):
+        x, g, t = states[number]["x"], gradients(number, 4), number + 1
+        m, v = 0.8 * first + 0.2 * g, 0.95 * second + 0.05 * g**2
+        mixed = topology.matrix @ (
+            x - LR * (m / (1 - 0.8**t)) / (np.sqrt(v / (1 - 0.95**t)) + 1e-6)
+        )
+        assert far(states[number + 1]["x"], mixed) < 1e-5
+        moved = x - mixed
+        moved /= np.linalg.norm(moved, axis=1, keepdims=True)
+        first, second = 0.8 * first + 0.2 * moved, 0.95 * second + 0.05 * moved**2
+        first, second = (states[number + 1][f"common_{name}"] for name in ("exp_avg", "exp_avg_sq"))
+
+
+def test_d2_refuses_a_graph_on_which_it_diverges() -> None:
+    ring = make_topology("ring", 4)
+    weights = np.where(ring.matrix > 0, 0.45, 0.0)
+    np.fill_diagonal(weights, 0.1)
+    wild = type(ring)("wild", weights)
+    with pytest.raises(UserError, match=r"-1/3.*--exact_diffusion True"):
+        D2.validate(wild, exact_diffusion=False)
+    D2.validate(wild, exact_diffusion=True)
+    with pytest.raises(UserError, match="--exact_diffusion True"):
+        Simulation(4).run(lambda node: D2([torch.nn.Parameter(torch.zeros(2))], node, wild, lr=LR))
