@@ -12,6 +12,7 @@ from pcode.compression.base import Compressor
 from pcode.optim.ada_gossip import AdaGossip
 from pcode.optim.all_reduce_sgd import AllReduceSGD
 from pcode.optim.base import DecentralizedOptimizer, parameter_groups
+from pcode.optim.beer import BEER
 from pcode.optim.d2 import D2
 from pcode.optim.d_psgd import DPSGD
 from pcode.optim.dcd_psgd import DCDPSGD
@@ -21,7 +22,9 @@ from pcode.optim.dgc import DGC
 from pcode.optim.ecd_psgd import ECDPSGD
 from pcode.optim.ef_sign_sgd import EFSignSGD
 from pcode.optim.gradient_tracking import GradientTracking
+from pcode.optim.lead import LEAD
 from pcode.optim.local import AdamOptions, SGDOptions
+from pcode.optim.motef import MoTEF
 from pcode.optim.parallel_choco import ParallelChoco
 from pcode.optim.power_gossip import PowerGossip
 from pcode.optim.quasi_global import QuasiGlobalSGD
@@ -30,11 +33,13 @@ from pcode.utils.options import look_up, taken_by
 
 __all__ = [
     "ALIASES",
+    "BEER",
     "D2",
     "DCDPSGD",
     "DGC",
     "DPSGD",
     "ECDPSGD",
+    "LEAD",
     "LOCAL_OPTIMIZERS",
     "OPTIMIZERS",
     "AdaGossip",
@@ -45,6 +50,7 @@ __all__ = [
     "DeepSqueeze",
     "EFSignSGD",
     "GradientTracking",
+    "MoTEF",
     "ParallelChoco",
     "PowerGossip",
     "QuasiGlobalSGD",
@@ -69,6 +75,9 @@ OPTIMIZERS: dict[str, type[DecentralizedOptimizer]] = {
     "d2": D2,
     "gradient_tracking": GradientTracking,
     "decentlam": DecentLaM,
+    "beer": BEER,
+    "motef": MoTEF,
+    "lead": LEAD,
 }
 ALIASES = {
     "parallel_choco_v": "parallel_choco",

@@ -10,8 +10,7 @@ with nothing of the optimizer but its messages, NumPy's x after all steps is the
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -21,7 +20,7 @@ from pcode.communication import Communicator, Simulation
 from pcode.compression import make_compressor
 from pcode.optim import DecentralizedOptimizer
 from pcode.topology import make_topology
-from tests.optim.optimizers_by_hand import Case, Given, ecd, same_start
+from tests.optim.optimizers_by_hand import Case, Given, ecd, lead, same_start
 from tests.optim.recursions import (
     NUM_STEPS,
     Array,
@@ -35,38 +34,42 @@ from tests.optim.recursions import (
 )
 
 
-def _replay(made: Array, v: Array) -> Array:
-    """What the optimizer's compressors made, whatever is asked."""
-    return made
-
-
 def _check_steps(
     case: Case, states: list[State], recorders: list[Recorder], W: Array, nesterov: bool
 ) -> None:
     """Every step, from the optimizer's own state before it, and all of them without it."""
     num_nodes, alone = len(W), states[0]
+    num_messages = len(recorders[0].made) // NUM_STEPS
     for number in range(NUM_STEPS):
+        of_step = range(num_messages * number, num_messages * (number + 1))
+        made = [np.stack([recorder.made[each] for recorder in recorders]) for each in of_step]
+        # ECD's extrapolation multiplies the rounding of x by t / 2.
+        grown = (number + 1) / 2 if case.step is ecd else 1.0
+        rounded = grown * np.abs(states[number]["x"]).max()
+        messages, replayed = iter(of_step), iter(made)
 
-        def compress(v: Array, number: int = number) -> Array:
+        def compress(v: Array, messages: Iterator[int] = messages, rounded: Any = rounded) -> Array:
+            each, scale = next(messages), max(np.abs(v).max(), rounded)
             for rank, recorder in enumerate(recorders):
-                # ECD's extrapolation multiplies the rounding of x by t / 2.
-                grown = (number + 1) / 2 if case.step is ecd else 1.0
-                scale = max(np.abs(v).max(), grown * np.abs(states[number]["x"]).max())
-                assert np.abs(recorder.given[number] - v[rank]).max() <= 1e-6 * scale
-            return np.stack([recorder.made[number] for recorder in recorders])
+                assert np.abs(recorder.given[each] - v[rank]).max() <= 1e-6 * scale
+            return np.stack([recorder.made[each] for recorder in recorders])
 
-        made = np.stack([recorder.made[number] for recorder in recorders])
+        def replay(v: Array, replayed: Iterator[Array] = replayed) -> Array:
+            return next(replayed)
+
         g = gradients(number, num_nodes)
-        alone = case.step(alone, g, Given(number + 1, partial(_replay, made), W, nesterov))
+        alone = case.step(alone, g, Given(number + 1, replay, W, nesterov))
         forced = case.step(states[number], g, Given(number + 1, compress, W, nesterov))
         assert forced.keys() == states[number + 1].keys()
-        largest = max(np.abs(v).max() for v in (forced["x"], *(r.made[number] for r in recorders)))
+        largest = max(np.abs(v).max() for v in (forced["x"], *made))
         for name, got in states[number + 1].items():
             # Sums of vectors of the size of x or q: their rounding is those vectors'.
             scale = max(np.abs(forced[name]).max(), largest)
             assert np.abs(got - forced[name]).max() <= 1e-6 * scale, (name, number)
     largest = max(np.abs(state["x"]).max() for state in states)
-    assert np.abs(states[-1]["x"] - alone["x"]).max() <= 1e-5 * largest
+    # LEAD's e sums the rounding of messages, and x that of e.
+    grown = 3.0 if case.step is lead else 1.0
+    assert np.abs(states[-1]["x"] - alone["x"]).max() <= 1e-5 * grown * largest
 
 
 def check_recursion(

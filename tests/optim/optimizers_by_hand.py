@@ -9,18 +9,22 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pcode.optim import (
+    BEER,
     DCDPSGD,
     DGC,
     ECDPSGD,
+    LEAD,
     AdaGossip,
     DecentralizedOptimizer,
     DeepSqueeze,
     EFSignSGD,
+    MoTEF,
     ParallelChoco,
 )
 from tests.optim.recursions import (
     GAMMA,
     LR,
+    MOMENTUM,
     WEIGHT_DECAY,
     Array,
     State,
@@ -96,6 +100,31 @@ def deep_squeeze(state: State, g: Array, given: Given) -> State:
     c = given.Q(e)
     mixed = state["x"] + GAMMA * ((given.W - np.eye(len(given.W))) @ c)
     return {**state, "x": mixed, "e": e - c}
+
+
+def beer(state: State, g: Array, given: Given, share: float = 1.0) -> State:
+    """V and G of the paper are v and hat_v / -lr, while the rate is constant."""
+    mixing = given.W - np.eye(len(g))
+    H, G, V, last = (state[name] for name in ("hat_x", "hat_v", "v", "u"))
+    stepped = local_step(state, g, given.nesterov)
+    u = share * (stepped["x"] - state["x"])
+    V = V + GAMMA * mixing @ G + u - last
+    x = state["x"] + GAMMA * mixing @ H + V
+    q, p = given.Q(x - H), given.Q(V - G)
+    H, G = H + q, G + p
+    copies = {"hat_x": H, "z_x": mixing @ H, "hat_v": G, "z_v": mixing @ G}
+    return {**stepped, "x": x, "before": x, "u": u, "v": V, **copies}
+
+
+def lead(state: State, g: Array, given: Given) -> State:
+    """D is e / lr and Hw is h + z."""
+    H, Hw, lrD = state["h"], state["h"] + state["z"], state["e"]
+    stepped = local_step(state, g, given.nesterov)
+    q = given.Q(stepped["x"] - lrD - H)
+    yh, yw = H + q, Hw + given.W @ q
+    lrD = lrD + GAMMA / 2 * (yh - yw)
+    H, Hw = 0.5 * H + 0.5 * yh, 0.5 * Hw + 0.5 * yw
+    return {**stepped, "x": stepped["x"] - lrD, "e": lrD, "h": H, "z": Hw - H}
 
 
 def ef_sign(state: State, g: Array, given: Given) -> State:
@@ -176,6 +205,9 @@ CASES = {
     "dcd": Case(DCDPSGD, dcd, graphs=RINGS, start=same_start),
     "ecd": Case(ECDPSGD, ecd, graphs=RINGS, start=same_start),
     "deep_squeeze": Case(DeepSqueeze, deep_squeeze, graphs=RINGS, consensus_stepsize=GAMMA),
+    "beer": Case(BEER, beer, graphs=RINGS, consensus_stepsize=GAMMA),
+    "motef": Case(MoTEF, partial(beer, share=1 - MOMENTUM), graphs=RINGS, consensus_stepsize=GAMMA),
+    "lead": Case(LEAD, lead, graphs=RINGS, consensus_stepsize=GAMMA),
     "ef_sign": Case(EFSignSGD, ef_sign, graphs=COMPLETE, start=same_start),
     "ef_majority": Case(
         EFSignSGD, ef_majority, graphs=COMPLETE, start=same_start, majority_vote=True

@@ -1,0 +1,94 @@
+"""BEER: gradient tracking with compressed messages."""
+
+from typing import Any
+
+import torch
+
+from pcode.compression.base import Compressor
+from pcode.optim.compressed import (
+    ConsensusStepsize,
+    OverlappingCompressedOptimizer,
+    make_copies_exact,
+)
+from pcode.utils.layout import Layout
+
+
+class BEER(OverlappingCompressedOptimizer):
+    """v += gamma z_v + u - u_last ; x += gamma z_x + v, where u = -lr d is the local step.
+
+    It is gradient tracking (`GradientTracking`) in which neighbours know x and v by copies, which
+    compressed messages bring nearer as CHOCO's: hat += q, q = Q(x - hat), and z = sum_j w_ij hat_j
+    - hat_i, for each of the two. The mean of v is that of u, so that nodes whose gradients differ
+    come to the common optimum although messages are compressed. All vectors start at 0. Two
+    messages a step travel while the next gradient is computed; whatever the degree, there are
+    seven vectors besides x.
+
+    Source: Zhao et al., "BEER: fast O(1/T) rate for decentralized nonconvex optimization with
+    communication compression", NeurIPS 2022, arXiv 2201.13320, Algorithm 1 (H, G, V are hat_x,
+    hat_v, v). Differences: two gradients that are subtracted are of batches of their own, and each
+    has the rate of its step; momentum, weight decay, Adam and several local steps belong to the
+    local step, whose sum u is.
+
+    Args:
+        consensus_stepsize: gamma, in (0, 1], for both.
+    """
+
+    state_vectors = ("before", "u", "v", "hat_x", "z_x", "hat_v", "z_v")
+    before: torch.Tensor
+    u: torch.Tensor
+    v: torch.Tensor
+    hat_x: torch.Tensor
+    z_x: torch.Tensor
+    hat_v: torch.Tensor
+    z_v: torch.Tensor
+
+    def __init__(self, *args: Any, consensus_stepsize: ConsensusStepsize, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.gamma = consensus_stepsize
+        for name in self.state_vectors:
+            setattr(self, name, torch.zeros_like(self.x))
+        self._gossip_of_v = self._gossip_of(self.compressor)
+
+    @classmethod
+    def message_bytes_of(cls, layout: Layout, compressor: Compressor, **flags: Any) -> int:
+        return 2 * compressor.message_bytes(layout)
+
+    @property
+    def message_bytes(self) -> int:
+        return 2 * self._gossip.message_bytes
+
+    def _start(self) -> None:
+        self.before.copy_(self.x)
+
+    def _scale(self, u: torch.Tensor) -> None:
+        """Change the step that is tracked."""
+
+    def _step_and_send(self) -> None:
+        self.take_local_step()
+        with self.timer("mix"):
+            step = torch.sub(self.x, self.before, out=self.x)
+            self._scale(step)
+            self.v.add_(self.z_v, alpha=self.gamma).add_(step).sub_(self.u)
+            self.u.copy_(step)
+            torch.add(self.before, self.v, out=self.x).add_(self.z_x, alpha=self.gamma)
+            self.before.copy_(self.x)
+        self._gossip.send(self.x, self.hat_x, self.num_steps)
+        self._gossip_of_v.send(self.v, self.hat_v, self.num_steps)
+
+    def _receive_pending(self) -> None:
+        for gossip, hat, z in (
+            (self._gossip, self.hat_x, self.z_x),
+            (self._gossip_of_v, self.hat_v, self.z_v),
+        ):
+            gossip.receive([(hat, gossip.own, 1.0), (z, gossip.mixed, 1.0)])
+
+    def cancel_pending(self) -> None:
+        super().cancel_pending()
+        self._gossip_of_v.cancel_pending()
+
+    def resynchronise(self) -> None:
+        """Begin to track again, with exact copies of the models."""
+        for vector in (self.u, self.v, self.hat_v, self.z_v):
+            vector.zero_()
+        self.before.copy_(self.x)
+        make_copies_exact(self, self.hat_x, self.z_x)

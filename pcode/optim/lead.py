@@ -1,0 +1,75 @@
+"""LEAD: exact diffusion with compressed messages."""
+
+from typing import Annotated, Any
+
+import torch
+
+from pcode.compression.base import Compressor
+from pcode.optim.compressed import CompressedOptimizer, ConsensusStepsize, warn_of_bias
+from pcode.topology.base import Topology
+from pcode.utils.layout import Layout
+from pcode.utils.options import Option
+
+
+class LEAD(CompressedOptimizer):
+    """y = x - lr d ; q = Q(y - e - h) ; e -= gamma / 2 (z + zq) ; x = y - e ; h += a q ; z += a zq.
+
+    zq = sum_j w_ij q_j - q_i ; z = sum_j w_ij h_j - h_i. e, whose sum over the nodes stays 0, comes
+    to the part of a node's step that is not the mean's, and the copies h to x: nodes whose
+    gradients differ come to the common optimum, although messages are compressed. e, h and z start
+    at 0. The next gradient is taken at an x that holds this round's messages, so that the exchange
+    cannot be hidden behind it.
+
+    Source: Liu et al., "Linear convergent decentralized optimization with compression", ICLR 2021,
+    arXiv 2007.00232, Algorithm 1: e is lr D, z is H_w - H. Differences: e has the rates of the
+    steps that made it; momentum, Adam and several local steps belong to the local step.
+
+    Args:
+        consensus_stepsize: gamma, in (0, 1].
+        copy_share: a, how far the copies follow.
+    """
+
+    state_vectors = ("e", "h", "z")
+
+    def __init__(
+        self,
+        *args: Any,
+        consensus_stepsize: ConsensusStepsize,
+        copy_share: Annotated[
+            float, Option("lead: a, how far copies follow a message", above=0, maximum=1)
+        ] = 0.5,
+        **options: Any,
+    ) -> None:
+        super().__init__(*args, **options)
+        self.gamma, self.a = consensus_stepsize, copy_share
+        self.e, self.h, self.z = (torch.zeros_like(self.x) for _ in range(3))
+
+    @classmethod
+    def warnings(
+        cls, topology: Topology, compressor: Compressor, layout: Layout, **flags: Any
+    ) -> list[str]:
+        return warn_of_bias(compressor)
+
+    def _recursion(self) -> None:
+        gossip, half = self._gossip, -self.gamma / 2
+        self.take_local_step()
+        with self.timer("mix"):
+            self.x.sub_(self.e)
+        gossip.send(self.x, self.h, self.num_steps)
+        with self.timer("mix"):
+            self.x.add_(self.e)
+            self.e.add_(self.z, alpha=half)
+        gossip.receive(
+            [
+                (self.e, gossip.mixed, half),
+                (self.h, gossip.own, self.a),
+                (self.z, gossip.mixed, self.a),
+            ]
+        )
+        with self.timer("mix"):
+            self.x.sub_(self.e)
+
+    def resynchronise(self) -> None:
+        """Begin with copies and corrections of 0, which is right for any nodes."""
+        for vector in (self.e, self.h, self.z):
+            vector.zero_()

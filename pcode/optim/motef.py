@@ -1,0 +1,20 @@
+"""MoTEF: BEER with the momentum that lets it do with one gradient a step."""
+
+import torch
+
+from pcode.optim.beer import BEER
+
+
+class MoTEF(BEER):
+    """BEER whose tracked step is -lr M, with M = momentum M + (1 - momentum) g.
+
+    Source: Islamov et al., "Near optimal decentralized optimization with compression and momentum
+    tracking", 2024, arXiv 2405.20114, Algorithm 1, whose lambda is 1 - momentum. Differences: as
+    BEER's, so that with SGD's momentum BEER at (1 - momentum) times the rate is the same.
+    """
+
+    takes_adam = False
+
+    def _scale(self, u: torch.Tensor) -> None:
+        for group, part in zip(self.param_groups, self.store.slices, strict=True):
+            u[part].mul_(1 - group["momentum"])
