@@ -94,11 +94,12 @@ class Row:
 
     def figures(self) -> dict[str, Any]:
         """Return what is written."""
-        method, prediction = self.method, self.prediction
         return {
-            **{"title": method.title, "flags": method.flags, "steps": method.steps},
-            **{"cost": vars(self.cost), "sent_bytes": sent_bytes(self.cost, self.graph)},
-            **{"step_seconds": prediction.step_seconds, **vars(prediction)},
+            **vars(self.method),
+            "cost": vars(self.cost),
+            "sent_bytes": sent_bytes(self.cost, self.graph),
+            "step_seconds": self.prediction.step_seconds,
+            **vars(self.prediction),
         }
 
 
@@ -185,10 +186,11 @@ def _configure(arguments: Sequence[str], *, by_hand: bool) -> Config:
     parsed = parse(arguments)
     if parsed.dry_run or parsed.check:
         raise UserError("--dry_run, --check: are run.py's; nothing is trained here anyway")
-    # A --config may be that of a run.
-    own = {f"--{name}" for method in METHODS for name in method.flags} - {"--graph_topology"}
-    own |= {"--consensus_stepsize"}
-    for flag in sorted(own & {argument.partition("=")[0] for argument in arguments}):
+    own = {name for method in METHODS for name in method.flags} - {"graph_topology"}
+    own |= {"consensus_stepsize"}
+    spellings = {each for name in own for each in (f"--{name}", *all_flags()[name].aliases)}
+    # In the command: a --config may be that of a run.
+    for flag in sorted(spellings & {argument.partition("=")[0] for argument in arguments}):
         raise UserError(f"{flag}: each method has its own, and all are gone through")
     for line in parsed.warnings:
         say(f"warning: {line}")
@@ -222,9 +224,10 @@ def _on_hosts(config: Config, arguments: Sequence[str]) -> Callable[[], Found]:
         allow_open_files(mpirun.num_ranks)
     folder = str(Path(__file__).parents[2])  # as run.py, it lies there on every host
     paths = [folder, *filter(None, [os.environ.get("PYTHONPATH")])]
+    # Before this process goes to --work_dir.
+    command = with_variable(mpirun.command(), "PYTHONPATH", os.pathsep.join(paths))
 
     def measure() -> Found:
-        command = with_variable(mpirun.command(), "PYTHONPATH", os.pathsep.join(paths))
         (ended,) = run_mpiruns([command], _RANKS_SECONDS, say, here=not mpirun.is_remote)
         for line in ended.output.splitlines() if ended.status == 0 else ():
             if line.startswith(MARK):

@@ -18,7 +18,7 @@ from pcode.utils.options import LARGEST_INTEGER, taken_by
 
 # So small a rate changes no model by much: echoes and one batch must not let one diverge.
 _STILL = {"lr_schedule_scheme": "constant", "lr": 1e-6, "lr_scaleup": False}
-_FROM_THE_BEGINNING = {"turn_on_local_step_from": 0, "resume": None, "evaluate": False}
+_STILL |= {"turn_on_local_step_from": 0, "resume": None, "evaluate": False}
 # Where a method does not say otherwise.
 _PLAIN = {"local_step": 1, "mix_promptly": False}
 # Nodes that do not exchange within what is measured.
@@ -79,12 +79,12 @@ def plan_alone(config: Config) -> Plan:
     Raises:
         UserError: no run with these flags is possible, whatever the method.
     """
-    flags = config.flat() | _STILL | _FROM_THE_BEGINNING
+    flags = config.flat() | _STILL
     return make_plan(make_config(**{**flags, **_ALONE}))
 
 
 def _plan_of(method: Method, alone: Plan, config: Config) -> Plan:
-    given = config.flat() | _STILL | _FROM_THE_BEGINNING
+    given = config.flat() | _STILL
     config = make_config(**{**given, **_PLAIN, **method.flags})
     learning, flags, topology = config.learning, config.flat(), alone.topology
     if "graph_topology" in method.flags:

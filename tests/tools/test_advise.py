@@ -210,6 +210,7 @@ def test_the_advice_is_flags_of_a_run() -> None:
         ("--hostfile {folder}/none", "--hostfile"),
         ("--optimizer dcd_psgd --rate_mbit 10", "--optimizer: each method has its own"),
         ("--consensus_stepsize 0.1", "--consensus_stepsize: each method has its own"),
+        ("--choco_consenus_stepsize 0.1", "--choco_consenus_stepsize: each method has its own"),
         ("--check", "--check: are run.py's"),
         ("--dry_run --rate_mbit 10", "--dry_run, --check: are run.py's"),
         ("--picture {folder}/a.txt", "suffix must be one of .png"),

@@ -56,7 +56,8 @@ def test_hosts_are_measured(four_hosts: Hosts, tmp_path: Path, backend: str) -> 
 @pytest.mark.slow
 def test_a_link_that_is_cut_ends_all_and_is_named(four_hosts: Hosts, tmp_path: Path) -> None:
     four_hosts.network.set_way("host-2", "host-3", 0)
-    flags = ("--time_limit_seconds", "10", "--output", "figures.json")
+    (tmp_path / "of_ranks").mkdir()
+    flags = ("--time_limit_seconds", "10", "--output", "figures.json", "--work_dir", "of_ranks")
     done = advise_over(four_hosts, tmp_path, *flags)
     assert done.returncode == 1, done.stdout
     assert not (tmp_path / "figures.json").exists()

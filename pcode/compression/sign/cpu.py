@@ -8,7 +8,6 @@ import numpy as np
 
 from pcode.compression.base import Difference, Message, WeightedSum
 from pcode.compression.kernels.cpu.blocks import (
-    add_magnitudes,
     pack_signs,
     subtract,
     total_of,
@@ -48,7 +47,8 @@ def encode_block(
     if whole < size:
         subtract(difference, entry + whole, size - whole, room)
         pack_signs(room, size - whole, signs + whole // 8)
-        add_magnitudes(sums, room)
+        for i in range(size - whole):
+            sums[i % LANES] += np.float64(abs(room[i]))
 
 
 @kernel

@@ -48,18 +48,8 @@ def largest_magnitude(bits: NDArray[np.int32]) -> int:
 
 
 @kernel
-def add_magnitudes(sums: Doubles, block: Floats) -> None:
-    """sums[i] += |e| of every entry e at i, LANES + i, 2 LANES + i, ..., one after the other."""
-    for lane in range(LANES):
-        total = sums[lane]
-        for row in range(BLOCK // LANES):
-            total += np.float64(abs(block[LANES * row + lane]))
-        sums[lane] = total
-
-
-@kernel
 def add_squares(sums: Doubles, block: Floats) -> None:
-    """As `add_magnitudes`, of the squares."""
+    """sums[i] += e e of every entry e at i, LANES + i, 2 LANES + i, ..., one after the other."""
     for lane in range(LANES):
         total = sums[lane]
         for row in range(BLOCK // LANES):
@@ -88,13 +78,12 @@ def pack_signs(room: Floats, size: int, address: int) -> None:
     Args:
         room: a BLOCK, filled up with zeros.
     """
-    entries = room.ctypes.data
-    for first in range(0, size // WORD * WORD, WORD):
+    entries, whole = room.ctypes.data, size // WORD * WORD
+    for first in range(0, whole, WORD):
         store_word(address + first // 8, bits_below_zero(entries + 4 * first))
-    first = size // WORD * WORD
-    if first < size:
-        word = bits_below_zero(entries + 4 * first)
-        signs = bytes_at(address + first // 8, (size - first + 7) // 8)
+    if whole < size:
+        word = bits_below_zero(entries + 4 * whole)
+        signs = bytes_at(address + whole // 8, (size - whole + 7) // 8)
         for byte in range(signs.size):
             signs[byte] = np.uint8(word >> (8 * byte))
 

@@ -46,7 +46,8 @@ def compare(_typing: Any, _value: Any, _reference: Any, _sums: Any) -> Any:
 
     Args:
         _value, _reference: where the entries lie.
-        _sums: where the LANES sums lie, to which `blocks.add_magnitudes` adds in the same order.
+        _sums: where the LANES sums lie: the magnitude at i is added to that of i % LANES, one
+            after the other.
     """
     kind = ir.FunctionType(_NUMBERS, [_NUMBERS])
 
