@@ -28,6 +28,7 @@ from pcode.optim.motef import MoTEF
 from pcode.optim.parallel_choco import ParallelChoco
 from pcode.optim.power_gossip import PowerGossip
 from pcode.optim.quasi_global import QuasiGlobalSGD
+from pcode.optim.relay import RelaySGD
 from pcode.topology.base import Graph
 from pcode.utils.options import look_up, taken_by
 
@@ -54,6 +55,7 @@ __all__ = [
     "ParallelChoco",
     "PowerGossip",
     "QuasiGlobalSGD",
+    "RelaySGD",
     "SGDOptions",
     "local_options",
     "make_optimizer",
@@ -75,6 +77,7 @@ OPTIMIZERS: dict[str, type[DecentralizedOptimizer]] = {
     "d2": D2,
     "gradient_tracking": GradientTracking,
     "decentlam": DecentLaM,
+    "relay": RelaySGD,
     "beer": BEER,
     "motef": MoTEF,
     "lead": LEAD,

@@ -139,8 +139,10 @@ def run(
         return states
 
     nodes = Simulation(num_nodes).run(node)
+    # Vectors that belong to edges are other nodes' by other names.
+    names = [name for name in nodes[0][0] if all(name in states[0] for states in nodes)]
     return [
-        {name: np.stack([states[step][name] for states in nodes]) for name in nodes[0][0]}
+        {name: np.stack([states[step][name] for states in nodes]) for name in names}
         for step in range(num_steps + 1)
     ]
 

@@ -17,8 +17,9 @@ from pcode.optim import (
     DecentralizedOptimizer,
     GradientTracking,
     QuasiGlobalSGD,
+    RelaySGD,
 )
-from pcode.topology import make_topology
+from pcode.topology import Topology, make_topology
 from pcode.utils.errors import UserError
 from tests.optim.recursions import (
     LR,
@@ -30,6 +31,7 @@ from tests.optim.recursions import (
     State,
     check,
     direction,
+    draw,
     far,
     gradients,
     local_step,
@@ -87,6 +89,26 @@ def decentlam(W: Array, nesterov: bool) -> Step:
     return step
 
 
+def relay_alone(topology: Topology, nesterov: bool) -> Array:
+    """x after all steps, with a message and a number for each direction of each edge."""
+    n = topology.num_nodes
+    edges = [(i, j) for i in range(n) for j in topology.neighbours(i)]
+    sums = {edge: np.zeros(NUM_ENTRIES) for edge in edges}
+    numbers = dict.fromkeys(edges, 0)
+    state = {"x": np.stack([draw(rank) for rank in range(n)]), "buf": np.zeros((n, NUM_ENTRIES))}
+    for number in range(NUM_STEPS):
+        state = local_step(state, gradients(number, n), nesterov)
+        x = state["x"]
+        others = {(i, j): [k for k in topology.neighbours(i) if k != j] for i, j in edges}
+        sums = {(i, j): x[i] + sum(sums[k, i] for k in others[i, j]) for i, j in edges}
+        numbers = {(i, j): 1 + sum(numbers[k, i] for k in others[i, j]) for i, j in edges}
+        came = [sum(sums[j, i] for j in topology.neighbours(i)) for i in range(n)]
+        counts = [sum(numbers[j, i] for j in topology.neighbours(i)) for i in range(n)]
+        x = np.stack([(came[i] + (n - counts[i]) * x[i]) / n for i in range(n)])
+        state = {**state, "x": x}
+    return state["x"]
+
+
 STEPS: dict[type[DecentralizedOptimizer], Callable[[Array, bool], Step]] = {
     QuasiGlobalSGD: quasi_global,
     D2: d2,
@@ -105,6 +127,30 @@ def test_it_is_its_recursion(
     # What DecentLaM divides by the rate is a difference of models.
     rounded = {"buf": 1 / LR} if kind is DecentLaM else {}
     check(plain(kind, topology, nesterov), STEPS[kind](topology.matrix, nesterov), rounded)
+
+
+@pytest.mark.parametrize("nesterov", [False, True])
+@pytest.mark.parametrize(("graph", "num_nodes"), [("chain", 4), ("chain", 8), ("star", 5)])
+def test_relay_is_its_recursion(graph: str, num_nodes: int, nesterov: bool) -> None:
+    topology = make_topology(graph, num_nodes)
+    states = plain(RelaySGD, topology, nesterov)
+    assert far(states[-1]["x"], relay_alone(topology, nesterov)) < 1e-5
+
+
+def test_relay_brings_every_model_once_by_its_distance() -> None:
+    """Without gradients x_i = 1/n sum_j x_j(as many rounds ago as j is edges away)."""
+    topology = make_topology("chain", 4)
+    states = plain(RelaySGD, topology, False, lr=0.0)
+    for number in range(4, 20):
+        for i in range(4):
+            came = [states[number - abs(i - j)]["x"][j] for j in range(4) if j != i]
+            want = (np.sum(came, axis=0) + states[number]["x"][i]) / 4
+            assert far(states[number + 1]["x"][i], want) < 1e-5
+
+
+def test_relay_refuses_what_is_no_tree() -> None:
+    with pytest.raises(UserError, match="'ring' has circles: --graph_topology chain"):
+        RelaySGD.validate(make_topology("ring", 4))
 
 
 def test_d2_without_momentum_is_the_form_of_its_paper() -> None:
