@@ -138,12 +138,12 @@ def test_relay_is_its_recursion(graph: str, num_nodes: int, nesterov: bool) -> N
 
 
 def test_relay_brings_every_model_once_by_its_distance() -> None:
-    """Without gradients x_i = 1/n sum_j x_j(as many rounds ago as j is edges away)."""
+    """Without gradients x_i = 1/n sum_j x_j of as many rounds ago as nodes are between them."""
     topology = make_topology("chain", 4)
     states = plain(RelaySGD, topology, False, lr=0.0)
     for number in range(4, 20):
         for i in range(4):
-            came = [states[number - abs(i - j)]["x"][j] for j in range(4) if j != i]
+            came = [states[number - abs(i - j) + 1]["x"][j] for j in range(4) if j != i]
             want = (np.sum(came, axis=0) + states[number]["x"][i]) / 4
             assert far(states[number + 1]["x"][i], want) < 1e-5
 
