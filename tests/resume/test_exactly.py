@@ -29,7 +29,7 @@ COMPRESSORS = (
     ("--comm_op", "compress_random_k", "--compress_ratio", ".5"),
     ("--comm_op", "quantize_qsgd", "--quantize_level", "8"),
 )
-GRAPHS = ("ring", "complete", "random_matching")
+GRAPHS = ("ring", "complete", "random_matching", "chain")
 # A checkpoint at every meeting: after a handful of steps within an epoch.
 ALWAYS = ("--checkpoint_minutes", "1e-7")
 

@@ -56,6 +56,13 @@ OPTIMIZERS = {
     "ecd": ("--optimizer", "ecd_psgd", "--comm_op", "quantize_qsgd", "--quantize_level", "16"),
     "deep squeeze": ("--optimizer", "deep_squeeze"),
     "PowerGossip": ("--optimizer", "power_gossip"),
+    "quasi-global": ("--optimizer", "decentralized_qg_sgd"),
+    "D2": ("--optimizer", "d2"),
+    "gradient tracking": ("--optimizer", "gradient_tracking"),
+    "DecentLaM": ("--optimizer", "decentlam"),
+    "BEER": ("--optimizer", "beer"),
+    "MoTEF": ("--optimizer", "motef"),
+    "LEAD": ("--optimizer", "lead"),
     "ef-sign": ("--optimizer", "ef_sign_sgd", "--graph_topology", "complete"),
 }
 # They send whole vectors, which nobody looks at, as a GPU does not at what it compresses.
