@@ -16,7 +16,7 @@ class RelaySGD(DecentralizedOptimizer):
     On a tree every node's model of t steps ago reaches the nodes t edges away, once and undiluted,
     in a sum m that comes with its number c of models. x becomes the mean of all of them, of their
     ages; what has not come yet is replaced by the node's own. All m and c start at 0. Messages are
-    different for each neighbour: one vector a neighbour is kept, and one sent.
+    different for each neighbour: two vectors a neighbour are in memory.
 
     Source: Vogels et al., "RelaySum for decentralized deep learning on heterogeneous data", NeurIPS
     2021, arXiv 2110.04175, Algorithm 1. Difference: momentum, Adam and several local steps belong
