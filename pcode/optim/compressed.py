@@ -105,12 +105,11 @@ def mean_of_neighbours(optimizer: OverlappingCompressedOptimizer) -> torch.Tenso
     return mean
 
 
-def make_copies_exact(
-    optimizer: OverlappingCompressedOptimizer, hat: torch.Tensor, z: torch.Tensor
-) -> None:
+def make_copies_exact(optimizer: CompressedOptimizer, hat: torch.Tensor, z: torch.Tensor) -> None:
     """hat_i = x_i everywhere, so that z_i = sum_j w_ij x_j - x_i; all nodes call it."""
+    gossip = VectorGossip(optimizer.communicator, optimizer.timer)
+    z.copy_(gossip.difference(optimizer.x, optimizer.topology, optimizer.num_steps))
     hat.copy_(optimizer.x)
-    z.copy_(mean_of_neighbours(optimizer)).sub_(optimizer.x)
 
 
 def require_equal_start(optimizer: DecentralizedOptimizer) -> None:

@@ -119,6 +119,8 @@ def beer(state: State, g: Array, given: Given, share: float = 1.0) -> State:
 def lead(state: State, g: Array, given: Given) -> State:
     """D is e / lr and Hw is h + z."""
     H, Hw, lrD = state["h"], state["h"] + state["z"], state["e"]
+    if given.t == 1:
+        H, Hw = state["x"], given.W @ state["x"]
     stepped = local_step(state, g, given.nesterov)
     q = given.Q(stepped["x"] - lrD - H)
     yh, yw = H + q, Hw + given.W @ q

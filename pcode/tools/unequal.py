@@ -1,0 +1,262 @@
+"""Unequal data at its smallest: which optimizer comes to the common optimum, and at what cost.
+
+python -m pcode.tools.unequal --steps 4000 --picture errors.png
+
+Eight nodes have a least-squares problem of ten unknowns each, f_i(x) = 1/2 |A_i x - b_i|^2, with
+optima far apart, exact gradients and one constant rate. What is left of the distance of their
+models to the optimum of all tells whether an optimizer is exact or biased.
+"""
+
+import argparse
+import dataclasses
+import json
+import math
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from torch import nn
+
+from pcode.communication import Communicator, Simulation
+from pcode.compression import make_compressor
+from pcode.optim import DecentralizedOptimizer, PowerGossip, optimizer_class
+from pcode.tools.command import FORMATS, Parser, check_writable, tool, write
+from pcode.topology import make_topology
+from pcode.topology.base import Matrix
+from pcode.utils.errors import DivergenceError, NotFiniteError
+from pcode.utils.options import option, options_of
+from pcode.utils.tables import markdown
+
+NUM_NODES, NUM_UNKNOWNS = 8, 10
+# How far the nodes' matrices are from each other, and their optima.
+MATRIX_SPREAD, OPTIMUM_SPREAD = 0.4, 3.0
+# Of the largest curvature's inverse.
+RATE, SLOW_RATE = 0.1, 0.01
+RECORDS = 200
+
+
+@dataclass(frozen=True)
+class Method:
+    """An optimizer as it is tried.
+
+    Attributes:
+        compressor: its name and options; None: whole vectors.
+        rate: of the inverse of the largest curvature.
+    """
+
+    title: str
+    optimizer: str
+    graph: str = "ring"
+    options: Mapping[str, Any] = field(default_factory=dict)
+    compressor: tuple[str, Mapping[str, Any]] | None = None
+    rate: float = RATE
+
+
+SIGN: tuple[str, Mapping[str, Any]] = ("sign", {})
+TOP = ("compress_top_k", {"compress_ratio": 0.8})
+UNBIASED = ("quantize_qsgd", {"quantize_level": 2, "is_biased": False})
+MOMENTUM = {"momentum": 0.9}
+GAMMA = {"consensus_stepsize": 0.1}
+METHODS = (
+    Method("all-reduce SGD", "sgd", "complete"),
+    Method("D-PSGD", "sgd"),
+    Method("D-PSGD, momentum", "sgd", options=MOMENTUM, rate=SLOW_RATE),
+    Method("quasi-global momentum", "decentralized_qg_sgd", options=MOMENTUM, rate=SLOW_RATE),
+    Method("DecentLaM, momentum", "decentlam", options=MOMENTUM, rate=SLOW_RATE),
+    Method("D2", "d2"),
+    Method("exact diffusion", "d2", options={"exact_diffusion": True}),
+    Method("gradient tracking", "gradient_tracking"),
+    Method("Momentum Tracking", "gradient_tracking", options=MOMENTUM, rate=SLOW_RATE),
+    Method("RelaySGD", "relay", "chain"),
+    Method("PowerGossip", "power_gossip"),
+    Method("CHOCO, sign", "parallel_choco", options=GAMMA, compressor=SIGN),
+    Method("CHOCO, top 2 of 10", "parallel_choco", options=GAMMA, compressor=TOP),
+    Method("BEER, sign", "beer", options=GAMMA, compressor=SIGN),
+    Method("BEER, top 2 of 10", "beer", options=GAMMA, compressor=TOP),
+    Method("MoTEF, sign", "motef", options=GAMMA | MOMENTUM, compressor=SIGN),
+    Method("MoTEF, top 2 of 10", "motef", options=GAMMA | MOMENTUM, compressor=TOP),
+    Method("LEAD, qsgd 2", "lead", options={"consensus_stepsize": 0.5}, compressor=UNBIASED),
+    Method("DeepSqueeze, sign", "deep_squeeze", options=GAMMA, compressor=SIGN),
+    Method("DCD-PSGD, sign", "dcd_psgd", compressor=SIGN),
+)
+
+
+class Problem:
+    """The nodes' problems and their common optimum.
+
+    Attributes:
+        curvatures, constants: of node i's gradient, H_i x - c_i.
+    """
+
+    def __init__(self, seed: int) -> None:
+        draw, shape = np.random.default_rng(seed), (NUM_NODES, NUM_UNKNOWNS)
+        A = np.eye(NUM_UNKNOWNS) + MATRIX_SPREAD * draw.normal(size=(*shape, NUM_UNKNOWNS))
+        b = OPTIMUM_SPREAD * draw.normal(size=shape)
+        self.curvatures: Matrix = A.transpose(0, 2, 1) @ A
+        self.constants: Matrix = np.einsum("nij,ni->nj", A, b)
+
+    @cached_property
+    def optimum(self) -> Matrix:
+        return np.linalg.solve(self.curvatures.sum(axis=0), self.constants.sum(axis=0))
+
+    @cached_property
+    def largest_curvature(self) -> float:
+        return float(np.linalg.eigvalsh(self.curvatures).max())
+
+    def error(self, models: Matrix) -> float:
+        """Return the distance of the nodes' models to the optimum, of its length."""
+        distances = np.linalg.norm(models - self.optimum, axis=1)
+        return float(np.sqrt(np.mean(distances**2)) / np.linalg.norm(self.optimum))
+
+
+@dataclass(frozen=True)
+class Course:
+    """What came of a method.
+
+    Attributes:
+        errors: after each of `steps`; the last is infinite where it diverged.
+        step_bytes: sent by a node in a step, on average over nodes and steps.
+    """
+
+    method: Method
+    steps: list[int]
+    errors: list[float]
+    step_bytes: float
+
+
+def optimizer_of(method: Method, node: Communicator, x: nn.Parameter, lr: float) -> Any:
+    """Return the optimizer of a node."""
+    graph = make_topology(method.graph, NUM_NODES)
+    kind = optimizer_class(method.optimizer, graph)
+    options = dict(method.options)
+    if method.compressor is not None:
+        name, its_own = method.compressor
+        options["compressor"] = make_compressor(name, **its_own)
+    return _typed(kind, x.dtype)([x], node, graph, lr=lr, **options)
+
+
+def _typed(kind: type[DecentralizedOptimizer], dtype: torch.dtype) -> type[DecentralizedOptimizer]:
+    return type(kind.__name__, (kind,), {"dtype": dtype})
+
+
+def follow(method: Method, problem: Problem, num_steps: int) -> Course:
+    """Try a method, in float64 but for kernels of float32 (compressors', PowerGossip's)."""
+    lr = method.rate / problem.largest_curvature
+    graph = make_topology(method.graph, NUM_NODES)
+    is_single = method.compressor is not None or (
+        optimizer_class(method.optimizer, graph) is PowerGossip
+    )
+    dtype = torch.float32 if is_single else torch.float64
+    recorded = sorted({round(each) for each in np.geomspace(1, num_steps, RECORDS)})
+    models: dict[int, dict[int, Matrix]] = {step: {} for step in recorded}
+
+    def node(communicator: Communicator) -> int:
+        rank = communicator.rank
+        H, c = (
+            torch.from_numpy(each[rank]).to(dtype)
+            for each in (problem.curvatures, problem.constants)
+        )
+        x = nn.Parameter(torch.zeros(NUM_UNKNOWNS, dtype=dtype))
+        optimizer = optimizer_of(method, communicator, x, lr)
+        for step in range(1, num_steps + 1):
+            x.grad = H @ x.detach() - c
+            optimizer.step()
+            if step in models:
+                models[step][rank] = x.detach().double().numpy().copy()
+        optimizer.finish()
+        return communicator.bytes_sent
+
+    try:
+        sent = sum(Simulation(NUM_NODES).run(node))
+    except (DivergenceError, NotFiniteError):
+        sent = 0
+    found = [
+        problem.error(np.stack([of_nodes[rank] for rank in range(NUM_NODES)]))
+        if len(of_nodes) == NUM_NODES
+        else math.inf
+        for of_nodes in models.values()
+    ]
+    return Course(method, recorded, found, sent / NUM_NODES / num_steps)
+
+
+def table(courses: Sequence[Course]) -> list[str]:
+    """Write a Markdown table."""
+    rows = [["optimizer", "graph", "error", "bytes a step"]]
+    rows += [
+        [each.method.title, each.method.graph, f"{each.errors[-1]:.1e}", f"{each.step_bytes:.0f}"]
+        for each in courses
+    ]
+    return markdown(rows, {"optimizer", "graph"})
+
+
+def draw(courses: Sequence[Course], path: Path) -> None:
+    """Draw two panels: error by step and by bytes."""
+    figure = Figure(figsize=(11, 5), layout="constrained")
+    panels = figure.subplots(1, 2, sharey=True)
+    for number, each in enumerate(courses):
+        dashes = ("-", "--", ":")[number // 10 % 3]
+        for panel, unit in zip(panels, (1.0, each.step_bytes), strict=True):
+            panel.plot(
+                [unit * step for step in each.steps],
+                each.errors,
+                color=f"C{number % 10}",
+                linestyle=dashes,
+                label=each.method.title,
+            )
+    for panel, label in zip(panels, ("step", "bytes sent by a node"), strict=True):
+        panel.set(xscale="log", yscale="log", xlabel=label)
+        panel.grid(alpha=0.25, linewidth=0.6)
+        panel.spines[["top", "right"]].set_visible(False)
+    panels[0].set_ylabel("distance to the common optimum")
+    figure.legend(
+        handles=panels[0].get_lines(), loc="outside right upper", frameon=False, fontsize="small"
+    )
+    figure.savefig(path, dpi=150)
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to try."""
+
+    steps: int = option(4000, "steps", minimum=1)
+    manual_seed: int = option(0, "of the nodes' problems", minimum=0)
+    picture: str | None = option(None, "file for a picture (.png, .pdf, .svg)")
+    output: str | None = option(None, "file for the figures (JSON)")
+
+
+def _parse(arguments: Sequence[str]) -> Options:
+    parser = Parser("python -m pcode.tools.unequal", __doc__, argument_default=argparse.SUPPRESS)
+    flags = options_of(Options)
+    for name, flag in flags.items():
+        parser.add_argument(f"--{name}", metavar=flag.placeholder, help=flag.help)
+    given = vars(parser.parse_args(arguments))
+    options = Options(
+        **{name: flags[name].accepted(flags[name].parse(text)) for name, text in given.items()}
+    )
+    check_writable("output", options.output)
+    check_writable("picture", options.picture, FORMATS)
+    return options
+
+
+@tool("unequal")
+def main(arguments: Sequence[str]) -> None:
+    """Try all methods."""
+    options = _parse(arguments)
+    torch.set_num_threads(1)
+    problem = Problem(options.manual_seed)
+    courses = [follow(method, problem, options.steps) for method in METHODS]
+    print(*table(courses), sep="\n")
+    content = [dataclasses.asdict(each) for each in courses]
+    write(options.output, json.dumps(content, indent=1) + "\n")
+    if options.picture is not None:
+        draw(courses, Path(options.picture))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
