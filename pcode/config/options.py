@@ -17,6 +17,8 @@ from pcode.utils.options import needs, option, taken_by
 
 # --resume auto
 AUTO = "auto"
+# --partition_data whose parameter is a flag
+NON_IID = "non_iid_dirichlet"
 Flags = Mapping[str, Any]
 # Where a run lies, who made it, what it shows: runs are not compared by that.
 _aside = partial(option, compared=False)
@@ -91,8 +93,14 @@ class Data:
     partition_data: str = option(
         "random",
         f"how the training data is shared among nodes: {', '.join(partition.SCHEMES)}; "
-        "dirichlet:ALPHA:MINIMUM",
+        "dirichlet:ALPHA:MINIMUM, classes:K",
         "NAME",
+    )
+    non_iid_alpha: float = option(
+        1.0,
+        "concentration of non_iid_dirichlet: the smaller, the more unequal",
+        above=0,
+        irrelevant=needs("partition_data", holds=lambda name: name == NON_IID),
     )
     reshuffle_per_epoch: bool = option(
         False, "partition anew after every epoch", irrelevant=_drawing_shares
@@ -103,6 +111,12 @@ class Data:
     base_batch_size: int | None = option(
         None, "batch size that --lr is meant for; none: batch_size", minimum=1, irrelevant=_scaled
     )
+
+    @property
+    def dealing(self) -> str:
+        """The scheme with its parameters."""
+        is_bare = self.partition_data == NON_IID
+        return f"{NON_IID}:{self.non_iid_alpha}" if is_bare else self.partition_data
 
 
 @dataclass(frozen=True)

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from pcode.datasets import non_iid
+from pcode.datasets.non_iid import LARGEST_ALPHA
 from pcode.utils.errors import UserError
 from pcode.utils.options import look_up
 from pcode.utils.seeding import derive_seed, torch_generator
 
 # alpha, and the smallest number of samples of a node
 DIRICHLET_DEFAULTS = (".5", "10")
-# Its shares are as good as equal; what sums to infinity would not be.
-LARGEST_ALPHA = 1e6
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Scheme:
 
 def partition_scheme(name: str) -> Scheme:
     """Return the scheme of that name, or raise a UserError; its parameters are not looked at."""
-    return look_up("partition_data", name, SCHEMES, parametric=("dirichlet",))
+    return look_up("partition_data", name, SCHEMES, parametric=PARAMETRIC)
 
 
 def partition_indices(
@@ -45,7 +45,8 @@ def partition_indices(
         targets: the training set's labels, N.
         name: `random`: a permutation of all samples, cut into n pieces; `sorted`: the same with the
             samples in the order of their labels; `dirichlet[:ALPHA[:MINIMUM]]`: see `dirichlet`;
-            `none`: every node holds all samples.
+            `non_iid_dirichlet:ALPHA`, `classes:K`: see non_iid.py; `none`: every node holds all
+            samples.
         seed, epoch: what is drawn depends on them; the epoch is 0 where samples are dealt once.
 
     Raises:
@@ -133,5 +134,10 @@ SCHEMES = {
         drawn=True,
         by_label=True,
     ),
+    "non_iid_dirichlet": Scheme(
+        non_iid.non_iid_dirichlet, non_iid.smallest_share, drawn=True, by_label=True
+    ),
+    "classes": Scheme(non_iid.classes, drawn=True, by_label=True),
     "none": Scheme(_none, lambda num_samples, num_nodes: num_samples),
 }
+PARAMETRIC = ("dirichlet", "non_iid_dirichlet", "classes")

@@ -142,6 +142,6 @@ class Plan:
             self.dealt.clear()
             targets, num_nodes = self.dataset.train_targets, self.topology.num_nodes
             seed = self.config.learning.manual_seed
-            shares = partition_indices(targets, num_nodes, data.partition_data, seed, epoch)
+            shares = partition_indices(targets, num_nodes, data.dealing, seed, epoch)
             self.dealt[epoch] = shares
         return self.dealt[epoch]

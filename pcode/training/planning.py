@@ -191,7 +191,7 @@ def _check_batches(plan: Plan, model: nn.Module) -> None:
     """
     data, num_local_ranks = plan.config.data, plan.config.launch.n_sub_process
     smallest = smallest_share(
-        data.partition_data, len(plan.dataset.train_targets), plan.topology.num_nodes
+        data.dealing, len(plan.dataset.train_targets), plan.topology.num_nodes
     )
     if smallest < num_local_ranks:
         raise UserError(

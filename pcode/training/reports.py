@@ -72,7 +72,7 @@ def _graph(plan: Plan) -> list[str]:
 
 def _data(plan: Plan) -> list[str]:
     data, dataset = plan.config.data, plan.dataset
-    dealt = f"dealt by --partition_data {data.partition_data}"
+    dealt = f"dealt by --partition_data {data.dealing}"
     if data.reshuffle_per_epoch:
         dealt += ", anew every epoch"
     kind = "samples" if dataset.labelled else "columns of the text"

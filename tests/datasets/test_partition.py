@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import random
+
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pcode.datasets import partition_indices
+from pcode.datasets.partition import smallest_share
 from pcode.utils.errors import UserError
 
 TARGETS = torch.arange(101) * 7 % 10
@@ -127,9 +131,97 @@ def test_dirichlet_depends_on_seed_and_epoch_alone() -> None:
         ("dirichlet:1:2:3", "expected dirichlet:ALPHA:MINIMUM"),
         ("dirichlet:1:0", "minimum must be from 1 to 25"),
         ("dirichlet:1:26", "minimum must be from 1 to 25"),
+        ("non_iid_dirichlet", "expected non_iid_dirichlet:ALPHA"),
+        ("non_iid_dirichlet:0", "alpha must be above 0"),
+        ("non_iid_dirichlet:1e-9", "10,000 draws left a node less than half"),
+        ("classes", "expected classes:K"),
+        ("classes:26", "K must be from 1 to 25"),
         ("random:2", "random takes no parameters"),
     ],
 )
 def test_bad_parameters_are_refused(name: str, words: str) -> None:
     with pytest.raises(UserError, match=f"--partition_data {name}.*{words}"):
         partition_indices(TARGETS, 4, name, 6, 0)
+
+
+@given(
+    num_samples=st.integers(30, 120),
+    num_classes=st.integers(5, 10),
+    num_nodes=st.integers(1, 25),
+    alpha=st.sampled_from([".5", "1", "1000"]),
+)
+def test_non_iid_dirichlet_gives_every_sample_to_one_node(
+    num_samples: int, num_classes: int, num_nodes: int, alpha: str
+) -> None:
+    targets, name = torch.arange(num_samples) % num_classes, f"non_iid_dirichlet:{alpha}"
+    shares = partition_indices(targets, num_nodes, name, 6, 0)
+    assert len(shares) == num_nodes
+    assert sorted(torch.cat(shares).tolist()) == list(range(num_samples))
+    assert {share.dtype for share in shares} == {torch.int64}
+    smallest = min(len(share) for share in shares)
+    assert smallest >= smallest_share(name, num_samples, num_nodes)
+
+
+def published(labels: list[int], num_nodes: int, alpha: float, draw: random.Random) -> list[int]:
+    """Sizes of shares by the rule in words: one sample after another, by Gamma variables."""
+    mean = len(labels) / num_nodes
+    while True:
+        sizes = [0] * num_nodes
+        for label in sorted(set(labels)):
+            gammas = [draw.gammavariate(alpha, 1) for _ in range(num_nodes)]
+            open_ = [g if size < mean else 0.0 for g, size in zip(gammas, sizes, strict=True)]
+            if sum(open_) == 0:
+                break
+            number, given_, dealt = labels.count(label), 0.0, 0
+            for node, each in enumerate(open_):
+                given_ += each / sum(open_)
+                upto = int(given_ * number) if node < num_nodes - 1 else number
+                sizes[node] += upto - dealt
+                dealt = upto
+        if sum(sizes) == len(labels) and min(sizes) >= int(mean / 2):
+            return sizes
+
+
+@pytest.mark.parametrize("alpha", ["10", "1", "0.1", "0.01"])
+def test_shares_are_as_the_published_rule_deals_them(alpha: str) -> None:
+    """Mean, smallest and spread of 16 nodes' shares, over draws: groups of ten and of six."""
+    targets = torch.arange(1600) % 10
+    draw, seeds = random.Random(3), range(60)
+    shares = [partition_indices(targets, 16, f"non_iid_dirichlet:{alpha}", s, 0) for s in seeds]
+    for first, last, in_group in ((0, 10, 1000), (10, 16, 600)):
+        nodes = last - first
+        labels = (torch.arange(in_group) % 10).tolist()
+        got = torch.tensor([[len(each) for each in row[first:last]] for row in shares]).double()
+        want = torch.tensor([published(labels, nodes, float(alpha), draw) for _ in seeds]).double()
+        assert torch.equal(got.sum(dim=1), want.sum(dim=1))
+        assert got.min() >= 50
+        for of in (torch.amin, torch.amax):
+            assert of(got, 1).mean().item() == pytest.approx(of(want, 1).mean().item(), rel=0.12)
+
+
+def test_the_smaller_alpha_the_fewer_classes_has_a_node() -> None:
+    targets = torch.arange(2000) % 10
+
+    def classes_of_a_node(alpha: str) -> float:
+        shares = [
+            share
+            for seed in range(20)
+            for share in partition_indices(targets, 10, f"non_iid_dirichlet:{alpha}", seed, 0)
+        ]
+        held = [torch.bincount(targets[share], minlength=10) for share in shares]
+        return float(np.mean([(each >= 0.01 * each.sum()).sum().item() for each in held]))
+
+    found = [classes_of_a_node(alpha) for alpha in ("10", "1", "0.1", "0.01")]
+    assert found == sorted(found, reverse=True)
+    assert found[0] > 9
+    assert found[-1] < 2.5
+
+
+@pytest.mark.parametrize("number", [1, 2, 5])
+def test_nodes_have_as_many_classes_as_asked_for(number: int) -> None:
+    targets = torch.arange(1000) * 7 % 10
+    shares = partition_indices(targets, 10, f"classes:{number}", 6, 0)
+    assert sorted(torch.cat(shares).tolist()) == list(range(1000))
+    assert {len(share) for share in shares} == {100}
+    assert all(len(set(targets[share].tolist())) <= number for share in shares)
+    assert not same(shares, partition_indices(targets, 10, f"classes:{number}", 7, 0))

@@ -244,6 +244,7 @@ EFFECTS: dict[str, Effect] = {
     "download": loaded("download", "True", True),
     "use_lmdb_data": loaded("use_lmdb_data", "True", True),
     "partition_data": trained("sorted"),
+    "non_iid_alpha": trained(".2", "--partition_data", "non_iid_dirichlet"),
     "reshuffle_per_epoch": trained("True", *EPOCHS, "--num_epochs", "2"),
     "batch_size": summarised("num_epochs", 4 / (1437 // 128), "64"),
     "base_batch_size": summarised("learning_rate", 0.1 * 2 * 32 / 8, "8", "--lr_scaleup", "True"),
