@@ -38,7 +38,7 @@ class RelaySGD(DecentralizedOptimizer):
         if len(topology.edges) != topology.num_nodes - 1:
             raise UserError(
                 f"it relays sums through a tree, and {topology.name!r} has circles: "
-                "--graph_topology chain or star"
+                "--graph_topology chain, star or binary_tree"
             )
 
     @property

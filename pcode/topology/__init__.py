@@ -20,6 +20,8 @@ from pcode.topology.base import (
     local_degree_weights,
     metropolis_weights,
 )
+from pcode.topology.base_graph import BaseGraph
+from pcode.topology.binary_tree import binary_tree
 from pcode.topology.chain import chain
 from pcode.topology.complete import complete
 from pcode.topology.erdos_renyi import erdos_renyi
@@ -66,15 +68,17 @@ TOPOLOGIES: dict[str, Callable[..., Graph]] = {
     "data_center": data_center,
     "chain": chain,
     "star": star,
+    "binary_tree": binary_tree,
     "hypercube": hypercube,
     "exponential": exponential,
     "one_peer_exponential": OnePeerExponential,
+    "base": BaseGraph,
     "random_regular": random_regular,
     "erdos_renyi": erdos_renyi,
     "random_matching": RandomMatching,
 }
 # What is given the number after a colon in the name, as in `random_regular:4`.
-PARAMETRIC = {"random_regular": "degree", "erdos_renyi": "probability"}
+PARAMETRIC = {"base": "degree", "random_regular": "degree", "erdos_renyi": "probability"}
 
 
 def make_graph(

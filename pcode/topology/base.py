@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import count
@@ -105,6 +105,37 @@ class OnePeer(Mixing):
     @staticmethod
     def _other(rank: int, peers: npt.NDArray[np.int64]) -> tuple[int, ...]:
         return () if peers[rank] == rank else (int(peers[rank]),)
+
+
+class EdgeWeights(Mixing):
+    """A symmetric W that is given by the weights of its edges; the rest is a node's own.
+
+    Args:
+        edges: w_ij, once for each edge.
+    """
+
+    def __init__(self, num_nodes: int, edges: Mapping[tuple[int, int], float]) -> None:
+        rows: list[dict[int, float]] = [{} for _ in range(num_nodes)]
+        for (i, j), weight in edges.items():
+            rows[i][j] = rows[j][i] = weight
+        self._rows = []
+        for rank, row in enumerate(rows):
+            rest = 1 - sum(row.values())
+            own = {rank: rest} if rest > TOLERANCE else {}
+            self._rows.append(dict(sorted({**row, **own}.items())))
+
+    def weights(self, rank: int) -> dict[int, float]:
+        return self._rows[rank]
+
+    def senders(self, rank: int) -> tuple[int, ...]:
+        return tuple(peer for peer in self._rows[rank] if peer != rank)
+
+    receivers = senders
+
+    def mix(self, values: Matrix) -> Matrix:
+        return np.stack(
+            [sum(weight * values[j] for j, weight in row.items()) for row in self._rows]
+        )
 
 
 @dataclass(frozen=True, eq=False)

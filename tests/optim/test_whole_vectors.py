@@ -130,7 +130,7 @@ def test_it_is_its_recursion(
 
 
 @pytest.mark.parametrize("nesterov", [False, True])
-@pytest.mark.parametrize(("graph", "num_nodes"), [("chain", 4), ("chain", 8), ("star", 5)])
+@pytest.mark.parametrize(("graph", "num_nodes"), [("chain", 4), ("binary_tree", 8), ("star", 5)])
 def test_relay_is_its_recursion(graph: str, num_nodes: int, nesterov: bool) -> None:
     topology = make_topology(graph, num_nodes)
     states = plain(RelaySGD, topology, nesterov)

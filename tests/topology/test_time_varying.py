@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 
@@ -88,6 +90,30 @@ def test_the_gap_of_random_matching_is_the_expected_one(num_nodes: int) -> None:
     rounds = [matrix(graph.at(step), num_nodes) for step in range(4000)]
     mean = np.mean([W.T @ W for W in rounds], axis=0)
     assert (1 - graph.spectral_gap) ** 2 == pytest.approx(np.linalg.eigvalsh(mean)[-2], abs=0.05)
+
+
+@pytest.mark.parametrize("degree", [1, 2, 3, 4])
+def test_base_graphs_average_exactly_whatever_n(degree: int) -> None:
+    """The product of a period's rounds is 11'/n, and there are few (Theorem 1 of the paper)."""
+    for num_nodes in range(1, 65):
+        graph = graph_of(f"base:{degree}", num_nodes)
+        assert graph.period is not None
+        check_rounds(graph, num_nodes, range(graph.period))
+        product = np.eye(num_nodes)
+        for step in range(graph.period):
+            W = matrix(graph.at(step), num_nodes)
+            assert (W == W.T).all()
+            product = W @ product
+        np.testing.assert_allclose(product, 1 / num_nodes, atol=1e-15)
+        assert max(map(graph.degree, range(num_nodes))) <= degree
+        if num_nodes > 1:
+            assert graph.period <= 2 * math.log(num_nodes, degree + 1) + 2
+
+
+def test_base_graph_of_a_power_is_a_hypercube() -> None:
+    graph = graph_of("base", 8)
+    found = [sorted((i, j) for i in range(8) for j in graph.at(t).senders(i)) for t in range(3)]
+    assert found == [sorted((i, i ^ bit) for i in range(8)) for bit in (1, 2, 4)]
 
 
 def test_a_static_graph_mixes_alike_in_every_round() -> None:

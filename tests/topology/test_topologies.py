@@ -12,7 +12,7 @@ from pcode.topology import TOPOLOGIES, make_graph, make_topology
 from pcode.utils.errors import UserError
 from tests.topology.topology_contract import check_topology, gap_by_power_iteration
 
-TIME_VARYING = ("one_peer_exponential", "random_matching")
+TIME_VARYING = ("one_peer_exponential", "base", "random_matching")
 
 KNOWN_GAPS = [
     *[("complete", n, 1.0) for n in (1, 2, 3, 8, 16)],
@@ -28,6 +28,8 @@ KNOWN_GAPS = [
     ],
     *[("star", n, gap) for n, gap in ((2, 1.0), (4, 0.25), (10, 0.1))],
     *[("chain", n, gap) for n, gap in ((2, 1.0), (3, 0.333))],
+    # The tree of three is a chain.
+    *[("binary_tree", n, gap) for n, gap in ((2, 1.0), (3, 0.333))],
     *[("expander", n, gap) for n, gap in ((7, 0.295), (13, 0.172), (17, 0.145), (23, 0.122))],
 ]
 
