@@ -228,6 +228,9 @@ class Graph:
     graph_topology: str = option(
         "ring", f"the file of a graph, or one of {', '.join(TOPOLOGIES)}", "NAME"
     )
+    drop_messages: float = option(
+        0.0, "probability with which each message is lost, on purpose", "P", minimum=0, below=1
+    )
     comm_op: str = option(
         "sign",
         "compressor",

@@ -14,6 +14,7 @@ from pcode.compression.base import Compressor
 from pcode.optim.flat import FlatStore
 from pcode.optim.local import AdamOptions, LocalAdam, LocalSGD, LocalStep
 from pcode.topology.base import Graph, Topology
+from pcode.topology.lossy import Lossy, without_losses
 from pcode.utils.errors import UserError
 from pcode.utils.layout import Layout
 from pcode.utils.timing import StepTimer
@@ -73,6 +74,7 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
             seed.
         centralized: whether every node needs every other's message, with equal weights.
         time_varying: whether the edges may change from round to round.
+        takes_losses: whether it goes on where messages are lost.
         reads_gradients_in_place: whether the recursion reads each parameter.grad itself, and g is
             not filled before it.
         dtype: of the parameters and of all vectors; compressors take float32.
@@ -88,6 +90,7 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
     compresses: ClassVar[bool] = False
     centralized: ClassVar[bool] = False
     time_varying: ClassVar[bool] = False
+    takes_losses: ClassVar[bool] = False
     reads_gradients_in_place: ClassVar[bool] = False
     dtype: ClassVar[torch.dtype] = torch.float32
     takes_adam: ClassVar[bool] = True
@@ -152,6 +155,12 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
         Args:
             options: its own, where they are known.
         """
+        if isinstance(topology, Lossy) and not cls.takes_losses:
+            raise UserError(
+                "--drop_messages: what its nodes keep is right only where every message arrives; "
+                "for sgd (D-PSGD), decentralized_qg_sgd, d2, decentlam and relay"
+            )
+        topology = without_losses(topology)
         if not (cls.time_varying or isinstance(topology, Topology)):
             raise UserError(
                 "its nodes keep what follows from all messages of a neighbour, which is right only "

@@ -7,11 +7,13 @@ import torch
 from pcode.optim.base import ROUNDING, DecentralizedOptimizer
 from pcode.optim.gossip import VectorGossip
 from pcode.topology.base import Graph, Topology
+from pcode.topology.lossy import without_losses
 from pcode.utils.errors import UserError
 from pcode.utils.options import Option
 
 
 def _validate(graph: Graph, exact_diffusion: bool) -> None:
+    graph = without_losses(graph)
     assert isinstance(graph, Topology)  # no optimizer of this kind takes another
     if not exact_diffusion and (smallest := 1 - graph.beta) < -1 / 3 - ROUNDING:
         raise UserError(
@@ -41,6 +43,7 @@ class D2(DecentralizedOptimizer):
     """
 
     state_vectors = ("c",)
+    takes_losses = True
 
     def __init__(
         self,

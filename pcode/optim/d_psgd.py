@@ -17,6 +17,7 @@ class DPSGD(DecentralizedOptimizer):
     """
 
     time_varying = True
+    takes_losses = True
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)

@@ -21,6 +21,7 @@ class DecentLaM(DecentralizedOptimizer):
     """
 
     takes_adam = False
+    takes_losses = True
     takes_local_steps = False
 
     def __init__(self, *args: Any, **options: Any) -> None:

@@ -34,6 +34,7 @@ class QuasiGlobalSGD(DecentralizedOptimizer):
     """
 
     time_varying = True
+    takes_losses = True
 
     def __init__(
         self,

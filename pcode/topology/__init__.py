@@ -29,6 +29,7 @@ from pcode.topology.expander import expander
 from pcode.topology.exponential import exponential
 from pcode.topology.graph_file import graph_file
 from pcode.topology.hypercube import hypercube
+from pcode.topology.lossy import Lossy, without_losses
 from pcode.topology.margulis_expander import margulis_expander
 from pcode.topology.one_peer_exponential import OnePeerExponential
 from pcode.topology.random_matching import RandomMatching
@@ -45,6 +46,7 @@ __all__ = [
     "PARAMETRIC",
     "TOPOLOGIES",
     "Graph",
+    "Lossy",
     "Mixing",
     "TimeVarying",
     "Topology",
@@ -53,6 +55,7 @@ __all__ = [
     "make_topology",
     "metropolis_weights",
     "surviving_graph",
+    "without_losses",
 ]
 
 # Functions of n, and of `seed`, the run's, where they draw; what else they take they declare as
@@ -91,16 +94,23 @@ def make_graph(
     Args:
         name_or_path: a name may end with a parameter, as `random_regular:4`.
         seed: the run's (`--manual_seed`), for what is drawn at random.
-        flags: every flag of the run; the graph gets those that it takes.
+        flags: every flag of the run; the graph gets those that it takes, and loses messages where
+            `drop_messages` says so.
 
     Raises:
         UserError: there is no such graph of so many nodes; the message says why.
     """
+    graph = _make_graph(name_or_path, num_nodes, seed, flags or {})
+    probability = (flags or {}).get("drop_messages", 0.0)
+    return Lossy(graph, probability, seed) if probability else graph
+
+
+def _make_graph(name_or_path: str, num_nodes: int, seed: int, flags: Mapping[str, Any]) -> Graph:
     if num_nodes < 1:
         raise UserError(f"graph {name_or_path!r} with n = {num_nodes}: n must be at least 1")
     name, colon, parameter = name_or_path.partition(":")
     if name in TOPOLOGIES:
-        options = taken_by(TOPOLOGIES[name], {**(flags or {}), "seed": seed})
+        options = taken_by(TOPOLOGIES[name], {**flags, "seed": seed})
         if colon:
             options |= _parameter(name, parameter)
         return TOPOLOGIES[name](num_nodes, **options)
@@ -130,6 +140,8 @@ def surviving_graph(graph: Graph, survivors: Sequence[int], remade: Graph | None
     """
     if remade is not None:
         return remade
+    if isinstance(graph, Lossy):
+        return graph.on(surviving_graph(graph.graph, survivors, None))
     num_nodes = len(survivors)
     if isinstance(graph, Topology):
         left = np.argwhere(graph.matrix[np.ix_(survivors, survivors)] > 0)

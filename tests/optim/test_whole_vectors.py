@@ -8,18 +8,19 @@ import numpy as np
 import pytest
 import torch
 
-from pcode.communication import Simulation
+from pcode.communication import Communicator, Simulation
 from pcode.optim import (
     D2,
     DPSGD,
     AdamOptions,
+    AllReduceSGD,
     DecentLaM,
     DecentralizedOptimizer,
     GradientTracking,
     QuasiGlobalSGD,
     RelaySGD,
 )
-from pcode.topology import Topology, make_topology
+from pcode.topology import Graph, Topology, make_graph, make_topology
 from pcode.utils.errors import UserError
 from tests.optim.recursions import (
     LR,
@@ -29,11 +30,14 @@ from tests.optim.recursions import (
     WEIGHT_DECAY,
     Array,
     State,
+    Tensors,
     check,
     direction,
     draw,
     far,
+    gradient,
     gradients,
+    local_options,
     local_step,
     plain,
     run,
@@ -146,6 +150,34 @@ def test_relay_brings_every_model_once_by_its_distance() -> None:
             came = [states[number - abs(i - j) + 1]["x"][j] for j in range(4) if j != i]
             want = (np.sum(came, axis=0) + states[number]["x"][i]) / 4
             assert far(states[number + 1]["x"][i], want) < 1e-5
+
+
+@pytest.mark.parametrize("kind", [DPSGD, QuasiGlobalSGD, D2, DecentLaM, RelaySGD])
+def test_equal_nodes_do_not_notice_lost_messages(kind: type[DecentralizedOptimizer]) -> None:
+    """With equal gradients and models: what is lost is replaced by as good a model."""
+    graph = "chain" if kind is RelaySGD else "ring"
+    found = []
+    for probability in (0.0, 0.4):
+        lossy = make_graph(graph, 4, 6, {"drop_messages": probability})
+
+        def node(communicator: Communicator, lossy: Graph = lossy) -> Array:
+            model = Tensors(draw(0))
+            optimizer = kind(model.parameters(), communicator, lossy, **local_options(True))
+            for step in range(20):
+                optimizer.zero_grad()
+                model.give_gradient(gradient(step, 0))
+                optimizer.step()
+            return model.flat()
+
+        found.append(np.stack(Simulation(4).run(node)))
+    assert far(found[1], found[0]) < 1e-5
+
+
+@pytest.mark.parametrize("kind", [GradientTracking, AllReduceSGD])
+def test_others_refuse_to_lose_messages(kind: type[DecentralizedOptimizer]) -> None:
+    graph = make_graph("complete", 4, 6, {"drop_messages": 0.1})
+    with pytest.raises(UserError, match="--drop_messages: .*relay"):
+        kind.validate(graph)
 
 
 def test_relay_refuses_what_is_no_tree() -> None:

@@ -310,6 +310,7 @@ EFFECTS: dict[str, Effect] = {
     ),
     "manual_seed": trained("7"),
     "graph_topology": summarised("spectral_gap", 0.25, "star", "--n_mpi_process", "4"),
+    "drop_messages": trained(".3", "--optimizer", "sgd"),
     "comm_op": trained("none"),
     "compress_ratio": trained("0.5", "--comm_op", "compress_top_k"),
     "quantize_level": trained("4", "--comm_op", "quantize_qsgd"),

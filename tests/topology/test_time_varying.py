@@ -127,3 +127,29 @@ def test_a_static_graph_mixes_alike_in_every_round() -> None:
 def test_sources_must_be_a_permutation() -> None:
     with pytest.raises(ValueError, match="no permutation"):
         OnePeer(np.array([0, 0, 1]))
+
+
+@pytest.mark.parametrize("name", ["ring", "star", "random_matching"])
+def test_lost_messages_are_those_that_both_ends_know(name: str) -> None:
+    flags = {"drop_messages": 0.25}
+    lossy, whole = make_graph(name, 12, 6, flags), make_graph(name, 12, 6)
+    sent = came = 0
+    for step in range(300):
+        before, after = whole.at(step), lossy.at(step)
+        W, left = matrix(before, 12), matrix(after, 12)
+        np.testing.assert_allclose(left.sum(axis=1), 1, atol=1e-15)
+        # Off the diagonal every weight is what it was, or nothing.
+        others = ~np.eye(12, dtype=bool)
+        assert ((left == W) | (left == 0))[others].all()
+        np.testing.assert_allclose(after.mix(np.eye(12)), left, atol=1e-15)
+        for rank in range(12):
+            assert all(rank in after.senders(peer) for peer in after.receivers(rank))
+            assert all(rank in after.receivers(peer) for peer in after.senders(rank))
+            sent += len(before.receivers(rank))
+            came += len(after.receivers(rank))
+    assert came / sent == pytest.approx(0.75, abs=0.03)
+    assert lossy.spectral_gap == whole.spectral_gap
+
+
+def test_without_losses_a_graph_is_itself() -> None:
+    assert isinstance(make_graph("ring", 4, 6, {"drop_messages": 0.0}), Topology)
