@@ -29,6 +29,7 @@ from pcode.optim.parallel_choco import ParallelChoco
 from pcode.optim.power_gossip import PowerGossip
 from pcode.optim.quasi_global import QuasiGlobalSGD
 from pcode.optim.relay import RelaySGD
+from pcode.optim.sgp import SGP
 from pcode.topology.base import Graph
 from pcode.utils.options import look_up, taken_by
 
@@ -43,6 +44,7 @@ __all__ = [
     "LEAD",
     "LOCAL_OPTIMIZERS",
     "OPTIMIZERS",
+    "SGP",
     "AdaGossip",
     "AdamOptions",
     "AllReduceSGD",
@@ -77,6 +79,7 @@ OPTIMIZERS: dict[str, type[DecentralizedOptimizer]] = {
     "d2": D2,
     "gradient_tracking": GradientTracking,
     "decentlam": DecentLaM,
+    "sgp": SGP,
     "relay": RelaySGD,
     "beer": BEER,
     "motef": MoTEF,

@@ -14,6 +14,7 @@ from pcode.compression.base import Compressor
 from pcode.optim.flat import FlatStore
 from pcode.optim.local import AdamOptions, LocalAdam, LocalSGD, LocalStep
 from pcode.topology.base import Graph, Topology
+from pcode.topology.directed import Directed
 from pcode.topology.lossy import Lossy, without_losses
 from pcode.utils.errors import UserError
 from pcode.utils.layout import Layout
@@ -74,6 +75,7 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
             seed.
         centralized: whether every node needs every other's message, with equal weights.
         time_varying: whether the edges may change from round to round.
+        takes_directed: whether links may lead one way, with weights whose columns alone sum to 1.
         takes_losses: whether it goes on where messages are lost.
         reads_gradients_in_place: whether the recursion reads each parameter.grad itself, and g is
             not filled before it.
@@ -90,6 +92,7 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
     compresses: ClassVar[bool] = False
     centralized: ClassVar[bool] = False
     time_varying: ClassVar[bool] = False
+    takes_directed: ClassVar[bool] = False
     takes_losses: ClassVar[bool] = False
     reads_gradients_in_place: ClassVar[bool] = False
     dtype: ClassVar[torch.dtype] = torch.float32
@@ -158,9 +161,14 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
         if isinstance(topology, Lossy) and not cls.takes_losses:
             raise UserError(
                 "--drop_messages: what its nodes keep is right only where every message arrives; "
-                "for sgd (D-PSGD), decentralized_qg_sgd, d2, decentlam and relay"
+                "for sgd (D-PSGD), decentralized_qg_sgd, d2, decentlam, sgp and relay"
             )
         topology = without_losses(topology)
+        if isinstance(topology, Directed) and not cls.takes_directed:
+            raise UserError(
+                f"with {topology.name!r}, whose links lead one way, weights leave no mean: "
+                "--optimizer sgp"
+            )
         if not (cls.time_varying or isinstance(topology, Topology)):
             raise UserError(
                 "its nodes keep what follows from all messages of a neighbour, which is right only "

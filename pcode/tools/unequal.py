@@ -27,7 +27,7 @@ from pcode.communication import Communicator, Simulation
 from pcode.compression import make_compressor
 from pcode.optim import DecentralizedOptimizer, PowerGossip, optimizer_class
 from pcode.tools.command import FORMATS, Parser, check_writable, tool, write
-from pcode.topology import make_topology
+from pcode.topology import make_graph
 from pcode.topology.base import Matrix
 from pcode.utils.errors import DivergenceError, NotFiniteError
 from pcode.utils.options import option, options_of
@@ -73,6 +73,7 @@ METHODS = (
     Method("exact diffusion", "d2", options={"exact_diffusion": True}),
     Method("gradient tracking", "gradient_tracking"),
     Method("Momentum Tracking", "gradient_tracking", options=MOMENTUM, rate=SLOW_RATE),
+    Method("SGP", "sgp", "directed_exponential"),
     Method("RelaySGD", "relay", "chain"),
     Method("PowerGossip", "power_gossip"),
     Method("CHOCO, sign", "parallel_choco", options=GAMMA, compressor=SIGN),
@@ -132,7 +133,7 @@ class Course:
 
 def optimizer_of(method: Method, node: Communicator, x: nn.Parameter, lr: float) -> Any:
     """Return the optimizer of a node."""
-    graph = make_topology(method.graph, NUM_NODES)
+    graph = make_graph(method.graph, NUM_NODES)
     kind = optimizer_class(method.optimizer, graph)
     options = dict(method.options)
     if method.compressor is not None:
@@ -148,7 +149,7 @@ def _typed(kind: type[DecentralizedOptimizer], dtype: torch.dtype) -> type[Decen
 def follow(method: Method, problem: Problem, num_steps: int) -> Course:
     """Try a method, in float64 but for kernels of float32 (compressors', PowerGossip's)."""
     lr = method.rate / problem.largest_curvature
-    graph = make_topology(method.graph, NUM_NODES)
+    graph = make_graph(method.graph, NUM_NODES)
     is_single = method.compressor is not None or (
         optimizer_class(method.optimizer, graph) is PowerGossip
     )

@@ -24,6 +24,7 @@ from pcode.topology.base_graph import BaseGraph
 from pcode.topology.binary_tree import binary_tree
 from pcode.topology.chain import chain
 from pcode.topology.complete import complete
+from pcode.topology.directed import Directed, directed_exponential
 from pcode.topology.erdos_renyi import erdos_renyi
 from pcode.topology.expander import expander
 from pcode.topology.exponential import exponential
@@ -45,6 +46,7 @@ from pcode.utils.options import look_up, taken_by
 __all__ = [
     "PARAMETRIC",
     "TOPOLOGIES",
+    "Directed",
     "Graph",
     "Lossy",
     "Mixing",
@@ -75,6 +77,7 @@ TOPOLOGIES: dict[str, Callable[..., Graph]] = {
     "hypercube": hypercube,
     "exponential": exponential,
     "one_peer_exponential": OnePeerExponential,
+    "directed_exponential": directed_exponential,
     "base": BaseGraph,
     "random_regular": random_regular,
     "erdos_renyi": erdos_renyi,

@@ -13,7 +13,7 @@ from torch import nn
 from pcode.communication import Communicator, Simulation
 from pcode.compression import Compressor, Message
 from pcode.optim import DecentralizedOptimizer
-from pcode.topology import Topology
+from pcode.topology import Graph
 from pcode.utils.layout import Layout
 
 Array = npt.NDArray[np.float64]
@@ -189,7 +189,7 @@ def check(
 
 
 def plain(
-    optimizer: type[DecentralizedOptimizer], topology: Topology, nesterov: bool, **options: Any
+    optimizer: type[DecentralizedOptimizer], topology: Graph, nesterov: bool, **options: Any
 ) -> list[State]:
     """x and the vectors of an optimizer that sends whole vectors."""
     return run(

@@ -12,6 +12,7 @@ from pcode.communication import Communicator, Simulation
 from pcode.optim import (
     D2,
     DPSGD,
+    SGP,
     AdamOptions,
     AllReduceSGD,
     DecentLaM,
@@ -20,7 +21,7 @@ from pcode.optim import (
     QuasiGlobalSGD,
     RelaySGD,
 )
-from pcode.topology import Graph, Topology, make_graph, make_topology
+from pcode.topology import Directed, Graph, Topology, make_graph, make_topology
 from pcode.utils.errors import UserError
 from tests.optim.recursions import (
     LR,
@@ -133,6 +134,48 @@ def test_it_is_its_recursion(
     check(plain(kind, topology, nesterov), STEPS[kind](topology.matrix, nesterov), rounded)
 
 
+def one_way() -> Directed:
+    """Four nodes that send around a circle, and one of them to another one besides."""
+    P = np.array([[0.5, 0, 0, 0.5], [0.25, 0.5, 0, 0], [0.25, 0.5, 0.5, 0], [0, 0, 0.5, 0.5]])
+    return Directed("one way", P)
+
+
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_sgp_is_its_recursion(nesterov: bool) -> None:
+    graph = one_way()
+    states = plain(SGP, graph, nesterov)
+    s, w = states[0]["x"], np.ones(4)
+    buf = np.zeros_like(s)
+    for number in range(NUM_STEPS):
+        x = s / w[:, None]
+        stepped = local_step({"x": x, "buf": buf}, gradients(number, 4), nesterov)
+        buf = stepped["buf"]
+        s, w = graph.matrix @ (s + stepped["x"] - x), graph.matrix @ w
+        assert w.sum() == pytest.approx(4)
+        assert far(states[number + 1]["x"], s / w[:, None]) < 1e-5
+        assert far(states[number + 1]["sent"][:, -1], w) < 1e-6
+    assert w.max() > 1.2
+
+
+def test_sgp_without_gradients_averages() -> None:
+    """The mean of where the nodes began, although no row of P says so."""
+    states = plain(SGP, one_way(), False, lr=0.0)
+    want = states[0]["x"].mean(axis=0)
+    assert far(states[-1]["x"], np.stack([want] * 4)) < 1e-5
+
+
+def test_sgp_with_links_both_ways_is_d_psgd() -> None:
+    topology = make_topology("torus", 8)
+    got, want = (plain(kind, topology, True)[-1]["x"] for kind in (SGP, DPSGD))
+    assert far(got, want) < 1e-5
+
+
+@pytest.mark.parametrize("kind", [DPSGD, D2, RelaySGD])
+def test_others_refuse_links_that_lead_one_way(kind: type[DecentralizedOptimizer]) -> None:
+    with pytest.raises(UserError, match=r"lead one way.*--optimizer sgp"):
+        kind.validate(one_way())
+
+
 @pytest.mark.parametrize("nesterov", [False, True])
 @pytest.mark.parametrize(("graph", "num_nodes"), [("chain", 4), ("binary_tree", 8), ("star", 5)])
 def test_relay_is_its_recursion(graph: str, num_nodes: int, nesterov: bool) -> None:
@@ -152,7 +195,7 @@ def test_relay_brings_every_model_once_by_its_distance() -> None:
             assert far(states[number + 1]["x"][i], want) < 1e-5
 
 
-@pytest.mark.parametrize("kind", [DPSGD, QuasiGlobalSGD, D2, DecentLaM, RelaySGD])
+@pytest.mark.parametrize("kind", [DPSGD, QuasiGlobalSGD, D2, DecentLaM, SGP, RelaySGD])
 def test_equal_nodes_do_not_notice_lost_messages(kind: type[DecentralizedOptimizer]) -> None:
     """With equal gradients and models: what is lost is replaced by as good a model."""
     graph = "chain" if kind is RelaySGD else "ring"
@@ -176,7 +219,7 @@ def test_equal_nodes_do_not_notice_lost_messages(kind: type[DecentralizedOptimiz
 @pytest.mark.parametrize("kind", [GradientTracking, AllReduceSGD])
 def test_others_refuse_to_lose_messages(kind: type[DecentralizedOptimizer]) -> None:
     graph = make_graph("complete", 4, 6, {"drop_messages": 0.1})
-    with pytest.raises(UserError, match="--drop_messages: .*relay"):
+    with pytest.raises(UserError, match=r"--drop_messages: .*relay"):
         kind.validate(graph)
 
 

@@ -60,6 +60,7 @@ OPTIMIZERS = {
     "D2": ("--optimizer", "d2"),
     "gradient tracking": ("--optimizer", "gradient_tracking"),
     "DecentLaM": ("--optimizer", "decentlam"),
+    "SGP": ("--optimizer", "sgp"),
     "BEER": ("--optimizer", "beer"),
     "MoTEF": ("--optimizer", "motef"),
     "LEAD": ("--optimizer", "lead"),

@@ -27,6 +27,7 @@ OUTCOMES = {
     "exact diffusion": EXACT,
     "gradient tracking": EXACT,
     "Momentum Tracking": EXACT,
+    "SGP": LESS,
     "RelaySGD": EXACT,
     "PowerGossip": BIASED,
     "CHOCO, sign": BIASED,

@@ -7,8 +7,9 @@ import math
 import numpy as np
 import pytest
 
-from pcode.topology import TimeVarying, Topology, make_graph
+from pcode.topology import Directed, TimeVarying, Topology, make_graph
 from pcode.topology.base import OnePeer
+from pcode.utils.errors import UserError
 from tests.topology.topology_contract import check_rounds, matrix
 
 NAMES = ["one_peer_exponential", "random_matching"]
@@ -153,3 +154,31 @@ def test_lost_messages_are_those_that_both_ends_know(name: str) -> None:
 
 def test_without_losses_a_graph_is_itself() -> None:
     assert isinstance(make_graph("ring", 4, 6, {"drop_messages": 0.0}), Topology)
+
+
+@pytest.mark.parametrize("num_nodes", [1, 2, 5, 8, 13])
+def test_directed_exponential_leaves_sums(num_nodes: int) -> None:
+    graph = make_graph("directed_exponential", num_nodes)
+    assert isinstance(graph, Directed)
+    P = matrix(graph.at(3), num_nodes)
+    np.testing.assert_allclose(P.sum(axis=0), 1, atol=1e-15)
+    np.testing.assert_array_equal(graph.mix(np.eye(num_nodes)), P)
+    for rank in range(num_nodes):
+        assert set(graph.receivers(rank)) == {
+            (rank + (1 << k)) % num_nodes for k in range(8) if 1 << k < num_nodes
+        } - {rank}
+        assert all(rank in graph.senders(peer) for peer in graph.receivers(rank))
+
+
+@pytest.mark.parametrize(
+    ("matrix", "words"),
+    [
+        ([[0.5, 0.5], [0.4, 0.5]], "column 0 sums to 0.9"),
+        ([[0.0, 0.5], [1.0, 0.5]], "node 0 has no weight for itself"),
+        ([[1.0, 0.5], [0.0, 0.5]], "no path leads to node 1"),
+        ([[-1.0, 0.5], [2.0, 0.5]], r"entry \(0, 0\) is -1"),
+    ],
+)
+def test_what_no_directed_graph_is(matrix: list[list[float]], words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        Directed("wrong", np.array(matrix))

@@ -12,7 +12,7 @@ from pcode.topology import TOPOLOGIES, make_graph, make_topology
 from pcode.utils.errors import UserError
 from tests.topology.topology_contract import check_topology, gap_by_power_iteration
 
-TIME_VARYING = ("one_peer_exponential", "base", "random_matching")
+NOT_STATIC = ("one_peer_exponential", "directed_exponential", "base", "random_matching")
 
 KNOWN_GAPS = [
     *[("complete", n, 1.0) for n in (1, 2, 3, 8, 16)],
@@ -67,7 +67,7 @@ def fits(name: str, num_nodes: int) -> bool:
 
 
 STATIC = [
-    *(name for name in TOPOLOGIES if name not in TIME_VARYING),
+    *(name for name in TOPOLOGIES if name not in NOT_STATIC),
     "random_regular:3",
     "erdos_renyi:0.3",
 ]
