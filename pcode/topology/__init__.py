@@ -21,7 +21,7 @@ from pcode.topology.base import (
     metropolis_weights,
 )
 from pcode.topology.base_graph import BaseGraph
-from pcode.topology.binary_tree import binary_tree
+from pcode.topology.binary_tree import binary_tree, double_binary_trees
 from pcode.topology.chain import chain
 from pcode.topology.complete import complete
 from pcode.topology.directed import Directed, directed_exponential
@@ -74,6 +74,7 @@ TOPOLOGIES: dict[str, Callable[..., Graph]] = {
     "chain": chain,
     "star": star,
     "binary_tree": binary_tree,
+    "double_binary_trees": double_binary_trees,
     "hypercube": hypercube,
     "exponential": exponential,
     "one_peer_exponential": OnePeerExponential,

@@ -22,6 +22,7 @@ from pcode.optim import (
     RelaySGD,
 )
 from pcode.topology import Directed, Graph, Topology, make_graph, make_topology
+from pcode.topology.binary_tree import Trees
 from pcode.utils.errors import UserError
 from tests.optim.recursions import (
     LR,
@@ -223,8 +224,18 @@ def test_others_refuse_to_lose_messages(kind: type[DecentralizedOptimizer]) -> N
         kind.validate(graph)
 
 
+def test_relay_on_two_trees_is_relay_on_each_with_its_half() -> None:
+    both = make_topology("double_binary_trees", 6)
+    assert isinstance(both, Trees)
+    got = plain(RelaySGD, both, True)[-1]["x"]
+    half = NUM_ENTRIES - NUM_ENTRIES // 2
+    first, second = (relay_alone(tree, True) for tree in both.trees)
+    assert far(got[:, :half], first[:, :half]) < 1e-5
+    assert far(got[:, half:], second[:, half:]) < 1e-5
+
+
 def test_relay_refuses_what_is_no_tree() -> None:
-    with pytest.raises(UserError, match="'ring' has circles: --graph_topology chain"):
+    with pytest.raises(UserError, match="'ring' has circles: --graph_topology double"):
         RelaySGD.validate(make_topology("ring", 4))
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from pcode.topology import TOPOLOGIES, make_graph, make_topology
+from pcode.topology.binary_tree import Trees
 from pcode.utils.errors import UserError
 from tests.topology.topology_contract import check_topology, gap_by_power_iteration
 
@@ -235,3 +236,16 @@ def test_parameters_that_will_not_do(name: str, num_nodes: int, reason: str) -> 
 def test_a_user_s_function_of_n_wins(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(TOPOLOGIES, "erdos_renyi", TOPOLOGIES["ring"])
     assert make_topology("erdos_renyi", 8).name == "ring"
+
+
+@pytest.mark.parametrize("num_nodes", [2, 3, 7, 16, 33])
+def test_two_trees_have_each_node_as_a_leaf(num_nodes: int) -> None:
+    both = make_topology("double_binary_trees", num_nodes)
+    assert isinstance(both, Trees)
+    assert {*both.edges} == {edge for tree in both.trees for edge in tree.edges}
+    for tree in both.trees:
+        assert nx.is_tree(nx.Graph(tree.edges))
+        assert max(tree.degree(rank) for rank in range(num_nodes)) <= 3
+    # But for the root of one, whose mirror image is in the middle where n is odd.
+    inner = [{rank for rank in range(num_nodes) if tree.degree(rank) > 1} for tree in both.trees]
+    assert len(inner[0] & inner[1]) <= 1
