@@ -6,6 +6,7 @@ from typing import Annotated
 from torch import nn
 
 from pcode.models.base import DropRate, UnfitInputsError, he_normal, image_shape
+from pcode.models.normalization import Normalization, normalization
 from pcode.utils.options import Option
 
 VGG_WIDTHS = (64, 128, 256, 512, 512)
@@ -83,7 +84,12 @@ def lenet(input_shape: tuple[int, ...], num_classes: int) -> nn.Sequential:
     )
 
 
-def vgg(depth: int, input_shape: tuple[int, ...], num_classes: int) -> nn.Sequential:
+def vgg(
+    depth: int,
+    input_shape: tuple[int, ...],
+    num_classes: int,
+    normalization_kind: Normalization = "batch",
+) -> nn.Sequential:
     """Five stages of 3 x 3 convolutions, each halving the image, mean over pixels, linear.
 
     The depth is one of NUM_CONVOLUTIONS. A stage whose image has height or width 1 does not halve
@@ -91,14 +97,15 @@ def vgg(depth: int, input_shape: tuple[int, ...], num_classes: int) -> nn.Sequen
 
     Source: Simonyan, Zisserman, "Very deep convolutional networks for large-scale image
     recognition", arXiv 1409.1556, table 1; initial kernels from he_normal. Differs in what small
-    images ask for: batch normalisation after every convolution, and one linear layer, not three.
+    images ask for: normalisation after every convolution, and one linear layer, not three.
     """
     num_inputs, height, width = image_shape(input_shape)
     model = nn.Sequential()
     for repeats, num_outputs in zip(NUM_CONVOLUTIONS[depth], VGG_WIDTHS, strict=True):
         for _ in range(repeats):
             model.append(nn.Conv2d(num_inputs, num_outputs, 3, padding=1))
-            model.append(nn.BatchNorm2d(num_outputs))
+            if normalization_kind != "none":
+                model.append(normalization(normalization_kind, num_outputs))
             model.append(nn.ReLU(inplace=True))
             num_inputs = num_outputs
         if min(height, width) > 1:

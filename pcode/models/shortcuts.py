@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn import functional
 
 from pcode.models.base import DropRate, fast_layout, he_normal, image_shape
+from pcode.models.normalization import Normalization, normalization
 from pcode.utils.errors import UserError
 from pcode.utils.options import Option, needs
 
@@ -36,20 +37,20 @@ def residual_stages(
 class BasicBlock(nn.Module):
     """Two 3 x 3 convolutions around which the input is added.
 
-    Where the shape changes, the input passes through a 1 x 1 convolution with batch
-    normalisation (He et al., section 3.3, option B).
+    Where the shape changes, the input passes through a 1 x 1 convolution with normalisation (He et
+    al., section 3.3, option B).
     """
 
-    def __init__(self, num_inputs: int, num_outputs: int, stride: int) -> None:
+    def __init__(self, num_inputs: int, num_outputs: int, stride: int, kind: str) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(num_inputs, num_outputs, 3, stride, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(num_outputs)
+        self.bn1 = normalization(kind, num_outputs)
         self.conv2 = nn.Conv2d(num_outputs, num_outputs, 3, padding=1, bias=False)
-        self.bn2 = nn.BatchNorm2d(num_outputs)
+        self.bn2 = normalization(kind, num_outputs)
         self.shortcut = nn.Sequential()
         if stride != 1 or num_inputs != num_outputs:
             self.shortcut.append(nn.Conv2d(num_inputs, num_outputs, 1, stride, bias=False))
-            self.shortcut.append(nn.BatchNorm2d(num_outputs))
+            self.shortcut.append(normalization(kind, num_outputs))
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         outputs = functional.relu(self.bn1(self.conv1(inputs)), inplace=True)
@@ -67,12 +68,19 @@ class ResNetCifar(nn.Module):
     section 4.2; initial kernels from he_normal. Differs in the shortcuts: option B, there option A.
     """
 
-    def __init__(self, depth: int, input_shape: tuple[int, ...], num_classes: int) -> None:
+    def __init__(
+        self,
+        depth: int,
+        input_shape: tuple[int, ...],
+        num_classes: int,
+        normalization_kind: Normalization = "batch",
+    ) -> None:
         num_channels, _, _ = image_shape(input_shape)
         super().__init__()
         self.conv = nn.Conv2d(num_channels, WIDTHS[0], 3, padding=1, bias=False)
-        self.bn = nn.BatchNorm2d(WIDTHS[0])
-        self.blocks = residual_stages(WIDTHS, (depth - 2) // 6, BasicBlock)
+        self.bn = normalization(normalization_kind, WIDTHS[0])
+        block = partial(BasicBlock, kind=normalization_kind)
+        self.blocks = residual_stages(WIDTHS, (depth - 2) // 6, block)
         self.classifier = nn.Linear(WIDTHS[-1], num_classes)
         he_normal(self)
 

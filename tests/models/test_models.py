@@ -288,3 +288,20 @@ def test_torchvision_is_imported_for_its_models_alone() -> None:
         "sys.exit('torchvision' in sys.modules)"
     )
     subprocess.run([sys.executable, "-c", program], check=True, timeout=100)
+
+
+@pytest.mark.parametrize("arch", ["resnet20", "vgg11"])
+def test_without_batches_a_sample_is_alone(arch: str) -> None:
+    """With groups of channels, or nothing, what others are in the batch does not matter."""
+    inputs = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    for kind in ("batch", "group", "none"):
+        model = build(arch, COLOURED, 10, normalization=kind)
+        alone, together = model(inputs[:2])[0], model(inputs)[0]
+        assert torch.allclose(alone, together, atol=1e-4) == (kind != "batch")
+
+
+def test_vgg_without_normalisation_is_the_published_one() -> None:
+    """Only convolutions and the linear layer have parameters."""
+    model = build("vgg11", COLOURED, 10, normalization="none")
+    kinds = {type(module) for module in model.modules() if [*module.parameters(recurse=False)]}
+    assert kinds == {nn.Conv2d, nn.Linear}

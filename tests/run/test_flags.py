@@ -257,6 +257,7 @@ EFFECTS: dict[str, Effect] = {
     "wideresnet_widen_factor": other_size("1", *TINY, "--arch", "wideresnet10"),
     "mlp_num_layers": other_size("3"),
     "mlp_hidden_size": other_size("16"),
+    "normalization": other_size("none", *TINY, "--arch", "vgg11"),
     "drop_rate": trained(".5"),
     "rnn_n_hidden": other_size("8", *TEXT),
     "rnn_n_layers": other_size("1", *TEXT),
