@@ -173,7 +173,8 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
             raise UserError(
                 "its nodes keep what follows from all messages of a neighbour, which is right only "
                 f"where every link is used in every round; with {topology.name!r}, whose links "
-                "change, use --optimizer sgd (D-PSGD)"
+                "change, use --optimizer sgd (D-PSGD), decentralized_qg_sgd, gradient_tracking, "
+                "decentlam or sgp"
             )
         if cls.centralized and topology.spectral_gap < 1 - ROUNDING:
             raise UserError(
@@ -182,13 +183,9 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
                 "optimizer, as parallel_choco"
             )
         if adam is not None and not cls.takes_adam:
-            raise UserError(
-                "its error feedback is defined for the direction of SGD; --local_optimizer sgd"
-            )
+            raise UserError("it is defined for the direction of SGD; --local_optimizer sgd")
         if local_step > 1 and not cls.takes_local_steps:
-            raise UserError(
-                "it compresses every gradient, so that each step exchanges; --local_step 1"
-            )
+            raise UserError("it sends every gradient, so that each step exchanges; --local_step 1")
 
     @classmethod
     def warnings(

@@ -11,21 +11,22 @@ from pcode.optim.compressed import (
     make_copies_exact,
 )
 from pcode.utils.layout import Layout
+from pcode.utils.seeding import derive_seed
 
 
 class BEER(OverlappingCompressedOptimizer):
-    """v += gamma z_v + u - u_last ; x += gamma z_x + v, where u = -lr d is the local step.
+    """y += gamma z_y + u - u_last ; x += gamma z_x + y, where u = -lr d is the local step.
 
-    It is gradient tracking (`GradientTracking`) in which neighbours know x and v by copies, which
+    It is gradient tracking (`GradientTracking`) in which neighbours know x and y by copies, which
     compressed messages bring nearer as CHOCO's: hat += q, q = Q(x - hat), and z = sum_j w_ij hat_j
-    - hat_i, for each of the two. The mean of v is that of u, so that nodes whose gradients differ
+    - hat_i, for each of the two. The mean of y is that of u, so that nodes whose gradients differ
     come to the common optimum although messages are compressed. All vectors start at 0. Two
     messages a step travel while the next gradient is computed; whatever the degree, there are
     seven vectors besides x.
 
     Source: Zhao et al., "BEER: fast O(1/T) rate for decentralized nonconvex optimization with
     communication compression", NeurIPS 2022, arXiv 2201.13320, Algorithm 1 (H, G, V are hat_x,
-    hat_v, v). Differences: two gradients that are subtracted are of batches of their own, and each
+    hat_y, y). Differences: two gradients that are subtracted are of batches of their own, and each
     has the rate of its step; momentum, weight decay, Adam and several local steps belong to the
     local step, whose sum u is.
 
@@ -33,21 +34,22 @@ class BEER(OverlappingCompressedOptimizer):
         consensus_stepsize: gamma, in (0, 1], for both.
     """
 
-    state_vectors = ("before", "u", "v", "hat_x", "z_x", "hat_v", "z_v")
+    state_vectors = ("before", "u", "y", "hat_x", "z_x", "hat_y", "z_y")
     before: torch.Tensor
     u: torch.Tensor
-    v: torch.Tensor
+    y: torch.Tensor
     hat_x: torch.Tensor
     z_x: torch.Tensor
-    hat_v: torch.Tensor
-    z_v: torch.Tensor
+    hat_y: torch.Tensor
+    z_y: torch.Tensor
 
     def __init__(self, *args: Any, consensus_stepsize: ConsensusStepsize, **options: Any) -> None:
         super().__init__(*args, **options)
         self.gamma = consensus_stepsize
         for name in self.state_vectors:
             setattr(self, name, torch.zeros_like(self.x))
-        self._gossip_of_v = self._gossip_of(self.compressor)
+        # What compressors draw for y is not what they draw for x.
+        self._gossip_of_y = self._gossip_of(self.compressor, seed=derive_seed(self.seed, "tracked"))
 
     @classmethod
     def message_bytes_of(cls, layout: Layout, compressor: Compressor, **flags: Any) -> int:
@@ -68,27 +70,27 @@ class BEER(OverlappingCompressedOptimizer):
         with self.timer("mix"):
             step = torch.sub(self.x, self.before, out=self.x)
             self._scale(step)
-            self.v.add_(self.z_v, alpha=self.gamma).add_(step).sub_(self.u)
+            self.y.add_(self.z_y, alpha=self.gamma).add_(step).sub_(self.u)
             self.u.copy_(step)
-            torch.add(self.before, self.v, out=self.x).add_(self.z_x, alpha=self.gamma)
+            torch.add(self.before, self.y, out=self.x).add_(self.z_x, alpha=self.gamma)
             self.before.copy_(self.x)
         self._gossip.send(self.x, self.hat_x, self.num_steps)
-        self._gossip_of_v.send(self.v, self.hat_v, self.num_steps)
+        self._gossip_of_y.send(self.y, self.hat_y, self.num_steps)
 
     def _receive_pending(self) -> None:
         for gossip, hat, z in (
             (self._gossip, self.hat_x, self.z_x),
-            (self._gossip_of_v, self.hat_v, self.z_v),
+            (self._gossip_of_y, self.hat_y, self.z_y),
         ):
             gossip.receive([(hat, gossip.own, 1.0), (z, gossip.mixed, 1.0)])
 
     def cancel_pending(self) -> None:
         super().cancel_pending()
-        self._gossip_of_v.cancel_pending()
+        self._gossip_of_y.cancel_pending()
 
     def resynchronise(self) -> None:
         """Begin to track again, with exact copies of the models."""
-        for vector in (self.u, self.v, self.hat_v, self.z_v):
+        for vector in (self.u, self.y, self.hat_y, self.z_y):
             vector.zero_()
         self.before.copy_(self.x)
         make_copies_exact(self, self.hat_x, self.z_x)

@@ -58,7 +58,8 @@ class CompressedOptimizer(DecentralizedOptimizer):
         super().__init__(params, communicator, topology, compressor=compressor, **local)
         self.topology: Topology = topology
         self.compressor = compressor
-        self._gossip_of: Callable[[Compressor], Gossip] = partial(
+        self.seed = seed
+        self._gossip_of: Callable[..., Gossip] = partial(
             gossip_class,
             communicator,
             topology,

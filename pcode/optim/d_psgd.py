@@ -6,6 +6,7 @@ from pcode.optim.all_reduce_sgd import AllReduceSGD
 from pcode.optim.base import DecentralizedOptimizer
 from pcode.optim.gossip import VectorGossip
 from pcode.topology.base import Graph
+from pcode.topology.lossy import Lossy
 
 
 class DPSGD(DecentralizedOptimizer):
@@ -25,8 +26,8 @@ class DPSGD(DecentralizedOptimizer):
 
     @classmethod
     def on_graph(cls, graph: Graph) -> type[DecentralizedOptimizer]:
-        """Average gradients instead of models where all nodes are neighbours."""
-        return AllReduceSGD if graph.name == "complete" else cls
+        """Average gradients instead of models on the complete graph, if nothing is lost."""
+        return AllReduceSGD if graph.name == "complete" and not isinstance(graph, Lossy) else cls
 
     def _recursion(self) -> None:
         self.take_local_step()

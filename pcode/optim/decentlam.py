@@ -20,6 +20,7 @@ class DecentLaM(DecentralizedOptimizer):
     ICCV 2021, arXiv 2104.11981, Algorithm 2. Difference: weight decay is part of g.
     """
 
+    time_varying = True
     takes_adam = False
     takes_losses = True
     takes_local_steps = False
@@ -27,18 +28,20 @@ class DecentLaM(DecentralizedOptimizer):
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self.gossip = VectorGossip(self.communicator, self.timer)
-        self._spare = torch.empty_like(self.x)
+        self._moved = torch.empty_like(self.x)
 
     def _recursion(self) -> None:
         assert isinstance(self.local, LocalSGD)
-        spare = self._spare
+        moved = self._moved
         with self.timer("local_update"):
             self.local.add_weight_decay()
-            spare.copy_(self.x)
-            self.apply(self.g, to=spare)
-        self.gossip(spare, self.topology.at(self.num_exchanges), self.num_steps)
+            moved.copy_(self.x)
+            self.apply(self.g, to=moved)
+        # g' = g - (sum_j w_ij y_j - y_i) / lr, with y = x - lr g: g itself is not rounded.
+        graph, step = self.topology.at(self.num_exchanges), self.num_steps
+        mixed = self.gossip.difference(moved, graph, step)
         with self.timer("local_update"):
-            torch.sub(self.x, spare, out=self.g)
-            self.divide_by_rate(self.g)
-            self.local.add_direction(spare.zero_())
-            self.apply(spare)
+            self.divide_by_rate(mixed)
+            self.g.sub_(mixed)
+            self.local.add_direction(moved.zero_())
+            self.apply(moved)

@@ -4,8 +4,10 @@ from typing import Any
 
 import torch
 
+from pcode.compression.base import Compressor
 from pcode.optim.gossip import VectorGossip
 from pcode.optim.overlapping import OverlappingOptimizer
+from pcode.utils.layout import Layout
 
 
 class GradientTracking(OverlappingOptimizer):
@@ -14,7 +16,7 @@ class GradientTracking(OverlappingOptimizer):
     The mean of y is that of u, and as the nodes come to agree every y_i does: nodes whose gradients
     differ have the common optimum for their fixed point. The step u at x is known when x and the
     last y have come from the neighbours, which travel while its gradient is computed. u_last and y
-    start at 0.
+    start at 0, and the first x is not mixed: nodes start equal, or are mixed a step later.
 
     Tracking steps with momentum is the same as momentum on tracked gradients, while the rate is
     constant, as both are sums with fixed weights: with y = -lr (u - c) it is Momentum Tracking,
@@ -28,6 +30,7 @@ class GradientTracking(OverlappingOptimizer):
     """
 
     state_vectors = ("sent", "before", "u")
+    time_varying = True
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -41,8 +44,13 @@ class GradientTracking(OverlappingOptimizer):
     def message_bytes(self) -> int:
         return self.sent.nbytes
 
+    @classmethod
+    def message_bytes_of(cls, layout: Layout, compressor: Compressor, **flags: Any) -> int:
+        return 8 * layout.num_entries
+
     def _start(self) -> None:
-        self.resynchronise()
+        self.before.copy_(self.x)
+        self._x.copy_(self.x)
 
     def _step_and_send(self) -> None:
         self.take_local_step()

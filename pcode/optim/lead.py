@@ -9,7 +9,6 @@ from pcode.optim.compressed import (
     CompressedOptimizer,
     ConsensusStepsize,
     make_copies_exact,
-    warn_of_bias,
 )
 from pcode.topology.base import Topology
 from pcode.utils.layout import Layout
@@ -21,8 +20,8 @@ class LEAD(CompressedOptimizer):
 
     zq = sum_j w_ij q_j - q_i ; z = sum_j w_ij h_j - h_i. e, whose sum over the nodes stays 0, comes
     to the part of a node's step that is not the mean's, and the copies h to x: nodes whose
-    gradients differ come to the common optimum, although messages are compressed. e starts at 0, h
-    at x, by one exchange of whole models. The next gradient is taken at an x that holds this
+    gradients differ come to the common optimum, although messages are compressed. e, h and z
+    start at 0. The next gradient is taken at an x that holds this
     round's messages, so that the exchange cannot be hidden behind it.
 
     What float32's rounding leaves in z, e sums up: in the test bed (pcode.tools.unequal) it moves
@@ -52,14 +51,16 @@ class LEAD(CompressedOptimizer):
         self.gamma, self.a = consensus_stepsize, copy_share
         self.e, self.h, self.z = (torch.zeros_like(self.x) for _ in range(3))
 
-    def _start(self) -> None:
-        self.resynchronise()
-
     @classmethod
     def warnings(
         cls, topology: Topology, compressor: Compressor, layout: Layout, **flags: Any
     ) -> list[str]:
-        return warn_of_bias(compressor)
+        if compressor.contraction(layout) == 1 or not getattr(compressor, "is_biased", True):
+            return []
+        return [
+            "its theory asks for unbiased compression (arXiv 2007.00232, Assumption 2): --comm_op "
+            "quantize_qsgd --is_biased False"
+        ]
 
     def _recursion(self) -> None:
         gossip, half = self._gossip, -self.gamma / 2

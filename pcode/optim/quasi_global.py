@@ -6,7 +6,9 @@ import torch
 
 from pcode.optim.base import DecentralizedOptimizer
 from pcode.optim.gossip import VectorGossip
-from pcode.optim.local import LocalAdam
+from pcode.optim.local import AdamOptions, LocalAdam
+from pcode.topology.base import Graph
+from pcode.utils.errors import UserError
 from pcode.utils.options import Option
 
 # Keeps the direction of no movement finite.
@@ -27,7 +29,8 @@ class QuasiGlobalSGD(DecentralizedOptimizer):
     heterogeneous data", ICML 2021, arXiv 2102.04761, Algorithms 1 and 2. Differences: weight decay
     is part of the gradient; with several local steps from one exchange to the next the movement
     is that of all of them, divided by their number, and each begins with the momentum that the
-    one before left; Adam's moments are corrected for their start, as torch.optim.Adam's are.
+    one before left; Adam's moments are corrected for their start, as torch.optim.Adam's are, by the
+    number of local steps.
 
     Args:
         global_decay: mu.
@@ -54,6 +57,16 @@ class QuasiGlobalSGD(DecentralizedOptimizer):
         self._common = {f"common_{name}": torch.zeros_like(self.x) for name in names}
         self._local = [moments[name] for name in names]
 
+    @classmethod
+    def validate(cls, topology: Graph, **given: Any) -> None:
+        super().validate(topology, **given)
+        adam: AdamOptions | None = given.get("adam")
+        if adam is not None and adam.memory_treatment == "reset":
+            raise UserError(
+                "its moments are the models', which follow from each exchange: "
+                "--local_adam_memory_treatment none"
+            )
+
     def _vectors(self) -> dict[str, torch.Tensor]:
         return {**super()._vectors(), **self._common, "before": self.before}
 
@@ -62,8 +75,10 @@ class QuasiGlobalSGD(DecentralizedOptimizer):
 
     def _recursion(self) -> None:
         self.take_local_step()
-        self.gossip(self.x, self.topology.at(self.num_exchanges), self.num_steps)
+        # Exactly 0 where models are equal: what rounding leaves is not divided by a small rate.
+        mixed = self.gossip.difference(self.x, self.topology.at(self.num_exchanges), self.num_steps)
         with self.timer("mix"):
+            self.x.add_(mixed)
             self.before.sub_(self.x)  # the movement
             if isinstance(self.local, LocalAdam):
                 self._feed_adam(self.local)

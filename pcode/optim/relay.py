@@ -1,15 +1,19 @@
 """RelaySGD: sums of models that travel through a tree."""
 
+from __future__ import annotations
+
 from typing import Any
 
 import torch
 
 from pcode.communication.base import Exchange
+from pcode.compression.base import Compressor
 from pcode.optim.base import DecentralizedOptimizer
 from pcode.topology.base import Graph, Mixing, Topology
 from pcode.topology.binary_tree import Trees
 from pcode.topology.lossy import without_losses
 from pcode.utils.errors import UserError
+from pcode.utils.layout import Layout
 
 
 class RelaySGD(DecentralizedOptimizer):
@@ -47,6 +51,11 @@ class RelaySGD(DecentralizedOptimizer):
                 "--graph_topology double_binary_trees, binary_tree, chain or star"
             )
 
+    @classmethod
+    def message_bytes_of(cls, layout: Layout, compressor: Compressor, **flags: Any) -> int:
+        num_trees = 2 if flags.get("graph_topology") == "double_binary_trees" else 1
+        return 4 * (-(-layout.num_entries // num_trees) + 1)
+
     @property
     def message_bytes(self) -> int:
         return max(relay.total.nbytes for relay in self._relays)
@@ -64,7 +73,7 @@ class RelaySGD(DecentralizedOptimizer):
             for relay in self._relays:
                 relay.read(round_.senders(rank), self.communicator.size)
 
-    def _send(self, relay: "_Relay", round_: Mixing, rank: int) -> Exchange:
+    def _send(self, relay: _Relay, round_: Mixing, rank: int) -> Exchange:
         return self.communicator.exchange(
             {peer: relay.sent[peer] for peer in round_.receivers(rank) if peer in relay.sent},
             {peer: relay.received[peer] for peer in round_.senders(rank) if peer in relay.sent},

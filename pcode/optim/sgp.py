@@ -4,8 +4,14 @@ from typing import Any
 
 import torch
 
+from pcode.compression.base import Compressor
 from pcode.optim.base import DecentralizedOptimizer
 from pcode.optim.gossip import VectorGossip
+from pcode.topology.base import Graph
+from pcode.topology.directed import Directed
+from pcode.topology.lossy import Lossy
+from pcode.utils.errors import UserError
+from pcode.utils.layout import Layout
 
 
 class SGP(DecentralizedOptimizer):
@@ -13,7 +19,8 @@ class SGP(DecentralizedOptimizer):
 
     Gradients are taken at x. Columns of P sum to 1, so that the sum of s over the nodes moves by
     the local steps alone and the sum of w is n; rows need not, and w corrects for what they sum to.
-    Where P is doubly stochastic w stays 1 and it is D-PSGD. s starts at x, w at 1.
+    Where P is doubly stochastic w stays 1 and it is D-PSGD, also with lost messages. s starts at x,
+    w at 1.
 
     Source: Assran et al., "Stochastic gradient push for distributed deep learning", ICML 2019,
     arXiv 1811.10792, Algorithm 1. Difference: momentum, Adam and several local steps belong to the
@@ -30,6 +37,19 @@ class SGP(DecentralizedOptimizer):
         self.gossip = VectorGossip(self.communicator, self.timer)
         # s, and w in the last entry.
         self.sent = self.x.new_zeros(self.x.numel() + 1)
+
+    @classmethod
+    def validate(cls, topology: Graph, **given: Any) -> None:
+        super().validate(topology, **given)
+        if isinstance(topology, Lossy) and isinstance(topology.graph, Directed):
+            raise UserError(
+                "--drop_messages: a weight that is lost goes to the receiver, so that columns would "
+                f"not sum to 1; not with {topology.name!r}, whose links lead one way"
+            )
+
+    @classmethod
+    def message_bytes_of(cls, layout: Layout, compressor: Compressor, **flags: Any) -> int:
+        return 4 * (layout.num_entries + 1)
 
     @property
     def message_bytes(self) -> int:

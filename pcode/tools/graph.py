@@ -128,7 +128,7 @@ def summary(graph: Graph) -> list[str]:
             f"  the theory's gamma for delta = 1: {gamma:.3g}; tuned values are far larger",
         ]
     return [
-        f"{head}, other edges in every round",
+        f"{head}, {'one-way links' if graph.period == 1 else 'other edges in every round'}",
         f"  neighbours of a node in a round: {neighbours}",
         f"  spectral gap, a round: {graph.spectral_gap:.4g}",
     ]

@@ -121,8 +121,9 @@ class Course:
     """What came of a method.
 
     Attributes:
-        errors: after each of `steps`; the last is infinite where it diverged.
-        step_bytes: sent by a node in a step, on average over nodes and steps.
+        errors: after each of `steps`; NaN once it has diverged.
+        step_bytes: sent by a node in a step, on average over nodes and steps, with whole vectors in
+            float32.
     """
 
     method: Method
@@ -174,16 +175,25 @@ def follow(method: Method, problem: Problem, num_steps: int) -> Course:
         return communicator.bytes_sent
 
     try:
-        sent = sum(Simulation(NUM_NODES).run(node))
+        sent = sum(Simulation(NUM_NODES).run(node)) * 4 / dtype.itemsize
     except (DivergenceError, NotFiniteError):
-        sent = 0
+        sent = math.nan
     found = [
         problem.error(np.stack([of_nodes[rank] for rank in range(NUM_NODES)]))
         if len(of_nodes) == NUM_NODES
-        else math.inf
+        else math.nan
         for of_nodes in models.values()
     ]
     return Course(method, recorded, found, sent / NUM_NODES / num_steps)
+
+
+def _written(value: Any) -> Any:
+    """Return what JSON takes: null for NaN."""
+    if isinstance(value, dict):
+        return {name: _written(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_written(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def table(courses: Sequence[Course]) -> list[str]:
@@ -254,7 +264,7 @@ def main(arguments: Sequence[str]) -> None:
     courses = [follow(method, problem, options.steps) for method in METHODS]
     print(*table(courses), sep="\n")
     content = [dataclasses.asdict(each) for each in courses]
-    write(options.output, json.dumps(content, indent=1) + "\n")
+    write(options.output, json.dumps(_written(content), indent=1, allow_nan=False) + "\n")
     if options.picture is not None:
         draw(courses, Path(options.picture))
 

@@ -38,14 +38,14 @@ class Directed(TimeVarying, Mixing):
             return f"column {bad[0, 0]} sums to {sums[bad[0, 0]]:.15g}, not to 1"
         if (bad := np.argwhere(np.diag(P) == 0)).size:
             return f"node {bad[0, 0]} has no weight for itself"
-        for links, there in ((P, "to"), (P.T, "from")):
+        for links, words in ((P, "from node 0 to node"), (P.T, "to node 0 from node")):
             reached, frontier = {0}, [0]
             while frontier:
                 new = {int(i) for i in np.flatnonzero(links[:, frontier.pop()])} - reached
                 reached |= new
                 frontier.extend(new)
             if missing := set(range(self.num_nodes)) - reached:
-                return f"no path leads {there} node {min(missing)} from or to node 0"
+                return f"no path leads {words} {min(missing)}"
         return None
 
     @property

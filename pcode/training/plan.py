@@ -22,6 +22,7 @@ from pcode.training.resume import ResumePoint
 from pcode.training.schedule import Schedule, make_schedule
 from pcode.utils.errors import UserError
 from pcode.utils.layout import Layout
+from pcode.utils.options import declared_by
 
 # Added to a number of steps that is whole but for rounding.
 ROUNDING = 1e-6
@@ -127,10 +128,15 @@ class Plan:
         with suppress(UserError):  # there is none with so many nodes
             remade = make_graph(name, num_nodes, seed, flags)
         launch = dataclasses.replace(self.config.launch, n_mpi_process=num_nodes)
+        graph = surviving_graph(self.topology, survivors, remade)
+        try:
+            self.optimizer.validate(graph, **declared_by(self.optimizer, flags))
+        except UserError:  # a chain is a tree, and its weights' eigenvalues are above -1/3
+            graph = make_graph("chain", num_nodes, seed, flags)
         return dataclasses.replace(
             self,
             config=dataclasses.replace(self.config, launch=launch),
-            topology=surviving_graph(self.topology, survivors, remade),
+            topology=graph,
             dealt={},
         )
 

@@ -25,7 +25,7 @@ from pcode.training.resume import ResumePoint, find_resume_point
 from pcode.utils.devices import check_compiler
 from pcode.utils.errors import UserError, naming_flags
 from pcode.utils.layout import Layout
-from pcode.utils.options import options_of, taken_by
+from pcode.utils.options import declared_by, options_of, taken_by
 
 
 def check_launch(config: Config) -> None:
@@ -82,8 +82,8 @@ def make_plan(config: Config) -> Plan:
     optimizer = optimizer_class(learning.optimizer, topology)
     adam = local_options(flags).get("adam")
     with naming_flags(f"--optimizer {learning.optimizer}"):
-        options = taken_by(optimizer, flags)
-        optimizer.validate(topology, compressor=compressor, adam=adam, **options)
+        steps, own = learning.local_step, declared_by(optimizer, flags)
+        optimizer.validate(topology, compressor=compressor, adam=adam, local_step=steps, **own)
     dataset = load_dataset(config.data.data, flags)
     embeddings, notices = None, (*topology.notices, *dataset.notices, *cache.notices())
     if config.model.rnn_use_pretrained_emb and isinstance(dataset, Text):

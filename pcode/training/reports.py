@@ -7,7 +7,7 @@ from typing import Any
 from pcode.communication.gathering import gather_digests, gather_floats, mean
 from pcode.config import to_yaml
 from pcode.optim import AllReduceSGD
-from pcode.topology import Topology
+from pcode.topology import Lossy, Topology, without_losses
 from pcode.training.evaluation import Evaluation
 from pcode.training.node import parameters_digest
 from pcode.training.plan import Plan
@@ -62,6 +62,9 @@ def _graph(plan: Plan) -> list[str]:
         f"  neighbours of a node: {_from_to(degrees)}",
         f"  spectral gap rho: {topology.spectral_gap:.4g}",
     ]
+    if isinstance(topology, Lossy):
+        lines.append(f"  messages that are lost: {topology.probability:.3g} of all")
+    topology = without_losses(topology)
     if isinstance(topology, Topology):
         edges = [f"{i}-{j}" for i, j in topology.edges]
         shown = " ".join(edges[:32]) + (" ..." if len(edges) > 32 else "")

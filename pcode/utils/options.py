@@ -262,6 +262,11 @@ def taken_by(component: Any, flags: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def declared_by(component: Any, flags: Mapping[str, Any]) -> dict[str, Any]:
+    """Select, among all flags, the keyword arguments that a component itself declares."""
+    return {flag.parameter: flags[name] for name, flag in options_of(component).items()}
+
+
 def look_up(flag: str, value: str, built: Mapping[str, T], parametric: Collection[str] = ()) -> T:
     """Return what a flag's value names: "NAME" or, of those that are parametric, "NAME:PARAMETERS".
 

@@ -230,3 +230,5 @@ def test_nodes_have_as_many_classes_as_asked_for(number: int) -> None:
     assert {len(share) for share in shares} == {100}
     assert all(len(set(targets[share].tolist())) <= number for share in shares)
     assert not same(shares, partition_indices(targets, 10, f"classes:{number}", 7, 0))
+    few = partition_indices(targets[:140], 10, "classes:10", 6, 0)
+    assert min(map(len, few)) >= smallest_share("classes:10", 140, 10) == 10

@@ -103,24 +103,22 @@ def deep_squeeze(state: State, g: Array, given: Given) -> State:
 
 
 def beer(state: State, g: Array, given: Given, share: float = 1.0) -> State:
-    """V and G of the paper are v and hat_v / -lr, while the rate is constant."""
+    """V and G of the paper are y and hat_y / -lr, while the rate is constant."""
     mixing = given.W - np.eye(len(g))
-    H, G, V, last = (state[name] for name in ("hat_x", "hat_v", "v", "u"))
+    H, G, V, last = (state[name] for name in ("hat_x", "hat_y", "y", "u"))
     stepped = local_step(state, g, given.nesterov)
     u = share * (stepped["x"] - state["x"])
     V = V + GAMMA * mixing @ G + u - last
     x = state["x"] + GAMMA * mixing @ H + V
     q, p = given.Q(x - H), given.Q(V - G)
     H, G = H + q, G + p
-    copies = {"hat_x": H, "z_x": mixing @ H, "hat_v": G, "z_v": mixing @ G}
-    return {**stepped, "x": x, "before": x, "u": u, "v": V, **copies}
+    copies = {"hat_x": H, "z_x": mixing @ H, "hat_y": G, "z_y": mixing @ G}
+    return {**stepped, "x": x, "before": x, "u": u, "y": V, **copies}
 
 
 def lead(state: State, g: Array, given: Given) -> State:
     """D is e / lr and Hw is h + z."""
     H, Hw, lrD = state["h"], state["h"] + state["z"], state["e"]
-    if given.t == 1:
-        H, Hw = state["x"], given.W @ state["x"]
     stepped = local_step(state, g, given.nesterov)
     q = given.Q(stepped["x"] - lrD - H)
     yh, yw = H + q, Hw + given.W @ q

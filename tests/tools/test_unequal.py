@@ -91,8 +91,8 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert lines[2].startswith("| all-reduce SGD | complete |")
     found = json.loads(output.read_text())
     assert [each["method"]["title"] for each in found] == [each.title for each in METHODS]
-    # Ten numbers of 8 bytes to two neighbours.
-    assert found[1]["step_bytes"] == 160
+    # Ten numbers of 4 bytes to two neighbours.
+    assert found[1]["step_bytes"] == 80
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
