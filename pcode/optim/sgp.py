@@ -43,8 +43,8 @@ class SGP(DecentralizedOptimizer):
         super().validate(topology, **given)
         if isinstance(topology, Lossy) and isinstance(topology.graph, Directed):
             raise UserError(
-                "--drop_messages: a weight that is lost goes to the receiver, so that columns would "
-                f"not sum to 1; not with {topology.name!r}, whose links lead one way"
+                "--drop_messages: a lost weight goes to the receiver, so that columns do not sum "
+                f"to 1; not with {topology.name!r}, whose links lead one way"
             )
 
     @classmethod
