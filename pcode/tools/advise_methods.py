@@ -16,9 +16,11 @@ from pcode.training.planning import make_plan
 from pcode.utils.errors import UserError
 from pcode.utils.options import LARGEST_INTEGER, taken_by
 
-# So small a rate changes no model by much: echoes and one batch must not let one diverge.
-_STILL = {"lr_schedule_scheme": "constant", "lr": 1e-6, "lr_scaleup": False}
-_STILL |= {"turn_on_local_step_from": 0, "resume": None, "evaluate": False}
+_STILL = {
+    # So small a rate changes no model by much: echoes and one batch must not let one diverge.
+    **{"lr_schedule_scheme": "constant", "lr": 1e-6, "lr_scaleup": False},
+    **{"turn_on_local_step_from": 0, "resume": None, "evaluate": False},
+}
 # Where a method does not say otherwise.
 _PLAIN = {"local_step": 1, "mix_promptly": False}
 # Nodes that do not exchange within what is measured.
