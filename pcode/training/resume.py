@@ -128,7 +128,9 @@ def find_resume_point(
                 raise taken(run)
             return _resume_point(config, run, standing, graph, steps_per_epoch)
         except UserError as error:
-            is_taken = isinstance(error, TakenError) or standing_of(run) != standing
+            # Its files change while somebody trains it, who may have begun since.
+            is_taken = isinstance(error, TakenError) or is_locked(run)
+            is_taken = is_taken or standing_of(run) != standing
             if is_taken and name == AUTO:
                 continue
             raise (taken(run) if is_taken else error) from None

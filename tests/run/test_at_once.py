@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pcode.communication.sim import Simulation
-from pcode.config import config_of_run
+from pcode.config import Config, config_of_run
 from pcode.config.parser import parse
 from pcode.training.checkpoint import node_file
 from pcode.training.loop import run_node
@@ -63,6 +63,24 @@ def test_what_has_changed_since_it_was_found_is_not_claimed(tmp_path: Path) -> N
     (old / "summary.json").write_text("{}")
     assert _claim(old, found) is None
     lock(old).close()  # it does not hold it
+
+
+def test_what_it_writes_meanwhile_is_not_complained_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a process that looks at the folder while another begins to train in it."""
+    old, held = unfinished(tmp_path), []
+
+    def read_while_another_begins(run: Path) -> Config:
+        held.append(lock(run))
+        (run / ".tmp-gone").symlink_to("gone")  # as a file is that is renamed between two looks
+        return config_of_run(run)
+
+    monkeypatch.setattr("pcode.training.resume.config_of_run", read_while_another_begins)
+    config = parse([*SMALL, "--backend", "sim", "--resume", str(old)]).config
+    with pytest.raises(TakenError):
+        make_plan(config)
+    held[0].close()
 
 
 def test_what_it_removes_meanwhile_is_not_missed(tmp_path: Path) -> None:
