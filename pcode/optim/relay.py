@@ -126,7 +126,7 @@ class _Relay:
             torch.sub(self.total, self.received[peer], out=sent)
 
     def read(self, came: tuple[int, ...], num_nodes: int) -> None:
-        """Take in what has come from these; nothing came from the others."""
+        """Average with what has come from these; nothing came from the others."""
         for peer, received in self.received.items():
             if peer not in came:
                 received.zero_()

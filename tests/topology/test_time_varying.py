@@ -175,7 +175,8 @@ def test_directed_exponential_leaves_sums(num_nodes: int) -> None:
     [
         ([[0.5, 0.5], [0.4, 0.5]], "column 0 sums to 0.9"),
         ([[0.0, 0.5], [1.0, 0.5]], "node 0 has no weight for itself"),
-        ([[1.0, 0.5], [0.0, 0.5]], "no path leads to node 0 from node 1"),
+        ([[1.0, 0.5], [0.0, 0.5]], "no path leads from node 0 to node 1"),
+        ([[0.5, 0.0], [0.5, 1.0]], "no path leads to node 0 from node 1"),
         ([[-1.0, 0.5], [2.0, 0.5]], r"entry \(0, 0\) is -1"),
     ],
 )
