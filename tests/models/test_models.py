@@ -233,7 +233,7 @@ def test_samples_that_do_not_fit_are_refused(
 
 def test_flags_reach_those_that_take_them() -> None:
     wide = {"wideresnet_widen_factor", "drop_rate"}
-    assert not options_of(builder("mlp")).keys() & wide
+    assert not options_of(builder("lenet"))
     assert options_of(builder("resnet20")).keys() == {"normalization"}
     assert options_of(builder("wideresnet16")).keys() == wide
     assert "drop_rate" in options_of(builder("densenet40"))
