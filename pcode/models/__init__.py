@@ -15,6 +15,7 @@ from torch.nn.modules.batchnorm import _NormBase
 
 from pcode.models.base import Builder, UnfitInputsError
 from pcode.models.from_torchvision import torchvision_model, torchvision_names, torchvision_resnet
+from pcode.models.normalization import EvoNormS0
 from pcode.models.rnn_lm import RNNLanguageModel, Scales
 from pcode.models.sequential import NUM_CONVOLUTIONS, lenet, logistic_regression, mlp, vgg
 from pcode.models.shortcuts import DenseNet, ResNetCifar, WideResNet
@@ -56,7 +57,7 @@ MODELS: dict[str, Builder] = {
     "rnn_lm": RNNLanguageModel,
 }
 # _NormBase: batch and instance normalisation of any dimension.
-NORMALIZATIONS = (_NormBase, nn.GroupNorm, nn.LayerNorm, Scales)
+NORMALIZATIONS = (_NormBase, nn.GroupNorm, nn.LayerNorm, EvoNormS0, Scales)
 # For help: what `builder` takes.
 NAMES = (
     *MODELS,

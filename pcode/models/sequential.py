@@ -6,7 +6,7 @@ from typing import Annotated
 from torch import nn
 
 from pcode.models.base import DropRate, UnfitInputsError, he_normal, image_shape
-from pcode.models.normalization import Normalization, normalization
+from pcode.models.normalization import Normalization, normalization, rectifier
 from pcode.utils.options import Option
 
 VGG_WIDTHS = (64, 128, 256, 512, 512)
@@ -106,7 +106,7 @@ def vgg(
             model.append(nn.Conv2d(num_inputs, num_outputs, 3, padding=1))
             if normalization_kind != "none":
                 model.append(normalization(normalization_kind, num_outputs))
-            model.append(nn.ReLU(inplace=True))
+            model.append(rectifier(normalization_kind))
             num_inputs = num_outputs
         if min(height, width) > 1:
             model.append(nn.MaxPool2d(2))

@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional
 
 from pcode.models.base import DropRate, fast_layout, he_normal, image_shape
-from pcode.models.normalization import Normalization, normalization
+from pcode.models.normalization import Normalization, normalization, rectifier
 from pcode.utils.errors import UserError
 from pcode.utils.options import Option, needs
 
@@ -46,14 +46,15 @@ class BasicBlock(nn.Module):
         self.conv1 = nn.Conv2d(num_inputs, num_outputs, 3, stride, padding=1, bias=False)
         self.bn1 = normalization(kind, num_outputs)
         self.conv2 = nn.Conv2d(num_outputs, num_outputs, 3, padding=1, bias=False)
-        self.bn2 = normalization(kind, num_outputs)
+        self.bn2 = normalization(kind, num_outputs, rectified=False)
+        self.rectifier = rectifier(kind)
         self.shortcut = nn.Sequential()
         if stride != 1 or num_inputs != num_outputs:
             self.shortcut.append(nn.Conv2d(num_inputs, num_outputs, 1, stride, bias=False))
-            self.shortcut.append(normalization(kind, num_outputs))
+            self.shortcut.append(normalization(kind, num_outputs, rectified=False))
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        outputs = functional.relu(self.bn1(self.conv1(inputs)), inplace=True)
+        outputs = self.rectifier(self.bn1(self.conv1(inputs)))
         outputs = self.bn2(self.conv2(outputs)).add_(self.shortcut(inputs))
         return functional.relu(outputs, inplace=True)
 
@@ -79,13 +80,14 @@ class ResNetCifar(nn.Module):
         super().__init__()
         self.conv = nn.Conv2d(num_channels, WIDTHS[0], 3, padding=1, bias=False)
         self.bn = normalization(normalization_kind, WIDTHS[0])
+        self.rectifier = rectifier(normalization_kind)
         block = partial(BasicBlock, kind=normalization_kind)
         self.blocks = residual_stages(WIDTHS, (depth - 2) // 6, block)
         self.classifier = nn.Linear(WIDTHS[-1], num_classes)
         he_normal(self)
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        outputs = functional.relu(self.bn(fast_layout(self.conv(inputs))), inplace=True)
+        outputs = self.rectifier(self.bn(fast_layout(self.conv(inputs))))
         logits: torch.Tensor = self.classifier(self.blocks(outputs).mean(dim=(2, 3)))
         return logits
 

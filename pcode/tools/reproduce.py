@@ -46,7 +46,7 @@ from pcode.tools.reproduce_plan import plan_table
 from pcode.tools.reproduce_report import caption, draw, markdown, summarise
 from pcode.tools.reproduce_tables import ROOT, TABLES, Cell, Setting, Table, is_rehearsal
 from pcode.tools.results_runs import DIVERGED as HAS_DIVERGED
-from pcode.tools.results_runs import FINISHED, naming, number_of, read_summary
+from pcode.tools.results_runs import FINISHED, find_runs
 from pcode.utils.errors import DIVERGED, UserError
 
 _DEFAULTS = make_config().flat()
@@ -101,22 +101,20 @@ def _select(table: Table, patterns: str) -> list[Cell]:
     return [cell for cell in table.cells if cell.name in chosen]
 
 
-def _ended(folder: Path, experiment: str, metric: str) -> list[float]:
+def _ended(folder: Path, experiment: str, judged: str) -> list[float]:
     """Return the figures of an experiment's runs that have ended; NaN: diverged.
 
     Raises:
-        UserError: a summary cannot be read.
+        UserError: a run cannot be read.
     """
     figures = []
     for file in sorted(folder.glob(f"*/*/{experiment}/*/summary.json")):
-        summary = read_summary(file) or {}
-        ending = summary.get("exit_reason", "")
-        if ending == FINISHED:
-            with naming(file):
-                if (figure := number_of(summary, f"test_{metric}")) is None:
-                    raise ValueError(f"test_{metric} is not there")
+        run = find_runs([file.parent]).iloc[0]
+        if run["state"] == FINISHED:
+            if (figure := run[judged]) is None:
+                raise UserError(f"{file}: cannot be read: {judged} is not there")
             figures.append(float(figure))
-        elif ending.startswith(HAS_DIVERGED):
+        elif run["state"] == HAS_DIVERGED:
             figures.append(math.nan)
     return figures
 
@@ -137,7 +135,7 @@ def _figure(setting: Setting, cell: Cell, seed: int) -> tuple[float, str | None]
     changed = {name: value for name, value in flags.items() if value != _DEFAULTS[name]}
     digest = hashlib.sha256(json.dumps(changed, sort_keys=True).encode()).hexdigest()
     experiment = f"{cell.name}-{seed}-{digest[:8]}"
-    figures = _ended(setting.folder, experiment, cell.metric)
+    figures = _ended(setting.folder, experiment, setting.table.judged)
     if not figures:
         places = ("--checkpoint", str(setting.folder), "--experiment", experiment)
         done = subprocess.run(
@@ -148,7 +146,7 @@ def _figure(setting: Setting, cell: Cell, seed: int) -> tuple[float, str | None]
             errors="replace",
             check=False,
         )
-        figures = _ended(setting.folder, experiment, cell.metric)
+        figures = _ended(setting.folder, experiment, setting.table.judged)
         if done.returncode not in (0, DIVERGED) or not figures:
             said = done.stderr.strip().splitlines() or ["it said nothing"]
             return math.nan, f"ended with status {done.returncode}: {said[-1]}"
@@ -174,6 +172,7 @@ def run_all(setting: Setting, cells: Sequence[Cell], jobs: int) -> pd.DataFrame:
 
 def _to_json(setting: Setting, cells: pd.DataFrame, runs: pd.DataFrame) -> str:
     figures = runs[runs["failure"].isna()].replace({"figure": {math.nan: None}})
+    judged = setting.table.judged
     content = {
         "table": setting.table.name,
         "runs": caption(setting, cells),
@@ -182,7 +181,7 @@ def _to_json(setting: Setting, cells: pd.DataFrame, runs: pd.DataFrame) -> str:
             {
                 "cell": cell.name,
                 "paper": cell.paper,
-                f"test_{cell.metric}": list(figures["figure"][figures["cell"] == cell.name]),
+                f"{judged}_{cell.metric}": list(figures["figure"][figures["cell"] == cell.name]),
             }
             for cell in cells.itertuples()
         ],

@@ -15,7 +15,7 @@ from matplotlib.lines import Line2D
 
 from pcode.config import Config
 from pcode.tools.reproduce_tables import DIVERGES, Setting, Table
-from pcode.tools.results_runs import METRICS
+from pcode.tools.results_runs import LATE, LATE_EPOCHS, METRICS
 from pcode.tools.results_table import PERCENT, mean_text
 from pcode.utils import tables
 
@@ -75,7 +75,10 @@ def caption(setting: Setting, cells: pd.DataFrame) -> str:
     models = _listed(f"{config.model.arch} on {config.data.data}" for config in configs)
     epochs = sorted({config.learning.num_epochs for config in configs})
     runs = "1 run" if len(setting.seeds) == 1 else f"{len(setting.seeds)} runs"
-    return f"{models}, {' or '.join(map(str, epochs))} epochs, {runs}"
+    of = (
+        f", the worst node in the last {LATE_EPOCHS} epochs" if setting.table.judged == LATE else ""
+    )
+    return f"{models}, {' or '.join(map(str, epochs))} epochs, {runs}{of}"
 
 
 def markdown(setting: Setting, cells: pd.DataFrame) -> str:

@@ -44,7 +44,8 @@ class Table:
 
     The paper's figures were measured with these models on these data. A panel of the picture shows
     a column over the rows, a row over the columns, or all of it, a curve for each column. The note
-    is a sentence on the paper's figures. In a rehearsal, which takes minutes, runs get these flags
+    is a sentence on the paper's figures. `judged` is what runs are judged by, of
+    results_runs.OF_METRIC. In a rehearsal, which takes minutes, runs get these flags
     after SMALL, by patterns of the cells' names.
     """
 
@@ -55,6 +56,7 @@ class Table:
     rehearsal: Mapping[str, str]
     panels: Literal["column", "row", "curves"] = "column"
     note: str = ""
+    judged: Literal["test", "late_worst_test"] = "test"
 
 
 # One rate for all cells, and gamma as it is for each compressor without a flag: what was tuned for

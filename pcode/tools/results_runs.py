@@ -49,9 +49,13 @@ METRICS = {
     "top1": Metric(TASKS["classification"], "test top-1 (%)", "accuracy"),
     "perplexity": Metric(TASKS["language"], "test perplexity", "perplexity"),
 }
-# The mean over the nodes, the worst node, the mean of the nodes' models, and the best mean over the
-# nodes. Their names in files, and in the CSV, end with the metric's.
-OF_METRIC = ("test", "worst_test", "averaged_model_test", "best_test")
+# The last epochs over which figures of unequal data are averaged: they go up and down.
+LATE_EPOCHS = 5
+# The mean over the nodes, the worst node, the mean of the nodes' models, the best mean over the
+# nodes, and the worst node on average over the last epochs, which no summary has. Their names in
+# files, and in the CSV, end with the metric's.
+LATE = "late_worst_test"
+OF_METRIC = ("test", "worst_test", "averaged_model_test", "best_test", LATE)
 # Bytes are those of one node for bytes_per_step and of all nodes for bytes_total.
 FIGURES = (
     *OF_METRIC,
@@ -245,7 +249,7 @@ def _read_run(folder: Path) -> dict[str, Any]:
     else:
         with naming(path):
             parts, ending = [_parts(summary)], printable(summary["exit_reason"])
-            names = [name for name in FIGURES if name != "step_seconds"]
+            names = [name for name in FIGURES if name not in ("step_seconds", LATE)]
             fields = {name: _field(_IN_SUMMARY.get(name, name), metric) for name in names}
             figures = {name: number_of(summary, field) for name, field in fields.items()}
     step_parts = _mean_parts(parts)
@@ -257,6 +261,7 @@ def _read_run(folder: Path) -> dict[str, Any]:
         "compressor": _compressor(flags),
         "metric": metric,
         **figures,
+        LATE: _late(course),
         "step_seconds": step_parts.get("total"),
         "exit_reason": cut(ending, LONGEST_REASON),
         "state": cut(ending.partition(":")[0], LONGEST_REASON),
@@ -304,6 +309,13 @@ def _figures_so_far(course: pd.DataFrame, metric: str | None, num_nodes: int) ->
         "training_seconds": last["seconds"],
     }
     return {name: None if pd.isna(value) else value for name, value in known.items()}
+
+
+def _late(course: pd.DataFrame) -> float | None:
+    """Return the worst node's figure, mean over the evaluations of the last epochs."""
+    worst = course.dropna(subset=["worst_test", "epoch"])
+    late = worst.loc[worst["epoch"] > worst["epoch"].max() - LATE_EPOCHS, "worst_test"]
+    return float(late.mean()) if len(late) else None
 
 
 def _mean_parts(of_nodes: Sequence[Mapping[str, float | None]]) -> dict[str, float]:

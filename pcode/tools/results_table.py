@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 
 from pcode.config.parser import COMPONENTS, all_flags
-from pcode.tools.results_runs import FIGURES, FINISHED, METRICS, OF_METRIC
+from pcode.tools.results_runs import FIGURES, FINISHED, LATE_EPOCHS, METRICS, OF_METRIC
 from pcode.utils.files import printable
 
 # A short name begins with components, whose values need no flag's name; then comes the number.
@@ -138,7 +138,8 @@ def table(runs: pd.DataFrame) -> list[list[str]]:
     """Return headings and a row for each group of one data set's runs: means over the seeds."""
     metric = METRICS[next(iter(runs["metric"].dropna()), next(iter(METRICS)))]
     of_metric = PERCENT if metric.task.higher_is_better else DIGITS
-    headings = (metric.label, "worst node", "averaged model", "best")
+    late = f"worst node, last {LATE_EPOCHS} epochs"
+    headings = (metric.label, "worst node", "averaged model", "best", late)
     columns: dict[str, tuple[str, How]] = {
         "epochs": ("num_epochs", ("{:.4g}".format,)),
         **{head: (name, of_metric) for head, name in zip(headings, OF_METRIC, strict=True)},

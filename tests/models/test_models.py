@@ -8,11 +8,13 @@ import subprocess
 import sys
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from pcode.models import MODELS, NAMES, builder, make_model, task_of
+from pcode.models.normalization import EvoNormS0
 from pcode.utils.errors import UserError
 from pcode.utils.options import options_of
 from tests.models.building import build
@@ -295,10 +297,30 @@ def test_torchvision_is_imported_for_its_models_alone() -> None:
 def test_without_batches_a_sample_is_alone(arch: str) -> None:
     """With groups of channels, or nothing, what others are in the batch does not matter."""
     inputs = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(1))
-    for kind in ("batch", "group", "none"):
+    for kind in ("batch", "group", "evonorm", "none"):
         model = build(arch, COLOURED, 10, normalization=kind)
         alone, together = model(inputs[:2])[0], model(inputs)[0]
         assert torch.allclose(alone, together, atol=1e-4) == (kind != "batch")
+
+
+def test_evonorm_is_its_formula() -> None:
+    """x sigmoid(v x) over the deviation of a group, of 2; the nonlinearity is a ResNet's only one
+    behind a normalisation that had a ReLU.
+    """
+    draw = np.random.default_rng(1)
+    x = draw.normal(2, 3, size=(2, 6, 4, 5))
+    v, weight, bias = draw.normal(size=(3, 6, 1, 1))
+    layer = EvoNormS0(6).double()
+    with torch.no_grad():
+        for name, value in (("v", v), ("weight", weight), ("bias", bias)):
+            getattr(layer, name).copy_(torch.from_numpy(value))
+    deviation = np.repeat([[half.std() for half in (of[:3], of[3:])] for of in x], 3, axis=1)
+    want = x / (1 + np.exp(-v * x)) / deviation[:, :, None, None] * weight + bias
+    got = layer(torch.from_numpy(x)).detach().numpy()
+    assert np.abs(got - want).max() < 1e-4
+    model = build("resnet20", COLOURED, 10, normalization="evonorm")
+    assert sum(isinstance(module, EvoNormS0) for module in model.modules()) == 1 + 9
+    assert not any(isinstance(module, nn.ReLU | nn.BatchNorm2d) for module in model.modules())
 
 
 def test_vgg_without_normalisation_is_the_published_one() -> None:

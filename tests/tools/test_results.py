@@ -17,6 +17,12 @@ def cells(line: str) -> list[str]:
     return [cell.strip() for cell in line.strip("|\n").split(" | ")]
 
 
+def test_the_worst_node_of_the_last_five_epochs(tmp_path: Path) -> None:
+    """Of an evaluation after each of eight epochs, whose worst nodes have one less."""
+    write_run(tmp_path / "run", {}, (90, 90, 90, 11, 21, 31, 41, 51))
+    assert find_runs([tmp_path])["late_worst_test"].tolist() == [30]
+
+
 def test_the_table_says_what_the_runs_did(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -34,11 +40,12 @@ def test_the_table_says_what_the_runs_did(
     # 2 epochs of 10 steps at 1,500 bytes a node; 3 epochs of 1,000 steps.
     assert cells(lines[2]) == [
         *("sgd", "2", "complete", "sgd", "none", "2", "80.12", "79.12", "83.12"),
-        *("80.12", "0.25", "1.5 kB", "60 kB", "40", "4 s", "finished"),
+        *("80.12", "74.06", "0.25", "1.5 kB", "60 kB", "40", "4 s", "finished"),
     ]
     assert cells(lines[3]) == [
         *("parallel_choco", "2", "ring", "parallel_choco", "compress_top_k 0.99", "3"),
-        *("85.00", "84.00", "88.00", "90.00", "0.167", "1.5 kB", "9 MB", "40", "6 s", "finished"),
+        *("85.00", "84.00", "88.00", "90.00", "77.33", "0.167", "1.5 kB", "9 MB", "40", "6 s"),
+        "finished",
     ]
     printed = capsys.readouterr().out.splitlines()
     assert [line.split() for line in printed] == [
