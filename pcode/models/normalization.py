@@ -37,7 +37,8 @@ class EvoNormS0(nn.Module):
         groups = inputs.unflatten(1, (GROUPS, -1))
         variance = groups.var(dim=(2, 3, 4), keepdim=True, correction=0)
         scale = (variance + 1e-5).rsqrt().expand_as(groups).flatten(1, 2)
-        return inputs * torch.sigmoid(self.v * inputs) * scale * self.weight + self.bias
+        outputs: torch.Tensor = inputs * torch.sigmoid(self.v * inputs) * scale
+        return outputs * self.weight + self.bias
 
 
 def normalization(kind: str, channels: int, *, rectified: bool = True) -> nn.Module:

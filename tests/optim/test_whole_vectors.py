@@ -111,8 +111,8 @@ def relay_alone(topology: Topology, nesterov: bool, lossy: Graph | None = None) 
         others = {(i, j): [k for k in topology.neighbours(i) if k != j] for i, j in edges}
         sums = {(i, j): x[i] + sum(sums[k, i] for k in others[i, j]) for i, j in edges}
         numbers = {(i, j): 1 + sum(numbers[k, i] for k in others[i, j]) for i, j in edges}
-        for i, j in edges if lossy is not None else ():
-            if i not in lossy.at(number).senders(j):
+        for i, j in edges:
+            if lossy is not None and i not in lossy.at(number).senders(j):
                 sums[i, j], numbers[i, j] = np.zeros(NUM_ENTRIES), 0
         came = [sum(sums[j, i] for j in topology.neighbours(i)) for i in range(n)]
         counts = [sum(numbers[j, i] for j in topology.neighbours(i)) for i in range(n)]
