@@ -20,7 +20,7 @@ def test_every_label_is_somebodys() -> None:
     assert counts.sum() == 1437
     equal = count(["--n_mpi_process", "3", "--partition_data", "none"])
     assert (equal == counts.sum(axis=0)).all()
-    assert (np.count_nonzero(counts, axis=1) < 10).all()
+    assert np.count_nonzero(counts) < 0.7 * counts.size
 
 
 def test_they_are_those_of_a_run(tmp_path: Path) -> None:
