@@ -23,9 +23,11 @@ PaperFigure = float | Literal["div"] | None
 
 @dataclass(frozen=True)
 class Cell:
-    """One figure of a table, of the runs of configs/TABLE/NAME.yaml.
+    """One figure of a table, of the runs of configs/TABLE/FILE.yaml.
 
     Attributes:
+        file: as the name, unless several cells share one.
+        flags: after those of the file.
         row: where it stands; None: below the table, where it is called what `column` says.
         paper: the paper's figure, mean over its runs; None where it prints no number.
         metric: "top1" (%) or "perplexity".
@@ -36,6 +38,8 @@ class Cell:
     column: str
     paper: PaperFigure = None
     metric: str = "top1"
+    file: str | None = None
+    flags: str = ""
 
 
 @dataclass(frozen=True)
@@ -97,7 +101,8 @@ class Setting:
 
     def flags(self, cell: Cell, seed: int) -> list[str]:
         """Return those of run.py, but for the folder of the run; a UserError: one is wrong."""
-        flags = ["--config", str(CONFIGS / self.table.name / f"{cell.name}.yaml")]
+        file = CONFIGS / self.table.name / f"{cell.file or cell.name}.yaml"
+        flags = ["--config", str(file), *cell.flags.split()]
         published = parse(flags).config.flat()
         flags += ["--data", self.data] if self.data is not None else []
         rehearsal = [("*", SMALL), *self.table.rehearsal.items()] if is_rehearsal(self.data) else ()

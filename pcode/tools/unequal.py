@@ -3,8 +3,8 @@
 python -m pcode.tools.unequal --steps 4000 --picture errors.png
 
 Eight nodes have a least-squares problem of ten unknowns each, f_i(x) = 1/2 |A_i x - b_i|^2, with
-optima far apart, exact gradients and one constant rate. What is left of the distance of their
-models to the optimum of all tells whether an optimizer is exact or biased.
+optima far apart, exact gradients (--noise: stochastic ones) and one constant rate. What is left of
+the distance of their models to the optimum of all tells whether an optimizer is exact or biased.
 """
 
 import argparse
@@ -147,8 +147,11 @@ def _typed(kind: type[DecentralizedOptimizer], dtype: torch.dtype) -> type[Decen
     return type(kind.__name__, (kind,), {"dtype": dtype})
 
 
-def follow(method: Method, problem: Problem, num_steps: int) -> Course:
-    """Try a method, in float64 but for kernels of float32 (compressors', PowerGossip's)."""
+def follow(method: Method, problem: Problem, num_steps: int, noise: float = 0.0) -> Course:
+    """Try a method, in float64 but for kernels of float32 (compressors', PowerGossip's).
+
+    The noise is the deviation of what is added to each entry of a gradient.
+    """
     lr = method.rate / problem.largest_curvature
     graph = make_graph(method.graph, NUM_NODES)
     is_single = method.compressor is not None or (
@@ -160,6 +163,7 @@ def follow(method: Method, problem: Problem, num_steps: int) -> Course:
 
     def node(communicator: Communicator) -> int:
         rank = communicator.rank
+        draws = np.random.default_rng(rank)
         H, c = (
             torch.from_numpy(each[rank]).to(dtype)
             for each in (problem.curvatures, problem.constants)
@@ -168,6 +172,8 @@ def follow(method: Method, problem: Problem, num_steps: int) -> Course:
         optimizer = optimizer_of(method, communicator, x, lr)
         for step in range(1, num_steps + 1):
             x.grad = H @ x.detach() - c
+            if noise:
+                x.grad += torch.from_numpy(noise * draws.normal(size=NUM_UNKNOWNS)).to(dtype)
             optimizer.step()
             if step in models:
                 models[step][rank] = x.detach().double().numpy().copy()
@@ -236,6 +242,7 @@ class Options:
     """What to try."""
 
     steps: int = option(4000, "steps", minimum=1)
+    noise: float = option(0.0, "deviation of what is added to each entry of a gradient", minimum=0)
     manual_seed: int = option(0, "of the nodes' problems", minimum=0)
     picture: str | None = option(None, "file for a picture (.png, .pdf, .svg)")
     output: str | None = option(None, "file for the figures (JSON)")
@@ -261,7 +268,7 @@ def main(arguments: Sequence[str]) -> None:
     options = _parse(arguments)
     torch.set_num_threads(1)
     problem = Problem(options.manual_seed)
-    courses = [follow(method, problem, options.steps) for method in METHODS]
+    courses = [follow(method, problem, options.steps, options.noise) for method in METHODS]
     print(*table(courses), sep="\n")
     content = [dataclasses.asdict(each) for each in courses]
     write(options.output, json.dumps(_written(content), indent=1, allow_nan=False) + "\n")

@@ -7,7 +7,7 @@ from typing import Any
 from pcode.communication.gathering import gather_digests, gather_floats, mean
 from pcode.config import to_yaml
 from pcode.optim import AllReduceSGD
-from pcode.topology import Lossy, Topology, without_losses
+from pcode.topology import Graph, Lossy, Topology, without_losses
 from pcode.training.evaluation import Evaluation
 from pcode.training.node import parameters_digest
 from pcode.training.plan import Plan
@@ -28,7 +28,8 @@ def headline(plan: Plan) -> list[str]:
         optimizer += f", gamma {config.options['consensus_stepsize']:g}"
     lines = [
         f"{config.model.arch} ({plan.layout.num_entries:,} parameters) on {config.data.data}, "
-        f"{_nodes(plan)}, {topology.name}, spectral gap {topology.spectral_gap:.3g}",
+        f"{_nodes(plan)}, {topology.name}, spectral gap {topology.spectral_gap:.3g}"
+        f"{_lost(topology)}",
         f"{optimizer}, learning rate {rate}, {plan.message_bytes:,} bytes a message, "
         f"{plan.num_steps} steps",
     ]
@@ -50,6 +51,10 @@ def _nodes(plan: Plan) -> str:
     return f"{num_nodes} nodes of {launch.n_sub_process} {kind} with {each} {what} of a batch each"
 
 
+def _lost(topology: Graph) -> str:
+    return f", {topology.probability:.3g} of messages lost" if isinstance(topology, Lossy) else ""
+
+
 def _from_to(numbers: list[int]) -> str:
     return " to ".join(map(str, sorted({min(numbers), max(numbers)})))
 
@@ -58,12 +63,10 @@ def _graph(plan: Plan) -> list[str]:
     topology = plan.topology
     degrees = [topology.degree(rank) for rank in range(topology.num_nodes)]
     lines = [
-        f"graph: {topology.name}, {_nodes(plan)}",
+        f"graph: {topology.name}, {_nodes(plan)}{_lost(topology)}",
         f"  neighbours of a node: {_from_to(degrees)}",
         f"  spectral gap rho: {topology.spectral_gap:.4g}",
     ]
-    if isinstance(topology, Lossy):
-        lines.append(f"  messages that are lost: {topology.probability:.3g} of all")
     topology = without_losses(topology)
     if isinstance(topology, Topology):
         edges = [f"{i}-{j}" for i, j in topology.edges]

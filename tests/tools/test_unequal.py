@@ -83,6 +83,14 @@ def test_the_optimum_is_where_the_gradients_cancel() -> None:
     assert np.abs(gradients).min() > 1e-3
 
 
+def test_stochastic_gradients_leave_more_the_noisier_they_are() -> None:
+    """In proportion to the noise, as all is linear: what is exact has its own noise alone."""
+    torch.set_num_threads(1)
+    (method,) = (each for each in METHODS if each.title == "exact diffusion")
+    found = [follow(method, Problem(0), 400, noise).errors[-1] for noise in (10.0, 100.0)]
+    assert found[1] / found[0] == pytest.approx(10, rel=0.05)
+
+
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output, picture = tmp_path / "found.json", tmp_path / "errors.png"
     assert main(["--steps", "3", "--output", str(output), "--picture", str(picture)]) == 0
