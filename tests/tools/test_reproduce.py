@@ -55,6 +55,11 @@ def finished(folder: Path) -> list[Path]:
         ("scaling", "choco-torus-64", None),
         ("datacenter", "all-reduce", 76.37),
         ("datacenter", "choco-sign", 75.15),
+        ("heterogeneity", "relay-trees-m-.01", 89.1),
+        ("heterogeneity", "d2-m-.01-lost-10", "div"),
+        ("heterogeneity", "evonorm-dpsgd-.1", 74.55),
+        ("heterogeneity", "motef-sign-.01", None),
+        ("topology", "dpsgd-base-1", 87.1),
     ],
 )
 def test_the_figures_are_the_paper_s(table: str, name: str, paper: object) -> None:
@@ -63,14 +68,15 @@ def test_the_figures_are_the_paper_s(table: str, name: str, paper: object) -> No
 
 def test_every_cell_has_a_place_and_a_file_and_every_file_a_cell() -> None:
     assert {name: len(table.cells) for name, table in TABLES.items()} == {
-        **{"table1": 1 + 3 * 11, "scaling": 5 * 4, "social": 2 * 3, "datacenter": 2}
+        **{"table1": 1 + 3 * 11, "scaling": 5 * 4, "social": 2 * 3, "datacenter": 2},
+        **{"heterogeneity": 3 * (12 + 13 + 2) + 2 * 4, "topology": 10 + 5 + 1},
     }
     for name, table in TABLES.items():
         places = {(cell.row, cell.column) for cell in table.cells}
         assert len(places) == len(table.cells)
         files = {file.stem for file in (ROOT / "configs" / name).glob("*.yaml")}
         assert {file for file in files if not file.startswith("base")} == {
-            cell.name for cell in table.cells
+            cell.file or cell.name for cell in table.cells
         }
 
 
@@ -100,6 +106,13 @@ def test_a_rehearsal_keeps_the_optimizer_the_graph_and_the_compressor(name: str)
         **{"consensus_stepsize": None, "manual_seed": 2, "train_fast": True, "num_threads": 1},
     }
     assert {flag: flags[flag] for flag in expected} == expected
+
+
+def test_cells_of_one_file_differ_in_their_flags() -> None:
+    config = setting("heterogeneity", None).config(cell("heterogeneity", "d2-m-.01-lost-10"), 1)
+    flags = config.flat()
+    assert (flags["optimizer"], flags["momentum_factor"], flags["lr"]) == ("d2", 0.9, 0.00126)
+    assert (flags["drop_messages"], config.data.dealing) == (0.1, "non_iid_dirichlet:0.01")
 
 
 def test_what_a_rehearsal_is() -> None:
@@ -260,7 +273,7 @@ def test_a_run_that_fails_is_one_line_and_the_others_end(
     assert row.endswith(" | failed |")
 
 
-@pytest.mark.parametrize("table", ["table1", "scaling", "social", "datacenter"])
+@pytest.mark.parametrize("table", TABLES)
 def test_a_table_and_its_picture(tmp_path: Path, table: str) -> None:
     cells = TABLES[table].cells
     figures = {cell.name: [90.0, 92.0, math.nan] for cell in cells}
