@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import pytest
 
@@ -36,7 +37,7 @@ def models(
     *,
     equal: bool = False,
     nesterov: bool = False,
-    **options: object,
+    **options: Any,
 ) -> Array:
     """The nodes' x after all steps; equal: they start at the same."""
     topology: Graph = make_graph(graph, num_nodes)
@@ -52,7 +53,7 @@ def models(
     return states[-1]["x"]
 
 
-SIGN = {"compressor": make_compressor("sign"), "consensus_stepsize": 0.3}
+SIGN: dict[str, Any] = {"compressor": make_compressor("sign"), "consensus_stepsize": 0.3}
 # Without its momentum, on the complete graph, uncompressed with gamma 1, or alone.
 PAIRS: dict[str, tuple[Models, Models]] = {
     "quasi-global momentum of 0 is D-PSGD": (
