@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, ClassVar
 
 import torch
@@ -25,6 +25,8 @@ ROUNDING = 1e-9
 # Without its wrapper, whose first call imports torch's compiler: a second at every rank's start.
 _ADD_PARAM_GROUP = inspect.unwrap(torch.optim.Optimizer.add_param_group)
 SMALLEST_RATE = 1e-8
+# Entries that stay in a CPU's cache with those of several vectors.
+BLOCK = 1 << 16
 COUNTS = ("num_steps", "num_exchanges", "steps_since_exchange", "epoch")
 
 
@@ -276,6 +278,16 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
         target = self.x if to is None else to
         for group, part in zip(self.param_groups, self.store.slices, strict=True):
             target[part].add_(direction[part], alpha=-group["lr"])
+
+    def blocks(self) -> Iterator[tuple[dict[str, Any], slice]]:
+        """Cut the vectors into parts, each with its param_group, that fit a CPU's cache.
+
+        Several operations on one part after the other pass over memory once.
+        """
+        for group, part in zip(self.param_groups, self.store.slices, strict=True):
+            size = max(1, part.stop - part.start) if self.x.is_cuda else BLOCK
+            for start in range(part.start, part.stop, size):
+                yield group, slice(start, min(start + size, part.stop))
 
     def divide_by_rate(self, movement: torch.Tensor) -> None:
         """movement /= lr; finite where that is 0, as at the start of a warm-up."""

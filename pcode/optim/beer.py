@@ -62,18 +62,20 @@ class BEER(OverlappingCompressedOptimizer):
     def _start(self) -> None:
         self.before.copy_(self.x)
 
-    def _scale(self, u: torch.Tensor) -> None:
-        """Change the step that is tracked."""
+    def _tracked_share(self, group: dict[str, Any]) -> float:
+        """Return by what the local steps of a param_group are multiplied before all else."""
+        return 1.0
 
     def _step_and_send(self) -> None:
         self.take_local_step()
         with self.timer("mix"):
-            step = torch.sub(self.x, self.before, out=self.x)
-            self._scale(step)
-            self.y.add_(self.z_y, alpha=self.gamma).add_(step).sub_(self.u)
-            self.u.copy_(step)
-            torch.add(self.before, self.y, out=self.x).add_(self.z_x, alpha=self.gamma)
-            self.before.copy_(self.x)
+            for group, part in self.blocks():
+                x, before, u, y = self.x[part], self.before[part], self.u[part], self.y[part]
+                step = x.sub_(before).mul_(self._tracked_share(group))
+                y.add_(self.z_y[part], alpha=self.gamma).add_(step).sub_(u)
+                u.copy_(step)
+                before.add_(y).add_(self.z_x[part], alpha=self.gamma)
+                x.copy_(before)
         self._gossip.send(self.x, self.hat_x, self.num_steps)
         self._gossip_of_y.send(self.y, self.hat_y, self.num_steps)
 

@@ -1,6 +1,6 @@
 """MoTEF: BEER with the momentum that lets it do with one gradient a step."""
 
-import torch
+from typing import Any
 
 from pcode.optim.beer import BEER
 
@@ -15,6 +15,6 @@ class MoTEF(BEER):
 
     takes_adam = False
 
-    def _scale(self, u: torch.Tensor) -> None:
-        for group, part in zip(self.param_groups, self.store.slices, strict=True):
-            u[part].mul_(1 - group["momentum"])
+    def _tracked_share(self, group: dict[str, Any]) -> float:
+        share: float = 1 - group["momentum"]
+        return share
