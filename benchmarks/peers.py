@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +23,21 @@ from torch.nn.parallel import DistributedDataParallel
 from pcode.communication import Communicator
 from pcode.compression import make_compressor
 from pcode.models import make_model
-from pcode.optim import DPSGD, DecentralizedOptimizer, ParallelChoco, PowerGossip
+from pcode.optim import (
+    BEER,
+    D2,
+    DPSGD,
+    LEAD,
+    SGP,
+    DecentLaM,
+    DecentralizedOptimizer,
+    GradientTracking,
+    MoTEF,
+    ParallelChoco,
+    PowerGossip,
+    QuasiGlobalSGD,
+    RelaySGD,
+)
 from pcode.topology import make_topology
 from pcode.utils.timing import StepTimer
 
@@ -231,32 +245,39 @@ def random_batch(batch_size: int, seed: int) -> tuple[torch.Tensor, torch.Tensor
     )
 
 
-def _optimizer(title: str, optimizer: type[DecentralizedOptimizer], **options: Any) -> Peer:
+def _optimizer(
+    title: str, optimizer: type[DecentralizedOptimizer], graph: str = "ring", **options: Any
+) -> Peer:
     def make(arch: str, lr: float, communicator: Communicator) -> Method:
-        ring = make_topology("ring", communicator.size)
+        made = make_topology(graph, communicator.size)
         return ByOptimizer(
             arch,
             lr,
             lambda parameters, **local: optimizer(
-                parameters, communicator, ring, **options, **local
+                parameters, communicator, made, **options, **local
             ),
         )
 
     return Peer(title, make)
 
 
+def _compressed(
+    title: str,
+    optimizer: type[DecentralizedOptimizer],
+    comm_op: str,
+    flags: Mapping[str, Any] | None = None,
+    **options: Any,
+) -> Peer:
+    compressor = make_compressor(comm_op, **(flags or {}))
+    gamma = optimizer.default_consensus_stepsize(compressor)
+    return _optimizer(title, optimizer, compressor=compressor, consensus_stepsize=gamma, **options)
+
+
 def _choco(
     title: str, comm_op: str, overlap: bool = True, local_step: int = 1, **flags: Any
 ) -> Peer:
-    compressor = make_compressor(comm_op, **flags)
-    return _optimizer(
-        f"CHOCO, {title}",
-        ParallelChoco,
-        compressor=compressor,
-        consensus_stepsize=compressor.default_consensus_stepsize,
-        overlap=overlap,
-        local_step=local_step,
-    )
+    options = {"overlap": overlap, "local_step": local_step}
+    return _compressed(f"CHOCO, {title}", ParallelChoco, comm_op, flags, **options)
 
 
 def _ddp(title: str, **options: Any) -> Peer:
@@ -284,6 +305,17 @@ PEERS = {
         "PowerGossip, rank 1, 4 local steps", PowerGossip, local_step=4
     ),
     "d_psgd": _optimizer("D-PSGD", DPSGD),
+    "beer_sign": _compressed("BEER, sign", BEER, "sign"),
+    "motef_sign": _compressed("MoTEF, sign", MoTEF, "sign"),
+    "lead_qsgd_4": _compressed(
+        "LEAD, qsgd 4", LEAD, "quantize_qsgd", {"quantize_level": 4, "is_biased": False}
+    ),
+    "qg": _optimizer("quasi-global momentum", QuasiGlobalSGD),
+    "d2": _optimizer("D2", D2),
+    "gradient_tracking": _optimizer("gradient tracking", GradientTracking),
+    "decentlam": _optimizer("DecentLaM", DecentLaM),
+    "sgp": _optimizer("SGP", SGP),
+    "relay": _optimizer("RelaySGD, chain", RelaySGD, graph="chain"),
     "ddp": _ddp("DDP"),
     "ddp_bf16": _ddp("DDP, bf16", hook=bf16),
     "power_sgd_1": _ddp("DDP, PowerSGD rank 1", hook=power_sgd(1), one_bucket=True),
