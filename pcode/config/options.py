@@ -12,7 +12,7 @@ from typing import Any
 from pcode import compression, datasets, models, optim, schedules
 from pcode.config.launch_options import Launch, not_needed
 from pcode.datasets import partition
-from pcode.topology import TOPOLOGIES
+from pcode.topology import TOPOLOGIES, written
 from pcode.utils.options import needs, option, taken_by
 
 # --resume auto
@@ -226,7 +226,7 @@ class Graph:
     """Graph and compression"""
 
     graph_topology: str = option(
-        "ring", f"the file of a graph, or one of {', '.join(TOPOLOGIES)}", "NAME"
+        "ring", f"the file of a graph, or one of {', '.join(map(written, TOPOLOGIES))}", "NAME"
     )
     drop_messages: float = option(
         0.0, "probability with which each message is lost, on purpose", "P", minimum=0, below=1

@@ -48,7 +48,8 @@ class RelaySGD(DecentralizedOptimizer):
         if any(len(tree.edges) != tree.num_nodes - 1 for tree in _trees(topology)):
             raise UserError(
                 f"it relays sums through a tree, and {topology.name!r} has circles: "
-                "--graph_topology double_binary_trees, binary_tree, chain or star"
+                "--graph_topology double_binary_trees, binary_tree, chain, star or "
+                f"spanning_tree:{topology.name}"
             )
 
     @classmethod

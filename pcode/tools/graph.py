@@ -15,12 +15,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from pcode.tools.command import FORMATS, Parser, as_it_stands, check_writable, tool
-from pcode.topology import Graph, Mixing, Topology, make_graph
+from pcode.topology import Directed, Graph, Mixing, Topology, make_graph
+from pcode.topology.binary_tree import Trees
 from pcode.utils.errors import UserError
 from pcode.utils.files import printable
 
-ROUNDS_SHOWN = 4
-CIRCULAR = ("ring", "ring_ext", "data_center", "complete", "expander", "exponential")
+# Rounds shown of a period at most, of what has none, and beside each other.
+MOST_ROUNDS, ROUNDS_SHOWN, COLUMNS = 12, 4, 4
+CIRCULAR = {"ring", "ring_ext", "data_center", "complete", "expander", "exponential"}
+CIRCULAR |= {"directed_exponential", "equistatic"}
 MAX_BALANCED = 200  # nodes; the Kamada-Kawai layout takes minutes above
 MAX_LABELLED = 300  # nodes
 MAX_NODES = 4096  # as many as a run may have
@@ -33,19 +36,28 @@ Positions = dict[int, Any]
 def draw(graph: Graph, path: Path) -> None:
     """Write the picture; its suffix says the format.
 
-    A graph that varies in time is shown by its first rounds, with an arrow from each node to
-    whom it sends, or a line where both send to each other.
+    A graph that varies in time is shown by the rounds of its period, or by the first of many, and
+    several trees side by side. An arrow leads from a node to whom it sends; where all links of a
+    round lead both ways they are lines.
     """
-    rounds = [graph.at(step) for step in range(min(ROUNDS_SHOWN, graph.period or ROUNDS_SHOWN))]
-    side = 3.6 if len(rounds) > 1 else min(5.0 + graph.num_nodes / 50, 14)
-    figure = Figure(figsize=(side * len(rounds), side + 0.4), layout="constrained")
-    axes = figure.subplots(1, len(rounds), squeeze=False)[0]
+    if isinstance(graph, Trees):
+        panels: dict[str, Mixing] = {f"tree {k}": tree for k, tree in enumerate(graph.trees)}
+    else:
+        period = graph.period or MOST_ROUNDS + 1
+        number = period if period <= MOST_ROUNDS else ROUNDS_SHOWN
+        panels = {f"round {step}": graph.at(step) for step in range(number)}
+    num_columns, num_rows = min(len(panels), COLUMNS), -(-len(panels) // COLUMNS)
+    side = 3.6 if len(panels) > 1 else min(5.0 + graph.num_nodes / 50, 14)
+    figure = Figure(figsize=(side * num_columns, side * num_rows + 0.4), layout="constrained")
+    axes = figure.subplots(num_rows, num_columns, squeeze=False).flatten()
+    for panel in axes:
+        panel.axis("off")
     columns = _torus_columns(graph)
-    positions = _positions(graph, columns)
-    for step, (panel, mixing) in enumerate(zip(axes, rounds, strict=True)):
-        _draw_round(panel, mixing, positions, columns)
-        if len(rounds) > 1:
-            panel.set_title(f"round {step}", fontsize=10, color=INK)
+    for panel, (title, mixing) in zip(axes, panels.items(), strict=False):
+        shown = mixing if isinstance(mixing, Topology) else graph
+        _draw_round(panel, mixing, _positions(shown, columns), columns)
+        if len(panels) > 1:
+            panel.set_title(title, fontsize=10, color=INK)
     title = f"{graph.name}, n = {graph.num_nodes}, spectral gap {graph.spectral_gap:.3g}"
     figure.suptitle(as_it_stands(printable(title)), fontsize=12, color=INK)
     figure.savefig(path, dpi=200, bbox_inches="tight", pad_inches=0.1)
@@ -62,9 +74,11 @@ def _positions(graph: Graph, columns: int) -> Positions:
     num_nodes = graph.num_nodes
     if columns:
         return {i: np.array((i % columns, -(i // columns)), float) for i in range(num_nodes)}
-    can_balance = graph.name not in (*CIRCULAR, "torus") and 2 < num_nodes <= MAX_BALANCED
-    if can_balance and isinstance(graph, Topology):
-        return dict(nx.kamada_kawai_layout(nx.Graph(graph.edges)))
+    name = graph.name.partition(":")[0]
+    can_balance = name not in (*CIRCULAR, "torus") and 2 < num_nodes <= MAX_BALANCED
+    if can_balance and isinstance(graph, Topology | Directed):
+        links = nx.Graph((int(i), int(j)) for i, j in np.argwhere(graph.matrix) if i != j)
+        return dict(nx.kamada_kawai_layout(links))
     turns = np.pi / 2 - 2 * np.pi * np.arange(num_nodes) / num_nodes  # clockwise from the top
     return dict(enumerate(np.stack((np.cos(turns), np.sin(turns)), axis=1)))
 
@@ -79,7 +93,7 @@ def _draw_round(panel: Axes, mixing: Mixing, positions: Positions, columns: int)
     common: dict[str, Any] = {"pos": positions, "ax": panel, "node_size": size}
     both_ways = [(j, i) for j, i in arcs.edges if j < i and arcs.has_edge(i, j)]
     one_way = [(j, i) for j, i in arcs.edges if not arcs.has_edge(i, j)]
-    for style, chosen in (("-", both_ways), ("-|>", one_way)):
+    for style, chosen in (("<|-|>" if one_way else "-", both_ways), ("-|>", one_way)):
         for bend in (0.0, BEND):
             bent = [arc for arc in chosen if _is_long(arc, columns) == bool(bend)]
             nx.draw_networkx_edges(
@@ -102,7 +116,6 @@ def _draw_round(panel: Axes, mixing: Mixing, positions: Positions, columns: int)
     corners, border = np.array(list(positions.values())), 0.55 if columns else 0.15
     panel.set_xlim(corners[:, 0].min() - border, corners[:, 0].max() + border)
     panel.set_ylim(corners[:, 1].min() - border, corners[:, 1].max() + border)
-    panel.axis("off")
 
 
 def _is_long(arc: tuple[int, int], columns: int) -> bool:
@@ -115,7 +128,9 @@ def _is_long(arc: tuple[int, int], columns: int) -> bool:
 
 def summary(graph: Graph) -> list[str]:
     """Say in a few lines what is known of a graph."""
-    degrees = [graph.degree(rank) for rank in range(graph.num_nodes)]
+    is_directed = isinstance(graph, Directed)
+    count = (lambda rank: len(graph.at(0).receivers(rank))) if is_directed else graph.degree
+    degrees = [count(rank) for rank in range(graph.num_nodes)]
     neighbours = " to ".join(map(str, sorted({min(degrees), max(degrees)})))
     head = f"graph: {graph.name}, {graph.num_nodes} nodes"
     if isinstance(graph, Topology):
@@ -127,8 +142,14 @@ def summary(graph: Graph) -> list[str]:
             f"  beta = ||I - W||: {graph.beta:.4g}",
             f"  the theory's gamma for delta = 1: {gamma:.3g}; tuned values are far larger",
         ]
+    if is_directed:
+        return [
+            f"{head}, {sum(degrees)} one-way links",
+            f"  links out of a node: {neighbours}",
+            f"  spectral gap 1 - |lambda_2(P)|: {graph.spectral_gap:.4g}",
+        ]
     return [
-        f"{head}, {'one-way links' if graph.period == 1 else 'other edges in every round'}",
+        f"{head}, other edges in every round",
         f"  neighbours of a node in a round: {neighbours}",
         f"  spectral gap, a round: {graph.spectral_gap:.4g}",
     ]

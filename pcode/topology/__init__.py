@@ -8,6 +8,7 @@ import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -25,10 +26,11 @@ from pcode.topology.binary_tree import binary_tree, double_binary_trees
 from pcode.topology.chain import chain
 from pcode.topology.complete import complete
 from pcode.topology.directed import Directed, directed_exponential
+from pcode.topology.equi_topo import EquiDyn, equistatic
 from pcode.topology.erdos_renyi import erdos_renyi
 from pcode.topology.expander import expander
 from pcode.topology.exponential import exponential
-from pcode.topology.graph_file import graph_file
+from pcode.topology.graph_file import directed_file, graph_file
 from pcode.topology.hypercube import hypercube
 from pcode.topology.lossy import Lossy, without_losses
 from pcode.topology.margulis_expander import margulis_expander
@@ -38,6 +40,7 @@ from pcode.topology.random_regular import random_regular
 from pcode.topology.ring import data_center, ring
 from pcode.topology.ring_ext import ring_ext
 from pcode.topology.social import social
+from pcode.topology.spanning_tree import spanning_tree
 from pcode.topology.star import star
 from pcode.topology.torus import torus
 from pcode.utils.errors import UserError
@@ -58,6 +61,7 @@ __all__ = [
     "metropolis_weights",
     "surviving_graph",
     "without_losses",
+    "written",
 ]
 
 # Functions of n, and of `seed`, the run's, where they draw; what else they take they declare as
@@ -83,9 +87,28 @@ TOPOLOGIES: dict[str, Callable[..., Graph]] = {
     "random_regular": random_regular,
     "erdos_renyi": erdos_renyi,
     "random_matching": RandomMatching,
+    "equistatic": equistatic,
+    "equidyn": EquiDyn,
+    "spanning_tree": spanning_tree,
+    "directed": directed_file,
 }
-# What is given the number after a colon in the name, as in `random_regular:4`.
-PARAMETRIC = {"base": "degree", "random_regular": "degree", "erdos_renyi": "probability"}
+# What is given what stands after a colon in the name, as in `random_regular:4`: a number, or, where
+# it is one of NEEDED, which cannot be left out, the name of a file or a graph that does not change.
+PARAMETRIC = {
+    "base": "degree",
+    "random_regular": "degree",
+    "erdos_renyi": "probability",
+    "equistatic": "matrices",
+    "spanning_tree": "graph",
+    "directed": "file",
+}
+NEEDED = ("graph", "file")
+
+
+def written(name: str) -> str:
+    """Return a name as a flag's value, with what must follow it."""
+    parameter = PARAMETRIC.get(name, "")
+    return f"{name}:{parameter.upper()}" if parameter in NEEDED else name
 
 
 def make_graph(
@@ -115,8 +138,9 @@ def _make_graph(name_or_path: str, num_nodes: int, seed: int, flags: Mapping[str
     name, colon, parameter = name_or_path.partition(":")
     if name in TOPOLOGIES:
         options = taken_by(TOPOLOGIES[name], {**flags, "seed": seed})
-        if colon:
-            options |= _parameter(name, parameter)
+        if colon or PARAMETRIC.get(name) in NEEDED:
+            make = partial(_make_graph, num_nodes=num_nodes, seed=seed, flags=flags)
+            options |= _parameter(name, parameter, make)
         return TOPOLOGIES[name](num_nodes, **options)
     directory, file = os.path.split(name_or_path)
     if directory or os.path.splitext(file)[1] or os.path.exists(name_or_path):
@@ -126,11 +150,15 @@ def _make_graph(name_or_path: str, num_nodes: int, seed: int, flags: Mapping[str
 
 def make_topology(name_or_path: str, num_nodes: int, seed: int = 0) -> Topology:
     """Return the graph of make_graph, or raise a UserError where it is not always the same."""
-    graph = make_graph(name_or_path, num_nodes, seed)
+    return _fixed(make_graph(name_or_path, num_nodes, seed))
+
+
+def _fixed(graph: Graph) -> Topology:
     if not isinstance(graph, Topology):
+        reason = "is directed" if isinstance(graph, Directed) else "changes from round to round"
         raise UserError(
-            f"graph {name_or_path!r} with n = {num_nodes}: changes from round to round; one that "
-            "is always the same is needed, as exponential"
+            f"graph {graph.name!r} with n = {graph.num_nodes}: {reason}; one with the same edges "
+            "in every round, both ways, is needed, as exponential"
         )
     return graph
 
@@ -155,14 +183,19 @@ def surviving_graph(graph: Graph, survivors: Sequence[int], remade: Graph | None
     return ring(num_nodes)
 
 
-def _parameter(name: str, text: str) -> dict[str, float]:
-    """Parse what stands after the colon."""
-    if name not in PARAMETRIC:
+def _parameter(name: str, text: str, make: Callable[[str], Graph]) -> dict[str, Any]:
+    """Parse what stands after the colon; `make` gives the graph of a name."""
+    parameter = PARAMETRIC.get(name)
+    if parameter is None:
         raise UserError(
             f"--graph_topology {name}:{text}: {name} has no parameter; these have one: "
             f"{', '.join(PARAMETRIC)}"
         )
+    if parameter in NEEDED:
+        if not text:
+            raise UserError(f"--graph_topology {name}: what {parameter}? as {written(name)}")
+        return {parameter: text if parameter == "file" else _fixed(make(text))}
     with suppress(ValueError):
         if math.isfinite(number := float(text)):
-            return {PARAMETRIC[name]: number}
+            return {parameter: number}
     raise UserError(f"--graph_topology {name}:{text}: {text!r} is not a number")

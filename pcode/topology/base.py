@@ -77,21 +77,22 @@ class TimeVarying(Graph):
 
 
 class OnePeer(Mixing):
-    """W = (I + P) / 2 with a permutation P: half for itself and half for its source.
+    """W = (1 - share) I + share P with a permutation P: a share for a node's source.
 
     A node that is its own source retains its value. W is stored as one integer a node: `sources`,
     rank -> the rank from which it receives. What is no permutation is a ValueError.
     """
 
-    def __init__(self, sources: npt.NDArray[np.int64]) -> None:
-        self._sources = np.asarray(sources, dtype=np.int64)
+    def __init__(self, sources: npt.NDArray[np.int64], share: float = 0.5) -> None:
+        self._sources, self._share = np.asarray(sources, dtype=np.int64), share
         if not np.array_equal(np.sort(self._sources), np.arange(self._sources.size)):
             raise ValueError(f"the sources {self._sources} are no permutation")
         self._targets = np.argsort(self._sources)
 
     def weights(self, rank: int) -> dict[int, float]:
         source = int(self._sources[rank])
-        return {rank: 1.0} if source == rank else dict.fromkeys(sorted((rank, source)), 0.5)
+        weights = {rank: 1 - self._share, source: self._share}
+        return {rank: 1.0} if source == rank else dict(sorted(weights.items()))
 
     def senders(self, rank: int) -> tuple[int, ...]:
         return self._other(rank, self._sources)
@@ -100,7 +101,7 @@ class OnePeer(Mixing):
         return self._other(rank, self._targets)
 
     def mix(self, values: Matrix) -> Matrix:
-        return (values + values[self._sources]) / 2
+        return (1 - self._share) * values + self._share * values[self._sources]
 
     @staticmethod
     def _other(rank: int, peers: npt.NDArray[np.int64]) -> tuple[int, ...]:

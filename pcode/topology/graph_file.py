@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from pcode.topology.base import TOLERANCE, Matrix, Topology, metropolis_weights
+from pcode.topology.directed import Directed
 from pcode.utils.errors import UserError
 from pcode.utils.files import decoded, one_line, read_bytes, shortened
 
@@ -17,6 +18,7 @@ from pcode.utils.files import decoded, one_line, read_bytes, shortened
 ENTRY_BYTES, SMALL_BYTES = 64, 1 << 20
 # By how much an entry is wrong at most that has six digits, or is a float32.
 ROUNDING = 5.001e-7
+_ROUNDED = "graph file {!r}: its entries are rounded (by up to {:.1g}): put right"
 
 # What these files begin with.
 NUMPY, MATRIX_MARKET = b"\x93NUMPY", b"%%MatrixMarket"
@@ -60,6 +62,38 @@ def graph_file(path: str, num_nodes: int) -> Topology:
 
     Whatever is wrong with it becomes a UserError that names the file and, where it can, the line.
     """
+    matrix, has_weights = _read(path, num_nodes)
+    if has_weights:
+        return _put_right(path, matrix)
+    joined = ((int(i), int(j)) for i, j in np.argwhere(matrix))
+    return Topology(path, metropolis_weights(num_nodes, joined))
+
+
+def directed_file(num_nodes: int, file: str) -> Directed:
+    """Return the directed graph that a file describes in one of graph_file's forms.
+
+    Edge list: `i j` where i sends to j; a node's weights are equal for itself and all to whom it
+    sends. A third word is p_ji, the share of what i has that it sends to j; what a node's shares
+    lack of 1 stays with it, where no line `i i p_ii` says how much does. Matrix: the
+    column-stochastic P, whose entry p_ij is the share of j that i receives; one of zeros and ones
+    alone is an adjacency matrix, as networkx writes it: 1 in row i and column j where i sends to j.
+
+    Columns that sum to 1 but for rounding are divided by their sums, and a notice says so. Errors
+    are those of graph_file and of Directed.
+    """
+    matrix, has_weights = _read(file, num_nodes, directed=True)
+    if not has_weights:
+        np.fill_diagonal(matrix, 1)
+        matrix = (matrix / matrix.sum(axis=1, keepdims=True)).T
+    off = np.abs(matrix.sum(axis=0) - 1)
+    rounded = (off <= ROUNDING * np.count_nonzero(matrix, axis=0)).all() and off.max() > TOLERANCE
+    graph = Directed(f"directed:{file}", matrix / matrix.sum(axis=0) if rounded else matrix)
+    graph.notices = (_ROUNDED.format(file, off.max()),) if rounded else ()
+    return graph
+
+
+def _read(path: str, num_nodes: int, directed: bool = False) -> tuple[Matrix, bool]:
+    """Return the mixing matrix and True, or ones where the edges are and False."""
     try:
         lines = _lines(read_bytes(path, SMALL_BYTES + ENTRY_BYTES * num_nodes**2), num_nodes)
     except (ValueError, csv.Error) as error:
@@ -78,10 +112,7 @@ def graph_file(path: str, num_nodes: int) -> Topology:
                 f"of {num_nodes}"
             )
         matrix = np.array(rows)
-        if np.isin(matrix, (0, 1)).all():
-            joined = ((int(i), int(j)) for i, j in np.argwhere(matrix))
-            return Topology(path, metropolis_weights(num_nodes, joined))
-        return _put_right(path, matrix)
+        return matrix, not np.isin(matrix, (0, 1)).all()
     num_columns = len(lines[0][1]) if lines else 2
     edges = _parse(path, lines, lambda words: _edge(words, num_nodes, num_columns))
     num_named = 1 + max((max(i, j) for i, j, _ in edges), default=0)
@@ -89,9 +120,12 @@ def graph_file(path: str, num_nodes: int) -> Topology:
         raise UserError(
             f"graph file {path!r}: has {num_named} nodes, the run {num_nodes}; they must agree"
         )
-    if num_columns == 2:
-        return Topology(path, metropolis_weights(num_nodes, ((i, j) for i, j, _ in edges)))
-    return _put_right(path, _weighted(path, num_nodes, edges))
+    if num_columns == 3:
+        return _weighted(path, num_nodes, edges, directed), True
+    matrix = np.zeros((num_nodes, num_nodes))
+    for i, j, _ in edges:
+        matrix[i, j] = 1
+    return matrix, False
 
 
 def _lines(content: bytes, num_nodes: int) -> list[Line]:
@@ -205,7 +239,9 @@ def _edge(words: list[str], num_nodes: int, num_columns: int) -> tuple[int, int,
     return i, j, _weight(words[2]) if num_columns == 3 else 0.0
 
 
-def _weighted(path: str, num_nodes: int, edges: list[tuple[int, int, float]]) -> Matrix:
+def _weighted(
+    path: str, num_nodes: int, edges: list[tuple[int, int, float]], directed: bool
+) -> Matrix:
     """Return the matrix of edges with mixing weights."""
     weights = {(i, j): weight for i, j, weight in edges}
     for i, j, weight in edges:
@@ -214,7 +250,8 @@ def _weighted(path: str, num_nodes: int, edges: list[tuple[int, int, float]]) ->
                 f"graph file {path!r}: edge {i} {j} has the weights {weight:g} and "
                 f"{weights[i, j]:g}"
             )
-        weights.setdefault((j, i), weight)
+        if not directed:
+            weights.setdefault((j, i), weight)
     matrix = np.zeros((num_nodes, num_nodes))
     matrix[tuple(zip(*weights, strict=True))] = list(weights.values())
     sums = matrix.sum(axis=1)
@@ -222,12 +259,12 @@ def _weighted(path: str, num_nodes: int, edges: list[tuple[int, int, float]]) ->
     if sums[most] > 1 + ROUNDING * num_nodes:
         raise UserError(
             f"graph file {path!r}: the weights of node {most} sum to {sums[most]:g}; mixing "
-            "weights w_ij sum to at most 1; without a third column, edges get Metropolis weights"
+            "weights sum to at most 1; without a third column they follow from the edges"
         )
     for node, total in enumerate(sums.tolist()):
         if (node, node) not in weights and total < 1 - TOLERANCE:
             matrix[node, node] = 1 - total
-    return matrix
+    return matrix.T if directed else matrix
 
 
 def _put_right(path: str, matrix: Matrix) -> Topology:
@@ -235,13 +272,17 @@ def _put_right(path: str, matrix: Matrix) -> Topology:
     askew, off = np.abs(matrix - matrix.T).max(), np.abs(matrix.sum(axis=1) - 1)
     rounded = askew <= 2 * ROUNDING and (off <= ROUNDING * np.count_nonzero(matrix, axis=1)).all()
     most = max(askew, off.max())
+    if off.max() > ROUNDING * len(matrix) >= np.abs(matrix.sum(axis=0) - 1).max():
+        raise UserError(
+            f"graph file {path!r}: columns sum to 1 and rows do not, as of a directed graph: "
+            f"--graph_topology directed:{path} --optimizer sgp"
+        )
     if not rounded or most <= TOLERANCE:
         return Topology(path, matrix)
     matrix = (matrix + matrix.T) / 2
     matrix /= matrix.sum(axis=1).max()
     matrix[np.diag_indices_from(matrix)] += np.maximum(0, 1 - matrix.sum(axis=1))
-    notice = f"its entries are rounded (by up to {most:.1g}): put right"
-    return Topology(path, matrix, notices=(f"graph file {path!r}: {notice}",))
+    return Topology(path, matrix, notices=(_ROUNDED.format(path, most),))
 
 
 def _row(words: list[str], num_nodes: int) -> list[float]:

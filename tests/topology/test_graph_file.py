@@ -16,7 +16,7 @@ import scipy.sparse
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pcode.topology import Topology, make_topology
+from pcode.topology import Directed, Topology, make_graph, make_topology
 from pcode.utils.errors import UserError
 
 RING_EDGES = "0 1\n1 2\n2 3\n3 0\n"
@@ -206,7 +206,7 @@ def test_one_node_has_no_edges(tmp_path: Path) -> None:
         ("0 1 0.5\n1 x 0.5\n", 3, "line 2: '1 x 0.5' is not an edge, as 0 1 0.3"),
         ("0 1 0.5\n1 2 x\n", 3, "line 2: 'x' is not a number"),
         ("0 1 0.5\n1 2 -1\n", 3, "line 2: '-1' is not a finite number >= 0"),
-        ("0 1 1\n1 2 1\n", 3, "the weights of node 1 sum to 2; mixing weights w_ij sum to at most"),
+        ("0 1 1\n1 2 1\n", 3, "the weights of node 1 sum to 2; mixing weights sum to at most 1"),
         ("0 1 .5\n1 2 .3\n0 1 .4\n", 3, "edge 0 1 has the weights 0.5 and 0.4"),
         ("0 1 .5\n1 2 .3\n1 0 .4\n", 3, r"not symmetric: entry \(0, 1\) is 0.5, \(1, 0\) is 0.4"),
         ("0 0 .4\n0 1 .5\n1 2 .3\n", 3, "row 0 sums to 0.9, not to 1"),
@@ -251,6 +251,77 @@ def test_a_malformed_file_is_refused_in_one_line(
     with pytest.raises(UserError, match=f"graph.txt'.*{reason}") as refusal:
         read(tmp_path, text, num_nodes)
     assert "\n" not in str(refusal.value)
+
+
+def read_directed(folder: Path, text: str, num_nodes: int) -> Directed:
+    file = folder / "graph.txt"
+    file.write_text(text)
+    graph = make_graph(f"directed:{file}", num_nodes)
+    assert isinstance(graph, Directed)
+    return graph
+
+
+# 0 sends to 1 and 2, 1 to 2, 2 to 0.
+EQUAL = [[1 / 3, 0, 1 / 2], [1 / 3, 1 / 2, 0], [1 / 3, 1 / 2, 1 / 2]]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "0 1\n0 2\n1 2\n2 0\n",
+        "2,0\n1,2\n0,2\n0,1\n0,1\n",
+        "source,target\n0,1\n0,2\n1,2\n2,0\n",
+        "0 1 1/3\n0 2 1/3\n1 2 .5\n2 0 .5\n",
+        "0 1 1/3\n0 2 1/3\n0 0 1/3\n1 2 1/2\n1 1 1/2\n2 0 .5\n",
+        "1/3 0 1/2\n1/3 1/2 0\n1/3 1/2 1/2\n",
+        "0 1 1\n0 0 1\n1 0 0\n",
+    ],
+)
+def test_the_forms_of_a_directed_graph(tmp_path: Path, text: str) -> None:
+    graph = read_directed(tmp_path, text, 3)
+    np.testing.assert_allclose(graph.matrix, EQUAL, atol=1e-15)
+    assert graph.receivers(0) == (1, 2)
+    assert graph.senders(0) == (2,)
+    assert graph.notices == ()
+    # The largest modulus of the eigenvalues but 1, from the characteristic polynomial.
+    roots = np.sort(np.abs(np.roots(np.poly(np.array(EQUAL)))))
+    assert graph.spectral_gap == pytest.approx(1 - roots[-2])
+
+
+@pytest.mark.parametrize("write", ["edges", "matrix"])
+def test_rounded_shares_are_put_right_with_a_notice(tmp_path: Path, write: str) -> None:
+    exact = make_graph("directed_exponential", 33)
+    assert isinstance(exact, Directed)
+    rounded = np.round(exact.matrix, 6)
+    entries = [f"{j} {i} {rounded[i, j]}" for i, j in np.argwhere(rounded)]
+    rows = [" ".join(map(str, row)) for row in rounded]
+    graph = read_directed(tmp_path, "\n".join(entries if write == "edges" else rows), 33)
+    np.testing.assert_allclose(graph.matrix, exact.matrix, atol=1e-6)
+    assert np.abs(graph.matrix.sum(axis=0) - 1).max() < 1e-15
+    assert "entries are rounded" in graph.notices[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("0 1\n1 2\n", "no path leads to node 0 from node 1"),
+        ("0 1 .6\n0 2 .5\n1 2 .5\n2 0 .5\n", "weights of node 0 sum to 1.1; .* at most 1"),
+        ("0 1 1\n1 2 .5\n2 0 .5\n", "node 0 has no weight for itself"),
+        (".5 .5 0\n.4 .5 .5\n0 0 .5\n", "column 0 sums to 0.9"),
+        ("0 1\n1 0\n", "has 2 nodes, the run 3"),
+        ("0 1\n1 3\n", "line 2: node '3', but the run has 3"),
+    ],
+)
+def test_a_directed_file_that_will_not_do(tmp_path: Path, text: str, reason: str) -> None:
+    with pytest.raises(UserError, match=f"graph.txt'.*{reason}") as refusal:
+        read_directed(tmp_path, text, 3)
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_directed_matrix_taken_for_another_is_told(tmp_path: Path) -> None:
+    text = "\n".join(" ".join(map(str, row)) for row in EQUAL)
+    with pytest.raises(UserError, match=r"columns sum to 1 .*directed:\S*graph.txt --opt"):
+        read(tmp_path, text, 3)
 
 
 def test_what_is_no_readable_file_is_refused(tmp_path: Path) -> None:

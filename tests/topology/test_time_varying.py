@@ -12,7 +12,7 @@ from pcode.topology.base import OnePeer
 from pcode.utils.errors import UserError
 from tests.topology.topology_contract import check_rounds, matrix
 
-NAMES = ["one_peer_exponential", "random_matching"]
+NAMES = ["one_peer_exponential", "random_matching", "equidyn"]
 
 
 def graph_of(name: str, num_nodes: int, seed: int = 6) -> TimeVarying:
@@ -85,9 +85,10 @@ def test_matchings_come_from_seed_and_step() -> None:
 
 
 @pytest.mark.parametrize("num_nodes", [3, 4, 9, 10])
-def test_the_gap_of_random_matching_is_the_expected_one(num_nodes: int) -> None:
+@pytest.mark.parametrize("name", ["random_matching", "equidyn"])
+def test_the_gap_of_drawn_rounds_is_the_expected_one(name: str, num_nodes: int) -> None:
     """(1 - gap)^2 is the second eigenvalue of E[W'W], here of a mean over many rounds."""
-    graph = graph_of("random_matching", num_nodes)
+    graph = graph_of(name, num_nodes)
     rounds = [matrix(graph.at(step), num_nodes) for step in range(4000)]
     mean = np.mean([W.T @ W for W in rounds], axis=0)
     assert (1 - graph.spectral_gap) ** 2 == pytest.approx(np.linalg.eigvalsh(mean)[-2], abs=0.05)
@@ -123,6 +124,24 @@ def test_a_static_graph_mixes_alike_in_every_round() -> None:
     assert ring.at(7) is ring
     assert ring.senders(0) == ring.receivers(0) == ring.neighbours(0)
     np.testing.assert_array_equal(ring.mix(np.eye(5)), ring.matrix)
+
+
+@pytest.mark.parametrize("num_nodes", [2, 5, 8])
+def test_equidyn_sends_over_every_distance(num_nodes: int) -> None:
+    """W = I/2 + A/2, where A has 1/n on the diagonal and the rest at one distance, drawn anew."""
+    graph, seen = graph_of("equidyn", num_nodes), set()
+    for step in range(100):
+        (v,) = graph.at(step).receivers(0)
+        A = 2 * matrix(graph.at(step), num_nodes) - np.eye(num_nodes)
+        for j in range(num_nodes):
+            assert A[j, j] == pytest.approx(1 / num_nodes)
+            assert A[(j + v) % num_nodes, j] == pytest.approx((num_nodes - 1) / num_nodes)
+        seen.add(v)
+    assert seen == set(range(1, num_nodes))
+
+
+def test_the_gap_of_equidyn_does_not_fall_with_n() -> None:
+    assert graph_of("equidyn", 4096).spectral_gap > 1 - 2**-0.5
 
 
 def test_sources_must_be_a_permutation() -> None:

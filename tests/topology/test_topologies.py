@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import networkx as nx
 import numpy as np
@@ -13,7 +14,8 @@ from pcode.topology.binary_tree import Trees
 from pcode.utils.errors import UserError
 from tests.topology.topology_contract import check_topology, gap_by_power_iteration
 
-NOT_STATIC = ("one_peer_exponential", "directed_exponential", "base", "random_matching")
+NOT_STATIC = ("one_peer_exponential", "directed_exponential", "base", "random_matching", "equidyn")
+OF_ANOTHER = ("spanning_tree", "directed")
 
 KNOWN_GAPS = [
     *[("complete", n, 1.0) for n in (1, 2, 3, 8, 16)],
@@ -68,7 +70,8 @@ def fits(name: str, num_nodes: int) -> bool:
 
 
 STATIC = [
-    *(name for name in TOPOLOGIES if name not in NOT_STATIC),
+    *(name for name in TOPOLOGIES if name not in NOT_STATIC + OF_ANOTHER),
+    "spanning_tree:exponential",
     "random_regular:3",
     "erdos_renyi:0.3",
 ]
@@ -224,12 +227,20 @@ def test_erdos_renyi_has_the_edges_of_its_probability() -> None:
         ("random_matching:3", 8, "no parameter"),
         ("rign:3", 8, "'rign:3' is not known"),
         ("random_matching", 8, "changes from round to round"),
+        ("spanning_tree", 8, "what graph. as spanning_tree:GRAPH"),
+        ("directed:", 8, "what file. as directed:FILE"),
+        ("spanning_tree:base:2", 8, "'base:2' .*changes from round to round"),
+        ("spanning_tree:directed_exponential", 8, "'directed_exponential' .*is directed"),
+        ("spanning_tree:rign", 8, "'rign' is not known"),
+        ("equistatic:0", 8, "M must be a whole number from 1 to 7"),
+        ("equistatic:2.5", 8, "from 1 to 7"),
+        ("equistatic:8", 8, "from 1 to 7"),
     ],
 )
 def test_parameters_that_will_not_do(name: str, num_nodes: int, reason: str) -> None:
     with pytest.raises(UserError, match=reason) as refusal:
         make_topology(name, num_nodes)
-    assert name in str(refusal.value)
+    assert name.removeprefix("spanning_tree:") in str(refusal.value)
     assert "\n" not in str(refusal.value)
 
 
@@ -249,3 +260,66 @@ def test_two_trees_have_each_node_as_a_leaf(num_nodes: int) -> None:
     # But for the root of one, whose mirror image is in the middle where n is odd.
     inner = [{rank for rank in range(num_nodes) if tree.degree(rank) > 1} for tree in both.trees]
     assert len(inner[0] & inner[1]) <= 1
+
+
+@pytest.mark.parametrize(
+    ("name", "num_nodes"),
+    [
+        ("social", 32),
+        ("torus", 30),
+        ("random_regular:3", 20),
+        ("double_binary_trees", 15),
+        ("chain", 9),
+        ("complete", 7),
+        ("spanning_tree:social", 32),
+    ],
+)
+def test_a_spanning_tree_is_the_least_deep(name: str, num_nodes: int) -> None:
+    of, tree = (make_topology(each, num_nodes, 6) for each in (name, f"spanning_tree:{name}"))
+    graph, edges = nx.Graph(of.edges), nx.Graph(tree.edges)
+    assert set(tree.edges) <= set(of.edges)
+    assert nx.is_tree(edges)
+    assert len(edges) == num_nodes
+    # From the first centre every node is as far as in the graph, by the first way there is.
+    centre = min(nx.center(graph))
+    reached = nx.bfs_edges(graph, centre, sort_neighbors=sorted)
+    assert set(tree.edges) == {(min(edge), max(edge)) for edge in reached}
+    assert nx.eccentricity(edges, centre) == nx.radius(graph)
+
+
+def test_a_spanning_tree_of_a_file(tmp_path: Path) -> None:
+    (tmp_path / "graph.txt").write_text("0 1\n1 2\n2 3\n3 0\n")
+    tree = make_topology(f"spanning_tree:{tmp_path / 'graph.txt'}", 4)
+    assert tree.edges == ((0, 1), (0, 3), (1, 2))
+
+
+@pytest.mark.parametrize("num_nodes", [7, 16, 64, 256])
+@pytest.mark.parametrize("name", ["equistatic", "equistatic:2", "equistatic:5"])
+def test_equistatic_is_the_mean_of_basis_matrices(name: str, num_nodes: int) -> None:
+    """W is circulant, of M distances u and as many back; its eigenvalues follow from these."""
+    M = int(name[11:]) if ":" in name else math.ceil(math.log2(num_nodes))
+    topology = make_topology(name, num_nodes, 6)
+    W = topology.matrix
+    for i in range(num_nodes):
+        np.testing.assert_array_equal(np.roll(W[0], i), W[i])
+    shares = W[0] - np.eye(num_nodes)[0] / num_nodes
+    times = shares * 2 * M * num_nodes / (num_nodes - 1)
+    np.testing.assert_allclose(times, np.round(times), atol=1e-9)
+    assert times.sum() == pytest.approx(2 * M)
+    assert times[0] == pytest.approx(0, abs=1e-9)
+    angles = 2 * np.pi / num_nodes * np.outer(np.arange(1, num_nodes), np.arange(num_nodes))
+    others = (np.cos(angles) * W[0]).sum(axis=1)
+    assert topology.spectral_gap == pytest.approx(1 - np.abs(others).max())
+
+
+def test_the_gap_of_equistatic_does_not_fall_with_n() -> None:
+    """With M = ceil(log2 n); that of the exponential graph, of as many neighbours, halves."""
+    mean = {}
+    for n in (16, 64, 256):
+        gaps = [make_topology("equistatic", n, seed).spectral_gap for seed in range(20)]
+        assert min(gaps) > 0.15
+        mean[n] = np.mean(gaps)
+    assert mean[64] > 0.33
+    assert mean[256] > 0.33
+    assert make_topology("exponential", 16).spectral_gap == pytest.approx(0.5)
+    assert make_topology("exponential", 256).spectral_gap == pytest.approx(0.25)
