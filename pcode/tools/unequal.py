@@ -8,8 +8,6 @@ the distance of their models to the optimum of all tells whether an optimizer is
 """
 
 import argparse
-import dataclasses
-import json
 import math
 import sys
 from collections.abc import Mapping, Sequence
@@ -25,8 +23,8 @@ from torch import nn
 
 from pcode.communication import Communicator, Simulation
 from pcode.compression import make_compressor
-from pcode.optim import DecentralizedOptimizer, PowerGossip, optimizer_class
-from pcode.tools.command import FORMATS, Parser, check_writable, tool, write
+from pcode.optim import PowerGossip, optimizer_class
+from pcode.tools.command import FORMATS, Parser, check_writable, tool
 from pcode.topology import make_graph
 from pcode.topology.base import Matrix
 from pcode.utils.errors import DivergenceError, NotFiniteError
@@ -132,19 +130,15 @@ class Course:
     step_bytes: float
 
 
-def optimizer_of(method: Method, node: Communicator, x: nn.Parameter, lr: float) -> Any:
-    """Return the optimizer of a node."""
-    graph = make_graph(method.graph, NUM_NODES)
+def _optimizer(method: Method, node: Communicator, x: nn.Parameter, lr: float) -> Any:
+    """Return the optimizer of a node, of the parameter's type of numbers."""
+    graph, options = make_graph(method.graph, NUM_NODES), dict(method.options)
     kind = optimizer_class(method.optimizer, graph)
-    options = dict(method.options)
     if method.compressor is not None:
         name, its_own = method.compressor
         options["compressor"] = make_compressor(name, **its_own)
-    return _typed(kind, x.dtype)([x], node, graph, lr=lr, **options)
-
-
-def _typed(kind: type[DecentralizedOptimizer], dtype: torch.dtype) -> type[DecentralizedOptimizer]:
-    return type(kind.__name__, (kind,), {"dtype": dtype})
+    typed = type(kind.__name__, (kind,), {"dtype": x.dtype})
+    return typed([x], node, graph, lr=lr, **options)
 
 
 def follow(method: Method, problem: Problem, num_steps: int, noise: float = 0.0) -> Course:
@@ -169,7 +163,7 @@ def follow(method: Method, problem: Problem, num_steps: int, noise: float = 0.0)
             for each in (problem.curvatures, problem.constants)
         )
         x = nn.Parameter(torch.zeros(NUM_UNKNOWNS, dtype=dtype))
-        optimizer = optimizer_of(method, communicator, x, lr)
+        optimizer = _optimizer(method, communicator, x, lr)
         for step in range(1, num_steps + 1):
             x.grad = H @ x.detach() - c
             if noise:
@@ -191,15 +185,6 @@ def follow(method: Method, problem: Problem, num_steps: int, noise: float = 0.0)
         for of_nodes in models.values()
     ]
     return Course(method, recorded, found, sent / NUM_NODES / num_steps)
-
-
-def _written(value: Any) -> Any:
-    """Return what JSON takes: null for NaN."""
-    if isinstance(value, dict):
-        return {name: _written(each) for name, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_written(each) for each in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def table(courses: Sequence[Course]) -> list[str]:
@@ -245,7 +230,6 @@ class Options:
     noise: float = option(0.0, "deviation of what is added to each entry of a gradient", minimum=0)
     manual_seed: int = option(0, "of the nodes' problems", minimum=0)
     picture: str | None = option(None, "file for a picture (.png, .pdf, .svg)")
-    output: str | None = option(None, "file for the figures (JSON)")
 
 
 def _parse(arguments: Sequence[str]) -> Options:
@@ -257,7 +241,6 @@ def _parse(arguments: Sequence[str]) -> Options:
     options = Options(
         **{name: flags[name].accepted(flags[name].parse(text)) for name, text in given.items()}
     )
-    check_writable("output", options.output)
     check_writable("picture", options.picture, FORMATS)
     return options
 
@@ -270,8 +253,6 @@ def main(arguments: Sequence[str]) -> None:
     problem = Problem(options.manual_seed)
     courses = [follow(method, problem, options.steps, options.noise) for method in METHODS]
     print(*table(courses), sep="\n")
-    content = [dataclasses.asdict(each) for each in courses]
-    write(options.output, json.dumps(_written(content), indent=1, allow_nan=False) + "\n")
     if options.picture is not None:
         draw(courses, Path(options.picture))
 
