@@ -100,4 +100,7 @@ class QuasiGlobalSGD(DecentralizedOptimizer):
         second.mul_(beta_2).addcmul_(self.before, self.before, value=1 - beta_2)
 
     def resynchronise(self) -> None:
+        """Begin from this x with the momentum that the local step has, which may be the mean's."""
         self.before.copy_(self.x)
+        for own, common in zip(self._local, self._common.values(), strict=True):
+            common.copy_(own)

@@ -60,7 +60,8 @@ OPTIMIZERS = {
     "D2": ("--optimizer", "d2"),
     "gradient tracking": ("--optimizer", "gradient_tracking"),
     "DecentLaM": ("--optimizer", "decentlam"),
-    "SGP": ("--optimizer", "sgp"),
+    "SGP": ("--optimizer", "sgp", "--graph_topology", "directed_exponential"),
+    "RelaySGD": ("--optimizer", "relay", "--graph_topology", "chain"),
     "BEER": ("--optimizer", "beer"),
     "MoTEF": ("--optimizer", "motef"),
     "LEAD": ("--optimizer", "lead"),
@@ -84,9 +85,13 @@ def test_a_sick_node_takes_its_neighbours_model(
 ) -> None:
     ended = children.run(tmp_path, (*FEW, *optimizer), f"corrupt:1:9:{what}")
     assert ended.status == 0, ended.output
-    assert "step 9: 1 took the model of the others" in ended.output
     result = children.summary(tmp_path)
-    assert result["events"] == [{"step": 9, "lost": [], "healed": ["1"]}]
+    (event,) = result["events"]
+    # Who does not hear from node 1 itself may have made a step more.
+    step = event.pop("step")
+    assert 9 <= step <= 10
+    assert event == {"lost": [], "healed": ["1"]}
+    assert f"step {step}: 1 took the model of the others" in ended.output
     if "complete" in optimizer:
         assert len(set(result["parameters_sha256"])) == 1
 
