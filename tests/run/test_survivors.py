@@ -48,6 +48,19 @@ def test_of_eight_nodes_six_go_on(
     assert {file.parent.name for file in folder.glob("*/model.pt")} == left
 
 
+@pytest.mark.slow
+def test_a_chain_that_loses_its_middle_is_one_again(tmp_path: Path) -> None:
+    """RelaySGD, which needs a tree, in processes; of all optimizers: training/test_recovery.py."""
+    flags = ("--optimizer", "relay", "--graph_topology", "chain", "--num_epochs", "4")
+    result = finished(
+        tmp_path, *SMALL, "--n_mpi_process", "5", *flags, PCODE_INJECT="kill:2:30:exchange"
+    )
+    assert [event["lost"] for event in result["events"]] == [["2"]]
+    assert len(result["test_top1_per_node"]) == 4
+    assert result["exit_reason"] == "finished"
+    assert result["test_top1"] > 80
+
+
 OPTIMIZERS = {
     "choco": (),
     "D-PSGD": ("--optimizer", "sgd"),
