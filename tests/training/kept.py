@@ -32,7 +32,7 @@ GRAPHS = {
 }
 
 
-def plan_of(num_nodes: int, folder: Path | None = None, **flags: Any) -> Plan:
+def plan_of(num_nodes: int, *, folder: Path | None = None, **flags: Any) -> Plan:
     """A plan for simulated nodes, of 400 // (4 n) steps an epoch."""
     task = {"data": "synthetic:1x4x4:4:400", "arch": "mlp", "mlp_hidden_size": 8, "batch_size": 4}
     place = {"backend": "sim", "n_mpi_process": num_nodes, "num_threads": 1}
