@@ -30,7 +30,7 @@ class QuasiGlobalSGD(DecentralizedOptimizer):
     is part of the gradient; with several local steps from one exchange to the next the movement
     is that of all of them, divided by their number, and each begins with the momentum that the
     one before left; Adam's moments are corrected for their start, as torch.optim.Adam's are, by the
-    number of local steps.
+    number of local steps; where the rate is 0, m takes nothing of the movement.
 
     Args:
         global_decay: mu.

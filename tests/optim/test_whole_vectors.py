@@ -59,7 +59,7 @@ def quasi_global(W: Array, nesterov: bool, lr: float = LR) -> Step:
         g = g + WEIGHT_DECAY * x
         d = g + MOMENTUM * m
         mixed = W @ (x - lr * (g + MOMENTUM * d if nesterov else d))
-        m = MU * m + (1 - MU) * (x - mixed) / max(lr, 1e-8)
+        m = MU * m + ((1 - MU) * (x - mixed) / lr if lr > 0 else 0)
         return {"x": mixed, "buf": m, "common_buf": m, "before": mixed}
 
     return step
@@ -239,13 +239,13 @@ def test_what_is_lost_weighs_for_the_receiver(kind: type[DecentralizedOptimizer]
 
 
 def warm_up(step: int) -> float:
-    """0 for two steps."""
-    return LR * min(1.0, max(0, step - 1) / 10)
+    """0 for two steps, then rising; and so again."""
+    return LR * min(1.0, max(0, step % 20 - 1) / 10)
 
 
 @pytest.mark.parametrize("kind", [*STEPS, SGP])
 def test_a_rate_may_rise_from_0(kind: type[DecentralizedOptimizer]) -> None:
-    """Also where a movement is divided by it: of equal models, as nodes begin, there is none."""
+    """Also where movements are divided by it: of equal models, as in the beginning, and others."""
     topology = make_topology("ring", 4)
     states = run(
         lambda model, node: kind(model.parameters(), node, topology, **local_options(True)),
