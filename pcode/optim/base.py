@@ -290,9 +290,15 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
                 yield group, slice(start, min(start + size, part.stop))
 
     def divide_by_rate(self, movement: torch.Tensor) -> None:
-        """movement /= lr; finite where that is 0, as at the start of a warm-up."""
+        """movement /= lr; where that is next to 0, as at the start of a warm-up, 0.
+
+        Nodes that are apart move by mixing alone there, by any multiple of their rate.
+        """
         for group, part in zip(self.param_groups, self.store.slices, strict=True):
-            movement[part].div_(max(group["lr"], SMALLEST_RATE))
+            if group["lr"] < SMALLEST_RATE:
+                movement[part].zero_()
+            else:
+                movement[part].div_(group["lr"])
 
     @classmethod
     def message_bytes_of(cls, layout: Layout, compressor: Compressor, **flags: Any) -> int:

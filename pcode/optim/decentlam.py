@@ -17,7 +17,8 @@ class DecentLaM(DecentralizedOptimizer):
     g' + momentum m.
 
     Source: Yuan et al., "DecentLaM: decentralized momentum SGD for large-batch deep training",
-    ICCV 2021, arXiv 2104.11981, Algorithm 2. Difference: weight decay is part of g.
+    ICCV 2021, arXiv 2104.11981, Algorithm 2. Differences: weight decay is part of g; where the
+    rate is 0, g' is g.
     """
 
     time_varying = True

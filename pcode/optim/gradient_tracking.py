@@ -11,7 +11,7 @@ from pcode.utils.layout import Layout
 
 
 class GradientTracking(OverlappingOptimizer):
-    """x = sum_j w_ij x_j + y ; y = sum_j w_ij y_j + u - u_last, where u = -lr d is the local step.
+    """y = sum_j w_ij y_j + u - u_last ; x = sum_j w_ij x_j + y, where u = -lr d is the local step.
 
     The mean of y is that of u, and as the nodes come to agree every y_i does: nodes whose gradients
     differ have the common optimum for their fixed point. The step u at x is known when x and the
@@ -19,8 +19,8 @@ class GradientTracking(OverlappingOptimizer):
     start at 0, and the first x is not mixed: nodes start equal, or are mixed a step later.
 
     Tracking steps with momentum is the same as momentum on tracked gradients, while the rate is
-    constant, as both are sums with fixed weights: with y = -lr (u - c) it is Momentum Tracking,
-    whose c = sum_j w_ij (c_j - u_j) + u.
+    constant, as both are sums with fixed weights: with y = -lr (m - c), where m is a node's own
+    momentum, it is Momentum Tracking, whose c = sum_j w_ij (c_j - m_j) + m.
 
     Sources: Lu et al., "GNSD: a gradient-tracking based nonconvex stochastic algorithm", 2019, and
     Pu and Nedic, "Distributed stochastic gradient tracking methods", arXiv 1805.11454, eq. 5;

@@ -30,7 +30,7 @@ class QuasiGlobalSGD(DecentralizedOptimizer):
     is part of the gradient; with several local steps from one exchange to the next the movement
     is that of all of them, divided by their number, and each begins with the momentum that the
     one before left; Adam's moments are corrected for their start, as torch.optim.Adam's are, by the
-    number of local steps.
+    number of local steps; where the rate is 0, m takes nothing of the movement.
 
     Args:
         global_decay: mu.
@@ -100,4 +100,7 @@ class QuasiGlobalSGD(DecentralizedOptimizer):
         second.mul_(beta_2).addcmul_(self.before, self.before, value=1 - beta_2)
 
     def resynchronise(self) -> None:
+        """Begin from this x with the momentum that the local step has, which may be the mean's."""
         self.before.copy_(self.x)
+        for own, common in zip(self._local, self._common.values(), strict=True):
+            common.copy_(own)

@@ -124,6 +124,7 @@ class RunState:
         if not start.same:
             node.warm_start(state, node.plan.steps_after(manifest.epoch))
             if start.averaged:
+                node.optimizer.steps_since_exchange = 0  # of the other run's
                 node.optimizer.resynchronise()
             return Progress()
         node.load_state_dict(state)

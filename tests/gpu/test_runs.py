@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from pcode.optim import OPTIMIZERS, optimizer_class
+from pcode.topology import make_graph
 from tests.gpu import needs_gpu, needs_two_gpus
 from tests.run.runs import finished, run, run_folder, write_rcv1
 
@@ -19,6 +21,7 @@ SHORT = ("--n_mpi_process", "2", "--arch", "mlp", "--num_epochs", "1")
 ON_GPU, ON_CPU = ("--on_cuda", "True"), ("--on_cuda", "False")
 SIM = ("--backend", "sim")
 End = Callable[..., dict[str, Any]]
+RING = make_graph("ring", 2)  # a tree, too
 
 
 @pytest.fixture
@@ -97,7 +100,7 @@ def test_a_sick_node_takes_the_others_model(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "optimizer", ["sgd", "dcd_psgd", "ecd_psgd", "deep_squeeze", "power_gossip", "ada_gossip"]
+    "optimizer", [name for name in OPTIMIZERS if not optimizer_class(name, RING).centralized]
 )
 def test_every_decentralized_optimizer(end: End, optimizer: str) -> None:
     flags: tuple[str, ...] = (*SHORT, "--optimizer", optimizer, "--comm_op", "quantize_qsgd")

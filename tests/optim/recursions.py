@@ -112,6 +112,7 @@ def run(
     *,
     start: Callable[[int], Array] = draw,
     epoch: Callable[[int], float] = lambda step: 0.0,
+    rate: Callable[[int], float] | None = None,
     num_steps: int = NUM_STEPS,
 ) -> list[State]:
     """x and the optimizer's other vectors of all nodes, before the first step and after each.
@@ -119,6 +120,7 @@ def run(
     Args:
         start: the initial x of a rank.
         epoch: the fractional epoch of a step.
+        rate: of a step, where it is not the same in all.
     """
 
     def node(communicator: Communicator) -> list[dict[str, Array]]:
@@ -132,6 +134,9 @@ def run(
         states = [state()]
         for step in range(num_steps):
             optimizer.epoch = epoch(step)
+            if rate is not None:
+                for group in optimizer.param_groups:
+                    group["lr"] = rate(step)
             optimizer.zero_grad()
             model.give_gradient(gradient(step, communicator.rank))
             optimizer.step()
@@ -153,10 +158,10 @@ def direction(state: State, g: Array, nesterov: bool) -> tuple[Array, Array]:
     return (g + MOMENTUM * buf if nesterov else buf), buf
 
 
-def local_step(state: State, g: Array, nesterov: bool) -> State:
+def local_step(state: State, g: Array, nesterov: bool, lr: float = LR) -> State:
     """x - lr d and the new buf."""
     d, buf = direction(state, g + WEIGHT_DECAY * state["x"], nesterov)
-    return {**state, "x": state["x"] - LR * d, "buf": buf}
+    return {**state, "x": state["x"] - lr * d, "buf": buf}
 
 
 def far(got: Array, want: Array) -> float:

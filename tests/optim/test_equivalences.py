@@ -72,10 +72,13 @@ PAIRS: dict[str, tuple[Models, Models]] = {
         partial(models, D2, "complete", 4),
         partial(models, DPSGD, "complete", 4),
     ),
-    "SGP on links both ways is D-PSGD": (
-        partial(models, SGP, "star", 5, nesterov=True),
-        partial(models, DPSGD, "star", 5, nesterov=True),
-    ),
+    **{
+        f"SGP on links both ways of a {graph} is D-PSGD": (
+            partial(models, SGP, graph, num_nodes, nesterov=True),
+            partial(models, DPSGD, graph, num_nodes, nesterov=True),
+        )
+        for graph, num_nodes in (("star", 5), ("torus", 8))
+    },
     "RelaySGD of two nodes is D-PSGD": (
         partial(models, RelaySGD, "chain", 2),
         partial(models, DPSGD, "chain", 2),

@@ -83,6 +83,26 @@ def test_asked_to_end_and_resumed_over_gloo(tmp_path: Path, started: list[Starte
     assert got["bytes_sent_total"] == whole["bytes_sent_total"]
 
 
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        "decentralized_qg_sgd",  # divides by the rate
+        "beer",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("d2", "sgp", "lead")),
+    ],
+)
+def test_two_processes_of_a_node_train_as_one(tmp_path: Path, optimizer: str) -> None:
+    flags = ("--optimizer", optimizer, "--partition_data", "sorted")
+    parts, whole = (
+        unbroken(tmp_path / name, "2", *flags, *more) for name, more in (("2", PARTS), ("1", ()))
+    )
+    pairs = zip(*(models(children.run_folder(tmp_path / name)) for name in "21"), strict=True)
+    for one, other in pairs:
+        assert all(torch.allclose(one[name], other[name], atol=1e-4) for name in one)
+    assert parts["train_loss"] == pytest.approx(whole["train_loss"], rel=1e-4)
+    assert parts["bytes_sent_total"] == whole["bytes_sent_total"]
+
+
 def test_a_process_that_is_killed_ends_the_run(tmp_path: Path) -> None:
     done = run(tmp_path, *FLAGS, *LONG, *PARTS, PCODE_INJECT="kill:3:3:backward")
     assert done.returncode not in (0, USER_ERROR)

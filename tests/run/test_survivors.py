@@ -48,6 +48,19 @@ def test_of_eight_nodes_six_go_on(
     assert {file.parent.name for file in folder.glob("*/model.pt")} == left
 
 
+@pytest.mark.slow
+def test_a_chain_that_loses_its_middle_is_one_again(tmp_path: Path) -> None:
+    """RelaySGD, which needs a tree, in processes; of all optimizers: training/test_recovery.py."""
+    flags = ("--optimizer", "relay", "--graph_topology", "chain", "--num_epochs", "4")
+    result = finished(
+        tmp_path, *SMALL, "--n_mpi_process", "5", *flags, PCODE_INJECT="kill:2:30:exchange"
+    )
+    assert [event["lost"] for event in result["events"]] == [["2"]]
+    assert len(result["test_top1_per_node"]) == 4
+    assert result["exit_reason"] == "finished"
+    assert result["test_top1"] > 80
+
+
 OPTIMIZERS = {
     "choco": (),
     "D-PSGD": ("--optimizer", "sgd"),
@@ -60,7 +73,8 @@ OPTIMIZERS = {
     "D2": ("--optimizer", "d2"),
     "gradient tracking": ("--optimizer", "gradient_tracking"),
     "DecentLaM": ("--optimizer", "decentlam"),
-    "SGP": ("--optimizer", "sgp"),
+    "SGP": ("--optimizer", "sgp", "--graph_topology", "directed_exponential"),
+    "RelaySGD": ("--optimizer", "relay", "--graph_topology", "chain"),
     "BEER": ("--optimizer", "beer"),
     "MoTEF": ("--optimizer", "motef"),
     "LEAD": ("--optimizer", "lead"),
@@ -84,9 +98,14 @@ def test_a_sick_node_takes_its_neighbours_model(
 ) -> None:
     ended = children.run(tmp_path, (*FEW, *optimizer), f"corrupt:1:9:{what}")
     assert ended.status == 0, ended.output
-    assert "step 9: 1 took the model of the others" in ended.output
     result = children.summary(tmp_path)
-    assert result["events"] == [{"step": 9, "lost": [], "healed": ["1"]}]
+    (event,) = result["events"]
+    step = event.pop("step")
+    # Where not all hear from node 1 itself they may have made a step more.
+    far = {"chain", "directed_exponential"} & {*optimizer}
+    assert step in ((9, 10) if far else (9,))
+    assert event == {"lost": [], "healed": ["1"]}
+    assert f"step {step}: 1 took the model of the others" in ended.output
     if "complete" in optimizer:
         assert len(set(result["parameters_sha256"])) == 1
 
