@@ -12,16 +12,6 @@ from pcode.utils.errors import UserError
 from pcode.utils.options import Option
 
 
-def _validate(graph: Graph, exact_diffusion: bool) -> None:
-    graph = without_losses(graph)
-    assert isinstance(graph, Topology)  # no optimizer of this kind takes another
-    if not exact_diffusion and (smallest := 1 - graph.beta) < -1 / 3 - ROUNDING:
-        raise UserError(
-            f"it diverges where an eigenvalue of the weights is below -1/3, and {graph.name!r} has "
-            f"{smallest:.3g}: --exact_diffusion True"
-        )
-
-
 class D2(DecentralizedOptimizer):
     """y = x - lr d ; x = sum_j w_ij (y_j + c_j) ; c = x - y.
 
@@ -36,7 +26,8 @@ class D2(DecentralizedOptimizer):
     Source: Tang et al., "D2: decentralized training over decentralized data", ICML 2018, arXiv
     1803.07068, Algorithm 1; with `exact_diffusion` Yuan et al., "Exact diffusion for distributed
     optimization and learning", 2019, arXiv 1702.05122: (I + W) / 2 in place of W. Difference:
-    momentum, Adam and several local steps, whose sum is the step.
+    momentum, Adam and several local steps, whose sum is the step. Where messages are lost the sum
+    of c over the nodes does not stay 0, and what it has does not decay: the mean model drifts.
 
     Args:
         exact_diffusion: whether to mix with (I + W) / 2, which suits every graph.
@@ -54,14 +45,20 @@ class D2(DecentralizedOptimizer):
         **options: Any,
     ) -> None:
         super().__init__(*args, **options)
-        _validate(self.topology, exact_diffusion)
+        self.validate(self.topology, exact_diffusion=exact_diffusion)
         self.share = 0.5 if exact_diffusion else 1.0
         self.c, self.gossip = torch.zeros_like(self.x), VectorGossip(self.communicator, self.timer)
 
     @classmethod
     def validate(cls, topology: Graph, *, exact_diffusion: bool = True, **given: Any) -> None:
         super().validate(topology, **given)
-        _validate(topology, exact_diffusion)
+        graph = without_losses(topology)
+        assert isinstance(graph, Topology)  # no optimizer of this kind takes another
+        if not exact_diffusion and (smallest := 1 - graph.beta) < -1 / 3 - ROUNDING:
+            raise UserError(
+                f"it diverges where an eigenvalue of the weights is below -1/3, and {graph.name!r} "
+                f"has {smallest:.3g}: --exact_diffusion True"
+            )
 
     def _recursion(self) -> None:
         self.take_local_step()

@@ -7,14 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pcode.compression import COMPRESSORS
 from pcode.config import Config, make_config
-from pcode.optim import local_options, optimizer_class
-from pcode.topology import make_graph
 from pcode.training.plan import Plan
-from pcode.training.planning import make_plan
+from pcode.training.planning import components, make_plan
 from pcode.utils.errors import UserError
-from pcode.utils.options import LARGEST_INTEGER, taken_by
+from pcode.utils.options import LARGEST_INTEGER
 
 _STILL = {
     # So small a rate changes no model by much: echoes and one batch must not let one diverge.
@@ -88,17 +85,10 @@ def plan_alone(config: Config) -> Plan:
 def _plan_of(method: Method, alone: Plan, config: Config) -> Plan:
     given = config.flat() | _STILL
     config = make_config(**{**given, **_PLAIN, **method.flags})
-    learning, flags, topology = config.learning, config.flat(), alone.topology
-    if "graph_topology" in method.flags:
-        name, num_nodes = config.graph.graph_topology, topology.num_nodes
-        topology = make_graph(name, num_nodes, learning.manual_seed, flags)
-    kind = optimizer_class(learning.optimizer, topology)
-    compressor_class = COMPRESSORS[config.graph.comm_op]
-    compressor = compressor_class(**taken_by(compressor_class, flags))
-    adam = local_options(flags).get("adam")
-    kind.validate(topology, compressor=compressor, adam=adam, local_step=learning.local_step)
+    given_graph = None if "graph_topology" in method.flags else alone.topology
+    topology, compressor, kind = components(config, given_graph)
     gamma = kind.default_consensus_stepsize(compressor)
-    config = make_config(**{**flags, "consensus_stepsize": gamma})
+    config = make_config(**{**config.flat(), "consensus_stepsize": gamma})
     return dataclasses.replace(alone, config=config, topology=topology, compressor=compressor)
 
 

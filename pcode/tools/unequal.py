@@ -7,7 +7,6 @@ optima far apart, exact gradients (--noise: stochastic ones) and one constant ra
 the distance of their models to the optimum of all tells whether an optimizer is exact or biased.
 """
 
-import argparse
 import math
 import sys
 from collections.abc import Mapping, Sequence
@@ -27,8 +26,7 @@ from pcode.optim import PowerGossip, optimizer_class
 from pcode.tools.command import FORMATS, Parser, check_writable, tool
 from pcode.topology import make_graph
 from pcode.topology.base import Matrix
-from pcode.utils.errors import DivergenceError, NotFiniteError
-from pcode.utils.options import option, options_of
+from pcode.utils.errors import DivergenceError, NotFiniteError, UserError
 from pcode.utils.tables import markdown
 
 NUM_NODES, NUM_UNKNOWNS = 8, 10
@@ -222,39 +220,26 @@ def draw(courses: Sequence[Course], path: Path) -> None:
     figure.savefig(path, dpi=150)
 
 
-@dataclass(frozen=True)
-class Options:
-    """What to try."""
-
-    steps: int = option(4000, "steps", minimum=1)
-    noise: float = option(0.0, "deviation of what is added to each entry of a gradient", minimum=0)
-    manual_seed: int = option(0, "of the nodes' problems", minimum=0)
-    picture: str | None = option(None, "file for a picture (.png, .pdf, .svg)")
-
-
-def _parse(arguments: Sequence[str]) -> Options:
-    parser = Parser("python -m pcode.tools.unequal", __doc__, argument_default=argparse.SUPPRESS)
-    flags = options_of(Options)
-    for name, flag in flags.items():
-        parser.add_argument(f"--{name}", metavar=flag.placeholder, help=flag.help)
-    given = vars(parser.parse_args(arguments))
-    options = Options(
-        **{name: flags[name].accepted(flags[name].parse(text)) for name, text in given.items()}
-    )
-    check_writable("picture", options.picture, FORMATS)
-    return options
-
-
 @tool("unequal")
 def main(arguments: Sequence[str]) -> None:
     """Try all methods."""
-    options = _parse(arguments)
+    parser = Parser("python -m pcode.tools.unequal", __doc__)
+    parser.add_argument("--steps", type=int, default=4000, help="[4000]")
+    noise = "deviation of what is added to each entry of a gradient [0]"
+    parser.add_argument("--noise", type=float, default=0.0, help=noise)
+    parser.add_argument("--manual_seed", type=int, default=0, help="of the nodes' problems [0]")
+    parser.add_argument("--picture", type=Path, help="file for a picture (.png, .pdf, .svg)")
+    options = parser.parse_args(arguments)
+    for name, least in (("steps", 1), ("noise", 0), ("manual_seed", 0)):
+        if not getattr(options, name) >= least:
+            raise UserError(f"--{name} {getattr(options, name)}: must be at least {least}")
+    check_writable("picture", options.picture, FORMATS)
     torch.set_num_threads(1)
     problem = Problem(options.manual_seed)
     courses = [follow(method, problem, options.steps, options.noise) for method in METHODS]
     print(*table(courses), sep="\n")
     if options.picture is not None:
-        draw(courses, Path(options.picture))
+        draw(courses, options.picture)
 
 
 if __name__ == "__main__":

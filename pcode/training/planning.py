@@ -6,7 +6,7 @@ from pathlib import Path
 
 from torch import nn
 
-from pcode.compression import COMPRESSORS
+from pcode.compression import COMPRESSORS, Compressor
 from pcode.compression.kernels.cpu import cache
 from pcode.config import Config
 from pcode.config.options import AUTO
@@ -16,9 +16,14 @@ from pcode.datasets.text import Text
 from pcode.datasets.word_vectors import load_embeddings
 from pcode.models import builder, normalization_parameters, task_of
 from pcode.models.base import shape_error
-from pcode.optim import local_options, optimizer_class, parameter_groups
+from pcode.optim import (
+    DecentralizedOptimizer,
+    local_options,
+    optimizer_class,
+    parameter_groups,
+)
 from pcode.optim.compressed import CompressedOptimizer
-from pcode.topology import Topology, make_graph
+from pcode.topology import Graph, Topology, make_graph
 from pcode.training.plan import Plan
 from pcode.training.records import check_folder, load_model, model_file, runs_folder
 from pcode.training.resume import ResumePoint, find_resume_point
@@ -58,6 +63,33 @@ def check_launch(config: Config) -> None:
         )
 
 
+def components(
+    config: Config, topology: Graph | None = None
+) -> tuple[Graph, Compressor, type[DecentralizedOptimizer]]:
+    """Return the graph, or the one given, the compressor and the optimizer, which fit together.
+
+    Raises:
+        UserError: they do not.
+    """
+    flags, learning, num_nodes = config.flat(), config.learning, config.launch.n_mpi_process
+    if topology is None:
+        name = config.graph.graph_topology
+        with naming_flags(f"--graph_topology {name} --n_mpi_process {num_nodes}"):
+            topology = make_graph(name, num_nodes, learning.manual_seed, flags)
+    kind = COMPRESSORS[config.graph.comm_op]
+    compressor = kind(**taken_by(kind, flags))
+    optimizer = optimizer_class(learning.optimizer, topology)
+    with naming_flags(f"--optimizer {learning.optimizer}"):
+        optimizer.validate(
+            topology,
+            compressor=compressor,
+            adam=local_options(flags).get("adam"),
+            local_step=learning.local_step,
+            **declared_by(optimizer, flags),
+        )
+    return topology, compressor, optimizer
+
+
 def make_plan(config: Config) -> Plan:
     """Check a configuration and work out what follows from it; writes nothing.
 
@@ -69,21 +101,13 @@ def make_plan(config: Config) -> Plan:
     # Before a data set is fetched.
     builder(config.model.arch)
     partition_scheme(config.data.partition_data)
-    learning, num_nodes = config.learning, config.launch.n_mpi_process
+    learning = config.learning
     if learning.compile and not config.launch.on_cuda:
         check_compiler("--compile True", "C++", "CXX", ("g++", "clang++"), "or --compile False")
     if learning.clip_grad and not learning.clip_grad_val:
         raise UserError("--clip_grad True: needs a --clip_grad_val above 0")
-    flags, graph = config.flat(), config.graph.graph_topology
-    with naming_flags(f"--graph_topology {graph} --n_mpi_process {num_nodes}"):
-        topology = make_graph(graph, num_nodes, learning.manual_seed, flags)
-    compressor_class = COMPRESSORS[config.graph.comm_op]
-    compressor = compressor_class(**taken_by(compressor_class, flags))
-    optimizer = optimizer_class(learning.optimizer, topology)
-    adam = local_options(flags).get("adam")
-    with naming_flags(f"--optimizer {learning.optimizer}"):
-        steps, own = learning.local_step, declared_by(optimizer, flags)
-        optimizer.validate(topology, compressor=compressor, adam=adam, local_step=steps, **own)
+    flags = config.flat()
+    topology, compressor, optimizer = components(config)
     dataset = load_dataset(config.data.data, flags)
     embeddings, notices = None, (*topology.notices, *dataset.notices, *cache.notices())
     if config.model.rnn_use_pretrained_emb and isinstance(dataset, Text):

@@ -97,7 +97,7 @@ def test_graphs_on_which_some_methods_do_not_work(capsys: pytest.CaptureFixture[
     printed = capsys.readouterr().out
     assert sorted(lines_of(printed)) == ["D-PSGD", "all-reduce"]
     assert printed.count("left out: ") == len(TITLES) - 2
-    assert "left out: CHOCO, sign: its nodes keep " in printed
+    assert "left out: CHOCO, sign: --optimizer parallel_choco: its nodes keep " in printed
     assert main([*BY_HAND, "--graph_topology", "complete"]) == 0
     assert sorted(lines_of(capsys.readouterr().out)) == sorted(set(TITLES) - {"D-PSGD"})
 
