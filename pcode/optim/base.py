@@ -30,6 +30,16 @@ BLOCK = 1 << 16
 COUNTS = ("num_steps", "num_exchanges", "steps_since_exchange", "epoch")
 
 
+def over_rate(movement: torch.Tensor, group: dict[str, Any]) -> torch.Tensor:
+    """movement /= lr; where that is next to 0, as at the start of a warm-up, 0.
+
+    Nodes that are apart move by mixing alone there, by any multiple of their rate.
+    """
+    if group["lr"] < SMALLEST_RATE:
+        return movement.zero_()
+    return movement.div_(group["lr"])
+
+
 def parameter_groups(
     model: nn.Module, weight_decay: float, without_decay: Iterable[str] = ()
 ) -> list[dict[str, Any]]:
@@ -290,15 +300,9 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
                 yield group, slice(start, min(start + size, part.stop))
 
     def divide_by_rate(self, movement: torch.Tensor) -> None:
-        """movement /= lr; where that is next to 0, as at the start of a warm-up, 0.
-
-        Nodes that are apart move by mixing alone there, by any multiple of their rate.
-        """
+        """movement /= lr, of each group; see `over_rate`."""
         for group, part in zip(self.param_groups, self.store.slices, strict=True):
-            if group["lr"] < SMALLEST_RATE:
-                movement[part].zero_()
-            else:
-                movement[part].div_(group["lr"])
+            over_rate(movement[part], group)
 
     @classmethod
     def message_bytes_of(cls, layout: Layout, compressor: Compressor, **flags: Any) -> int:

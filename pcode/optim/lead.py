@@ -16,20 +16,20 @@ from pcode.utils.options import Option
 
 
 class LEAD(CompressedOptimizer):
-    """y = x - lr d ; q = Q(y - e - h) ; e -= gamma / 2 (z + zq) ; x = y - e ; h += a q ; z += a zq.
+    """y = x - lr (d + e) ; q = Q(y - h) ; w = z + zq ; x = y + gamma/2 w ; e -= gamma/(2 lr) w ;
+    h += a q ; z += a zq, where zq = sum_j w_ij q_j - q_i ; z = sum_j w_ij h_j - h_i.
 
-    zq = sum_j w_ij q_j - q_i ; z = sum_j w_ij h_j - h_i. e, whose sum over the nodes stays 0, comes
-    to the part of a node's step that is not the mean's, and the copies h to x: nodes whose
-    gradients differ come to the common optimum, although messages are compressed. e, h and z
-    start at 0. The next gradient is taken at an x that holds this
-    round's messages, so that the exchange cannot be hidden behind it.
+    e, whose sum over the nodes stays 0, comes to the part of a node's gradient that is not the
+    mean's, with the opposite sign, and the copies h to x: nodes whose gradients differ come to the
+    common optimum, although messages are compressed. e, h and z start at 0. The next gradient is
+    taken at an x that holds this round's messages, so that the exchange cannot be hidden behind it.
 
     What float32's rounding leaves in z, e sums up: in the test bed (pcode.tools.unequal) it moves
     models by some 5e-8 of their size a step.
 
     Source: Liu et al., "Linear convergent decentralized optimization with compression", ICLR 2021,
-    arXiv 2007.00232, Algorithm 1: e is lr D, z is H_w - H. Differences: e has the rates of the
-    steps that made it; momentum, Adam and several local steps belong to the local step.
+    arXiv 2007.00232, Algorithm 1: e is D, z is H_w - H. Differences: momentum, Adam and several
+    local steps belong to the local step; where the rate is 0, e stays as it is.
 
     Args:
         consensus_stepsize: gamma, in (0, 1].
@@ -50,6 +50,7 @@ class LEAD(CompressedOptimizer):
         super().__init__(*args, **options)
         self.gamma, self.a = consensus_stepsize, copy_share
         self.e, self.h, self.z = (torch.zeros_like(self.x) for _ in range(3))
+        self._mixed = torch.empty_like(self.x)
 
     @classmethod
     def warnings(
@@ -63,23 +64,22 @@ class LEAD(CompressedOptimizer):
         ]
 
     def _recursion(self) -> None:
-        gossip, half = self._gossip, -self.gamma / 2
+        gossip, mixed = self._gossip, self._mixed
         self.take_local_step()
-        with self.timer("mix"):
-            self.x.sub_(self.e)
+        self.apply(self.e)
         gossip.send(self.x, self.h, self.num_steps)
-        with self.timer("mix"):
-            self.x.add_(self.e)
-            self.e.add_(self.z, alpha=half)
+        mixed.copy_(self.z)
         gossip.receive(
             [
-                (self.e, gossip.mixed, half),
+                (mixed, gossip.mixed, 1.0),
                 (self.h, gossip.own, self.a),
                 (self.z, gossip.mixed, self.a),
             ]
         )
         with self.timer("mix"):
-            self.x.sub_(self.e)
+            self.x.add_(mixed, alpha=self.gamma / 2)
+            self.divide_by_rate(mixed)
+            self.e.add_(mixed, alpha=-self.gamma / 2)
 
     def resynchronise(self) -> None:
         """Begin again with exact copies, and without corrections."""

@@ -103,28 +103,28 @@ def deep_squeeze(state: State, g: Array, given: Given) -> State:
 
 
 def beer(state: State, g: Array, given: Given, share: float = 1.0) -> State:
-    """V and G of the paper are y and hat_y / -lr, while the rate is constant."""
+    """V and G of the paper are y and hat_y."""
     mixing = given.W - np.eye(len(g))
-    H, G, V, last = (state[name] for name in ("hat_x", "hat_y", "y", "u"))
-    stepped = local_step(state, g, given.nesterov)
-    u = share * (stepped["x"] - state["x"])
-    V = V + GAMMA * mixing @ G + u - last
-    x = state["x"] + GAMMA * mixing @ H + V
+    H, G, V, last = (state[name] for name in ("hat_x", "hat_y", "y", "d"))
+    d, buf = direction(state, g + WEIGHT_DECAY * state["x"], given.nesterov)
+    d = share * d
+    V = V + GAMMA * mixing @ G + d - last
+    x = state["x"] + GAMMA * mixing @ H - LR * V
     q, p = given.Q(x - H), given.Q(V - G)
     H, G = H + q, G + p
     copies = {"hat_x": H, "z_x": mixing @ H, "hat_y": G, "z_y": mixing @ G}
-    return {**stepped, "x": x, "before": x, "u": u, "y": V, **copies}
+    return {"x": x, "buf": buf, "before": x, "d": d, "y": V, **copies}
 
 
 def lead(state: State, g: Array, given: Given) -> State:
-    """D is e / lr and Hw is h + z."""
-    H, Hw, lrD = state["h"], state["h"] + state["z"], state["e"]
+    """D is e and Hw is h + z."""
+    H, Hw, D = state["h"], state["h"] + state["z"], state["e"]
     stepped = local_step(state, g, given.nesterov)
-    q = given.Q(stepped["x"] - lrD - H)
+    q = given.Q(stepped["x"] - LR * D - H)
     yh, yw = H + q, Hw + given.W @ q
-    lrD = lrD + GAMMA / 2 * (yh - yw)
+    D = D + GAMMA / (2 * LR) * (yh - yw)
     H, Hw = 0.5 * H + 0.5 * yh, 0.5 * Hw + 0.5 * yw
-    return {**stepped, "x": stepped["x"] - lrD, "e": lrD, "h": H, "z": Hw - H}
+    return {**stepped, "x": stepped["x"] - LR * D, "e": D, "h": H, "z": Hw - H}
 
 
 def ef_sign(state: State, g: Array, given: Given) -> State:

@@ -111,7 +111,7 @@ def check_kept(optimizer: str, nodes: Sequence[Vectors], mixing: Mixing) -> None
                 vanishes(all_of(f"z_{name}").sum(axis=0), all_of(f"z_{name}"))
                 hat = all_of(f"hat_{name}")
                 vanishes(all_of(f"z_{name}") - (W @ hat - hat), hat)
-            vanishes((all_of("y") - all_of("u")).sum(axis=0), x)
+            vanishes((all_of("y") - all_of("d")).sum(axis=0), all_of("d"))
         case "lead":
             vanishes(all_of("e").sum(axis=0), all_of("e"))
             vanishes(all_of("z") - (W @ all_of("h") - all_of("h")), all_of("h"))
