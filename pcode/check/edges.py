@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 
 from pcode.communication import Communicator
-from pcode.topology import Graph
+from pcode.topology import Graph, without_losses
 from pcode.utils.errors import CommunicationError
 from pcode.utils.tables import aligned
 
@@ -43,6 +43,7 @@ def edges_of(graph: Graph, num_local_ranks: int = 1) -> list[Edge]:
     Of a graph that varies in time, those of its period, or of its first rounds. Of each node's
     ranks the first one talks to other nodes.
     """
+    graph = without_losses(graph)
     pairs = {
         (min(rank, other), max(rank, other))
         for step in range(graph.period or MAX_ROUNDS)

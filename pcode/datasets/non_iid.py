@@ -91,11 +91,6 @@ def _deal(
     return shares
 
 
-def smallest_of_classes(num_samples: int, num_nodes: int, number: str) -> int:
-    """Return how few samples `classes` leaves a node."""
-    return int(number) * (num_samples // (num_nodes * int(number)))
-
-
 def classes(
     targets: torch.Tensor, num_nodes: int, seed: int, epoch: int, *parameters: str
 ) -> list[torch.Tensor]:

@@ -137,7 +137,12 @@ SCHEMES = {
     "non_iid_dirichlet": Scheme(
         non_iid.non_iid_dirichlet, non_iid.smallest_share, drawn=True, by_label=True
     ),
-    "classes": Scheme(non_iid.classes, non_iid.smallest_of_classes, drawn=True, by_label=True),
+    "classes": Scheme(
+        non_iid.classes,
+        lambda num_samples, num_nodes, k: int(k) * (num_samples // (num_nodes * int(k))),
+        drawn=True,
+        by_label=True,
+    ),
     "none": Scheme(_none, lambda num_samples, num_nodes: num_samples),
 }
 PARAMETRIC = ("dirichlet", "non_iid_dirichlet", "classes")

@@ -306,13 +306,8 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
 
     @classmethod
     def message_bytes_of(cls, layout: Layout, compressor: Compressor, **flags: Any) -> int:
-        """Return `message_bytes` of a model of that layout; flags are all of the run."""
+        """Return the bytes of a message to one neighbour; flags are all of the run."""
         return 4 * layout.num_entries
-
-    @property
-    def message_bytes(self) -> int:
-        """Bytes of one message to one neighbour."""
-        return self.x.nbytes
 
     def _vectors(self) -> dict[str, torch.Tensor]:
         """Return the vectors that are its state besides x."""

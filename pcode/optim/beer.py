@@ -56,10 +56,6 @@ class BEER(OverlappingCompressedOptimizer):
     def message_bytes_of(cls, layout: Layout, compressor: Compressor, **flags: Any) -> int:
         return 2 * compressor.message_bytes(layout)
 
-    @property
-    def message_bytes(self) -> int:
-        return 2 * self._gossip.message_bytes
-
     def _start(self) -> None:
         self.before.copy_(self.x)
 

@@ -74,10 +74,6 @@ class CompressedOptimizer(DecentralizedOptimizer):
     def message_bytes_of(cls, layout: Layout, compressor: Compressor, **flags: Any) -> int:
         return compressor.message_bytes(layout)
 
-    @property
-    def message_bytes(self) -> int:
-        return self._gossip.message_bytes
-
     @classmethod
     def warnings(
         cls, topology: Topology, compressor: Compressor, layout: Layout, **flags: Any
@@ -97,13 +93,6 @@ class OverlappingCompressedOptimizer(OverlappingOptimizer, CompressedOptimizer):
 
     def cancel_pending(self) -> None:
         self._gossip.cancel_pending()
-
-
-def mean_of_neighbours(optimizer: OverlappingCompressedOptimizer) -> torch.Tensor:
-    """sum_j w_ij x_j, by one exchange of whole parameters; all nodes call it."""
-    mean, gossip = optimizer.x.clone(), VectorGossip(optimizer.communicator, optimizer.timer)
-    gossip(mean, optimizer.topology, optimizer.num_steps)
-    return mean
 
 
 def make_copies_exact(optimizer: CompressedOptimizer, hat: torch.Tensor, z: torch.Tensor) -> None:

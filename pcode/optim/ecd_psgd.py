@@ -6,10 +6,10 @@ from typing import Any
 from pcode.compression.base import Compressor
 from pcode.optim.compressed import (
     OverlappingCompressedOptimizer,
-    mean_of_neighbours,
     require_equal_start,
     warn_of_bias,
 )
+from pcode.optim.gossip import VectorGossip
 from pcode.topology.base import Topology
 from pcode.utils.layout import Layout
 
@@ -78,4 +78,5 @@ class ECDPSGD(OverlappingCompressedOptimizer):
         """hat_j = x_j everywhere, as before the first exchange: t = 1, 2, ... counts from here."""
         self.num_exchanges = 0
         self.last_x.copy_(self.x)
-        self.s.copy_(mean_of_neighbours(self))
+        self.s.copy_(self.x)
+        VectorGossip(self.communicator, self.timer)(self.s, self.topology, self.num_steps)

@@ -40,10 +40,6 @@ class GradientTracking(OverlappingOptimizer):
         self.before, self.u = torch.zeros_like(self.x), torch.zeros_like(self.x)
         self._gossip = VectorGossip(self.communicator, self.timer)
 
-    @property
-    def message_bytes(self) -> int:
-        return self.sent.nbytes
-
     @classmethod
     def message_bytes_of(cls, layout: Layout, compressor: Compressor, **flags: Any) -> int:
         return 8 * layout.num_entries

@@ -10,7 +10,8 @@ class MoTEF(BEER):
 
     Source: Islamov et al., "Near optimal decentralized optimization with compression and momentum
     tracking", 2024, arXiv 2405.20114, Algorithm 1, whose lambda is 1 - momentum. Differences: as
-    BEER's, so that with SGD's momentum BEER at (1 - momentum) times the rate is the same.
+    BEER's, so that with SGD's momentum BEER at (1 - momentum) times the rate is the same; with
+    nesterov what is tracked looks a gradient ahead, as SGD's direction does.
     """
 
     takes_adam = False

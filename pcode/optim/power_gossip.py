@@ -100,10 +100,6 @@ class PowerGossip(OverlappingOptimizer):
     def message_bytes_of(cls, layout: Layout, compressor: Compressor, **flags: Any) -> int:
         return 4 * LowRank(layout, flags["gossip_rank"]).width
 
-    @property
-    def message_bytes(self) -> int:
-        return 4 * self._low_rank.width
-
     def _recursion(self) -> None:
         for iteration in range(self.power_iterations):
             self.finish()

@@ -53,13 +53,15 @@ class RelaySGD(DecentralizedOptimizer):
             )
 
     @classmethod
+    def notes(cls, **flags: Any) -> list[str]:
+        if flags["graph_topology"] != "double_binary_trees":
+            return []
+        return ["a neighbour in both trees gets two messages a step"]
+
+    @classmethod
     def message_bytes_of(cls, layout: Layout, compressor: Compressor, **flags: Any) -> int:
         num_trees = 2 if flags.get("graph_topology") == "double_binary_trees" else 1
         return 4 * (-(-layout.num_entries // num_trees) + 1)
-
-    @property
-    def message_bytes(self) -> int:
-        return max(relay.total.nbytes for relay in self._relays)
 
     def _recursion(self) -> None:
         self.take_local_step()

@@ -51,10 +51,6 @@ class SGP(DecentralizedOptimizer):
     def message_bytes_of(cls, layout: Layout, compressor: Compressor, **flags: Any) -> int:
         return 4 * (layout.num_entries + 1)
 
-    @property
-    def message_bytes(self) -> int:
-        return self.sent.nbytes
-
     def _start(self) -> None:
         self.resynchronise()
 

@@ -284,11 +284,15 @@ def _compressor(flags: Mapping[str, Any]) -> str:
 
 
 def _course(evaluations: Sequence[pd.DataFrame], metric: str | None) -> pd.DataFrame:
-    """Tabulate the evaluations of the first node by step, with the bytes that a node has sent."""
+    """Tabulate evaluations by step, with the bytes that a node has sent.
+
+    They are those of the node that has the last one, as nodes may have been lost.
+    """
     if metric is None or not evaluations:
         return pd.DataFrame(columns=list(_COURSE), dtype=float)
     names = {_field(name, metric): name for name in _COURSE}
-    course = evaluations[0].rename(columns=names)[list(_COURSE)]
+    longest = max(evaluations, key=lambda each: each.index.max() if len(each) else -1)
+    course = longest.rename(columns=names)[list(_COURSE)]
     sent = [each["bytes_sent"].reindex(course.index) for each in evaluations]
     return course.assign(bytes_sent=pd.concat(sent, axis=1).mean(axis=1))
 

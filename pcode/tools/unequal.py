@@ -27,6 +27,7 @@ from pcode.tools.command import FORMATS, Parser, check_writable, tool
 from pcode.topology import make_graph
 from pcode.topology.base import Matrix
 from pcode.utils.errors import DivergenceError, NotFiniteError, UserError
+from pcode.utils.seeding import derive_seed
 from pcode.utils.tables import markdown
 
 NUM_NODES, NUM_UNKNOWNS = 8, 10
@@ -92,6 +93,7 @@ class Problem:
     """
 
     def __init__(self, seed: int) -> None:
+        self.seed = seed
         draw, shape = np.random.default_rng(seed), (NUM_NODES, NUM_UNKNOWNS)
         A = np.eye(NUM_UNKNOWNS) + MATRIX_SPREAD * draw.normal(size=(*shape, NUM_UNKNOWNS))
         b = OPTIMUM_SPREAD * draw.normal(size=shape)
@@ -155,7 +157,7 @@ def follow(method: Method, problem: Problem, num_steps: int, noise: float = 0.0)
 
     def node(communicator: Communicator) -> int:
         rank = communicator.rank
-        draws = np.random.default_rng(rank)
+        draws = np.random.default_rng(derive_seed(problem.seed, "noise", rank))
         H, c = (
             torch.from_numpy(each[rank]).to(dtype)
             for each in (problem.curvatures, problem.constants)

@@ -42,9 +42,10 @@ class Mixing(ABC):
     def receivers(self, rank: int) -> tuple[int, ...]:
         """Return the others to which the rank sends, sorted."""
 
-    @abstractmethod
     def mix(self, values: Matrix) -> Matrix:
         """Return W @ values, of n numbers or of n rows, one for each node."""
+        rows = map(self.weights, range(len(values)))
+        return np.stack([sum(weight * values[j] for j, weight in row.items()) for row in rows])
 
 
 class Graph(ABC):
@@ -132,11 +133,6 @@ class EdgeWeights(Mixing):
         return tuple(peer for peer in self._rows[rank] if peer != rank)
 
     receivers = senders
-
-    def mix(self, values: Matrix) -> Matrix:
-        return np.stack(
-            [sum(weight * values[j] for j, weight in row.items()) for row in self._rows]
-        )
 
 
 @dataclass(frozen=True, eq=False)

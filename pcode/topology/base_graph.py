@@ -33,7 +33,8 @@ class BaseGraph(TimeVarying):
                 f"--graph_topology base:{degree:g}: the degree is a whole number from 1 on"
             )
         super().__init__(f"base:{degree:g}", num_nodes)
-        rounds = _shorter(range(num_nodes), int(degree)) or [{}]
+        k = min(int(degree), max(1, num_nodes - 1))
+        rounds = _shorter(range(num_nodes), k) or [{}]
         self.period = len(rounds)
         self._rounds = [EdgeWeights(num_nodes, each) for each in rounds]
 

@@ -69,9 +69,6 @@ class Directed(TimeVarying, Mixing):
     def receivers(self, rank: int) -> tuple[int, ...]:
         return tuple(int(i) for i in np.flatnonzero(self.matrix[:, rank]) if i != rank)
 
-    def mix(self, values: Matrix) -> Matrix:
-        return self.matrix @ values
-
 
 def directed_exponential(num_nodes: int) -> Directed:
     """Node i sends to i + 1, i + 2, i + 4, ... modulo n, up to below n: equal weights.

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-
-from pcode.topology.base import Graph, Matrix, Mixing, TimeVarying
+from pcode.topology.base import Graph, Mixing, TimeVarying
 from pcode.utils.seeding import derive_seed
 
 _ALL = 1 << 63  # the seeds that derive_seed draws from
@@ -43,10 +41,6 @@ class LossyMixing(Mixing):
         lost = sum(weight for peer, weight in weights.items() if peer not in came)
         own = {rank: weights.get(rank, 0.0) + lost}
         return dict(sorted({j: w for j, w in (weights | own).items() if j in came}.items()))
-
-    def mix(self, values: Matrix) -> Matrix:
-        rows = [self.weights(rank) for rank in range(len(values))]
-        return np.stack([sum(w * values[j] for j, w in row.items()) for row in rows])
 
 
 class Lossy(TimeVarying):

@@ -23,7 +23,7 @@ from torch.utils._pytree import tree_map_only
 from pcode.communication import Communicator
 from pcode.communication.gathering import gather_digests
 from pcode.config.options import Watch
-from pcode.topology import Graph, Lossy, Topology
+from pcode.topology import Directed, Graph, Lossy, Topology
 from pcode.utils.errors import UserError
 from pcode.utils.files import TEMPORARY, json_object, one_line, read_text, whole_file, write_whole
 from pcode.utils.layout import Layout
@@ -68,7 +68,7 @@ def graph_digest(graph: Graph) -> str:
     """Return the same digest for graphs with the same weights, and the same losses."""
     if isinstance(graph, Lossy):
         return f"{graph_digest(graph.graph)} without {graph.probability}"
-    if isinstance(graph, Topology):
+    if isinstance(graph, Topology | Directed):
         return hashlib.sha256(graph.matrix.tobytes()).hexdigest()
     return f"{graph.name} of {graph.num_nodes}"
 

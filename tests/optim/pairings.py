@@ -126,6 +126,11 @@ def train(node: Communicator, pairing: Pairing) -> str:
     model = nn.Sequential(nn.Linear(20, 16), nn.ReLU(), nn.Linear(16, 3))
     graph = make_graph(pairing.graph, node.size)
     optimizer = optimizer_of(pairing, model, node, graph)
+    message_bytes = optimizer.message_bytes_of(
+        optimizer.layout,
+        make_compressor(pairing.compression, **pairing.options),
+        **make_config(graph_topology=pairing.graph, **pairing.flags).flat(),
+    )
     before, expected, exchanges = node.bytes_sent, 0, 0
     draw = torch.Generator().manual_seed(node.rank)
     for step in range(NUM_STEPS):
@@ -138,7 +143,7 @@ def train(node: Communicator, pairing: Pairing) -> str:
         if optimizer.num_exchanges > exchanges:
             receivers = graph.at(exchanges).receivers(node.rank)
             rounds = pairing.flags.get("power_iterations", 1)
-            expected += rounds * len(receivers) * optimizer.message_bytes
+            expected += rounds * len(receivers) * message_bytes
             exchanges = optimizer.num_exchanges
     state = optimizer.state_dict()["vectors"]
     sent = node.bytes_sent - before
