@@ -38,7 +38,9 @@ class EvoNormS0(nn.Module):
         # In float32, whatever --amp is: squares of large float16 numbers have no room there.
         variance = groups.float().var(dim=(2, 3, 4), keepdim=True, correction=0)
         scale = (variance + 1e-5).rsqrt().expand(-1, -1, groups.size(2), -1, -1).flatten(1, 2)
-        outputs: torch.Tensor = inputs * torch.sigmoid(self.v * inputs) * scale * self.weight + self.bias
+        outputs: torch.Tensor = (
+            inputs * torch.sigmoid(self.v * inputs) * scale * self.weight + self.bias
+        )
         return outputs.to(inputs.dtype)
 
 

@@ -25,7 +25,7 @@ class LEAD(CompressedOptimizer):
     taken at an x that holds this round's messages, so that the exchange cannot be hidden behind it.
 
     What float32's rounding leaves in z, e sums up: in the test bed (pcode.tools.unequal) it moves
-    models by some 5e-8 of their size a step.
+    models by some 5e-8 of their size a step, which counts where steps are as small.
 
     Source: Liu et al., "Linear convergent decentralized optimization with compression", ICLR 2021,
     arXiv 2007.00232, Algorithm 1: e is D, z is H_w - H. Differences: momentum, Adam and several

@@ -23,6 +23,14 @@ def test_the_worst_node_of_the_last_five_epochs(tmp_path: Path) -> None:
     assert find_runs([tmp_path])["late_worst_test"].tolist() == [30]
 
 
+def test_a_lost_first_node_does_not_end_the_course(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", {}, (50, 60, 70, 80, 90, 81, 71))
+    log = run / "0/log.jsonl"
+    lines = log.read_text().splitlines(keepends=True)
+    log.write_text("".join(lines[:4]))  # two of its seven evaluations
+    assert find_runs([tmp_path])["late_worst_test"].tolist() == [(70 + 80 + 90 + 81 + 71) / 5 - 1]
+
+
 def test_the_table_says_what_the_runs_did(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

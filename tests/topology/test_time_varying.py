@@ -9,6 +9,7 @@ import pytest
 
 from pcode.topology import Directed, TimeVarying, Topology, make_graph
 from pcode.topology.base import OnePeer
+from pcode.training.checkpoint import graph_digest
 from pcode.utils.errors import UserError
 from tests.topology.topology_contract import check_rounds, matrix
 
@@ -187,6 +188,12 @@ def test_directed_exponential_leaves_sums(num_nodes: int) -> None:
             (rank + (1 << k)) % num_nodes for k in range(8) if 1 << k < num_nodes
         } - {rank}
         assert all(rank in graph.senders(peer) for peer in graph.receivers(rank))
+
+
+def test_checkpoints_tell_directed_graphs_by_their_weights() -> None:
+    P, other = np.full((2, 2), 0.5), np.array([[0.25, 0.5], [0.75, 0.5]])
+    first, second, third = (graph_digest(Directed("same", each)) for each in (P, other, P))
+    assert first == third != second
 
 
 @pytest.mark.parametrize(
