@@ -29,10 +29,7 @@ Counts = NDArray[np.int64]
 
 
 def count(arguments: Sequence[str]) -> Counts:
-    """Return how many samples of each label every node of a run with these flags has.
-
-    Returns:
-        nodes x labels.
+    """Return how many samples of each label every node of a run has: nodes x labels.
 
     Raises:
         UserError: flags that are wrong, or data without labels.
@@ -52,10 +49,9 @@ def count(arguments: Sequence[str]) -> Counts:
 def table(counts: Counts) -> list[str]:
     """Say for each node how many samples and labels it has, and how much one label makes of it."""
     rows = [["node", "samples", "labels", "most of one label"]]
-    rows += [
-        [str(node), str(of.sum()), str(np.count_nonzero(of)), f"{of.max() / of.sum():.0%}"]
-        for node, of in enumerate(counts)
-    ]
+    for node, of in enumerate(counts):
+        num_samples, num_labels = of.sum(), np.count_nonzero(of)
+        rows.append([f"{node}", f"{num_samples}", f"{num_labels}", f"{of.max() / num_samples:.0%}"])
     return aligned(rows, set())
 
 

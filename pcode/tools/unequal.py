@@ -11,7 +11,6 @@ import math
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -99,14 +98,8 @@ class Problem:
         b = OPTIMUM_SPREAD * draw.normal(size=shape)
         self.curvatures: Matrix = A.transpose(0, 2, 1) @ A
         self.constants: Matrix = np.einsum("nij,ni->nj", A, b)
-
-    @cached_property
-    def optimum(self) -> Matrix:
-        return np.linalg.solve(self.curvatures.sum(axis=0), self.constants.sum(axis=0))
-
-    @cached_property
-    def largest_curvature(self) -> float:
-        return float(np.linalg.eigvalsh(self.curvatures).max())
+        self.optimum = np.linalg.solve(self.curvatures.sum(axis=0), self.constants.sum(axis=0))
+        self.largest_curvature = float(np.linalg.eigvalsh(self.curvatures).max())
 
     def error(self, models: Matrix) -> float:
         """Return the distance of the nodes' models to the optimum, of its length."""
