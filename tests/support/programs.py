@@ -102,7 +102,7 @@ def run_program(
     Raises:
         AssertionError: it took longer than `timeout`, or left a process behind.
     """
-    mark = uuid.uuid4().hex
+    mark, began = uuid.uuid4().hex, time.time() - 1  # clocks of processes are coarse
     process = subprocess.Popen(
         command,
         cwd=folder,
@@ -119,34 +119,41 @@ def run_program(
     except BaseException as error:  # a Ctrl-C, too
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGINT)  # as at a terminal: who has files removes them
-        _kill(_wait_for_end(mark))
+        _kill(_wait_for_end(mark, began))
         output, errors = process.communicate()
         if not isinstance(error, subprocess.TimeoutExpired):
             raise
         late = True
-    left = _wait_for_end(mark)
+    left = _wait_for_end(mark, began)
     _kill(left)
     assert not late, f"not done after {timeout} s: {command}\n{output}\n{errors}"
     assert not left, f"left processes {left}: {command}\n{output}\n{errors}"
     return subprocess.CompletedProcess(command, process.returncode, output, errors)
 
 
-def _started(mark: str) -> list[psutil.Process]:
-    """The living processes that have the mark in their environment."""
-    found = []
+def _started(mark: str, began: float) -> tuple[list[psutil.Process], bool]:
+    """The living processes that have the mark in their environment, and whether there may be more.
+
+    A process has no environment to be seen while it becomes another program.
+    """
+    found, is_hidden = [], False
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):  # it ended meanwhile, or is another user's
-            if process.environ().get(MARK) == mark and process.status() != psutil.STATUS_ZOMBIE:
+            environment = process.environ()
+            if process.status() == psutil.STATUS_ZOMBIE:
+                continue
+            if environment.get(MARK) == mark:
                 found.append(process)
-    return found
+            is_hidden |= not environment and process.create_time() > began
+    return found, is_hidden
 
 
-def _wait_for_end(mark: str) -> list[psutil.Process]:
+def _wait_for_end(mark: str, began: float) -> list[psutil.Process]:
     """Those that are still there after a moment; none as a rule."""
     deadline = time.monotonic() + ENDING_SECONDS
-    while (left := _started(mark)) and time.monotonic() < deadline:
+    while any(seen := _started(mark, began)) and time.monotonic() < deadline:
         time.sleep(0.02)
-    return left
+    return seen[0]
 
 
 def _kill(processes: Sequence[psutil.Process]) -> None:
