@@ -98,6 +98,9 @@ def pairings() -> Iterator[Pairing]:
     yield from VARIANTS
 
 
+_DEFAULTS = make_config().flat()
+
+
 def optimizer_of(
     pairing: Pairing, model: nn.Module, node: Communicator, graph: Graph
 ) -> DecentralizedOptimizer:
@@ -116,6 +119,16 @@ def optimizer_of(
     return make_optimizer(parameters, node, graph, make_config(**flags).flat(), compressor)
 
 
+def message_bytes(pairing: Pairing, optimizer: DecentralizedOptimizer) -> int:
+    """Those of a message at this epoch."""
+    flags = {**_DEFAULTS, "graph_topology": pairing.graph, **pairing.flags}
+    options = {**pairing.options}
+    if optimizer.epoch < pairing.flags.get("compress_warmup_epochs", 0):
+        options["compress_ratio"] = flags["compress_warmup_values"][int(optimizer.epoch)]
+    compressor = make_compressor(pairing.compression, **options)
+    return optimizer.message_bytes_of(optimizer.layout, compressor, **flags)
+
+
 def train(node: Communicator, pairing: Pairing) -> str:
     """A few steps on data of the node's own; digest of parameters and vectors, and bytes sent.
 
@@ -126,11 +139,6 @@ def train(node: Communicator, pairing: Pairing) -> str:
     model = nn.Sequential(nn.Linear(20, 16), nn.ReLU(), nn.Linear(16, 3))
     graph = make_graph(pairing.graph, node.size)
     optimizer = optimizer_of(pairing, model, node, graph)
-    message_bytes = optimizer.message_bytes_of(
-        optimizer.layout,
-        make_compressor(pairing.compression, **pairing.options),
-        **make_config(graph_topology=pairing.graph, **pairing.flags).flat(),
-    )
     before, expected, exchanges = node.bytes_sent, 0, 0
     draw = torch.Generator().manual_seed(node.rank)
     for step in range(NUM_STEPS):
@@ -143,7 +151,7 @@ def train(node: Communicator, pairing: Pairing) -> str:
         if optimizer.num_exchanges > exchanges:
             receivers = graph.at(exchanges).receivers(node.rank)
             rounds = pairing.flags.get("power_iterations", 1)
-            expected += rounds * len(receivers) * message_bytes
+            expected += rounds * len(receivers) * message_bytes(pairing, optimizer)
             exchanges = optimizer.num_exchanges
     state = optimizer.state_dict()["vectors"]
     sent = node.bytes_sent - before
