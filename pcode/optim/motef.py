@@ -6,7 +6,7 @@ from pcode.optim.beer import BEER
 
 
 class MoTEF(BEER):
-    """BEER whose tracked step is -lr M, with M = momentum M + (1 - momentum) g.
+    """BEER that tracks M = momentum M + (1 - momentum) g.
 
     Source: Islamov et al., "Near optimal decentralized optimization with compression and momentum
     tracking", 2024, arXiv 2405.20114, Algorithm 1, whose lambda is 1 - momentum. Differences: as

@@ -29,8 +29,8 @@ def main(num_steps: int, name: str, options: str) -> None:
     for _ in range(num_steps):
         optimizer.step()
     optimizer.finish()
-    print(optimizer.message_bytes_of(optimizer.layout, optimizer.compressor), node.bytes_sent)
-    sys.stdout.flush()
+    message_bytes = optimizer.message_bytes_of(optimizer.layout, optimizer.compressor)
+    print(message_bytes, node.bytes_sent, flush=True)
     destroy_process_group()
 
 
