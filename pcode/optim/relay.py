@@ -84,13 +84,10 @@ class RelaySGD(DecentralizedOptimizer):
         )
 
     def _vectors(self) -> dict[str, torch.Tensor]:
-        return {
-            **super()._vectors(),
-            **{
-                f"received_{number}_{peer}": vector
-                for number, relay in enumerate(self._relays)
-                for peer, vector in relay.received.items()
-            },
+        return super()._vectors() | {
+            f"received_{number}_{peer}": vector
+            for number, relay in enumerate(self._relays)
+            for peer, vector in relay.received.items()
         }
 
     def resynchronise(self) -> None:

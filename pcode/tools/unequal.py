@@ -21,7 +21,7 @@ from torch import nn
 
 from pcode.communication import Communicator, Simulation
 from pcode.compression import make_compressor
-from pcode.optim import PowerGossip, optimizer_class
+from pcode.optim import optimizer_class
 from pcode.tools.command import FORMATS, Parser, check_writable, tool
 from pcode.topology import make_graph
 from pcode.topology.base import Matrix
@@ -57,10 +57,12 @@ class Method:
 SIGN: tuple[str, Mapping[str, Any]] = ("sign", {})
 TOP = ("compress_top_k", {"compress_ratio": 0.8})
 UNBIASED = ("quantize_qsgd", {"quantize_level": 2, "is_biased": False})
+FINE = ("quantize_qsgd", {"quantize_level": 8, "is_biased": False})
 MOMENTUM = {"momentum": 0.9}
 GAMMA = {"consensus_stepsize": 0.1}
 METHODS = (
     Method("all-reduce SGD", "sgd", "complete"),
+    Method("all-reduce SGD, 5 local steps", "sgd", "complete", options={"local_step": 5}),
     Method("D-PSGD", "sgd"),
     Method("D-PSGD, momentum", "sgd", options=MOMENTUM, rate=SLOW_RATE),
     Method("quasi-global momentum", "decentralized_qg_sgd", options=MOMENTUM, rate=SLOW_RATE),
@@ -81,6 +83,10 @@ METHODS = (
     Method("LEAD, qsgd 2", "lead", options={"consensus_stepsize": 0.5}, compressor=UNBIASED),
     Method("DeepSqueeze, sign", "deep_squeeze", options=GAMMA, compressor=SIGN),
     Method("DCD-PSGD, sign", "dcd_psgd", compressor=SIGN),
+    Method("ECD-PSGD, qsgd 8", "ecd_psgd", compressor=FINE),
+    Method("AdaGossip, sign", "ada_gossip", options=GAMMA, compressor=SIGN),
+    Method("EF-SignSGD", "ef_sign_sgd", "complete", compressor=SIGN),
+    Method("DGC, top 2 of 10", "dgc", "complete", compressor=TOP),
 )
 
 
@@ -140,10 +146,7 @@ def follow(method: Method, problem: Problem, num_steps: int, noise: float = 0.0)
     The noise is the deviation of what is added to each entry of a gradient.
     """
     lr = method.rate / problem.largest_curvature
-    graph = make_graph(method.graph, NUM_NODES)
-    is_single = method.compressor is not None or (
-        optimizer_class(method.optimizer, graph) is PowerGossip
-    )
+    is_single = method.compressor is not None or method.optimizer == "power_gossip"
     dtype = torch.float32 if is_single else torch.float64
     recorded = sorted({round(each) for each in np.geomspace(1, num_steps, RECORDS)})
     models: dict[int, dict[int, Matrix]] = {step: {} for step in recorded}

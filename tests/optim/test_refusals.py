@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -15,14 +16,16 @@ from pcode.optim import (
     DCDPSGD,
     DGC,
     ECDPSGD,
+    OPTIMIZERS,
     AdamOptions,
     DecentralizedOptimizer,
     DeepSqueeze,
     EFSignSGD,
     ParallelChoco,
+    optimizer_class,
 )
 from pcode.optim.sgd_update import SGDUpdate
-from pcode.topology import make_topology
+from pcode.topology import make_graph, make_topology
 from pcode.utils.errors import DivergenceError, UserError
 from pcode.utils.layout import Layout
 from tests.optim.optimizers_by_hand import COMPRESSIONS
@@ -59,6 +62,21 @@ def test_what_cannot_work_is_refused(
     given = {**options, "compressor": make_compressor(options.get("compressor", "sign"))}
     with pytest.raises(UserError, match=match):
         optimizer.validate(make_topology(graph, 5), **given)
+
+
+@pytest.mark.parametrize(
+    ("graph", "flags"), [("random_matching", {}), ("ring", {"drop_messages": 0.1})]
+)
+def test_a_refusal_names_all_that_do(graph: str, flags: dict[str, Any]) -> None:
+    given, able, said = make_graph(graph, 8, 6, flags), set(), set()
+    for name in OPTIMIZERS.keys() - {"relay"}:  # which asks for a tree besides
+        try:
+            optimizer_class(name, given).validate(given)
+            able.add(name)
+        except UserError as error:
+            said.add(str(error))
+    (message,) = said
+    assert able == set(re.findall(r"\w+", message)) & (OPTIMIZERS.keys() - {"relay"})
 
 
 @pytest.mark.parametrize(

@@ -22,8 +22,7 @@ from pcode.optim import (
     QuasiGlobalSGD,
     RelaySGD,
 )
-from pcode.topology import Directed, Graph, Topology, make_graph, make_topology
-from pcode.topology.binary_tree import Trees
+from pcode.topology import Directed, Graph, make_graph, make_topology
 from pcode.utils.errors import UserError
 from tests.optim.optimizer_contract import check_goes_on
 from tests.optim.optimizers_by_hand import same_start
@@ -100,32 +99,6 @@ def decentlam(W: Array, nesterov: bool, lr: float = LR) -> Step:
     return step
 
 
-def relay_alone(topology: Topology, nesterov: bool, lossy: Graph | None = None) -> Array:
-    """x after all steps, with a message and a number for each direction of each edge.
-
-    What does not come is a sum of no models.
-    """
-    n = topology.num_nodes
-    edges = [(i, j) for i in range(n) for j in topology.neighbours(i)]
-    sums = {edge: np.zeros(NUM_ENTRIES) for edge in edges}
-    numbers = dict.fromkeys(edges, 0)
-    state = {"x": np.stack([draw(rank) for rank in range(n)]), "buf": np.zeros((n, NUM_ENTRIES))}
-    for number in range(NUM_STEPS):
-        state = local_step(state, gradients(number, n), nesterov)
-        x = state["x"]
-        others = {(i, j): [k for k in topology.neighbours(i) if k != j] for i, j in edges}
-        sums = {(i, j): x[i] + sum(sums[k, i] for k in others[i, j]) for i, j in edges}
-        numbers = {(i, j): 1 + sum(numbers[k, i] for k in others[i, j]) for i, j in edges}
-        for i, j in edges:
-            if i not in (lossy or topology).at(number).senders(j):
-                sums[i, j], numbers[i, j] = np.zeros(NUM_ENTRIES), 0
-        came = [sum(sums[j, i] for j in topology.neighbours(i)) for i in range(n)]
-        counts = [sum(numbers[j, i] for j in topology.neighbours(i)) for i in range(n)]
-        x = np.stack([(came[i] + (n - counts[i]) * x[i]) / n for i in range(n)])
-        state = {**state, "x": x}
-    return state["x"]
-
-
 def sgp(W: Array, nesterov: bool, lr: float = LR) -> Step:
     """With links both ways, whose w stays 1: D-PSGD."""
 
@@ -190,34 +163,6 @@ def test_sgp_without_gradients_averages() -> None:
 def test_others_refuse_links_that_lead_one_way(kind: type[DecentralizedOptimizer]) -> None:
     with pytest.raises(UserError, match=r"lead one way.*--optimizer sgp"):
         kind.validate(one_way())
-
-
-@pytest.mark.parametrize("nesterov", [False, True])
-@pytest.mark.parametrize(
-    ("graph", "num_nodes"), [("chain", 4), ("spanning_tree:torus", 9), ("star", 5)]
-)
-def test_relay_is_its_recursion(graph: str, num_nodes: int, nesterov: bool) -> None:
-    topology = make_topology(graph, num_nodes)
-    states = plain(RelaySGD, topology, nesterov)
-    assert far(states[-1]["x"], relay_alone(topology, nesterov)) < 1e-5
-
-
-def test_relay_replaces_what_is_lost_by_its_own() -> None:
-    chain, lossy = make_topology("chain", 4), make_graph("chain", 4, 6, {"drop_messages": 0.4})
-    states = plain(RelaySGD, lossy, True)
-    assert far(states[-1]["x"], relay_alone(chain, True, lossy)) < 1e-5
-    assert far(states[-1]["x"], relay_alone(chain, True)) > 1e-2
-
-
-def test_relay_brings_every_model_once_by_its_distance() -> None:
-    """Without gradients x_i = 1/n sum_j x_j of as many rounds ago as nodes are between them."""
-    topology = make_topology("chain", 4)
-    states = plain(RelaySGD, topology, False, lr=0.0)
-    for number in range(4, 20):
-        for i in range(4):
-            came = [states[number - abs(i - j) + 1]["x"][j] for j in range(4) if j != i]
-            want = (np.sum(came, axis=0) + states[number]["x"][i]) / 4
-            assert far(states[number + 1]["x"][i], want) < 1e-5
 
 
 @pytest.mark.parametrize("kind", [QuasiGlobalSGD, D2, DecentLaM, SGP])
@@ -310,22 +255,6 @@ def test_others_refuse_to_lose_messages(kind: type[DecentralizedOptimizer]) -> N
     graph = make_graph("complete", 4, 6, {"drop_messages": 0.1})
     with pytest.raises(UserError, match=r"--drop_messages: .*relay"):
         kind.validate(graph)
-
-
-def test_relay_on_two_trees_is_relay_on_each_with_its_half() -> None:
-    both = make_topology("double_binary_trees", 6)
-    assert isinstance(both, Trees)
-    got = plain(RelaySGD, both, True)[-1]["x"]
-    half = NUM_ENTRIES - NUM_ENTRIES // 2
-    first, second = (relay_alone(tree, True) for tree in both.trees)
-    assert far(got[:, :half], first[:, :half]) < 1e-5
-    assert far(got[:, half:], second[:, half:]) < 1e-5
-
-
-def test_relay_refuses_what_is_no_tree() -> None:
-    with pytest.raises(UserError, match=r"'ring' has circles: --graph_topology .*_tree:ring$"):
-        RelaySGD.validate(make_topology("ring", 4))
-    RelaySGD.validate(make_topology("spanning_tree:ring", 4))
 
 
 def test_d2_without_momentum_is_the_form_of_its_paper() -> None:
