@@ -19,12 +19,7 @@ from pcode.config import Config, parse
 from pcode.config.launch_options import Launch
 from pcode.config.options import AUTO
 from pcode.joining import join
-from pcode.launch.environment import (
-    RankEnvironment,
-    check_ranks,
-    detect,
-    num_nodes_of,
-)
+from pcode.launch.environment import RankEnvironment, check_ranks, detect, num_nodes_of
 from pcode.launch.hostfile import all_here, check_slots, read_hostfile
 from pcode.launch.mpirun import Mpirun, allow_open_files, go_to, with_variable
 from pcode.launch.scratch import StepMark
@@ -37,12 +32,7 @@ from pcode.training.reports import describe, headline
 from pcode.training.restarts import Attempt, GoingBack, new_run, next_attempt, run_attempts
 from pcode.training.resume import FOUND_VARIABLE
 from pcode.training.sync import StopRequest
-from pcode.utils.devices import (
-    check_gpus,
-    gpu_notices,
-    threads_per_node,
-    use_memory_well,
-)
+from pcode.utils.devices import check_gpus, gpu_notices, threads_per_node, use_memory_well
 from pcode.utils.errors import (
     INTERRUPTED,
     PREEMPTED,

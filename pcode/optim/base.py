@@ -172,8 +172,9 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
         """
         if isinstance(topology, Lossy) and not cls.takes_losses:
             raise UserError(
-                "--drop_messages: what its nodes keep is right only where every message arrives; "
-                "for sgd (D-PSGD), decentralized_qg_sgd, d2, decentlam, sgp and relay"
+                "what its nodes keep of others is right only where every message arrives; "
+                "--drop_messages is for sgd (D-PSGD), decentralized_qg_sgd, d2, decentlam, sgp and "
+                "relay"
             )
         topology = without_losses(topology)
         if isinstance(topology, Directed) and not cls.takes_directed:

@@ -4,11 +4,7 @@ import math
 from typing import Any
 
 from pcode.compression.base import Compressor
-from pcode.optim.compressed import (
-    OverlappingCompressedOptimizer,
-    require_equal_start,
-    warn_of_bias,
-)
+from pcode.optim.compressed import OverlappingCompressedOptimizer, require_equal_start, warn_of_bias
 from pcode.optim.gossip import VectorGossip
 from pcode.topology.base import Topology
 from pcode.utils.layout import Layout

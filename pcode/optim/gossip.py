@@ -64,6 +64,7 @@ class Gossip:
         self.mean = [weights.get(sender, 0.0) for sender in senders]
         self.mixed = [w - delta for w, delta in zip(self.mean, self.own, strict=True)]
         self._spare: torch.Tensor | None = None  # see fused_step
+        self._q: torch.Tensor | None = None  # see _add_wide
         self._pending: tuple[Exchange, int] | None = None
 
     def _message(self, sender: int, step: int) -> Message:
@@ -123,8 +124,20 @@ class Gossip:
         messages = self._wait_for_messages()
         if not messages:
             return
+        narrow = [each for each in targets if each[0].dtype == torch.float32]
         with self._timer("mix"):
-            self._compressor.accumulate(self._layout, messages, *_sums(targets, messages))
+            self._compressor.accumulate(self._layout, messages, *_sums(narrow, messages))
+            if wide := [each for each in targets if each[0].dtype == torch.float64]:
+                self._add_wide(messages, wide)
+
+    def _add_wide(self, messages: Sequence[Message], targets: Targets) -> None:
+        """Add messages to vectors of float64, for which compressors have no kernels."""
+        if self._q is None:
+            self._q = torch.empty_like(targets[0][0], dtype=torch.float32)
+        for number, message in enumerate(messages):
+            self._compressor.accumulate(self._layout, [message], [self._q.zero_()], [[1.0]])
+            for vector, weights, factor in targets:
+                vector.add_(self._q, alpha=factor * weights[number])
 
     def receive_one_by_one(self, target: torch.Tensor) -> Iterator[torch.Tensor]:
         """Wait for the round under way and give its messages one by one, by rank, in target."""

@@ -5,11 +5,7 @@ from typing import Annotated, Any
 import torch
 
 from pcode.compression.base import Compressor
-from pcode.optim.compressed import (
-    CompressedOptimizer,
-    ConsensusStepsize,
-    make_copies_exact,
-)
+from pcode.optim.compressed import CompressedOptimizer, ConsensusStepsize, make_copies_exact
 from pcode.topology.base import Topology
 from pcode.utils.layout import Layout
 from pcode.utils.options import Option
@@ -24,8 +20,8 @@ class LEAD(CompressedOptimizer):
     common optimum, although messages are compressed. e, h and z start at 0. The next gradient is
     taken at an x that holds this round's messages, so that the exchange cannot be hidden behind it.
 
-    What float32's rounding leaves in z, e sums up: in the test bed (pcode.tools.unequal) it moves
-    models by some 5e-8 of their size a step, which counts where steps are as small.
+    z, whose sum over the nodes is 0, is float64: what rounding leaves of that sum e would add up in
+    every step, divided by the rate.
 
     Source: Liu et al., "Linear convergent decentralized optimization with compression", ICLR 2021,
     arXiv 2007.00232, Algorithm 1: e is D, z is H_w - H. Differences: momentum, Adam and several
@@ -49,8 +45,9 @@ class LEAD(CompressedOptimizer):
     ) -> None:
         super().__init__(*args, **options)
         self.gamma, self.a = consensus_stepsize, copy_share
-        self.e, self.h, self.z = (torch.zeros_like(self.x) for _ in range(3))
-        self._mixed = torch.empty_like(self.x)
+        self.e, self.h = torch.zeros_like(self.x), torch.zeros_like(self.x)
+        self.z = torch.zeros_like(self.x, dtype=torch.float64)
+        self._mixed = torch.empty_like(self.z)
 
     @classmethod
     def warnings(
@@ -69,14 +66,9 @@ class LEAD(CompressedOptimizer):
         self.apply(self.e)
         gossip.send(self.x, self.h, self.num_steps)
         mixed.copy_(self.z)
-        gossip.receive(
-            [
-                (mixed, gossip.mixed, 1.0),
-                (self.h, gossip.own, self.a),
-                (self.z, gossip.mixed, self.a),
-            ]
-        )
+        gossip.receive([(self.h, gossip.own, self.a), (mixed, gossip.mixed, 1.0)])
         with self.timer("mix"):
+            self.z.lerp_(mixed, self.a)
             self.x.add_(mixed, alpha=self.gamma / 2)
             self.divide_by_rate(mixed)
             self.e.add_(mixed, alpha=-self.gamma / 2)

@@ -43,8 +43,8 @@ class SGP(DecentralizedOptimizer):
         super().validate(topology, **given)
         if isinstance(topology, Lossy) and isinstance(topology.graph, Directed):
             raise UserError(
-                "--drop_messages: a lost weight goes to the receiver, so that columns do not sum "
-                f"to 1; not with {topology.name!r}, whose links lead one way"
+                "a lost weight goes to the receiver, so that columns do not sum to 1; no "
+                f"--drop_messages with {topology.name!r}, whose links lead one way"
             )
 
     @classmethod

@@ -19,15 +19,7 @@ from matplotlib.lines import Line2D
 
 from pcode.compression import COMPRESSORS, Compressor
 from pcode.consensus import Measurement, Setting, measure, search_gamma, setting_of
-from pcode.tools.command import (
-    FORMATS,
-    Parser,
-    as_it_stands,
-    check_writable,
-    say,
-    tool,
-    write,
-)
+from pcode.tools.command import FORMATS, Parser, as_it_stands, check_writable, say, tool, write
 from pcode.topology import Topology, make_topology
 from pcode.utils.errors import UserError
 from pcode.utils.layout import Layout

@@ -1,4 +1,4 @@
-"""Run a table of the paper, a file of configs/ for each of its cells, beside the paper's figures.
+"""Run a table of a paper, a file of configs/ for each of its cells, beside the paper's figures.
 
     python -m pcode.tools.reproduce TABLE [--cells choco-*,all-reduce] [--seeds 3] [--jobs 1]
         [--data digits] [--epochs 40] [--folder data/TABLE] [--markdown FILE.md]
@@ -6,13 +6,15 @@
 
 Tables of arXiv 1907.09356: table1 (DCD-, ECD- and CHOCO-SGD with eleven compressors on a ring of
 8), scaling (4 to 64 nodes), social (32 nodes of a social network), datacenter (8 machines of 4
-GPUs).
+GPUs). On unequal data, with the figures of the worst node: heterogeneity (tables 2 and 5 of arXiv
+2110.04175, the table of arXiv 2102.04761, and rows with compression), topology (graphs of 25 nodes,
+arXiv 2305.11420).
 
 Without --data the files are run as they stand, in the paper's own setting. --data digits, or
-synthetic, is a rehearsal in minutes: all nodes simulated, smaller batches, fewer epochs, the
-learning rate .1 for all cells (its milestones at the same shares of a run), gamma as it is for
-each compressor without a flag, language models small and on synthetic:text. Another data set
-takes the place of the files' own and changes nothing else.
+synthetic, is a rehearsal in minutes: all nodes simulated, smaller batches, fewer epochs, and, but
+where configs/TABLE.yaml says otherwise, the learning rate .1 for all cells (its milestones at the
+same shares of a run), gamma as it is for each compressor without a flag, language models small and
+on synthetic:text. Another data set takes the place of the files' own and changes nothing else.
 
 With --simulate all nodes of a run are simulated in one process, to the same bits: a table on one
 GPU, `jobs` runs side by side. --dry_run trains a few steps of each cell, in `jobs` copies side by
@@ -56,7 +58,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = Parser(prog="python -m pcode.tools.reproduce", description=__doc__)
     parser.add_argument("table", choices=tuple(TABLES))
     parser.add_argument(
-        "--cells", default="*", help="patterns of names of configuration files [all]"
+        "--cells", default="*", help="patterns of names of cells, with commas between [all]"
     )
     parser.add_argument("--data", help="data set instead of the paper's; digits: a rehearsal")
     parser.add_argument("--epochs", type=int, help="of each run [the files', or the rehearsal's]")

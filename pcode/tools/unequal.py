@@ -3,8 +3,9 @@
 python -m pcode.tools.unequal --steps 4000 --picture errors.png
 
 Eight nodes have a least-squares problem of ten unknowns each, f_i(x) = 1/2 |A_i x - b_i|^2, with
-optima far apart, exact gradients (--noise: stochastic ones) and one constant rate. What is left of
-the distance of their models to the optimum of all tells whether an optimizer is exact or biased.
+optima far apart, exact gradients (--noise: stochastic ones) and constant rates: .1 / L, L the
+largest curvature, and a tenth of that with momentum .9, which goes as far. What is left of the
+distance of their models to the optimum of all tells whether an optimizer is exact or biased.
 """
 
 import math
@@ -185,11 +186,10 @@ def follow(method: Method, problem: Problem, num_steps: int, noise: float = 0.0)
 
 def table(courses: Sequence[Course]) -> list[str]:
     """Write a Markdown table."""
-    rows = [["optimizer", "graph", "error", "bytes a step"]]
-    rows += [
-        [each.method.title, each.method.graph, f"{each.errors[-1]:.1e}", f"{each.step_bytes:.0f}"]
-        for each in courses
-    ]
+    rows = [["optimizer", "graph", "rate x L", "error", "bytes a step"]]
+    for each in courses:
+        told = (f"{each.method.rate:g}", f"{each.errors[-1]:.1e}", f"{each.step_bytes:.0f}")
+        rows.append([each.method.title, each.method.graph, *told])
     return markdown(rows, {"optimizer", "graph"})
 
 
@@ -229,8 +229,8 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--picture", type=Path, help="file for a picture (.png, .pdf, .svg)")
     options = parser.parse_args(arguments)
     for name, least in (("steps", 1), ("noise", 0), ("manual_seed", 0)):
-        if not getattr(options, name) >= least:
-            raise UserError(f"--{name} {getattr(options, name)}: must be at least {least}")
+        if not least <= (value := getattr(options, name)) < math.inf:
+            raise UserError(f"--{name} {value}: must be at least {least}, and finite")
     check_writable("picture", options.picture, FORMATS)
     torch.set_num_threads(1)
     problem = Problem(options.manual_seed)

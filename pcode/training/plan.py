@@ -134,10 +134,7 @@ class Plan:
         except UserError:  # a chain is a tree, and its weights' eigenvalues are above -1/3
             graph = make_graph("chain", num_nodes, seed, flags)
         return dataclasses.replace(
-            self,
-            config=dataclasses.replace(self.config, launch=launch),
-            topology=graph,
-            dealt={},
+            self, config=dataclasses.replace(self.config, launch=launch), topology=graph, dealt={}
         )
 
     def partition(self, epoch: int) -> list[torch.Tensor]:

@@ -16,12 +16,7 @@ from pcode.datasets.text import Text
 from pcode.datasets.word_vectors import load_embeddings
 from pcode.models import builder, normalization_parameters, task_of
 from pcode.models.base import shape_error
-from pcode.optim import (
-    DecentralizedOptimizer,
-    local_options,
-    optimizer_class,
-    parameter_groups,
-)
+from pcode.optim import DecentralizedOptimizer, local_options, optimizer_class, parameter_groups
 from pcode.optim.compressed import CompressedOptimizer
 from pcode.topology import Graph, Topology, make_graph
 from pcode.training.plan import Plan

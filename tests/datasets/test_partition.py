@@ -161,41 +161,67 @@ def test_non_iid_dirichlet_gives_every_sample_to_one_node(
     assert smallest >= smallest_share(name, num_samples, num_nodes)
 
 
-def published(labels: list[int], num_nodes: int, alpha: float, draw: random.Random) -> list[int]:
-    """Sizes of shares by the rule in words: one sample after another, by Gamma variables."""
-    mean = len(labels) / num_nodes
+def published(
+    classes: list[int], num_nodes: int, alpha: float, draw: random.Random
+) -> list[list[int]]:
+    """Nodes x classes of these sizes by the rule in words, by Gamma variables."""
+    mean = sum(classes) / num_nodes
     while True:
-        sizes = [0] * num_nodes
-        for label in sorted(set(labels)):
+        held = [[0] * len(classes) for _ in range(num_nodes)]
+        for k, number in enumerate(classes):
             gammas = [draw.gammavariate(alpha, 1) for _ in range(num_nodes)]
-            open_ = [g if size < mean else 0.0 for g, size in zip(gammas, sizes, strict=True)]
+            open_ = [g if sum(row) < mean else 0.0 for g, row in zip(gammas, held, strict=True)]
             if sum(open_) == 0:
                 break
-            number, given_, dealt = labels.count(label), 0.0, 0
+            given_, dealt = 0.0, 0
             for node, each in enumerate(open_):
                 given_ += each / sum(open_)
                 upto = int(given_ * number) if node < num_nodes - 1 else number
-                sizes[node] += upto - dealt
+                held[node][k] = upto - dealt
                 dealt = upto
-        if sum(sizes) == len(labels) and min(sizes) >= int(mean / 2):
-            return sizes
+        sizes = [sum(row) for row in held]
+        if sum(sizes) == sum(classes) and min(sizes) >= int(mean / 2):
+            return held
 
 
+def statistics_of(held: torch.Tensor) -> dict[str, float]:
+    """Of draws x nodes x classes: means over draws, and over nodes."""
+    sizes = held.sum(dim=2)
+    found = {
+        "smallest share": sizes.amin(dim=1),
+        "largest share": sizes.amax(dim=1),
+        "deviation of shares": sizes.std(dim=1),
+        # Not those of which rounding leaves a node a sample.
+        "classes of a node": (held >= 0.01 * sizes.unsqueeze(2)).sum(dim=2).double(),
+        "share of the largest class": held.amax(dim=2) / sizes,
+    }
+    return {name: values.mean().item() for name, values in found.items()}
+
+
+@pytest.mark.parametrize(
+    ("num_draws", "within"), [(40, 0.2), pytest.param(1000, 0.03, marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("alpha", ["10", "1", "0.1", "0.01"])
-def test_shares_are_as_the_published_rule_deals_them(alpha: str) -> None:
-    """Mean, smallest and spread of 16 nodes' shares, over draws: groups of ten and of six."""
+def test_shares_are_as_the_published_rule_deals_them(
+    alpha: str, num_draws: int, within: float
+) -> None:
+    """Sizes and classes of 16 nodes' shares: groups of ten and of six."""
     targets = torch.arange(1600) % 10
-    draw, seeds = random.Random(3), range(40)
-    shares = [partition_indices(targets, 16, f"non_iid_dirichlet:{alpha}", s, 0) for s in seeds]
-    for first, last, in_group in ((0, 10, 1000), (10, 16, 600)):
-        nodes = last - first
-        labels = (torch.arange(in_group) % 10).tolist()
-        got = torch.tensor([[len(each) for each in row[first:last]] for row in shares]).double()
-        want = torch.tensor([published(labels, nodes, float(alpha), draw) for _ in seeds]).double()
-        assert torch.equal(got.sum(dim=1), want.sum(dim=1))
-        assert got.min() >= 50
-        for of in (torch.amin, torch.amax):
-            assert of(got, 1).mean().item() == pytest.approx(of(want, 1).mean().item(), rel=0.15)
+    draw, name = random.Random(3), f"non_iid_dirichlet:{alpha}"
+    shares = [partition_indices(targets, 16, name, seed, 0) for seed in range(num_draws)]
+    for first, last in ((0, 10), (10, 16)):
+        held = [
+            [torch.bincount(targets[share], minlength=10).tolist() for share in row[first:last]]
+            for row in shares
+        ]
+        got = torch.tensor(held).double()
+        # What a group has of each class is drawn as well: the rule deals the same.
+        classes = [[int(number) for number in row] for row in got.sum(dim=1)]
+        assert {sum(row) for row in classes} == {100 * (last - first)}
+        wanted = [published(row, last - first, float(alpha), draw) for row in classes]
+        want = torch.tensor(wanted).double()
+        assert got.sum(dim=2).min() >= 50
+        assert statistics_of(got) == pytest.approx(statistics_of(want), rel=within)
 
 
 def test_shares_that_cannot_be_drawn_are_refused() -> None:

@@ -102,29 +102,30 @@ def deep_squeeze(state: State, g: Array, given: Given) -> State:
     return {**state, "x": mixed, "e": e - c}
 
 
-def beer(state: State, g: Array, given: Given, share: float = 1.0) -> State:
+def beer(state: State, g: Array, given: Given, share: float = 1.0, lr: float = LR) -> State:
     """V and G of the paper are y and hat_y."""
     mixing = given.W - np.eye(len(g))
     H, G, V, last = (state[name] for name in ("hat_x", "hat_y", "y", "d"))
     d, buf = direction(state, g + WEIGHT_DECAY * state["x"], given.nesterov)
-    d = share * d
+    d = share * d if lr > 0 else 0 * d
     V = V + GAMMA * mixing @ G + d - last
-    x = state["x"] + GAMMA * mixing @ H - LR * V
+    x = state["x"] + GAMMA * mixing @ H - lr * V
     q, p = given.Q(x - H), given.Q(V - G)
     H, G = H + q, G + p
     copies = {"hat_x": H, "z_x": mixing @ H, "hat_y": G, "z_y": mixing @ G}
     return {"x": x, "buf": buf, "before": x, "d": d, "y": V, **copies}
 
 
-def lead(state: State, g: Array, given: Given) -> State:
+def lead(state: State, g: Array, given: Given, lr: float = LR) -> State:
     """D is e and Hw is h + z."""
     H, Hw, D = state["h"], state["h"] + state["z"], state["e"]
-    stepped = local_step(state, g, given.nesterov)
-    q = given.Q(stepped["x"] - LR * D - H)
+    stepped = local_step(state, g, given.nesterov, lr)
+    y = stepped["x"] - lr * D
+    q = given.Q(y - H)
     yh, yw = H + q, Hw + given.W @ q
-    D = D + GAMMA / (2 * LR) * (yh - yw)
+    D = D + (GAMMA / (2 * lr) * (yh - yw) if lr > 0 else 0)
     H, Hw = 0.5 * H + 0.5 * yh, 0.5 * Hw + 0.5 * yw
-    return {**stepped, "x": stepped["x"] - LR * D, "e": D, "h": H, "z": Hw - H}
+    return {**stepped, "x": y + GAMMA / 2 * (yw - yh), "e": D, "h": H, "z": Hw - H}
 
 
 def ef_sign(state: State, g: Array, given: Given) -> State:

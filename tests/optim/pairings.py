@@ -27,6 +27,7 @@ from pcode.launch.environment import detect, rendezvous_address
 from pcode.optim import OPTIMIZERS, DecentralizedOptimizer, make_optimizer, optimizer_class
 from pcode.optim.overlapping import OverlappingOptimizer
 from pcode.topology import Graph, make_graph
+from pcode.topology.binary_tree import Trees
 from pcode.utils.errors import UserError
 from tests.support.cases import LIMIT, Checks, go_through
 
@@ -74,6 +75,15 @@ VARIANTS = (
     Pairing("power_gossip", "ring", *COMPRESSIONS[0], True, {"gossip_rank": 2, "local_step": 2}),
     Pairing("power_gossip", "star", *COMPRESSIONS[0], False, {"local_optimizer": "adam"}),
     Pairing("power_gossip", "ring", *COMPRESSIONS[0], False, PROMPT),
+    Pairing("sgp", "directed_exponential", *COMPRESSIONS[0], False, {}),
+    Pairing("relay", "double_binary_trees", *COMPRESSIONS[0], False, {}),
+    *(
+        Pairing(optimizer, graph, *COMPRESSIONS[0], False, {"drop_messages": 0.3})
+        for optimizer, graph in (
+            *(("sgd", "ring"), ("decentralized_qg_sgd", "random_matching"), ("d2", "star")),
+            *(("decentlam", "ring"), ("sgp", "ring"), ("relay", "star")),
+        )
+    ),
 )
 
 
@@ -129,6 +139,19 @@ def message_bytes(pairing: Pairing, optimizer: DecentralizedOptimizer) -> int:
     return optimizer.message_bytes_of(optimizer.layout, compressor, **flags)
 
 
+def sent_bytes(
+    pairing: Pairing, optimizer: DecentralizedOptimizer, graph: Graph, round_: int
+) -> int:
+    """Those that this node sends in a round."""
+    rank = optimizer.communicator.rank
+    if isinstance(graph, Trees):  # each carries its part of x, and a number
+        parts = optimizer.x.tensor_split(len(graph.trees))
+        both = zip(graph.trees, parts, strict=True)
+        return sum(tree.degree(rank) * 4 * (len(part) + 1) for tree, part in both)
+    messages: int = len(graph.at(round_).receivers(rank)) * pairing.flags.get("power_iterations", 1)
+    return messages * message_bytes(pairing, optimizer)
+
+
 def train(node: Communicator, pairing: Pairing) -> str:
     """A few steps on data of the node's own; digest of parameters and vectors, and bytes sent.
 
@@ -137,7 +160,7 @@ def train(node: Communicator, pairing: Pairing) -> str:
     """
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(20, 16), nn.ReLU(), nn.Linear(16, 3))
-    graph = make_graph(pairing.graph, node.size)
+    graph = make_graph(pairing.graph, node.size, 3, pairing.flags)
     optimizer = optimizer_of(pairing, model, node, graph)
     before, expected, exchanges = node.bytes_sent, 0, 0
     draw = torch.Generator().manual_seed(node.rank)
@@ -149,9 +172,7 @@ def train(node: Communicator, pairing: Pairing) -> str:
         functional.cross_entropy(model(inputs), targets).backward()
         optimizer.step()
         if optimizer.num_exchanges > exchanges:
-            receivers = graph.at(exchanges).receivers(node.rank)
-            rounds = pairing.flags.get("power_iterations", 1)
-            expected += rounds * len(receivers) * message_bytes(pairing, optimizer)
+            expected += sent_bytes(pairing, optimizer, graph, exchanges)
             exchanges = optimizer.num_exchanges
     state = optimizer.state_dict()["vectors"]
     sent = node.bytes_sent - before

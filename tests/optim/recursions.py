@@ -102,6 +102,11 @@ class Recorder(Compressor):
         return self.compressor.contraction(layout)
 
 
+def warm_up(step: int) -> float:
+    """0 for two steps, then rising; and so again."""
+    return LR * min(1.0, max(0, step % 20 - 1) / 10)
+
+
 def local_options(nesterov: bool) -> dict[str, Any]:
     return {"lr": LR, "momentum": MOMENTUM, "nesterov": nesterov, "weight_decay": WEIGHT_DECAY}
 
@@ -114,6 +119,7 @@ def run(
     epoch: Callable[[int], float] = lambda step: 0.0,
     rate: Callable[[int], float] | None = None,
     num_steps: int = NUM_STEPS,
+    of_edges: bool = False,
 ) -> list[State]:
     """x and the optimizer's other vectors of all nodes, before the first step and after each.
 
@@ -121,6 +127,7 @@ def run(
         start: the initial x of a rank.
         epoch: the fractional epoch of a step.
         rate: of a step, where it is not the same in all.
+        of_edges: also the vectors that only some of the nodes have, 0 where the others would be.
     """
 
     def node(communicator: Communicator) -> list[dict[str, Array]]:
@@ -129,7 +136,7 @@ def run(
 
         def state() -> dict[str, Array]:
             vectors = optimizer.state_dict()["vectors"]
-            return {"x": model.flat(), **{k: v.double().numpy() for k, v in vectors.items()}}
+            return {"x": model.flat(), **{k: v.double().numpy().copy() for k, v in vectors.items()}}
 
         states = [state()]
         for step in range(num_steps):
@@ -144,10 +151,14 @@ def run(
         return states
 
     nodes = Simulation(num_nodes).run(node)
+    shapes = {name: v.shape for states in nodes for name, v in states[0].items()}
     # Vectors that belong to edges are other nodes' by other names.
-    names = [name for name in nodes[0][0] if all(name in states[0] for states in nodes)]
+    names = [name for name in shapes if of_edges or all(name in states[0] for states in nodes)]
     return [
-        {name: np.stack([states[step][name] for states in nodes]) for name in names}
+        {
+            name: np.stack([states[step].get(name, np.zeros(shapes[name])) for states in nodes])
+            for name in names
+        }
         for step in range(num_steps + 1)
     ]
 

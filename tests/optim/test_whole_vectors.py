@@ -45,6 +45,7 @@ from tests.optim.recursions import (
     local_step,
     plain,
     run,
+    warm_up,
 )
 
 GRAPHS = [("ring", 4), ("ring", 8), ("star", 5)]
@@ -129,32 +130,35 @@ def test_it_is_its_recursion(
     check(plain(kind, topology, nesterov), STEPS[kind](topology.matrix, nesterov), rounded)
 
 
-def one_way() -> Directed:
-    """Four nodes that send around a circle, and one of them to another one besides."""
-    P = np.array([[0.5, 0, 0, 0.5], [0.25, 0.5, 0, 0], [0.25, 0.5, 0.5, 0], [0, 0, 0.5, 0.5]])
+def one_way(num_nodes: int) -> Directed:
+    """Nodes that send around a circle, and one of them to another one besides."""
+    P = (np.eye(num_nodes) + np.roll(np.eye(num_nodes), 1, axis=0)) / 2
+    P[[0, 1, 2], 0] = 0.5, 0.25, 0.25
     return Directed("one way", P)
 
 
 @pytest.mark.parametrize("nesterov", [False, True])
-def test_sgp_is_its_recursion(nesterov: bool) -> None:
-    graph = one_way()
-    states = plain(SGP, graph, nesterov)
-    s, w = states[0]["x"], np.ones(4)
-    buf = np.zeros_like(s)
-    for number in range(NUM_STEPS):
-        x = s / w[:, None]
-        stepped = local_step({"x": x, "buf": buf}, gradients(number, 4), nesterov)
-        buf = stepped["buf"]
+@pytest.mark.parametrize("num_nodes", [4, 8])
+def test_sgp_is_its_recursion(num_nodes: int, nesterov: bool) -> None:
+    graph = one_way(num_nodes)
+
+    def step(state: State, g: Array) -> State:
+        x, s, w = state["x"], state["sent"][:, :-1], state["sent"][:, -1:]
+        if not w.any():
+            s, w = x, np.ones((num_nodes, 1))
+        stepped = local_step({"x": x, "buf": state["buf"]}, g, nesterov)
         s, w = graph.matrix @ (s + stepped["x"] - x), graph.matrix @ w
-        assert w.sum() == pytest.approx(4)
-        assert far(states[number + 1]["x"], s / w[:, None]) < 1e-5
-        assert far(states[number + 1]["sent"][:, -1], w) < 1e-6
-    assert w.min() < 0.6
+        assert w.sum() == pytest.approx(num_nodes)
+        return {**stepped, "x": s / w, "sent": np.column_stack([s, w])}
+
+    states = plain(SGP, graph, nesterov)
+    check(states, step)
+    assert states[-1]["sent"][:, -1].min() < 0.6
 
 
 def test_sgp_without_gradients_averages() -> None:
     """The mean of where the nodes began, although no row of P says so."""
-    states = plain(SGP, one_way(), False, lr=0.0)
+    states = plain(SGP, one_way(4), False, lr=0.0)
     want = states[0]["x"].mean(axis=0)
     assert far(states[-1]["x"], np.stack([want] * 4)) < 1e-5
 
@@ -162,7 +166,7 @@ def test_sgp_without_gradients_averages() -> None:
 @pytest.mark.parametrize("kind", [DPSGD, D2, RelaySGD])
 def test_others_refuse_links_that_lead_one_way(kind: type[DecentralizedOptimizer]) -> None:
     with pytest.raises(UserError, match=r"lead one way.*--optimizer sgp"):
-        kind.validate(one_way())
+        kind.validate(one_way(4))
 
 
 @pytest.mark.parametrize("kind", [QuasiGlobalSGD, D2, DecentLaM, SGP])
@@ -177,11 +181,6 @@ def test_what_is_lost_weighs_for_the_receiver(kind: type[DecentralizedOptimizer]
         assert far(states[number + 1]["x"], alone["x"]) < 1e-5
     if kind is SGP:
         assert (states[-1]["sent"][:, -1] == 1).all()
-
-
-def warm_up(step: int) -> float:
-    """0 for two steps, then rising; and so again."""
-    return LR * min(1.0, max(0, step % 20 - 1) / 10)
 
 
 @pytest.mark.parametrize("kind", [*STEPS, SGP])
@@ -253,7 +252,7 @@ def test_all_reduce_becomes_d_psgd_where_messages_are_lost() -> None:
 @pytest.mark.parametrize("kind", [GradientTracking, AllReduceSGD])
 def test_others_refuse_to_lose_messages(kind: type[DecentralizedOptimizer]) -> None:
     graph = make_graph("complete", 4, 6, {"drop_messages": 0.1})
-    with pytest.raises(UserError, match=r"--drop_messages: .*relay"):
+    with pytest.raises(UserError, match=r"every message arrives; --drop_messages is for .*relay"):
         kind.validate(graph)
 
 

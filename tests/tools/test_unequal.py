@@ -164,12 +164,13 @@ def test_the_optimum_is_where_the_gradients_cancel() -> None:
     assert np.abs(gradients).min() > 1e-3
 
 
-def test_stochastic_gradients_leave_more_the_noisier_they_are() -> None:
-    """In proportion to the noise, as all is linear: what is exact has its own noise alone."""
+@pytest.mark.parametrize(("title", "times"), [("exact diffusion", 10), ("D-PSGD", 1)])
+def test_stochastic_gradients_leave_more_the_noisier_they_are(title: str, times: int) -> None:
+    """In proportion to the noise, as all is linear; but beside a larger bias it does not count."""
     torch.set_num_threads(1)
-    (method,) = (each for each in METHODS if each.title == "exact diffusion")
-    found = [follow(method, Problem(0), 400, noise).errors[-1] for noise in (10.0, 100.0)]
-    assert found[1] / found[0] == pytest.approx(10, rel=0.05)
+    (method,) = (each for each in METHODS if each.title == title)
+    found = [follow(method, Problem(0), 900, noise).errors[-1] for noise in (0.01, 0.1)]
+    assert found[1] / found[0] == pytest.approx(times, rel=0.05)
 
 
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -178,11 +179,11 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     rows = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines()[2:]]
     assert [title for title, *_ in rows] == [each.title for each in METHODS]
     # Ten numbers of 4 bytes to two neighbours.
-    assert ["D-PSGD", "ring", "80"] in [[title, graph, sent] for title, graph, _, sent in rows]
+    assert ["D-PSGD", "ring", "80"] in [[title, graph, sent] for title, graph, _, _, sent in rows]
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
 def test_a_mistake_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--steps", "0", "--picture", str(tmp_path / "errors.png")]) == 2
-    assert capsys.readouterr().err == "unequal: error: --steps 0: must be at least 1\n"
+    assert capsys.readouterr().err == "unequal: error: --steps 0: must be at least 1, and finite\n"
     assert list(tmp_path.iterdir()) == []

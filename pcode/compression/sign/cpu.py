@@ -7,11 +7,7 @@ that is in the cache (`pcode.optim.fused`).
 import numpy as np
 
 from pcode.compression.base import Difference, Message, WeightedSum
-from pcode.compression.kernels.cpu.blocks import (
-    pack_signs,
-    subtract,
-    total_of,
-)
+from pcode.compression.kernels.cpu.blocks import pack_signs, subtract, total_of
 from pcode.compression.kernels.cpu.cache import kernel
 from pcode.compression.kernels.cpu.memory import (
     BLOCK,

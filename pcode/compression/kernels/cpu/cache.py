@@ -15,12 +15,7 @@ from numba import config, njit
 HERE = Path(__file__).parent
 PACKAGE = HERE.parents[2]
 # What kernels, and the constants in them, are made of.
-SOURCES = (
-    "compression/**/*.py",
-    "optim/sgd_update.py",
-    "optim/fused.py",
-    "optim/low_rank/*.py",
-)
+SOURCES = ("compression/**/*.py", "optim/sgd_update.py", "optim/fused.py", "optim/low_rank/*.py")
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
