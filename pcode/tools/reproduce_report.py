@@ -169,9 +169,9 @@ def _beside(setting: Setting, cells: pd.DataFrame) -> Figure:
             panel.axhline(mean, color=BASELINE, linewidth=1)
         panel.set_ylim(0, 104 if metric == "top1" else None)
         panel.grid(axis="y", alpha=0.3)
-    crowded = len(names) > 5
+    turned = 90 if len(names) > 12 else 30 if len(names) > 5 else 0  # degrees
     panels[-1].set_xticks(
-        range(len(names)), names, rotation=30 * crowded, ha="right" if crowded else "center"
+        range(len(names)), names, rotation=turned, ha="right" if turned == 30 else "center"
     )
     panels[-1].set_xlim(-0.6, len(names) - 0.4)
     keys: list[dict[str, Any]] = [

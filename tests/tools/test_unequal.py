@@ -108,7 +108,7 @@ OUTCOMES: dict[str, Predicted | float | tuple[float, float]] = {
     "BEER, top 2 of 10": 1e-4,
     "MoTEF, sign": 1e-4,
     "MoTEF, top 2 of 10": 1e-4,
-    "LEAD, qsgd 2": 1e-3,
+    "LEAD, qsgd 2": 1e-5,
     "DeepSqueeze, sign": (0.5, 1),
     "DCD-PSGD, sign": steps_beside_mixing(1),
     "ECD-PSGD, qsgd 8": steps_beside_mixing(1),
@@ -147,14 +147,24 @@ def test_its_outcome_is_that_of_its_recursion(title: str) -> None:
         assert error == pytest.approx(problem.error(outcome(problem)), rel=1e-3)
 
 
-@pytest.mark.parametrize("title", ["exact diffusion", "gradient tracking"])
-def test_what_is_exact_comes_closer_as_long_as_it_goes_on(title: str) -> None:
-    """In float64, by a factor that does not change: nothing is left in the end."""
+@pytest.mark.parametrize(
+    ("title", "factor"),
+    [
+        ("exact diffusion", 1e-2),
+        ("gradient tracking", 1e-2),
+        ("BEER, sign", 1e-1),
+        pytest.param("MoTEF, sign", 1e-1, marks=pytest.mark.slow),
+        pytest.param("D2", 1e-2, marks=pytest.mark.slow),
+        pytest.param("RelaySGD", 1e-1, marks=pytest.mark.slow),
+    ],
+)
+def test_what_is_exact_comes_closer_as_long_as_it_goes_on(title: str, factor: float) -> None:
+    """By a factor that does not change, down to what rounding leaves."""
     found = course(title)
     quarter, half = (
         found.errors[np.searchsorted(found.steps, NUM_STEPS // part)] for part in (4, 2)
     )
-    assert half < 1e-2 * quarter
+    assert half < factor * quarter
 
 
 def test_the_optimum_is_where_the_gradients_cancel() -> None:
