@@ -188,8 +188,8 @@ def table(courses: Sequence[Course]) -> list[str]:
     """Write a Markdown table."""
     rows = [["optimizer", "graph", "rate x L", "error", "bytes a step"]]
     for each in courses:
-        told = (f"{each.method.rate:g}", f"{each.errors[-1]:.1e}", f"{each.step_bytes:.0f}")
-        rows.append([each.method.title, each.method.graph, *told])
+        figures = (f"{each.method.rate:g}", f"{each.errors[-1]:.1e}", f"{each.step_bytes:.0f}")
+        rows.append([each.method.title, each.method.graph, *figures])
     return markdown(rows, {"optimizer", "graph"})
 
 
