@@ -15,7 +15,7 @@ from pcode.utils.seeding import derive_seed
 from pcode.utils.timing import StepTimer
 
 # Of each (vector, weights, factor): vector += factor * sum_m weights[m] * messages[m], with the
-# messages of a round in the order of ranks.
+# messages of a round in the order of ranks. A vector is float32, or float64.
 Targets = Sequence[tuple[torch.Tensor, Sequence[float], float]]
 
 
