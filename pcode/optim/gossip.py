@@ -135,15 +135,20 @@ class Gossip:
         if self._q is None:
             self._q = torch.empty_like(targets[0][0], dtype=torch.float32)
         for number, message in enumerate(messages):
-            self._compressor.accumulate(self._layout, [message], [self._q.zero_()], [[1.0]])
+            q = self._decoded(message, self._q)
             for vector, weights, factor in targets:
-                vector.add_(self._q, alpha=factor * weights[number])
+                vector.add_(q, alpha=factor * weights[number])
+
+    def _decoded(self, message: Message, target: torch.Tensor) -> torch.Tensor:
+        """Return q of a message, in target."""
+        self._compressor.accumulate(self._layout, [message], [target.zero_()], [[1.0]])
+        return target
 
     def receive_one_by_one(self, target: torch.Tensor) -> Iterator[torch.Tensor]:
         """Wait for the round under way and give its messages one by one, by rank, in target."""
         for message in self._wait_for_messages():
             with self._timer("mix"):
-                self._compressor.accumulate(self._layout, [message], [target.zero_()], [[1.0]])
+                self._decoded(message, target)
             yield target
 
     def cancel_pending(self) -> None:
